@@ -1,0 +1,35 @@
+// Package buffer holds queues of encoded records between the agent, which
+// appends a block for every batch, and the delivery to one output.
+package buffer
+
+import "time"
+
+// A Queue is a bounded FIFO of records, appended in blocks. One goroutine
+// appends, one peeks and acks, anyone asks for Stats.
+type Queue interface {
+	// Append adds the records of one batch, oldest first; nothing of the block is
+	// kept. On return they are as safe as the queue makes records: on disk, synced.
+	// Where they do not fit under the limit, the oldest records that are not handed
+	// out go, and dropped says how many; a block that is larger than the limit
+	// itself is dropped whole. On an error nothing of the block is queued.
+	Append(block [][]byte) (dropped int, err error)
+	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
+	// them, yet at least one where there is any. They stay queued and are not
+	// dropped until Ack; the caller changes none and keeps none beyond it. Peek
+	// before Ack hands out from the oldest again.
+	Peek(maxRecords, maxBytes int) ([][]byte, error)
+	// Ack removes the first n of the records handed out, for good, and takes the
+	// others back: Ack(0) takes back all.
+	Ack(n int) error
+	// Stats tells what is queued now. It never blocks on I/O.
+	Stats() Stats
+	// Close ends the queue. What a queue on disk holds is there at the next open.
+	Close() error
+}
+
+// Stats is what a queue holds.
+type Stats struct {
+	Records int       // queued, those handed out included
+	Bytes   int64     // of those records, as they count against the limit
+	Oldest  time.Time // when the oldest was appended; zero where there is none
+}

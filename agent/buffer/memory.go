@@ -1,0 +1,139 @@
+package buffer
+
+import (
+	"sync"
+	"time"
+)
+
+// recordOverhead is what a record costs beside its bytes: its slice header.
+const recordOverhead = 24
+
+// NewMemory returns a queue in memory of at most limit bytes. It loses what it
+// holds when the program ends.
+func NewMemory(limit int64) Queue { return &memory{limit: limit} }
+
+type memory struct {
+	limit int64
+
+	mu     sync.Mutex
+	blocks []block // oldest first
+	stats  Stats   // without Oldest
+	out    int     // records handed out, from the front on
+}
+
+// A block is what is left of one Append.
+type block struct {
+	records [][]byte // of one backing array
+	time    time.Time
+}
+
+func (m *memory) Append(records [][]byte) (dropped int, err error) {
+	if len(records) == 0 {
+		return 0, nil
+	}
+	b := block{records: make([][]byte, len(records)), time: time.Now()}
+	size := blockBytes(records)
+	arena := make([]byte, 0, size-int64(len(records))*recordOverhead)
+	for i, r := range records {
+		arena = append(arena, r...)
+		b.records[i] = arena[len(arena)-len(r) : len(arena) : len(arena)]
+	}
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if size > m.limit {
+		return len(records), nil
+	}
+	for m.stats.Bytes+size > m.limit {
+		n := m.lockedDropOldest()
+		if n == 0 { // all that is left is handed out
+			return dropped + len(records), nil
+		}
+		dropped += n
+	}
+	m.blocks = append(m.blocks, b)
+	m.stats.Records += len(records)
+	m.stats.Bytes += size
+	return dropped, nil
+}
+
+// lockedDropOldest drops the oldest block, or what of it is not handed out, and
+// returns the number of records: 0 where all are handed out.
+func (m *memory) lockedDropOldest() int {
+	out := m.out
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		if out >= len(b.records) {
+			out -= len(b.records)
+			continue
+		}
+		victims := b.records[out:]
+		m.stats.Records -= len(victims)
+		m.stats.Bytes -= blockBytes(victims)
+		if b.records = b.records[:out]; out == 0 {
+			m.blocks = append(m.blocks[:i], m.blocks[i+1:]...)
+		}
+		return len(victims)
+	}
+	return 0
+}
+
+func (m *memory) Peek(maxRecords, maxBytes int) ([][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var records [][]byte
+	bytes := 0
+	for _, b := range m.blocks {
+		for _, r := range b.records {
+			if len(records) > 0 && (len(records) >= maxRecords || bytes+len(r) > maxBytes) {
+				m.out = len(records)
+				return records, nil
+			}
+			records = append(records, r)
+			bytes += len(r)
+		}
+	}
+	m.out = len(records)
+	return records, nil
+}
+
+func (m *memory) Ack(n int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n = min(n, m.out)
+	m.out = 0
+	m.stats.Records -= n
+	for n > 0 {
+		b := &m.blocks[0]
+		k := min(n, len(b.records))
+		m.stats.Bytes -= blockBytes(b.records[:k])
+		b.records = b.records[k:]
+		n -= k
+		if len(b.records) == 0 {
+			m.blocks[0] = block{}
+			m.blocks = m.blocks[1:]
+		}
+	}
+	return nil
+}
+
+func (m *memory) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	if len(m.blocks) > 0 {
+		s.Oldest = m.blocks[0].time
+	}
+	return s
+}
+
+func (m *memory) Close() error { return nil }
+
+// blockBytes returns what records count against the limit.
+func blockBytes(records [][]byte) int64 {
+	n := int64(len(records)) * recordOverhead
+	for _, r := range records {
+		n += int64(len(r))
+	}
+	return n
+}

@@ -1,0 +1,117 @@
+package metric
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"unicode/utf8"
+)
+
+// Check returns an error that names the first point which breaks what Batch,
+// Point and Tag promise, or nil. It does not look at Source and Descs.
+func (b *Batch) Check() error {
+	if b.Time.IsZero() {
+		return fmt.Errorf("batch without a time")
+	}
+	for i := range b.Points {
+		if err := b.Points[i].Check(); err != nil {
+			return err
+		}
+	}
+	for i := range b.Events {
+		if err := b.Events[i].Check(); err != nil {
+			return fmt.Errorf("event: %w", err)
+		}
+		if b.Events[i].Time.IsZero() {
+			return fmt.Errorf("event %s without a time", b.Events[i].Series())
+		}
+	}
+	var set SeriesSet
+	for i := range b.Points {
+		if !set.Add(&b.Points[i]) {
+			return fmt.Errorf("two points of one name with the same tags: %s", b.Points[i].Series())
+		}
+	}
+	return nil
+}
+
+// Check returns an error that says what of Point's promises p breaks, or nil.
+func (p *Point) Check() error {
+	if p.Name == "" || !utf8.ValidString(p.Name) {
+		return fmt.Errorf("invalid point name %q", p.Name)
+	}
+	for i, t := range p.Tags {
+		switch {
+		case t.Key == "" || !utf8.ValidString(t.Key):
+			return fmt.Errorf("%s: invalid tag key %q", p.Name, t.Key)
+		case t.Value == "":
+			return fmt.Errorf("%s: tag %s is empty", p.Name, t.Key)
+		case !utf8.ValidString(t.Value):
+			return fmt.Errorf("%s: tag %s is not UTF-8: %q", p.Name, t.Key, t.Value)
+		case i > 0 && p.Tags[i-1].Key >= t.Key:
+			return fmt.Errorf("%s: tags %s and %s are out of order", p.Name, p.Tags[i-1].Key, t.Key)
+		}
+	}
+	if len(p.Fields) == 0 {
+		return fmt.Errorf("%s has no fields", p.Series())
+	}
+	for i, f := range p.Fields {
+		switch {
+		case f.Key == "" || !utf8.ValidString(f.Key):
+			return fmt.Errorf("%s: invalid field key %q", p.Name, f.Key)
+		case !utf8.ValidString(f.Value.str):
+			return fmt.Errorf("%s: field %s is not UTF-8: %q", p.Name, f.Key, f.Value.str)
+		}
+		for _, g := range p.Fields[:i] {
+			if g.Key == f.Key {
+				return fmt.Errorf("%s: two fields %s", p.Name, f.Key)
+			}
+		}
+	}
+	return nil
+}
+
+// Series names the point's series for people: name{key="value",...}.
+func (p *Point) Series() string {
+	s := []byte(p.Name)
+	s = append(s, '{')
+	for i, t := range p.Tags {
+		if i > 0 {
+			s = append(s, ',')
+		}
+		s = fmt.Appendf(s, "%s=%q", t.Key, t.Value)
+	}
+	return string(append(s, '}'))
+}
+
+// A SeriesSet holds the series (name and tags) of points. The zero value is
+// empty. The points must not change while the set is in use.
+type SeriesSet struct {
+	seed maphash.Seed
+	seen map[uint64][]*Point
+}
+
+// Add adds the series of p; false where the set had it already.
+func (s *SeriesSet) Add(p *Point) bool {
+	if s.seen == nil {
+		s.seed = maphash.MakeSeed()
+		s.seen = make(map[uint64][]*Point)
+	}
+	var h maphash.Hash
+	h.SetSeed(s.seed)
+	h.WriteString(p.Name)
+	for _, t := range p.Tags {
+		h.WriteByte(0xff) // no byte of UTF-8
+		h.WriteString(t.Key)
+		h.WriteByte(0xff)
+		h.WriteString(t.Value)
+	}
+	sum := h.Sum64()
+	for _, q := range s.seen[sum] {
+		if q.Name == p.Name && slices.Equal(q.Tags, p.Tags) {
+			return false
+		}
+	}
+	s.seen[sum] = append(s.seen[sum], p)
+	return true
+}

@@ -1,0 +1,217 @@
+// Package metric holds what flows through the agent: batches of points, each a
+// name with tags and typed fields, and the descriptions that document them.
+package metric
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Batch is the complete result of one gather of one input.
+//
+// Points is a snapshot: it replaces the Points that the same source published
+// before, so a series missing from it has ceased to exist. Points are unique by
+// name and tags. Events are things that happened since the previous gather,
+// each delivered once, each with its own time; endpoints ignore them. A Batch
+// is immutable once published.
+type Batch struct {
+	Source  string    // the input instance; set by the agent
+	Time    time.Time // when the gather began; the time of every point without one
+	Points  []Point
+	Events  []Point
+	Partial string // why something secondary is missing (a deadline), or ""
+	Descs   []Desc // documents the fields of the points; set by the agent from the plugin's
+}
+
+// A Point is one measured thing: a name, the tags that tell it from others of
+// the same name, and the values measured. It has at least one field.
+type Point struct {
+	Name   string
+	Tags   []Tag   // sorted by key, keys unique, no empty values
+	Fields []Field // keys unique, in any order
+	Time   time.Time
+}
+
+// A Tag is one dimension of a point's identity. Both strings are valid UTF-8.
+type Tag struct{ Key, Value string }
+
+// A Field is one measured value of a point.
+type Field struct {
+	Key   string
+	Value Value
+}
+
+// Tag returns the value of the tag with that key, or "".
+func (p *Point) Tag(key string) string {
+	for _, t := range p.Tags {
+		if t.Key == key {
+			return t.Value
+		}
+	}
+	return ""
+}
+
+// Field returns the value of the field with that key; false where there is none.
+func (p *Point) Field(key string) (Value, bool) {
+	for _, f := range p.Fields {
+		if f.Key == key {
+			return f.Value, true
+		}
+	}
+	return Value{}, false
+}
+
+// NewTags returns the tags with the given keys and values (key, value, key,
+// value, ...) as a Point holds them: sorted by key, those of empty value left out.
+func NewTags(keysAndValues ...string) []Tag {
+	tags := make([]Tag, 0, len(keysAndValues)/2)
+	for i := 0; i+1 < len(keysAndValues); i += 2 {
+		if keysAndValues[i+1] != "" {
+			tags = append(tags, Tag{keysAndValues[i], keysAndValues[i+1]})
+		}
+	}
+	SortTags(tags)
+	return tags
+}
+
+// SortTags sorts tags by key, in place.
+func SortTags(tags []Tag) {
+	slices.SortFunc(tags, func(a, b Tag) int { return strings.Compare(a.Key, b.Key) })
+}
+
+// A Kind tells what a Value holds.
+type Kind uint8
+
+// The kinds of values. The zero Value is the float 0.
+const (
+	KindFloat Kind = iota
+	KindInt
+	KindUint
+	KindBool
+	KindString
+)
+
+// A Value is one float64, int64, uint64, bool or string. Values are comparable
+// with ==, which tells NaNs of equal bits equal.
+type Value struct {
+	kind Kind
+	bits uint64
+	str  string
+}
+
+// Float returns the value of a float64, which may be NaN or infinite.
+func Float(v float64) Value { return Value{kind: KindFloat, bits: math.Float64bits(v)} }
+
+// Int returns the value of an int64.
+func Int(v int64) Value { return Value{kind: KindInt, bits: uint64(v)} }
+
+// Uint returns the value of a uint64.
+func Uint(v uint64) Value { return Value{kind: KindUint, bits: v} }
+
+// Bool returns the value of a bool.
+func Bool(v bool) Value {
+	if v {
+		return Value{kind: KindBool, bits: 1}
+	}
+	return Value{kind: KindBool}
+}
+
+// String returns the value of a string, which is valid UTF-8.
+func String(v string) Value { return Value{kind: KindString, str: v} }
+
+// Kind tells which of the accessors gives the value.
+func (v Value) Kind() Kind { return v.kind }
+
+// AsFloat returns a float's value; of another kind, 0.
+func (v Value) AsFloat() float64 {
+	if v.kind != KindFloat {
+		return 0
+	}
+	return math.Float64frombits(v.bits)
+}
+
+// AsInt returns an int's value; of another kind, 0.
+func (v Value) AsInt() int64 {
+	if v.kind != KindInt {
+		return 0
+	}
+	return int64(v.bits)
+}
+
+// AsUint returns a uint's value; of another kind, 0.
+func (v Value) AsUint() uint64 {
+	if v.kind != KindUint {
+		return 0
+	}
+	return v.bits
+}
+
+// AsBool returns a bool's value; of another kind, false.
+func (v Value) AsBool() bool { return v.kind == KindBool && v.bits == 1 }
+
+// AsString returns a string's value; of another kind, "".
+func (v Value) AsString() string { return v.str }
+
+// Number returns the value as a float64, bools as 0 and 1; false for a string.
+func (v Value) Number() (float64, bool) {
+	switch v.kind {
+	case KindFloat:
+		return math.Float64frombits(v.bits), true
+	case KindInt:
+		return float64(int64(v.bits)), true
+	case KindUint, KindBool:
+		return float64(v.bits), true
+	default:
+		return 0, false
+	}
+}
+
+// String formats the value for people.
+func (v Value) String() string {
+	switch v.kind {
+	case KindFloat:
+		return strconv.FormatFloat(v.AsFloat(), 'g', -1, 64)
+	case KindInt:
+		return strconv.FormatInt(v.AsInt(), 10)
+	case KindUint:
+		return strconv.FormatUint(v.bits, 10)
+	case KindBool:
+		return strconv.FormatBool(v.AsBool())
+	default:
+		return v.str
+	}
+}
+
+// A Type is a metric's type in the sense of Prometheus.
+type Type uint8
+
+// The types of metrics.
+const (
+	Untyped Type = iota
+	Gauge
+	Counter
+)
+
+// String returns the type as a TYPE line spells it.
+func (t Type) String() string {
+	switch t {
+	case Gauge:
+		return "gauge"
+	case Counter:
+		return "counter"
+	default:
+		return "untyped"
+	}
+}
+
+// A Desc documents one field: TYPE, HELP and unit of its Prometheus metric and
+// its row in the plugin's README.
+type Desc struct {
+	Name, Field string // of the point, of the field
+	Type        Type   // string fields are Untyped: they make no metric
+	Unit        string // "connections", "seconds", "pid"; "" where there is none
+	Help        string // one sentence without a final stop
+}

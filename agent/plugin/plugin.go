@@ -1,0 +1,89 @@
+// Package plugin holds the contracts between the agent and its plugins, and the
+// definitions by which a plugin says what it is. It imports nothing but metric.
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// An Input takes snapshots.
+type Input interface {
+	// Gather returns everything there is now: the listing is whole or an error;
+	// only what decorates it may be cut by the deadline, and Partial says so.
+	// On error the batch is discarded and the input's series vanish from
+	// endpoints; transient faults are retried inside; a discarded batch loses no
+	// event. Gather is never called concurrently with itself, and returns soon
+	// after ctx is done; one that does not is withdrawn from the board at its
+	// timeout, counted, and awaited before the next. An io.Closer is closed last.
+	Gather(ctx context.Context) (metric.Batch, error)
+}
+
+// ErrRejected is wrapped by the errors of a Push of which at least one record
+// can never be stored, ErrTooLarge by those that fewer records would mend.
+var (
+	ErrRejected = errors.New("rejected")
+	ErrTooLarge = errors.New("too large")
+)
+
+// A RetryAfterError is an error of a Push whose destination said when to come
+// back. The agent waits that long, ten minutes at most, before it tries again.
+type RetryAfterError struct {
+	Wait time.Duration
+	Err  error
+}
+
+// Error says what the destination answered and when it is asked again.
+func (e *RetryAfterError) Error() string {
+	return fmt.Sprintf("%v (to be tried again after %v)", e.Err, e.Wait)
+}
+
+// Unwrap returns what the destination answered.
+func (e *RetryAfterError) Unwrap() error { return e.Err }
+
+// A Pusher delivers points to a destination, in order.
+type Pusher interface {
+	// Encode appends one point, its Time set, as one record. It is called before
+	// the record enters the queue, never concurrently with itself, perhaps
+	// concurrently with Push; an error rejects that point alone.
+	Encode(dst []byte, p *metric.Point) ([]byte, error)
+	// Push sends records, perhaps encoded before a restart. nil: all are stored.
+	// The agent halves on ErrRejected and ErrTooLarge until what fails stands
+	// alone, and dead-letters that; it retries everything else, after
+	// RetryAfterError.Wait where the destination said so. Push is never called
+	// concurrently with itself, keeps no record after it returns, and returns
+	// soon after ctx is done. An io.Closer is closed last.
+	Push(ctx context.Context, records [][]byte) error
+}
+
+// A Bounded is a Pusher that wants at most MaxBytes of records in one Push,
+// unless a single record is larger.
+type Bounded interface{ MaxBytes() int }
+
+// An Endpoint shows the latest batches to whoever asks.
+type Endpoint interface {
+	// Listen binds; its error is a start error. It is called once, before Serve.
+	Listen(ctx context.Context) error
+	// Serve answers until ctx is done, and has released what Listen bound when it
+	// returns. An error before that is logged and the endpoint is down. An
+	// Endpoint that is an io.Closer is closed where Serve is never called.
+	Serve(ctx context.Context, board Board) error
+}
+
+// A Board holds the latest batch of every input.
+type Board interface {
+	// Latest returns them ordered by source, filtered for this endpoint; they
+	// must not be changed, and are the same pointers until a source publishes.
+	// It is empty until every input has gathered once (or failed to); a source
+	// whose gather failed is missing.
+	Latest() []*metric.Batch
+	// Refresh gathers the inputs whose batch is older than maxAge, joining a
+	// gather under way, one for all who ask at the same time; a failed input does
+	// not fail it, and it outlives the ctx of whoever asked. Its only error is
+	// that of ctx.
+	Refresh(ctx context.Context, maxAge time.Duration) error
+}
