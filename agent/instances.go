@@ -11,7 +11,8 @@ import (
 type Agent struct {
 	Options Options
 	Log     *slog.Logger
-	Version string // of the program, for sockwatch_build_info
+	Version string            // of the program, for sockwatch_build_info
+	Tags    map[string]string // of the agent's own points: the global tags and the host tag
 
 	Inputs []*Input
 	Push   []*Push

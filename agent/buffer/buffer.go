@@ -21,6 +21,8 @@ type Queue interface {
 	// Ack removes the first n of the records handed out, for good, and takes the
 	// others back: Ack(0) takes back all.
 	Ack(n int) error
+	// SetLimit changes the limit for the Appends that follow (a reload changed it).
+	SetLimit(limit int64)
 	// Stats tells what is queued now. It never blocks on I/O.
 	Stats() Stats
 	// Close ends the queue. What a queue on disk holds is there at the next open.

@@ -13,9 +13,8 @@ const recordOverhead = 24
 func NewMemory(limit int64) Queue { return &memory{limit: limit} }
 
 type memory struct {
-	limit int64
-
 	mu     sync.Mutex
+	limit  int64
 	blocks []block // oldest first
 	stats  Stats   // without Oldest
 	out    int     // records handed out, from the front on
@@ -115,6 +114,12 @@ func (m *memory) Ack(n int) error {
 		}
 	}
 	return nil
+}
+
+func (m *memory) SetLimit(limit int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limit = limit
 }
 
 func (m *memory) Stats() Stats {

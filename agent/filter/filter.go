@@ -130,7 +130,7 @@ func keep[T any](all []T, include, exclude globs, key func(T) string) []T {
 // Points returns the points that pass, modified; the same slice where f keeps
 // everything.
 func (f *Filter) Points(points []metric.Point) []metric.Point {
-	if f.passesAll() {
+	if f.PassesAll() {
 		return points
 	}
 	kept := make([]metric.Point, 0, len(points))
@@ -145,7 +145,8 @@ func (f *Filter) Points(points []metric.Point) []metric.Point {
 	return kept
 }
 
-func (f *Filter) passesAll() bool {
+// PassesAll reports whether f keeps every point as it is.
+func (f *Filter) PassesAll() bool {
 	return len(f.namePass)+len(f.nameDrop)+len(f.tagPass)+len(f.tagDrop) == 0 && !f.Modifies()
 }
 

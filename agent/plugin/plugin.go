@@ -25,9 +25,15 @@ type Input interface {
 
 // ErrRejected is wrapped by the errors of a Push of which at least one record
 // can never be stored, ErrTooLarge by those that fewer records would mend.
+//
+// Two kinds of ErrRejected spare the agent a search: ErrAllRejected where the
+// destination says that it takes none of the records, and ErrOthersStored where it
+// has stored those that it does not reject.
 var (
-	ErrRejected = errors.New("rejected")
-	ErrTooLarge = errors.New("too large")
+	ErrRejected     = errors.New("rejected")
+	ErrTooLarge     = errors.New("too large")
+	ErrAllRejected  = fmt.Errorf("%w, all of it", ErrRejected)
+	ErrOthersStored = fmt.Errorf("%w in part", ErrRejected)
 )
 
 // A RetryAfterError is an error of a Push whose destination said when to come

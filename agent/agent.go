@@ -1,0 +1,392 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// Run gathers and delivers until ctx is done, then drains what is queued within
+// the shutdown timeout. Its error says why it could not start; a stop is none.
+// After each receive from reload it calls load and goes over to what that
+// returns; a configuration that does not load or open leaves the running one
+// untouched. ready, if not nil, is called once: when the endpoints are bound and
+// every input has gathered or failed to.
+func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*Agent, error), ready func()) error {
+	r := newRun(a, ready)
+	cut, cancel := r.cutAfter(ctx)
+	defer cancel()
+	if err := r.adopt(ctx, cut, a); err != nil {
+		return err
+	}
+	go r.awaitFirstGathers()
+	for {
+		select {
+		case <-ctx.Done():
+			r.stop(cut)
+			return nil
+		case <-reload:
+			next, err := load()
+			if err == nil {
+				err = r.adopt(ctx, cut, next)
+			}
+			r.health.reloaded(err)
+			if err != nil {
+				r.log.Error("not reloaded: the running configuration stays", "error", err)
+			} else {
+				r.log.Info("reloaded")
+			}
+		}
+	}
+}
+
+// gatherEvery gathers at once and then at each tick of the input's interval, and
+// whenever a Refresh asks, until ctx is done. A tick that finds the last gather
+// under way is skipped and counted. It awaits the last gather until cut, and
+// closes the input.
+func (in *liveInput) gatherEvery(ctx, cut context.Context) {
+	defer close(in.done)
+	defer in.first()
+	if in.startAfter != nil {
+		select {
+		case <-in.startAfter:
+		case <-ctx.Done():
+		}
+	}
+	o := &in.Options
+	tick := time.NewTimer(jitter(o.CollectionJitter))
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-tick.C:
+			if _, joined := in.gather(ctx); joined {
+				in.health.skipped.Add(1)
+				in.log.Debug("gather skipped: the last one is under way")
+			}
+			tick.Reset(untilTick(time.Now(), time.Duration(o.Interval), 0, in.RoundInterval) + jitter(o.CollectionJitter))
+		case reply := <-in.demand:
+			f, _ := in.gather(ctx)
+			reply <- f
+		case <-ctx.Done():
+		}
+	}
+	if f := in.underWay(); f != nil {
+		select {
+		case <-f.over:
+		case <-cut.Done():
+			in.log.Error("stopped, though its last gather has not returned")
+			return
+		}
+	}
+	closeIf(in.Input.Input, in.log)
+}
+
+// gather starts a gather, or joins the one under way. It does not wait.
+func (in *liveInput) gather(ctx context.Context) (f *flight, joined bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.flight != nil {
+		return in.flight, true
+	}
+	f = &flight{shown: make(chan struct{}), over: make(chan struct{})}
+	in.flight = f
+	go in.fly(ctx, f)
+	return f, false
+}
+
+// fly is one gather: it calls Gather, and publishes its batch or withdraws the
+// last one where it fails or outlasts its timeout. The plugin's ctx ends a tenth
+// earlier, which leaves it time to return what it has.
+func (in *liveInput) fly(ctx context.Context, f *flight) {
+	timeout := time.Duration(in.Options.Timeout)
+	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
+	defer cancel()
+	began := time.Now()
+	overdue := time.AfterFunc(timeout, func() {
+		in.withdraw(began, fmt.Errorf("not done after %v", timeout))
+		f.show()
+		in.first()
+	})
+	batch, err := in.callGather(gctx)
+	if err == nil {
+		err = batch.Check()
+	}
+	late := !overdue.Stop()
+	if late {
+		<-f.shown
+	}
+	switch {
+	case err == nil:
+		in.publish(began, batch)
+	case ctx.Err() != nil: // stopped: that it was cut short says nothing of the input
+	case late: // withdrawn and counted already
+		in.log.Warn("the late gather failed", "error", err)
+	default:
+		in.withdraw(began, err)
+	}
+	in.mu.Lock()
+	in.flight = nil
+	in.mu.Unlock()
+	f.show()
+	in.first()
+	close(f.over)
+}
+
+func (in *liveInput) callGather(ctx context.Context) (b metric.Batch, err error) {
+	defer in.health.panics.recover(&err, in.log)
+	return in.Input.Input.Gather(ctx)
+}
+
+// withdraw takes the input's batch from the board and counts the failed gather.
+func (in *liveInput) withdraw(began time.Time, err error) {
+	turned := in.health.failed(time.Since(began))
+	if turned {
+		in.log.Error("gather: its series are withdrawn", "error", err)
+	} else {
+		in.log.Debug("gather", "error", err)
+	}
+	in.run.show(in, nil, turned)
+}
+
+// publish shows a batch on the board and hands it to every push output.
+func (in *liveInput) publish(began time.Time, raw metric.Batch) {
+	batch := in.dress.batch(raw)
+	turned := in.health.succeeded(time.Since(began), batch)
+	if turned {
+		in.log.Info("gathers again")
+	}
+	if batch.Partial != "" {
+		in.log.Debug("partial batch", "missing", batch.Partial)
+	}
+	in.run.show(in, batch, turned)
+	in.run.offer(batch)
+}
+
+// offer puts a batch into the output's inbox. The inbox is full only where
+// the queue itself hangs (a disk that does not answer): then it is dropped.
+func (p *livePush) offer(b *metric.Batch) {
+	select {
+	case p.inbox <- b:
+	default:
+		p.drop(len(p.filter.Points(b.Points))+len(p.filter.Points(b.Events)), errQueueHangs)
+	}
+}
+
+// push encodes and queues batches until the inbox is closed.
+func (p *livePush) push() {
+	defer close(p.closing)
+	var e encoder
+	for b := range p.inbox {
+		if records := e.encode(p, b); len(records) > 0 {
+			p.enqueue(records)
+		}
+	}
+}
+
+// enqueue appends one block of records to the queue.
+func (p *livePush) enqueue(records [][]byte) {
+	dropped, err := p.queue.Append(records)
+	if err != nil {
+		dropped += len(records)
+	}
+	if dropped > 0 {
+		p.drop(dropped, err)
+	}
+	select {
+	case p.appended <- struct{}{}:
+	default:
+	}
+}
+
+// deliver sends what is queued at every flush, and once more when nothing comes
+// any more, until ctx cuts it off.
+func (p *livePush) deliver(ctx context.Context) {
+	defer close(p.done)
+	for p.awaitFlush(ctx) {
+		p.drain(ctx)
+	}
+	p.drain(ctx)
+	closeIf(p.Pusher, p.log)
+}
+
+// drain sends records, the oldest first, until the queue is empty or ctx is
+// done; a queue that keeps its records is left alone after the first failure once
+// the output is closing. Records that are rejected are halved until what fails
+// stands alone, and dead-lettered.
+func (p *livePush) drain(ctx context.Context) {
+	var h halving
+	retry := newRetry()
+	for ctx.Err() == nil {
+		records, err := p.queue.Peek(h.size(), p.maxBytes)
+		if len(records) == 0 && err == nil {
+			return
+		}
+		if err == nil {
+			err = p.callPush(ctx, records)
+		}
+		done := 0
+		verdict := h.judge(len(records), err)
+		switch verdict {
+		case stored:
+			p.health.written.Add(int64(len(records)))
+			done = len(records)
+		case rejected:
+			p.reject(records, err)
+			done = len(records)
+		case failed:
+			p.health.errors.Add(1)
+			p.health.retried.Add(int64(len(records)))
+		}
+		if err := p.queue.Ack(done); err != nil {
+			p.log.Error("queue: delivered points may be sent again", "error", err)
+		}
+		if verdict != failed {
+			p.setUp(nil, 0)
+			retry.Reset()
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		wait := retry.wait(err)
+		p.setUp(err, wait)
+		if !p.pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+func (p *livePush) callPush(ctx context.Context, records [][]byte) (err error) {
+	defer p.health.panics.recover(&err, p.log)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Options.Timeout))
+	defer cancel()
+	return p.Pusher.Push(ctx, records)
+}
+
+// awaitFlush waits for the next flush; false once the output is closing.
+func (p *livePush) awaitFlush(ctx context.Context) bool {
+	var tick <-chan time.Time
+	appended := p.appended
+	if interval := time.Duration(p.Options.FlushInterval); interval > 0 {
+		appended = nil
+		t := time.NewTimer(untilTick(time.Now(), interval, p.phase, true) + jitter(p.Options.FlushJitter))
+		defer t.Stop()
+		tick = t.C
+	}
+	select {
+	case <-tick:
+	case <-appended:
+		return sleep(ctx, jitter(p.Options.FlushJitter))
+	case <-p.closing:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// pause waits before the next attempt. It ends early when the output begins to
+// close; false where nothing is to be tried any more.
+func (p *livePush) pause(ctx context.Context, wait time.Duration) bool {
+	closing := p.closing
+	select {
+	case <-closing:
+		if p.persistent {
+			return false
+		}
+		closing = nil
+	default:
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-closing:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// serve answers until ctx is done.
+func (p *livePull) serve(ctx context.Context, board plugin.Board) {
+	defer close(p.done)
+	p.health.up.Store(true)
+	err := func() (err error) {
+		defer p.health.panics.recover(&err, p.log)
+		return p.Endpoint.Serve(ctx, board)
+	}()
+	p.health.up.Store(false)
+	if ctx.Err() == nil {
+		p.log.Error("the endpoint is down", "error", err)
+	}
+}
+
+// A flight is one gather.
+type flight struct {
+	once  sync.Once
+	shown chan struct{} // closed when the board shows what came of it
+	over  chan struct{} // closed when Gather has returned
+}
+
+func (f *flight) show() { f.once.Do(func() { close(f.shown) }) }
+
+// sleep waits, and reports whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// untilTick returns how long the next tick after now is away: one interval, or,
+// rounded, what is left until the clock shows a whole multiple of it plus phase.
+// The wait is measured on the monotonic clock, so that a clock that is set
+// moves one tick at most.
+func untilTick(now time.Time, interval, phase time.Duration, round bool) time.Duration {
+	if !round {
+		return interval
+	}
+	return now.Add(-phase).Truncate(interval).Add(interval + phase).Sub(now)
+}
+
+// jitter returns a random time up to limit.
+func jitter(limit plugin.Duration) time.Duration {
+	if limit <= 0 {
+		return 0
+	}
+	return rand.N(time.Duration(limit))
+}
+
+// closeIf closes what is an io.Closer.
+func closeIf(v any, log *slog.Logger) {
+	if c, ok := v.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			log.Warn("close", "error", err)
+		}
+	}
+}
+
+var errQueueHangs = errors.New("the queue does not take them: its disk hangs")
+
+// recover turns a panic into an error, counts it and logs where it arose.
+func (c *counter) recover(err *error, log *slog.Logger) {
+	if v := recover(); v != nil {
+		c.Add(1)
+		*err = fmt.Errorf("panic: %v", v)
+		log.Error("panic", "value", v, "stack", string(debug.Stack()))
+	}
+}

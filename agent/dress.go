@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sockwatch/agent/filter"
+	"sockwatch/agent/metric"
+)
+
+// A dresser makes a plugin's batch the instance's: named, filtered, tagged.
+type dresser struct {
+	source string
+	rename func(string) string // nil: names stay
+	filter filter.Filter
+	tags   []metric.Tag // of every point that does not have them
+	descs  []metric.Desc
+}
+
+func newDresser(in *Input) (*dresser, error) {
+	f, err := filter.New(in.Options.Options)
+	if err != nil {
+		return nil, err
+	}
+	d := &dresser{source: in.Name, filter: f, descs: in.Plugin.Descs}
+	for key, value := range in.Options.Tags {
+		if value != "" {
+			d.tags = append(d.tags, metric.Tag{Key: key, Value: value})
+		}
+	}
+	metric.SortTags(d.tags)
+	if o := in.Options; o.NameOverride+o.NamePrefix+o.NameSuffix != "" {
+		d.rename = func(name string) string {
+			if o.NameOverride != "" {
+				name = o.NameOverride
+			}
+			return o.NamePrefix + name + o.NameSuffix
+		}
+		d.descs = slices.Clone(d.descs)
+		for i := range d.descs {
+			d.descs[i].Name = d.rename(d.descs[i].Name)
+		}
+	}
+	return d, nil
+}
+
+// batch returns the batch that is published. As in Telegraf the names and tags
+// that the filter selects by are the plugin's own, and tags and fields are
+// excluded last.
+func (d *dresser) batch(raw metric.Batch) *metric.Batch {
+	raw.Source, raw.Descs = d.source, d.descs
+	raw.Points, raw.Events = d.points(raw.Points), d.points(raw.Events)
+	return &raw
+}
+
+func (d *dresser) points(raw []metric.Point) []metric.Point {
+	if d.rename == nil && len(d.tags) == 0 && d.filter.PassesAll() {
+		return raw
+	}
+	points := make([]metric.Point, 0, len(raw))
+	tags := 0
+	for i := range raw {
+		tags += len(raw[i].Tags) + len(d.tags)
+	}
+	arena := make([]metric.Tag, 0, tags) // of all points: one allocation
+	for _, p := range raw {
+		if !d.filter.Select(p.Name, p.Tags) {
+			continue
+		}
+		if d.rename != nil {
+			p.Name = d.rename(p.Name)
+		}
+		from := len(arena)
+		arena = appendMerged(arena, p.Tags, d.tags)
+		p.Tags = arena[from:len(arena):len(arena)]
+		if p, ok := d.filter.Modify(p); ok {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// appendMerged appends the union of two sorted lists of tags; of equal keys the
+// first list's.
+func appendMerged(dst, own, more []metric.Tag) []metric.Tag {
+	for len(own) > 0 && len(more) > 0 {
+		switch c := strings.Compare(own[0].Key, more[0].Key); {
+		case c <= 0:
+			if c == 0 {
+				more = more[1:]
+			}
+			dst, own = append(dst, own[0]), own[1:]
+		default:
+			dst, more = append(dst, more[0]), more[1:]
+		}
+	}
+	return append(append(dst, own...), more...)
+}
+
+// An encoder turns batches into records. Its buffers are used again.
+type encoder struct {
+	bytes   []byte
+	ends    []int
+	records [][]byte
+}
+
+// encode returns the records of the batch's events and points that the output
+// takes; they are valid until the next call. Points that cannot be encoded are
+// rejected.
+func (e *encoder) encode(p *livePush, b *metric.Batch) [][]byte {
+	e.bytes, e.ends, e.records = e.bytes[:0], e.ends[:0], e.records[:0]
+	for _, points := range [][]metric.Point{p.filter.Points(b.Events), p.filter.Points(b.Points)} {
+		for _, point := range points {
+			if point.Time.IsZero() {
+				point.Time = b.Time
+			}
+			before := len(e.bytes)
+			bytes, err := p.callEncode(e.bytes, &point)
+			if err != nil {
+				e.bytes = e.bytes[:before]
+				p.reject([][]byte{[]byte(point.Series())}, fmt.Errorf("encode: %w", err))
+				continue
+			}
+			e.bytes, e.ends = bytes, append(e.ends, len(bytes))
+		}
+	}
+	from := 0
+	for _, end := range e.ends {
+		e.records = append(e.records, e.bytes[from:end:end])
+		from = end
+	}
+	return e.records
+}
+
+func (p *livePush) callEncode(dst []byte, point *metric.Point) (b []byte, err error) {
+	defer p.health.panics.recover(&err, p.log)
+	return p.Pusher.Encode(dst, point)
+}
