@@ -1,0 +1,310 @@
+// Package config turns the text of TOML files into an agent ready to run. It is
+// strict, names every error at once with its file and line, and opens nothing.
+package config
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"sockwatch/agent"
+	"sockwatch/agent/plugin"
+)
+
+// A File is one configuration file. Its name is for errors only.
+type File struct{ Name, Text string }
+
+// A Host is what a configuration asks of the system, and lends to the plugins.
+type Host struct {
+	Getenv   func(name string) (string, bool) // false: not set
+	Hostname func() (string, error)
+	Log      *slog.Logger
+	Listen   func(ctx context.Context, network, address string) (net.Listener, error)
+	Version  string // of the program
+}
+
+// Load returns the agent that the files describe together: their inputs and
+// outputs add up, [agent] and [global_tags] may each stand in one of them. Its
+// error is an Errors.
+func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
+	l := loader{files: files, plugins: plugins, host: host, meant: make(map[string]bool)}
+	for i := range files {
+		l.read(i)
+	}
+	l.demandBothSides()
+	settings := l.agentSettings()
+	for _, in := range l.instances {
+		l.decode(in)
+	}
+	l.name()
+	l.compareClaims()
+	a := &agent.Agent{Options: settings.options, Log: host.Log, Version: host.Version}
+	for _, in := range l.instances {
+		l.build(a, in, settings)
+	}
+	if len(l.errs) > 0 {
+		return nil, l.sortedErrors()
+	}
+	return a, nil
+}
+
+// A loader collects what the files hold and what is wrong with it.
+type loader struct {
+	files   []File
+	plugins []plugin.Plugin
+	host    Host
+
+	agent      *table // [agent], nil where no file has it
+	globalTags *table // [global_tags], likewise
+	instances  []*instance
+	broken     bool              // a file could not be parsed: what is missing may be in it
+	meant      map[string]bool   // the sides of which a file has something
+	hidden     map[string]string // what variables expanded to: what the files say
+	errs       Errors
+}
+
+// A table is one table of a file: its values, and where they stand.
+type table struct {
+	file   int    // index in loader.files
+	path   string // "agent", "inputs.tcp_listen"
+	values map[string]any
+	at     *node
+}
+
+// An instance is one [[inputs.KIND]] or [[outputs.KIND]].
+type instance struct {
+	table
+	side   string // "inputs" or "outputs"
+	kind   string
+	plugin plugin.Plugin
+
+	name     string         // KIND or KIND-ALIAS
+	common   plugin.Options // *agent.InputOptions, *agent.PushOptions or *agent.EndpointOptions
+	settings plugin.Options // the plugin's own
+	valid    bool           // decoded and validated without an error
+}
+
+// read parses a file and sorts its tables.
+func (l *loader) read(file int) {
+	values, at, ok := l.parse(file)
+	if !ok {
+		l.broken = true
+		return
+	}
+	for _, key := range at.order {
+		t := table{file: file, path: key, at: at.key(key)}
+		switch key {
+		case "agent":
+			l.single(&l.agent, t, values[key])
+		case "global_tags":
+			l.single(&l.globalTags, t, values[key])
+		case "inputs", "outputs":
+			l.side(t, values[key])
+		default:
+			l.errorf(t, t.at, "unknown table%s (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])",
+				didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"}))
+		}
+	}
+}
+
+// single keeps a table of which the files may hold one.
+func (l *loader) single(kept **table, t table, value any) {
+	values, ok := value.(map[string]any)
+	switch {
+	case !ok:
+		l.errorf(t, t.at, "must be one table: write [%s]", t.path)
+	case *kept != nil:
+		l.errorf(t, t.at, "stands in %s too; only one file may have it", l.place((*kept).file, (*kept).at))
+	default:
+		t.values = values
+		*kept = &t
+	}
+}
+
+// side sorts the instances of [[inputs...]] or [[outputs...]].
+func (l *loader) side(t table, value any) {
+	kinds, ok := value.(map[string]any)
+	if !ok {
+		l.errorf(t, t.at, "must name a plugin: write [[%s.NAME]]", t.path)
+		return
+	}
+	if len(kinds) > 0 {
+		l.meant[t.path] = true
+	}
+	var found []*instance
+	for _, kind := range t.at.order {
+		of := table{file: t.file, path: t.path + "." + kind, at: t.at.key(kind)}
+		p, ok := l.plugin(t.path, kind)
+		list, isList := tables(kinds[kind])
+		switch {
+		case !ok:
+			l.unknownPlugin(of, t.path, kind)
+		case !isList:
+			l.errorf(of, of.at, "every instance is an element of a list: write [[%s]]", of.path)
+		default:
+			for i, values := range list {
+				of.values, of.at = values, t.at.key(kind).item(i)
+				found = append(found, &instance{table: of, side: t.path, kind: kind, plugin: p})
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b *instance) int { return a.at.line - b.at.line })
+	l.instances = append(l.instances, found...)
+}
+
+// plugin returns the plugin of a kind on a side.
+func (l *loader) plugin(side, kind string) (plugin.Plugin, bool) {
+	for _, p := range l.plugins {
+		if p.Name == kind && sideOf(p) == side {
+			return p, true
+		}
+	}
+	return plugin.Plugin{}, false
+}
+
+func (l *loader) unknownPlugin(t table, side, kind string) {
+	for _, p := range l.plugins {
+		if p.Name == kind {
+			l.errorf(t, t.at, "%s belongs to the %s: write [[%s.%[1]s]]", kind, sideOf(p), sideOf(p))
+			return
+		}
+	}
+	known := l.kinds(side)
+	l.errorf(t, t.at, "unknown plugin%s (known: %s)", didYouMean(kind, known), strings.Join(known, ", "))
+}
+
+// kinds returns the names of the plugins of a side, sorted.
+func (l *loader) kinds(side string) []string {
+	var known []string
+	for _, p := range l.plugins {
+		if sideOf(p) == side {
+			known = append(known, p.Name)
+		}
+	}
+	slices.Sort(known)
+	return known
+}
+
+func sideOf(p plugin.Plugin) string {
+	if p.NewInput != nil {
+		return "inputs"
+	}
+	return "outputs"
+}
+
+// demandBothSides demands an input and an output.
+func (l *loader) demandBothSides() {
+	if l.broken {
+		return
+	}
+	for _, side := range []string{"inputs", "outputs"} {
+		if !l.meant[side] {
+			t := table{file: noFile}
+			if len(l.files) == 1 {
+				t.file = 0
+			}
+			l.errorf(t, nil, "no %s: at least one [[%[1]s.NAME]] is needed (known: %s)", side, strings.Join(l.kinds(side), ", "))
+		}
+	}
+}
+
+// name names every instance KIND or KIND-ALIAS, and keeps the names distinct, so
+// that no edit of a file hands one output's queue to another.
+func (l *loader) name() {
+	count := make(map[string]int)
+	for _, in := range l.instances {
+		count[in.path]++
+	}
+	taken := make(map[string]*instance)
+	for _, in := range l.instances {
+		alias, isString := in.values["alias"].(string)
+		_, given := in.values["alias"]
+		if given && !isString { // reported by decode
+			continue
+		}
+		if in.name = in.kind; alias != "" {
+			in.name += "-" + alias
+		}
+		key := in.side + "." + in.name
+		switch other := taken[key]; {
+		case alias == "" && count[in.path] > 1:
+			l.errorf(in.table, in.at.key("alias"), "alias: there are %d of this kind: give each one of its own", count[in.path])
+		case other != nil:
+			l.errorf(in.table, in.at.key("alias"), "alias: %q is taken by %s, %s", alias, other.path, l.place(other.file, other.at.key("alias")))
+		default:
+			taken[key] = in
+		}
+	}
+}
+
+// compareClaims keeps two instances from what only one may have.
+func (l *loader) compareClaims() {
+	taken := make(map[string]*instance)
+	for _, in := range l.instances {
+		exclusive, ok := in.settings.(plugin.Exclusive)
+		if !ok || !in.valid {
+			continue
+		}
+		for _, claim := range exclusive.Exclusive() {
+			if other := taken[claim]; other != nil {
+				option, _, _ := strings.Cut(claim, " ")
+				l.errorf(in.table, in.at.key(option), "%s is taken by %s, %s", claim, other.path, l.place(other.file, other.at.key(option)))
+			} else {
+				taken[claim] = in
+			}
+		}
+	}
+}
+
+// build constructs an instance that has no errors, and adds it to the agent.
+func (l *loader) build(a *agent.Agent, in *instance, s settings) {
+	if !in.valid {
+		return
+	}
+	env := plugin.Env{
+		Hostname: s.hostname, StateDir: s.options.StateDirectory,
+		Name: in.name, Listen: l.host.Listen,
+	}
+	var err error
+	switch common := in.common.(type) {
+	case *agent.InputOptions:
+		env.Log = l.host.Log.With("input", in.name)
+		s.inherit(common)
+		built := &agent.Input{
+			Name: in.name, Options: *common, RoundInterval: s.options.RoundInterval,
+			Settings: in.settings, Plugin: in.plugin,
+		}
+		built.Input, err = in.plugin.NewInput(in.settings, env)
+		a.Inputs = append(a.Inputs, built)
+	case *agent.PushOptions:
+		env.Log = l.host.Log.With("output", in.name)
+		if common.Buffer == "disk" && env.StateDir == "" {
+			l.errorf(in.table, in.at.key("buffer"), `buffer: "disk" needs a state_directory in [agent], or $STATE_DIRECTORY`)
+		}
+		built := &agent.Push{Name: in.name, Options: *common, Settings: in.settings, Plugin: in.plugin}
+		built.Pusher, err = in.plugin.NewPusher(in.settings, env)
+		a.Push = append(a.Push, built)
+	case *agent.EndpointOptions:
+		env.Log = l.host.Log.With("output", in.name)
+		built := &agent.Pull{Name: in.name, Options: *common, Settings: in.settings, Plugin: in.plugin}
+		built.Endpoint, err = in.plugin.NewEndpoint(in.settings, env)
+		a.Pull = append(a.Pull, built)
+	}
+	if err != nil {
+		l.invalid(in.table, err, nil)
+	}
+}
+
+// merged returns the tags of all tables, the later ones winning; an empty value
+// takes a tag away.
+func merged(tables ...map[string]string) map[string]string {
+	all := make(map[string]string)
+	for _, t := range tables {
+		maps.Copy(all, t)
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
+}

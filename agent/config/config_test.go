@@ -1,0 +1,244 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent"
+	"sockwatch/agent/config"
+	"sockwatch/agent/filter"
+	"sockwatch/agent/plugin"
+)
+
+func TestLoadBuildsWhatTheFileSays(t *testing.T) {
+	a := load(t, `
+[global_tags]
+  dc = "fra1"
+  rack = "7"
+[agent]
+  interval = "30s"
+  collection_jitter = "1s"
+  state_directory = "/var/lib/x"
+[[inputs.tcp_listen]]
+  alias = "a"
+  namepass = ["tcp_*", "x"]
+  labels = { "a b" = "c" }
+  ratio = 2
+  [inputs.tcp_listen.tags]
+    rack = "8"
+  [inputs.tcp_listen.tagpass]
+    port = ["80", "443"]
+  [[inputs.tcp_listen.expect]]
+    name = "ssh"
+    port = 22
+  [[inputs.tcp_listen.expect]]
+    name = "dns"
+[[outputs.influxdb]]
+  urls = ["http://a", "http://b"]
+  database = "db"
+  max_body = "2MiB"
+  buffer = "disk"
+[[inputs.tcp_listen]]
+  alias = "b"
+  interval = "5s"
+  timeout = "2s"
+[[outputs.prometheus]]
+  listen = [":1", ":2"]
+[[outputs.file]]
+  flush_interval = "1s"
+`, nil)
+
+	type built struct {
+		Name             string
+		Options, Setting any
+	}
+	var got []built
+	for _, in := range a.Inputs {
+		got = append(got, built{in.Name, in.Options, in.Input.(fake).options})
+	}
+	for _, p := range a.Push {
+		got = append(got, built{p.Name, p.Options, p.Pusher.(fake).options})
+	}
+	for _, p := range a.Pull {
+		got = append(got, built{p.Name, p.Options, p.Endpoint.(fake).options})
+	}
+	seconds := func(n int) plugin.Duration { return plugin.Duration(time.Duration(n) * time.Second) }
+	want := []built{
+		{"tcp_listen-a", agent.InputOptions{
+			Alias: "a", Interval: seconds(30), CollectionJitter: seconds(1), Timeout: seconds(30),
+			Tags: map[string]string{"dc": "fra1", "rack": "8", "host": "web1"},
+			Options: filter.Options{
+				NamePass: []string{"tcp_*", "x"},
+				TagPass:  map[string][]string{"port": {"80", "443"}},
+			},
+		}, listenOptions{
+			Backend: "auto", MaxListeners: 5000, OwnerRefresh: seconds(300), Ratio: 2,
+			Labels: map[string]string{"a b": "c"},
+			Expect: []expectOptions{{"ssh", 22}, {"dns", 0}},
+		}},
+		{"tcp_listen-b", agent.InputOptions{
+			Alias: "b", Interval: seconds(5), CollectionJitter: seconds(1), Timeout: seconds(2),
+			Tags: map[string]string{"dc": "fra1", "rack": "7", "host": "web1"},
+		}, listenOptions{Backend: "auto", MaxListeners: 5000, OwnerRefresh: seconds(300)}},
+		{"influxdb", agent.PushOptions{
+			Timeout: seconds(10), FlushInterval: seconds(10), Buffer: "disk", BufferLimit: 64 << 20,
+		}, influxOptions{URLs: []string{"http://a", "http://b"}, Database: "db", MaxBody: 2 << 20}},
+		{"file", agent.PushOptions{
+			Timeout: seconds(10), FlushInterval: seconds(1), Buffer: "auto", BufferLimit: 64 << 20,
+		}, fileOptions{Path: "/var/log/x.jsonl"}},
+		{"prometheus", agent.EndpointOptions{}, pageOptions{Listen: plugin.Strings{":1", ":2"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("instances (-want +got):\n%s", diff)
+	}
+
+	wantOptions := agent.DefaultOptions()
+	wantOptions.Interval, wantOptions.CollectionJitter = seconds(30), seconds(1)
+	wantOptions.StateDirectory = "/var/lib/x"
+	if diff := cmp.Diff(wantOptions, a.Options); diff != "" {
+		t.Errorf("agent options (-want +got):\n%s", diff)
+	}
+	env := a.Inputs[0].Input.(fake).env
+	if env.Name != "tcp_listen-a" || env.Hostname != "web1" || env.StateDir != "/var/lib/x" || env.Log == nil || env.Listen == nil {
+		t.Errorf("env = %+v", env)
+	}
+	if !a.Inputs[0].RoundInterval || a.Version != "1.2.3" || a.Log == nil {
+		t.Errorf("agent = %+v", a)
+	}
+}
+
+func TestHostTag(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       map[string]string
+		hostname   string
+	}{
+		{"the system's name", ``, map[string]string{"host": "web1"}, "web1"},
+		{"set", "[agent]\nhostname = \"a\"", map[string]string{"host": "a"}, "a"},
+		{"left out", "[agent]\nomit_hostname = true", map[string]string{}, "web1"},
+		{"left out, set by hand", "[agent]\nomit_hostname = true\n[global_tags]\nhost = \"b\"", map[string]string{"host": "b"}, "web1"},
+		{"an instance's wins", "[[inputs.tcp_listen]]\ntags = {host = \"c\"}", map[string]string{"host": "c"}, "web1"},
+		{"an empty tag takes it away", "[[inputs.tcp_listen]]\ntags = {host = \"\"}", map[string]string{}, "web1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := load(t, whole(test.text), nil)
+			if diff := cmp.Diff(test.want, a.Inputs[0].Options.Tags); diff != "" {
+				t.Errorf("tags (-want +got):\n%s", diff)
+			}
+			if got := a.Inputs[0].Input.(fake).env.Hostname; got != test.hostname {
+				t.Errorf("Env.Hostname = %q, want %q", got, test.hostname)
+			}
+		})
+	}
+}
+
+func TestStateDirectoryFromSystemd(t *testing.T) {
+	for _, test := range []struct{ env, text, want string }{
+		{"", "", ""},
+		{"/var/lib/sockwatch", "", "/var/lib/sockwatch"},
+		{"/var/lib/a:/var/lib/b", "", "/var/lib/a"},
+		{"/var/lib/a", "[agent]\nstate_directory = \"/b\"", "/b"},
+	} {
+		a := load(t, whole(test.text), map[string]string{"STATE_DIRECTORY": test.env})
+		if got := a.Options.StateDirectory; got != test.want {
+			t.Errorf("$STATE_DIRECTORY %q, %q: %q, want %q", test.env, test.text, got, test.want)
+		}
+	}
+}
+
+func TestFilesAddUp(t *testing.T) {
+	a, err := config.Load([]config.File{
+		{Name: "a.toml", Text: "[global_tags]\nx = \"1\"\n[[inputs.tcp_listen]]\nalias = \"a\""},
+		{Name: "b.toml", Text: "[agent]\ninterval = \"1s\"\n[[inputs.tcp_listen]]\nalias = \"b\""},
+		{Name: "c.toml", Text: "[[outputs.prometheus]]"},
+		{Name: "d.toml", Text: "# nothing yet"},
+	}, fakePlugins(), fakeHost(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{a.Inputs[0].Name, a.Inputs[1].Name, a.Pull[0].Name}
+	if diff := cmp.Diff([]string{"tcp_listen-a", "tcp_listen-b", "prometheus"}, got); diff != "" {
+		t.Errorf("instances (-want +got):\n%s", diff)
+	}
+
+	wantErrors(t, []config.File{
+		{Name: "a.toml", Text: "[agent]\n[[inputs.tcp_listen]]"},
+		{Name: "b.toml", Text: "\n[agent]\n[[inputs.tcp_listen]]\nalias=\"x\""},
+		{Name: "c.toml", Text: "[[inputs.tcp_listen]]\nalias=\"x\"\n[[outputs.file]]"},
+		{Name: "d.toml", Text: "[[outputs.file]]\nalias=\"x\""},
+		{Name: "e.toml", Text: "x y"},
+	}, nil, strings.Join([]string{
+		`a.toml:2: inputs.tcp_listen: alias: there are 3 of this kind: give each one of its own`,
+		`b.toml:2: agent: stands in a.toml:1 too; only one file may have it`,
+		`c.toml:2: inputs.tcp_listen: alias: "x" is taken by inputs.tcp_listen, b.toml:4`,
+		`c.toml:3: outputs.file: alias: there are 2 of this kind: give each one of its own`,
+		`d.toml:1: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, c.toml:3`,
+		`e.toml:1: expected '.' or '=', but got 'y' instead`,
+	}, "\n"))
+}
+
+func TestC1EmptyFile(t *testing.T) {
+	for _, b := range []badFile{
+		{"nothing", "", "s.toml: the file is empty"},
+		{"blank", " \n\t\n", "s.toml: the file is empty"},
+	} {
+		b.run(t)
+	}
+}
+
+func TestC2SyntaxError(t *testing.T) {
+	for _, b := range []badFile{
+		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
+		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; a string stands in quotes`},
+		{"no equals sign", "[agent]\ninterval \"10s\"", `s.toml:2: agent: expected '.' or '=', but got '"' instead`},
+		{"no closing bracket", "[[inputs.tcp_listen]\n", `s.toml:1: expected end of table array name delimiter ']', but got '\n' instead`},
+		{"twice one key", "[agent]\ninterval = \"1s\"\ninterval = \"2s\"", `s.toml:3: agent.interval: Key 'agent.interval' has already been defined.`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = s3cretword", `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare number", "[[outputs.influxdb]]\ntoken = 0123456", `s.toml:2: outputs.influxdb.token: Invalid integer: cannot have leading zeroes`},
+		{"a NUL", "a\x00", `s.toml:1: files cannot contain NULL bytes; probably using UTF-16; TOML files must be UTF-8`},
+		{"no UTF-8", "[agent]\nhostname = \"\xff\"", `s.toml:2: agent.hostname: invalid UTF-8 byte: 0xff`},
+	} {
+		b.run(t)
+	}
+}
+
+func TestC3UnknownKeys(t *testing.T) {
+	for _, b := range []badFile{
+		{"all at once, in order", `[agent]
+intervall = "10s"
+round_Interval = true
+[global_tag]
+[[inputs.tcp_listen]]
+backendd = "auto"
+nampeass = ["x"]
+frobnicate = 1
+[[inputs.tcp_listen.expect]]
+prot = 22
+[[outputs.prometheus]]
+urls = ["http://x"]
+[processors]
+`, `s.toml:2: agent: unknown option "intervall" (did you mean "interval"?)
+s.toml:3: agent: unknown option "round_Interval" (did you mean "round_interval"?)
+s.toml:4: global_tag: unknown table "global_tag" (did you mean "global_tags"?) (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+s.toml:6: inputs.tcp_listen: unknown option "backendd" (did you mean "backend"?)
+s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?)
+s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
+s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
+s.toml:12: outputs.prometheus: unknown option "urls"
+s.toml:13: processors: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
+	} {
+		b.run(t)
+	}
+}
+
+func TestErrorsIsATypeWithPlaces(t *testing.T) {
+	_, err := config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]\nx = 1")}}, fakePlugins(), fakeHost(nil))
+	var errs config.Errors
+	if !errors.As(err, &errs) || len(errs) != 1 || errs[0].File != "s.toml" || errs[0].Line != 2 {
+		t.Errorf("Load = %#v", err)
+	}
+}

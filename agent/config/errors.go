@@ -1,0 +1,168 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sockwatch/agent/plugin"
+)
+
+// noFile is the file of an error that concerns no single one.
+const noFile = -1
+
+// Errors are all the errors of a configuration, by file and line.
+type Errors []*Error
+
+// Error returns one line for each.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// An Error is one thing wrong with a configuration.
+type Error struct {
+	File    string // "" where it concerns no single file
+	Line    int    // 0 where it concerns the file as a whole
+	Message string
+
+	file int
+}
+
+// Error returns FILE:LINE: MESSAGE.
+func (e *Error) Error() string {
+	switch {
+	case e.File == "":
+		return e.Message
+	case e.Line == 0:
+		return e.File + ": " + e.Message
+	default:
+		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Message)
+	}
+}
+
+// errorf records an error of a table that shows at a node of it.
+func (l *loader) errorf(t table, at *node, format string, args ...any) {
+	e := &Error{file: t.file, Message: fmt.Sprintf(format, args...)}
+	if t.path != "" {
+		e.Message = t.path + ": " + e.Message
+	}
+	if t.file != noFile {
+		e.File = l.files[t.file].Name
+	}
+	if at != nil {
+		e.Line = at.line
+	}
+	l.errs = append(l.errs, e)
+}
+
+// invalid records the errors of a Validate or a constructor, each at its option,
+// but not those of options that have an error already: there they speak of the
+// default in place of what was meant.
+func (l *loader) invalid(t table, err error, bad map[string]bool) {
+	for _, e := range flatten(err) {
+		at := t.at
+		var option *plugin.OptionError
+		if errors.As(e, &option) {
+			name, _, _ := strings.Cut(option.Option, ".")
+			if bad[name] {
+				continue
+			}
+			at = t.at.key(name)
+			e = option
+		}
+		// One pattern of a list may be wrong beside another: errors of one option
+		// can hold several lines.
+		for line := range strings.SplitSeq(e.Error(), "\n") {
+			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
+				line = option.Option + ": " + line
+			}
+			l.errorf(t, at, "%s", line)
+		}
+	}
+}
+
+// flatten returns the errors that err joins, or err alone.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}
+
+// place names where a node stands, for an error elsewhere.
+func (l *loader) place(file int, at *node) string {
+	return fmt.Sprintf("%s:%d", l.files[file].Name, at.line)
+}
+
+// sortedErrors returns what is wrong, in the order of files and lines. A value
+// that came from the environment may be a secret: messages show what the file
+// says in its place.
+func (l *loader) sortedErrors() Errors {
+	slices.SortFunc(l.errs, func(a, b *Error) int {
+		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
+	})
+	longestFirst := slices.SortedFunc(maps.Keys(l.hidden), func(a, b string) int {
+		return cmp.Or(len(b)-len(a), strings.Compare(a, b))
+	})
+	for _, e := range l.errs {
+		for _, value := range longestFirst {
+			e.Message = strings.ReplaceAll(e.Message, value, l.hidden[value])
+		}
+	}
+	return l.errs
+}
+
+// didYouMean returns ` (did you mean "x"?)` behind a quoted word for the nearest of the
+// known ones; just the quoted word where none is near.
+func didYouMean(word string, known []string) string {
+	nearest, best := "", len(word)/3+1
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), k); d <= best && (nearest == "" || d < best) {
+			nearest, best = k, d
+		}
+	}
+	if nearest == "" {
+		return fmt.Sprintf(" %q", word)
+	}
+	return fmt.Sprintf(" %q (did you mean %q?)", word, nearest)
+}
+
+// distance returns how many characters have to be inserted, deleted, replaced or
+// swapped with their neighbour to make b of a.
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,137 @@
+package config
+
+import (
+	"errors"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// parse returns the values of a file and where they stand; false where it has
+// none.
+func (l *loader) parse(file int) (map[string]any, *node, bool) {
+	t := table{file: file}
+	text := l.files[file].Text
+	if strings.TrimSpace(text) == "" {
+		l.errorf(t, nil, "the file is empty")
+		return nil, nil, false
+	}
+	var values map[string]any
+	if _, err := toml.Decode(text, &values); err != nil {
+		line, message := syntaxError(text, err)
+		l.errorf(t, &node{line: line}, "%s", message)
+		return nil, nil, false
+	}
+	return values, locate(text), true
+}
+
+// unquotedValue finds the texts of values in the library's messages: a token
+// whose quotes were forgotten may be a secret.
+var unquotedValue = regexp.MustCompile(`(?s)^([^"']*[Ii]nvalid (?:integer|float|float value:|float:|datetime:)|` +
+	`cannot use sign with non-decimal numbers:|not an? (?:binary|octal|hexadecimal) number:) ["'](.*)["']`)
+
+// syntaxError returns the line and the message of an error of the library.
+func syntaxError(text string, err error) (line int, message string) {
+	var parse toml.ParseError
+	if !errors.As(err, &parse) {
+		return 1, strings.TrimPrefix(err.Error(), "toml: ")
+	}
+	line, message = parse.Position.Line, parse.Message
+	if strings.HasSuffix(message, `got '\n' instead`) { // counted in by the library, mostly
+		line = 1 + strings.Count(text[:min(parse.Position.Start, len(text))], "\n")
+	}
+	if strings.HasPrefix(message, "expected value but found") {
+		message = "expected a value; a string stands in quotes"
+	} else if m := unquotedValue.FindStringSubmatchIndex(message); m != nil {
+		message = message[:m[3]] + message[m[5]+1:]
+	}
+	if parse.LastKey != "" {
+		message = parse.LastKey + ": " + message
+	}
+	return line, message
+}
+
+// expandValue expands the variables in the strings of a value, an option of t.
+func (l *loader) expandValue(t table, path string, v any, at *node) any {
+	switch v := v.(type) {
+	case string:
+		expanded, err := expand(v, l.lookup)
+		if err != nil {
+			l.errorf(t, at, "%s: %v", path, err)
+		} else if expanded != v && expanded != "" {
+			l.hide(strconv.Quote(expanded), strconv.Quote(v))
+		}
+		return expanded
+	case []any:
+		for i := range v {
+			v[i] = l.expandValue(t, path, v[i], at.item(i))
+		}
+	case []map[string]any:
+		for i := range v {
+			l.expandValue(t, path, v[i], at.item(i))
+		}
+	case map[string]any:
+		for key := range v {
+			v[key] = l.expandValue(t, path+"."+key, v[key], at.key(key))
+		}
+	}
+	return v
+}
+
+// lookup returns a variable's value, which errors are not to show where it is
+// long enough to be a secret.
+func (l *loader) lookup(name string) (string, bool) {
+	value, set := l.host.Getenv(name)
+	if len(value) >= 8 {
+		l.hide(value, "${"+name+"}")
+	}
+	return value, set
+}
+
+func (l *loader) hide(value, written string) {
+	if l.hidden == nil {
+		l.hidden = make(map[string]string)
+	}
+	l.hidden[value] = written
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// expand replaces ${NAME} by the variable's value and ${NAME:-text} by the text
+// where it is not set or empty; $${ stands for ${ itself. What comes from a
+// variable is not expanded again. On an error it returns s.
+func expand(s string, getenv func(string) (string, bool)) (string, error) {
+	var b strings.Builder
+	for rest := s; ; {
+		before, after, found := strings.Cut(rest, "${")
+		if !found {
+			b.WriteString(rest)
+			return b.String(), nil
+		}
+		if escaped, ok := strings.CutSuffix(before, "$"); ok {
+			b.WriteString(escaped + "${")
+			rest = after
+			continue
+		}
+		b.WriteString(before)
+		inner, behind, closed := strings.Cut(after, "}")
+		name, fallback, hasFallback := strings.Cut(inner, ":-")
+		if !closed || !variableName.MatchString(name) {
+			return s, errors.New(`"${" begins no variable such as ${NAME} or ${NAME:-default}; a literal "${" is written "$${"`)
+		}
+		value, set := getenv(name)
+		switch {
+		case hasFallback && value == "":
+			value = fallback
+		case !set:
+			return s, errors.New("the environment variable " + name + " is not set: set it, or write ${" + name + ":-default}")
+		case !utf8.ValidString(value):
+			return s, errors.New("the environment variable " + name + " is no valid UTF-8")
+		}
+		b.WriteString(value)
+		rest = behind
+	}
+}

@@ -1,0 +1,204 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// set sets the options of a table in the structs (pointers to them), each in the
+// one that has it, and records an error for each that none has or that does not
+// fit. The library would stop at the first, would take a key in any case, and
+// speaks of Go's types. It returns the options with an error.
+func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
+	bad = make(map[string]bool)
+	fields := make(map[string]reflect.Value)
+	for _, s := range structs {
+		for name, field := range optionFields(s) {
+			fields[name] = field
+		}
+	}
+	for key, v := range t.values {
+		at := t.at.key(key)
+		field, ok := fields[key]
+		if !ok {
+			l.errorf(t, at, "unknown option%s", didYouMean(key, slices.Sorted(maps.Keys(fields))))
+			continue
+		}
+		bad[key] = !l.setOption(t, key, field, v, at)
+	}
+	return bad
+}
+
+// setOption expands the variables in an option's value and sets it; false where
+// that is an error.
+func (l *loader) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
+	before := len(l.errs)
+	if v = l.expandValue(t, key, v, at); len(l.errs) == before {
+		t.values[key] = v
+		l.setValue(t, key, to, v, at)
+	}
+	return len(l.errs) == before
+}
+
+// setValue sets one option, or a part of it that the path names.
+func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *node) {
+	mismatch := func(format string, args ...any) {
+		l.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
+	}
+	switch u := to.Addr().Interface().(type) {
+	case interface{ UnmarshalTOML(any) error }:
+		if err := u.UnmarshalTOML(v); err != nil {
+			mismatch("%v", err)
+		}
+		return
+	case encoding.TextUnmarshaler:
+		switch v.(type) {
+		case string, int64, float64, bool:
+			if err := u.UnmarshalText([]byte(fmt.Sprint(v))); err != nil {
+				mismatch("%v", err)
+			}
+		default:
+			mismatch("%s cannot stand here: write a string", describe(v))
+		}
+		return
+	}
+	switch to.Kind() {
+	case reflect.String:
+		if s, ok := v.(string); ok {
+			to.SetString(s)
+		} else { // which might be a secret without its quotes
+			mismatch("must be a string: put it in quotes")
+		}
+	case reflect.Bool:
+		if b, ok := v.(bool); ok {
+			to.SetBool(b)
+		} else {
+			mismatch("%s is neither true nor false", describe(v))
+		}
+	case reflect.Int, reflect.Int64:
+		if n, ok := v.(int64); ok && !to.OverflowInt(n) {
+			to.SetInt(n)
+		} else {
+			mismatch("%s is no integer", describe(v))
+		}
+	case reflect.Float64:
+		switch n := v.(type) {
+		case float64:
+			to.SetFloat(n)
+		case int64:
+			to.SetFloat(float64(n))
+		default:
+			mismatch("%s is no number", describe(v))
+		}
+	case reflect.Slice:
+		l.setList(t, path, to, v, at)
+	case reflect.Map:
+		entries, ok := v.(map[string]any)
+		if !ok {
+			mismatch("%s is no table: write { key = ... }", describe(v))
+			return
+		}
+		to.Set(reflect.MakeMap(to.Type()))
+		for key, v := range entries {
+			value := reflect.New(to.Type().Elem()).Elem()
+			l.setValue(t, path+"."+key, value, v, at.key(key))
+			to.SetMapIndex(reflect.ValueOf(key), value)
+		}
+	default:
+		mismatch("options of type %v cannot be set", to.Type())
+	}
+}
+
+// setList sets an option that is a list, of tables (structs) or of values.
+func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node) {
+	var list []any
+	isStructs := to.Type().Elem().Kind() == reflect.Struct
+	if isStructs {
+		elements, ok := tables(v)
+		if !ok {
+			l.errorf(t, at, "%s: must be a list of tables: write [[%s.%s]]", path, t.path, path)
+			return
+		}
+		for _, e := range elements {
+			list = append(list, e)
+		}
+	} else {
+		var ok bool
+		if list, ok = v.([]any); !ok {
+			l.errorf(t, at, "%s: must be a list: put it in [ ]", path)
+			return
+		}
+	}
+	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
+	for i, e := range list {
+		if isStructs {
+			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i)}
+			l.set(element, to.Index(i).Addr().Interface())
+		} else {
+			l.setValue(t, path, to.Index(i), e, at.item(i))
+		}
+	}
+}
+
+// setStrings sets a table of strings, [global_tags].
+func (l *loader) setStrings(t table, to map[string]string) {
+	for key, v := range t.values {
+		value := reflect.New(reflect.TypeFor[string]()).Elem()
+		l.setOption(t, key, value, v, t.at.key(key))
+		to[key] = value.String()
+	}
+}
+
+// optionFields returns the fields of a struct (a pointer to it), those of embedded
+// ones included, by the name of their option.
+func optionFields(options any) map[string]reflect.Value {
+	fields := make(map[string]reflect.Value)
+	v := reflect.ValueOf(options).Elem()
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if name := f.Tag.Get("toml"); name != "" && name != "-" {
+			fields[name] = v.FieldByIndex(f.Index)
+		}
+	}
+	return fields
+}
+
+// tables returns the elements of a list of tables, however it is written.
+func tables(v any) ([]map[string]any, bool) {
+	switch v := v.(type) {
+	case []map[string]any:
+		return v, true
+	case []any:
+		list := make([]map[string]any, len(v))
+		for i, e := range v {
+			t, ok := e.(map[string]any)
+			if !ok {
+				return nil, false
+			}
+			list[i] = t
+		}
+		return list, len(list) > 0
+	default:
+		return nil, false
+	}
+}
+
+// describe names a value for an error about its type.
+func describe(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("%q", v)
+	case time.Time:
+		return "a date"
+	case map[string]any:
+		return "a table"
+	case []any, []map[string]any:
+		return "a list"
+	default:
+		return strings.TrimSpace(fmt.Sprint(v))
+	}
+}

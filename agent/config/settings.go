@@ -1,0 +1,117 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"sockwatch/agent"
+	"sockwatch/agent/plugin"
+)
+
+// settings are the [agent] table with what it leaves open filled in from the
+// host, and the tags that every input gets.
+type settings struct {
+	options  agent.Options
+	hostname string // also where omit_hostname keeps it out of the tags
+	tags     map[string]string
+}
+
+// agentSettings decodes [agent] and [global_tags].
+func (l *loader) agentSettings() settings {
+	s := settings{options: agent.DefaultOptions()}
+	t := table{file: noFile, path: "agent"}
+	var bad map[string]bool
+	if l.agent != nil {
+		t = *l.agent
+		bad = l.set(t, &s.options)
+	}
+	l.invalid(t, s.options.Validate(), bad)
+	l.resolveHostname(t, &s)
+	l.resolveStateDirectory(t, &s.options)
+
+	globalTags := make(map[string]string)
+	if l.globalTags != nil {
+		l.setStrings(*l.globalTags, globalTags)
+		l.invalidTags(*l.globalTags, globalTags)
+	}
+	host := map[string]string{"host": s.hostname}
+	if s.options.OmitHostname {
+		host = nil
+	}
+	s.tags = merged(globalTags, host)
+	return s
+}
+
+func (l *loader) resolveHostname(t table, s *settings) {
+	s.hostname = s.options.Hostname
+	if s.hostname == "" {
+		name, err := l.host.Hostname()
+		if err != nil {
+			l.errorf(t, t.at, "hostname: %v: set it here", err)
+			return
+		}
+		s.hostname = name
+	}
+	host := agent.InputOptions{Tags: map[string]string{"host": s.hostname}}
+	if !utf8.ValidString(s.hostname) || host.Validate() != nil {
+		l.errorf(t, t.at.key("hostname"), "hostname: %q holds what is no printable text: set another", s.hostname)
+	}
+}
+
+// resolveStateDirectory falls back to $STATE_DIRECTORY, in which systemd puts all
+// of a unit's state directories, separated by colons: the first is meant.
+func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
+	place := "state_directory: "
+	if o.StateDirectory == "" {
+		list, _ := l.host.Getenv("STATE_DIRECTORY")
+		o.StateDirectory, _, _ = strings.Cut(list, ":")
+		place = "$STATE_DIRECTORY: "
+	}
+	if o.StateDirectory != "" && !filepath.IsAbs(o.StateDirectory) {
+		l.errorf(t, t.at.key("state_directory"), "%s%q is no absolute path", place, o.StateDirectory)
+	}
+}
+
+// inherit fills in what an input leaves to the agent.
+func (s *settings) inherit(o *agent.InputOptions) {
+	if o.Interval == 0 {
+		o.Interval = s.options.Interval
+	}
+	if o.CollectionJitter == 0 {
+		o.CollectionJitter = s.options.CollectionJitter
+	}
+	if o.Timeout == 0 {
+		o.Timeout = o.Interval
+	}
+	o.Tags = merged(s.tags, o.Tags)
+}
+
+// invalidTags holds global tags to the rules of an input's tags.
+func (l *loader) invalidTags(t table, tags map[string]string) {
+	o := agent.InputOptions{Tags: tags}
+	err := o.Validate()
+	for _, e := range flatten(err) {
+		l.errorf(t, t.at, "%s", strings.TrimPrefix(e.Error(), "tags: "))
+	}
+}
+
+// decode sets an instance's common options and its plugin's own.
+func (l *loader) decode(in *instance) {
+	switch p := in.plugin; {
+	case p.NewInput != nil:
+		in.common = &agent.InputOptions{}
+	case p.NewPusher != nil:
+		o := agent.DefaultPushOptions(p)
+		in.common = &o
+	default:
+		in.common = &agent.EndpointOptions{}
+	}
+	in.settings = in.plugin.Defaults()
+	before := len(l.errs)
+	bad := l.set(in.table, in.common, in.settings)
+	for _, o := range []plugin.Options{in.common, in.settings} {
+		l.invalid(in.table, o.Validate(), bad)
+	}
+	in.valid = len(l.errs) == before
+}
