@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,11 +14,12 @@ const recordOverhead = 24
 func NewMemory(limit int64) Queue { return &memory{limit: limit} }
 
 type memory struct {
-	mu     sync.Mutex
-	limit  int64
-	blocks []block // oldest first
-	stats  Stats   // without Oldest
-	out    int     // records handed out, from the front on
+	mu       sync.Mutex
+	limit    int64
+	blocks   []block // oldest first
+	stats    Stats   // without Oldest
+	out      int     // records handed out, from the front on
+	outBytes int64   // of those
 }
 
 // A block is what is left of one Append.
@@ -40,15 +42,11 @@ func (m *memory) Append(records [][]byte) (dropped int, err error) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if size > m.limit {
+	if m.outBytes+size > m.limit { // dropping all the others would not help
 		return len(records), nil
 	}
 	for m.stats.Bytes+size > m.limit {
-		n := m.lockedDropOldest()
-		if n == 0 { // all that is left is handed out
-			return dropped + len(records), nil
-		}
-		dropped += n
+		dropped += m.lockedDropOldest()
 	}
 	m.blocks = append(m.blocks, b)
 	m.stats.Records += len(records)
@@ -56,51 +54,51 @@ func (m *memory) Append(records [][]byte) (dropped int, err error) {
 	return dropped, nil
 }
 
-// lockedDropOldest drops the oldest block, or what of it is not handed out, and
-// returns the number of records: 0 where all are handed out.
+// lockedDropOldest drops the oldest block that is not handed out, or what of it
+// is not, and returns the number of records. There must be one.
 func (m *memory) lockedDropOldest() int {
-	out := m.out
-	for i := range m.blocks {
-		b := &m.blocks[i]
-		if out >= len(b.records) {
-			out -= len(b.records)
-			continue
-		}
-		victims := b.records[out:]
-		m.stats.Records -= len(victims)
-		m.stats.Bytes -= blockBytes(victims)
-		if b.records = b.records[:out]; out == 0 {
-			m.blocks = append(m.blocks[:i], m.blocks[i+1:]...)
-		}
-		return len(victims)
+	i, out := 0, m.out
+	for out >= len(m.blocks[i].records) {
+		out -= len(m.blocks[i].records)
+		i++
 	}
-	return 0
+	b := &m.blocks[i]
+	victims := b.records[out:]
+	m.stats.Records -= len(victims)
+	m.stats.Bytes -= blockBytes(victims)
+	if b.records = b.records[:out]; out == 0 {
+		m.blocks = slices.Delete(m.blocks, i, i+1)
+	}
+	return len(victims)
 }
 
 func (m *memory) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var records [][]byte
+	records := m.lockedOldest(maxRecords, maxBytes)
+	m.out, m.outBytes = len(records), blockBytes(records)
+	return records, nil
+}
+
+func (m *memory) lockedOldest(maxRecords, maxBytes int) (records [][]byte) {
 	bytes := 0
 	for _, b := range m.blocks {
 		for _, r := range b.records {
-			if len(records) > 0 && (len(records) >= maxRecords || bytes+len(r) > maxBytes) {
-				m.out = len(records)
-				return records, nil
+			bytes += len(r)
+			if len(records) > 0 && (len(records) >= maxRecords || bytes > maxBytes) {
+				return records
 			}
 			records = append(records, r)
-			bytes += len(r)
 		}
 	}
-	m.out = len(records)
-	return records, nil
+	return records
 }
 
 func (m *memory) Ack(n int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n = min(n, m.out)
-	m.out = 0
+	m.out, m.outBytes = 0, 0
 	m.stats.Records -= n
 	for n > 0 {
 		b := &m.blocks[0]
