@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"math"
 	"path/filepath"
 	"sync"
 	"time"
@@ -23,11 +24,14 @@ const (
 )
 
 // A halving finds the records that a destination rejects: those that were
-// rejected together are tried in halves until one fails alone.
+// rejected together are tried in halves until one fails alone. The block that it
+// searches are the records of the first Push that was rejected.
 type halving struct {
-	atMost   int // records in one Push after ErrTooLarge; 0: no bound
-	suspects int // the oldest so many records hold one that is rejected
-	probes   int // rejections since nothing was suspected
+	atMost   int  // records in one Push after ErrTooLarge; 0: no bound
+	left     int  // records of the block not decided yet; 0: nothing is searched
+	suspects int  // the oldest so many of them hold one that is rejected
+	probes   int  // rejections in this block
+	give     bool // up: the next rejection is meant for all that is left
 }
 
 // maxProbes bounds the search in one block whose good records are stored
@@ -36,12 +40,17 @@ const maxProbes = 64
 
 // size returns how many records the next Push takes at most.
 func (h *halving) size() int {
-	n := h.atMost
-	if n == 0 {
-		n = 1<<31 - 1
+	n := math.MaxInt
+	switch {
+	case h.give:
+		return h.left
+	case h.suspects > 0:
+		n = max(1, h.suspects/2)
+	case h.left > 0:
+		n = h.left
 	}
-	if h.suspects > 0 {
-		n = min(n, max(1, h.suspects/2))
+	if h.atMost > 0 {
+		n = min(n, h.atMost)
 	}
 	return n
 }
@@ -50,27 +59,37 @@ func (h *halving) size() int {
 func (h *halving) judge(n int, err error) verdict {
 	switch {
 	case err == nil:
-		if h.suspects = max(0, h.suspects-n); h.suspects == 0 {
-			h.probes = 0
-		}
+		h.decided(n, max(0, h.suspects-n))
 		return stored
 	case errors.Is(err, plugin.ErrTooLarge):
 		if n == 1 {
+			h.decided(1, 0)
 			return rejected
 		}
-		h.atMost = n / 2
+		h.atMost, h.give = n/2, false
 		return halved
 	case errors.Is(err, plugin.ErrRejected):
+		if h.left == 0 {
+			h.left = n
+		}
 		h.probes++
-		if n == 1 || errors.Is(err, plugin.ErrAllRejected) ||
-			h.probes >= maxProbes && errors.Is(err, plugin.ErrOthersStored) {
-			h.suspects, h.probes = 0, 0
+		if n == 1 || h.give || errors.Is(err, plugin.ErrAllRejected) {
+			h.decided(n, 0)
 			return rejected
 		}
 		h.suspects = n
+		h.give = h.probes >= maxProbes && errors.Is(err, plugin.ErrOthersStored)
 		return halved
 	default:
 		return failed
+	}
+}
+
+// decided notes that the oldest n records are stored or rejected.
+func (h *halving) decided(n, suspects int) {
+	h.left, h.suspects = max(0, h.left-n), suspects
+	if h.left == 0 {
+		h.probes, h.suspects, h.give = 0, 0, false
 	}
 }
 
@@ -168,13 +187,13 @@ func (p *livePush) handsOver(next *livePush) bool {
 // inherit takes over what the output of the same name before has queued.
 func (p *livePush) inherit(old *livePush) {
 	switch {
-	case p.queue == nil && old.queue != nil:
-		p.queue = old.queue
-		p.queue.SetLimit(int64(p.Options.BufferLimit))
-	case p.queue == nil: // the old output hangs and keeps it
+	case p.queue == nil && old.abandoned:
 		p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
 		p.log.Error("the queue is still in use by the output that the reload replaced: a new one in memory")
-	case old.queue != nil:
+	case p.queue == nil:
+		p.queue = old.queue
+		p.queue.SetLimit(int64(p.Options.BufferLimit))
+	case !old.abandoned:
 		p.takeOver(old.queue)
 	}
 }
@@ -182,7 +201,7 @@ func (p *livePush) inherit(old *livePush) {
 // takeOver moves what old holds into the queue of p.
 func (p *livePush) takeOver(old buffer.Queue) {
 	for {
-		records, err := old.Peek(1<<31-1, maxPushBytes)
+		records, err := old.Peek(math.MaxInt, maxPushBytes)
 		if len(records) == 0 || err != nil {
 			closeIf(old, p.log)
 			return
@@ -203,7 +222,7 @@ func (p *livePush) takeOver(old buffer.Queue) {
 // closeQueue closes the queue of an output that is gone and reports what it
 // holds.
 func (p *livePush) closeQueue() {
-	if p.queue == nil {
+	if p.abandoned {
 		return
 	}
 	switch n := p.queue.Stats().Records; {

@@ -69,6 +69,8 @@ type livePush struct {
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when deliver has returned
 
+	abandoned bool // deliver has not returned and still uses the queue
+
 	dropLog, rejectLog throttle
 	downWith           error // what setUp logged last; nil when up
 }
@@ -295,7 +297,7 @@ func (p *livePush) awaitDrained(ctx context.Context) {
 	case <-p.done:
 	case <-time.After(time.Second):
 		p.log.Error("stopped, though Push has not returned")
-		p.queue = nil // it may still be in use
+		p.abandoned = true
 	}
 }
 

@@ -1,0 +1,456 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// manyPoints returns an input that gathers n points "x 0" to "x n-1", once.
+func manyPoints(n int) fakeInput {
+	first := true
+	return func(context.Context) (metric.Batch, error) {
+		if !first {
+			return batchOf(), nil
+		}
+		first = false
+		var points []metric.Point
+		for i := range n {
+			points = append(points, pointOf("x", int64(i), "i", fmt.Sprint(i)))
+		}
+		return batchOf(points...), nil
+	}
+}
+
+func xs(from, to int, without ...int) []string {
+	var want []string
+	for i := from; i < to; i++ {
+		if !slices.Contains(without, i) {
+			want = append(want, fmt.Sprint("x ", i))
+		}
+	}
+	return want
+}
+
+// rejecting returns a Push that refuses whatever holds one of the bad records.
+func rejecting(err error, bad ...string) func(context.Context, []string) error {
+	return func(_ context.Context, records []string) error {
+		for _, b := range bad {
+			if slices.Contains(records, b) {
+				return fmt.Errorf("server says: %w", err)
+			}
+		}
+		return nil
+	}
+}
+
+func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
+	tests := []struct {
+		name     string
+		push     func(context.Context, []string) error
+		without  []int // of what is delivered
+		letters  []string
+		atMost   int64 // pushes
+		dropped  int
+		rejected int64
+	}{
+		{"one bad of 1,000", rejecting(plugin.ErrRejected, "x 617"), []int{617}, []string{"x 617"}, 30, 0, 1},
+		{"the first and the last", rejecting(plugin.ErrRejected, "x 0", "x 999"), []int{0, 999}, []string{"x 0", "x 999"}, 50, 0, 2},
+		{"too large together", func(_ context.Context, r []string) error {
+			if len(r) > 100 {
+				return fmt.Errorf("server says: %w", plugin.ErrTooLarge)
+			}
+			return nil
+		}, nil, nil, 30, 0, 0},
+		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 1100, 0, 1},
+		{"all rejected", rejecting(plugin.ErrAllRejected, "x 0"), []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 1000
+				if tt.name == "all rejected" {
+					n = 3
+				}
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				out, page := &fakePusher{push: tt.push}, newFakeEndpoint()
+				r.agent.input("a", manyPoints(n))
+				r.agent.push("out", out).Options.NamePass = []string{"x"}
+				r.agent.pull("page", page)
+				r.start()
+				board := <-page.board
+				after(11 * time.Second)
+				if diff := cmp.Diff(xs(0, n, tt.without...), out.got("x")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				if out.pushes.Load() > tt.atMost {
+					t.Errorf("%d pushes, want at most %d", out.pushes.Load(), tt.atMost)
+				}
+				var letters []string
+				for _, l := range readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
+					letters = append(letters, l.Record)
+					if !strings.HasPrefix(l.Error, "server says: ") {
+						t.Errorf("letter without the server's words: %q", l.Error)
+					}
+				}
+				if diff := cmp.Diff(tt.letters, letters); diff != "" {
+					t.Errorf("dead letters (-want +got):\n%s", diff)
+				}
+				if got := value(t, board, "sockwatch_output", "rejected_points_total", "output", "out").AsInt(); got != tt.rejected {
+					t.Errorf("rejected_points_total = %d, want %d", got, tt.rejected)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+func readLetters(t *testing.T, path string) []letter {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var letters []letter
+	for line := range strings.Lines(string(text)) {
+		var l letter
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		letters = append(letters, l)
+	}
+	return letters
+}
+
+func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var bad []string
+		for i := range 1000 {
+			if i%2 == 0 {
+				bad = append(bad, fmt.Sprint("x ", i))
+			}
+		}
+		out := &fakePusher{push: rejecting(plugin.ErrOthersStored, bad...)}
+		r.agent.input("a", manyPoints(1000))
+		r.agent.push("out", out)
+		r.start()
+		after(11 * time.Second)
+		if out.pushes.Load() > 100 {
+			t.Errorf("%d pushes", out.pushes.Load())
+		}
+		if q := out.got("sockwatch_build_info"); len(q) == 0 {
+			t.Error("what came after the bad block was not delivered")
+		}
+		r.end()
+	})
+}
+
+func TestEncodeErrorRejectsThatPointAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out := &fakePusher{}
+		r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			return batchOf(pointOf("x", 1), pointOf("bad", -1), pointOf("x", 2, "k", "v")), nil
+		}))
+		r.agent.push("out", out)
+		r.start()
+		if diff := cmp.Diff([]string{"x 1", "x 2"}, out.got("x")); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if !strings.Contains(r.log.String(), "bad{}") || !strings.Contains(r.log.String(), "encode: negative") {
+			t.Errorf("the log does not name the point:\n%s", r.log)
+		}
+		r.end()
+	})
+}
+
+func TestO2OutageIsRiddenOutInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var down atomic.Bool
+		down.Store(true)
+		out, page := &fakePusher{}, newFakeEndpoint()
+		out.push = func(context.Context, []string) error {
+			if down.Load() {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+		r.agent.input("a", counting())
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(6 * time.Hour)
+		if value(t, board, "sockwatch_output", "up", "output", "out").AsBool() {
+			t.Error("up while every attempt fails")
+		}
+		if got, _ := value(t, board, "sockwatch_output", "oldest_queued_seconds", "output", "out").Number(); got < 21500 {
+			t.Errorf("oldest_queued_seconds = %v after six hours", got)
+		}
+		// One attempt each 30 s on average in the long run: full jitter of up to twice that.
+		if out.pushes.Load() < 250 || out.pushes.Load() > 1500 {
+			t.Errorf("%d attempts in six hours", out.pushes.Load())
+		}
+		down.Store(false)
+		after(2 * time.Minute)
+		got := out.got("count")
+		if len(got) < 2160 {
+			t.Fatalf("%d points delivered, want all of the six hours", len(got))
+		}
+		for i, s := range got {
+			if s != fmt.Sprint("count ", i+1) {
+				t.Fatalf("point %d is %q", i+1, s)
+			}
+		}
+		if n := strings.Count(r.log.String(), "connection refused"); n != 1 {
+			t.Errorf("the outage was logged %d times", n)
+		}
+		r.end()
+	})
+}
+
+func TestO10RetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
+	for _, tt := range []struct{ asked, want time.Duration }{
+		{90 * time.Second, 90 * time.Second}, {24 * time.Hour, 10 * time.Minute}, {-time.Second, 0},
+	} {
+		t.Run(tt.asked.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				began := time.Now()
+				var second time.Duration
+				out := &fakePusher{}
+				n := 0
+				out.push = func(context.Context, []string) error {
+					switch n++; n {
+					case 1:
+						return &plugin.RetryAfterError{Wait: tt.asked, Err: errors.New("busy")}
+					case 2:
+						second = time.Since(began)
+					}
+					return nil
+				}
+				r.agent.input("a", counting())
+				r.agent.push("out", out)
+				r.start()
+				after(25 * time.Minute)
+				r.end()
+				if second != tt.want {
+					t.Errorf("tried again after %v, want %v", second, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestO15AHangingOutputDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		hanging, deaf, failing, fine := &fakePusher{}, &fakePusher{}, &fakePusher{}, &fakePusher{}
+		hanging.push = func(ctx context.Context, _ []string) error { <-ctx.Done(); return ctx.Err() }
+		release := make(chan struct{})
+		deaf.push = func(context.Context, []string) error { <-release; return errors.New("late") }
+		failing.push = func(context.Context, []string) error { return errors.New("no") }
+		r.agent.input("a", counting())
+		for name, p := range map[string]*fakePusher{"hanging": hanging, "deaf": deaf, "failing": failing, "fine": fine} {
+			r.agent.push(name, p)
+		}
+		r.start()
+		for i := range 360 { // an hour
+			if got := fine.got("count"); len(got) != i+1 {
+				t.Fatalf("after %d intervals %d points are delivered", i, len(got))
+			}
+			after(10 * time.Second)
+		}
+		r.stop()
+		after(11 * time.Second)
+		select {
+		case err := <-r.ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("an output that is deaf to its context holds the stop up")
+		}
+		close(release)
+	})
+}
+
+func TestFlushIntervalAndPhase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out := &fakePusher{}
+		r.agent.input("a", counting()).Options.Interval = plugin.Duration(time.Second)
+		r.agent.push("out", out).Options.FlushInterval = plugin.Duration(10 * time.Second)
+		r.start()
+		after(95 * time.Second)
+		if out.pushes.Load() < 9 || out.pushes.Load() > 10 {
+			t.Errorf("%d pushes in 95 s, want one each 10 s", out.pushes.Load())
+		}
+		if got := len(out.got("count")); got < 85 {
+			t.Errorf("%d of 95 points delivered", got)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+		if got := len(out.got("count")); got != 96 {
+			t.Errorf("after the stop %d of 96 points are delivered", got)
+		}
+	})
+}
+
+func TestL1StopEndsInTimeInEveryState(t *testing.T) {
+	tests := []struct {
+		name    string
+		state   string // directory
+		push    func(context.Context, []string) error
+		gather  time.Duration
+		atMost  time.Duration
+		wantLog string
+	}{
+		{name: "idle", atMost: 0},
+		{name: "gathering", gather: 8 * time.Second, atMost: 8 * time.Second},
+		{name: "output down", push: func(context.Context, []string) error { return errors.New("no") }, atMost: 10 * time.Second,
+			wantLog: "not delivered, lost with the queue in memory"},
+		{name: "sending", push: func(ctx context.Context, _ []string) error {
+			select {
+			case <-time.After(4 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, atMost: 8 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				out := &fakePusher{push: tt.push}
+				r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+					time.Sleep(tt.gather)
+					return batchOf(pointOf("x", 1)), nil
+				}))
+				r.agent.push("out", out)
+				r.start()
+				after(time.Second)
+				began := time.Now()
+				if err := r.end(); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > tt.atMost {
+					t.Errorf("stopped after %v, want %v at most", took, tt.atMost)
+				}
+				if tt.wantLog == "" && len(out.got("x")) != 1 {
+					t.Error("what was gathered is not delivered")
+				}
+				if !strings.Contains(r.log.String(), tt.wantLog) {
+					t.Errorf("want %q in the log:\n%s", tt.wantLog, r.log)
+				}
+			})
+		})
+	}
+}
+
+func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var down atomic.Bool
+		down.Store(true)
+		out, page := &fakePusher{}, newFakeEndpoint()
+		out.push = func(context.Context, []string) error {
+			if down.Load() {
+				return errors.New("no")
+			}
+			return nil
+		}
+		r.agent.input("a", counting())
+		push := r.agent.push("out", out)
+		push.Options.BufferLimit = 1000 // about thirty records
+		push.Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(1000*time.Second + time.Second)
+		down.Store(false)
+		after(95 * time.Second)
+		dropped := value(t, board, "sockwatch_output", "dropped_points_total", "output", "out").AsInt()
+		written := value(t, board, "sockwatch_output", "written_points_total", "output", "out").AsInt()
+		got := out.got("count")
+		if dropped == 0 || int64(len(got))-written > 1 || got[len(got)-1] != fmt.Sprint("count ", dropped+int64(len(got))) {
+			t.Errorf("dropped %d, written %d, delivered %d, the last %q", dropped, written, len(got), got[len(got)-1])
+		}
+		r.end()
+	})
+}
+
+func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
+	dir := t.TempDir()
+	d := newDeadLetters(dir, "out")
+	if err := d.add([][]byte{[]byte("good"), {0xff, 0xfe}}, errors.New("why")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, `{"time":"torn`)
+	f.Close()
+	if err := d.add([][]byte{[]byte("next")}, errors.New("why")); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(d.path)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) != 4 || !strings.Contains(lines[3], `"record":"next"`) || !strings.Contains(lines[1], `"record_base64":"//4="`) {
+		t.Errorf("letters:\n%s", text)
+	}
+	if info, _ := os.Stat(d.path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	big := [][]byte{[]byte(strings.Repeat("x", 5<<20))}
+	for range 5 {
+		if err := d.add(big, errors.New("why")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(d.path)
+	if err != nil || info.Size() > maxLetters {
+		t.Errorf("after the rotation: %v, %v", info.Size(), err)
+	}
+	if _, err := os.Stat(d.path + ".1"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestH12DeadLettersFollowNoSymlink(t *testing.T) {
+	dir := t.TempDir()
+	target := filepath.Join(dir, "target")
+	d := newDeadLetters(dir, "out")
+	if err := os.Symlink(target, d.path); err != nil {
+		t.Skip(err)
+	}
+	if err := d.add([][]byte{[]byte("x")}, errors.New("why")); err == nil {
+		t.Error("written through a symbolic link")
+	}
+	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the link's target was made")
+	}
+}

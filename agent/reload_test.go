@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// sibling returns an empty agent with the options and the log of the rig's.
+func (r *rig) sibling() *Agent {
+	return &Agent{Options: r.agent.Options, Log: r.agent.Log, Version: "test"}
+}
+
+func TestC12BrokenReloadLeavesTheRunningConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page, taken := newFakeEndpoint(), newFakeEndpoint()
+		r.agent.input("a", counting())
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		r.reloadTo(nil, errors.New("sockwatch.toml:3: bad"))
+		next := r.sibling()
+		next.input("b", counting())
+		taken.listen = func() error { return errors.New("address already in use") }
+		next.pull("other", taken)
+		r.reloadTo(next, nil)
+		after(10 * time.Second)
+		if got := value(t, board, "count", "value").AsInt(); got != 2 {
+			t.Errorf("the old input made gather %d, want 2", got)
+		}
+		if value(t, board, "sockwatch_config", "last_reload_successful").AsBool() {
+			t.Error("last_reload_successful after two broken reloads")
+		}
+		for _, want := range []string{"sockwatch.toml:3: bad", "outputs.other: address already in use"} {
+			if !strings.Contains(r.log.String(), want) {
+				t.Errorf("want %q in the log:\n%s", want, r.log)
+			}
+		}
+		r.end()
+	})
+}
+
+func TestReloadKeepsWhatIsEqualAndExchangesTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		kept, changed, page := &fakePusher{}, &fakePusher{}, newFakeEndpoint()
+		var closed atomic.Int32
+		r.agent.input("same", counting())
+		r.agent.input("gone", closing{fakeInput(func(context.Context) (metric.Batch, error) {
+			return batchOf(pointOf("gone", 1)), nil
+		}), &closed})
+		r.agent.push("kept", kept)
+		r.agent.push("changed", changed)
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(15 * time.Second)
+
+		next := r.sibling()
+		unused := next.input("same", counting())
+		next.input("new", fakeInput(func(context.Context) (metric.Batch, error) {
+			return batchOf(pointOf("new", 1)), nil
+		}))
+		next.push("kept", &fakePusher{})
+		successor := &fakePusher{}
+		next.push("changed", successor).Settings = &fakeSettings{Version: 2}
+		next.pull("page", newFakeEndpoint())
+		r.reloadTo(next, nil)
+		if closed.Load() != 1 {
+			t.Error("the input that is gone was not closed")
+		}
+		got := strings.Join(names(board), " ")
+		if strings.Contains(got, "gone") || !strings.Contains(got, "new") {
+			t.Errorf("board after the reload: %s", got)
+		}
+		after(20 * time.Second)
+		if got := value(t, board, "count", "value").AsInt(); got != 4 {
+			t.Errorf("the kept input made gather %d by 35 s, want 4: none twice, none skipped", got)
+		}
+		if diff := cmp.Diff([]string{"count 1", "count 2", "count 3", "count 4"}, kept.got("count")); diff != "" {
+			t.Errorf("kept output (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"count 1", "count 2", "count 3", "count 4"}, append(changed.got("count"), successor.got("count")...)); diff != "" {
+			t.Errorf("changed output, then its successor (-want +got):\n%s", diff)
+		}
+		if len(successor.got("count")) != 2 {
+			t.Errorf("the successor delivered %v", successor.got("count"))
+		}
+		if unused.Input == nil {
+			t.Error("the unused instance was touched")
+		}
+		r.end()
+	})
+}
+
+// A closing is an input with a Close.
+type closing struct {
+	plugin.Input
+	closed *atomic.Int32
+}
+
+func (c closing) Close() error { c.closed.Add(1); return nil }
+
+func TestL3HundredReloadsLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var down atomic.Bool
+		down.Store(true)
+		var stored []string
+		pusher := func() *fakePusher {
+			return &fakePusher{push: func(_ context.Context, records []string) error {
+				if down.Load() {
+					return errors.New("down")
+				}
+				stored = append(stored, records...)
+				return nil
+			}}
+		}
+		n := int64(0)
+		in := fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			return batchOf(pointOf("count", n)), nil
+		})
+		configure := func(a *Agent, version int) {
+			a.input("a", in)
+			push := a.push("out", pusher())
+			push.Options.NamePass = []string{"count"}
+			push.Options.BufferLimit += plugin.Size(version)
+		}
+		configure(r.agent, 0)
+		r.start()
+		for i := range 100 {
+			next := r.sibling()
+			configure(next, i+1)
+			r.reloadTo(next, nil)
+			after(time.Second)
+		}
+		down.Store(false)
+		after(100 * time.Second)
+		r.end()
+		for i, s := range stored {
+			if s != fmt.Sprint("count ", i+1) {
+				t.Fatalf("point %d is %q", i+1, s)
+			}
+		}
+		if len(stored) != int(n) {
+			t.Errorf("%d points gathered, %d delivered", n, len(stored))
+		}
+	})
+}
+
+func TestC13RemovedOutputWithABacklogIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", counting())
+		r.agent.push("out", &fakePusher{push: func(context.Context, []string) error { return errors.New("down") }})
+		r.start()
+		after(20 * time.Second)
+		next := r.sibling()
+		next.input("a", counting())
+		go r.reloadTo(next, nil)
+		after(15 * time.Second)
+		if want := "not delivered, lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+		r.end()
+	})
+}
+
+func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
+	tests := []struct {
+		name string
+		in   fakeInput
+		push func(context.Context, []string) error
+		want string
+		got  []string
+	}{
+		{name: "delivered", in: counting(), got: []string{"count 1"}},
+		{name: "output down", in: counting(), push: func(context.Context, []string) error { return errors.New("refused") },
+			want: "outputs.out: 1 points not delivered: refused"},
+		{name: "rejected", in: counting(), push: rejecting(plugin.ErrRejected, "count 1"), want: "outputs.out: 1 points rejected"},
+		{name: "input failed", in: func(context.Context) (metric.Batch, error) { return metric.Batch{}, errors.New("no /proc") },
+			want: "inputs.a: no /proc"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				out := &fakePusher{push: tt.push}
+				r.agent.input("a", tt.in)
+				r.agent.push("out", out)
+				err := r.agent.Once(t.Context())
+				if got := fmt.Sprint(err); got != tt.want && (err != nil || tt.want != "") {
+					t.Errorf("error %q, want %q", got, tt.want)
+				}
+				if diff := cmp.Diff(tt.got, out.got("count")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestSocketsAreHandedOver(t *testing.T) {
+	var s Sockets
+	first, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := first.Addr().String()
+	second, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Addr().String() != address {
+		t.Errorf("an equal address gave another socket: %v, %v", second.Addr(), address)
+	}
+	serve := func(l net.Listener, text string) *http.Server {
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
+		go srv.Serve(l)
+		return srv
+	}
+	old := serve(first, "old")
+	get := func() string {
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		return string(text)
+	}
+	if got := get(); got != "old" {
+		t.Errorf("got %q", got)
+	}
+	old.Shutdown(t.Context())
+	next := serve(second, "new")
+	if got := get(); got != "new" {
+		t.Errorf("got %q", got)
+	}
+	next.Shutdown(t.Context())
+	if _, err := net.Dial("tcp", address); err == nil {
+		t.Error("the address is bound when nobody uses it")
+	}
+}
+
+func TestStaleUnixSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s Sockets
+	if _, err := s.Listen(t.Context(), "unix", path); err == nil {
+		t.Error("a socket in use was taken away")
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	mine, err := s.Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine.Close()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the socket file stays behind")
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Listen(t.Context(), "unix", path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("over a plain file: %v", err)
+	}
+}
