@@ -1,0 +1,316 @@
+// Package plugintest holds the conformance tests that every plugin passes: one
+// call of Input, Pusher or Endpoint in a test of the plugin's own.
+package plugintest
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// patience is how long a call may go on after its context is done. It is no
+// figure to be reached, only the end of hope.
+const patience = 30 * time.Second
+
+// Env returns what a plugin is lent in a test: no state directory, no log.
+func Env(p plugin.Plugin) plugin.Env {
+	return plugin.Env{
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Hostname: "testhost", Name: p.Name,
+		Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, network, address)
+		},
+	}
+}
+
+// Input tests an input that opts (a pointer to its options struct) configures
+// so that it gathers at least one point on this machine.
+func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	Options(t, p)
+	Descs(t, p)
+	t.Run("gather", func(t *testing.T) {
+		in := open(t, p, p.NewInput, opts)
+		first := gather(t, p, in)
+		frozen := clone(first)
+		gather(t, p, in)
+		if diff := cmp.Diff(frozen, first, equalValues...); diff != "" {
+			t.Errorf("the next gather changed a published batch (-before +after):\n%s", diff)
+		}
+	})
+	t.Run("gather obeys its context", func(t *testing.T) {
+		in := open(t, p, p.NewInput, opts)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		ends(t, "Gather", func() {
+			b, err := in.Gather(ctx)
+			if err == nil && b.Check() != nil {
+				t.Errorf("Gather under a cancelled context gave a broken batch: %v", b.Check())
+			}
+		})
+		gather(t, p, in) // and it goes on afterwards
+	})
+}
+
+func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
+	t.Helper()
+	before := time.Now()
+	b, err := in.Gather(t.Context())
+	if err != nil {
+		t.Fatalf("Gather: %v", err)
+	}
+	if err := b.Check(); err != nil {
+		t.Errorf("the batch breaks its promises: %v", err)
+	}
+	if len(b.Points) == 0 {
+		t.Error("Gather gave no point")
+	}
+	if b.Time.Before(before.Add(-time.Second)) || b.Time.After(time.Now()) {
+		t.Errorf("the batch's time is %v, gathered after %v", b.Time, before)
+	}
+	for _, point := range append(append([]metric.Point{}, b.Points...), b.Events...) {
+		for _, f := range point.Fields {
+			if !documented(p, point.Name, f.Key) {
+				t.Errorf("%s.%s has no Desc", point.Name, f.Key)
+			}
+		}
+	}
+	return b
+}
+
+func documented(p plugin.Plugin, name, field string) bool {
+	for _, d := range p.Descs {
+		if d.Name == name && d.Field == field {
+			return true
+		}
+	}
+	return false
+}
+
+// Pusher tests an output that pushes. opts configure it for a destination that
+// takes what it is sent, which the test provides.
+func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	Options(t, p)
+	t.Run("encode", func(t *testing.T) {
+		out := open(t, p, p.NewPusher, opts)
+		for _, point := range Points() {
+			before := clone(metric.Batch{Points: []metric.Point{point}})
+			prefix := []byte("prefix")
+			once, err := out.Encode(prefix, &point)
+			if err != nil {
+				continue // what it cannot carry it may refuse
+			}
+			if !strings.HasPrefix(string(once), "prefix") || len(once) == len(prefix) {
+				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
+			}
+			again, err := out.Encode([]byte("prefix"), &point)
+			if err != nil || string(again) != string(once) {
+				t.Errorf("Encode of %s gives %q, then %q, %v", point.Series(), once, again, err)
+			}
+			if diff := cmp.Diff(before, metric.Batch{Points: []metric.Point{point}}, equalValues...); diff != "" {
+				t.Errorf("Encode changed its point:\n%s", diff)
+			}
+		}
+	})
+	t.Run("push", func(t *testing.T) {
+		out := open(t, p, p.NewPusher, opts)
+		var records [][]byte
+		for _, point := range Points() {
+			if r, err := out.Encode(nil, &point); err == nil {
+				records = append(records, r)
+			}
+		}
+		if len(records) == 0 {
+			t.Fatal("Encode refuses every point")
+		}
+		for range 2 { // at least once means perhaps twice
+			if err := out.Push(t.Context(), records); err != nil {
+				t.Errorf("Push: %v", err)
+			}
+		}
+	})
+	t.Run("push obeys its context", func(t *testing.T) {
+		out := open(t, p, p.NewPusher, opts)
+		good := Points()[0]
+		record, err := out.Encode(nil, &good)
+		if err != nil {
+			t.Fatalf("Encode of a plain point: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		ends(t, "Push", func() { _ = out.Push(ctx, [][]byte{record}) })
+	})
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.Bounded); ok {
+		t.Run("bound", func(t *testing.T) {
+			if n := open(t, p, p.NewPusher, opts).(plugin.Bounded).MaxBytes(); n <= 0 {
+				t.Errorf("MaxBytes() = %d", n)
+			}
+		})
+	}
+}
+
+// Endpoint tests an output that is asked. opts configure it to listen on free
+// addresses of the loopback.
+func Endpoint(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	Options(t, p)
+	t.Run("serve until done", func(t *testing.T) {
+		for range 2 { // what Listen bound is free again
+			e := open(t, p, p.NewEndpoint, opts)
+			if err := e.Listen(t.Context()); err != nil {
+				t.Fatalf("Listen: %v", err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(100*time.Millisecond, cancel)
+			ends(t, "Serve", func() {
+				if err := e.Serve(ctx, emptyBoard{}); err != nil {
+					t.Errorf("Serve: %v", err)
+				}
+			})
+			cancel()
+		}
+	})
+}
+
+type emptyBoard struct{}
+
+func (emptyBoard) Latest() []*metric.Batch                            { return nil }
+func (emptyBoard) Refresh(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+
+var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+
+// Options tests a plugin's options struct: plain tagged data whose defaults are
+// fresh each time and whose example is valid.
+func Options(t *testing.T, p plugin.Plugin) {
+	t.Run("options", func(t *testing.T) {
+		if !snakeCase.MatchString(p.Name) {
+			t.Errorf("plugin name %q is not in snake case", p.Name)
+		}
+		v := reflect.ValueOf(p.Defaults())
+		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+			t.Fatalf("Defaults() gives a %v, want a pointer to a struct", v.Type())
+		}
+		for _, f := range reflect.VisibleFields(v.Elem().Type()) {
+			if tag := f.Tag.Get("toml"); f.IsExported() && !snakeCase.MatchString(tag) {
+				t.Errorf("option %s has the toml tag %q", f.Name, tag)
+			}
+		}
+		if a, b := p.Defaults(), p.Defaults(); a == b || !reflect.DeepEqual(a, b) {
+			t.Error("Defaults() is not fresh and equal each time")
+		}
+		if err := p.Example().Validate(); err != nil {
+			t.Errorf("the example is not valid: %v", err)
+		}
+	})
+}
+
+// Descs tests the documentation of a plugin's fields.
+func Descs(t *testing.T, p plugin.Plugin) {
+	t.Run("descs", func(t *testing.T) {
+		seen := map[string]bool{}
+		for _, d := range p.Descs {
+			id := d.Name + "." + d.Field
+			if seen[id] {
+				t.Errorf("%s is documented twice", id)
+			}
+			seen[id] = true
+			if d.Help == "" || strings.HasSuffix(d.Help, ".") {
+				t.Errorf("%s has the help %q: want one sentence without a final stop", id, d.Help)
+			}
+			if d.Type == metric.Counter && !strings.HasSuffix(d.Field, "_total") {
+				t.Errorf("%s is a counter: its name must end in _total", id)
+			}
+		}
+	})
+}
+
+// Points returns points that inputs may publish: plain ones first, then those that
+// have broken encoders.
+func Points() []metric.Point {
+	now := time.Unix(1795341600, 123456789)
+	one := []metric.Field{{Key: "value", Value: metric.Int(1)}}
+	points := []metric.Point{
+		{Name: "plain", Tags: metric.NewTags("a", "1"), Fields: one, Time: now},
+		{Name: "kinds", Time: now, Fields: []metric.Field{
+			{Key: "f", Value: metric.Float(1.5)}, {Key: "i", Value: metric.Int(math.MinInt64)},
+			{Key: "u", Value: metric.Uint(math.MaxUint64)}, {Key: "b", Value: metric.Bool(true)},
+			{Key: "s", Value: metric.String("text")},
+		}},
+		{Name: "no_numbers", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}, {Key: "inf", Value: metric.Float(math.Inf(1))}, {Key: "i", Value: metric.Int(1)}}},
+		{Name: "only_nan", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}}},
+		{Name: "before_1970", Fields: one, Time: time.Unix(-1, 0)},
+		{Name: "far_future", Fields: one, Time: time.Unix(1<<40, 0)},
+	}
+	for _, hostile := range []string{
+		"a\nb c=1 2", `ends in \`, `"quoted"`, "a,b=c d", "{}", "tab\there", "\x00", "\x1b[31m", "é世界\U0001f600", "=", ",", " ", "#", "\u2028", "</script>", strings.Repeat("x", 70000),
+	} {
+		points = append(points,
+			metric.Point{Name: "hostile", Tags: metric.NewTags("t", hostile), Fields: one, Time: now},
+			metric.Point{Name: "hostile", Fields: []metric.Field{{Key: "s", Value: metric.String(hostile)}}, Time: now},
+			metric.Point{Name: hostile, Fields: one, Time: now},
+			metric.Point{Name: "hostile", Tags: metric.NewTags(hostile, "v"), Fields: one, Time: now},
+			metric.Point{Name: "hostile", Fields: []metric.Field{{Key: hostile, Value: metric.Int(1)}}, Time: now},
+		)
+	}
+	return points
+}
+
+func open[T any](t *testing.T, p plugin.Plugin, build func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
+	t.Helper()
+	if err := opts.Validate(); err != nil {
+		t.Fatalf("the test's options are not valid: %v", err)
+	}
+	v, err := build(opts, Env(p))
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	if c, ok := any(v).(io.Closer); ok {
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+	return v
+}
+
+// ends fails the test where f has not returned long after it should have.
+func ends(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s has not returned %v after its context was done", what, patience)
+	}
+}
+
+// clone copies what a batch points to.
+func clone(b metric.Batch) metric.Batch {
+	for _, points := range []*[]metric.Point{&b.Points, &b.Events} {
+		*points = append([]metric.Point(nil), *points...)
+		for i := range *points {
+			p := &(*points)[i]
+			p.Tags = append([]metric.Tag(nil), p.Tags...)
+			p.Fields = append([]metric.Field(nil), p.Fields...)
+		}
+	}
+	return b
+}
+
+// equalValues compare values bit by bit, and no points like none.
+var equalValues = []cmp.Option{
+	cmp.Comparer(func(a, b metric.Value) bool { return a == b }),
+	cmpopts.EquateEmpty(),
+}

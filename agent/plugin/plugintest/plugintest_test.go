@@ -1,0 +1,86 @@
+package plugintest
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+type options struct {
+	Address string `toml:"address"`
+}
+
+func (*options) Validate() error { return nil }
+
+func defaults() options { return options{Address: "127.0.0.1:0"} }
+
+type clock struct{}
+
+func (clock) Gather(ctx context.Context) (metric.Batch, error) {
+	now := time.Now()
+	return metric.Batch{Time: now, Points: []metric.Point{{
+		Name: "clock", Fields: []metric.Field{{Key: "unix_seconds", Value: metric.Int(now.Unix())}},
+	}}}, ctx.Err()
+}
+
+func TestInput(t *testing.T) {
+	p := plugin.DefineInput(plugin.Definition[options, plugin.Input]{
+		Name: "clock", Defaults: defaults,
+		Descs: []metric.Desc{{Name: "clock", Field: "unix_seconds", Type: metric.Gauge, Unit: "seconds", Help: "The time"}},
+		New:   func(options, plugin.Env) (plugin.Input, error) { return clock{}, nil },
+	})
+	Input(t, p, p.Defaults())
+}
+
+type null struct{}
+
+func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return append(dst, p.Series()...), nil
+}
+func (null) Push(ctx context.Context, _ [][]byte) error { return ctx.Err() }
+
+func TestPusher(t *testing.T) {
+	p := plugin.DefinePush(plugin.Definition[options, plugin.Pusher]{
+		Name: "null", Defaults: defaults,
+		New: func(options, plugin.Env) (plugin.Pusher, error) { return null{}, nil },
+	})
+	Pusher(t, p, p.Defaults())
+}
+
+type page struct {
+	env  plugin.Env
+	opts options
+	srv  *http.Server
+	err  chan error
+}
+
+func (p *page) Listen(ctx context.Context) error {
+	l, err := p.env.Listen(ctx, "tcp", p.opts.Address)
+	if err != nil {
+		return err
+	}
+	p.srv = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })}
+	p.err = make(chan error, 1)
+	go func() { p.err <- p.srv.Serve(l) }()
+	return nil
+}
+
+func (p *page) Serve(ctx context.Context, _ plugin.Board) error {
+	<-ctx.Done()
+	p.srv.Close()
+	<-p.err
+	return nil
+}
+
+func TestEndpoint(t *testing.T) {
+	p := plugin.DefineEndpoint(plugin.Definition[options, plugin.Endpoint]{
+		Name: "page", Defaults: defaults,
+		New: func(o options, env plugin.Env) (plugin.Endpoint, error) { return &page{env: env, opts: o}, nil },
+	})
+	Endpoint(t, p, p.Defaults())
+}
