@@ -41,7 +41,7 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 	}
 	l.name()
 	l.compareClaims()
-	a := &agent.Agent{Options: settings.options, Log: host.Log, Version: host.Version}
+	a := &agent.Agent{Options: settings.options, Log: host.Log, Version: host.Version, Tags: settings.tags}
 	for _, in := range l.instances {
 		l.build(a, in, settings)
 	}

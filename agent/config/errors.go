@@ -63,8 +63,8 @@ func (l *loader) errorf(t table, at *node, format string, args ...any) {
 }
 
 // invalid records the errors of a Validate or a constructor, each at its option,
-// but not those of options that have an error already: there they speak of the
-// default in place of what was meant.
+// but not those of bad options, which have an error already and the default in
+// place of what was meant, nor those of several options where one is bad.
 func (l *loader) invalid(t table, err error, bad map[string]bool) {
 	for _, e := range flatten(err) {
 		at := t.at
@@ -76,6 +76,8 @@ func (l *loader) invalid(t table, err error, bad map[string]bool) {
 			}
 			at = t.at.key(name)
 			e = option
+		} else if len(bad) > 0 {
+			continue
 		}
 		// One pattern of a list may be wrong beside another: errors of one option
 		// can hold several lines.
@@ -113,9 +115,6 @@ func (l *loader) place(file int, at *node) string {
 // that came from the environment may be a secret: messages show what the file
 // says in its place.
 func (l *loader) sortedErrors() Errors {
-	slices.SortFunc(l.errs, func(a, b *Error) int {
-		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
-	})
 	longestFirst := slices.SortedFunc(maps.Keys(l.hidden), func(a, b string) int {
 		return cmp.Or(len(b)-len(a), strings.Compare(a, b))
 	})
@@ -124,6 +123,9 @@ func (l *loader) sortedErrors() Errors {
 			e.Message = strings.ReplaceAll(e.Message, value, l.hidden[value])
 		}
 	}
+	slices.SortFunc(l.errs, func(a, b *Error) int {
+		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
+	})
 	return l.errs
 }
 

@@ -45,6 +45,8 @@ func syntaxError(text string, err error) (line int, message string) {
 	}
 	if strings.HasPrefix(message, "expected value but found") {
 		message = "expected a value; a string stands in quotes"
+	} else if _, size, ok := strings.Cut(message, " is out of range for "); ok {
+		message = "the number is out of range for " + size
 	} else if m := unquotedValue.FindStringSubmatchIndex(message); m != nil {
 		message = message[:m[3]] + message[m[5]+1:]
 	}

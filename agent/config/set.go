@@ -13,7 +13,7 @@ import (
 // set sets the options of a table in the structs (pointers to them), each in the
 // one that has it, and records an error for each that none has or that does not
 // fit. The library would stop at the first, would take a key in any case, and
-// speaks of Go's types. It returns the options with an error.
+// speaks of Go's types. It returns the options whose values do not fit.
 func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
@@ -29,7 +29,9 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 			l.errorf(t, at, "unknown option%s", didYouMean(key, slices.Sorted(maps.Keys(fields))))
 			continue
 		}
-		bad[key] = !l.setOption(t, key, field, v, at)
+		if !l.setOption(t, key, field, v, at) {
+			bad[key] = true
+		}
 	}
 	return bad
 }

@@ -1,0 +1,326 @@
+package config_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/config"
+)
+
+func TestC4WrongValues(t *testing.T) {
+	for _, b := range []badFile{
+		{"durations", `[agent]
+interval = 10
+collection_jitter = "10"
+shutdown_timeout = "soon"
+[[inputs.tcp_listen]]
+interval = "-1s"
+timeout = ["1s"]
+owner_refresh = true
+[[outputs.file]]
+timeout = "0s"
+flush_interval = 1.5
+`, `s.toml:2: agent: interval: 10 has no unit: write a string such as "10s"
+s.toml:3: agent: collection_jitter: 10 has no unit: write a string such as "10s"
+s.toml:4: agent: shutdown_timeout: "soon" is no duration: write a string such as "10s"
+s.toml:6: inputs.tcp_listen: interval: "-1s" is negative
+s.toml:7: inputs.tcp_listen: timeout: a list cannot stand here: write a string
+s.toml:8: inputs.tcp_listen: owner_refresh: "true" is no duration: write a string such as "10s"
+s.toml:10: outputs.file: timeout: must be longer than 0s
+s.toml:11: outputs.file: flush_interval: 1.5 has no unit: write a string such as "1.5s"`},
+		{"zero interval", whole("[agent]\ninterval = \"0s\"\nshutdown_timeout = \"0s\""), `s.toml:2: agent: interval: must be longer than 0s
+s.toml:3: agent: shutdown_timeout: must be longer than 0s`},
+		{"sizes", `[[inputs.tcp_listen]]
+[[outputs.influxdb]]
+database = "x"
+max_body = 5
+buffer_limit = "64 megs"
+[[outputs.file]]
+buffer_limit = "0B"
+`, `s.toml:4: outputs.influxdb: max_body: 5 has no unit: write a string such as "5MiB"
+s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is no size: write a string such as "64MiB"
+s.toml:7: outputs.file: buffer_limit: must be more than 0B`},
+		{"types", `[global_tags]
+rack = 7
+[[inputs.tcp_listen]]
+backend = 4
+namespaces = "yes"
+max_listeners = "many"
+ratio = "half"
+labels = "x"
+namepass = "tcp_*"
+namedrop = ["a", 1]
+expect = "ssh"
+[inputs.tcp_listen.tags]
+role = true
+[inputs.tcp_listen.tagpass]
+port = 80
+[[outputs.prometheus]]
+listen = 8088
+[[outputs.influxdb]]
+urls = ["http://a",
+  5]
+database = 2026-01-01
+[[outputs.file]]
+path = {}
+`, `s.toml:2: global_tags: rack: must be a string: put it in quotes
+s.toml:4: inputs.tcp_listen: backend: must be a string: put it in quotes
+s.toml:5: inputs.tcp_listen: namespaces: "yes" is neither true nor false
+s.toml:6: inputs.tcp_listen: max_listeners: "many" is no integer
+s.toml:7: inputs.tcp_listen: ratio: "half" is no number
+s.toml:8: inputs.tcp_listen: labels: "x" is no table: write { key = ... }
+s.toml:9: inputs.tcp_listen: namepass: must be a list: put it in [ ]
+s.toml:10: inputs.tcp_listen: namedrop: must be a string: put it in quotes
+s.toml:11: inputs.tcp_listen: expect: must be a list of tables: write [[inputs.tcp_listen.expect]]
+s.toml:13: inputs.tcp_listen: tags.role: must be a string: put it in quotes
+s.toml:15: inputs.tcp_listen: tagpass.port: must be a list: put it in [ ]
+s.toml:17: outputs.prometheus: listen: 8088 is neither a string nor a list of strings
+s.toml:20: outputs.influxdb: urls: must be a string: put it in quotes
+s.toml:21: outputs.influxdb: database: must be a string: put it in quotes
+s.toml:23: outputs.file: path: must be a string: put it in quotes`},
+		{"values that do not hold", `[agent]
+log_level = "loud"
+log_format = "xml"
+state_directory = "var/lib"
+[global_tags]
+x = "a\nb"
+[[inputs.tcp_listen]]
+backend = "magic"
+max_listeners = 0
+alias = "a/b"
+namepass = ["[", "{"]
+[inputs.tcp_listen.tagdrop]
+port = ["}"]
+[[outputs.influxdb]]
+buffer = "tape"
+urls = [
+  "ftp://x",
+]
+[[outputs.file]]
+buffer = "disk"
+`, `s.toml:2: agent: log_level: unknown value "loud" (known: debug, info, warn, error)
+s.toml:3: agent: log_format: unknown value "xml" (known: text, json)
+s.toml:4: agent: state_directory: "var/lib" is no absolute path
+s.toml:5: global_tags: tag "x" = "a\nb" is empty or holds a control character
+s.toml:8: inputs.tcp_listen: backend: unknown value "magic" (known: auto, netlink)
+s.toml:9: inputs.tcp_listen: max_listeners: must be more than 0
+s.toml:10: inputs.tcp_listen: alias: must be letters, digits, '_', '-' and '.', 64 at most, and not begin with '-' or '.'
+s.toml:11: inputs.tcp_listen: namepass: pattern "[": "[" without "]"
+s.toml:11: inputs.tcp_listen: namepass: pattern "{": "{" without "}"
+s.toml:12: inputs.tcp_listen: tagdrop: pattern "}": "}" without "{"
+s.toml:14: outputs.influxdb: neither a database nor a bucket is set
+s.toml:15: outputs.influxdb: buffer: unknown value "tape" (known: auto, disk, memory)
+s.toml:16: outputs.influxdb: urls: "ftp://x" is no URL`},
+		{"what Validate says of a mistyped option is left out", whole("[[inputs.tcp_listen]]\nbackend = 1\nmax_listeners = -1"),
+			`s.toml:2: inputs.tcp_listen: backend: must be a string: put it in quotes
+s.toml:3: inputs.tcp_listen: max_listeners: must be more than 0`},
+		{"a constructor's error", whole("[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = \"refused\""),
+			`s.toml:3: outputs.influxdb: token: is refused`},
+		{"a disk queue without a place", whole("[[outputs.file]]\n\nbuffer = \"disk\""),
+			`s.toml:3: outputs.file: buffer: "disk" needs a state_directory in [agent], or $STATE_DIRECTORY`},
+		{"not one table", "agent = 5\nglobal_tags = [1]\n[[inputs.tcp_listen]]\n[[outputs.file]]",
+			`s.toml:1: agent: must be one table: write [agent]
+s.toml:2: global_tags: must be one table: write [global_tags]`},
+		{"a list of agents", whole("[[agent]]"), `s.toml:1: agent: must be one table: write [agent]`},
+		{"one table where a list is needed", "[inputs.tcp_listen]\n[outputs.file]\npath = \"x\"",
+			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]
+s.toml:2: outputs.file: every instance is an element of a list: write [[outputs.file]]`},
+		{"no plugin named", "[[inputs]]\n[[outputs.file]]", `s.toml: no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+s.toml:1: inputs: must name a plugin: write [[inputs.NAME]]`},
+	} {
+		b.run(t)
+	}
+}
+
+func TestC5NoInputsOrNoOutputs(t *testing.T) {
+	for _, b := range []badFile{
+		{"neither", "[agent]\n", `s.toml: no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+s.toml: no outputs: at least one [[outputs.NAME]] is needed (known: file, influxdb, prometheus)`},
+		{"no outputs", "[[inputs.tcp_listen]]\n[outputs]",
+			`s.toml: no outputs: at least one [[outputs.NAME]] is needed (known: file, influxdb, prometheus)`},
+	} {
+		b.run(t)
+	}
+	wantErrors(t, []config.File{{Name: "a", Text: "[agent]"}, {Name: "b", Text: "[[inputs.tcp_listen]]"}}, nil,
+		`no outputs: at least one [[outputs.NAME]] is needed (known: file, influxdb, prometheus)`)
+}
+
+func TestC6WhatOnlyOneMayHave(t *testing.T) {
+	for _, b := range []badFile{
+		{"alias", `[[inputs.tcp_listen]]
+[[outputs.file]]
+alias = "x"
+path = "/a"
+[[outputs.file]]
+alias = "x"
+path = "/b"
+`, `s.toml:6: outputs.file: alias: "x" is taken by outputs.file, s.toml:3`},
+		{"no alias", `[[inputs.tcp_listen]]
+[[inputs.tcp_listen]]
+alias = "b"
+[[outputs.file]]
+path = "/a"
+[[outputs.file]]
+alias = ""
+path = "/b"
+`, `s.toml:1: inputs.tcp_listen: alias: there are 2 of this kind: give each one of its own
+s.toml:4: outputs.file: alias: there are 2 of this kind: give each one of its own
+s.toml:7: outputs.file: alias: there are 2 of this kind: give each one of its own`},
+		{"listen address", `[[inputs.tcp_listen]]
+[[outputs.prometheus]]
+alias = "a"
+[[outputs.prometheus]]
+alias = "b"
+listen = ["127.0.0.1:1", ":8088"]
+`, `s.toml:6: outputs.prometheus: listen ":8088" is taken by outputs.prometheus, s.toml:2`},
+		{"file", `[[inputs.tcp_listen]]
+[[outputs.file]]
+alias = "a"
+[[outputs.file]]
+alias = "b"
+`, `s.toml:4: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, s.toml:2`},
+	} {
+		b.run(t)
+	}
+}
+
+func TestC7UnknownPlugin(t *testing.T) {
+	for _, b := range []badFile{
+		{"near", "[[inputs.tcp_listn]]\n[[outputs.prometheus]]", `s.toml:1: inputs.tcp_listn: unknown plugin "tcp_listn" (did you mean "tcp_listen"?) (known: tcp_listen)`},
+		{"far", "[[inputs.tcp_listen]]\n[[outputs.kafka]]\n[outputs.x.y]", `s.toml:2: outputs.kafka: unknown plugin "kafka" (known: file, influxdb, prometheus)
+s.toml:3: outputs.x: unknown plugin "x" (known: file, influxdb, prometheus)`},
+		{"of the other side", "[[inputs.prometheus]]\n[[outputs.tcp_listen]]",
+			`s.toml:1: inputs.prometheus: prometheus belongs to the outputs: write [[outputs.prometheus]]
+s.toml:2: outputs.tcp_listen: tcp_listen belongs to the inputs: write [[inputs.tcp_listen]]`},
+	} {
+		b.run(t)
+	}
+}
+
+func TestC9SecretsAreNotInErrors(t *testing.T) {
+	const secret = "correct-horse-battery"
+	env := map[string]string{"TOKEN": secret, "URL": "ftp://user:" + secret + "@h"}
+	for _, test := range []struct{ name, text, want string }{
+		{"a token in the wrong place", "[agent]\ninterval = \"${TOKEN}\"\nlog_level = \"${TOKEN}\"\nstate_directory = \"${TOKEN}\"",
+			`s.toml:2: agent: interval: "${TOKEN}" is no duration: write a string such as "10s"
+s.toml:3: agent: log_level: unknown value "${TOKEN}" (known: debug, info, warn, error)
+s.toml:4: agent: state_directory: "${TOKEN}" is no absolute path`},
+		{"in a URL", "[[outputs.influxdb]]\ndatabase = \"x\"\nurls = [\"ftp://u:${TOKEN}@h\", \"${URL}\", \"${NONE:-ftp}\"]",
+			`s.toml:3: outputs.influxdb: urls: "${NONE:-ftp}" is no URL
+s.toml:3: outputs.influxdb: urls: "${URL}" is no URL
+s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is no URL`},
+		{"without quotes", "[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = 73514", `s.toml:3: outputs.influxdb: token: must be a string: put it in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare date", "[[outputs.influxdb]]\ntoken = 2026-99-99", `s.toml:2: outputs.influxdb.token: invalid datetime:`},
+		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: expected a top-level item to end with a newline, comment, or EOF, but got 'g' instead`},
+		{"a bare float", "[[outputs.influxdb]]\ntoken = 1.5e5.5", `s.toml:2: outputs.influxdb.token: Invalid float value:`},
+		{"a large number", "[[outputs.influxdb]]\ntoken = 99999999999999999999", `s.toml:2: outputs.influxdb.token: the number is out of range for int64`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wantErrors(t, []config.File{{Name: "s.toml", Text: whole(test.text)}}, env, test.want)
+		})
+	}
+}
+
+func TestC10Variables(t *testing.T) {
+	env := map[string]string{
+		"DB": "metrics", "EMPTY": "", "INJECT": "x\"\nurls = [\"http://evil\"]", "NESTED": "${DB}", "A": "1", "BYTES": "\xff",
+	}
+	text := whole(`[[inputs.tcp_listen]]
+alias = "${DB}"
+[inputs.tcp_listen.tags]
+"${DB}" = "key"
+a = "${A}-${A}${NONE:-}"
+b = "$${DB} $DB $ {DB} $$ }"
+c = "${NONE:-de${fault}"
+d = '${EMPTY:-empty}'
+e = "${NESTED}"
+f = "${DB:-x}"
+[[outputs.influxdb]]
+urls = ["http://${DB}", "http://${NONE:-b}"]
+database = "${INJECT}"
+token = "${EMPTY}"
+`)
+	a := load(t, text, env)
+	if got := a.Inputs[0].Name; got != "tcp_listen-metrics" {
+		t.Errorf("name %q", got)
+	}
+	wantTags := map[string]string{
+		"${DB}": "key", "a": "1-1", "b": "${DB} $DB $ {DB} $$ }", "c": "de${fault", "d": "empty", "e": "${DB}", "f": "metrics", "host": "web1",
+	}
+	if diff := cmp.Diff(wantTags, a.Inputs[0].Options.Tags); diff != "" {
+		t.Errorf("tags (-want +got):\n%s", diff)
+	}
+	want := influxOptions{URLs: []string{"http://metrics", "http://b"}, Database: env["INJECT"], MaxBody: 1 << 20}
+	if diff := cmp.Diff(want, a.Push[0].Pusher.(fake).options); diff != "" {
+		t.Errorf("options (-want +got):\n%s", diff)
+	}
+
+	const noVariable = `"${" begins no variable such as ${NAME} or ${NAME:-default}; a literal "${" is written "$${"`
+	wantErrors(t, []config.File{{Name: "s.toml", Text: `[global_tags]
+a = "${NONE}"
+[[inputs.tcp_listen]]
+interval = "${NONE_EITHER}"
+labels = { a = "x", b = "${NONE}" }
+[[inputs.tcp_listen.expect]]
+name = "${NO NAME}"
+[[outputs.influxdb]]
+urls = [
+  "http://a",
+  "http://${NONE}",
+]
+database = "${DB"
+token = "${}"
+password = "${NONE}"
+[[outputs.file]]
+path = "${BYTES}"
+`}}, env, `s.toml:2: global_tags: a: the environment variable NONE is not set: set it, or write ${NONE:-default}
+s.toml:4: inputs.tcp_listen: interval: the environment variable NONE_EITHER is not set: set it, or write ${NONE_EITHER:-default}
+s.toml:5: inputs.tcp_listen: labels.b: the environment variable NONE is not set: set it, or write ${NONE:-default}
+s.toml:7: inputs.tcp_listen: expect.name: `+noVariable+`
+s.toml:11: outputs.influxdb: urls: the environment variable NONE is not set: set it, or write ${NONE:-default}
+s.toml:13: outputs.influxdb: database: `+noVariable+`
+s.toml:14: outputs.influxdb: token: `+noVariable+`
+s.toml:15: outputs.influxdb: unknown option "password"
+s.toml:17: outputs.file: path: the environment variable BYTES is no valid UTF-8`)
+}
+
+func TestHostThatCannotSay(t *testing.T) {
+	host := fakeHost(map[string]string{"STATE_DIRECTORY": "relative"})
+	host.Hostname = func() (string, error) { return "", errors.New("it has none") }
+	_, err := config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]")}}, fakePlugins(), host)
+	want := `s.toml:1: agent: $STATE_DIRECTORY: "relative" is no absolute path
+s.toml:1: agent: hostname: it has none: set it here`
+	if err == nil || err.Error() != want {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+	host.Hostname = func() (string, error) { return "a\nb", nil }
+	_, err = config.Load([]config.File{{Name: "s.toml", Text: whole("")}}, fakePlugins(), host)
+	want = `agent: $STATE_DIRECTORY: "relative" is no absolute path
+agent: hostname: "a\nb" holds what is no printable text: set another`
+	if err == nil || err.Error() != want {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+}
+
+// FuzzLoad holds Load to its promise that data never panics, and to say something
+// where it fails.
+func FuzzLoad(f *testing.F) {
+	f.Add("[agent]\ninterval = \"${A:-10s}\"\n[[inputs.tcp_listen]]\nexpect = [{name = \"x\"}]\n[[outputs.prometheus]]\nlisten = \":1\"", "A", "1s")
+	f.Add("[[inputs.tcp_listen]]\n[[inputs.tcp_listen.expect]]\n[[outputs.file]]\npath = \"$${\"\n[outputs.file.tagpass]\na = [\"b\"]", "", "")
+	f.Add("agent = 1\ninputs = [1]\noutputs.x = {y = [[]]}", "", "")
+	f.Fuzz(func(t *testing.T, text, name, value string) {
+		a, err := config.Load([]config.File{{Name: "s.toml", Text: text}}, fakePlugins(), fakeHost(map[string]string{name: value}))
+		if (a == nil) == (err == nil) {
+			t.Fatalf("Load returned %v, %v", a, err)
+		}
+		if err != nil && err.Error() == "" {
+			t.Fatal("an error that says nothing")
+		}
+		if err == nil && (len(a.Inputs) == 0 || len(a.Push)+len(a.Pull) == 0) {
+			t.Fatal("an agent without an input or an output")
+		}
+	})
+}
