@@ -1,0 +1,50 @@
+// Package format writes points as text, each as exactly one line without its
+// newline: as one JSON object or as one line of InfluxDB's line protocol.
+package format
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// An Encoder writes points in one format. It is not safe for concurrent use.
+type Encoder interface {
+	// Append appends one point, which has a time, to dst as one line without a
+	// newline. On an error it returns dst as it was.
+	Append(dst []byte, p *metric.Point) ([]byte, error)
+}
+
+// New returns the encoder of options that Validate accepts.
+func New(dataFormat, timestampFormat string) Encoder {
+	if dataFormat == "influx" {
+		return &LineProtocol{}
+	}
+	return NewJSON(timestampFormat)
+}
+
+// Validate returns the errors of the options data_format and timestamp_format,
+// joined.
+func Validate(dataFormat, timestampFormat string) error {
+	dataFormats := []string{"json", "influx"}
+	timestampFormats := []string{"rfc3339", "unix", "unix_ms", "unix_us", "unix_ns"}
+	var errs []error
+	if !slices.Contains(dataFormats, dataFormat) {
+		errs = append(errs, unknown("data_format", dataFormat, dataFormats))
+	}
+	switch {
+	case !slices.Contains(timestampFormats, timestampFormat):
+		errs = append(errs, unknown("timestamp_format", timestampFormat, timestampFormats))
+	case dataFormat == "influx" && timestampFormat != "rfc3339":
+		errs = append(errs, plugin.Invalid("timestamp_format",
+			`%q goes with data_format "json": line protocol has its times in nanoseconds`, timestampFormat))
+	}
+	return errors.Join(errs...)
+}
+
+func unknown(option, value string, known []string) error {
+	return plugin.Invalid(option, "unknown value %q (known: %s)", value, strings.Join(known, ", "))
+}
