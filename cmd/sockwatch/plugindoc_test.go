@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// docMain runs the two plugins of docs/plugin.md through the agent, once.
+const docMain = `package main
+
+import (
+	"context"
+	"log"
+	"log/slog"
+	"os"
+
+	"sockwatch/agent/config"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/loadavg"
+	"sockwatch/outputs/lines"
+)
+
+func main() {
+	text := "[[inputs.loadavg]]\n[[outputs.lines]]\naddress = \"" + os.Args[1] + "\"\n"
+	a, err := config.Load([]config.File{{Name: "doc", Text: text}}, []plugin.Plugin{loadavg.Plugin, lines.Plugin}, config.Host{
+		Getenv: os.LookupEnv, Log: slog.Default(), Hostname: func() (string, error) { return "dochost", nil },
+	})
+	if err == nil {
+		err = a.Once(context.Background())
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+`
+
+// The plugins that docs/plugin.md shows compile, and bring a point
+// through the agent to a receiver.
+func TestPluginDocRunsThroughTheAgent(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "plugin.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The files stand in an overlay: seen by the go command, not in the tree.
+	overlay := map[string]string{}
+	dir := t.TempDir()
+	add := func(path, text string) {
+		file := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay[filepath.Join(root, path)] = file
+	}
+	add("cmd/docexample/main.go", docMain)
+	examples := regexp.MustCompile("(?ms)^## An (?:in|out)put: (\\S+)$.*?^```go\n(.*?)^```$").FindAllStringSubmatch(string(doc), -1)
+	if len(examples) != 2 {
+		t.Fatalf("docs/plugin.md has %d examples, want an input and an output", len(examples))
+	}
+	for _, e := range examples {
+		add(e[1], e[2])
+		if n := strings.Count(e[2], "\n"); n > 40 {
+			t.Errorf("%s has %d lines, want 40 at most", e[1], n)
+		}
+	}
+	replace, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, replace, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		got <- line
+	}()
+	program := filepath.Join(dir, "docexample")
+	build := exec.Command("go", "build", "-overlay="+overlayFile, "-o", program, "./cmd/docexample")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build, err, out)
+	}
+	if out, err := exec.Command(program, l.Addr().String()).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if line := <-got; !regexp.MustCompile(`^loadavg\{host="dochost"\} \[\{one [0-9.]+\}\] [0-9]+\n$`).MatchString(line) {
+		t.Errorf("received %q", line)
+	}
+}
