@@ -88,14 +88,14 @@ func (p *Point) Series() string {
 // empty. The points must not change while the set is in use.
 type SeriesSet struct {
 	seed maphash.Seed
-	seen map[uint64][]*Point
+	seen map[uint64]*Point // by hash; the next free one where two series share it
 }
 
 // Add adds the series of p; false where the set had it already.
 func (s *SeriesSet) Add(p *Point) bool {
 	if s.seen == nil {
 		s.seed = maphash.MakeSeed()
-		s.seen = make(map[uint64][]*Point)
+		s.seen = make(map[uint64]*Point)
 	}
 	var h maphash.Hash
 	h.SetSeed(s.seed)
@@ -106,12 +106,14 @@ func (s *SeriesSet) Add(p *Point) bool {
 		h.WriteByte(0xff)
 		h.WriteString(t.Value)
 	}
-	sum := h.Sum64()
-	for _, q := range s.seen[sum] {
+	for sum := h.Sum64(); ; sum++ {
+		q := s.seen[sum]
+		if q == nil {
+			s.seen[sum] = p
+			return true
+		}
 		if q.Name == p.Name && slices.Equal(q.Tags, p.Tags) {
 			return false
 		}
 	}
-	s.seen[sum] = append(s.seen[sum], p)
-	return true
 }

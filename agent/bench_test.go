@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"sockwatch/agent/buffer"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// listenerPoints returns a batch as tcp_listen makes it.
+func listenerPoints(n int) metric.Batch {
+	b := metric.Batch{Time: time.Now()}
+	for i := range n {
+		b.Points = append(b.Points, metric.Point{
+			Name: "tcp_listen",
+			Tags: metric.NewTags("address", "0.0.0.0", "port", fmt.Sprint(i), "family", "ipv4", "process", "nginx", "user", "www-data",
+				"unit", "nginx.service", "exposure", "public", "owner", "resolved"),
+			Fields: []metric.Field{{Key: "sockets", Value: metric.Int(1)}, {Key: "processes", Value: metric.Int(2)}, {Key: "pid", Value: metric.Int(4711)},
+				{Key: "backlog", Value: metric.Int(0)}, {Key: "backlog_limit", Value: metric.Int(511)}, {Key: "uid", Value: metric.Int(33)}},
+		})
+	}
+	return b
+}
+
+// BenchmarkPath measures what the agent adds to a gather of 1,000 listeners: the
+// check of the batch, its tags, and a filter in front of a queue in memory.
+func BenchmarkPath(b *testing.B) {
+	batch := listenerPoints(1000)
+	in := &Input{Name: "tcp_listen"}
+	in.Options.Tags = map[string]string{"host": "web1", "dc": "fra1"}
+	d, err := newDresser(in)
+	if err != nil {
+		b.Fatal(err)
+	}
+	push := &Push{Name: "out", Pusher: &fakePusher{}, Options: DefaultPushOptions(plugin.Plugin{})}
+	push.Options.NamePass = []string{"tcp_listen*"}
+	p, err := newPush(&Agent{Log: newRig(nil).agent.Log}, push, &outputHealth{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.queue = buffer.NewMemory(1 << 20)
+	b.Run("check", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := batch.Check(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("dress", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			d.batch(batch)
+		}
+	})
+	b.Run("encode and queue", func(b *testing.B) {
+		b.ReportAllocs()
+		var e encoder
+		dressed := d.batch(batch)
+		for b.Loop() {
+			p.enqueue(e.encode(p, dressed))
+			<-p.appended
+		}
+	})
+}
