@@ -186,14 +186,16 @@ func (p *livePush) push() {
 	defer close(p.closing)
 	var e encoder
 	for b := range p.inbox {
-		if records := e.encode(p, b); len(records) > 0 {
-			p.enqueue(records)
+		records := e.encode(p, b)
+		if len(records) > 0 && p.enqueue(records) {
+			p.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
 }
 
-// enqueue appends one block of records to the queue.
-func (p *livePush) enqueue(records [][]byte) {
+// enqueue appends one block of records to the queue; false where that or
+// another block had no place.
+func (p *livePush) enqueue(records [][]byte) bool {
 	dropped, err := p.queue.Append(records)
 	if err != nil {
 		dropped += len(records)
@@ -205,6 +207,7 @@ func (p *livePush) enqueue(records [][]byte) {
 	case p.appended <- struct{}{}:
 	default:
 	}
+	return dropped == 0
 }
 
 // deliver sends what is queued at every flush, and once more when nothing comes
