@@ -2,7 +2,10 @@ package agent
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -168,15 +171,51 @@ func queueDir(a *Agent, p *Push) string {
 }
 
 // openQueue opens the output's own queue.
-func (p *livePush) openQueue() error {
-	if p.queueDir == "" {
-		p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
-		if p.Options.Buffer == "auto" && !p.Plugin.MemoryOnly {
-			p.log.Warn("the queue is in memory: a restart loses what is not delivered; set agent.state_directory to keep it")
-		}
+func (p *livePush) openQueue() (err error) {
+	if p.queueDir != "" {
+		p.queue, err = buffer.OpenDisk(p.queueDir, int64(p.Options.BufferLimit), p.log)
+		return err
+	}
+	p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
+	if p.Options.Buffer == "auto" && !p.Plugin.MemoryOnly {
+		p.log.Warn("the queue is in memory: a restart loses what is not delivered; agent.state_directory keeps it")
+	}
+	return nil
+}
+
+// makeStateDirectory makes the state directory where its parent lacks it.
+func makeStateDirectory(path string) error {
+	if path == "" {
 		return nil
 	}
-	return errors.New("no queue on disk yet")
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("agent.state_directory: %w", err)
+	}
+	return nil
+}
+
+// reportBacklogs logs the queues on disk that no output of the configuration
+// empties.
+func (r *run) reportBacklogs(a *Agent) {
+	if a.Options.StateDirectory == "" {
+		return
+	}
+	entries, err := os.ReadDir(a.Options.StateDirectory)
+	if err != nil {
+		r.log.Warn("state directory", "error", err)
+	}
+	for _, e := range entries {
+		if p := r.pushes[e.Name()]; !e.IsDir() || p != nil && p.queueDir != "" {
+			continue
+		}
+		dir := filepath.Join(a.Options.StateDirectory, e.Name())
+		points, bytes, err := buffer.Backlog(dir)
+		if err != nil {
+			r.log.Warn("a queue without an output", "error", err)
+		} else if points > 0 {
+			r.log.Warn("a queue without an output: an output of its name would deliver it", "queue", dir, "points", points, "bytes", bytes)
+		}
+	}
 }
 
 // handsOver reports whether next takes over the very queue of p.

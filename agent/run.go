@@ -130,6 +130,7 @@ func (r *run) adopt(live, cut context.Context, next *Agent) error {
 	retired := r.exchange(next, c)
 	r.retire(cut, retired)
 	r.launch(live, cut, c, retired)
+	r.reportBacklogs(next)
 	return nil
 }
 
@@ -141,6 +142,9 @@ func (r *run) open(ctx context.Context, next *Agent) (c *change, err error) {
 			c.undo(r.log)
 		}
 	}()
+	if err := makeStateDirectory(next.Options.StateDirectory); err != nil {
+		return c, err
+	}
 	prev := r.config.Options
 	alike := prev.Hostname == next.Options.Hostname && prev.StateDirectory == next.Options.StateDirectory
 	for _, in := range next.Inputs {
