@@ -34,4 +34,11 @@ type Stats struct {
 	Records int       // queued, those handed out included
 	Bytes   int64     // of those records, as they count against the limit
 	Oldest  time.Time // when the oldest was appended; zero where there is none
+
+	// Damaged counts the records that turned out to be lost to damage since the
+	// queue was opened, as far as what is left tells; DamagedBytes what was skipped
+	// since it was no part of a whole block: damage, or the end of a block that
+	// a kill cut off before it was queued.
+	Damaged      int
+	DamagedBytes int64
 }

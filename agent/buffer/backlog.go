@@ -1,0 +1,47 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Backlog returns what a directory holds that OpenDisk would queue: records, and
+// about how many bytes. It takes no lock and changes nothing, so that the queue of
+// an output that is no more can be reported. A directory that is no queue holds
+// nothing.
+func Backlog(dir string) (records int, bytes int64, err error) {
+	d, err := openDirectory(dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("queue %q: %w", dir, err)
+	}
+	defer d.close()
+	segments, err := backlog(d)
+	if err != nil {
+		return 0, 0, fmt.Errorf("queue %q: %w", dir, err)
+	}
+	for _, s := range segments {
+		if s.left > 0 {
+			records += s.left
+			bytes += s.size
+		}
+	}
+	return records, bytes, nil
+}
+
+func backlog(d folder) ([]*segment, error) {
+	l, err := list(d)
+	if err != nil {
+		return nil, err
+	}
+	var acked uint64
+	f, err := d.open(acksName)
+	if err == nil {
+		acked, _, _ = readSlots(f)
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return l.segments, survey(d, l.segments, acked)
+}

@@ -1,0 +1,187 @@
+package buffer
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestDiskAgainstModel plays random operations on a queue and keeps its books: S1
+// (restarts), S9 (the limit), S14 (order).
+func TestDiskAgainstModel(t *testing.T) {
+	for seed := range soak(t, 60) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		d, l := newFakeFolder(), newLedger()
+		limit := int64(40+rng.IntN(200)) << 10
+		q := mustOpen(t, d, limit)
+		step := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		for range 250 {
+			switch op := rng.IntN(16); {
+			case op < 7:
+				step(l.append(q, l.block(rng, rng.IntN(60), 120)))
+			case op < 11:
+				step(l.peek(q, rng.IntN(150), rng.IntN(30_000)))
+			case op < 14:
+				step(l.ack(q, rng.IntN(len(l.handed)+2)))
+			case op < 15:
+				limit = int64(40+rng.IntN(200)) << 10
+				q.SetLimit(limit)
+			default:
+				if rng.IntN(2) == 0 {
+					step(q.Close())
+				}
+				d = d.killed()
+				q = mustOpen(t, d, limit)
+				step(l.reopened(q))
+			}
+		}
+		step(l.drain(q))
+		if s := q.Stats(); s.Damaged != 0 || s.DamagedBytes != 0 {
+			t.Fatalf("seed %d: damage without damage: %+v", seed, s)
+		}
+		step(q.Close())
+		if n := len(d.files); n > 2 {
+			t.Fatalf("seed %d: a drained queue leaves %d files", seed, n)
+		}
+	}
+}
+
+// TestS8EverythingFailsNowAndThen lets a part of all operations fail, while the
+// process is killed now and then; nothing that Append took is lost.
+func TestS8EverythingFailsNowAndThen(t *testing.T) {
+	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
+	for seed := range soak(t, 100) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		d, l := newFakeFolder(), newLedger()
+		l.faulty = true
+		limit := int64(60+rng.IntN(200)) << 10
+		q := mustOpen(t, d, limit)
+		faulty := func(d *fakeFolder) {
+			rate := 2 + rng.IntN(30)
+			d.written = func(n int) int { return rng.IntN(n + 1) }
+			d.fault = func(op, name string) error {
+				if op == "read" && rng.IntN(4) > 0 || rng.IntN(rate) > 0 {
+					return nil
+				}
+				return errs[rng.IntN(len(errs))]
+			}
+		}
+		step := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		for range 250 {
+			switch op := rng.IntN(16); {
+			case op < 7:
+				step(l.append(q, l.block(rng, rng.IntN(60), 120)))
+			case op < 11:
+				d.fault, d.written = nil, nil // a page that cannot be read would be a damage
+				step(l.peek(q, rng.IntN(150), rng.IntN(30_000)))
+			case op < 13:
+				step(l.ack(q, rng.IntN(len(l.handed)+2)))
+			case op < 14:
+				faulty(d)
+			case op < 15:
+				d.fault = nil
+			default:
+				d.fault = nil
+				d = d.killed()
+				q = mustOpen(t, d, limit)
+				step(l.reopened(q))
+			}
+		}
+		d.fault = nil
+		step(l.drain(q))
+		if s := q.Stats(); s.Damaged != 0 {
+			t.Fatalf("seed %d: %d damaged", seed, s.Damaged)
+		}
+	}
+}
+
+// TestS1PowerLost: what Append has returned for is there after a loss of power
+// that keeps any part of what was not synced.
+func TestS1PowerLost(t *testing.T) {
+	for seed := range soak(t, 100) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		d, l := newFakeFolder(), newLedger()
+		const limit = 128 << 10 // never reached, but the segments are small
+		q := mustOpen(t, d, limit)
+		step := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		for range 60 {
+			switch op := rng.IntN(10); {
+			case op < 5:
+				step(l.append(q, l.block(rng, rng.IntN(60), 120)))
+			case op < 7:
+				step(l.peek(q, rng.IntN(150), rng.IntN(30_000)))
+			case op < 9:
+				step(l.ack(q, rng.IntN(len(l.handed)+2)))
+			default:
+				d = d.powerLost(rng)
+				l.repeats = true
+				q = mustOpen(t, d, limit)
+				step(l.reopened(q))
+			}
+		}
+		if l.absent != 0 {
+			t.Fatalf("seed %d: %d dropped or damaged", seed, l.absent)
+		}
+		step(l.drain(q))
+	}
+}
+
+func TestS14DrainsWhileAppending(t *testing.T) {
+	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
+	must(t, err)
+	drainWhileAppending(t, q, 300, 40)
+	must(t, q.Close())
+}
+
+// soak returns n, or more where SOCKWATCH_SOAK asks for a multiple.
+func soak(t *testing.T, n int) uint64 {
+	t.Helper()
+	times := 1
+	if s := os.Getenv("SOCKWATCH_SOAK"); s != "" {
+		var err error
+		times, err = strconv.Atoi(s)
+		must(t, err)
+	}
+	return uint64(n * times)
+}
+
+func TestDiskOldest(t *testing.T) {
+	d := newFakeFolder()
+	q := mustOpen(t, d, 1<<20)
+	before := time.Now()
+	wantAppend(t, q, 0, "a")
+	between := time.Now()
+	wantAppend(t, q, 0, "b")
+	q = mustOpen(t, d.killed(), 1<<20)
+	if got := q.Stats().Oldest; got.Before(before) || got.After(between) {
+		t.Errorf("oldest %v, want between %v and %v", got, before, between)
+	}
+	wantPeek(t, q, 1, 100, "a")
+	wantAck(t, q, 1)
+	if got := q.Stats().Oldest; got.Before(between) {
+		t.Errorf("oldest %v after the first is gone, want after %v", got, between)
+	}
+	wantPeek(t, q, 1, 100, "b")
+	wantAck(t, q, 1)
+	if got := q.Stats().Oldest; !got.IsZero() {
+		t.Errorf("oldest %v of an empty queue", got)
+	}
+}

@@ -1,0 +1,201 @@
+package buffer
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// A segment is one file of frames. Its name tells its index, which grows by one,
+// and the sequence of its first record; so the end of a segment is known from
+// the name of the next. It is written by the process that made it, and never
+// again.
+type segment struct {
+	index uint64
+	first uint64
+	end   uint64 // the sequence after its last record
+	size  int64  // of its whole frames
+	left  int    // records neither acked nor found damaged
+	done  int64  // bytes of the frames at its begin that are acked
+	gone  bool   // dropped: nothing of it is handed out any more
+}
+
+// A segment is at most a part of the limit and of maxSegment, unless one block is
+// more, and at least minSegment. Each costs segmentOverhead beside its frames:
+// an inode and the end of its last page.
+const (
+	segmentParts    = 8
+	minSegment      = 4 << 10
+	maxSegment      = 8 << 20
+	segmentOverhead = 4 << 10
+)
+
+func segmentSize(limit int64) int64 {
+	return max(minSegment, min(maxSegment, limit/segmentParts))
+}
+
+func (s *segment) name() string {
+	return fmt.Sprintf("%016x-%016x.v%d", s.index, s.first, formatVersion)
+}
+
+// cost is what the segment counts against the limit.
+func (s *segment) cost() int64 { return s.size + segmentOverhead }
+
+// A listing is what a directory holds, by the names alone.
+type listing struct {
+	segments  []*segment // in order of index
+	lastIndex uint64
+	newer     []string // files of another version of the format
+	foreign   []string // everything else, symbolic links among them
+}
+
+func list(d folder) (listing, error) {
+	entries, err := d.list()
+	if err != nil {
+		return listing{}, err
+	}
+	ours := regexp.MustCompile(`^(?:([0-9a-f]{16})-([0-9a-f]{16})|acks)\.v([0-9]+)$`)
+	var l listing
+	for _, e := range entries {
+		m := ours.FindStringSubmatch(e.name)
+		var s *segment
+		if m != nil && m[1] != "" {
+			s = &segment{size: e.size}
+			s.index, _ = strconv.ParseUint(m[1], 16, 64)
+			s.first, _ = strconv.ParseUint(m[2], 16, 64)
+			l.lastIndex = max(l.lastIndex, min(s.index, maxSequence))
+		}
+		switch {
+		case e.regular && (e.name == reserveName || e.name == acksName):
+		case !e.regular || m == nil:
+			l.foreign = append(l.foreign, e.name)
+		case m[3] != strconv.Itoa(formatVersion):
+			l.newer = append(l.newer, e.name)
+		case s.index == 0 || s.index > maxSequence || s.first > maxSequence:
+			l.foreign = append(l.foreign, e.name)
+		default:
+			l.segments = append(l.segments, s)
+		}
+	}
+	slices.SortFunc(l.segments, func(a, b *segment) int { return cmp.Compare(a.index, b.index) })
+	for i := len(l.segments) - 2; i >= 0; i-- { // one that a loss of power brought back has no place
+		if s, next := l.segments[i], l.segments[i+1]; s.first > next.first || s.index == next.index {
+			l.foreign = append(l.foreign, s.name())
+			l.segments = slices.Delete(l.segments, i, i+1)
+		}
+	}
+	slices.Sort(l.newer)
+	slices.Sort(l.foreign)
+	return l, nil
+}
+
+// survey finds out what the segments of a directory hold beyond the position
+// acked. Only those whose successor is missing are read, the last and where
+// segments were dropped, and of them the headers alone.
+func survey(d folder, segments []*segment, acked uint64) error {
+	for i, s := range segments {
+		var next *segment
+		if i+1 < len(segments) {
+			next = segments[i+1]
+		}
+		if next != nil && next.index == s.index+1 {
+			s.end = next.first
+		} else {
+			end, err := surveyOne(d, s)
+			if err != nil {
+				return fmt.Errorf("%q: %w", s.name(), err)
+			}
+			if s.end = end; next != nil {
+				s.end = min(end, next.first)
+			}
+		}
+		if begin := max(s.first, acked); s.end > begin {
+			s.left = int(s.end - begin)
+		}
+	}
+	return nil
+}
+
+// surveyOne returns the sequence after the last record of a segment.
+func surveyOne(d folder, s *segment) (end uint64, err error) {
+	f, err := d.open(s.name())
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	end = s.first
+	for off, tries := int64(0), 0; off < s.size; {
+		h, at, err := scan(patchedAfter(f, tries), off, s.size)
+		if err != nil {
+			tries++
+			continue
+		}
+		if off = at; at < s.size {
+			end = max(end, h.end())
+			off += h.size()
+		}
+	}
+	return end, nil
+}
+
+// scan returns the first header at or after off that holds and whose frame ends
+// before size, and its offset; size where there is none.
+func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
+	var first [headerSize]byte
+	if err := readAt(f, first[:], off); err != nil {
+		return header{}, off, err
+	}
+	if h, ok := parseHeader(first[:]); ok && off+h.size() <= size {
+		return h, off, nil
+	}
+	chunk := make([]byte, 64<<10)
+	for off+headerSize <= size {
+		b := chunk[:min(int64(len(chunk)), size-off)]
+		if err := readAt(f, b, off); err != nil {
+			return header{}, off, err
+		}
+		for i := 0; ; i++ {
+			k := bytes.Index(b[i:], []byte(magic))
+			if k < 0 || i+k+headerSize > len(b) {
+				break
+			}
+			i += k
+			if h, ok := parseHeader(b[i:]); ok && off+int64(i)+h.size() <= size {
+				return h, off + int64(i), nil
+			}
+		}
+		off += int64(len(b)) - headerSize + 1
+	}
+	return header{}, size, nil
+}
+
+// readTries is how often a read that fails is tried before what cannot be read
+// counts as damaged.
+const readTries = 5
+
+// patchedAfter returns f, and after readTries failures a reader that gives zeros
+// for the pages of f that cannot be read.
+func patchedAfter(f file, tries int) io.ReaderAt {
+	if tries < readTries {
+		return f
+	}
+	return patched{f}
+}
+
+type patched struct{ f file }
+
+func (p patched) ReadAt(b []byte, off int64) (int, error) {
+	const page = 4096
+	for i := 0; i < len(b); {
+		n := min(len(b)-i, page-int((off+int64(i))%page))
+		if err := readAt(p.f, b[i:i+n], off+int64(i)); err != nil {
+			clear(b[i : i+n])
+		}
+		i += n
+	}
+	return len(b), nil
+}
