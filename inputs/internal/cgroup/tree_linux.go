@@ -1,0 +1,123 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Tree knows the cgroups of the unified hierarchy by number, which is the inode
+// of a cgroup's directory and what the kernel writes beside a socket.
+type Tree struct {
+	mount  string
+	paths  map[uint64]string // below mount: "/", "/system.slice/nginx.service"
+	walked bool              // since the last Begin
+}
+
+// ErrNoTree says that no unified hierarchy is mounted.
+var ErrNoTree = errors.New("no cgroup2 file system is mounted")
+
+// OpenTree finds the unified hierarchy among the mounts that are listed in
+// /proc/self/mountinfo. It keeps nothing open.
+func OpenTree(mountinfo string) (*Tree, error) {
+	text, err := os.ReadFile(mountinfo)
+	if err != nil {
+		return nil, err
+	}
+	mount := mountPoint(text)
+	if mount == "" {
+		return nil, ErrNoTree
+	}
+	return &Tree{mount: mount}, nil
+}
+
+// mountPoint returns where the first cgroup2 file system is mounted, or "".
+//
+//	31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw
+func mountPoint(mountinfo []byte) string {
+	for line := range bytes.Lines(mountinfo) {
+		mount, super, ok := strings.Cut(string(line), " - ")
+		fields := strings.Fields(mount)
+		if ok && len(fields) >= 5 && strings.HasPrefix(super, "cgroup2 ") {
+			return unescapeMount(fields[4])
+		}
+	}
+	return ""
+}
+
+// unescapeMount reads the octal escapes of mountinfo: \040 for a space.
+func unescapeMount(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// Begin allows the next Path of an unknown number to read the tree anew.
+func (t *Tree) Begin() { t.walked = false }
+
+// Path returns the path of the cgroup of that number; false where it is gone or
+// hidden. Numbers are not used again, so what is known stays true.
+func (t *Tree) Path(number uint64) (string, bool) {
+	p, ok := t.paths[number]
+	if ok || t.walked {
+		return p, ok
+	}
+	t.walked = true
+	t.paths = make(map[uint64]string)
+	var st unix.Stat_t
+	if unix.Stat(t.mount, &st) == nil {
+		t.paths[st.Ino] = "/"
+		t.walk("/")
+	}
+	p, ok = t.paths[number]
+	return p, ok
+}
+
+// walk notes the cgroups below one. What cannot be read is left out: the cgroup
+// may be gone by now.
+func (t *Tree) walk(dir string) {
+	entries, err := os.ReadDir(t.mount + dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		var st unix.Stat_t
+		below := path.Join(dir, e.Name())
+		if unix.Lstat(t.mount+below, &st) == nil {
+			t.paths[st.Ino] = below
+			t.walk(below)
+		}
+	}
+}
+
+// PIDs returns the processes of a cgroup; none where it is gone or hidden.
+func (t *Tree) PIDs(cgroup string) []int {
+	text, err := os.ReadFile(t.mount + cgroup + "/cgroup.procs")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for line := range bytes.Lines(text) {
+		if pid, err := strconv.Atoi(string(bytes.TrimSpace(line))); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

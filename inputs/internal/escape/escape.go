@@ -1,0 +1,70 @@
+// Package escape makes names that come from the host fit to be shown: a process
+// may call itself anything, and must stay one line, one series, one object.
+package escape
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Name returns a name that comes from the host as one line of printable UTF-8.
+// Every byte that is not part of a printable character becomes \xHH, and the
+// backslash itself \x5c, so that two names never become one.
+func Name(name []byte) string {
+	if plain(name) {
+		return string(name)
+	}
+	const digits = "0123456789abcdef"
+	var b strings.Builder
+	for len(name) > 0 {
+		r, size := utf8.DecodeRune(name)
+		if printable(r, size) {
+			b.Write(name[:size])
+		} else {
+			for _, c := range name[:size] {
+				b.WriteString(`\x`)
+				b.WriteByte(digits[c>>4])
+				b.WriteByte(digits[c&15])
+			}
+		}
+		name = name[size:]
+	}
+	return b.String()
+}
+
+func plain(name []byte) bool {
+	for i := 0; i < len(name); {
+		r, size := utf8.DecodeRune(name[i:])
+		if !printable(r, size) {
+			return false
+		}
+		i += size
+	}
+	return true
+}
+
+func printable(r rune, size int) bool {
+	return r != '\\' && (r != utf8.RuneError || size > 1) && unicode.IsPrint(r)
+}
+
+// Cut is Name of as much of the name as fits into limit bytes, cut between two
+// characters and outside of any \xHH.
+func Cut(name []byte, limit int) string {
+	end, length := 0, 0
+	for end < len(name) {
+		r, size := utf8.DecodeRune(name[end:])
+		if !utf8.FullRune(name[end:]) {
+			break // cut inside a character by whoever read it
+		}
+		width := size
+		if !printable(r, size) {
+			width = size * len(`\xHH`)
+		}
+		if length+width > limit {
+			break
+		}
+		end, length = end+size, length+width
+	}
+	return Name(name[:end])
+}

@@ -1,0 +1,475 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/procfs"
+)
+
+// Options say how a Finder works.
+type Options struct {
+	Verify  time.Duration // every known holder is looked at again once within it
+	Refresh time.Duration // further holders of known sockets are searched so often
+	Cmdline int           // how many bytes of Process.Cmdline to read
+	// Members returns the processes of a cgroup, among whom a socket that was made
+	// there is searched first; none where that is of no help.
+	Members func(cgroup string) []int
+}
+
+// A Finder knows the holders of the sockets that were added to it. It is for one
+// goroutine.
+type Finder struct {
+	fs      *procfs.FS
+	options Options
+
+	sockets   []*Socket // in the order in which they are verified
+	inodes    map[uint64]*Socket
+	processes map[int]*Process
+	order     []*Process // of processes, in which their facts are read again
+	exits     int        // epoll over the pidfds of processes
+	pidfds    int        // how many more may be opened
+	blind     int        // processes without one
+
+	nextSocket, nextProcess int       // to be verified
+	updated                 time.Time // the last Update
+	refreshed               time.Time // the last walk over all processes
+	resume                  int       // the pid at which the next walk begins
+	dirty                   bool      // sockets or holders changed since the last sweep
+	retired                 bool      // a process was, in this Update
+	sweeps                  uint32
+
+	near   []int // processes that may hold what lost a holder
+	hits   []hit
+	report Report
+}
+
+type hit struct {
+	socket *Socket
+	fd     int32
+}
+
+// A Report says what an Update met.
+type Report struct {
+	// New are the sockets whose holders were searched because they were not known.
+	New []*Socket
+	// Walked tells whether open files were searched: a socket that is gone by now
+	// may have been taken for another one that had its inode after it.
+	Walked bool
+	// Refused is the number of processes that may not be read.
+	Refused int
+	// Partial says why the search did not come to its end, or "".
+	Partial string
+}
+
+// NewFinder returns a Finder that reads from fs.
+func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
+	exits, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create an epoll: %w", err)
+	}
+	f := &Finder{
+		fs: fs, options: options, exits: exits,
+		inodes: make(map[uint64]*Socket), processes: make(map[int]*Process),
+	}
+	// The files that the rest of the program needs must not run out because a
+	// host has very many servers: those beyond are watched by their start times.
+	var limit unix.Rlimit
+	if fs.OwnPIDs() && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		f.pidfds = int(min(limit.Cur/4, 1<<16))
+	}
+	return f, nil
+}
+
+// Close releases all that the Finder watches.
+func (f *Finder) Close() error {
+	for _, p := range f.order {
+		f.forget(p)
+	}
+	f.order = nil
+	return unix.Close(f.exits)
+}
+
+// Add makes the Finder search the holders of a socket from the next Update on.
+func (f *Finder) Add(s *Socket) {
+	s.search = true
+	f.sockets = append(f.sockets, s)
+	f.inodes[s.Inode] = s
+}
+
+// Remove makes the Finder forget a socket.
+func (f *Finder) Remove(s *Socket) {
+	s.removed = true
+	f.dirty = true
+	if f.inodes[s.Inode] == s {
+		delete(f.inodes, s.Inode)
+	}
+}
+
+// Update brings the holders of all sockets up to date. It stops searching when
+// ctx is done, with what it has found until then.
+func (f *Finder) Update(ctx context.Context, now time.Time) Report {
+	f.report = Report{}
+	f.near = f.near[:0]
+	if f.dirty {
+		f.sweep()
+	}
+	f.reap()
+	f.verify(now)
+	f.search(ctx, now)
+	if f.retired {
+		f.retired = false
+		f.dropGone()
+	}
+	if f.dirty {
+		f.sweep()
+	}
+	f.updated = now
+	return f.report
+}
+
+// reap learns which processes have exited, and takes them from their sockets.
+func (f *Finder) reap() {
+	gone := false
+	events := make([]unix.EpollEvent, 64)
+	for {
+		n, err := unix.EpollWait(f.exits, events, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		for _, e := range events[:max(n, 0)] {
+			if p := f.processes[int(e.Fd)]; p != nil {
+				unix.EpollCtl(f.exits, unix.EPOLL_CTL_DEL, p.exit, nil)
+				p.gone, gone = true, true
+			}
+		}
+		if n < len(events) {
+			break
+		}
+	}
+	if f.blind > 0 {
+		for _, p := range f.order {
+			if p.exit < 0 && !f.alive(p) {
+				p.gone, gone = true, true
+			}
+		}
+	}
+	if gone {
+		f.dirty = true
+		f.dropGone()
+	}
+}
+
+func (f *Finder) alive(p *Process) bool {
+	proc, err := f.fs.Process(p.PID)
+	if err != nil {
+		return false
+	}
+	defer proc.Close()
+	st, err := proc.Stat()
+	return err == nil && st.Start == p.Start
+}
+
+func (f *Finder) dropGone() {
+	for _, s := range f.sockets {
+		f.keepHolders(s, func(h Holder) bool { return !h.Process.gone })
+	}
+}
+
+// keepHolders takes the other holders from a socket, which is then searched.
+func (f *Finder) keepHolders(s *Socket, keep func(Holder) bool) {
+	if !slices.ContainsFunc(s.Holders, func(h Holder) bool { return !keep(h) }) {
+		return
+	}
+	s.Holders = slices.DeleteFunc(slices.Clone(s.Holders), func(h Holder) bool { return !keep(h) })
+	s.Version++
+	s.search, f.dirty = true, true
+	if len(s.Holders) == 0 {
+		s.Status = Pending
+	}
+}
+
+// verify looks at a share of the known holders, so that each of them is looked
+// at once within Options.Verify: a process that lives may have closed the socket,
+// or become another program.
+func (f *Finder) verify(now time.Time) {
+	elapsed := now.Sub(f.updated)
+	for range share(len(f.sockets), elapsed, f.options.Verify) {
+		f.nextSocket = (f.nextSocket + 1) % len(f.sockets)
+		s := f.sockets[f.nextSocket]
+		f.keepHolders(s, func(h Holder) bool {
+			holds := f.fs.HoldsSocket(h.Process.PID, h.fd, s.Inode)
+			if !holds {
+				f.near = append(f.near, h.Process.PID)
+			}
+			return holds
+		})
+	}
+	gone, changed := false, false
+	for range share(len(f.order), elapsed, f.options.Verify) {
+		f.nextProcess = (f.nextProcess + 1) % len(f.order)
+		p := f.order[f.nextProcess]
+		if err := f.readAgain(p); err != nil {
+			p.gone, gone = true, true
+		}
+		changed = changed || p.changed
+	}
+	if gone {
+		f.dropGone()
+	}
+	if changed {
+		f.tellChanges()
+	}
+}
+
+// share returns how many of n are due when a round over all of them takes a
+// period and the last share was taken that long ago.
+func share(n int, elapsed, period time.Duration) int {
+	if elapsed <= 0 {
+		return 0
+	}
+	rounds := max(int(period/elapsed), 1)
+	return (n + rounds - 1) / rounds
+}
+
+// tellChanges gives a new version to the sockets of the processes whose facts
+// have changed.
+func (f *Finder) tellChanges() {
+	for _, s := range f.sockets {
+		if slices.ContainsFunc(s.Holders, func(h Holder) bool { return h.Process.changed }) {
+			s.Version++
+		}
+	}
+	for _, p := range f.order {
+		p.changed = false
+	}
+}
+
+// search finds the holders of the sockets that lack some.
+func (f *Finder) search(ctx context.Context, now time.Time) {
+	all := now.Sub(f.refreshed) >= f.options.Refresh && len(f.sockets) > 0
+	lacking := 0
+	for _, s := range f.sockets {
+		if !s.search && !s.retry.IsZero() && !now.Before(s.retry) {
+			all = true
+		}
+		if s.search {
+			lacking++
+			f.report.New = append(f.report.New, s)
+		}
+	}
+	if lacking > 0 && !all {
+		lacking -= f.searchNear(ctx)
+	}
+	if lacking > 0 || all {
+		f.walk(ctx, now)
+	}
+}
+
+// searchNear searches the processes that held what lost a holder, and those of
+// the sockets' cgroups. It returns how many sockets it settled.
+func (f *Finder) searchNear(ctx context.Context) (settled int) {
+	pids := slices.Clone(f.near)
+	seen := make(map[string]bool)
+	for _, s := range f.report.New {
+		if s.Cgroup != "" && !seen[s.Cgroup] {
+			seen[s.Cgroup] = true
+			pids = append(pids, f.options.Members(s.Cgroup)...)
+		}
+	}
+	slices.Sort(pids)
+	for _, pid := range slices.Compact(pids) {
+		if !f.scan(ctx, pid) {
+			break
+		}
+	}
+	for _, s := range f.sockets {
+		searched := s.search
+		f.merge(s)
+		if searched && !s.search {
+			settled++
+		}
+	}
+	return settled
+}
+
+// merge adds the holders found to those known. One that is pid 1's alone stays to
+// be searched: its owner in earnest may live elsewhere.
+func (f *Finder) merge(s *Socket) {
+	if len(s.found) == 0 {
+		return
+	}
+	for _, h := range s.Holders {
+		if !h.Process.gone && !slices.ContainsFunc(s.found, func(o Holder) bool { return o.Process == h.Process }) {
+			s.found = append(s.found, h)
+		}
+	}
+	f.settle(s)
+	if s.Named().PID != 1 {
+		s.search = false
+	}
+}
+
+// settle makes the holders found those of the socket.
+func (f *Finder) settle(s *Socket) {
+	sortHolders(s.found)
+	same := slices.EqualFunc(s.found, s.Holders, func(a, b Holder) bool { return a.Process == b.Process })
+	if !same || s.Status != Resolved {
+		s.Version++
+		f.dirty = true
+	}
+	s.Holders = slices.Clone(s.found)
+	s.found = s.found[:0]
+	s.Status, s.retry, s.wait = Resolved, time.Time{}, 0
+}
+
+// walk searches all processes, beginning where the last walk was cut.
+func (f *Finder) walk(ctx context.Context, now time.Time) {
+	pids, err := f.fs.PIDs(nil)
+	if err != nil {
+		f.report.Partial = "owners: " + err.Error()
+	}
+	slices.Sort(pids)
+	start, _ := slices.BinarySearch(pids, f.resume)
+	whole, total := err == nil, len(pids)
+	for i := range pids {
+		pid := pids[(start+i)%len(pids)]
+		if !f.scan(ctx, pid) {
+			whole, f.resume = false, pid
+			f.report.Partial = fmt.Sprintf("owners: cut by the deadline after %d of %d processes", i, total)
+			break
+		}
+	}
+	if whole {
+		whole = f.scanNewcomers(ctx, pids)
+	}
+	for _, s := range f.sockets {
+		switch {
+		case !whole:
+			f.merge(s)
+		case len(s.found) > 0:
+			f.settle(s)
+			s.search = false
+		default:
+			f.unowned(s, now)
+		}
+	}
+	if whole {
+		f.refreshed, f.resume = now, 0
+	}
+}
+
+// scanNewcomers searches processes that were started while the others were
+// searched: a socket may have passed to one of them behind the search.
+func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
+	missing := func(s *Socket) bool { return s.search && len(s.found) == 0 }
+	for range 3 {
+		if !slices.ContainsFunc(f.sockets, missing) {
+			return true
+		}
+		pids, err := f.fs.PIDs(nil)
+		if err != nil {
+			return false
+		}
+		slices.Sort(pids)
+		news := false
+		for _, pid := range pids {
+			if _, ok := slices.BinarySearch(known, pid); ok {
+				continue
+			}
+			news = true
+			if !f.scan(ctx, pid) {
+				f.report.Partial = "owners: cut by the deadline among new processes"
+				return false
+			}
+		}
+		if !news {
+			return true
+		}
+		known = pids
+	}
+	return true
+}
+
+// unowned notes that nobody was found. A file on its way between two processes is
+// held by neither, so the search is soon repeated, and then less and less often.
+func (f *Finder) unowned(s *Socket, now time.Time) {
+	status := None
+	if f.report.Refused > 0 {
+		status = Unreadable
+	}
+	if s.Status != status || len(s.Holders) > 0 {
+		s.Version++
+		f.dirty = true
+	}
+	if s.search || !now.Before(s.retry) {
+		s.retry = now.Add(s.wait)
+		s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
+	}
+	s.Status, s.Holders, s.search = status, nil, false
+}
+
+// scan searches one process; false where ctx was done before its end.
+func (f *Finder) scan(ctx context.Context, pid int) bool {
+	more := func() bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		deadline, ok := ctx.Deadline()
+		return !ok || time.Now().Before(deadline)
+	}
+	if !more() {
+		return false
+	}
+	f.report.Walked = true
+	whole, err := f.scanProcess(pid, more)
+	switch {
+	case err == nil:
+		return whole
+	case errors.Is(err, procfs.ErrExited):
+	case errors.Is(err, procfs.ErrRefused):
+		f.report.Refused++
+	default:
+		f.report.Refused++
+		f.report.Partial = "owners: " + err.Error()
+	}
+	return true
+}
+
+func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) {
+	proc, err := f.fs.Process(pid)
+	if err != nil {
+		return false, err
+	}
+	defer proc.Close()
+	f.hits = f.hits[:0]
+	whole, err = proc.EachSocket(more, func(fd int32, inode uint64) {
+		if s := f.inodes[inode]; s != nil {
+			f.hits = append(f.hits, hit{s, fd})
+		}
+	})
+	if err != nil || len(f.hits) == 0 {
+		return whole, err
+	}
+	p, err := f.identify(proc)
+	if err != nil {
+		return whole, err
+	}
+	for _, h := range f.hits {
+		n := len(h.socket.found)
+		if n > 0 && h.socket.found[n-1].Process == p {
+			continue // by another file too
+		}
+		// The facts are those of a holder only if it still held the socket after
+		// they were read: it may have become another program meanwhile.
+		if proc.HoldsSocket(h.fd, h.socket.Inode) {
+			h.socket.found = append(h.socket.found, Holder{p, h.fd})
+		}
+	}
+	return whole, nil
+}

@@ -1,0 +1,111 @@
+package procfs
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+)
+
+// A Stat is what /proc/PID/stat says of a process.
+type Stat struct {
+	Comm  []byte // as the process called itself: any bytes, 15 at most; part of the text parsed
+	State byte   // 'R', 'S', 'Z', ...
+	Start uint64 // when it started, in ticks of userHZ after boot
+}
+
+// userHZ is the unit of Stat.Start. The kernel's USER_HZ is 100 on every
+// architecture that Go runs on.
+const userHZ = 100
+
+// ParseStat reads the text of /proc/PID/stat. The name stands between the first
+// "(" and the last ")", since it may hold both.
+func ParseStat(text []byte) (Stat, error) {
+	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
+	if open < 0 || end < open {
+		return Stat{}, fmt.Errorf("stat %q has no name", text)
+	}
+	st := Stat{Comm: text[open+1 : end]}
+	rest := text[end+1:]
+	for field := 3; field <= 22; field++ {
+		rest = bytes.TrimLeft(rest, " ")
+		n := bytes.IndexAny(rest, " \n")
+		if n < 0 {
+			n = len(rest)
+		}
+		if n == 0 {
+			return Stat{}, fmt.Errorf("stat %q ends before field %d", text, field)
+		}
+		switch field {
+		case 3:
+			st.State = rest[0]
+		case 22:
+			start, err := strconv.ParseUint(string(rest[:n]), 10, 64)
+			if err != nil {
+				return Stat{}, fmt.Errorf("start time %q", rest[:n])
+			}
+			st.Start = start
+		}
+		rest = rest[n:]
+	}
+	return st, nil
+}
+
+// parseBootTime reads when the host booted, in Unix seconds, from /proc/stat.
+func parseBootTime(text []byte) (int64, error) {
+	for line := range bytes.Lines(text) {
+		if value, ok := bytes.CutPrefix(line, []byte("btime ")); ok {
+			return strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no line btime")
+}
+
+// parseCapabilities reads the effective capabilities from /proc/PID/status.
+func parseCapabilities(text []byte) (uint64, error) {
+	for line := range bytes.Lines(text) {
+		if value, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
+			return strconv.ParseUint(string(bytes.TrimSpace(value)), 16, 64)
+		}
+	}
+	return 0, fmt.Errorf("no line CapEff")
+}
+
+// parsePID reads the name of a directory of a process; false for all others.
+func parsePID(name []byte) (int, bool) {
+	n := 0
+	for _, c := range name {
+		if c < '0' || c > '9' || n > 1<<31/10 {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, n > 0
+}
+
+// parseSocketLink reads the inode from the text of a link such as socket:[1045];
+// false for links to anything else.
+func parseSocketLink(link []byte) (inode uint64, ok bool) {
+	const prefix = "socket:["
+	if len(link) < len(prefix)+2 || string(link[:len(prefix)]) != prefix || link[len(link)-1] != ']' {
+		return 0, false
+	}
+	for _, c := range link[len(prefix) : len(link)-1] {
+		if c < '0' || c > '9' || inode > (1<<64-1)/10-1 {
+			return 0, false
+		}
+		inode = inode*10 + uint64(c-'0')
+	}
+	return inode, true
+}
+
+// parseFD reads the name of an open file in /proc/PID/fd.
+func parseFD(name []byte) (int32, bool) {
+	n := 0
+	for _, c := range name {
+		if c < '0' || c > '9' || n > (1<<31-1-9)/10 {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return int32(n), len(name) > 0
+}

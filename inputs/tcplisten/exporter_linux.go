@@ -1,0 +1,80 @@
+package tcplisten
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/escape"
+)
+
+// An exporter makes the points custom_port_exporter of the exporter that this
+// project grows from: one for each owner of each listener, its value the pid. It
+// keeps them until a listener or a name changes.
+type exporter struct {
+	host   string
+	names  *names // of addresses; nil: addresses are shown as they are
+	points []metric.Point
+	stale  bool
+}
+
+// append appends the points to others. The groups are those of the points.
+func (e *exporter) append(dst []metric.Point, groups []*group, now time.Time) []metric.Point {
+	if e.names != nil && e.names.want(e.addresses(groups), now) {
+		e.stale = true
+	}
+	if e.stale {
+		e.stale = false
+		e.build(groups)
+	}
+	return append(dst, e.points...)
+}
+
+// addresses returns the addresses that may have names: a wildcard has none.
+func (e *exporter) addresses(groups []*group) map[netip.Addr]bool {
+	all := make(map[netip.Addr]bool)
+	for _, g := range groups {
+		for _, l := range g.members {
+			if a := l.socket.Addr; !a.Unmap().IsUnspecified() {
+				all[a] = true
+			}
+		}
+	}
+	return all
+}
+
+func (e *exporter) build(groups []*group) {
+	e.points = nil // those before are published
+	var seen metric.SeriesSet
+	add := func(l *listener, app, pid string, value int) {
+		p := metric.Point{
+			Name: pointExporter,
+			Tags: metric.NewTags("app", app, "host", e.host, "pid", pid,
+				"port", "tcp "+e.address(l)+":"+strconv.Itoa(int(l.socket.Port)), "state", "10"),
+			Fields: []metric.Field{{Key: "value", Value: metric.Float(float64(value))}},
+		}
+		if seen.Add(&p) {
+			e.points = append(e.points, p)
+		}
+	}
+	for _, g := range groups {
+		for _, l := range g.members {
+			for _, h := range l.owner.Holders {
+				add(l, h.Process.Comm, strconv.Itoa(h.Process.PID), h.Process.PID)
+			}
+			if l.owner.Named() == nil {
+				add(l, "", "", 0)
+			}
+		}
+	}
+}
+
+// address returns the listener's address as the ancestor prints it, which cuts
+// what it takes for a name at 17 bytes.
+func (e *exporter) address(l *listener) string {
+	if e.names == nil {
+		return l.socket.Addr.String()
+	}
+	return escape.Cut([]byte(e.names.of(l.socket.Addr)), 17)
+}

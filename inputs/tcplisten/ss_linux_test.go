@@ -1,0 +1,236 @@
+package tcplisten
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A row is what both ss and tcp_listen say of the sockets of one address.
+type row struct {
+	Sockets, Backlog, Limit int
+	PIDs                    []int // of all holders
+}
+
+// TestAgreesWithSS compares every row with that of `ss -Hltnp`.
+func TestAgreesWithSS(t *testing.T) {
+	own, done := isolated(t)
+	if done {
+		return
+	}
+	if own {
+		ip(t, "link set lo up")
+		ip(t, "address add 10.9.8.7/32 dev lo")
+		ip(t, "address add 2001:db8::7/128 dev lo nodad")
+		ip(t, "link add hw0 type veth peer name hw1")
+		ip(t, "link set hw0 up")
+	}
+	jobs := []task{
+		{Name: []byte("plain"), Listen: []listenTask{
+			{Addr: "127.0.0.1"}, {Addr: "0.0.0.0", Backlog: 7}, {Addr: "::1"}, {Addr: "127.0.0.2", Backlog: 4096},
+		}},
+		{Name: []byte("dual"), Listen: []listenTask{{Addr: "::"}}},
+		{Name: []byte("v6only"), Listen: []listenTask{{Addr: "::", V6Only: true}}},
+		{Name: []byte("mapped"), Listen: []listenTask{{Addr: "::ffff:127.0.0.1"}}},
+		{Name: []byte("prefork"), Workers: 3, Listen: []listenTask{{Addr: "127.0.0.1"}, {Addr: "::", V6Only: true}}},
+		{Name: []byte("with space"), Listen: []listenTask{{Addr: "127.0.0.1"}}},
+	}
+	if own {
+		jobs = append(jobs,
+			task{Name: []byte("addresses"), Listen: []listenTask{{Addr: "10.9.8.7", Port: 4000}, {Addr: "127.0.0.1", Port: 4000}, {Addr: "2001:db8::7", Port: 4000}}},
+			task{Name: []byte("reuse"), Workers: 1, Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001, ReusePort: true}, {Addr: "127.0.0.1", Port: 4001, ReusePort: true, Backlog: 5}}},
+			task{Name: []byte("device"), Listen: []listenTask{{Addr: "0.0.0.0", Port: 4002, Device: "hw0"}, {Addr: "::", Port: 4003, Device: "lo"}}},
+		)
+	}
+	ports := make(map[int]bool)
+	for _, j := range jobs {
+		_, opened := start(t, j)
+		for _, p := range opened {
+			ports[p] = true
+		}
+	}
+	ours := func(port int) bool { return own || ports[port] }
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			want, got := ss(t, ours), sockwatch(t, backend, ours)
+			if backend == backendProcfs {
+				want, got = withoutNetlink(want), withoutNetlink(got)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("ss and sockwatch differ (-ss +sockwatch):\n%s", diff)
+			}
+			if len(got) < 11 {
+				t.Errorf("only %d rows were compared", len(got))
+			}
+		})
+	}
+}
+
+var (
+	ssRow  = regexp.MustCompile(`^LISTEN +(\d+) +(\d+) +(\S+):(\d+) `)
+	ssUser = regexp.MustCompile(`pid=(\d+),fd=\d+\)`)
+)
+
+// ss returns what ss shows, by the address as it spells it.
+func ss(t *testing.T, ours func(port int) bool) map[string]row {
+	t.Helper()
+	out, err := exec.Command("ss", "-Hltnp").Output()
+	if err != nil {
+		t.Skipf("ss: %v", err)
+	}
+	rows := make(map[string]row)
+	for text := range strings.SplitSeq(strings.ReplaceAll(string(out), "\nLISTEN ", "\x00LISTEN "), "\x00") {
+		m := ssRow.FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("a row of ss is %q", text)
+		}
+		if port := number(t, m[4]); !ours(port) {
+			continue
+		}
+		key := m[3] + ":" + m[4]
+		r := rows[key]
+		r.Sockets++
+		r.Backlog += number(t, m[1])
+		r.Limit += number(t, m[2])
+		for _, u := range ssUser.FindAllStringSubmatch(text, -1) {
+			r.PIDs = append(r.PIDs, number(t, u[1]))
+		}
+		rows[key] = r
+	}
+	for key, r := range rows {
+		slices.Sort(r.PIDs)
+		r.PIDs = slices.Compact(r.PIDs)
+		rows[key] = r
+	}
+	return rows
+}
+
+// withoutNetlink takes from rows what /proc/net/tcp does not know: limits,
+// devices, and whether [::] takes IPv4 too.
+func withoutNetlink(rows map[string]row) map[string]row {
+	bare := make(map[string]row)
+	for key, r := range rows {
+		key = strings.Replace(regexp.MustCompile(`%\w+`).ReplaceAllString(key, ""), "[::]", "*", 1)
+		r.Limit = 0
+		bare[key] = r
+	}
+	return bare
+}
+
+// sockwatch returns what the input shows, with the addresses as ss spells them.
+func sockwatch(t *testing.T, backend string, ours func(port int) bool) map[string]row {
+	t.Helper()
+	options := Defaults()
+	options.Backend, options.CustomPortExporter = backend, true
+	batch := gather(t, open(t, options))
+	pids := make(map[string][]int)
+	for _, p := range batch.Points {
+		if pid := p.Tag("pid"); pid != "" {
+			pids[p.Tag("port")] = append(pids[p.Tag("port")], number(t, pid))
+		}
+	}
+	rows := make(map[string]row)
+	for _, p := range batch.Points {
+		if p.Name != pointListener || !ours(number(t, p.Tag("port"))) {
+			continue
+		}
+		key := ssAddress(p) + ":" + p.Tag("port")
+		r := rows[key]
+		r.Sockets += field(t, p, "sockets")
+		r.Backlog += field(t, p, "backlog")
+		if _, ok := p.Field("backlog_limit"); ok {
+			r.Limit += field(t, p, "backlog_limit")
+		}
+		address, _, _ := strings.Cut(p.Tag("address"), "%")
+		r.PIDs = pids["tcp "+address+":"+p.Tag("port")]
+		slices.Sort(r.PIDs)
+		rows[key] = r
+	}
+	return rows
+}
+
+// ssAddress spells an address as ss does.
+func ssAddress(p metric.Point) string {
+	address, device, bound := strings.Cut(p.Tag("address"), "%")
+	switch {
+	case p.Tag("family") == "dual":
+		address = "*"
+	case strings.Contains(address, ":"):
+		address = "[" + address + "]"
+	}
+	if bound {
+		address += "%" + device
+	}
+	return address
+}
+
+func number(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// field returns the value of a field that a point must have.
+func field(t *testing.T, p metric.Point, key string) int {
+	t.Helper()
+	v, ok := p.Field(key)
+	n, isNumber := v.Number()
+	if !ok || !isNumber {
+		t.Fatalf("%s has no number %s", p.Series(), key)
+	}
+	return int(n)
+}
+
+// open returns an input that the test closes.
+func open(t testing.TB, options Options) plugin.Input {
+	in, _ := openLogging(t, options, plugin.Env{Name: pointListener, Hostname: "testhost"})
+	return in
+}
+
+// openLogging returns an input that the test closes, and what it logs.
+func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *bytes.Buffer) {
+	t.Helper()
+	if err := options.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	env.Log = slog.New(slog.NewTextHandler(&log, nil))
+	in, err := newInput(options, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := in.(io.Closer).Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return in, &log
+}
+
+// gather gathers once; its batch keeps every promise.
+func gather(t testing.TB, in plugin.Input) metric.Batch {
+	t.Helper()
+	b, err := in.Gather(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Check(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,16 @@
+// Package tcplisten is the input tcp_listen: every listening TCP socket of the
+// host, with the processes that hold it.
+package tcplisten
+
+import (
+	"sockwatch/agent/plugin"
+)
+
+// Plugin is the input's row in the list of plugins.
+var Plugin = plugin.DefineInput(plugin.Definition[Options, plugin.Input]{
+	Name:     pointListener,
+	Descs:    descs(),
+	Defaults: Defaults,
+	Example:  Example,
+	New:      newInput,
+})
