@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -237,15 +236,4 @@ func ip(t *testing.T, arguments string) {
 	if out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v: %s", arguments, err, out)
 	}
-}
-
-// soon waits until a condition holds, long enough for a busy machine.
-func soon(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("waited in vain: %s", what)
 }
