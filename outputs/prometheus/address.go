@@ -1,0 +1,98 @@
+package prometheus
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// An address is one parsed string of the option listen.
+type address struct {
+	network string // "tcp", "unix" or "systemd"
+	address string // as net.Listen takes it; of systemd the name of the socket, or ""
+}
+
+// parseAddress parses one address without looking anything up.
+func parseAddress(s string) (address, error) {
+	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		switch {
+		case !filepath.IsAbs(p):
+			return address{}, fmt.Errorf(`%q: the path of a unix socket begins with "/"`, s)
+		case len(p) > maxUnixPath:
+			return address{}, fmt.Errorf("%q: the path of a unix socket has at most %d bytes", s, maxUnixPath)
+		case strings.ContainsRune(p, 0) || filepath.Clean(p) != p:
+			return address{}, fmt.Errorf("%q: the path of a unix socket is not in its shortest form", s)
+		}
+		return address{"unix", p}, nil
+	}
+	if s == "systemd" {
+		return address{"systemd", ""}, nil
+	}
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		if name == "" || strings.ContainsAny(name, ":\x00\n") {
+			return address{}, fmt.Errorf("%q: what follows systemd: is the name of a socket (FileDescriptorName=)", s)
+		}
+		return address{"systemd", name}, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return address{}, fmt.Errorf(`%q is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
+		return address{}, fmt.Errorf("%q: port %q is no number from 0 to 65535", s, port)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !isHostname(host) {
+		return address{}, fmt.Errorf("%q: %q is neither an IP address nor a host name", s, host)
+	}
+	return address{"tcp", s}, nil
+}
+
+// maxUnixPath is the length of sockaddr_un.sun_path without its final zero, see
+// unix(7).
+const maxUnixPath = 107
+
+// isHostname tells whether host is "" (every address) or looks like a name.
+func isHostname(host string) bool {
+	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
+	})
+}
+
+// identity returns the address in the form in which two that cannot both be bound
+// are equal, as far as a look at them tells; "" for port 0, which is a new one
+// each time.
+func (a address) identity() string {
+	switch a.network {
+	case "unix":
+		return "unix:" + a.address
+	case "systemd":
+		return strings.TrimSuffix("systemd:"+a.address, ":")
+	}
+	host, port, _ := net.SplitHostPort(a.address)
+	if port == "0" {
+		return ""
+	}
+	host = strings.ToLower(host)
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+		if ip.Unmap().IsUnspecified() {
+			host = ""
+		}
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// isLoopback tells whether only this host reaches a bound address.
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
+}

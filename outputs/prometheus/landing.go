@@ -1,0 +1,51 @@
+package prometheus
+
+import (
+	"bytes"
+	"html/template"
+	"net/http"
+
+	"sockwatch/agent/plugin"
+)
+
+// land answers with a small page for people: where what is, and what the sources
+// have published.
+func (e *endpoint) land(w http.ResponseWriter, r *http.Request, board plugin.Board) {
+	var page bytes.Buffer
+	err := landing.Execute(&page, map[string]any{
+		"Hostname": e.env.Hostname, "Metrics": e.opts.Path, "SD": sdPath, "Healthy": healthyPath, "Ready": readyPath,
+		"Batches": board.Latest(),
+	})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	w.Write(page.Bytes())
+}
+
+var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>sockwatch{{with .Hostname}} on {{.}}{{end}}</title>
+<style>body{font-family:sans-serif;margin:2em}td,th{text-align:left;padding-right:2em}</style></head>
+<body>
+<h1>sockwatch{{with .Hostname}} on {{.}}{{end}}</h1>
+<ul>
+<li><a href="{{.Metrics}}">Metrics</a></li>
+<li><a href="{{.SD}}">Listeners, for Prometheus' HTTP service discovery</a></li>
+<li><a href="{{.Healthy}}">Healthy</a>, <a href="{{.Ready}}">ready</a></li>
+</ul>
+{{- if .Batches}}
+<table>
+<tr><th>Source</th><th>Points</th><th>Gathered</th><th>Missing</th></tr>
+{{- range .Batches}}
+<tr><td>{{.Source}}</td><td>{{len .Points}}</td><td>{{.Time.Format "2006-01-02 15:04:05 MST"}}</td><td>{{.Partial}}</td></tr>
+{{- end}}
+</table>
+{{- else}}
+<p>Nothing has been gathered yet.</p>
+{{- end}}
+</body>
+</html>
+`))

@@ -1,0 +1,47 @@
+package prometheus
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"sockwatch/agent/metric"
+)
+
+const ownName = "sockwatch_prometheus"
+
+// descs documents the output's own metrics, which stand on its page beside the
+// process_* and go_* of the program.
+func descs() []metric.Desc {
+	return []metric.Desc{
+		{Name: ownName, Field: "series", Type: metric.Gauge, Unit: "series", Help: "Series of gathered points on this page"},
+		{Name: ownName, Field: "left_out_series_total", Type: metric.Counter, Unit: "series", Help: "Series that pages left out, by reason: duplicate, folded (max_series) or invalid"},
+		{Name: ownName, Field: "refused_requests_total", Type: metric.Counter, Unit: "requests", Help: "Requests refused because as many as allowed were being answered"},
+	}
+}
+
+// The ownMetrics are fresh at every scrape.
+type ownMetrics struct {
+	registry *prometheus.Registry
+	series   prometheus.Gauge
+	leftOut  *prometheus.CounterVec
+	refused  prometheus.Counter
+}
+
+func newOwnMetrics() *ownMetrics {
+	opts := make([]prometheus.Opts, 0, 3)
+	for _, d := range descs() {
+		opts = append(opts, prometheus.Opts{Name: metricName(d.Name, d.Field), Help: d.Help})
+	}
+	m := &ownMetrics{
+		registry: prometheus.NewRegistry(),
+		series:   prometheus.NewGauge(prometheus.GaugeOpts(opts[0])),
+		leftOut:  prometheus.NewCounterVec(prometheus.CounterOpts(opts[1]), []string{"reason"}),
+		refused:  prometheus.NewCounter(prometheus.CounterOpts(opts[2])),
+	}
+	for _, r := range counted {
+		m.leftOut.WithLabelValues(string(r))
+	}
+	m.registry.MustRegister(m.series, m.leftOut, m.refused,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}

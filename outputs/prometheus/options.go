@@ -1,0 +1,108 @@
+package prometheus
+
+import (
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"sockwatch/agent/plugin"
+)
+
+// Options are the options of [[outputs.prometheus]].
+type Options struct {
+	// Where to listen, one address or a list: "HOST:PORT" (no host: every address),
+	// "unix:PATH", "systemd" or "systemd:NAME" for the sockets that systemd passes.
+	Listen plugin.Strings `toml:"listen"`
+	// The path of the metrics. The program has its own pages at "/", "/-/healthy",
+	// "/-/ready" and "/sd/listeners".
+	Path string `toml:"path"`
+	// A web configuration file of Prometheus' exporter-toolkit: TLS, client
+	// certificates, basic auth. Empty: plain HTTP for everybody.
+	WebConfigFile string `toml:"web_config_file"`
+	// Gather when scraped, so that a scrape shows its own moment, in addition to the
+	// interval of the inputs.
+	GatherOnScrape bool `toml:"gather_on_scrape"`
+	// With gather_on_scrape: what was gathered less long ago than this is shown as it
+	// is.
+	MinAge plugin.Duration `toml:"min_age"`
+	// The most series on the page. Beyond it the user with the most is folded first,
+	// into one point whose name ends in _overflow, and counted.
+	MaxSeries int `toml:"max_series"`
+}
+
+// Defaults returns the options of an instance that sets none.
+func Defaults() Options {
+	return Options{
+		Listen:    plugin.Strings{":8088"},
+		Path:      "/metrics",
+		MinAge:    plugin.Duration(time.Second),
+		MaxSeries: 50000,
+	}
+}
+
+// Example returns options with a value in every option worth showing.
+func Example() Options {
+	o := Defaults()
+	o.WebConfigFile = "/etc/sockwatch/web.yml"
+	return o
+}
+
+// The pages beside the metrics.
+const (
+	landingPath = "/"
+	healthyPath = "/-/healthy"
+	readyPath   = "/-/ready"
+	sdPath      = "/sd/listeners"
+)
+
+// Validate returns every error of the options, joined.
+func (o *Options) Validate() error {
+	errs := []error{o.validatePath()}
+	if len(o.Listen) == 0 {
+		errs = append(errs, plugin.Invalid("listen", `no address: write one such as ":8088"`))
+	}
+	seen := map[string]bool{}
+	for _, s := range o.Listen {
+		a, err := parseAddress(s)
+		if err != nil {
+			errs = append(errs, plugin.Invalid("listen", "%w", err))
+			continue
+		}
+		id := a.identity()
+		if seen[id] && id != "" {
+			errs = append(errs, plugin.Invalid("listen", "%q is there twice", id))
+		}
+		seen[id] = true
+	}
+	if o.MaxSeries <= 0 {
+		errs = append(errs, plugin.Invalid("max_series", "must be more than 0"))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validatePath() error {
+	switch {
+	case !strings.HasPrefix(o.Path, "/"):
+		return plugin.Invalid("path", `%q does not begin with "/"`, o.Path)
+	case strings.ContainsFunc(o.Path, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`?#%"<>\`, r) }):
+		return plugin.Invalid("path", "%q holds a character that a path in a scrape configuration must not", o.Path)
+	case o.Path == landingPath || o.Path == healthyPath || o.Path == readyPath || o.Path == sdPath:
+		return plugin.Invalid("path", "%q is a page of the program's own", o.Path)
+	case path.Clean(o.Path) != o.Path:
+		return plugin.Invalid("path", "%q is not in its shortest form, %q", o.Path, path.Clean(o.Path))
+	default:
+		return nil
+	}
+}
+
+// Exclusive names the addresses, which no other output can listen on.
+func (o *Options) Exclusive() []string {
+	var names []string
+	for _, s := range o.Listen {
+		if a, err := parseAddress(s); err == nil && a.identity() != "" {
+			names = append(names, `listen "`+a.identity()+`"`)
+		}
+	}
+	return names
+}

@@ -1,0 +1,250 @@
+// Package prometheus is the output "prometheus": an endpoint that shows the latest
+// batches as metrics to whoever scrapes it.
+//
+// The files follow a scrape. This one binds, serves and routes; scrape.go answers
+// for the metrics: it asks page.go for the board as metric families (fold.go keeps
+// them within bounds), render.go for their bytes, and joins what metrics.go says
+// of the program itself. sd.go and landing.go answer for the other pages.
+package prometheus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"sockwatch/agent/plugin"
+)
+
+// Plugin is the kind of output [[outputs.prometheus]].
+var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
+	Name:     "prometheus",
+	Descs:    descs(),
+	Defaults: Defaults,
+	Example:  Example,
+	New:      newEndpoint,
+})
+
+// What a client may take. A scrape may wait maxGather for a gather, then
+// writeTimeout for its client; idle connections outlive a usual scrape interval,
+// so that a scraper need not open one for each scrape.
+const (
+	readHeaderTimeout = 10 * time.Second
+	maxGather         = 2 * time.Minute
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	stopTimeout       = 3 * time.Second // of requests under way when Serve is to end
+	maxHeaderBytes    = 16 << 10
+	maxConnections    = 256
+	maxRequests       = 16 // answered at once, of those that cost something
+)
+
+// An endpoint is one [[outputs.prometheus]].
+type endpoint struct {
+	opts Options
+	env  plugin.Env
+	own  *ownMetrics
+	page pageCache
+	zstd func() (*zstd.Encoder, error) // made when it is first asked for
+
+	slots     chan struct{} // one for each request being answered
+	listeners []net.Listener
+}
+
+func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	if env.Listen == nil {
+		env.Listen = new(net.ListenConfig).Listen
+	}
+	return &endpoint{opts: o, env: env, own: newOwnMetrics(), zstd: sync.OnceValues(newZstd), slots: make(chan struct{}, maxRequests)}, nil
+}
+
+// Listen binds every address, or none.
+func (e *endpoint) Listen(ctx context.Context) error {
+	if err := e.checkWebConfig(); err != nil {
+		return err
+	}
+	for _, s := range e.opts.Listen {
+		if err := e.bind(ctx, s); err != nil {
+			return errors.Join(err, e.Close())
+		}
+	}
+	e.warnOpen()
+	return nil
+}
+
+func (e *endpoint) bind(ctx context.Context, s string) error {
+	a, err := parseAddress(s)
+	if err != nil {
+		return plugin.Invalid("listen", "%w", err)
+	}
+	if a.network == "systemd" {
+		passed, err := passedListeners(a.address)
+		e.listeners = append(e.listeners, passed...)
+		return err
+	}
+	l, err := e.env.Listen(ctx, a.network, a.address)
+	if err != nil {
+		return err
+	}
+	e.listeners = append(e.listeners, l)
+	return nil
+}
+
+// Close releases what Listen bound where Serve is never called.
+func (e *endpoint) Close() error {
+	var errs []error
+	for _, l := range e.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	e.listeners = nil
+	return errors.Join(errs...)
+}
+
+// Serve answers on every address until ctx is done, then lets the requests under
+// way end for a moment. An address that fails ends all of them.
+func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
+	defer e.Close()
+	connections := make(chan struct{}, maxConnections)
+	servers := make([]*http.Server, len(e.listeners))
+	ended := make(chan error, len(e.listeners))
+	for i, l := range e.listeners {
+		servers[i] = e.newServer(board)
+		go func() { ended <- e.serve(servers[i], limit(l, connections)) }()
+	}
+	running, err := len(servers), error(nil)
+	select {
+	case <-ctx.Done():
+	case err = <-ended:
+		running--
+	}
+	stop(servers)
+	for range running {
+		if late := <-ended; ctx.Err() == nil {
+			err = errors.Join(err, late)
+		}
+	}
+	return err
+}
+
+// serve returns nil when the server was stopped.
+func (e *endpoint) serve(s *http.Server, l net.Listener) error {
+	defer l.Close()
+	err := error(nil)
+	if file := e.opts.WebConfigFile; file != "" {
+		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, e.env.Log)
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+}
+
+// newServer returns a server of its own for each address: exporter-toolkit wraps
+// the handler of the server that it is given.
+func (e *endpoint) newServer(board plugin.Board) *http.Server {
+	return &http.Server{
+		Handler:           e.handler(board),
+		ReadHeaderTimeout: readHeaderTimeout, // bodies are refused unread
+		WriteTimeout:      maxGather + writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		// What clients do wrong (broken handshakes, vanished peers) is not our error.
+		ErrorLog: slog.NewLogLogger(e.env.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func stop(servers []*http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() {
+			if s.Shutdown(ctx) != nil {
+				s.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// handler routes by hand: a configured path is no pattern.
+func (e *endpoint) handler(board plugin.Board) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD")
+			return
+		case r.ContentLength != 0:
+			refuse(w, http.StatusRequestEntityTooLarge, "no body is expected")
+			return
+		}
+		switch r.URL.Path {
+		case e.opts.Path:
+			e.limited(w, r, board, e.scrape)
+		case sdPath:
+			e.limited(w, r, board, e.discover)
+		case landingPath:
+			e.limited(w, r, board, e.land)
+		case healthyPath:
+			io.WriteString(w, "sockwatch is healthy.\n")
+		case readyPath:
+			if !gathered(w, board) {
+				return
+			}
+			io.WriteString(w, "sockwatch is ready.\n")
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// refuse answers and closes the connection, so that no body of the request is read.
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, text, status)
+}
+
+// limited answers at most maxRequests at once, and refuses what is beyond them, so
+// that slow clients cost a bounded amount.
+func (e *endpoint) limited(w http.ResponseWriter, r *http.Request, board plugin.Board,
+	answer func(http.ResponseWriter, *http.Request, plugin.Board)) {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+		answer(w, r, board)
+	default:
+		e.own.refused.Inc()
+		comeBack(w, fmt.Sprintf("%d requests are being answered", maxRequests))
+	}
+}
+
+// gathered answers 503 and returns false where the board is empty still.
+func gathered(w http.ResponseWriter, board plugin.Board) bool {
+	if len(board.Latest()) > 0 {
+		return true
+	}
+	comeBack(w, "nothing has been gathered yet")
+	return false
+}
+
+func comeBack(w http.ResponseWriter, text string) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, text, http.StatusServiceUnavailable)
+}
