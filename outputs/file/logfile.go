@@ -1,0 +1,223 @@
+package file
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+
+	"sockwatch/outputs/internal/lines"
+)
+
+// A logFile is a file of whole lines that others may rename, remove or truncate,
+// and that it renames itself when it has grown. gopkg.in/natefinch/lumberjack.v2
+// was weighed for this and does not fit: it follows symbolic links, goes on
+// writing to a file that logrotate has renamed, leaves half a line behind on a
+// full disk, counts in whole megabytes, and never ends the goroutine it starts.
+type logFile struct {
+	options Options
+	log     *slog.Logger
+
+	mu      sync.Mutex // held while a write is under way
+	file    *os.File   // nil: not open
+	regular bool       // it is a file, no FIFO or device
+	torn    bool       // its last line is half written and could not be cut off
+	stuck   bool       // it cannot be rotated, which was logged
+}
+
+// pipeBytes is what a FIFO takes in one piece or not at all: PIPE_BUF of pipe(7).
+const pipeBytes = 4096
+
+// write appends whole lines, or the rest of the line that it tore last and whole
+// lines. It returns how many bytes are in the file; on an error they end with a
+// line too, unless what is behind that could not be cut off.
+func (l *logFile) write(b []byte) (written int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for written < len(b) && err == nil {
+		var n int
+		n, err = l.lockedWrite(b[written:])
+		written += n
+	}
+	return written, err
+}
+
+// lockedWrite writes as many lines of b as go into one file at once.
+func (l *logFile) lockedWrite(b []byte) (int, error) {
+	room := 0 // one line: the rest of a torn one goes where its beginning is
+	if !l.torn {
+		var err error
+		if room, err = l.lockedReady(lines.Cut(b, 0)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.file.Write(b[:lines.Cut(b, room)])
+	if n == 0 {
+		return 0, err
+	}
+	whole := bytes.LastIndexByte(b[:n], '\n') + 1
+	if n > whole && !l.torn && l.regular && l.lockedCut(n-whole) == nil {
+		n = whole
+	}
+	l.torn = n > whole
+	return n, err
+}
+
+// lockedCut cuts n bytes off the end of the file.
+func (l *logFile) lockedCut(n int) error {
+	info, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	return l.file.Truncate(max(0, info.Size()-int64(n)))
+}
+
+// lockedReady opens the file where that is due, because it is not open, was
+// renamed or removed, or has no room for a line of that length. It returns how
+// many bytes may be written now.
+func (l *logFile) lockedReady(line int) (room int, err error) {
+	if l.file != nil && l.lockedMoved() {
+		l.lockedClose()
+	}
+	if l.file == nil {
+		if err := l.lockedOpen(); err != nil {
+			return 0, err
+		}
+	}
+	if !l.regular {
+		return pipeBytes, nil
+	}
+	limit := int64(l.options.RotationMaxSize)
+	if limit == 0 {
+		return lines.MaxBytes, nil
+	}
+	info, err := l.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	if size > 0 && size+int64(line) > limit {
+		if err := l.rotate(); err != nil {
+			if !l.stuck {
+				l.log.Warn("the file cannot be rotated and goes on growing", "error", err)
+			}
+			l.stuck = true
+			return lines.MaxBytes, nil
+		}
+		l.stuck = false
+		l.lockedClose()
+		return l.lockedReady(line)
+	}
+	return int(min(limit-size, lines.MaxBytes)), nil
+}
+
+// lockedMoved reports whether the path leads to another file than the open one,
+// or to none: logrotate has renamed it, before it signals or without.
+func (l *logFile) lockedMoved() bool {
+	there, err := os.Lstat(l.options.Path)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	open, err := l.file.Stat()
+	return err == nil && !os.SameFile(there, open)
+}
+
+func (l *logFile) lockedOpen() error {
+	path := l.options.Path
+	flags := os.O_RDWR | os.O_APPEND | os.O_CREATE | noFollow | nonBlock
+	there, err := os.Lstat(path)
+	if err == nil {
+		if there.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%q is a symbolic link, which is not followed", path)
+		}
+		if !there.Mode().IsRegular() { // a FIFO opened for reading too would never lack a reader
+			flags = os.O_WRONLY | os.O_APPEND | nonBlock
+		}
+	}
+	f, err := os.OpenFile(path, flags, 0o640)
+	if err != nil {
+		if there != nil && there.Mode()&fs.ModeNamedPipe != 0 && errors.Is(err, errNoReader) {
+			return fmt.Errorf("%q is a FIFO that nobody reads: %w", path, err)
+		}
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = cutHalfLine(f, info.Size())
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.file, l.regular = f, info.Mode().IsRegular()
+	return nil
+}
+
+// maxHalfLine is how far from the end of a file its last newline is looked for.
+const maxHalfLine = 64 << 10
+
+// cutHalfLine cuts off what follows the last newline of a file: half a line that
+// the end of the program or of the host left there. Where the file may only grow
+// (chattr +a), the line is ended instead.
+func cutHalfLine(f *os.File, size int64) error {
+	tail := make([]byte, min(size, maxHalfLine))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+		return err
+	}
+	whole := bytes.LastIndexByte(tail, '\n') + 1
+	if whole == len(tail) {
+		return nil
+	}
+	if whole == 0 && size > maxHalfLine {
+		return fmt.Errorf("%q is no file of lines: none ends in its last %d bytes", f.Name(), maxHalfLine)
+	}
+	err := f.Truncate(size - int64(len(tail)-whole))
+	if errors.Is(err, fs.ErrPermission) {
+		_, err = f.Write([]byte{'\n'})
+	}
+	return err
+}
+
+// rotate renames the file and its archives: PATH to PATH.1, PATH.1 to PATH.2, and
+// so on; the last one makes room.
+func (l *logFile) rotate() error {
+	keep := l.options.RotationMaxArchives
+	if keep == 0 {
+		return os.Remove(l.options.Path)
+	}
+	archive := func(n int) string {
+		if n == 0 {
+			return l.options.Path
+		}
+		return l.options.Path + "." + strconv.Itoa(n)
+	}
+	for n := keep; n > 0; n-- {
+		if err := os.Rename(archive(n-1), archive(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *logFile) lockedClose() {
+	l.file.Close() // the kernel has what was written: there is nothing to lose
+	l.file = nil
+}
+
+// close closes the file, unless a write hangs: then it stays to that.
+func (l *logFile) close() error {
+	if !l.mu.TryLock() {
+		return fmt.Errorf("%q hangs", l.options.Path)
+	}
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := l.file.Close()
+	l.file = nil
+	return err
+}

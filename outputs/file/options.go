@@ -1,0 +1,61 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/format"
+)
+
+// Options are the options of [[outputs.file]].
+type Options struct {
+	// The file, in a directory that exists. A symbolic link is refused.
+	Path string `toml:"path"`
+	// "json": one JSON object a line, or "influx": line protocol.
+	DataFormat string `toml:"data_format"`
+	// Times in JSON: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
+	// "unix_ns". Line protocol has nanoseconds always.
+	TimestampFormat string `toml:"timestamp_format"`
+	// A file that would grow beyond this becomes PATH.1, and PATH.1 becomes PATH.2;
+	// "0B": it grows without bound, or until logrotate takes it.
+	RotationMaxSize plugin.Size `toml:"rotation_max_size"`
+	// How many rotated files are kept; 0: none, what is rotated is gone.
+	RotationMaxArchives int `toml:"rotation_max_archives"`
+}
+
+// Defaults returns the options of an instance that sets none.
+func Defaults() Options {
+	return Options{
+		Path:                "/var/log/sockwatch/listeners.jsonl",
+		DataFormat:          "json",
+		TimestampFormat:     "rfc3339",
+		RotationMaxSize:     64 << 20,
+		RotationMaxArchives: 5,
+	}
+}
+
+// Example returns options for the example file.
+func Example() Options { return Defaults() }
+
+// Validate returns every error of the options, joined.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.Path == "" {
+		errs = append(errs, plugin.Invalid("path", "must be set"))
+	}
+	errs = append(errs, format.Validate(o.DataFormat, o.TimestampFormat))
+	if o.RotationMaxSize < 0 {
+		errs = append(errs, plugin.Invalid("rotation_max_size", "must not be negative"))
+	}
+	if o.RotationMaxArchives < 0 {
+		errs = append(errs, plugin.Invalid("rotation_max_archives", "must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Exclusive names the file.
+func (o *Options) Exclusive() []string {
+	return []string{fmt.Sprintf("file %q", filepath.Clean(o.Path))}
+}

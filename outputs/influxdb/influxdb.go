@@ -1,0 +1,211 @@
+// Package influxdb is the output influxdb: points as line protocol to the write
+// API of InfluxDB 1.x, 2.x or 3.x, or of a server that speaks one of them.
+package influxdb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/format"
+)
+
+// Plugin is the output influxdb.
+var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
+	Name:          "influxdb",
+	Defaults:      Defaults,
+	Example:       Example,
+	New:           New,
+	FlushInterval: 10 * time.Second,
+})
+
+// New returns the output of one instance.
+func New(o Options, env plugin.Env) (plugin.Pusher, error) {
+	out := &output{options: o, log: env.Log, client: client{options: o}, secret: newSecret(&o, env.Log)}
+	for _, s := range o.URLs {
+		u, err := parseURL(s)
+		if err != nil {
+			return nil, err
+		}
+		out.servers = append(out.servers, server{
+			name:  u.Scheme + "://" + u.Host,
+			url:   writeURL(u, &o),
+			plain: u.Scheme == "http" && !isLoopback(u.Hostname()),
+		})
+	}
+	return out, nil
+}
+
+type output struct {
+	options Options
+	log     *slog.Logger
+	encoder format.LineProtocol
+	servers []server
+	last    int // index of the server that worked last
+	client  client
+	secret  secret
+	warned  bool // that the secret travels in the clear
+
+	body bytes.Buffer // of the request under way
+	gzip *gzip.Writer
+}
+
+// A server is one of the URLs.
+type server struct {
+	name  string // for messages
+	url   string // to write to
+	plain bool   // others can read on the way what is sent
+}
+
+// writeURL returns the URL that points are posted to.
+func writeURL(base *url.URL, o *Options) string {
+	q := url.Values{}
+	var u *url.URL
+	switch o.api() {
+	case "v1":
+		u = base.JoinPath("write")
+		q.Set("db", o.Database)
+		if o.RetentionPolicy != "" {
+			q.Set("rp", o.RetentionPolicy)
+		}
+		q.Set("precision", "ns")
+	case "v2":
+		u = base.JoinPath("api/v2/write")
+		q.Set("org", o.Organization)
+		q.Set("bucket", o.Bucket)
+		q.Set("precision", "ns")
+	default:
+		u = base.JoinPath("api/v3/write_lp")
+		q.Set("db", o.Database)
+		q.Set("precision", "nanosecond")
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// MaxBytes bounds what one request carries.
+func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
+
+// Encode appends the point as one line of line protocol, without its newline.
+func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return o.encoder.Append(dst, p)
+}
+
+// Push posts records to the server that worked last. Where that server fails, the
+// others are tried in turn; where it has a mind of its own about the records, its
+// answer counts.
+func (o *output) Push(ctx context.Context, records [][]byte) error {
+	if err := o.fillBody(records); err != nil {
+		return err
+	}
+	login, err := o.login()
+	if err != nil {
+		return err
+	}
+	if err := o.client.refresh(); err != nil {
+		return err
+	}
+	var failures []error
+	for range o.servers {
+		s := &o.servers[o.last]
+		err := o.post(ctx, s, login, len(records), len(o.servers)-len(failures))
+		if err == nil || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge) {
+			return err
+		}
+		failures = append(failures, err)
+		o.last = (o.last + 1) % len(o.servers)
+	}
+	return joinFailures(failures)
+}
+
+// fillBody fills the body with the lines of the records, compressed where the
+// options say so.
+func (o *output) fillBody(records [][]byte) error {
+	o.body.Reset()
+	if o.options.ContentEncoding != "gzip" {
+		for _, r := range records {
+			o.body.Write(r)
+			o.body.WriteByte('\n')
+		}
+		return nil
+	}
+	if o.gzip == nil {
+		var err error
+		if o.gzip, err = gzip.NewWriterLevel(nil, gzip.BestSpeed); err != nil {
+			return err
+		}
+	}
+	o.gzip.Reset(&o.body)
+	newline := []byte{'\n'}
+	for _, r := range records {
+		o.gzip.Write(r) // into memory: only Close can fail
+		o.gzip.Write(newline)
+	}
+	return o.gzip.Close()
+}
+
+// post sends the body to one server, which has its share of the time that is left
+// for so many attempts.
+func (o *output) post(ctx context.Context, s *server, login string, records, attempts int) error {
+	if deadline, ok := ctx.Deadline(); ok && attempts > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(o.body.Bytes()))
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	req.Header.Set("User-Agent", "sockwatch")
+	if o.options.ContentEncoding == "gzip" {
+		req.Header.Set("Content-Encoding", "gzip")
+	}
+	if login != "" {
+		req.Header.Set("Authorization", login)
+	}
+	resp, err := o.client.http.Do(req)
+	if err != nil {
+		if uerr, ok := errors.AsType[*url.Error](err); ok {
+			err = uerr.Err // without the URL, which says no more than the name
+		}
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	defer resp.Body.Close()
+	if err := o.judge(resp, records); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
+}
+
+// joinFailures returns the failures of all servers as one. Where each of them said
+// when to come back, the first of these times counts; else none does.
+func joinFailures(failures []error) error {
+	if len(failures) == 1 {
+		return failures[0]
+	}
+	var texts []string
+	var waits []time.Duration
+	for _, err := range failures {
+		texts = append(texts, err.Error())
+		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
+			waits = append(waits, after.Wait)
+		}
+	}
+	err := errors.New(strings.Join(texts, "; "))
+	if len(waits) == len(failures) {
+		return &plugin.RetryAfterError{Wait: slices.Min(waits), Err: err}
+	}
+	return err
+}

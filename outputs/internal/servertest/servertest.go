@@ -1,0 +1,190 @@
+//go:build unix
+
+// Package servertest runs real servers for tests: from Debian's packages, on free
+// loopback ports, with their data in the test's directory, and gone when the test
+// ends.
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Server is a process that a test may stop and start again.
+type Server struct {
+	URL string // "http://127.0.0.1:PORT"
+
+	t     testing.TB
+	bin   string
+	args  []string
+	ready string // path that answers 200 or 204 when the server is ready
+	log   lockedBuffer
+
+	cmd    *exec.Cmd  // nil: not running
+	exited chan error // of cmd
+}
+
+// Binary returns where a program is, on PATH or at its Debian place. It skips the
+// test where there is none, or fails it where SOCKWATCH_REQUIRE_SERVERS=1 is set.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	for _, candidate := range []string{name, "/usr/bin/" + name, "/usr/sbin/" + name} {
+		if bin, err := exec.LookPath(candidate); err == nil {
+			return bin
+		}
+	}
+	if os.Getenv("SOCKWATCH_REQUIRE_SERVERS") == "1" {
+		t.Fatalf("%s is not installed, and SOCKWATCH_REQUIRE_SERVERS=1", name)
+	}
+	t.Skipf("%s is not installed", name)
+	return ""
+}
+
+// FreePort returns a TCP port of 127.0.0.1 that is free now.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// New returns a server that is not started yet: its program with args, which make
+// it listen on port, and the path that answers when it is ready.
+func New(t testing.TB, program string, port int, ready string, args ...string) *Server {
+	t.Helper()
+	s := &Server{
+		URL: fmt.Sprintf("http://127.0.0.1:%d", port), t: t,
+		bin: Binary(t, program), args: args, ready: ready,
+	}
+	t.Cleanup(func() {
+		s.Stop()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", program, s.log.String())
+		}
+	})
+	return s
+}
+
+// Influxd starts InfluxDB 1.x. The lines of http are added to the section [http]
+// of its configuration.
+func Influxd(t testing.TB, http ...string) *Server {
+	t.Helper()
+	dir, port := t.TempDir(), FreePort(t)
+	config := fmt.Sprintf(`
+reporting-disabled = true
+bind-address = "127.0.0.1:%d"
+[meta]
+  dir = %q
+[data]
+  dir = %q
+  wal-dir = %q
+[monitor]
+  store-enabled = false
+[http]
+  bind-address = "127.0.0.1:%d"
+  log-enabled = false
+`, FreePort(t), filepath.Join(dir, "meta"), filepath.Join(dir, "data"), filepath.Join(dir, "wal"), port)
+	for _, line := range http {
+		config += "  " + line + "\n"
+	}
+	path := filepath.Join(dir, "influxdb.conf")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := New(t, "influxd", port, "/ping", "-config", path)
+	s.Start()
+	return s
+}
+
+// VictoriaMetrics starts a victoria-metrics that keeps points of any age.
+func VictoriaMetrics(t testing.TB) *Server {
+	t.Helper()
+	port := FreePort(t)
+	s := New(t, "victoria-metrics", port, "/health", "-storageDataPath="+t.TempDir(), "-retentionPeriod=100y",
+		fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s")
+	s.Start()
+	return s
+}
+
+// Start starts the server and waits until it is ready.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.bin, s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, exited := s.cmd, make(chan error, 1)
+	s.exited = exited
+	go func() { exited <- cmd.Wait() }()
+
+	ctx, cancel := context.WithTimeout(s.t.Context(), 90*time.Second)
+	defer cancel()
+	for {
+		if s.answers(ctx) {
+			return
+		}
+		select {
+		case err := <-exited:
+			exited <- err
+			s.t.Fatalf("%s ended: %v", s.bin, err)
+		case <-ctx.Done():
+			s.t.Fatalf("%s is not ready in time", s.bin)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) answers(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+s.ready, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent
+}
+
+// Stop kills the server and all that it started; it does nothing where the server
+// is stopped.
+func (s *Server) Stop() {
+	if s.cmd != nil {
+		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		<-s.exited
+		s.cmd = nil
+	}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,84 @@
+// Package stdout is the output stdout: points as lines on standard output.
+package stdout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/format"
+	"sockwatch/outputs/internal/lines"
+)
+
+// Plugin is the output stdout.
+var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
+	Name:       "stdout",
+	Defaults:   Defaults,
+	Example:    Example,
+	New:        New,
+	MemoryOnly: true,
+})
+
+// atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)):
+// a line cannot be torn by the end of the program, nor mixed with the log where
+// both go to one pipe.
+const atomicBytes = 4096
+
+// New returns the output of one instance.
+func New(o Options, _ plugin.Env) (plugin.Pusher, error) {
+	return newOutput(o, openStdout), nil
+}
+
+func newOutput(o Options, open func() (*os.File, error)) *output {
+	s := &output{encoder: format.New(o.DataFormat, o.TimestampFormat), open: open}
+	s.lines = lines.NewWriter(s.write)
+	return s
+}
+
+type output struct {
+	encoder format.Encoder
+	lines   *lines.Writer
+	open    func() (*os.File, error)
+	file    *os.File // nil until the first write
+}
+
+// MaxBytes bounds what one Push takes.
+func (s *output) MaxBytes() int { return lines.MaxBytes }
+
+// Encode appends the point as one line without its newline.
+func (s *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return s.encoder.Append(dst, p)
+}
+
+// Push writes records as lines.
+func (s *output) Push(ctx context.Context, records [][]byte) error {
+	err := s.lines.Push(ctx, records)
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("the reader of standard output is gone: %w", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the reader of standard output is slow or hangs: %w", err)
+	}
+	return err
+}
+
+// write writes whole lines, or the rest of one before them.
+func (s *output) write(b []byte) (written int, err error) {
+	if s.file == nil {
+		if s.file, err = s.open(); err != nil {
+			return 0, err
+		}
+	}
+	for written < len(b) {
+		n, err := s.file.Write(b[written:][:lines.Cut(b[written:], atomicBytes)])
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
