@@ -42,6 +42,8 @@ type task struct {
 	Workers int          // children of its own that inherit all sockets
 	UID     int          // who it becomes, once it listens
 	Worker  bool         // it is such a child, with sockets from fd 3 on
+	Files   int          // files that it opens beside
+	Conns   int          // connections that it makes to its first socket, and accepts
 }
 
 // A listenTask is one listening socket.
@@ -75,6 +77,16 @@ func (t *task) run() error {
 		}
 		files = append(files, os.NewFile(uintptr(fd), "socket"))
 		ports = append(ports, port)
+	}
+	for range t.Files {
+		if _, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	for range t.Conns {
+		if err := connect(int(files[0].Fd())); err != nil {
+			return err
+		}
 	}
 	if t.UID != 0 {
 		if err := syscall.Setuid(t.UID); err != nil {
@@ -138,6 +150,27 @@ func (l *listenTask) open() (fd, port int, err error) {
 		return fd, name.Port, err
 	}
 	return 0, 0, err
+}
+
+// connect makes a connection to a listening socket and accepts it; both ends stay.
+func connect(listening int) error {
+	to, err := unix.Getsockname(listening)
+	if err != nil {
+		return err
+	}
+	family := unix.AF_INET
+	if _, is6 := to.(*unix.SockaddrInet6); is6 {
+		family = unix.AF_INET6
+	}
+	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(client, to); err != nil {
+		return err
+	}
+	_, _, err = unix.Accept(listening)
+	return err
 }
 
 func zone(name string) uint32 {

@@ -10,25 +10,20 @@ import (
 )
 
 // An exporter makes the points custom_port_exporter of the exporter that this
-// project grows from: one for each owner of each listener, its value the pid. It
-// keeps them until a listener or a name changes.
+// project grows from: one for each owner of each listener, its value the pid.
 type exporter struct {
 	host   string
 	names  *names // of addresses; nil: addresses are shown as they are
 	points []metric.Point
-	stale  bool
 }
 
-// append appends the points to others. The groups are those of the points.
-func (e *exporter) append(dst []metric.Point, groups []*group, now time.Time) []metric.Point {
-	if e.names != nil && e.names.want(e.addresses(groups), now) {
-		e.stale = true
+// rename makes the points anew where the name of an address has changed.
+func (e *exporter) rename(groups []*group, now time.Time) (changed bool) {
+	if e.names == nil || !e.names.want(e.addresses(groups), now) {
+		return false
 	}
-	if e.stale {
-		e.stale = false
-		e.build(groups)
-	}
-	return append(dst, e.points...)
+	e.build(groups)
+	return true
 }
 
 // addresses returns the addresses that may have names: a wildcard has none.
@@ -44,6 +39,7 @@ func (e *exporter) addresses(groups []*group) map[netip.Addr]bool {
 	return all
 }
 
+// build makes the points of groups.
 func (e *exporter) build(groups []*group) {
 	e.points = nil // those before are published
 	var seen metric.SeriesSet

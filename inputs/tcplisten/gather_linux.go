@@ -2,11 +2,16 @@ package tcplisten
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -14,29 +19,40 @@ import (
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
+	"sockwatch/inputs/internal/sockdiag"
 )
 
 // An input gathers the listeners of one host. What it keeps between two gathers
 // is what it knows of the sockets that are there: see listener.
 type input struct {
-	options Options
-	env     plugin.Env
-
-	fs       *procfs.FS // nil until the first gather
-	owners   *owner.Finder
-	cgroups  *cgroup.Tree // nil where no cgroup2 is mounted
-	host     *space
+	options  Options
+	env      plugin.Env
+	dial     func(netns int) (*sockdiag.Conn, error)
 	users    users
 	exporter *exporter // nil without custom_port_exporter
+
+	fs        *procfs.FS // nil until the first gather, as all that follows
+	owners    *owner.Finder
+	cgroups   *cgroup.Tree // nil also where no cgroup2 is mounted
+	sightings *sightings
+	host      *space
+	spaces    []*space // all network namespaces, the host's among them
 
 	started   bool        // a gather has succeeded
 	listeners []*listener // of all spaces
 	groups    table
-	warned    bool // of what may not be read
+	shown     []*group            // those with points of their own
+	folded    map[string][]*group // the others, by user
+	moved     bool                // a backlog has, or more, since the last points
+	published []metric.Point      // the last points: they stand while nothing moves
+	told      told
 }
 
+// told holds what is said once per run.
+type told struct{ fallback, capabilities, sightings bool }
+
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
-	in := &input{options: o, env: env}
+	in := &input{options: o, env: env, dial: sockdiag.Dial}
 	if o.CustomPortExporter {
 		in.exporter = &exporter{host: env.Hostname}
 		if o.ResolveAddresses {
@@ -48,30 +64,38 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 
 // Gather lists the listeners, finds their owners and makes them points.
 func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
-	now := time.Now()
+	return in.gather(ctx, time.Now())
+}
+
+func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error) {
 	if err := in.open(); err != nil {
 		return metric.Batch{}, err
-	}
-	if in.cgroups != nil {
-		in.cgroups.Begin()
 	}
 	changed, err := in.list(ctx, now)
 	if err != nil {
 		return metric.Batch{}, err
 	}
-	report, err := in.findOwners(ctx, now)
+	search, cancel := inTime(ctx, now)
+	defer cancel()
+	report, err := in.findOwners(ctx, search, now)
 	if err != nil {
 		return metric.Batch{}, err
 	}
-	in.users.expire(now, time.Duration(in.options.OwnerRefresh))
-	if in.describe() || changed || report.Walked {
-		in.groups.arrange(in.listeners)
-		if in.exporter != nil {
-			in.exporter.stale = true
+	partial, established := report.Partial, in.options.Established
+	if established {
+		if err := in.countEstablished(search); err != nil {
+			established = false
+			partial = strings.TrimPrefix(partial+"; established connections: "+err.Error(), "; ")
 		}
 	}
+	if in.describe(now) || changed || report.Walked {
+		in.arrange()
+	} else if in.sightings.absent > 0 {
+		in.sightings.update(in.groups.sorted)
+	}
+	in.remember(now)
 	in.started = true
-	return metric.Batch{Time: now, Points: in.points(now), Partial: report.Partial}, nil
+	return metric.Batch{Time: now, Points: in.points(now, established), Partial: partial}, nil
 }
 
 // open opens what the first gather needs, and keeps it.
@@ -84,8 +108,6 @@ func (in *input) open() error {
 	if err != nil {
 		return fmt.Errorf("proc %q: %w", path, err)
 	}
-	// Without a unified hierarchy units and containers come from the owners alone.
-	in.cgroups, _ = cgroup.OpenTree(filepath.Join(path, "self/mountinfo"))
 	in.owners, err = owner.NewFinder(fs, owner.Options{
 		Verify:  time.Duration(in.options.OwnerVerify),
 		Refresh: time.Duration(in.options.OwnerRefresh),
@@ -93,11 +115,16 @@ func (in *input) open() error {
 		Members: in.members,
 	})
 	if err != nil {
-		fs.Close()
-		return err
+		return errors.Join(err, fs.Close())
+	}
+	// Without a unified hierarchy units and containers come from the owners alone.
+	in.cgroups, _ = cgroup.OpenTree(filepath.Join(path, "self/mountinfo"))
+	if in.sightings, err = openSightings(in.env.StateDir, in.env.Name); err != nil {
+		in.env.Log.Warn("what an earlier run knew of listeners is not used", "reason", err)
 	}
 	in.fs = fs
-	in.host = in.newSpace()
+	in.host = hostSpace(fs)
+	in.spaces = []*space{in.host}
 	return nil
 }
 
@@ -110,8 +137,11 @@ func (in *input) Close() error {
 		return nil
 	}
 	in.host.close()
-	in.owners.Close()
-	return in.fs.Close()
+	return errors.Join(
+		in.sightings.save(time.Now(), 0),
+		in.owners.Close(),
+		in.fs.Close(),
+	)
 }
 
 func (in *input) cmdlineBytes() int {
@@ -132,8 +162,14 @@ func (in *input) members(path string) []int {
 
 // list brings the listeners in line with the sockets that there are.
 func (in *input) list(ctx context.Context, now time.Time) (changed bool, err error) {
+	if in.cgroups != nil {
+		in.cgroups.Begin()
+	}
+	if err := in.findSpaces(); err != nil {
+		return false, err
+	}
 	before := len(in.listeners)
-	if err := in.host.list(ctx, in.sight); err != nil {
+	if err := in.listAll(ctx, in.sight); err != nil {
 		return false, err
 	}
 	for _, l := range in.listeners[before:] {
@@ -141,8 +177,8 @@ func (in *input) list(ctx context.Context, now time.Time) (changed bool, err err
 			l.since = now.Unix()
 		}
 	}
-	changed = len(in.listeners) > before
-	return in.drop((*listener).unseen) || changed, nil
+	added := len(in.listeners) > before
+	return in.drop((*listener).unseen) || added, nil
 }
 
 // sight notes that a socket is there.
@@ -160,37 +196,37 @@ func (in *input) sight(sp *space, s *inet.Socket) {
 		in.listeners = append(in.listeners, l)
 		in.owners.Add(&l.owner)
 	}
-	l.sight(s)
+	if l.sight(s) {
+		in.moved = true
+	}
 }
 
 // drop forgets some listeners.
 func (in *input) drop(gone func(*listener) bool) (dropped bool) {
-	if !slices.ContainsFunc(in.listeners, gone) {
-		return false
-	}
+	before := len(in.listeners)
 	in.listeners = slices.DeleteFunc(in.listeners, func(l *listener) bool {
 		if !gone(l) {
 			return false
 		}
 		in.owners.Remove(&l.owner)
-		if l.space.listeners[l.socket.Cookie] == l {
-			delete(l.space.listeners, l.socket.Cookie)
-		}
+		delete(l.space.listeners, l.socket.Cookie)
 		return true
 	})
-	return true
+	return len(in.listeners) < before
 }
 
-// findOwners brings the owners up to date, and stops in time for the rest of the
-// gather where ctx has a deadline.
-func (in *input) findOwners(ctx context.Context, now time.Time) (owner.Report, error) {
-	search := ctx
-	if deadline, ok := ctx.Deadline(); ok {
-		reserve := min(max(deadline.Sub(now)/8, 20*time.Millisecond), 2*time.Second)
-		var cancel context.CancelFunc
-		search, cancel = context.WithDeadline(ctx, deadline.Add(-reserve))
-		defer cancel()
+// inTime returns a context that leaves a gather the time to end what it has begun.
+func inTime(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
 	}
+	reserve := min(max(deadline.Sub(now)/8, 20*time.Millisecond), 2*time.Second)
+	return context.WithDeadline(ctx, deadline.Add(-reserve))
+}
+
+// findOwners brings the owners up to date; search ends before ctx does.
+func (in *input) findOwners(ctx, search context.Context, now time.Time) (owner.Report, error) {
 	report := in.owners.Update(search, now)
 	in.warn(report)
 	if !report.Walked {
@@ -198,12 +234,12 @@ func (in *input) findOwners(ctx context.Context, now time.Time) (owner.Report, e
 	}
 	// What was found holds for sockets that were there before and after the search:
 	// the inode of one that was closed may have become another's meanwhile.
-	again := func(sp *space, s *inet.Socket) {
-		if l := sp.listeners[s.Cookie]; l != nil {
-			l.sight(s)
+	err := in.listAll(ctx, func(sp *space, s *inet.Socket) {
+		if sp.listeners[s.Cookie] != nil {
+			in.sight(sp, s)
 		}
-	}
-	if err := in.host.list(ctx, again); err != nil {
+	})
+	if err != nil {
 		return report, err
 	}
 	in.drop(func(l *listener) bool { return l.unseen() && !l.isNew })
@@ -218,20 +254,20 @@ func (in *input) findOwners(ctx context.Context, now time.Time) (owner.Report, e
 
 // The capabilities without which the files of other users' processes are hidden.
 const (
-	capDACReadSearch = 1 << 2
-	capSysPtrace     = 1 << 19
+	capDACReadSearch = 1 << unix.CAP_DAC_READ_SEARCH
+	capSysPtrace     = 1 << unix.CAP_SYS_PTRACE
 )
 
-// warn says once per run what is missing to see the owners of all listeners.
+// warn says what is missing to see the owners of all listeners.
 func (in *input) warn(report owner.Report) {
-	if in.warned || report.Refused == 0 {
+	if in.told.capabilities || report.Refused == 0 {
 		return
 	}
 	held, err := in.fs.Capabilities()
 	if err != nil || held&capDACReadSearch != 0 && held&capSysPtrace != 0 {
 		return
 	}
-	in.warned = true
+	in.told.capabilities = true
 	in.env.Log.Warn("owners of other users' listeners stay unknown without the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: "+
 		"run as root, or grant both (systemd: AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH; "+
 		"elsewhere: setcap cap_sys_ptrace,cap_dac_read_search+ep sockwatch)",
@@ -239,7 +275,12 @@ func (in *input) warn(report owner.Report) {
 }
 
 // describe makes the tags of the listeners of which something has changed.
-func (in *input) describe() (changed bool) {
+func (in *input) describe(now time.Time) (changed bool) {
+	if in.users.expire(now, time.Duration(in.options.OwnerRefresh)) {
+		// Setting the clock moves the time at which the host booted. What was read
+		// before serves where it cannot be read.
+		_ = in.fs.ReadBootTime()
+	}
 	for _, l := range in.listeners {
 		if l.describe(&in.users) {
 			changed = true
@@ -248,14 +289,45 @@ func (in *input) describe() (changed bool) {
 	return changed
 }
 
-// points returns the points of this gather.
-func (in *input) points(now time.Time) []metric.Point {
-	points := make([]metric.Point, 0, len(in.groups.sorted))
-	for _, g := range in.groups.sorted {
-		points = append(points, g.point(g.sum(in.fs.StartTime)))
+// arrange makes the listeners groups, of which each is a point.
+func (in *input) arrange() {
+	in.groups.arrange(in.listeners)
+	in.sightings.update(in.groups.sorted)
+	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, &in.users)
+	in.moved = true
+	if in.exporter != nil {
+		in.exporter.build(in.shown)
+	}
+}
+
+// remember keeps when listeners were first seen for the next run.
+func (in *input) remember(now time.Time) {
+	if err := in.sightings.save(now, saveEvery); err != nil && !in.told.sightings {
+		in.told.sightings = true
+		in.env.Log.Warn("when listeners were first seen is not kept for the next run", "reason", err)
+	}
+}
+
+// points returns the points of this gather: those of the last where nothing has
+// moved since.
+func (in *input) points(now time.Time, established bool) []metric.Point {
+	if in.exporter != nil && in.exporter.rename(in.shown, now) {
+		in.moved = true
+	}
+	if !in.moved && !established {
+		return in.published
+	}
+	in.moved = established
+	points := make([]metric.Point, 0, len(in.published))
+	for _, g := range in.shown {
+		points = append(points, g.point(g.sum(in.fs.StartTime, established)))
+	}
+	for _, user := range slices.Sorted(maps.Keys(in.folded)) {
+		points = append(points, overflow(user, in.folded[user]))
 	}
 	if in.exporter != nil {
-		points = in.exporter.append(points, in.groups.sorted, now)
+		points = append(points, in.exporter.points...)
 	}
+	in.published = points
 	return points
 }

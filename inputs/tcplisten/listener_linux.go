@@ -20,6 +20,8 @@ type listener struct {
 	isNew  bool        // it was not there at the gather before
 	stamp  uint64      // of the listing that saw it last
 
+	established int // connections, where they are counted
+
 	made made // what tags and key were made of
 	tags []metric.Tag
 	key  string // tags as one string: the identity
@@ -31,14 +33,19 @@ type made struct {
 	done                bool
 }
 
-// sight takes over what a listing says of the socket.
-func (l *listener) sight(s *inet.Socket) {
+// sight takes over what a listing says of the socket, and tells whether that has
+// changed.
+func (l *listener) sight(s *inet.Socket) (changed bool) {
+	l.stamp = l.space.stamp
+	if l.socket == *s {
+		return false
+	}
 	o := &l.socket
 	if o.Addr != s.Addr || o.Port != s.Port || o.Device != s.Device || o.V6Only != s.V6Only || o.UID != s.UID {
 		l.made.done = false
 	}
 	l.socket = *s
-	l.stamp = l.space.stamp
+	return true
 }
 
 // unseen tells whether the last listing of its space was without it.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
+	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,112 +18,180 @@ import (
 
 // A space is one network namespace.
 type space struct {
-	name    string // the tag netns; "" of the host's
-	backend string // auto until it is known which works
-	log     *slog.Logger
-	fs      *procfs.FS
-	process string // a process of the namespace, for /proc/PROCESS/net
-	diag    *sockdiag.Conn
-	watch   *ifaces.Watch // nil where changes of addresses cannot be watched
+	inode uint64 // its number; 0 of the host's
+	name  string // the tag netns; "" of the host's
+	// door is the file by which the namespace is entered: /proc/PID/ns/net or a
+	// mount of it; "" where the program is in it already.
+	door string
+	// process is a directory of /proc whose net is the namespace's; "" where it is
+	// only mounted.
+	process string
 
 	listeners map[uint64]*listener // by cookie
 	stamp     uint64               // of the last listing
+	procfs    bool                 // it is listed from there: netlink is refused
+	diag      *sockdiag.Conn       // nil where the namespace has to be entered anew
+	watch     *ifaces.Watch        // likewise
 	ifaces    ifaces.Table
-	local     uint32 // the version of ifaces
+	local     uint32 // the version of ifaces and of name
 }
 
-func (in *input) newSpace() *space {
-	return &space{
-		backend: in.options.Backend, log: in.env.Log, fs: in.fs, process: "self",
-		listeners: make(map[uint64]*listener),
-	}
-}
+func newSpace() *space { return &space{listeners: make(map[uint64]*listener)} }
 
+// close releases what is kept open. A connection keeps its namespace alive, so
+// that only those of the program's own are kept from gather to gather.
 func (sp *space) close() {
 	if sp.diag != nil {
 		sp.diag.Close()
+		sp.diag = nil
 	}
 	if sp.watch != nil {
 		sp.watch.Close()
+		sp.watch = nil
 	}
 }
 
-// list calls each for every listening socket of the namespace; twice for one that
-// changes meanwhile.
-func (sp *space) list(ctx context.Context, each func(*space, *inet.Socket)) error {
-	if err := sp.readInterfaces(); err != nil {
+// A seer takes note of a socket that is in a space.
+type seer func(*space, *inet.Socket)
+
+// list calls each for every socket of the namespace in one state. It may call it
+// twice for one that changes meanwhile, and calls begin before, also where it has
+// to begin again.
+func (in *input) listSpace(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
+	if in.options.Backend == backendProcfs || sp.procfs {
+		return in.listProcfs(sp, established, begin, each)
+	}
+	err := in.listNetlink(ctx, sp, established, begin, each)
+	if err == nil || in.options.Backend == backendNetlink || !refused(err) {
 		return err
 	}
-	if sp.backend != backendProcfs {
-		err := sp.listNetlink(ctx, each)
-		if err == nil || sp.backend == backendNetlink || !refused(err) {
-			return err
-		}
-		sp.log.Warn("no netlink, listeners come from /proc/net/tcp: without backlog limits and devices", "reason", err.Error())
-		sp.backend = backendProcfs
+	if !in.told.fallback {
+		in.told.fallback = true
+		in.env.Log.Warn("netlink is refused, listeners come from /proc/net/tcp: without backlog limits, devices and cgroups", "reason", err)
 	}
-	return sp.listProcfs(each)
+	sp.procfs = true
+	return in.listProcfs(sp, established, begin, each)
 }
 
-func (sp *space) listNetlink(ctx context.Context, each func(*space, *inet.Socket)) error {
-	if sp.diag == nil {
-		diag, err := sockdiag.Dial(0)
+func (in *input) listNetlink(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
+	states := sockdiag.Listen
+	if established {
+		states = sockdiag.Established
+	}
+	if sp.door == "" {
+		if sp.diag == nil {
+			diag, err := in.dial(0)
+			if err != nil {
+				return err
+			}
+			sp.diag = diag
+		}
+		return sp.diag.Dump(ctx, states, begin, each)
+	}
+	return sp.enter(func(netns int) error {
+		diag, err := in.dial(netns)
 		if err != nil {
 			return err
 		}
-		sp.diag = diag
-	}
-	return sp.diag.Dump(ctx, sockdiag.Listen,
-		func() { sp.stamp++ },
-		func(s *inet.Socket) { each(sp, s) })
+		defer diag.Close()
+		return diag.Dump(ctx, states, begin, each)
+	})
 }
 
-func (sp *space) listProcfs(each func(*space, *inet.Socket)) error {
-	sp.stamp++
-	var found []inet.Socket
-	if err := sp.fs.TCP(sp.process, false, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
+// enter calls do with a descriptor of the namespace.
+func (sp *space) enter(do func(netns int) error) error {
+	door, err := os.Open(sp.door)
+	if err != nil {
 		return err
 	}
-	v6only, err := sp.fs.BindV6Only()
+	defer door.Close()
+	return do(int(door.Fd()))
+}
+
+func (in *input) listProcfs(sp *space, established bool, begin func(), each func(*inet.Socket)) error {
+	if sp.process == "" {
+		return fmt.Errorf("network namespace %s: no process in it, and it may not be entered: %w", sp.name, unix.EPERM)
+	}
+	begin()
+	if established {
+		return in.fs.TCP(sp.process, true, each)
+	}
+	var found []inet.Socket
+	if err := in.fs.TCP(sp.process, false, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
+		return err
+	}
+	v6only, err := in.fs.BindV6Only()
 	if err != nil {
 		return err
 	}
 	inet.GuessV6Only(found, v6only)
 	for i := range found {
-		each(sp, &found[i])
+		each(&found[i])
 	}
 	return nil
 }
 
 // refused tells whether the kernel, or a filter before it, does not answer to
-// netlink at all.
+// netlink at all, or does not let the program into a namespace.
 func refused(err error) bool {
-	for _, e := range []error{
+	return slices.ContainsFunc([]error{
 		unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOENT, unix.EINVAL,
 		unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.EOPNOTSUPP,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// readInterfaces reads the interfaces where they have changed, or may have.
-func (sp *space) readInterfaces() error {
-	if sp.watch == nil {
-		sp.watch, _ = ifaces.NewWatch() // before the first Read: no change is missed
-	} else if !sp.watch.Changed() {
-		return nil
+// readInterfaces reads the interfaces of a namespace where they have changed, or
+// may have.
+func (in *input) readInterfaces(sp *space) error {
+	if sp.door == "" && sp.process == "self" {
+		if sp.watch == nil {
+			sp.watch, _ = ifaces.NewWatch() // before the first Read: no change is missed
+		} else if !sp.watch.Changed() {
+			return nil
+		}
 	}
-	t, err := ifaces.Read(0)
-	if err != nil && refused(err) {
-		t.Addresses, err = sp.fs.LocalAddresses(sp.process)
-	}
+	t, err := in.interfaces(sp)
 	if err != nil {
 		return fmt.Errorf("interfaces: %w", err)
 	}
-	sp.ifaces = t
-	sp.local++
+	if !maps.Equal(t.Names, sp.ifaces.Names) || !slices.Equal(t.Addresses, sp.ifaces.Addresses) {
+		sp.ifaces = t
+		sp.local++
+	}
 	return nil
+}
+
+func (in *input) interfaces(sp *space) (t ifaces.Table, err error) {
+	if !sp.procfs && in.options.Backend != backendProcfs {
+		if sp.door == "" {
+			t, err = ifaces.Read(0)
+		} else {
+			err = sp.enter(func(netns int) error {
+				t, err = ifaces.Read(netns)
+				return err
+			})
+		}
+		if err == nil || !refused(err) || sp.process == "" {
+			return t, err
+		}
+	}
+	t.Addresses, err = in.fs.LocalAddresses(sp.process)
+	return t, err
+}
+
+// hostSpace returns the namespace of the host that proc shows: the program's own,
+// or with another host's /proc that of its pid 1.
+func hostSpace(fs *procfs.FS) *space {
+	sp := newSpace()
+	sp.process = "self"
+	if fs.Path() == "/proc" {
+		return sp
+	}
+	var own unix.Stat_t
+	host, err := fs.NetNS(1)
+	if err == nil && unix.Stat("/proc/thread-self/ns/net", &own) == nil && own.Ino == host {
+		return sp
+	}
+	sp.process, sp.door = "1", fs.Path()+"/1/ns/net"
+	return sp
 }

@@ -19,9 +19,11 @@ type table struct {
 // is published again where it still holds.
 type group struct {
 	tags      []metric.Tag
+	sighting  string // what its first sighting is remembered by
 	members   []*listener
 	named     *owner.Process // of all members, or nil
 	processes int
+	since     int64 // when the identity was first seen, in Unix time; 0: it stood before
 
 	values values
 	fields []metric.Field // of values
@@ -29,13 +31,14 @@ type group struct {
 
 // values are what the fields of a point are made of.
 type values struct {
-	sockets, processes, pid int
-	backlog, limit          uint64
-	hasLimit                bool
-	uid                     uint32
-	since                   int64
-	start                   time.Time
-	exe, cmdline            string
+	sockets, processes, pid  int
+	backlog, limit           uint64
+	established              int
+	hasLimit, hasEstablished bool
+	uid                      uint32
+	since                    int64
+	start                    int64 // Unix time in ms
+	exe, cmdline             string
 }
 
 // arrange puts listeners that were described into groups anew.
@@ -50,7 +53,7 @@ func (t *table) arrange(listeners []*listener) {
 	for _, l := range listeners {
 		g := t.byKey[l.key]
 		if g == nil {
-			g = &group{tags: l.tags}
+			g = &group{tags: l.tags, sighting: sightingKey(l.tags)}
 			t.byKey[l.key] = g
 			t.sorted = append(t.sorted, g)
 			added = true
@@ -103,17 +106,19 @@ func (g *group) count() {
 	g.processes = len(seen)
 }
 
+func (g *group) uid() uint32 { return g.members[0].socket.UID }
+
 // sum adds up what the members say now.
-func (g *group) sum(startTime func(ticks uint64) time.Time) values {
-	v := values{sockets: len(g.members), processes: g.processes, since: g.members[0].since, uid: g.members[0].socket.UID}
+func (g *group) sum(startTime func(ticks uint64) time.Time, established bool) values {
+	v := values{sockets: len(g.members), processes: g.processes, since: g.since, uid: g.uid(), hasEstablished: established}
 	for _, l := range g.members {
 		v.backlog += uint64(l.socket.Backlog)
 		v.limit += uint64(l.socket.Limit)
 		v.hasLimit = l.socket.HasLimit
-		v.since = min(v.since, l.since)
+		v.established += l.established
 	}
 	if p := g.named; p != nil {
-		v.pid, v.start, v.exe, v.cmdline = p.PID, startTime(p.Start), p.Exe, p.Cmdline
+		v.pid, v.start, v.exe, v.cmdline = p.PID, startTime(p.Start).UnixMilli(), p.Exe, p.Cmdline
 	}
 	return v
 }
@@ -127,7 +132,7 @@ func (g *group) point(v values) metric.Point {
 }
 
 func (v *values) fields() []metric.Field {
-	f := append(make([]metric.Field, 0, 10),
+	f := append(make([]metric.Field, 0, 11),
 		metric.Field{Key: "sockets", Value: metric.Int(int64(v.sockets))},
 		metric.Field{Key: "processes", Value: metric.Int(int64(v.processes))},
 		metric.Field{Key: "backlog", Value: metric.Uint(v.backlog)},
@@ -136,13 +141,16 @@ func (v *values) fields() []metric.Field {
 	if v.hasLimit {
 		f = append(f, metric.Field{Key: "backlog_limit", Value: metric.Uint(v.limit)})
 	}
+	if v.hasEstablished {
+		f = append(f, metric.Field{Key: "established", Value: metric.Int(int64(v.established))})
+	}
 	if v.since != 0 {
 		f = append(f, metric.Field{Key: "first_seen_time_seconds", Value: metric.Int(v.since)})
 	}
 	if v.pid != 0 {
 		f = append(f,
 			metric.Field{Key: "pid", Value: metric.Int(int64(v.pid))},
-			metric.Field{Key: "process_start_time_seconds", Value: metric.Float(float64(v.start.UnixMilli()) / 1000)})
+			metric.Field{Key: "process_start_time_seconds", Value: metric.Float(float64(v.start) / 1000)})
 	}
 	if v.exe != "" {
 		f = append(f, metric.Field{Key: "exe", Value: metric.String(v.exe)})

@@ -30,11 +30,13 @@ func (u *users) name(uid uint32) string {
 }
 
 // expire forgets the names when they are older than a period, so that they are
-// looked up again.
-func (u *users) expire(now time.Time, period time.Duration) {
-	if u.names == nil || now.Sub(u.since) >= period {
-		u.names = make(map[uint32]string)
-		u.since = now
-		u.version++
+// looked up again, and tells whether it did.
+func (u *users) expire(now time.Time, period time.Duration) bool {
+	if u.names != nil && now.Sub(u.since) < period {
+		return false
 	}
+	u.names = make(map[uint32]string)
+	u.since = now
+	u.version++
+	return true
 }

@@ -407,8 +407,9 @@ func (f *Finder) unowned(s *Socket, now time.Time) {
 		s.Version++
 		f.dirty = true
 	}
-	if s.search || !now.Before(s.retry) {
-		s.retry = now.Add(s.wait)
+	due := s.search || !now.Before(s.retry)
+	s.retry = now.Add(s.wait)
+	if due {
 		s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
 	}
 	s.Status, s.Holders, s.search = status, nil, false

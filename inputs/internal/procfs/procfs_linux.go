@@ -190,15 +190,6 @@ func (p Process) Exe() ([]byte, error) {
 	return p.fs.text[:n], nil
 }
 
-// NetNS returns the inode of the process's network namespace.
-func (p Process) NetNS() (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(p.dir, "ns/net", &st, 0); err != nil {
-		return 0, p.fs.processError(p.PID, "ns/net", err)
-	}
-	return st.Ino, nil
-}
-
 // EachSocket calls each for every open file of the process that is a socket,
 // until more, which is asked now and then, says no; whole tells whether it did not.
 // It allocates nothing for an open file.
@@ -225,7 +216,7 @@ func (p Process) EachSocket(more func() bool, each func(fd int32, inode uint64))
 			if err == unix.EACCES || err == unix.EPERM {
 				return false, p.fs.processError(p.PID, "fd", err)
 			}
-			if inode, ok := parseSocketLink(link); ok {
+			if inode, ok := parseLink(link, "socket:["); ok {
 				each(fd, inode)
 			}
 		}
@@ -254,8 +245,22 @@ func (f *FS) holds(dir int, name []byte, inode uint64) bool {
 	if err != 0 {
 		return false
 	}
-	is, ok := parseSocketLink(link)
+	is, ok := parseLink(link, "socket:[")
 	return ok && is == inode
+}
+
+// NetNS returns the number of the network namespace of the process with that pid.
+func (f *FS) NetNS(pid int) (uint64, error) {
+	var b [nameSize]byte
+	link, err := f.readLink(f.dir, append(strconv.AppendInt(b[:0], int64(pid), 10), "/ns/net"...))
+	if err != 0 {
+		return 0, f.processError(pid, "ns/net", err)
+	}
+	inode, ok := parseLink(link, "net:[")
+	if !ok {
+		return 0, fmt.Errorf("read %s/%d/ns/net: link to %q", f.path, pid, link)
+	}
+	return inode, nil
 }
 
 // readLink reads a link whose name is shorter than nameSize; what it returns is

@@ -82,10 +82,9 @@ func parsePID(name []byte) (int, bool) {
 	return n, n > 0
 }
 
-// parseSocketLink reads the inode from the text of a link such as socket:[1045];
-// false for links to anything else.
-func parseSocketLink(link []byte) (inode uint64, ok bool) {
-	const prefix = "socket:["
+// parseLink reads the inode from the text of a link such as socket:[1045], given
+// what stands before it; false for links to anything else.
+func parseLink(link []byte, prefix string) (inode uint64, ok bool) {
 	if len(link) < len(prefix)+2 || string(link[:len(prefix)]) != prefix || link[len(link)-1] != ']' {
 		return 0, false
 	}

@@ -2,8 +2,10 @@ package sockdiag
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 
 	"sockwatch/inputs/internal/inet"
 )
@@ -21,6 +23,90 @@ const (
 	stateEstablished = 1
 	stateListen      = 10
 )
+
+// The layout of struct nlmsghdr, and what of it is used, from
+// include/uapi/linux/netlink.h.
+const (
+	headerSize = 16
+
+	typeError      = 2  // NLMSG_ERROR
+	typeDone       = 3  // NLMSG_DONE
+	typeSockDiag   = 20 // SOCK_DIAG_BY_FAMILY
+	flagRequest    = 0x001
+	flagDump       = 0x300
+	flagDisturbed  = 0x010 // NLM_F_DUMP_INTR
+	protocolTCP    = 6
+	requestSize    = headerSize + 56
+	errnoSize      = 4
+	alignment      = 4
+	attrHeaderSize = 4
+)
+
+// errDisturbed says that the sockets have changed during a dump: it must be redone.
+var errDisturbed = errors.New("disturbed")
+
+// appendRequest appends a request for a dump: a struct nlmsghdr and a struct
+// inet_diag_req_v2.
+func appendRequest(dst []byte, family byte, states, sequence uint32) []byte {
+	native := binary.NativeEndian
+	dst = native.AppendUint32(dst, requestSize)
+	dst = native.AppendUint16(dst, typeSockDiag)
+	dst = native.AppendUint16(dst, flagRequest|flagDump)
+	dst = native.AppendUint32(dst, sequence)
+	dst = native.AppendUint32(dst, 0)
+	dst = append(dst, family, protocolTCP, 0, 0)
+	dst = native.AppendUint32(dst, states)
+	return append(dst, make([]byte, 48)...) // any address, any port, any cookie
+}
+
+// parseDatagram calls each for every socket of one datagram of a dump; done tells
+// whether it was the last one.
+func parseDatagram(b []byte, sequence uint32, each func(*inet.Socket)) (done bool, err error) {
+	native := binary.NativeEndian
+	var s inet.Socket
+	for len(b) > 0 {
+		if len(b) < headerSize {
+			return false, fmt.Errorf("%d bytes behind the last message", len(b))
+		}
+		size := native.Uint32(b)
+		kind, flags := native.Uint16(b[4:]), native.Uint16(b[6:])
+		if size < headerSize || uint64(size) > uint64(len(b)) {
+			return false, fmt.Errorf("message of %d bytes where %d are left", size, len(b))
+		}
+		if got := native.Uint32(b[8:]); got != sequence {
+			return false, fmt.Errorf("answer to request %d, expected %d", got, sequence)
+		}
+		if flags&flagDisturbed != 0 {
+			return false, errDisturbed
+		}
+		data := b[headerSize:size]
+		switch kind {
+		case typeDone, typeError:
+			return true, parseErrno(data)
+		case typeSockDiag:
+			if err := parseSocket(data, &s); err != nil {
+				return false, err
+			}
+			each(&s)
+		default:
+			return false, fmt.Errorf("message of type %d", kind)
+		}
+		b = b[min((int(size)+alignment-1)&^(alignment-1), len(b)):]
+	}
+	return false, nil
+}
+
+// parseErrno reads the number that ends a dump or refuses it: 0, or an errno
+// negated. An end may come without one.
+func parseErrno(data []byte) error {
+	if len(data) < errnoSize {
+		return nil
+	}
+	if errno := -int32(binary.NativeEndian.Uint32(data)); errno != 0 {
+		return syscall.Errno(errno)
+	}
+	return nil
+}
 
 // parseSocket reads the data of one SOCK_DIAG_BY_FAMILY message.
 func parseSocket(b []byte, s *inet.Socket) error {
@@ -51,12 +137,12 @@ func parseSocket(b []byte, s *inet.Socket) error {
 
 // parseAttributes reads the attributes that are known and skips the others.
 func parseAttributes(b []byte, s *inet.Socket) error {
-	for len(b) >= 4 {
+	for len(b) >= attrHeaderSize {
 		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
-		if size < 4 || size > len(b) {
+		if size < attrHeaderSize || size > len(b) {
 			return fmt.Errorf("attribute %d of %d bytes where %d are left", kind, size, len(b))
 		}
-		value := b[4:size]
+		value := b[attrHeaderSize:size]
 		switch {
 		case kind == attrV6Only && len(value) >= 1:
 			s.V6Only = value[0] != 0
@@ -65,7 +151,7 @@ func parseAttributes(b []byte, s *inet.Socket) error {
 		case kind == attrV6Only || kind == attrCgroupID:
 			return fmt.Errorf("attribute %d of %d bytes is too short", kind, size)
 		}
-		b = b[min((size+3)&^3, len(b)):]
+		b = b[min((size+alignment-1)&^(alignment-1), len(b)):]
 	}
 	if len(b) > 0 {
 		return fmt.Errorf("%d bytes behind the last attribute", len(b))

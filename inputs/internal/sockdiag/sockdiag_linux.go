@@ -5,9 +5,9 @@ package sockdiag
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -26,27 +26,40 @@ const (
 // that no listing was whole.
 var ErrInterrupted = errors.New("interrupted by changes at every attempt")
 
-// A Conn is a socket of the network namespace that it lists.
+// A Conn is a socket of the network namespace that it lists. It is for one
+// goroutine.
+//
+// The netlink library opens it, in whatever namespace, and lets it wait with a
+// deadline. What is received it would copy, and look at message by message: that
+// costs twice as much as the kernel's own work, so receive does it in place.
 type Conn struct {
-	netns   int
-	netlink *netlink.Conn // nil after an error, until the next dump
+	netns    int
+	netlink  *netlink.Conn // nil after an error, until the next dump
+	raw      syscall.RawConn
+	sequence uint32
+	buf      []byte
 }
 
 // Dial opens a connection in the namespace of that file descriptor, which takes
 // CAP_SYS_ADMIN, or in the program's own where it is 0. The descriptor must stay
 // open as long as the connection.
 func Dial(netns int) (*Conn, error) {
-	c := &Conn{netns: netns}
+	// The kernel puts at most 32 KiB into one datagram of a dump.
+	c := &Conn{netns: netns, buf: make([]byte, 32<<10)}
 	return c, c.dial()
 }
 
 func (c *Conn) dial() error {
-	// The kernel puts at most 32 KiB into one datagram of a dump.
-	n, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: c.netns, MessageBufferSize: 32 << 10})
+	n, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: c.netns})
 	if err != nil {
 		return fmt.Errorf("open a sock_diag socket: %w", err)
 	}
-	c.netlink = n
+	raw, err := n.SyscallConn()
+	if err != nil {
+		n.Close()
+		return err
+	}
+	c.netlink, c.raw = n, raw
 	return nil
 }
 
@@ -84,8 +97,6 @@ func (c *Conn) Dump(ctx context.Context, states uint32, begin func(), each func(
 	return fmt.Errorf("dump sockets: %w", ErrInterrupted)
 }
 
-var errDisturbed = errors.New("disturbed")
-
 func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socket)) error {
 	if c.netlink == nil {
 		if err := c.dial(); err != nil {
@@ -111,42 +122,44 @@ func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socke
 }
 
 func (c *Conn) dump(family byte, states uint32, each func(*inet.Socket)) error {
-	request, err := c.netlink.Send(netlink.Message{
-		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
-		Data:   appendRequest(nil, family, states),
-	})
-	if err != nil {
+	c.sequence++
+	if err := c.send(appendRequest(nil, family, states, c.sequence)); err != nil {
 		return err
 	}
-	var s inet.Socket
-	for m, err := range c.netlink.ReceiveIter() {
+	for {
+		datagram, err := c.receive()
 		if err != nil {
 			return err
 		}
-		if err := message(request.Header, m, &s); err != nil {
+		done, err := parseDatagram(datagram, c.sequence, each)
+		if err != nil || done {
 			return err
 		}
-		each(&s)
 	}
-	return nil
 }
 
-// message reads one message of the answer to a request.
-func message(request netlink.Header, m netlink.Message, s *inet.Socket) error {
-	switch {
-	case m.Header.Sequence != request.Sequence:
-		return fmt.Errorf("answer %d to request %d", m.Header.Sequence, request.Sequence)
-	case m.Header.Flags&netlink.DumpInterrupted != 0:
-		return errDisturbed
-	case m.Header.Type != unix.SOCK_DIAG_BY_FAMILY:
-		return fmt.Errorf("message of type %d", m.Header.Type)
-	}
-	return parseSocket(m.Data, s)
+func (c *Conn) send(request []byte) error {
+	var sent error
+	err := c.raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return sent != unix.EAGAIN && sent != unix.EINTR
+	})
+	return errors.Join(err, sent)
 }
 
-// appendRequest appends a struct inet_diag_req_v2.
-func appendRequest(dst []byte, family byte, states uint32) []byte {
-	dst = append(dst, family, unix.IPPROTO_TCP, 0, 0)
-	dst = binary.NativeEndian.AppendUint32(dst, states)
-	return append(dst, make([]byte, 48)...) // any address, any port, any cookie
+// receive returns the next datagram, which is valid until the next call.
+func (c *Conn) receive() ([]byte, error) {
+	n, received := 0, error(nil)
+	err := c.raw.Read(func(fd uintptr) bool {
+		// With MSG_TRUNC the length is that of the whole datagram.
+		n, _, received = unix.Recvfrom(int(fd), c.buf, unix.MSG_TRUNC)
+		return received != unix.EAGAIN && received != unix.EINTR
+	})
+	if err := errors.Join(err, received); err != nil {
+		return nil, err
+	}
+	if n > len(c.buf) {
+		return nil, fmt.Errorf("datagram of %d bytes", n)
+	}
+	return c.buf[:n], nil
 }

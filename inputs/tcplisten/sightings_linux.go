@@ -1,0 +1,159 @@
+package tcplisten
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/metric"
+)
+
+// sightings knows when each identity was first seen. It remembers one that is gone
+// for one gather more, since a service may be restarting, and writes what it knows
+// to the state directory where there is one.
+type sightings struct {
+	path    string // of the file; "" where there is none
+	known   map[string]*sighting
+	round   uint64    // of update
+	absent  int       // of those known
+	unsaved bool      // something has changed since it was written
+	saved   time.Time // or tried to
+}
+
+type sighting struct {
+	since  int64  // Unix time; 0: it stood at the first gather
+	round  uint64 // the last in which it was there
+	absent bool   // in the last round
+}
+
+// The file of sightings is JSON of this form.
+type sightingsFile struct {
+	Version   int              `json:"version"`
+	FirstSeen map[string]int64 `json:"first_seen"` // Unix time by tags
+}
+
+const (
+	sightingsVersion = 1
+	saveEvery        = time.Minute
+)
+
+// openSightings reads what an earlier run knew. Its error says why that is not
+// used; the sightings are ready all the same.
+func openSightings(stateDir, name string) (*sightings, error) {
+	s := &sightings{known: make(map[string]*sighting)}
+	if stateDir == "" {
+		return s, nil
+	}
+	s.path = filepath.Join(stateDir, name+".first_seen.json")
+	file, err := os.OpenFile(s.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	defer file.Close()
+	var f sightingsFile
+	if err := json.NewDecoder(file).Decode(&f); err != nil {
+		return s, fmt.Errorf("read %s: %w", s.path, err)
+	}
+	if f.Version != sightingsVersion {
+		return s, fmt.Errorf("read %s: version %d, expected %d", s.path, f.Version, sightingsVersion)
+	}
+	for key, since := range f.FirstSeen {
+		s.known[key] = &sighting{since: since}
+	}
+	return s, nil
+}
+
+// update gives every group the time at which it was first seen. It is called
+// when groups have changed, and at the gather after one in which some were absent.
+func (s *sightings) update(groups []*group) {
+	s.round++
+	for _, g := range groups {
+		known := s.known[g.sighting]
+		if known == nil {
+			known = &sighting{since: g.members[0].since}
+			for _, l := range g.members {
+				known.since = min(known.since, l.since)
+			}
+			s.known[g.sighting] = known
+			s.unsaved = s.unsaved || known.since != 0
+		}
+		known.round, known.absent = s.round, false
+		g.since = known.since
+	}
+	s.absent = 0
+	for key, known := range s.known {
+		switch {
+		case known.round == s.round:
+		case known.absent:
+			delete(s.known, key)
+			s.unsaved = true
+		default:
+			known.absent = true
+			s.absent++
+		}
+	}
+}
+
+// sightingKey returns what an identity is remembered by: all of it but what may
+// change while the listener stays what it is.
+func sightingKey(tags []metric.Tag) string {
+	var b strings.Builder
+	for _, t := range tags {
+		if t.Key != "owner" && t.Key != "exposure" {
+			fmt.Fprintf(&b, "%s=%q ", t.Key, t.Value)
+		}
+	}
+	return b.String()
+}
+
+// save writes what is known where something has changed, now and then. The file
+// is whole at every instant, and a link that stands in its place is replaced, not
+// followed.
+func (s *sightings) save(now time.Time, every time.Duration) error {
+	if s.path == "" || !s.unsaved || now.Sub(s.saved) < every {
+		return nil
+	}
+	s.saved = now
+	f := sightingsFile{Version: sightingsVersion, FirstSeen: make(map[string]int64)}
+	for key, known := range s.known {
+		if known.since != 0 {
+			f.FirstSeen[key] = known.since
+		}
+	}
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.path, text); err != nil {
+		return err
+	}
+	s.unsaved = false
+	return nil
+}
+
+func writeFile(path string, text []byte) error {
+	temporary := path + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		os.Remove(temporary)
+		return err
+	}
+	return os.Rename(temporary, path)
+}

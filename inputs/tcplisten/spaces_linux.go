@@ -1,0 +1,143 @@
+package tcplisten
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/inet"
+)
+
+// listAll calls each for every listening socket of every space. A namespace that
+// ends meanwhile is listed without sockets.
+func (in *input) listAll(ctx context.Context, each seer) error {
+	for _, sp := range in.spaces {
+		if err := in.listListeners(ctx, sp, each); err != nil && (sp == in.host || in.isThere(sp)) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *input) listListeners(ctx context.Context, sp *space, each seer) error {
+	begin := func() { sp.stamp++ }
+	begin() // also where the listing cannot begin
+	wildcard := false
+	err := in.listSpace(ctx, sp, false, begin, func(s *inet.Socket) {
+		wildcard = wildcard || s.Device != 0 || s.Addr.Unmap().IsUnspecified()
+		each(sp, s)
+	})
+	if err != nil || !wildcard {
+		return err
+	}
+	return in.readInterfaces(sp)
+}
+
+// isThere tells whether a namespace still exists where it was found.
+func (in *input) isThere(sp *space) bool {
+	var st unix.Stat_t
+	return sp.door == "" || unix.Stat(sp.door, &st) == nil && st.Ino == sp.inode
+}
+
+// findSpaces brings the spaces in line with the network namespaces that there are:
+// those of processes, and those that are mounted under /run/netns.
+func (in *input) findSpaces() error {
+	if !in.options.Namespaces {
+		return nil
+	}
+	host := in.hostInode()
+	found := make(map[uint64]space)
+	pids, err := in.fs.PIDs(nil)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		inode, err := in.fs.NetNS(pid)
+		if _, known := found[inode]; err != nil || known || inode == host {
+			continue
+		}
+		p := strconv.Itoa(pid)
+		found[inode] = space{name: strconv.FormatUint(inode, 10), process: p, door: in.fs.Path() + "/" + p + "/ns/net"}
+	}
+	in.findMounts(found, host)
+	in.keepSpaces(found)
+	return nil
+}
+
+// hostInode returns the number of the host's namespace; 0 where that is hidden,
+// as then are those of its processes.
+func (in *input) hostInode() uint64 {
+	door := in.host.door
+	if door == "" {
+		door = "/proc/thread-self/ns/net"
+	}
+	var st unix.Stat_t
+	if unix.Stat(door, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// findMounts adds the namespaces that have a name, and the names of those known.
+func (in *input) findMounts(found map[uint64]space, host uint64) {
+	dir := "/run/netns"
+	if in.fs.Path() != "/proc" {
+		dir = filepath.Join(in.fs.Path(), "1/root", dir)
+	}
+	entries, err := os.ReadDir(dir) // sorted: of two names the first counts
+	if err != nil {
+		return
+	}
+	named := make(map[uint64]bool)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		if unix.Stat(path, &st) != nil || unix.Statfs(path, &fs) != nil || fs.Type != unix.NSFS_MAGIC {
+			continue
+		}
+		if st.Ino == host || named[st.Ino] {
+			continue
+		}
+		named[st.Ino] = true
+		sp := found[st.Ino]
+		sp.name, sp.door = escape.Name([]byte(e.Name())), path
+		found[st.Ino] = sp
+	}
+}
+
+// keepSpaces takes over what was found. A space that is gone stays for one
+// listing more, by which its listeners are seen to be gone.
+func (in *input) keepSpaces(found map[uint64]space) {
+	kept := in.spaces[:0]
+	for _, sp := range in.spaces {
+		now, ok := found[sp.inode]
+		switch {
+		case sp == in.host:
+		case !ok && len(sp.listeners) == 0:
+			continue
+		case ok:
+			if sp.name != now.name {
+				sp.name = now.name
+				sp.local++
+			}
+			sp.door, sp.process = now.door, now.process
+			delete(found, sp.inode)
+		}
+		kept = append(kept, sp)
+	}
+	for inode, now := range found {
+		sp := newSpace()
+		sp.inode, sp.name, sp.door, sp.process = inode, now.name, now.door, now.process
+		kept = append(kept, sp)
+	}
+	clear(in.spaces[min(len(kept), len(in.spaces)):])
+	in.spaces = kept
+	slices.SortFunc(in.spaces, func(a, b *space) int { return cmp.Compare(a.inode, b.inode) })
+}
