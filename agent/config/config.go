@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -104,10 +105,24 @@ func (l *loader) read(file int) {
 		case "inputs", "outputs":
 			l.side(t, values[key])
 		default:
-			l.errorf(t, t.at, "unknown table%s (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])",
-				didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"}))
+			l.unknownTable(t, values[key])
 		}
 	}
+}
+
+// unknownTable records that a file has something that is none of the four tables.
+func (l *loader) unknownTable(t table, value any) {
+	const known = "the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]]"
+	key := t.path
+	t.path = ""
+	if _, isTable := value.(map[string]any); !isTable {
+		if _, isList := tables(value); !isList {
+			l.errorf(t, t.at, "option %q stands in no table (%s)", key, known)
+			return
+		}
+	}
+	hint := didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"})
+	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(hint, known)))
 }
 
 // single keeps a table of which the files may hold one.
@@ -173,7 +188,7 @@ func (l *loader) unknownPlugin(t table, side, kind string) {
 		}
 	}
 	known := l.kinds(side)
-	l.errorf(t, t.at, "unknown plugin%s (known: %s)", didYouMean(kind, known), strings.Join(known, ", "))
+	l.errorf(t, t.at, "unknown plugin %q%s", kind, inParentheses(didYouMean(kind, known), "known: "+strings.Join(known, ", ")))
 }
 
 // kinds returns the names of the plugins of a side, sorted.

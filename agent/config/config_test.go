@@ -193,6 +193,7 @@ func TestC1EmptyFile(t *testing.T) {
 func TestC2SyntaxError(t *testing.T) {
 	for _, b := range []badFile{
 		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
+		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; a string stands in quotes`},
 		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; a string stands in quotes`},
 		{"no equals sign", "[agent]\ninterval \"10s\"", `s.toml:2: agent: expected '.' or '=', but got '"' instead`},
 		{"no closing bracket", "[[inputs.tcp_listen]\n", `s.toml:1: expected end of table array name delimiter ']', but got '\n' instead`},
@@ -223,13 +224,15 @@ urls = ["http://x"]
 [processors]
 `, `s.toml:2: agent: unknown option "intervall" (did you mean "interval"?)
 s.toml:3: agent: unknown option "round_Interval" (did you mean "round_interval"?)
-s.toml:4: global_tag: unknown table "global_tag" (did you mean "global_tags"?) (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+s.toml:4: unknown table "global_tag" (did you mean "global_tags"?)
 s.toml:6: inputs.tcp_listen: unknown option "backendd" (did you mean "backend"?)
 s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?)
 s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
-s.toml:13: processors: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
+s.toml:13: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
+		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" stands in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
 		b.run(t)
 	}

@@ -129,8 +129,8 @@ func (l *loader) sortedErrors() Errors {
 	return l.errs
 }
 
-// didYouMean returns ` (did you mean "x"?)` behind a quoted word for the nearest of the
-// known ones; just the quoted word where none is near.
+// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" where
+// none is near.
 func didYouMean(word string, known []string) string {
 	nearest, best := "", len(word)/3+1
 	for _, k := range known {
@@ -139,9 +139,18 @@ func didYouMean(word string, known []string) string {
 		}
 	}
 	if nearest == "" {
-		return fmt.Sprintf(" %q", word)
+		return ""
 	}
-	return fmt.Sprintf(" %q (did you mean %q?)", word, nearest)
+	return fmt.Sprintf("did you mean %q?", nearest)
+}
+
+// inParentheses returns what is not empty in parentheses, behind a blank.
+func inParentheses(parts ...string) string {
+	text := strings.TrimSpace(strings.Join(parts, " "))
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
 }
 
 // distance returns how many characters have to be inserted, deleted, replaced or

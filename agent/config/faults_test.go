@@ -188,7 +188,7 @@ alias = "b"
 
 func TestC7UnknownPlugin(t *testing.T) {
 	for _, b := range []badFile{
-		{"near", "[[inputs.tcp_listn]]\n[[outputs.prometheus]]", `s.toml:1: inputs.tcp_listn: unknown plugin "tcp_listn" (did you mean "tcp_listen"?) (known: tcp_listen)`},
+		{"near", "[[inputs.tcp_listn]]\n[[outputs.prometheus]]", `s.toml:1: inputs.tcp_listn: unknown plugin "tcp_listn" (did you mean "tcp_listen"? known: tcp_listen)`},
 		{"far", "[[inputs.tcp_listen]]\n[[outputs.kafka]]\n[outputs.x.y]", `s.toml:2: outputs.kafka: unknown plugin "kafka" (known: file, influxdb, prometheus)
 s.toml:3: outputs.x: unknown plugin "x" (known: file, influxdb, prometheus)`},
 		{"of the other side", "[[inputs.prometheus]]\n[[outputs.tcp_listen]]",
@@ -214,7 +214,7 @@ s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is no URL`},
 		{"without quotes", "[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = 73514", `s.toml:3: outputs.influxdb: token: must be a string: put it in quotes`},
 		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
 		{"a bare date", "[[outputs.influxdb]]\ntoken = 2026-99-99", `s.toml:2: outputs.influxdb.token: invalid datetime:`},
-		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: expected a top-level item to end with a newline, comment, or EOF, but got 'g' instead`},
+		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; a string stands in quotes`},
 		{"a bare float", "[[outputs.influxdb]]\ntoken = 1.5e5.5", `s.toml:2: outputs.influxdb.token: Invalid float value:`},
 		{"a large number", "[[outputs.influxdb]]\ntoken = 99999999999999999999", `s.toml:2: outputs.influxdb.token: the number is out of range for int64`},
 	} {

@@ -45,6 +45,8 @@ func syntaxError(text string, err error) (line int, message string) {
 	}
 	if strings.HasPrefix(message, "expected value but found") {
 		message = "expected a value; a string stands in quotes"
+	} else if _, got, ok := strings.Cut(message, "expected a top-level item to end with a newline, comment, or EOF, but got "); ok {
+		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; a string stands in quotes"
 	} else if _, size, ok := strings.Cut(message, " is out of range for "); ok {
 		message = "the number is out of range for " + size
 	} else if m := unquotedValue.FindStringSubmatchIndex(message); m != nil {

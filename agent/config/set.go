@@ -26,7 +26,7 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 		at := t.at.key(key)
 		field, ok := fields[key]
 		if !ok {
-			l.errorf(t, at, "unknown option%s", didYouMean(key, slices.Sorted(maps.Keys(fields))))
+			l.errorf(t, at, "unknown option %q%s", key, inParentheses(didYouMean(key, slices.Sorted(maps.Keys(fields)))))
 			continue
 		}
 		if !l.setOption(t, key, field, v, at) {

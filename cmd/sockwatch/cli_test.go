@@ -1,0 +1,225 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch"
+)
+
+// result is what a command line leaves behind.
+type result struct {
+	Code           int
+	Stdout, Stderr string
+}
+
+// sockwatchRun runs a command line with these environment variables alone.
+func sockwatchRun(env map[string]string, args ...string) result {
+	var stdout, stderr strings.Builder
+	getenv := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	code := run(args, getenv, &stdout, &stderr)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// writeFile writes a file into a directory and returns its path.
+func writeFile(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const smallConfig = "[[inputs.tcp_listen]]\n[[outputs.stdout]]\n"
+
+func TestWrongUsageExits2(t *testing.T) {
+	const try = "Try \"sockwatch --help\".\n"
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--nope"}, "sockwatch: unknown flag --nope\n"},
+		{[]string{"frobnicate"}, "sockwatch: unexpected argument frobnicate\n"},
+		{[]string{"lst"}, "sockwatch: unexpected argument lst\n"},
+		{[]string{"check", "--config"}, "sockwatch: --config: missing value, expecting \"<arg>\"\n"},
+		{[]string{"list", "--config", "x"}, "sockwatch: unknown flag --config\n"},
+		{[]string{"version", "now"}, "sockwatch: unexpected argument now\n"},
+	} {
+		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			if diff := cmp.Diff(result{2, "", test.want + try}, sockwatchRun(nil, test.args...)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHelpShowsEveryCommand(t *testing.T) {
+	r := sockwatchRun(nil, "--help")
+	if r.Code != 0 || r.Stderr != "" {
+		t.Errorf("exit code %d, stderr %q", r.Code, r.Stderr)
+	}
+	for _, command := range []string{"run", "once", "test", "list", "check", "config", "version"} {
+		if !regexp.MustCompile(`(?m)^  ` + command + ` `).MatchString(r.Stdout) {
+			t.Errorf("no %q in\n%s", command, r.Stdout)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	r := sockwatchRun(nil, "version")
+	if r.Code != 0 || r.Stderr != "" || !regexp.MustCompile(`^sockwatch \S+ go1\.\S+ \w+/\w+\n$`).MatchString(r.Stdout) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestConfigPrintsTheExample(t *testing.T) {
+	if diff := cmp.Diff(result{0, sockwatch.ExampleConfig, ""}, sockwatchRun(nil, "config")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestC1FilesThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	good := writeFile(t, dir, "good.toml", smallConfig)
+	empty := writeFile(t, dir, "empty.toml", "")
+	missing := filepath.Join(dir, "missing.toml")
+	emptyDir := filepath.Join(dir, "d")
+	if err := os.Mkdir(emptyDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, emptyDir, ".hidden.toml", "x")
+	writeFile(t, emptyDir, "other.conf", "x")
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{"missing", nil, []string{"--config", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
+		{"empty", nil, []string{"--config", empty}, empty + ": the file is empty\n"},
+		{"a directory", nil, []string{"--config", dir}, "sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
+		{"one of several", nil, []string{"--config", good, "--config", missing, "--config", dir},
+			"sockwatch: open " + missing + ": no such file or directory\n" +
+				"sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
+		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
+			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
+		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
+		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml in it\n"},
+	} {
+		for _, command := range []string{"check", "run", "once", "test"} {
+			t.Run(test.name+"/"+command, func(t *testing.T) {
+				r := sockwatchRun(test.env, append([]string{command}, test.args...)...)
+				if diff := cmp.Diff(result{1, "", test.want}, r); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+	t.Run("unreadable", func(t *testing.T) {
+		path := writeFile(t, dir, "unreadable.toml", smallConfig)
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.ReadFile(path); err == nil {
+			t.Skip("this user reads a file of mode 0000")
+		}
+		want := result{1, "", "sockwatch: open " + path + ": permission denied\n"}
+		if diff := cmp.Diff(want, sockwatchRun(nil, "check", "--config", path)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	a := writeFile(t, dir, "a.toml", "[[inputs.tcp_listen]]\nalias = \"x\"\n")
+	b := writeFile(t, dir, "b.toml", "[[outputs.stdout]]\n[[outputs.prometheus]]\nlisten = \"127.0.0.1:0\"\n")
+	bad := writeFile(t, dir, "c.toml", "[agent]\nintervall = \"10s\"\n\n[[outputs.stdout]]\nalias = \"y\"\ndata_format = 1\n")
+	ok := a + ", " + b + ": ok: inputs.tcp_listen-x, outputs.stdout, outputs.prometheus\n"
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		want result
+	}{
+		{"two files", nil, []string{"--config", a, "--config", b}, result{0, ok, ""}},
+		{"errors", nil, []string{"--config", bad, "--config", b}, result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
+` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
+` + b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+`}},
+		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
+` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
+`}},
+		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, nil, result{1, "", "?"}},
+		{"flags before the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, []string{"--config", a, "--config", b}, result{0, ok, ""}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := sockwatchRun(test.env, append([]string{"check"}, test.args...)...)
+			if test.want.Stderr == "?" {
+				test.want.Stderr = got.Stderr
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
+	if _, err := os.Stat(systemConfig); !errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("%s stands here: %v", systemConfig, err)
+	}
+	want := result{0, "config.example.toml: ok: inputs.tcp_listen, outputs.stdout, outputs.prometheus\n", ""}
+	if diff := cmp.Diff(want, sockwatchRun(nil, "check")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// No secret that a configuration or its environment holds is printed by check,
+// whether the configuration holds or not.
+func TestC9SecretsAreNotInCheckOutput(t *testing.T) {
+	const secret = "correct-horse-battery"
+	dir := t.TempDir()
+	tokenFile := writeFile(t, dir, "token", secret+"\n")
+	env := map[string]string{"TOKEN": secret}
+	for _, options := range []string{
+		`token = "` + secret + `"`,
+		`token = "${TOKEN}"`,
+		`token_file = "` + tokenFile + `"`,
+		`password = "` + secret + `"`,
+		`urls = ["http://user:` + secret + `@127.0.0.1:8086"]`,
+		`urls = ["http://user:${TOKEN}@127.0.0.1:8086"]`,
+		`urls = ["http://user:` + secret + `@127.0.0.1:x/%zz"]`,
+		`urls = ["http://user:${TOKEN}@127.0.0.1:x"]`,
+		`token = ` + secret,
+		`token = "` + secret,
+		`token = ["` + secret + `"]`,
+		`token = { a = "` + secret + `" }`,
+		`username = "u"` + "\n" + `password = "` + secret + `\q"`,
+		`organization = "o"` + "\n" + `token = """` + secret + "\n" + `"""`,
+		`token_file = "${TOKEN}"`,
+		`api = "${TOKEN}"`,
+		`max_body = "${TOKEN}"`,
+		`timeout = "${TOKEN}"`,
+		`insecure_skip_verify = "${TOKEN}"`,
+		`token = "a` + "\x01" + secret + `"`,
+	} {
+		for _, rest := range []string{"database = \"x\"\n", "bucket = \"x\"\n", "database = \"x\"\nbucket = \"y\"\nfrobnicate = 1\n"} {
+			path := writeFile(t, dir, "s.toml", "[[inputs.tcp_listen]]\n[[outputs.influxdb]]\n"+rest+options+"\n")
+			r := sockwatchRun(env, "check", "--config", path)
+			if out := r.Stdout + r.Stderr; strings.Contains(out, secret) || out == "" {
+				t.Errorf("%s\n%s prints\n%s", rest, options, out)
+			}
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"sockwatch"
+	"sockwatch/agent/config"
+)
+
+// systemConfig is read where nothing else is said.
+const systemConfig = "/etc/sockwatch/sockwatch.toml"
+
+// files reads the configuration: what the flags name, or else
+// $SOCKWATCH_CONFIG, or else the system's, or else the built-in one.
+func (p *program) files(f configFlags) ([]config.File, error) {
+	fromEnv, _ := p.getenv("SOCKWATCH_CONFIG")
+	switch {
+	case len(f.Config)+len(f.ConfigDirectory) > 0:
+		return named(f)
+	case fromEnv != "":
+		files, err := readAll([]string{fromEnv})
+		if err != nil {
+			err = fmt.Errorf("$SOCKWATCH_CONFIG: %w", err)
+		}
+		return files, err
+	}
+	files, err := readAll([]string{systemConfig})
+	if errors.Is(err, fs.ErrNotExist) {
+		return []config.File{{Name: "config.example.toml", Text: sockwatch.ExampleConfig}}, nil
+	}
+	return files, err
+}
+
+// named reads the files of the flags, and then the directories', sorted.
+func named(f configFlags) ([]config.File, error) {
+	paths := f.Config
+	var errs []error
+	for _, dir := range f.ConfigDirectory {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, e := range entries {
+			if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
+				paths = append(paths, filepath.Join(dir, name))
+			}
+		}
+	}
+	if len(paths)+len(errs) == 0 {
+		return nil, fmt.Errorf("%s: no *.toml in it", strings.Join(f.ConfigDirectory, ", "))
+	}
+	files, err := readAll(paths)
+	return files, errors.Join(append([]error{err}, errs...)...)
+}
+
+// readAll reads files; its error joins those of all that cannot be read.
+func readAll(paths []string) ([]config.File, error) {
+	var files []config.File
+	var errs []error
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, syscall.EISDIR) {
+			err = fmt.Errorf("%w: --config-directory reads every *.toml of one", err)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		files = append(files, config.File{Name: path, Text: string(text)})
+	}
+	return files, errors.Join(errs...)
+}

@@ -1,0 +1,312 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"sockwatch/agent"
+	"sockwatch/agent/filter"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+const exampleGuide = `## The configuration of sockwatch, with every option.
+##
+## It is in force as it stands where sockwatch finds no other: --config FILE, or
+## $SOCKWATCH_CONFIG, or /etc/sockwatch/sockwatch.toml. Make it your own with
+##   sockwatch config >/etc/sockwatch/sockwatch.toml
+##   sockwatch check     # every error, with its line
+##   kill -HUP PID       # go over to it; one with errors leaves the old one running
+##
+## "##" begins an explanation, "#" an option or a plugin that is not set: take the "#"
+## away to set it. Times are written "10s" or "1m30s", sizes "64MiB". Inside of
+## strings ${VAR} and ${VAR:-default} stand for environment variables, $${ for "${".
+## A plugin may stand here several times; each instance then needs an "alias".
+`
+
+// A shipped instance is a plugin as config.example.toml sets it; every plugin
+// that is none is commented out.
+type shipped struct {
+	options string // its own, active
+	common  string // of every plugin of its kind, active
+}
+
+var shippedInstances = map[string]shipped{
+	"tcp_listen": {options: "custom_port_exporter = true\nresolve_addresses = true"},
+	"prometheus": {},
+	"stdout":     {common: `namepass = ["tcp_listen*"]`},
+}
+
+// A push output that gets custom_port_exporter has a series for each process that
+// ever listened: this common option stands first with each, and keeps it out.
+var (
+	commonFirst = map[string]string{"stdout": "namepass", "influxdb": "namedrop", "file": "namedrop"}
+
+	whyFirst = []string{
+		"The pid is a tag of custom_port_exporter: a series for each process that ever",
+		"listened. Leave that point to Prometheus.",
+	}
+)
+
+// allCommonShown are the plugins, one on either side, with which all common
+// options stand, and the lines with which these begin.
+var allCommonShown = map[string][]string{
+	"tcp_listen": {"What every input has. Patterns are globs: *, ?, [a-z], {a,b}."},
+	"influxdb": {
+		"What every output has that pushes. The alias and the filters, namepass to",
+		"fieldexclude, are also those of an endpoint such as prometheus.",
+	},
+}
+
+// exampleFilters shows filters that go well together.
+func exampleFilters() filter.Options {
+	return filter.Options{
+		NamePass:     []string{"tcp_listen*", "sockwatch_*"},
+		NameDrop:     []string{"custom_port_exporter"},
+		TagPass:      map[string][]string{"exposure": {"private", "public"}},
+		TagDrop:      map[string][]string{"process": {"sshd", "systemd*"}},
+		TagInclude:   []string{"*"},
+		TagExclude:   []string{"container", "pod"},
+		FieldInclude: []string{"*"},
+		FieldExclude: []string{"exe", "cmdline"},
+	}
+}
+
+// exampleCommon returns the common options of a plugin with a value in each, and
+// their defaults.
+func exampleCommon(p plugin.Plugin) (example, defaults any) {
+	switch {
+	case p.NewInput != nil:
+		return &agent.InputOptions{
+			Interval:         plugin.Duration(30 * time.Second),
+			CollectionJitter: plugin.Duration(2 * time.Second),
+			Timeout:          plugin.Duration(5 * time.Second),
+			Alias:            "local",
+			NameOverride:     "listeners",
+			NamePrefix:       "edge_",
+			NameSuffix:       "_v1",
+			Tags:             map[string]string{"role": "web"},
+			Options:          exampleFilters(),
+		}, &agent.InputOptions{}
+	case p.NewPusher != nil:
+		o, d := agent.DefaultPushOptions(p), agent.DefaultPushOptions(p)
+		o.Alias, o.Options = "eu", exampleFilters()
+		return &o, &d
+	default:
+		return &agent.EndpointOptions{Alias: "public", Options: exampleFilters()}, &agent.EndpointOptions{}
+	}
+}
+
+// exampleAgent returns the [agent] table with a value in each option.
+func exampleAgent() *agent.Options {
+	o := agent.DefaultOptions()
+	o.Hostname = "web1.example.org"
+	o.StateDirectory = "/var/lib/sockwatch"
+	return &o
+}
+
+// renderExample returns config.example.toml.
+func renderExample(t *testing.T, plugins []plugin.Plugin) string {
+	var w exampleWriter
+	w.text = exampleGuide
+	w.line("\n## Tags of every point.")
+	w.line("[global_tags]")
+	w.line(`  # dc = "fra1"`)
+	w.line(`  # rack = "${RACK:-1a}"`)
+	w.line("\n[agent]")
+	defaults := agent.DefaultOptions()
+	w.options(t, optionsOf(t, exampleAgent()), optionsOf(t, &defaults), nil)
+	w.line("\n## INPUTS")
+	for _, p := range plugins {
+		if p.NewInput != nil {
+			w.plugin(t, "inputs", p)
+		}
+	}
+	w.line("\n## OUTPUTS")
+	for _, p := range plugins {
+		if p.NewInput == nil {
+			w.plugin(t, "outputs", p)
+		}
+	}
+	return w.text
+}
+
+type exampleWriter struct{ text string }
+
+func (w *exampleWriter) line(format string, args ...any) {
+	w.text += fmt.Sprintf(format, args...) + "\n"
+}
+
+func (w *exampleWriter) plugin(t *testing.T, side string, p plugin.Plugin) {
+	ship, active := shippedInstances[p.Name]
+	w.line("")
+	w.comment("", wrap(packageSynopsis(t, pluginDir(p)), 86))
+	if active {
+		w.line("[[%s.%s]]", side, p.Name)
+	} else {
+		w.line("# [[%s.%s]]", side, p.Name)
+	}
+	var first, rest []option // common ones
+	common, defaults := exampleCommon(p)
+	set := setActive(t, common, ship.common)
+	intro, all := allCommonShown[p.Name]
+	for _, o := range optionsOf(t, common) {
+		if o.name == commonFirst[p.Name] {
+			o.doc = whyFirst
+			first = append(first, o)
+		} else if all {
+			rest = append(rest, o)
+		}
+	}
+	w.options(t, first, optionsOf(t, defaults), set)
+
+	example := p.Example()
+	own := setActive(t, example, ship.options)
+	var values, tables []option
+	for _, o := range optionsOf(t, example) {
+		if o.nested != nil {
+			tables = append(tables, o)
+		} else {
+			values = append(values, o)
+		}
+	}
+	w.options(t, values, optionsOf(t, p.Defaults()), own)
+
+	if all {
+		w.line("")
+		w.comment("  ", intro)
+	}
+	w.options(t, rest, optionsOf(t, defaults), set)
+	for _, o := range tables { // what follows them would be theirs
+		w.table(t, side+"."+p.Name, o)
+	}
+}
+
+// comment writes lines of explanation.
+func (w *exampleWriter) comment(indent string, lines []string) {
+	for _, line := range lines {
+		w.line("%s## %s", indent, line)
+	}
+}
+
+// wrap breaks a text into lines.
+func wrap(text string, width int) []string {
+	var lines []string
+	for word := range strings.FieldsSeq(text) {
+		if n := len(lines) - 1; n >= 0 && len(lines[n])+1+len(word) <= width {
+			lines[n] += " " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
+// options writes options, commented out unless they are active.
+func (w *exampleWriter) options(t *testing.T, options, defaults []option, active map[string]bool) {
+	byDefault := make(map[string]string)
+	for _, o := range defaults {
+		byDefault[o.name] = inlineTOML(t, o.value)
+	}
+	for _, o := range options {
+		w.comment("  ", o.doc)
+		value := inlineTOML(t, o.value)
+		if d := byDefault[o.name]; d != value && !empty(d) {
+			w.line("  ## Default: %s", d)
+		}
+		hash := "# "
+		if active[o.name] {
+			hash = ""
+		}
+		w.line("  %s%s = %s", hash, o.name, value)
+	}
+}
+
+// table writes the [[tables]] that an option is, commented out.
+func (w *exampleWriter) table(t *testing.T, path string, o option) {
+	w.line("")
+	w.comment("  ", o.doc)
+	for i, element := range o.nested {
+		w.line("  # [[%s.%s]]", path, o.name)
+		for _, e := range element {
+			if i == 0 {
+				w.comment("    ", e.doc)
+			}
+			if i == 0 || !e.value.IsZero() {
+				w.line("    # %s = %s", e.name, inlineTOML(t, e.value))
+			}
+		}
+	}
+}
+
+// setActive sets the options of a text in a struct and returns their names.
+func setActive(t *testing.T, options any, text string) map[string]bool {
+	t.Helper()
+	meta, err := toml.Decode(text, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := make(map[string]bool)
+	for _, key := range meta.Keys() {
+		active[key.String()] = true
+	}
+	return active
+}
+
+// pluginDir returns the folder of a plugin: that of its options struct.
+func pluginDir(p plugin.Plugin) string {
+	return packageDir(reflect.TypeOf(p.Defaults()).Elem().PkgPath())
+}
+
+// empty reports whether a default is not worth a line.
+func empty(value string) bool {
+	return value == `""` || value == "[]" || value == "{}" || value == `"0s"`
+}
+
+// renderOptions returns the table of a plugin's options for its README.
+func renderOptions(t *testing.T, p plugin.Plugin) string {
+	var b strings.Builder
+	b.WriteString("| option | default | meaning |\n|---|---|---|\n")
+	defaults := make(map[string]option)
+	for _, o := range optionsOf(t, p.Defaults()) {
+		defaults[o.name] = o
+	}
+	for _, o := range optionsOf(t, p.Example()) {
+		value := "`" + inlineTOML(t, defaults[o.name].value) + "`"
+		if o.nested != nil {
+			value = "none"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.name, value, cell(strings.Join(o.doc, " ")))
+		if len(o.nested) > 0 {
+			for _, e := range o.nested[0] {
+				fmt.Fprintf(&b, "| `%s.%s` | | %s |\n", o.name, e.name, cell(strings.Join(e.doc, " ")))
+			}
+		}
+	}
+	return b.String()
+}
+
+// cell escapes what would end a cell of a Markdown table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+// renderMetrics returns the table of the metrics that descriptions make.
+func renderMetrics(descs []metric.Desc) string {
+	var b strings.Builder
+	b.WriteString("| metric | type | unit | meaning |\n|---|---|---|---|\n")
+	for _, d := range descs {
+		name, kind := "`"+d.Name+"_"+d.Field+"`", d.Type.String()
+		switch {
+		case d.Field == "value":
+			name = "`" + d.Name + "`"
+		case d.Type == metric.Untyped: // a string makes no metric
+			name, kind = fmt.Sprintf("field `%s` of `%s`", d.Field, d.Name), "string"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, kind, d.Unit, cell(d.Help))
+	}
+	return b.String()
+}

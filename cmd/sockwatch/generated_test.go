@@ -1,0 +1,225 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sockwatch"
+	"sockwatch/agent"
+	"sockwatch/agent/config"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+var update = flag.Bool("update", false, "write the generated files anew")
+
+// TestGenerated keeps config.example.toml and the tables of the READMEs as the
+// plugins' options and descriptions have them; with -update it writes them.
+func TestGenerated(t *testing.T) {
+	compareGenerated(t, "config.example.toml", renderExample(t, plugins()))
+
+	var all []metric.Desc
+	for _, p := range plugins() {
+		all = append(all, p.Descs...)
+		path, err := filepath.Rel(root, filepath.Join(pluginDir(p), "README.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := replaceBetween(readFile(t, path), "options", renderOptions(t, p))
+		if !strings.Contains(text, "<!-- options -->") {
+			t.Errorf("%s has no place for the options: a line <!-- options --> and a line <!-- /options -->", path)
+		}
+		if len(p.Descs) > 0 {
+			text = replaceBetween(text, "metrics", renderMetrics(p.Descs))
+		}
+		compareGenerated(t, path, text)
+	}
+	if _, err := os.Stat(filepath.Join(root, "README.md")); err == nil {
+		text := replaceBetween(readFile(t, "README.md"), "metrics", renderMetrics(append(all, agent.Descs...)))
+		compareGenerated(t, "README.md", text)
+	}
+}
+
+func compareGenerated(t *testing.T, path, want string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(filepath.Join(root, path), []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, readFile(t, path)); diff != "" {
+		t.Errorf("%s is not what \"go test ./cmd/sockwatch -run Generated -update\" writes (-want +got):\n%s", path, diff)
+	}
+}
+
+// replaceBetween replaces what stands between the lines <!-- name --> and
+// <!-- /name -->.
+func replaceBetween(text, name, with string) string {
+	begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->\n"
+	before, rest, ok := strings.Cut(text, begin)
+	_, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		return text
+	}
+	return before + begin + with + end + after
+}
+
+func TestExampleLoadsAsShipped(t *testing.T) {
+	a := loadText(t, sockwatch.ExampleConfig)
+	if len(a.Inputs) != 1 || len(a.Push) != 1 || len(a.Pull) != 1 {
+		t.Fatalf("%d inputs, %d push outputs, %d endpoints", len(a.Inputs), len(a.Push), len(a.Pull))
+	}
+	defaults := agent.DefaultOptions()
+	defaults.Hostname, defaults.StateDirectory = a.Options.Hostname, ""
+	if diff := cmp.Diff(defaults, a.Options); diff != "" {
+		t.Errorf("[agent] (-defaults +shipped):\n%s", diff)
+	}
+	for _, instance := range []struct {
+		plugin plugin.Plugin
+		got    plugin.Options
+	}{
+		{a.Inputs[0].Plugin, a.Inputs[0].Settings},
+		{a.Push[0].Plugin, a.Push[0].Settings},
+		{a.Pull[0].Plugin, a.Pull[0].Settings},
+	} {
+		want := instance.plugin.Defaults()
+		setActive(t, want, shippedInstances[instance.plugin.Name].options)
+		if diff := cmp.Diff(want, instance.got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-defaults and what is shipped active +shipped):\n%s", instance.plugin.Name, diff)
+		}
+	}
+	if diff := cmp.Diff([]string{"tcp_listen*"}, a.Push[0].Options.NamePass); diff != "" || a.Push[0].Name != "stdout" {
+		t.Errorf("%s: namepass (-want +got):\n%s", a.Push[0].Name, diff)
+	}
+}
+
+// commented matches a line of the example that is an option or a plugin that is
+// not set.
+var commented = regexp.MustCompile(`(?m)^( *)# `)
+
+func TestExampleUncommented(t *testing.T) {
+	a := loadText(t, commented.ReplaceAllString(sockwatch.ExampleConfig, "$1"))
+	type instance struct {
+		plugin           plugin.Plugin
+		settings, common any
+	}
+	var instances []instance
+	for _, in := range a.Inputs {
+		in.Options.Tags = map[string]string{"role": in.Options.Tags["role"]}
+		instances = append(instances, instance{in.Plugin, in.Settings, &in.Options})
+	}
+	for _, out := range a.Push {
+		instances = append(instances, instance{out.Plugin, out.Settings, &out.Options})
+	}
+	for _, out := range a.Pull {
+		instances = append(instances, instance{out.Plugin, out.Settings, &out.Options})
+	}
+	if len(instances) != len(plugins()) {
+		t.Errorf("%d instances of %d plugins", len(instances), len(plugins()))
+	}
+	for _, in := range instances {
+		want := in.plugin.Example()
+		setActive(t, want, shippedInstances[in.plugin.Name].options)
+		if diff := cmp.Diff(want, in.settings, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-Example() +uncommented):\n%s", in.plugin.Name, diff)
+		}
+		if _, ok := allCommonShown[in.plugin.Name]; ok {
+			want, _ := exampleCommon(in.plugin)
+			if diff := cmp.Diff(want, in.common); diff != "" {
+				t.Errorf("%s (-common +uncommented):\n%s", in.plugin.Name, diff)
+			}
+		}
+	}
+	if diff := cmp.Diff(exampleAgent(), &a.Options); diff != "" {
+		t.Errorf("[agent] (-want +uncommented):\n%s", diff)
+	}
+}
+
+// Every option of every plugin, and every common one of either side, stands in the
+// example with its explanation.
+func TestExampleShowsEveryOption(t *testing.T) {
+	missing := make(map[string]bool) // common options
+	for _, p := range plugins() {
+		side := "outputs "
+		if p.NewInput != nil {
+			side = "inputs "
+		}
+		common, _ := exampleCommon(p)
+		for _, o := range optionsOf(t, common) {
+			missing[side+o.name] = true
+		}
+	}
+	for _, p := range plugins() {
+		if _, all := allCommonShown[p.Name]; !all {
+			continue
+		}
+		side := "outputs "
+		if p.NewInput != nil {
+			side = "inputs "
+		}
+		common, _ := exampleCommon(p)
+		for _, o := range optionsOf(t, common) {
+			delete(missing, side+o.name)
+		}
+	}
+	for name := range missing {
+		t.Errorf("no plugin shows the common option %s", name)
+	}
+	for _, p := range plugins() {
+		_, section, ok := strings.Cut(sockwatch.ExampleConfig, "s."+p.Name+"]]\n")
+		if !ok {
+			t.Errorf("%s is missing", p.Name)
+			continue
+		}
+		section, _, _ = strings.Cut(section, "\n\n## ")
+		for _, o := range optionsOf(t, p.Example()) {
+			active := regexp.MustCompile(`(?m)^ +(# )?(\[\[\w+\.\w+\.)?` + o.name + `( = |\]\])`)
+			if !active.MatchString(section) {
+				t.Errorf("%s: option %s is missing", p.Name, o.name)
+			}
+			if o.nested == nil && o.value.Type().String() == "[]struct" {
+				t.Errorf("%s: Example() has no element of %s", p.Name, o.name)
+			}
+		}
+	}
+}
+
+// A plugin's own option must not have the name of a common one, which would hide
+// it.
+func TestOptionNamesAreUnique(t *testing.T) {
+	for _, p := range plugins() {
+		common, _ := exampleCommon(p)
+		seen := make(map[string]bool)
+		for _, o := range append(optionsOf(t, common), optionsOf(t, p.Defaults())...) {
+			if seen[o.name] {
+				t.Errorf("%s has two options %s", p.Name, o.name)
+			}
+			seen[o.name] = true
+		}
+	}
+}
+
+func loadText(t *testing.T, text string) *agent.Agent {
+	t.Helper()
+	a, err := load(text, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func load(text string, env map[string]string) (*agent.Agent, error) {
+	p := &program{
+		plugins: plugins(), sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
+		getenv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+	}
+	return p.build([]config.File{{Name: "config", Text: text}})
+}

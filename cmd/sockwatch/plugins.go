@@ -1,0 +1,22 @@
+package main
+
+import (
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/tcplisten"
+	"sockwatch/outputs/file"
+	"sockwatch/outputs/influxdb"
+	"sockwatch/outputs/prometheus"
+	"sockwatch/outputs/stdout"
+)
+
+// plugins returns THE list of plugins in this build, in the order of the example
+// configuration.
+func plugins() []plugin.Plugin {
+	return []plugin.Plugin{
+		tcplisten.Plugin,
+		prometheus.Plugin,
+		influxdb.Plugin,
+		stdout.Plugin,
+		file.Plugin,
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// protect does nothing: only on Linux the program is given capabilities.
+func protect() error { return nil }

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func printDumpable() int { return 1 }

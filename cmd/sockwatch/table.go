@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+	"golang.org/x/text/width"
+)
+
+// A column is one column of a table for people.
+type column struct {
+	title  string
+	cells  []string
+	right  bool // aligned to the right
+	shrink bool // may be cut to fit the terminal
+}
+
+// narrowest is what a column is cut to at most: its title still fits.
+const narrowest = 7
+
+// writeTable writes the columns side by side, in lines of at most limit cells of
+// the terminal; 0: of any length.
+func writeTable(w *bufio.Writer, columns []column, limit int) {
+	widths := make([]int, len(columns))
+	total := 2 * (len(columns) - 1)
+	for i := range columns {
+		c := &columns[i]
+		widths[i] = len(c.title)
+		for j, cell := range c.cells {
+			c.cells[j] = printable(cell)
+			widths[i] = max(widths[i], cells(c.cells[j]))
+		}
+		total += widths[i]
+	}
+	for limit > 0 && total > limit {
+		widest := -1
+		for i, c := range columns {
+			if c.shrink && widths[i] > narrowest && (widest < 0 || widths[i] > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
+		total--
+	}
+	for row := -1; row < len(columns[0].cells); row++ {
+		var line strings.Builder
+		for i, c := range columns {
+			cell := c.title
+			if row >= 0 {
+				cell = c.cells[row]
+			}
+			cell = cut(cell, widths[i])
+			pad := strings.Repeat(" ", widths[i]-cells(cell))
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			if c.right {
+				line.WriteString(pad + cell)
+			} else {
+				line.WriteString(cell + pad)
+			}
+		}
+		s := strings.TrimRight(line.String(), " ")
+		if limit > 0 {
+			s = cut(s, limit)
+		}
+		fmt.Fprintln(w, s)
+	}
+}
+
+// cut shortens s to at most n cells of the terminal.
+func cut(s string, n int) string {
+	if cells(s) <= n {
+		return s
+	}
+	used := 0
+	for i, r := range s {
+		if used += runeCells(r); used > n-1 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+// printable escapes what could move the cursor: names are chosen by the
+// processes that carry them.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == unicode.ReplacementChar && !strings.HasPrefix(s[i:], string(r)):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case !unicode.IsPrint(r):
+			for _, c := range []byte(string(r)) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// cells returns how many cells of a terminal s takes.
+func cells(s string) int {
+	n := 0
+	for _, r := range s {
+		n += runeCells(r)
+	}
+	return n
+}
+
+func runeCells(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	default:
+		return 1
+	}
+}
+
+// width returns the width of the terminal that stdout is; 0 where it is none.
+func (p *program) width() int {
+	f, ok := p.stdout.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0
+	}
+	set, _ := p.getenv("COLUMNS")
+	if n, err := strconv.Atoi(set); err == nil && n > 0 {
+		return n
+	}
+	n, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return n
+}
