@@ -83,7 +83,6 @@ func (in *liveInput) gatherEvery(ctx, cut context.Context) {
 		select {
 		case <-f.over:
 		case <-cut.Done():
-			in.log.Error("stopped, though its last gather has not returned")
 			return
 		}
 	}

@@ -328,7 +328,8 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 		wantLog string
 	}{
 		{name: "idle", atMost: 0},
-		{name: "gathering", gather: 8 * time.Second, atMost: 8 * time.Second},
+		{name: "gathering", gather: 4 * time.Second, atMost: 4 * time.Second},
+		{name: "gather hangs", gather: time.Hour, atMost: 10 * time.Second, wantLog: "its gather has not returned"},
 		{name: "output down", push: func(context.Context, []string) error { return errors.New("no") }, atMost: 10 * time.Second,
 			wantLog: "not delivered, lost with the queue in memory"},
 		{name: "sending", push: func(ctx context.Context, _ []string) error {
@@ -365,6 +366,7 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 				if !strings.Contains(r.log.String(), tt.wantLog) {
 					t.Errorf("want %q in the log:\n%s", tt.wantLog, r.log)
 				}
+				after(tt.gather)
 			})
 		})
 	}

@@ -250,9 +250,14 @@ func (r *run) stop(cut context.Context) {
 	r.retire(cut, r.exchange(r.config, &change{}))
 }
 
-// retire stops instances and waits for them: inputs and endpoints until cut,
-// outputs as long as the shutdown timeout lets them drain.
+// retire stops instances and waits for them as long as the shutdown timeout and
+// cut let it; half of that for inputs, so that outputs have time to drain.
 func (r *run) retire(cut context.Context, c *change) {
+	timeout := r.shutdownTimeout()
+	patience, cancel := context.WithTimeout(cut, timeout)
+	defer cancel()
+	brief, cancelBrief := context.WithTimeout(cut, timeout/2)
+	defer cancelBrief()
 	for _, in := range c.inputs {
 		in.cancel()
 	}
@@ -260,27 +265,25 @@ func (r *run) retire(cut context.Context, c *change) {
 		p.cancel()
 	}
 	for _, in := range c.inputs {
-		<-in.done
+		if !await(brief, in.done) {
+			in.log.Warn("not waited for: its gather has not returned")
+		}
 		r.board.remove(in.Name)
 	}
 	for _, p := range c.pulls {
-		select {
-		case <-p.done:
-		case <-cut.Done():
+		if !await(brief, p.done) {
 			p.log.Error("stopped, though Serve has not returned")
 		}
 	}
-	timeout, cancel := context.WithTimeout(cut, r.shutdownTimeout())
-	defer cancel()
 	for _, p := range c.pushes {
 		close(p.inbox)
-		if r.pushes[p.Name] != nil && p.handsOver(r.pushes[p.Name]) {
-			<-p.closing
+		if next := r.pushes[p.Name]; next != nil && p.handsOver(next) {
+			await(patience, p.closing)
 			p.cancel()
 		}
 	}
 	for _, p := range c.pushes {
-		p.awaitDrained(timeout)
+		p.awaitDrained(patience)
 	}
 	for _, p := range c.pushes {
 		if r.pushes[p.Name] == nil {
@@ -289,17 +292,25 @@ func (r *run) retire(cut context.Context, c *change) {
 	}
 }
 
+// await waits for done to be closed; false where ctx ends first.
+func await(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // awaitDrained waits for deliver to return, and cuts it off when ctx is done.
 func (p *livePush) awaitDrained(ctx context.Context) {
-	select {
-	case <-p.done:
+	if await(ctx, p.done) {
 		return
-	case <-ctx.Done():
 	}
 	p.cancel()
-	select {
-	case <-p.done:
-	case <-time.After(time.Second):
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if !await(last, p.done) {
 		p.log.Error("stopped, though Push has not returned")
 		p.abandoned = true
 	}
