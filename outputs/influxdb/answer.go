@@ -27,9 +27,10 @@ func (o *output) judge(resp *http.Response, records int) error {
 	}
 	said, err := readAnswer(resp)
 	if err != nil {
-		return fmt.Errorf("%s: the answer breaks off: %w", resp.Status, err)
+		return fmt.Errorf("%s: the answer breaks off: %w", said.status(), err)
 	}
-	text := o.secret.redact(said.String())
+	said.text = o.secret.redact(said.text)
+	text := said.String()
 	status := resp.StatusCode
 	switch {
 	case status < 300:
@@ -46,10 +47,13 @@ func (o *output) judge(resp *http.Response, records int) error {
 		}
 		return errors.New(text)
 	}
-	return fmt.Errorf("%s: %s", text, o.advice(status))
+	if advice := o.advice(status); advice != "" {
+		text += ": " + advice
+	}
+	return errors.New(text)
 }
 
-// advice says what to do about an answer that no other point would change.
+// advice says what to do about an answer that other points would not change.
 func (o *output) advice(status int) string {
 	place, login := fmt.Sprintf("database %q", o.options.Database), "token"
 	switch o.options.api() {
@@ -65,23 +69,24 @@ func (o *output) advice(status int) string {
 		return "allow to write to " + place
 	case http.StatusNotFound:
 		return "create " + place + ", or check urls"
-	default:
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return "check the options"
+	default:
+		return ""
 	}
 }
 
 // An answer is what a server said beside its status.
 type answer struct {
-	status string // "400 Bad Request"
-	code   int
-	text   string
-	lines  int // rejected, where the server lists them
+	code  int
+	text  string
+	lines int // rejected, where the server lists them
 }
 
 // readAnswer reads an answer's text: the message of a JSON object in the form of
 // one of the APIs, or plain text. A web page says nothing.
 func readAnswer(resp *http.Response) (answer, error) {
-	a := answer{status: resp.Status, code: resp.StatusCode}
+	a := answer{code: resp.StatusCode}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return a, err
@@ -120,17 +125,22 @@ func readAnswer(resp *http.Response) (answer, error) {
 	return a, nil
 }
 
+// status returns the status in HTTP's own words: those of the server may be anything.
+func (a *answer) status() string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", a.code, http.StatusText(a.code)))
+}
+
 // String returns the status and the text on one line of bounded length.
 func (a *answer) String() string {
 	const limit = 500
 	text := strings.Join(strings.FieldsFunc(a.text, func(r rune) bool { return unicode.IsControl(r) }), " ")
 	if text = strings.TrimSpace(text); text == "" {
-		return a.status
+		return a.status()
 	}
 	if r := []rune(text); len(r) > limit {
 		text = string(r[:limit]) + "..."
 	}
-	return a.status + ": " + strings.ToValidUTF8(text, "?")
+	return a.status() + ": " + strings.ToValidUTF8(text, "?")
 }
 
 func (a *answer) has(words string) bool { return strings.Contains(a.text, words) }

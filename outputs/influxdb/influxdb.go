@@ -55,10 +55,8 @@ type output struct {
 	last    int // index of the server that worked last
 	client  client
 	secret  secret
-	warned  bool // that the secret travels in the clear
-
-	body bytes.Buffer // of the request under way
-	gzip *gzip.Writer
+	warned  bool         // that the secret travels in the clear
+	gzip    *gzip.Writer // nil until the first request
 }
 
 // A server is one of the URLs.
@@ -106,7 +104,8 @@ func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 // others are tried in turn; where it has a mind of its own about the records, its
 // answer counts.
 func (o *output) Push(ctx context.Context, records [][]byte) error {
-	if err := o.fillBody(records); err != nil {
+	body, err := o.compress(records)
+	if err != nil {
 		return err
 	}
 	login, err := o.login()
@@ -119,7 +118,7 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	var failures []error
 	for range o.servers {
 		s := &o.servers[o.last]
-		err := o.post(ctx, s, login, len(records), len(o.servers)-len(failures))
+		err := o.post(ctx, s, login, body, len(records), len(o.servers)-len(failures))
 		if err == nil || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge) {
 			return err
 		}
@@ -129,41 +128,40 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	return joinFailures(failures)
 }
 
-// fillBody fills the body with the lines of the records, compressed where the
-// options say so.
-func (o *output) fillBody(records [][]byte) error {
-	o.body.Reset()
+// compress returns the lines of the records, compressed where the options say so. It
+// is not used twice: a request that is given up may be sent on for a while.
+func (o *output) compress(records [][]byte) ([]byte, error) {
+	newline := []byte{'\n'}
 	if o.options.ContentEncoding != "gzip" {
-		for _, r := range records {
-			o.body.Write(r)
-			o.body.WriteByte('\n')
-		}
-		return nil
+		return append(bytes.Join(records, newline), '\n'), nil
 	}
+	var body bytes.Buffer
 	if o.gzip == nil {
 		var err error
-		if o.gzip, err = gzip.NewWriterLevel(nil, gzip.BestSpeed); err != nil {
-			return err
+		if o.gzip, err = gzip.NewWriterLevel(&body, gzip.BestSpeed); err != nil {
+			return nil, err
 		}
 	}
-	o.gzip.Reset(&o.body)
-	newline := []byte{'\n'}
+	o.gzip.Reset(&body)
 	for _, r := range records {
-		o.gzip.Write(r) // into memory: only Close can fail
+		o.gzip.Write(r) // an error stays until Close
 		o.gzip.Write(newline)
 	}
-	return o.gzip.Close()
+	if err := o.gzip.Close(); err != nil {
+		return nil, err
+	}
+	return body.Bytes(), nil
 }
 
 // post sends the body to one server, which has its share of the time that is left
 // for so many attempts.
-func (o *output) post(ctx context.Context, s *server, login string, records, attempts int) error {
+func (o *output) post(ctx context.Context, s *server, login string, body []byte, records, attempts int) error {
 	if deadline, ok := ctx.Deadline(); ok && attempts > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(o.body.Bytes()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}

@@ -104,6 +104,9 @@ func (o *Options) Validate() error {
 			invalid(s.option, "holds a control character, such as a line end")
 		}
 	}
+	if strings.Contains(o.Username, ":") {
+		invalid("username", `holds ":", which basic authentication cannot carry`)
+	}
 	if o.ContentEncoding != "gzip" && o.ContentEncoding != "identity" {
 		invalid("content_encoding", "unknown value %q (known: gzip, identity)", o.ContentEncoding)
 	}
@@ -175,7 +178,7 @@ func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
 	case strings.Contains(s, "@"):
-		return nil, errors.New(`a URL holds "@", as before a host follows user and password: these are options of their own`)
+		return nil, errors.New(`a URL holds "@", as one with user and password does: these are options of their own`)
 	case err != nil:
 		return nil, fmt.Errorf("%q is no URL", s)
 	case u.Scheme != "http" && u.Scheme != "https":

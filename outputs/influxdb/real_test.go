@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,38 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/servertest"
 )
-
-// newOutput returns the output of options that must be valid.
-func newOutput(t testing.TB, o Options) *output {
-	t.Helper()
-	if err := o.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(o, plugin.Env{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := p.(*output)
-	t.Cleanup(func() { out.Close() })
-	return out
-}
-
-// encode returns the records of points.
-func encode(t testing.TB, out *output, points ...metric.Point) [][]byte {
-	t.Helper()
-	var records [][]byte
-	for i := range points {
-		r, err := out.Encode(nil, &points[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		records = append(records, r)
-	}
-	return records
-}
 
 // get returns the body of a GET that is answered with 200.
 func get(t testing.TB, url string) []byte {
@@ -123,9 +92,7 @@ func listener(process string) metric.Point {
 func TestInfluxdReturnsWhatWasWritten(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch")
-	o := Defaults()
-	o.URLs, o.Database = []string{server.URL}, "sockwatch"
-	out := newOutput(t, o)
+	out, _ := newOutput(t, v1(server.URL))
 
 	names := map[string]string{ // process: as the server has it
 		"nginx": "nginx", "a b,c=d": "a b,c=d", `a\x0ab`: `a\x0ab`, "a\nb c=1 2": `a\X0Ab c=1 2`, `a\`: `a\X5C`,
@@ -160,7 +127,7 @@ func TestVictoriaMetricsReturnsWhatWasWritten(t *testing.T) {
 	server := servertest.VictoriaMetrics(t)
 	o := Defaults()
 	o.URLs, o.Organization, o.Bucket, o.Token = []string{server.URL}, "o", "b", "t"
-	out := newOutput(t, o)
+	out, _ := newOutput(t, o)
 	processes := []string{"nginx", "a b,c=d", `a\x0ab`, "a\nb c=1 2", `a\`, `a\,b=c`, `a\\b`}
 	var points []metric.Point
 	for _, p := range processes {

@@ -16,6 +16,7 @@ type secret struct {
 	option string // the file's
 	path   string // "": value is the secret
 	value  string // as of the last request
+	sent   string // how that request carried it
 	log    *slog.Logger
 	warned bool // that others can read the file
 }
@@ -44,12 +45,14 @@ func (s *secret) refresh() error {
 		s.log.Warn("everyone can read the secret file", s.option, s.path, "mode", info.Mode().Perm().String())
 		s.warned = true
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSecret))
+	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.option, err)
 	}
 	value := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	switch {
+	case len(text) > maxSecret:
+		err = fmt.Errorf("is larger than %d bytes", maxSecret)
 	case value == "":
 		err = errors.New("is empty")
 	case strings.ContainsFunc(value, isControl):
@@ -67,18 +70,20 @@ func (o *output) login() (string, error) {
 	if err := o.secret.refresh(); err != nil {
 		return "", err
 	}
-	login := ""
+	s, login := &o.secret, ""
+	s.sent = s.value
 	switch api := o.options.api(); {
 	case api == "v1" && o.options.Username != "":
-		login = "Basic " + base64.StdEncoding.EncodeToString([]byte(o.options.Username+":"+o.secret.value))
-	case api == "v2" && o.secret.value != "":
-		login = "Token " + o.secret.value
-	case api == "v3" && o.secret.value != "":
-		login = "Bearer " + o.secret.value
+		s.sent = base64.StdEncoding.EncodeToString([]byte(o.options.Username + ":" + s.value))
+		login = "Basic " + s.sent
+	case api == "v2" && s.value != "":
+		login = "Token " + s.sent
+	case api == "v3" && s.value != "":
+		login = "Bearer " + s.sent
 	}
-	for _, s := range o.servers {
-		if login != "" && s.plain && !o.warned {
-			o.log.Warn("the secret travels in the clear: use https", "url", s.name)
+	for _, server := range o.servers {
+		if login != "" && server.plain && !o.warned {
+			o.log.Warn("the secret travels in the clear: use https", "url", server.name)
 			o.warned = true
 		}
 	}
@@ -87,10 +92,12 @@ func (o *output) login() (string, error) {
 
 // redact takes the secret out of what a server said.
 func (s *secret) redact(text string) string {
-	if s.value == "" {
-		return text
+	for _, secret := range []string{s.sent, s.value} {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "[secret]")
+		}
 	}
-	return strings.ReplaceAll(text, s.value, "[secret]")
+	return text
 }
 
 func isLoopback(host string) bool {

@@ -1,0 +1,89 @@
+package influxdb
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestC8Validate holds every error of the options, and that no secret is in one
+// (C9).
+func TestC8Validate(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(o *Options)
+		want   string
+	}{
+		{"1.x", func(o *Options) { o.Database = "d" }, ""},
+		{"1.x with a user", func(o *Options) { o.Database, o.Username, o.Password = "d", "u", "s3cret" }, ""},
+		{"1.x with a user without a password", func(o *Options) { o.Database, o.Username = "d", "u" }, ""},
+		{"2.x", func(o *Options) { o.Organization, o.Bucket, o.Token = "o", "b", "s3cret" }, ""},
+		{"2.x without a token, as VictoriaMetrics has it", func(o *Options) { o.Organization, o.Bucket = "o", "b" }, ""},
+		{"3.x", func(o *Options) { o.Database, o.TokenFile = "d", "/f" }, ""},
+		{"3.x without a token", func(o *Options) { o.Database, o.API = "d", "v3" }, ""},
+		{"IPv6", func(o *Options) { o.Database, o.URLs = "d", []string{"http://[::1]:8086/path"} }, ""},
+
+		{"nothing set", func(o *Options) {}, `database: must be set for the write API v1`},
+		{"half of 2.x", func(o *Options) { o.Bucket = "b" }, `organization: must be set for the write API v2, which organization and bucket choose`},
+		{"1.x and 2.x", func(o *Options) {
+			o.Database, o.Organization, o.Bucket, o.Password, o.Username = "d", "o", "b", "s3cret", "u"
+		},
+			`database: is no option of the write API v2, which organization and bucket choose
+username: is no option of the write API v2, which organization and bucket choose
+password: is no option of the write API v2, which organization and bucket choose`},
+		{"3.x with a user", func(o *Options) { o.Database, o.Token, o.Username = "d", "s3cret", "u" },
+			`username: is no option of the write API v3, which the token chooses`},
+		{"a token alone", func(o *Options) { o.Token = "s3cret" }, `database: must be set for the write API v3, which the token chooses`},
+		{"1.x with a token", func(o *Options) { o.API, o.Database, o.Token = "v1", "d", "s3cret" }, `token: is no option of the write API v1`},
+		{"2.x said, 1.x set", func(o *Options) { o.API, o.Database = "v2", "d" },
+			`organization: must be set for the write API v2
+bucket: must be set for the write API v2
+database: is no option of the write API v2`},
+		{"an API of the future", func(o *Options) { o.API = "v4" }, `api: unknown value "v4" (known: auto, v1, v2, v3)`},
+
+		{"no URL", func(o *Options) { o.Database, o.URLs = "d", nil }, `urls: must name a server`},
+		{"no scheme", func(o *Options) { o.Database, o.URLs = "d", []string{"localhost:8086"} },
+			`urls: "localhost:8086" does not begin with http:// or https://`},
+		{"another scheme", func(o *Options) { o.Database, o.URLs = "d", []string{"udp://h:1", "http://h"} },
+			`urls: "udp://h:1" does not begin with http:// or https://`},
+		{"no host", func(o *Options) { o.Database, o.URLs = "d", []string{"http://:8086"} }, `urls: "http://:8086" names no host`},
+		{"no URL at all", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h:port"} }, `urls: "http://h:port" is no URL`},
+		{"a query", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h?db=d"} },
+			`urls: "http://h?db=d" has a part behind "?" or "#", which the options say`},
+		{"a password in the URL", func(o *Options) { o.Database, o.URLs = "d", []string{"http://u:s3cret@h:8086"} },
+			`urls: a URL holds "@", as one with user and password does: these are options of their own`},
+		{"a password that breaks the URL", func(o *Options) { o.Database, o.URLs = "d", []string{"http://u:s3cret#%@h:8086"} },
+			`urls: a URL holds "@", as one with user and password does: these are options of their own`},
+		{"two URLs, two errors", func(o *Options) { o.Database, o.URLs = "d", []string{"a", "b"} },
+			`urls: "a" does not begin with http:// or https://
+urls: "b" does not begin with http:// or https://`},
+
+		{"a password twice", func(o *Options) { o.Database, o.Username, o.Password, o.PasswordFile = "d", "u", "s3cret", "/f" },
+			`password: must not be set beside password_file`},
+		{"a token twice", func(o *Options) { o.Database, o.Token, o.TokenFile = "d", "s3cret", "/f" },
+			`token: must not be set beside token_file`},
+		{"a password of nobody", func(o *Options) { o.Database, o.PasswordFile = "d", "/f" }, `username: must be set for the password`},
+		{"a line end in a token", func(o *Options) { o.Database, o.Token = "d", "s3cret\n" },
+			`token: holds a control character, such as a line end`},
+		{"a colon in a user name", func(o *Options) { o.Database, o.Username = "d", "a:b" },
+			`username: holds ":", which basic authentication cannot carry`},
+		{"an unknown encoding", func(o *Options) { o.Database, o.ContentEncoding = "d", "zstd" },
+			`content_encoding: unknown value "zstd" (known: gzip, identity)`},
+		{"no body", func(o *Options) { o.Database, o.MaxBody = "d", 0 }, `max_body: must be more than 0B`},
+		{"a certificate without its key", func(o *Options) { o.Database, o.TLSCert = "d", "/c" }, `tls_cert: must be set together with tls_key`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := Defaults()
+			tt.change(&o)
+			got := ""
+			if err := o.Validate(); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("error\n%s\nwant\n%s", got, tt.want)
+			}
+			if strings.Contains(got, "s3cret") {
+				t.Error("a secret is in the error")
+			}
+		})
+	}
+}
