@@ -286,7 +286,7 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	var err error
 	switch common := in.common.(type) {
 	case *agent.InputOptions:
-		env.Log = l.host.Log.With("input", in.name)
+		env.Log = l.host.Log.With("plugin", "inputs."+in.name)
 		s.inherit(common)
 		built := &agent.Input{
 			Name: in.name, Options: *common, RoundInterval: s.options.RoundInterval,
@@ -295,7 +295,7 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 		built.Input, err = in.plugin.NewInput(in.settings, env)
 		a.Inputs = append(a.Inputs, built)
 	case *agent.PushOptions:
-		env.Log = l.host.Log.With("output", in.name)
+		env.Log = l.host.Log.With("plugin", "outputs."+in.name)
 		if common.Buffer == "disk" && env.StateDir == "" {
 			l.errorf(in.table, in.at.key("buffer"), `buffer: "disk" needs a state_directory in [agent], or $STATE_DIRECTORY`)
 		}
@@ -303,7 +303,7 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 		built.Pusher, err = in.plugin.NewPusher(in.settings, env)
 		a.Push = append(a.Push, built)
 	case *agent.EndpointOptions:
-		env.Log = l.host.Log.With("output", in.name)
+		env.Log = l.host.Log.With("plugin", "outputs."+in.name)
 		built := &agent.Pull{Name: in.name, Options: *common, Settings: in.settings, Plugin: in.plugin}
 		built.Endpoint, err = in.plugin.NewEndpoint(in.settings, env)
 		a.Pull = append(a.Pull, built)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -185,10 +186,36 @@ func TestExampleShowsEveryOption(t *testing.T) {
 			if !active.MatchString(section) {
 				t.Errorf("%s: option %s is missing", p.Name, o.name)
 			}
-			if o.nested == nil && o.value.Type().String() == "[]struct" {
+			if o.value.Kind() == reflect.Slice && o.value.Type().Elem().Kind() == reflect.Struct && o.nested == nil {
 				t.Errorf("%s: Example() has no element of %s", p.Name, o.name)
 			}
 		}
+	}
+}
+
+// What an option that is a list of tables looks like in the example.
+func TestGeneratedTables(t *testing.T) {
+	field := func(name, doc string, value any) option {
+		return option{name: name, doc: []string{doc}, value: reflect.ValueOf(value)}
+	}
+	expect := option{name: "expect", doc: []string{"What has to listen."}, nested: [][]option{
+		{field("name", "Its name.", "ssh"), field("port", "Its port.", 22)},
+		{field("name", "Its name.", "dns"), field("port", "Its port.", 0)},
+	}}
+	var w exampleWriter
+	w.table(t, "inputs.x", expect)
+	want := `
+  ## What has to listen.
+  # [[inputs.x.expect]]
+    ## Its name.
+    # name = "ssh"
+    ## Its port.
+    # port = 22
+  # [[inputs.x.expect]]
+    # name = "dns"
+`
+	if diff := cmp.Diff(want, w.text); diff != "" {
+		t.Errorf("example (-want +got):\n%s", diff)
 	}
 }
 

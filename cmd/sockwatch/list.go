@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -49,7 +48,7 @@ func (c *listCommand) Run(p *program) error {
 	}
 	w := bufio.NewWriter(p.stdout)
 	writeTable(w, listenerColumns(listeners, scan.Time), p.width())
-	for _, line := range unseen(listeners, scan.Partial, os.Geteuid() == 0) {
+	for _, line := range unseen(listeners, scan.Partial, mayReadProcesses()) {
 		fmt.Fprintln(w, line)
 	}
 	return w.Flush()
@@ -177,7 +176,7 @@ func ago(d time.Duration) string {
 }
 
 // unseen says what a scan could not see, why, and what to do.
-func unseen(listeners []metric.Point, partial string, root bool) []string {
+func unseen(listeners []metric.Point, partial string, capable bool) []string {
 	unreadable := 0
 	for i := range listeners {
 		if listeners[i].Tag("owner") == "unreadable" {
@@ -186,11 +185,11 @@ func unseen(listeners []metric.Point, partial string, root bool) []string {
 	}
 	var lines []string
 	if unreadable > 0 {
-		remedy := "run sockwatch as root, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
-		if root {
-			remedy = "this root lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH on the host, as in a container"
+		why := "sockwatch lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH. Run it as root of the host, or grant it both."
+		if capable {
+			why = "some processes are closed even to CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, as by a security module."
 		}
-		lines = append(lines, fmt.Sprintf("Owners unknown: %d of %d. Their processes cannot be read: %s.", unreadable, len(listeners), remedy))
+		lines = append(lines, fmt.Sprintf("Owners unknown: %d of %d: %s", unreadable, len(listeners), why))
 	}
 	if partial != "" {
 		lines = append(lines, "The scan is not whole: "+printable(partial)+".")

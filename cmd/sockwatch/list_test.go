@@ -128,20 +128,20 @@ func TestListSaysWhatItCouldNotSee(t *testing.T) {
 		name      string
 		listeners []metric.Point
 		partial   string
-		root      bool
+		capable   bool
 		want      []string
 	}{
 		{"all seen", someListeners()[:2], "", false, nil},
 		{"no capability", someListeners(), "", false, []string{
-			"Owners unknown: 1 of 4. Their processes cannot be read: run sockwatch as root, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.",
+			"Owners unknown: 1 of 4: sockwatch lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH. Run it as root of the host, or grant it both.",
 		}},
-		{"root of a container", someListeners(), "", true, []string{
-			"Owners unknown: 1 of 4. Their processes cannot be read: this root lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH on the host, as in a container.",
+		{"P4 refused in spite of them", someListeners(), "", true, []string{
+			"Owners unknown: 1 of 4: some processes are closed even to CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, as by a security module.",
 		}},
 		{"cut", nil, "a\nb", false, []string{`The scan is not whole: a\x0ab.`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, unseen(test.listeners, test.partial, test.root)); diff != "" {
+			if diff := cmp.Diff(test.want, unseen(test.listeners, test.partial, test.capable)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
