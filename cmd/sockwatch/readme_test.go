@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent"
+	"sockwatch/agent/metric"
+)
+
+// readmeBlocks returns the README's fenced blocks of a language.
+func readmeBlocks(t *testing.T, language string) []string {
+	t.Helper()
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(readFile(t, "README.md"), -1) {
+		blocks = append(blocks, m[1])
+	}
+	if len(blocks) == 0 {
+		t.Fatalf("README.md has no block of %s", language)
+	}
+	return blocks
+}
+
+// The table that the README shows is the one that list prints: the head is the
+// same, and so is the form of every row.
+func TestReadmeTable(t *testing.T) {
+	printed := sockwatchRun(nil, "list")
+	head, _, _ := strings.Cut(printed.Stdout, "\n")
+	command, table, _ := strings.Cut(readmeBlocks(t, "console")[0], "\n")
+	if command != "$ sockwatch list" {
+		t.Errorf("the block begins with %q", command)
+	}
+	rows := strings.Split(strings.TrimSpace(table), "\n")
+	if diff := cmp.Diff(strings.Fields(head), strings.Fields(rows[0])); diff != "" {
+		t.Errorf("head (-printed +README):\n%s", diff)
+	}
+	row := regexp.MustCompile(`^\S+:\d+ +(public|private|link_local|loopback) +\S+ +\d+(\+\d+)? +\S+ +\S+\.service +\d+/\d+ +\d+s$`)
+	for _, r := range rows[1:] {
+		if !row.MatchString(r) {
+			t.Errorf("list does not print rows like %q", r)
+		}
+	}
+}
+
+// The JSON line of the README is what the stdout output makes of its point, and
+// that point has the tags and fields of tcp_listen.
+func TestReadmeJSONLine(t *testing.T) {
+	line := strings.TrimSpace(readmeBlocks(t, "json")[0])
+	var shown struct {
+		Name      string
+		Tags      map[string]string
+		Fields    map[string]any
+		Timestamp time.Time
+	}
+	if err := json.Unmarshal([]byte(line), &shown); err != nil {
+		t.Fatal(err)
+	}
+	point := metric.Point{Name: shown.Name, Time: shown.Timestamp}
+	for key, value := range shown.Tags {
+		point.Tags = append(point.Tags, metric.Tag{Key: key, Value: value})
+	}
+	metric.SortTags(point.Tags)
+	for key, value := range shown.Fields {
+		switch v := value.(type) {
+		case string:
+			point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.String(v)})
+		case float64:
+			point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.Float(v)})
+		}
+		if !documented(shown.Name, key) {
+			t.Errorf("%s has no field %s", shown.Name, key)
+		}
+	}
+	a := loadText(t, "[[inputs.tcp_listen]]\n[[outputs.stdout]]\n")
+	record, err := a.Push[0].Pusher.Encode(nil, &point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(line, strings.TrimSpace(string(record))); diff != "" {
+		t.Errorf("(-README +printed):\n%s", diff)
+	}
+}
+
+// documented reports whether a point of that name has the field.
+func documented(name, field string) bool {
+	descs := agent.Descs
+	for _, p := range plugins() {
+		descs = slices.Concat(descs, p.Descs)
+	}
+	return slices.ContainsFunc(descs, func(d metric.Desc) bool { return d.Name == name && d.Field == field })
+}
+
+// Every series of the README is one of a documented metric.
+func TestReadmeSeries(t *testing.T) {
+	for line := range strings.Lines(readmeBlocks(t, "text")[0]) {
+		name, _, _ := strings.Cut(line, "{")
+		point, field := "tcp_listen", strings.TrimPrefix(name, "tcp_listen_")
+		if field == name {
+			point, field = name, "value"
+		}
+		if !documented(point, field) {
+			t.Errorf("no metric is called %s", name)
+		}
+	}
+}
+
+// Every command of the README is one.
+func TestReadmeCommands(t *testing.T) {
+	commands := regexp.MustCompile("(?m)^\\| `sockwatch (?:\\[)?([a-z]+)").FindAllStringSubmatch(readFile(t, "README.md"), -1)
+	if len(commands) < 6 {
+		t.Fatalf("the README names %d commands", len(commands))
+	}
+	for _, c := range commands {
+		if r := sockwatchRun(nil, c[1], "--help"); r.Code != exitDone {
+			t.Errorf("sockwatch %s --help: %s", c[1], r.Stderr)
+		}
+	}
+}
