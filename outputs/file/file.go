@@ -54,4 +54,4 @@ func (f *output) Push(ctx context.Context, records [][]byte) error {
 }
 
 // Close closes the file.
-func (f *output) Close() error { return f.log.close() }
+func (f *output) Close() error { return f.lines.Close(f.log.close) }

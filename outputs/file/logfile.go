@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"sync"
 
 	"sockwatch/outputs/internal/lines"
 )
@@ -22,11 +21,10 @@ type logFile struct {
 	options Options
 	log     *slog.Logger
 
-	mu      sync.Mutex // held while a write is under way
-	file    *os.File   // nil: not open
-	regular bool       // it is a file, no FIFO or device
-	torn    bool       // its last line is half written and could not be cut off
-	stuck   bool       // it cannot be rotated, which was logged
+	file    *os.File // nil: not open
+	regular bool     // it is a file, no FIFO or device
+	torn    bool     // its last line is half written and could not be cut off
+	stuck   bool     // it cannot be rotated, which was logged
 }
 
 // pipeBytes is what a FIFO takes in one piece or not at all: PIPE_BUF of pipe(7).
@@ -36,22 +34,20 @@ const pipeBytes = 4096
 // lines. It returns how many bytes are in the file; on an error they end with a
 // line too, unless what is behind that could not be cut off.
 func (l *logFile) write(b []byte) (written int, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for written < len(b) && err == nil {
 		var n int
-		n, err = l.lockedWrite(b[written:])
+		n, err = l.writeSome(b[written:])
 		written += n
 	}
 	return written, err
 }
 
-// lockedWrite writes as many lines of b as go into one file at once.
-func (l *logFile) lockedWrite(b []byte) (int, error) {
+// writeSome writes as many lines of b as go into one file at once.
+func (l *logFile) writeSome(b []byte) (int, error) {
 	room := 0 // one line: the rest of a torn one goes where its beginning is
 	if !l.torn {
 		var err error
-		if room, err = l.lockedReady(lines.Cut(b, 0)); err != nil {
+		if room, err = l.ready(lines.Cut(b, 0)); err != nil {
 			return 0, err
 		}
 	}
@@ -60,15 +56,15 @@ func (l *logFile) lockedWrite(b []byte) (int, error) {
 		return 0, err
 	}
 	whole := bytes.LastIndexByte(b[:n], '\n') + 1
-	if n > whole && !l.torn && l.regular && l.lockedCut(n-whole) == nil {
+	if n > whole && !l.torn && l.regular && l.cut(n-whole) == nil {
 		n = whole
 	}
 	l.torn = n > whole
 	return n, err
 }
 
-// lockedCut cuts n bytes off the end of the file.
-func (l *logFile) lockedCut(n int) error {
+// cut cuts n bytes off the end of the file.
+func (l *logFile) cut(n int) error {
 	info, err := l.file.Stat()
 	if err != nil {
 		return err
@@ -76,15 +72,15 @@ func (l *logFile) lockedCut(n int) error {
 	return l.file.Truncate(max(0, info.Size()-int64(n)))
 }
 
-// lockedReady opens the file where that is due, because it is not open, was
+// ready opens the file where that is due, because it is not open, was
 // renamed or removed, or has no room for a line of that length. It returns how
 // many bytes may be written now.
-func (l *logFile) lockedReady(line int) (room int, err error) {
-	if l.file != nil && l.lockedMoved() {
-		l.lockedClose()
+func (l *logFile) ready(line int) (room int, err error) {
+	if l.file != nil && l.moved() {
+		l.close()
 	}
 	if l.file == nil {
-		if err := l.lockedOpen(); err != nil {
+		if err := l.open(); err != nil {
 			return 0, err
 		}
 	}
@@ -109,15 +105,15 @@ func (l *logFile) lockedReady(line int) (room int, err error) {
 			return lines.MaxBytes, nil
 		}
 		l.stuck = false
-		l.lockedClose()
-		return l.lockedReady(line)
+		l.close()
+		return l.ready(line)
 	}
 	return int(min(limit-size, lines.MaxBytes)), nil
 }
 
-// lockedMoved reports whether the path leads to another file than the open one,
+// moved reports whether the path leads to another file than the open one,
 // or to none: logrotate has renamed it, before it signals or without.
-func (l *logFile) lockedMoved() bool {
+func (l *logFile) moved() bool {
 	there, err := os.Lstat(l.options.Path)
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
@@ -126,7 +122,7 @@ func (l *logFile) lockedMoved() bool {
 	return err == nil && !os.SameFile(there, open)
 }
 
-func (l *logFile) lockedOpen() error {
+func (l *logFile) open() error {
 	path := l.options.Path
 	flags := os.O_RDWR | os.O_APPEND | os.O_CREATE | noFollow | nonBlock
 	there, err := os.Lstat(path)
@@ -203,17 +199,8 @@ func (l *logFile) rotate() error {
 	return nil
 }
 
-func (l *logFile) lockedClose() {
-	l.file.Close() // the kernel has what was written: there is nothing to lose
-	l.file = nil
-}
-
-// close closes the file, unless a write hangs: then it stays to that.
+// close closes the file. The kernel has what was written: there is nothing to lose.
 func (l *logFile) close() error {
-	if !l.mu.TryLock() {
-		return fmt.Errorf("%q hangs", l.options.Path)
-	}
-	defer l.mu.Unlock()
 	if l.file == nil {
 		return nil
 	}

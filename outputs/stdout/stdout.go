@@ -66,6 +66,16 @@ func (s *output) Push(ctx context.Context, records [][]byte) error {
 	return err
 }
 
+// Close closes the duplicate of standard output.
+func (s *output) Close() error {
+	return s.lines.Close(func() error {
+		if s.file == nil {
+			return nil
+		}
+		return s.file.Close()
+	})
+}
+
 // write writes whole lines, or the rest of one before them.
 func (s *output) write(b []byte) (written int, err error) {
 	if s.file == nil {

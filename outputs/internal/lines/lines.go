@@ -64,6 +64,23 @@ func (w *Writer) Push(ctx context.Context, records [][]byte) error {
 	return nil
 }
 
+// Close calls end, which closes what write writes to: now, or when the write under
+// way ends. Nothing may follow.
+func (w *Writer) Close(end func() error) error {
+	select {
+	case <-w.flight:
+	default:
+		if w.flight != nil {
+			go func() {
+				<-w.flight
+				end()
+			}()
+			return nil
+		}
+	}
+	return end()
+}
+
 // skip returns how many of the records the stream has taken, and forgets those
 // that were dropped before them.
 func (w *Writer) skip(records [][]byte) int {

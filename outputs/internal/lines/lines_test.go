@@ -105,6 +105,32 @@ func TestO20PushIsBounded(t *testing.T) {
 	})
 }
 
+// TestClose closes the stream at once, or when the write that hangs has ended.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, took := range []time.Duration{0, time.Hour} {
+			w := NewWriter(func(b []byte) (int, error) {
+				time.Sleep(took)
+				return len(b), nil
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_ = w.Push(ctx, records("a"))
+			began := time.Now()
+			ended := make(chan time.Time, 1)
+			if err := w.Close(func() error { ended <- time.Now(); return nil }); err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(began); d != 0 {
+				t.Errorf("Close took %v", d)
+			}
+			if d, want := (<-ended).Sub(began), max(0, took-time.Second); d != want {
+				t.Errorf("closed after %v, want %v", d, want)
+			}
+		}
+	})
+}
+
 // TestRandomFaults plays a queue whose oldest records are dropped while a stream
 // hangs, takes parts and fails: what was not dropped must be there once, in
 // order, and nothing else.
