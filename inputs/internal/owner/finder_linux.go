@@ -51,6 +51,7 @@ type Finder struct {
 
 type hit struct {
 	socket *Socket
+	tid    int
 	fd     int32
 }
 
@@ -203,7 +204,7 @@ func (f *Finder) verify(now time.Time) {
 		f.nextSocket = (f.nextSocket + 1) % len(f.sockets)
 		s := f.sockets[f.nextSocket]
 		f.keepHolders(s, func(h Holder) bool {
-			holds := f.fs.HoldsSocket(h.Process.PID, h.fd, s.Inode)
+			holds := f.fs.HoldsSocket(h.tid, h.fd, s.Inode)
 			if !holds {
 				f.near = append(f.near, h.Process.PID)
 			}
@@ -449,9 +450,9 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 	}
 	defer proc.Close()
 	f.hits = f.hits[:0]
-	whole, err = proc.EachSocket(more, func(fd int32, inode uint64) {
+	whole, err = proc.EachSocket(more, func(tid int, fd int32, inode uint64) {
 		if s := f.inodes[inode]; s != nil {
-			f.hits = append(f.hits, hit{s, fd})
+			f.hits = append(f.hits, hit{s, tid, fd})
 		}
 	})
 	if err != nil || len(f.hits) == 0 {
@@ -468,8 +469,8 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 		}
 		// The facts are those of a holder only if it still held the socket after
 		// they were read: it may have become another program meanwhile.
-		if proc.HoldsSocket(h.fd, h.socket.Inode) {
-			h.socket.found = append(h.socket.found, Holder{p, h.fd})
+		if proc.HoldsSocket(h.tid, h.fd, h.socket.Inode) {
+			h.socket.found = append(h.socket.found, Holder{p, h.tid, h.fd})
 		}
 	}
 	return whole, nil

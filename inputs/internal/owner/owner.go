@@ -57,9 +57,11 @@ func (s *Socket) Named() *Process {
 	return s.Holders[0].Process
 }
 
-// A Holder is a process that holds a socket, and by which file.
+// A Holder is a process that holds a socket, and the thread and file by which it
+// does: all threads have the same files, but the first may have ended.
 type Holder struct {
 	Process *Process
+	tid     int
 	fd      int32
 }
 

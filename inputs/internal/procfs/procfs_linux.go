@@ -114,13 +114,19 @@ func (f *FS) PIDs(dst []int) ([]int, error) {
 	if _, err := unix.Seek(f.dir, 0, unix.SEEK_SET); err != nil {
 		return dst, &fs.PathError{Op: "seek", Path: f.path, Err: err}
 	}
+	pids, err := f.numbers(f.dir, dst)
+	if err != nil {
+		return pids, &fs.PathError{Op: "readdir", Path: f.path, Err: err}
+	}
+	return pids, nil
+}
+
+// numbers appends the names in a directory that are numbers.
+func (f *FS) numbers(dir int, dst []int) ([]int, error) {
 	for {
-		n, err := unix.ReadDirent(f.dir, f.dirs)
-		if err != nil {
-			return dst, &fs.PathError{Op: "readdir", Path: f.path, Err: err}
-		}
-		if n == 0 {
-			return dst, nil
+		n, err := unix.ReadDirent(dir, f.dirs)
+		if err != nil || n == 0 {
+			return dst, err
 		}
 		for name, rest := nextEntry(f.dirs[:n]); len(name) > 0; name, rest = nextEntry(rest) {
 			if pid, ok := parsePID(name); ok {
@@ -191,58 +197,96 @@ func (p Process) Exe() ([]byte, error) {
 }
 
 // EachSocket calls each for every open file of the process that is a socket,
-// until more, which is asked now and then, says no; whole tells whether it did not.
-// It allocates nothing for an open file.
-func (p Process) EachSocket(more func() bool, each func(fd int32, inode uint64)) (whole bool, err error) {
-	dir, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// with the thread that has it, until more, which is asked now and then, says no;
+// whole tells whether it did not. It allocates nothing for an open file.
+func (p Process) EachSocket(more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error) {
+	n, whole, err := p.eachSocket("fd", p.PID, more, each)
+	if err != nil || n > 0 || !whole {
+		return whole, err
+	}
+	// No file at all: a kernel thread, or one whose first thread has ended before
+	// the others, which then are asked.
+	var st unix.Stat_t
+	if unix.Fstatat(p.dir, "task", &st, 0) != nil || st.Nlink <= 3 {
+		return true, nil
+	}
+	for _, tid := range p.threads() {
+		n, whole, err = p.eachSocket("task/"+strconv.Itoa(tid)+"/fd", tid, more, each)
+		if err == nil && (n > 0 || !whole) {
+			return whole, nil
+		}
+	}
+	return true, nil
+}
+
+// threads returns the threads of the process; none of one that has exited.
+func (p Process) threads() (tids []int) {
+	dir, err := unix.Openat(p.dir, "task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, p.fs.processError(p.PID, "fd", err)
+		return nil
+	}
+	defer unix.Close(dir)
+	tids, _ = p.fs.numbers(dir, nil)
+	return tids
+}
+
+// eachSocket reads one directory of open files, and returns how many there are.
+func (p Process) eachSocket(name string, tid int, more func() bool, each func(tid int, fd int32, inode uint64)) (files int, whole bool, err error) {
+	dir, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false, p.fs.processError(p.PID, name, err)
 	}
 	defer unix.Close(dir)
 	for {
 		n, err := unix.ReadDirent(dir, p.fs.dirs)
 		if err != nil {
-			return false, p.fs.processError(p.PID, "fd", err)
+			return files, false, p.fs.processError(p.PID, name, err)
 		}
 		if n == 0 {
-			return true, nil
+			return files, true, nil
 		}
 		for name, rest := nextEntry(p.fs.dirs[:n]); len(name) > 0; name, rest = nextEntry(rest) {
 			fd, ok := parseFD(name)
 			if !ok {
 				continue
 			}
-			link, err := p.fs.readLink(dir, name)
-			if err == unix.EACCES || err == unix.EPERM {
-				return false, p.fs.processError(p.PID, "fd", err)
+			files++
+			link, errno := p.fs.readLink(dir, name)
+			if errno == unix.EACCES || errno == unix.EPERM {
+				return files, false, ErrRefused
 			}
 			if inode, ok := parseLink(link, "socket:["); ok {
-				each(fd, inode)
+				each(tid, fd, inode)
 			}
 		}
 		if !more() {
-			return false, nil
+			return files, false, nil
 		}
 	}
 }
 
-// HoldsSocket tells whether that file of the process is that socket now.
-func (p Process) HoldsSocket(fd int32, inode uint64) bool {
-	return p.fs.holds(p.dir, strconv.AppendInt([]byte("fd/"), int64(fd), 10), inode)
+// HoldsSocket tells whether that file of one of the process's threads is that
+// socket now.
+func (p Process) HoldsSocket(tid int, fd int32, inode uint64) bool {
+	var b [nameSize]byte
+	name := b[:0]
+	if tid != p.PID {
+		name = append(strconv.AppendInt(append(name, "task/"...), int64(tid), 10), '/')
+	}
+	return p.fs.holds(p.dir, strconv.AppendInt(append(name, "fd/"...), int64(fd), 10), inode)
 }
 
-// HoldsSocket tells whether that file of whichever process has that pid is that
+// HoldsSocket tells whether that file of whichever thread has that number is that
 // socket now.
-func (f *FS) HoldsSocket(pid int, fd int32, inode uint64) bool {
+func (f *FS) HoldsSocket(tid int, fd int32, inode uint64) bool {
 	var b [nameSize]byte
-	name := strconv.AppendInt(b[:0], int64(pid), 10)
-	name = append(name, "/fd/"...)
+	name := append(strconv.AppendInt(b[:0], int64(tid), 10), "/fd/"...)
 	return f.holds(f.dir, strconv.AppendInt(name, int64(fd), 10), inode)
 }
 
 func (f *FS) holds(dir int, name []byte, inode uint64) bool {
-	link, err := f.readLink(dir, name)
-	if err != 0 {
+	link, errno := f.readLink(dir, name)
+	if errno != 0 {
 		return false
 	}
 	is, ok := parseLink(link, "socket:[")
@@ -252,13 +296,13 @@ func (f *FS) holds(dir int, name []byte, inode uint64) bool {
 // NetNS returns the number of the network namespace of the process with that pid.
 func (f *FS) NetNS(pid int) (uint64, error) {
 	var b [nameSize]byte
-	link, err := f.readLink(f.dir, append(strconv.AppendInt(b[:0], int64(pid), 10), "/ns/net"...))
-	if err != 0 {
-		return 0, f.processError(pid, "ns/net", err)
+	link, errno := f.readLink(f.dir, append(strconv.AppendInt(b[:0], int64(pid), 10), "/ns/net"...))
+	if errno != 0 {
+		return 0, f.processError(pid, "ns/net", errno)
 	}
 	inode, ok := parseLink(link, "net:[")
 	if !ok {
-		return 0, fmt.Errorf("read %s/%d/ns/net: link to %q", f.path, pid, link)
+		return 0, fmt.Errorf("read %s/%d/ns/net: a link to %q", f.path, pid, link)
 	}
 	return inode, nil
 }

@@ -33,44 +33,56 @@ var ErrInterrupted = errors.New("interrupted by changes at every attempt")
 // deadline. What is received it would copy, and look at message by message: that
 // costs twice as much as the kernel's own work, so receive does it in place.
 type Conn struct {
-	netns    int
-	netlink  *netlink.Conn // nil after an error, until the next dump
+	dial     func() (transport, error)
+	socket   transport // nil after an error, until the next dump
 	raw      syscall.RawConn
 	sequence uint32
 	buf      []byte
+}
+
+// A transport is what of a *netlink.Conn is used.
+type transport interface {
+	syscall.Conn
+	SetDeadline(time.Time) error
+	Close() error
 }
 
 // Dial opens a connection in the namespace of that file descriptor, which takes
 // CAP_SYS_ADMIN, or in the program's own where it is 0. The descriptor must stay
 // open as long as the connection.
 func Dial(netns int) (*Conn, error) {
-	// The kernel puts at most 32 KiB into one datagram of a dump.
-	c := &Conn{netns: netns, buf: make([]byte, 32<<10)}
-	return c, c.dial()
+	return dial(func() (transport, error) {
+		return netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: netns})
+	})
 }
 
-func (c *Conn) dial() error {
-	n, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: c.netns})
+func dial(open func() (transport, error)) (*Conn, error) {
+	// The kernel puts at most 32 KiB into one datagram of a dump.
+	c := &Conn{dial: open, buf: make([]byte, 32<<10)}
+	return c, c.open()
+}
+
+func (c *Conn) open() error {
+	socket, err := c.dial()
 	if err != nil {
 		return fmt.Errorf("open a sock_diag socket: %w", err)
 	}
-	raw, err := n.SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
-		n.Close()
-		return err
+		return errors.Join(err, socket.Close())
 	}
-	c.netlink, c.raw = n, raw
+	c.socket, c.raw = socket, raw
 	return nil
 }
 
 // Close closes the connection.
 func (c *Conn) Close() error {
-	if c.netlink == nil {
+	if c.socket == nil {
 		return nil
 	}
-	n := c.netlink
-	c.netlink = nil
-	return n.Close()
+	socket := c.socket
+	c.socket = nil
+	return socket.Close()
 }
 
 // Dump calls each for all TCP sockets in the states given, IPv4 before IPv6. A
@@ -98,8 +110,8 @@ func (c *Conn) Dump(ctx context.Context, states uint32, begin func(), each func(
 }
 
 func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socket)) error {
-	if c.netlink == nil {
-		if err := c.dial(); err != nil {
+	if c.socket == nil {
+		if err := c.open(); err != nil {
 			return err
 		}
 	}
@@ -108,7 +120,7 @@ func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socke
 	if !ok {
 		deadline = time.Now().Add(30 * time.Second)
 	}
-	if err := c.netlink.SetDeadline(deadline); err != nil {
+	if err := c.socket.SetDeadline(deadline); err != nil {
 		return err
 	}
 	if err := c.dump(familyIPv4, states, each); err != nil {
@@ -141,7 +153,7 @@ func (c *Conn) dump(family byte, states uint32, each func(*inet.Socket)) error {
 func (c *Conn) send(request []byte) error {
 	var sent error
 	err := c.raw.Write(func(fd uintptr) bool {
-		sent = unix.Sendto(int(fd), request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		_, sent = unix.Write(int(fd), request) // to the kernel: the socket is not connected
 		return sent != unix.EAGAIN && sent != unix.EINTR
 	})
 	return errors.Join(err, sent)

@@ -1,0 +1,82 @@
+package inet
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestClassify(t *testing.T) {
+	for addr, want := range map[string]Class{
+		"127.0.0.1": Loopback, "127.9.9.9": Loopback, "::1": Loopback, "::ffff:127.0.0.1": Loopback,
+		"169.254.1.1": LinkLocal, "fe80::1": LinkLocal, "febf::1": LinkLocal,
+		"10.0.0.1": Private, "172.16.0.1": Private, "172.31.255.255": Private, "192.168.1.1": Private,
+		"100.64.0.1": Private, "100.127.255.255": Private, "fd00::1": Private, "::ffff:10.0.0.1": Private,
+		"172.32.0.1": Public, "100.128.0.1": Public, "100.63.255.255": Public, "8.8.8.8": Public,
+		"2001:db8::1": Public, "fec0::1": Public,
+	} {
+		if got := Classify(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s is %s, expected %s", addr, got, want)
+		}
+	}
+}
+
+func TestExposure(t *testing.T) {
+	local := func(texts ...string) (all []Address) {
+		for i, s := range texts {
+			all = append(all, Address{netip.MustParseAddr(s), uint32(i + 1)})
+		}
+		return all
+	}
+	for name, test := range map[string]struct {
+		socket Socket
+		local  []Address
+		want   string
+	}{
+		"as bound":                 {Socket{Addr: netip.MustParseAddr("10.0.0.1")}, local("8.8.8.8"), "private"},
+		"wildcard":                 {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "10.0.0.1"), "private"},
+		"wildcard of IPv4 alone":   {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "2001:db8::1"), "loopback"},
+		"wildcard of IPv6 alone":   {Socket{Addr: netip.MustParseAddr("::"), V6Only: true}, local("8.8.8.8", "::1", "fe80::1"), "link_local"},
+		"dual":                     {Socket{Addr: netip.MustParseAddr("::")}, local("8.8.8.8", "::1"), "public"},
+		"mapped wildcard":          {Socket{Addr: netip.MustParseAddr("::ffff:0.0.0.0")}, local("10.0.0.1", "2001:db8::1"), "private"},
+		"wildcard of a device":     {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 1}, local("10.0.0.1", "8.8.8.8"), "private"},
+		"device without addresses": {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 9}, local("10.0.0.1"), ""},
+		"no addresses":             {Socket{Addr: netip.MustParseAddr("::")}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Exposure(&test.socket, test.local).String(); got != test.want {
+				t.Errorf("got %q, expected %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestFamily(t *testing.T) {
+	for _, test := range []struct {
+		addr   string
+		v6only bool
+		want   string
+	}{
+		{"0.0.0.0", false, "ipv4"}, {"::ffff:1.2.3.4", false, "ipv4"}, {"::", false, "dual"}, {"::", true, "ipv6"}, {"::1", false, "ipv6"},
+	} {
+		s := Socket{Addr: netip.MustParseAddr(test.addr), V6Only: test.v6only}
+		if got := s.Family(); got != test.want {
+			t.Errorf("%s, v6only %v: %s, expected %s", test.addr, test.v6only, got, test.want)
+		}
+	}
+}
+
+func TestGuessV6Only(t *testing.T) {
+	sockets := func() []Socket {
+		return []Socket{
+			{Addr: netip.MustParseAddr("0.0.0.0"), Port: 80}, {Addr: netip.MustParseAddr("::"), Port: 80},
+			{Addr: netip.MustParseAddr("::"), Port: 81},
+		}
+	}
+	for _, byDefault := range []bool{false, true} {
+		s := sockets()
+		GuessV6Only(s, byDefault)
+		if !s[1].V6Only || s[2].V6Only != byDefault || s[0].V6Only {
+			t.Errorf("by default %v: %+v", byDefault, s)
+		}
+	}
+}

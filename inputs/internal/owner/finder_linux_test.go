@@ -1,0 +1,478 @@
+package owner
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/procfs"
+)
+
+const envLeaderless = "SOCKWATCH_TEST_LEADERLESS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envLeaderless) != "" {
+		endFirstThread()
+	}
+	os.Exit(m.Run())
+}
+
+// endFirstThread ends the thread that has the process's pid, and goes on in
+// another one until standard input ends.
+func endFirstThread() {
+	go func() {
+		for syscall.Kill(os.Getpid(), 0) == nil && !leaderEnded() {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Println("ready")
+		os.Stdin.Read(make([]byte, 1))
+		os.Exit(0)
+	}()
+	for range 100 {
+		go func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == os.Getpid() {
+				unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+			}
+			select {} // so that the next one gets another thread
+		}()
+	}
+	select {}
+}
+
+func leaderEnded() bool {
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return false
+	}
+	st, err := procfs.ParseStat(text)
+	return err == nil && st.State == 'Z'
+}
+
+func newFinder(t *testing.T, options Options) *Finder {
+	t.Helper()
+	fs, err := procfs.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewFinder(fs, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		fs.Close()
+	})
+	return f
+}
+
+// never is so long that what is due after it is not due in a test.
+const never = 1 << 60
+
+func rarely() Options {
+	return Options{Verify: never, Refresh: never, Members: func(string) []int { return nil }}
+}
+
+// listen opens a listener and returns a file of it, and the Socket.
+func listen(t *testing.T) (*os.File, *Socket) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	t.Cleanup(func() { file.Close() })
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	return file, &Socket{Inode: st.Ino}
+}
+
+// hold starts a process that holds a file until the test ends.
+func hold(t *testing.T, file *os.File) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.ExtraFiles = []*os.File{file}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(cmd) })
+	return cmd
+}
+
+func end(cmd *exec.Cmd) {
+	cmd.Process.Kill()
+	cmd.Wait()
+}
+
+func pids(s *Socket) (all []int) {
+	for _, h := range s.Holders {
+		all = append(all, h.Process.PID)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func expect(t *testing.T, s *Socket, want ...int) {
+	t.Helper()
+	slices.Sort(want)
+	if got := pids(s); !slices.Equal(got, want) || s.Status != Resolved {
+		t.Errorf("%s, held by %v, expected %v", s.Status, got, want)
+	}
+}
+
+// TestP10 counts all holders of one socket, and names the same one every time.
+func TestP10ManyHolders(t *testing.T) {
+	f := newFinder(t, rarely())
+	file, s := listen(t)
+	a, b := hold(t, file), hold(t, file)
+	f.Add(s)
+	now := time.Now()
+	for i := range 5 {
+		report := f.Update(t.Context(), now.Add(time.Duration(i)*time.Second))
+		if report.Partial != "" || (i > 0 && len(report.New) > 0) {
+			t.Errorf("gather %d: %+v", i, report)
+		}
+		expect(t, s, os.Getpid(), a.Process.Pid, b.Process.Pid)
+		if s.Named().PID != os.Getpid() {
+			t.Errorf("%d is named, expected the one that started first, %d", s.Named().PID, os.Getpid())
+		}
+	}
+}
+
+// TestExit learns of an exit without a search of files, and searches then.
+func TestExit(t *testing.T) {
+	for _, watched := range []bool{true, false} {
+		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) {
+			f := newFinder(t, rarely())
+			if !watched {
+				f.pidfds = 0
+			}
+			file, s := listen(t)
+			a := hold(t, file)
+			f.Add(s)
+			f.Update(t.Context(), time.Now())
+			expect(t, s, os.Getpid(), a.Process.Pid)
+			version := s.Version
+			if report := f.Update(t.Context(), time.Now()); report.Walked {
+				t.Error("files were searched though nothing had changed")
+			}
+			end(a)
+			report := f.Update(t.Context(), time.Now())
+			expect(t, s, os.Getpid())
+			if !report.Walked || s.Version == version {
+				t.Errorf("walked %v, version %d, before %d", report.Walked, s.Version, version)
+			}
+			f.Remove(s)
+			f.Update(t.Context(), time.Now())
+			if len(f.processes)+len(f.order)+len(f.inodes)+len(f.sockets)+f.blind != 0 {
+				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.order), len(f.sockets), f.blind)
+			}
+		})
+	}
+}
+
+// TestVerify finds out that a process which lives has closed the socket.
+func TestVerify(t *testing.T) {
+	options := rarely()
+	options.Verify = time.Minute
+	f := newFinder(t, options)
+	file, s := listen(t)
+	a := hold(t, file)
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	expect(t, s, os.Getpid(), a.Process.Pid)
+	file.Close()
+	for range 6 {
+		now = now.Add(10 * time.Second)
+		f.Update(t.Context(), now)
+	}
+	expect(t, s, a.Process.Pid)
+}
+
+// TestRefresh finds a process that got a socket later, when a refresh is due.
+func TestRefresh(t *testing.T) {
+	options := rarely()
+	options.Refresh = 5 * time.Minute
+	f := newFinder(t, options)
+	file, s := listen(t)
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	a := hold(t, file)
+	f.Update(t.Context(), now.Add(4*time.Minute))
+	expect(t, s, os.Getpid())
+	f.Update(t.Context(), now.Add(5*time.Minute))
+	expect(t, s, os.Getpid(), a.Process.Pid)
+}
+
+// TestNear searches the cgroup of a socket first, and beyond it only where that
+// does not find an owner.
+func TestNear(t *testing.T) {
+	options := rarely()
+	var asked []string
+	members := map[string][]int{"/a": {os.Getpid()}}
+	options.Members = func(cgroup string) []int {
+		asked = append(asked, cgroup)
+		return members[cgroup]
+	}
+	f := newFinder(t, options)
+	_, first := listen(t)
+	f.Add(first)
+	f.Update(t.Context(), time.Now()) // a walk over all
+	walked := f.refreshed
+	file, near := listen(t)
+	near.Cgroup = "/a"
+	hold(t, file) // not in the cgroup: found at the next refresh
+	f.Add(near)
+	f.Update(t.Context(), time.Now().Add(time.Second))
+	expect(t, near, os.Getpid())
+	if f.refreshed != walked || !slices.Equal(asked, []string{"/a"}) {
+		t.Errorf("asked %v, walked over all: %v", asked, f.refreshed != walked)
+	}
+	_, far := listen(t)
+	far.Cgroup = "/b"
+	f.Add(far)
+	f.Update(t.Context(), time.Now().Add(2*time.Second))
+	expect(t, far, os.Getpid())
+	if f.refreshed == walked {
+		t.Error("a socket whose cgroup does not hold it was found without a walk over all")
+	}
+}
+
+// A limited context is done after a number of questions.
+type limited struct {
+	context.Context
+	left int
+}
+
+func (l *limited) Err() error {
+	if l.left--; l.left < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// TestP13 is cut by its deadline again and again, says so, and goes on where it
+// was cut until the owner is found.
+func TestP13CutByTheDeadline(t *testing.T) {
+	f := newFinder(t, rarely())
+	_, s := listen(t)
+	f.Add(s)
+	updates := 0
+	for ; s.Status != Resolved; updates++ {
+		report := f.Update(&limited{t.Context(), 8}, time.Now().Add(time.Duration(updates)*time.Second))
+		if s.Status != Resolved && (report.Partial == "" || s.Status != Pending) {
+			t.Fatalf("after %d updates: %q, %s", updates, report.Partial, s.Status)
+		}
+		if updates > 10000 {
+			t.Fatal("never found")
+		}
+	}
+	expect(t, s, os.Getpid())
+	if updates < 2 {
+		t.Errorf("only %d updates: the search was not cut", updates)
+	}
+}
+
+// TestUnowned searches a socket that nobody holds again, and then ever more
+// rarely.
+func TestUnowned(t *testing.T) {
+	f := newFinder(t, Options{Verify: time.Minute, Refresh: 10 * time.Minute, Members: func(string) []int { return nil }})
+	s := &Socket{Inode: 1} // of no socket
+	f.Add(s)
+	now := time.Now()
+	start := now
+	var walks []int
+	for now.Sub(start) < 31*time.Minute {
+		report := f.Update(t.Context(), now)
+		if report.Walked {
+			walks = append(walks, int(now.Sub(start)/time.Second))
+		}
+		want := None
+		if f.report.Refused > 0 {
+			want = Unreadable
+		}
+		if report.Walked && s.Status != want || s.Status == Resolved || s.Status == Pending {
+			t.Fatalf("after %v: %s, expected %s", now.Sub(start), s.Status, want)
+		}
+		now = now.Add(10 * time.Second)
+	}
+	if want := []int{0, 10, 70, 190, 430, 910, 1510}; !slices.Equal(walks, want) {
+		t.Errorf("searched after %v seconds, expected %v", walks, want)
+	}
+}
+
+// TestP2 keeps a process apart from the one that had its pid before, also where
+// nothing else tells that this has exited.
+func TestP2PIDReused(t *testing.T) {
+	f := newFinder(t, rarely())
+	file, s := listen(t)
+	first := hold(t, file)
+	f.Add(s)
+	f.Update(t.Context(), time.Now())
+	before := f.processes[first.Process.Pid]
+	end(first)
+	other, later := listen(t)
+	second := holdAs(t, first.Process.Pid, other)
+	f.Add(later)
+	f.search(t.Context(), time.Now()) // without a look at who has exited
+	after := f.processes[second.Process.Pid]
+	if after == before || after == nil || !before.gone || after.gone {
+		t.Fatalf("the same process: %v", after == before)
+	}
+	f.Update(t.Context(), time.Now())
+	expect(t, s, os.Getpid())
+	expect(t, later, os.Getpid(), second.Process.Pid)
+	if f.blind != 0 {
+		t.Errorf("%d processes are not watched", f.blind)
+	}
+}
+
+// holdAs is hold, by a process that has the pid of one that has ended.
+func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
+	t.Helper()
+	time.Sleep(20 * time.Millisecond) // start times are told apart by 10 ms
+	for range 200 {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
+			t.Skip(err)
+		}
+		cmd := hold(t, file)
+		if cmd.Process.Pid == pid {
+			return cmd
+		}
+		end(cmd)
+	}
+	t.Skip("the pid was always taken by others")
+	return nil
+}
+
+// TestFirstThreadEnded finds what a process holds whose first thread has ended.
+func TestFirstThreadEnded(t *testing.T) {
+	f := newFinder(t, Options{Verify: time.Second, Refresh: never, Members: func(string) []int { return nil }})
+	file, s := listen(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), envLeaderless+"=1")
+	cmd.ExtraFiles = []*os.File{file}
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(cmd) })
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	f.Add(s)
+	now := time.Now()
+	for i := range 3 { // verified each time
+		f.Update(t.Context(), now.Add(time.Duration(i)*time.Second))
+		expect(t, s, cmd.Process.Pid)
+	}
+}
+
+// TestExec reads the facts of a process again, within Options.Verify.
+func TestExec(t *testing.T) {
+	f := newFinder(t, Options{Verify: time.Minute, Refresh: never, Members: func(string) []int { return nil }})
+	file, s := listen(t)
+	cmd := exec.Command("sh", "-c", "read x; exec sleep 600")
+	cmd.ExtraFiles = []*os.File{file}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(cmd) })
+	file.Close()
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	if s.Named() == nil || s.Named().Comm != "sh" {
+		t.Fatalf("the owner is %+v", s.Named())
+	}
+	version := s.Version
+	fmt.Fprintln(in)
+	for range 500 {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+		if string(text) == "sleep\n" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.Update(t.Context(), now.Add(time.Minute))
+	if s.Named().Comm != "sleep" || s.Version == version {
+		t.Errorf("the owner is %+v, version %d, before %d", s.Named(), s.Version, version)
+	}
+}
+
+// TestShare takes everything once within a period, evenly.
+func TestShare(t *testing.T) {
+	for _, test := range []struct {
+		n               int
+		elapsed, period time.Duration
+		want            int
+	}{
+		{1000, 10 * time.Second, time.Minute, 167}, {1000, 7 * time.Second, time.Minute, 125}, {5, 10 * time.Second, time.Minute, 1},
+		{1000, 2 * time.Minute, time.Minute, 1000}, {1000, time.Second, 0, 1000}, {0, time.Second, time.Minute, 0}, {1000, 0, time.Minute, 0},
+		{1000, -time.Second, time.Minute, 0},
+	} {
+		if got := share(test.n, test.elapsed, test.period); got != test.want {
+			t.Errorf("of %d after %v in %v: %d, expected %d", test.n, test.elapsed, test.period, got, test.want)
+		}
+		if test.n > 0 && test.elapsed > 0 && test.elapsed < test.period {
+			if gathers := int(test.period / test.elapsed); gathers*test.want < test.n {
+				t.Errorf("%d gathers of %d do not reach all %d", gathers, test.want, test.n)
+			}
+		}
+	}
+}
+
+func TestCompact(t *testing.T) {
+	keep := func(n int) bool { return n%2 == 0 }
+	for next, want := range []int{0, 0, 1, 1, 2} {
+		list, moved := compact([]int{0, 1, 2, 3, 4}, next, keep)
+		if !slices.Equal(list, []int{0, 2, 4}) || moved != want {
+			t.Errorf("%v, %d went to %d, expected %d", list, next, moved, want)
+		}
+	}
+	if list, moved := compact([]int{1, 3}, 1, keep); len(list) != 0 || moved != 0 {
+		t.Errorf("%v, %d", list, moved)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	order := []*Process{{PID: 7, Start: 5}, {PID: 9, Start: 5}, {PID: 2, Start: 6}, {PID: 1, Start: 0}}
+	for i, a := range order {
+		for j, b := range order {
+			if got := Compare(a, b); got < 0 != (i < j) || got > 0 != (i > j) {
+				t.Errorf("Compare(%d, %d) = %d", i, j, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package procfs
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+func open(t *testing.T) *FS {
+	t.Helper()
+	f, err := Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestP6 names what is wrong where there is no procfs.
+func TestP6NoProcfs(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "open " + filepath.Join(dir, "none") + ": no such file or directory",
+		dir:                        dir + " is no procfs: open stat: no such file or directory",
+	} {
+		if _, err := Open(path); err == nil || err.Error() != want {
+			t.Errorf("%v, expected %s", err, want)
+		}
+	}
+}
+
+func TestOwnProcess(t *testing.T) {
+	f := open(t)
+	if !f.OwnPIDs() {
+		t.Error("the pids of /proc are not this program's own")
+	}
+	pids, err := f.PIDs(nil)
+	if err != nil || !slices.Contains(pids, os.Getpid()) {
+		t.Errorf("this process is not among %v, %v", pids, err)
+	}
+	p, err := f.Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	st, err := p.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age := time.Since(f.StartTime(st.Start)); age < -2*time.Second || age > 10*time.Minute {
+		t.Errorf("this process started %v ago", age)
+	}
+	exe, err := p.Exe()
+	if want, _ := os.Executable(); err != nil || string(exe) != want {
+		t.Errorf("this program is %q, %v; expected %q", exe, err, want)
+	}
+	if args, err := p.Cmdline(5); err != nil || len(args) != 5 {
+		t.Errorf("five bytes of the arguments are %q, %v", args, err)
+	}
+	if text, err := p.Cgroup(); err != nil || len(text) == 0 {
+		t.Errorf("the cgroups are %q, %v", text, err)
+	}
+	var st2 unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st2); err != nil {
+		t.Fatal(err)
+	}
+	if inode, err := f.NetNS(os.Getpid()); err != nil || inode != st2.Ino {
+		t.Errorf("the network namespace is %d, %v; expected %d", inode, err, st2.Ino)
+	}
+}
+
+func always() bool { return true }
+
+// TestEachSocket finds a socket among the open files, without an allocation for
+// each of those.
+func TestEachSocket(t *testing.T) {
+	f := open(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var files []*os.File
+	defer func() {
+		for _, file := range files {
+			file.Close()
+		}
+	}()
+	for range 500 {
+		file, err := os.Open("/dev/null")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	want := netip.MustParseAddrPort(l.Addr().String())
+	var inode uint64
+	err = f.TCP("self", false, func(s *inet.Socket) {
+		if netip.AddrPortFrom(s.Addr, s.Port) == want {
+			inode = s.Inode
+		}
+	})
+	if err != nil || inode == 0 {
+		t.Fatalf("the listener's inode is %d, %v", inode, err)
+	}
+	p, err := f.Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	var holding int32 = -1
+	whole, err := p.EachSocket(always, func(tid int, fd int32, i uint64) {
+		if i == inode {
+			holding = fd
+		}
+	})
+	if err != nil || !whole || holding < 0 {
+		t.Fatalf("the listener's file is %d, whole %v, %v", holding, whole, err)
+	}
+	if !p.HoldsSocket(os.Getpid(), holding, inode) || p.HoldsSocket(os.Getpid(), holding, inode+1) || f.HoldsSocket(os.Getpid(), 9999, inode) {
+		t.Error("HoldsSocket tells otherwise")
+	}
+	each := func(int, int32, uint64) {}
+	if n := testing.AllocsPerRun(10, func() { p.EachSocket(always, each) }); n > 10 {
+		t.Errorf("%v allocations for more than 500 files", n)
+	}
+	if whole, err := p.EachSocket(func() bool { return false }, each); whole || err != nil {
+		t.Errorf("stopped at once: whole %v, %v", whole, err)
+	}
+}
+
+// TestTCP agrees with the row that the kernel prints, also of connections.
+func TestTCPEstablished(t *testing.T) {
+	f := open(t)
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp6", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	n := 0
+	if err := f.TCP("self", true, func(s *inet.Socket) {
+		if int(s.Port) == port {
+			n++
+		}
+	}); err != nil || n != 1 {
+		t.Errorf("%d established connections at the port, %v", n, err)
+	}
+	err = f.TCP("0", false, func(*inet.Socket) {})
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the sockets of no process: %v", err)
+	}
+}
+
+// TestP2PIDReused keeps an open process apart from another that gets its pid.
+func TestP2PIDReused(t *testing.T) {
+	f := open(t)
+	first := exec.Command("sleep", "600")
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := first.Process.Pid
+	p, err := f.Process(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	first.Process.Kill()
+	first.Wait()
+	second := startAs(t, pid)
+	defer func() {
+		second.Process.Kill()
+		second.Wait()
+	}()
+	if st, err := p.Stat(); !errors.Is(err, ErrExited) {
+		t.Errorf("the first process's stat is that of %q, %v", st.Comm, err)
+	}
+	if _, err := p.EachSocket(always, func(int, int32, uint64) {}); !errors.Is(err, ErrExited) {
+		t.Errorf("the first process's files: %v", err)
+	}
+	if exe, err := p.Exe(); !errors.Is(err, ErrExited) {
+		t.Errorf("the first process's program is %q, %v", exe, err)
+	}
+}
+
+// startAs starts a process that has the pid of one that has ended.
+func startAs(t *testing.T, pid int) *exec.Cmd {
+	t.Helper()
+	for range 200 {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
+			t.Skip(err)
+		}
+		cmd := exec.Command("sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if cmd.Process.Pid == pid {
+			return cmd
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	t.Skip("the pid was always taken by others")
+	return nil
+}
+
+// TestP12 reads kernel threads and zombies without an error.
+func TestP12ZombiesAndKernelThreads(t *testing.T) {
+	f := open(t)
+	zombie := exec.Command("true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer zombie.Wait()
+	p, err := f.Process(zombie.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		st, err := p.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.State == 'Z' {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it is no zombie: %c", st.State)
+		}
+	}
+	if _, err := p.EachSocket(always, func(int, int32, uint64) { t.Error("a zombie holds a socket") }); err != nil && !errors.Is(err, ErrRefused) {
+		t.Errorf("a zombie's files: %v", err)
+	}
+	kernel, err := f.Process(2)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer kernel.Close()
+	if st, err := kernel.Stat(); err != nil || string(st.Comm) != "kthreadd" {
+		t.Skipf("process 2 is %q, %v", st.Comm, err)
+	}
+	if whole, err := kernel.EachSocket(always, func(int, int32, uint64) { t.Error("a kernel thread holds a socket") }); !whole || err != nil {
+		if !errors.Is(err, ErrRefused) {
+			t.Errorf("a kernel thread's files: whole %v, %v", whole, err)
+		}
+	}
+}
+
+// TestLocalAddresses knows loopback without netlink.
+func TestLocalAddresses(t *testing.T) {
+	all, err := open(t).LocalAddresses("self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(all, inet.Address{Addr: netip.MustParseAddr("127.0.0.1")}) {
+		t.Errorf("127.0.0.1 is not among %v", all)
+	}
+}

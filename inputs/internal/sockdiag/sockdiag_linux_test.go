@@ -1,0 +1,313 @@
+package sockdiag
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+// TestDump finds a listener of this test, and knows it again.
+func TestDump(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	want := netip.MustParseAddrPort(l.Addr().String())
+	c, err := Dial(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var found []inet.Socket
+	dump := func() {
+		t.Helper()
+		err := c.Dump(t.Context(), Listen, func() { found = nil }, func(s *inet.Socket) {
+			if netip.AddrPortFrom(s.Addr, s.Port) == want {
+				found = append(found, *s)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dump()
+	if len(found) != 1 {
+		t.Fatalf("%v was found %d times", want, len(found))
+	}
+	s := found[0]
+	if s.Cookie == 0 || s.Inode == 0 || !s.HasLimit || s.Limit == 0 || int(s.UID) != os.Getuid() {
+		t.Errorf("a listener of this test is %+v", s)
+	}
+	dump()
+	if diff := cmp.Diff(s, found[0], comparable); diff != "" {
+		t.Errorf("the second dump differs:\n%s", diff)
+	}
+	l.Close()
+	dump()
+	if len(found) != 0 {
+		t.Errorf("a closed listener is %+v", found)
+	}
+}
+
+var comparable = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+// A kernel answers the n-th request of a dump with datagrams.
+type kernel func(request int, sequence uint32) [][]byte
+
+// dialKernel returns a connection to a kernel of the test's own.
+func dialKernel(t *testing.T, answer kernel) *Conn {
+	t.Helper()
+	requests := 0
+	c, err := dial(func() (transport, error) {
+		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		ours, err := fileConn(ends[0])
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := fileConn(ends[1])
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			defer theirs.Close()
+			request := make([]byte, 128)
+			for {
+				n, err := theirs.Read(request)
+				if err != nil || n != requestSize {
+					return
+				}
+				requests++
+				for _, d := range answer(requests, binary.NativeEndian.Uint32(request[8:])) {
+					if _, err := theirs.Write(d); err != nil {
+						return
+					}
+				}
+			}
+		}()
+		return ours.(*net.UnixConn), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func fileConn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "kernel")
+	defer f.Close()
+	return net.FileConn(f)
+}
+
+// Messages of a kernel.
+
+func header(dst []byte, size int, kind, flags uint16, sequence uint32) []byte {
+	native := binary.NativeEndian
+	dst = native.AppendUint32(dst, uint32(size))
+	dst = native.AppendUint16(dst, kind)
+	dst = native.AppendUint16(dst, flags)
+	dst = native.AppendUint32(dst, sequence)
+	return native.AppendUint32(dst, 0)
+}
+
+func socketMessage(dst []byte, flags uint16, sequence uint32, port uint16, attributes ...byte) []byte {
+	dst = header(dst, headerSize+messageSize+len(attributes), typeSockDiag, flags, sequence)
+	b := make([]byte, messageSize)
+	b[0], b[1] = familyIPv4, stateListen
+	binary.BigEndian.PutUint16(b[4:], port)
+	return append(append(dst, b...), attributes...)
+}
+
+func doneMessage(dst []byte, kind uint16, sequence uint32, errno syscall.Errno) []byte {
+	return binary.NativeEndian.AppendUint32(header(dst, headerSize+4, kind, 2, sequence), uint32(-int32(errno)))
+}
+
+// TestP8 plays what may go wrong in a dump: it is redone or an error, and what an
+// attempt found is forgotten before the next one.
+func TestP8(t *testing.T) {
+	whole := func(seq uint32) []byte {
+		return doneMessage(socketMessage(socketMessage(nil, 2, seq, 80), 2, seq, 443), typeDone, seq, 0)
+	}
+	done := func(seq uint32) [][]byte { return [][]byte{doneMessage(nil, typeDone, seq, 0)} }
+	for name, test := range map[string]struct {
+		answer kernel
+		want   []uint16
+		err    string
+	}{
+		"two datagrams": {func(n int, seq uint32) [][]byte {
+			if n == 2 {
+				return done(seq)
+			}
+			return [][]byte{socketMessage(nil, 2, seq, 80), whole(seq)}
+		}, []uint16{80, 80, 443}, ""},
+		"interrupted once": {func(n int, seq uint32) [][]byte {
+			switch n {
+			case 1:
+				return [][]byte{socketMessage(nil, 2, seq, 9), doneMessage(socketMessage(nil, 2|flagDisturbed, seq, 10), typeDone, seq, 0)}
+			case 2:
+				return [][]byte{whole(seq)}
+			}
+			return done(seq)
+		}, []uint16{80, 443}, ""},
+		"interrupted in its last message": {func(n int, seq uint32) [][]byte {
+			switch n {
+			case 1:
+				return [][]byte{header(socketMessage(nil, 2, seq, 9), headerSize, typeDone, 2|flagDisturbed, seq)}
+			case 2:
+				return [][]byte{whole(seq)}
+			}
+			return done(seq)
+		}, []uint16{80, 443}, ""},
+		"interrupted always": {func(n int, seq uint32) [][]byte {
+			return [][]byte{socketMessage(nil, 2|flagDisturbed, seq, 9)}
+		}, nil, "dump sockets: interrupted by changes at every attempt"},
+		"no buffers once": {func(n int, seq uint32) [][]byte {
+			switch n {
+			case 1:
+				return [][]byte{socketMessage(nil, 2, seq, 9), doneMessage(nil, typeError, seq, syscall.ENOBUFS)}
+			case 2:
+				return [][]byte{whole(seq)}
+			}
+			return done(seq)
+		}, []uint16{80, 443}, ""},
+		"error in mid-dump": {func(n int, seq uint32) [][]byte {
+			return [][]byte{doneMessage(socketMessage(nil, 2, seq, 9), typeError, seq, syscall.EPERM)}
+		}, nil, "dump sockets: operation not permitted"},
+		"error at the end": {func(n int, seq uint32) [][]byte {
+			return [][]byte{doneMessage(socketMessage(nil, 2, seq, 9), typeDone, seq, syscall.EINVAL)}
+		}, nil, "dump sockets: invalid argument"},
+		"no IPv6": {func(n int, seq uint32) [][]byte {
+			if n == 2 {
+				return [][]byte{doneMessage(nil, typeError, seq, syscall.ENOENT)}
+			}
+			return [][]byte{whole(seq)}
+		}, []uint16{80, 443}, ""},
+		"truncated message": {func(n int, seq uint32) [][]byte {
+			return [][]byte{whole(seq)[:100]}
+		}, nil, "dump sockets: 12 bytes behind the last message"},
+		"message longer than the datagram": {func(n int, seq uint32) [][]byte {
+			return [][]byte{whole(seq)[:60]}
+		}, nil, "dump sockets: message of 88 bytes where 60 are left"},
+		"short message": {func(n int, seq uint32) [][]byte {
+			return [][]byte{append(header(nil, headerSize+4, typeSockDiag, 2, seq), 1, 2, 3, 4)}
+		}, nil, "dump sockets: message of 4 bytes, expected 72 at least"},
+		"answer to another request": {func(n int, seq uint32) [][]byte {
+			return [][]byte{whole(seq + 7)}
+		}, nil, "dump sockets: answer to request 8, expected 1"},
+		"unknown message": {func(n int, seq uint32) [][]byte {
+			return [][]byte{header(nil, headerSize, 77, 2, seq)}
+		}, nil, "dump sockets: message of type 77"},
+		"datagram larger than any": {func(n int, seq uint32) [][]byte {
+			return [][]byte{make([]byte, 40<<10)}
+		}, nil, "dump sockets: datagram of 40960 bytes"},
+		"unknown attributes": {func(n int, seq uint32) [][]byte {
+			if n == 2 {
+				return done(seq)
+			}
+			return [][]byte{socketMessage(nil, 2, seq, 80, 8, 0, 99, 0, 1, 2, 3, 4, 5, 0, 98, 0, 1), done(seq)[0]}
+		}, []uint16{80}, ""},
+		"attribute longer than the message": {func(n int, seq uint32) [][]byte {
+			return [][]byte{socketMessage(nil, 2, seq, 80, 9, 0, 11, 0, 1)}
+		}, nil, "dump sockets: attribute 11 of 9 bytes where 5 are left"},
+		"attribute too short": {func(n int, seq uint32) [][]byte {
+			return [][]byte{socketMessage(nil, 2, seq, 80, 8, 0, 21, 0, 1, 2, 3, 4)}
+		}, nil, "dump sockets: attribute 21 of 8 bytes is too short"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := dialKernel(t, test.answer)
+			var got []uint16
+			err := c.Dump(t.Context(), Listen, func() { got = nil }, func(s *inet.Socket) { got = append(got, s.Port) })
+			if text := errorText(err); text != test.err {
+				t.Fatalf("error %q, expected %q", text, test.err)
+			}
+			if err == nil {
+				if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
+					t.Errorf("ports (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestSilentKernel ends at the deadline where no answer comes.
+func TestSilentKernel(t *testing.T) {
+	c := dialKernel(t, func(int, uint32) [][]byte { return nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err := c.Dump(ctx, Listen, func() {}, func(*inet.Socket) {})
+	if err == nil {
+		t.Fatal("a dump without an answer is no error")
+	}
+}
+
+// TestParseSocket reads a whole message.
+func TestParseSocket(t *testing.T) {
+	b := make([]byte, messageSize)
+	b[0], b[1] = familyIPv6, stateListen
+	binary.BigEndian.PutUint16(b[4:], 8080)
+	addr := netip.MustParseAddr("fe80::1").As16()
+	copy(b[8:], addr[:])
+	for at, v := range map[int]uint32{40: 3, 44: 0x11223344, 48: 0x55667788, 56: 5, 60: 128, 64: 1000, 68: 4242} {
+		binary.NativeEndian.PutUint32(b[at:], v)
+	}
+	b = append(b, 5, 0, attrV6Only, 0, 1, 0, 0, 0)
+	b = append(b, 12, 0, attrCgroupID, 0)
+	b = binary.NativeEndian.AppendUint64(b, 99)
+	var got inet.Socket
+	if err := parseSocket(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := inet.Socket{
+		Addr: netip.MustParseAddr("fe80::1"), Port: 8080, Device: 3, V6Only: true, Cookie: 0x5566778811223344,
+		Inode: 4242, UID: 1000, Cgroup: 99, Backlog: 5, Limit: 128, HasLimit: true,
+	}
+	if diff := cmp.Diff(want, got, comparable); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// FuzzParseDatagram: whatever the datagram, it is an error or sockets that stand
+// in it, never more than fit.
+func FuzzParseDatagram(f *testing.F) {
+	f.Add(doneMessage(socketMessage(nil, 2, 1, 80), typeDone, 1, 0))
+	f.Add(socketMessage(nil, 2, 1, 80, 5, 0, attrV6Only, 0, 1, 0, 0, 0))
+	f.Add(socketMessage(nil, 2, 1, 80, 12, 0, attrCgroupID, 0, 1, 2, 3, 4, 5, 6, 7, 8))
+	f.Add(doneMessage(nil, typeError, 1, syscall.EPERM))
+	f.Add(header(nil, 0, typeSockDiag, 2, 1))
+	f.Add(header(nil, 1<<31-1, typeSockDiag, 2, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := 0
+		parseDatagram(b, 1, func(s *inet.Socket) {
+			n++
+			if !s.Addr.IsValid() {
+				t.Errorf("a socket without an address: %+v", *s)
+			}
+		})
+		if n > len(b)/(headerSize+messageSize) {
+			t.Errorf("%d sockets in %d bytes", n, len(b))
+		}
+	})
+}
