@@ -179,7 +179,7 @@ func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
 	if _, err := os.Stat(systemConfig); !errors.Is(err, fs.ErrNotExist) {
 		t.Skipf("%s stands here: %v", systemConfig, err)
 	}
-	want := result{0, "config.example.toml: ok: inputs.tcp_listen, outputs.stdout, outputs.prometheus\n", ""}
+	want := result{0, "built-in configuration: ok: inputs.tcp_listen, outputs.stdout, outputs.prometheus\n", ""}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

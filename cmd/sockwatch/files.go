@@ -32,7 +32,7 @@ func (p *program) files(f configFlags) ([]config.File, error) {
 	}
 	files, err := readAll([]string{systemConfig})
 	if errors.Is(err, fs.ErrNotExist) {
-		return []config.File{{Name: "config.example.toml", Text: sockwatch.ExampleConfig}}, nil
+		return []config.File{{Name: "built-in configuration", Text: sockwatch.ExampleConfig}}, nil
 	}
 	return files, err
 }
