@@ -1,9 +1,17 @@
 package file
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest"
 )
 
@@ -11,4 +19,236 @@ func TestConformance(t *testing.T) {
 	o := Defaults()
 	o.Path = filepath.Join(t.TempDir(), "points.jsonl")
 	plugintest.Pusher(t, Plugin, &o)
+}
+
+func TestValidate(t *testing.T) {
+	for _, tt := range []struct {
+		change func(o *Options)
+		want   string
+	}{
+		{func(o *Options) {}, "<nil>"},
+		{func(o *Options) { o.DataFormat, o.RotationMaxSize, o.RotationMaxArchives = "influx", 0, 0 }, "<nil>"},
+		{func(o *Options) { o.Path = "" }, "path: must be set"},
+		{func(o *Options) { o.DataFormat = "csv" }, `data_format: unknown value "csv" (known: json, influx)`},
+		{func(o *Options) { o.Path, o.RotationMaxSize, o.RotationMaxArchives = "", -1, -1 },
+			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must not be negative"},
+	} {
+		o := Defaults()
+		tt.change(&o)
+		if diff := cmp.Diff(tt.want, fmt.Sprint(o.Validate())); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	}
+}
+
+func TestExclusive(t *testing.T) {
+	a, b := Defaults(), Defaults()
+	a.Path, b.Path = "/var/log/x.jsonl", "/var/log/./y/../x.jsonl"
+	if diff := cmp.Diff([]string{`file "/var/log/x.jsonl"`}, a.Exclusive()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(a.Exclusive(), b.Exclusive()); diff != "" {
+		t.Errorf("two spellings (-want +got)\n%s", diff)
+	}
+}
+
+// open returns an output to a file that does not rotate, unless change says so,
+// and what it logs.
+func open(t testing.TB, path string, change func(o *Options)) (*output, *bytes.Buffer) {
+	t.Helper()
+	o := Defaults()
+	o.Path, o.RotationMaxSize = path, 0
+	if change != nil {
+		change(&o)
+	}
+	var log bytes.Buffer
+	handler := slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})
+	p, err := New(o, plugin.Env{Log: slog.New(handler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := p.(*output)
+	t.Cleanup(func() { out.Close() })
+	return out, &log
+}
+
+// push pushes records that must be taken.
+func push(t testing.TB, out *output, records ...string) {
+	t.Helper()
+	if err := tryPush(t, out, records...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryPush(t testing.TB, out *output, records ...string) error {
+	t.Helper()
+	var raw [][]byte
+	for _, r := range records {
+		raw = append(raw, []byte(r))
+	}
+	return out.Push(t.Context(), raw)
+}
+
+// check holds the contents of the files of a directory, in which there must be no
+// others.
+func check(t testing.TB, dir string, want map[string]string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[e.Name()] = string(b)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got)\n%s", diff)
+	}
+}
+
+func TestAppends(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	for _, records := range [][]string{{"one", "two"}, {"three"}} {
+		out, _ := open(t, path, nil)
+		push(t, out, records...)
+		if err := out.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(t, dir, map[string]string{"log": "one\ntwo\nthree\n"})
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode().Perm(); mode&0o037 != 0 {
+		t.Errorf("mode %v lets others in", mode)
+	}
+}
+
+func TestRotationBySize(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		size     plugin.Size
+		archives int
+		pushes   [][]string
+		want     map[string]string
+	}{
+		{"none yet", 12, 2, [][]string{{"one", "two"}, {"six"}}, map[string]string{"log": "one\ntwo\nsix\n"}},
+		{"in the middle of a push", 12, 2, [][]string{{"one", "two", "six", "ten"}},
+			map[string]string{"log.1": "one\ntwo\nsix\n", "log": "ten\n"}},
+		{"the oldest goes", 4, 2, [][]string{{"one"}, {"two"}, {"six"}, {"ten"}},
+			map[string]string{"log.2": "two\n", "log.1": "six\n", "log": "ten\n"}},
+		{"no archives", 4, 0, [][]string{{"one"}, {"two"}}, map[string]string{"log": "two\n"}},
+		{"a line that is larger than a file", 4, 1, [][]string{{"one", "eleven", "two"}},
+			map[string]string{"log.1": "eleven\n", "log": "two\n"}},
+		{"without bound", 0, 2, [][]string{{"one"}, {"two"}}, map[string]string{"log": "one\ntwo\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			out, log := open(t, filepath.Join(dir, "log"), func(o *Options) {
+				o.RotationMaxSize, o.RotationMaxArchives = tt.size, tt.archives
+			})
+			for _, records := range tt.pushes {
+				push(t, out, records...)
+			}
+			check(t, dir, tt.want)
+			if log.Len() > 0 {
+				t.Errorf("logged %s", log)
+			}
+		})
+	}
+}
+
+// TestRotationImpossible goes on with the file, and says so once.
+func TestRotationImpossible(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	if err := os.Mkdir(path+".1", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out, log := open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 4, 1 })
+	push(t, out, "one", "two")
+	push(t, out, "six")
+	if got, err := os.ReadFile(path); err != nil || string(got) != "one\ntwo\nsix\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	want := fmt.Sprintf("level=WARN msg=\"the file cannot be rotated and goes on growing\" error=\"rename %s %s.1: file exists\"\n", path, path)
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got)\n%s", diff)
+	}
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	push(t, out, "ten")
+	check(t, dir, map[string]string{"log.1": "one\ntwo\nsix\n", "log": "ten\n"})
+}
+
+// TestHalfLineAtStart cuts off what the end of the program or of the host left
+// behind the last newline.
+func TestHalfLineAtStart(t *testing.T) {
+	for _, tt := range []struct{ name, before, want string }{
+		{"none", "one\n", "one\nnew\n"},
+		{"empty", "", "new\n"},
+		{"half a line", "one\ntw", "one\nnew\n"},
+		{"only half a line", "on", "new\n"},
+		{"blocks that were never written", "one\n" + strings.Repeat("\x00", 4096), "one\nnew\n"},
+		{"a long line", strings.Repeat("x", 100_000) + "\nhalf", strings.Repeat("x", 100_000) + "\nnew\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "log")
+			if err := os.WriteFile(path, []byte(tt.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, _ := open(t, path, nil)
+			push(t, out, "new")
+			check(t, dir, map[string]string{"log": tt.want})
+		})
+	}
+}
+
+// TestNoFileOfLines leaves alone what is none of ours.
+func TestNoFileOfLines(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "image")
+	image := strings.Repeat("x", 100_000)
+	if err := os.WriteFile(path, []byte(image), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := open(t, path, nil)
+	want := fmt.Sprintf("%q is no file of lines: none ends in its last 65536 bytes", path)
+	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "new"))); diff != "" {
+		t.Errorf("error (-want +got)\n%s", diff)
+	}
+	check(t, dir, map[string]string{"image": image})
+}
+
+// TestNoPlaceToWrite keeps the records until there is one.
+func TestNoPlaceToWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "missing", "log")
+	out, _ := open(t, path, nil)
+	if diff := cmp.Diff("open "+path+": no such file or directory", fmt.Sprint(tryPush(t, out, "one"))); diff != "" {
+		t.Errorf("error (-want +got)\n%s", diff)
+	}
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	push(t, out, "one")
+	check(t, filepath.Dir(path), map[string]string{"log": "one\n"})
+
+	out, _ = open(t, dir, nil)
+	if diff := cmp.Diff("open "+dir+": is a directory", fmt.Sprint(tryPush(t, out, "one"))); diff != "" {
+		t.Errorf("error (-want +got)\n%s", diff)
+	}
 }

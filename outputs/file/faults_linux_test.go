@@ -1,0 +1,312 @@
+package file
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestO19Logrotate is what logrotate and others do to a file. No signal comes: a
+// reload whose options are equal keeps the instance.
+func TestO19Logrotate(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		rotate func(t *testing.T, path string)
+		want   map[string]string
+	}{
+		{"rename", func(t *testing.T, path string) { must(t, os.Rename(path, path+".1")) },
+			map[string]string{"log.1": "one\n", "log": "two\n"}},
+		{"rename and create", func(t *testing.T, path string) {
+			must(t, os.Rename(path, path+".1"))
+			must(t, os.WriteFile(path, nil, 0o600))
+		}, map[string]string{"log.1": "one\n", "log": "two\n"}},
+		{"remove", func(t *testing.T, path string) { must(t, os.Remove(path)) }, map[string]string{"log": "two\n"}},
+		{"copytruncate", func(t *testing.T, path string) {
+			b, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path+".1", b, 0o600))
+			must(t, os.Truncate(path, 0))
+		}, map[string]string{"log.1": "one\n", "log": "two\n"}},
+		{"another file of lines in its place", func(t *testing.T, path string) {
+			must(t, os.WriteFile(path+".new", []byte("other\n"), 0o600))
+			must(t, os.Rename(path+".new", path))
+		}, map[string]string{"log": "other\ntwo\n"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "log")
+			out, _ := open(t, path, nil)
+			push(t, out, "one")
+			tt.rotate(t, path)
+			push(t, out, "two")
+			check(t, dir, tt.want)
+		})
+	}
+}
+
+// TestO19RenamedWhileWritten renames the file as fast as it can while lines are
+// written, and the output rotates by size as well: all lines are somewhere, each
+// once, whole and in order.
+func TestO19RenamedWhileWritten(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	out, _ := open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 64<<10, 1000 })
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				stopped <- n
+				return
+			case <-time.After(time.Millisecond):
+				os.Rename(path, fmt.Sprintf("%s.renamed.%d", path, n))
+			}
+		}
+	}()
+	const pushes, lines = 300, 40
+	for i := range pushes {
+		var records []string
+		for j := range lines {
+			records = append(records, fmt.Sprintf("line %05d %s", i*lines+j, strings.Repeat("x", j*7)))
+		}
+		push(t, out, records...)
+	}
+	close(stop)
+	<-stopped
+
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	var numbers []int
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		must(t, err)
+		if len(b) > 0 && b[len(b)-1] != '\n' {
+			t.Errorf("%s ends in half a line: %q", e.Name(), b[max(0, len(b)-20):])
+		}
+		last := -1
+		for line := range strings.Lines(string(b)) {
+			var n int
+			var rest string
+			if _, err := fmt.Sscanf(line, "line %d %s", &n, &rest); err != nil && n%lines != 0 || len(rest) != n%lines*7 || n <= last {
+				t.Fatalf("%s: torn or out of order after %d: %q", e.Name(), last, line)
+			}
+			last = n
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	if want := pushes * lines; len(numbers) != want || numbers[want-1] != want-1 || len(slices.Compact(numbers)) != want {
+		t.Errorf("%d lines, want each of %d once", len(numbers), want)
+	}
+	if len(entries) < 5 {
+		t.Errorf("%d files: nothing was rotated", len(entries))
+	}
+}
+
+// TestH12SymlinkIsRefused plants one before the start, and in the place of a file
+// that was renamed.
+func TestH12SymlinkIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "log")
+	want := fmt.Sprintf("%q is a symbolic link, which is not followed", path)
+	must(t, os.WriteFile(victim, []byte("precious\n"), 0o600))
+	must(t, os.Symlink(victim, path))
+	out, _ := open(t, path, nil)
+	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "one"))); diff != "" {
+		t.Errorf("before the start (-want +got)\n%s", diff)
+	}
+	must(t, os.Remove(path))
+	push(t, out, "one")
+	must(t, os.Rename(path, path+".1"))
+	must(t, os.Symlink(victim, path))
+	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "two"))); diff != "" {
+		t.Errorf("in its place (-want +got)\n%s", diff)
+	}
+	must(t, os.Remove(path))
+	must(t, os.Symlink(filepath.Join(dir, "nothing"), path))
+	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "two"))); diff != "" {
+		t.Errorf("to nothing (-want +got)\n%s", diff)
+	}
+	must(t, os.Remove(path))
+	push(t, out, "two")
+	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "one\n", "log": "two\n"})
+
+	// A rotation replaces a link that stands where an archive goes.
+	must(t, os.Remove(path+".1"))
+	must(t, os.Symlink(victim, path+".1"))
+	out, _ = open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 4, 1 })
+	push(t, out, "six")
+	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "two\n", "log": "six\n"})
+}
+
+// TestH12OpenDoesNotFollow is the link that is planted after the look.
+func TestH12OpenDoesNotFollow(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	must(t, os.Symlink(filepath.Join(dir, "victim"), path))
+	if f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|noFollow|nonBlock, 0o640); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("opened %v, %v", f, err)
+	}
+}
+
+// TestO18DevFull is the disk that is always full.
+func TestO18DevFull(t *testing.T) {
+	out, _ := open(t, "/dev/full", nil)
+	for range 2 {
+		err := tryPush(t, out, "one", "two")
+		if want := "write /dev/full: no space left on device"; fmt.Sprint(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// TestO18FullDisk fills a file system, a small one of the test's own: what is on
+// it ends with a line at every time, and when it is freed each record is there
+// once.
+func TestO18FullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path, ballast := filepath.Join(dir, "log"), filepath.Join(dir, "ballast")
+	must(t, os.WriteFile(ballast, make([]byte, 40<<10), 0o600))
+	fillDisk(t, path, unix.ENOSPC, func() { must(t, os.Remove(ballast)) })
+}
+
+// TestO18FileSizeLimit is the same by a limit, which every user may set.
+func TestO18FileSizeLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	var was unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &was))
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 20_001, Max: was.Max}); err != nil {
+		t.Skipf("no limit for files: %v", err)
+	}
+	restore := func() { must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &was)) }
+	defer restore()
+	fillDisk(t, path, unix.EFBIG, restore)
+}
+
+// fillDisk writes until the file takes no more, and again after free.
+func fillDisk(t *testing.T, path string, full error, free func()) {
+	out, _ := open(t, path, nil)
+	var records [][]byte
+	for i := range 500 {
+		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", 60)))
+	}
+	for range 3 {
+		if err := out.Push(t.Context(), records); !errors.Is(err, full) {
+			t.Fatalf("error %v, want %v", err, full)
+		}
+		got, err := os.ReadFile(path)
+		must(t, err)
+		if len(got) == 0 || got[len(got)-1] != '\n' {
+			t.Fatalf("the file ends in half a line: %q", got[max(0, len(got)-80):])
+		}
+	}
+	free()
+	if err := out.Push(t.Context(), records); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	must(t, err)
+	if diff := cmp.Diff(string(bytes.Join(records, []byte{'\n'}))+"\n", string(got)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// TestO20Fifo writes to a FIFO: without a reader, with a slow one, and with one
+// that goes and comes back.
+func TestO20Fifo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(path, 0o600))
+	out, _ := open(t, path, nil)
+	want := fmt.Sprintf("%q is a FIFO that nobody reads: open %s: no such device or address", path, path)
+	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "one"))); diff != "" {
+		t.Errorf("no reader (-want +got)\n%s", diff)
+	}
+
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	var records [][]byte
+	for i := range 2000 {
+		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", 90)))
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		err := out.Push(ctx, records)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), fmt.Sprintf("%q hangs: ", path)) {
+			t.Fatalf("a slow reader: error %v", err)
+		}
+	}
+	pushed := make(chan error)
+	go func() { pushed <- out.Push(context.Background(), records) }()
+	in := bufio.NewReader(r)
+	for i, want := range records {
+		line, err := in.ReadBytes('\n')
+		if err != nil || string(line) != string(want)+"\n" {
+			t.Fatalf("line %d is %q, %v", i, line, err)
+		}
+	}
+	must(t, <-pushed)
+
+	must(t, r.Close())
+	if err := tryPush(t, out, "gone"); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("the reader is gone: error %v", err)
+	}
+	r, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	defer r.Close()
+	push(t, out, "gone", "back")
+	must(t, out.Close())
+	if got, err := io.ReadAll(r); err != nil || string(got) != "gone\nback\n" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// TestO19AppendOnly is a file that may only grow (chattr +a): half a line cannot
+// be cut off, and is ended.
+func TestO19AppendOnly(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	must(t, os.WriteFile(path, []byte("one\nhal"), 0o600))
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	const appendOnly = 0x20 // FS_APPEND_FL of linux/fs.h
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|appendOnly)
+	}
+	if err != nil {
+		t.Skipf("chattr +a: %v", err)
+	}
+	defer unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
+	out, _ := open(t, path, nil)
+	push(t, out, "two")
+	check(t, dir, map[string]string{"log": "one\nhal\ntwo\n"})
+}
