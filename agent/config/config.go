@@ -153,11 +153,11 @@ func (l *loader) side(t table, value any) {
 	for _, kind := range t.at.order {
 		of := table{file: t.file, path: t.path + "." + kind, at: t.at.key(kind)}
 		p, ok := l.plugin(t.path, kind)
-		list, isList := tables(kinds[kind])
+		list, _ := tables(kinds[kind])
 		switch {
 		case !ok:
 			l.unknownPlugin(of, t.path, kind)
-		case !isList:
+		case len(list) == 0:
 			l.errorf(of, of.at, "every instance is an element of a list: write [[%s]]", of.path)
 		default:
 			for i, values := range list {

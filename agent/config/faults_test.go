@@ -80,6 +80,25 @@ s.toml:17: outputs.prometheus: listen: 8088 is neither a string nor a list of st
 s.toml:20: outputs.influxdb: urls: must be a string: put it in quotes
 s.toml:21: outputs.influxdb: database: must be a string: put it in quotes
 s.toml:23: outputs.file: path: must be a string: put it in quotes`},
+		{"types further", `[[inputs.tcp_listen]]
+alias = 5
+namespaces = 2026-01-01
+ratio = { a = 1 }
+max_listeners = [[1]]
+labels = 1.5
+expect = [1]
+[[inputs.tcp_listen]]
+alias = "b"
+expect = []
+"a\"b" = 1
+[[outputs.prometheus]]
+`, `s.toml:2: inputs.tcp_listen: alias: must be a string: put it in quotes
+s.toml:3: inputs.tcp_listen: namespaces: a date is neither true nor false
+s.toml:4: inputs.tcp_listen: ratio: a table is no number
+s.toml:5: inputs.tcp_listen: max_listeners: a list is no integer
+s.toml:6: inputs.tcp_listen: labels: 1.5 is no table: write { key = ... }
+s.toml:7: inputs.tcp_listen: expect: must be a list of tables: write [[inputs.tcp_listen.expect]]
+s.toml:11: inputs.tcp_listen: unknown option "a\"b"`},
 		{"values that do not hold", `[agent]
 log_level = "loud"
 log_format = "xml"
@@ -127,6 +146,8 @@ s.toml:2: global_tags: must be one table: write [global_tags]`},
 		{"one table where a list is needed", "[inputs.tcp_listen]\n[outputs.file]\npath = \"x\"",
 			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]
 s.toml:2: outputs.file: every instance is an element of a list: write [[outputs.file]]`},
+		{"an empty list", "inputs.tcp_listen = []\n[[outputs.file]]",
+			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]`},
 		{"no plugin named", "[[inputs]]\n[[outputs.file]]", `s.toml: no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 s.toml:1: inputs: must name a plugin: write [[inputs.NAME]]`},
 	} {

@@ -183,7 +183,7 @@ func tables(v any) ([]map[string]any, bool) {
 			}
 			list[i] = t
 		}
-		return list, len(list) > 0
+		return list, true
 	default:
 		return nil, false
 	}
