@@ -89,7 +89,6 @@ func listener(port int, process, user string) metric.Point {
 	}
 }
 
-
 func point(name string, value float64, tags ...string) metric.Point {
 	return metric.Point{Name: name, Tags: metric.NewTags(tags...), Fields: []metric.Field{{Key: "value", Value: metric.Float(value)}}}
 }
@@ -196,4 +195,13 @@ func gatheredPart(page string) string {
 		}
 	}
 	return strings.Join(lines, "")
+}
+
+// listeners returns n of them, of different ports and processes.
+func listeners(n int) []metric.Point {
+	points := make([]metric.Point, n)
+	for i := range points {
+		points[i] = listener(1+i%65535, "daemon-"+strconv.Itoa(i/10), "user-"+strconv.Itoa(i%50))
+	}
+	return points
 }

@@ -65,6 +65,7 @@ type limited struct {
 	once   sync.Once
 }
 
+// Accept waits for a place, then for a connection.
 func (l *limited) Accept() (net.Conn, error) {
 	select {
 	case l.places <- struct{}{}:
@@ -80,6 +81,7 @@ func (l *limited) Accept() (net.Conn, error) {
 	return &limitedConn{c, leave}, nil
 }
 
+// Close also ends an Accept that waits for a place.
 func (l *limited) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
@@ -90,6 +92,16 @@ type limitedConn struct {
 	leave func()
 }
 
+// CloseWrite lets net/http end an answer so that the client reads it even where it
+// has sent more than was read.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// Close leaves the place to another connection.
 func (c *limitedConn) Close() error {
 	defer c.leave()
 	return c.Conn.Close()

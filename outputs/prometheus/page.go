@@ -226,6 +226,12 @@ func (b *builder) finish() {
 	slices.SortFunc(p.families, func(x, y *family) int { return cmp.Compare(x.name, y.name) })
 }
 
+// has tells whether the page has a metric of that name.
+func (p *page) has(name string) bool {
+	_, found := slices.BinarySearchFunc(p.families, name, func(f *family, name string) int { return cmp.Compare(f.name, name) })
+	return found
+}
+
 // series names a series for people.
 func (f *family) series(labels []*dto.LabelPair) string {
 	var s strings.Builder

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 // so that a scraper need not open one for each scrape.
 const (
 	readHeaderTimeout = 10 * time.Second
+	bodyTimeout       = time.Second // of what is refused
 	maxGather         = 2 * time.Minute
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
@@ -53,7 +55,9 @@ type endpoint struct {
 	env  plugin.Env
 	own  *ownMetrics
 	page pageCache
-	zstd func() (*zstd.Encoder, error) // made when it is first asked for
+
+	spare chan *scratch                 // one, unless it is borrowed
+	zstd  func() (*zstd.Encoder, error) // made when it is first asked for
 
 	slots     chan struct{} // one for each request being answered
 	listeners []net.Listener
@@ -66,7 +70,12 @@ func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
 	if env.Listen == nil {
 		env.Listen = new(net.ListenConfig).Listen
 	}
-	return &endpoint{opts: o, env: env, own: newOwnMetrics(), zstd: sync.OnceValues(newZstd), slots: make(chan struct{}, maxRequests)}, nil
+	return &endpoint{
+		opts: o, env: env, own: newOwnMetrics(),
+		spare: make(chan *scratch, 1),
+		zstd:  sync.OnceValues(newZstd),
+		slots: make(chan struct{}, maxRequests),
+	}, nil
 }
 
 // Listen binds every address, or none.
@@ -159,10 +168,13 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 func (e *endpoint) newServer(board plugin.Board) *http.Server {
 	return &http.Server{
 		Handler:           e.handler(board),
-		ReadHeaderTimeout: readHeaderTimeout, // bodies are refused unread
-		WriteTimeout:      maxGather + writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		ReadHeaderTimeout: readHeaderTimeout,
+		// It also ends the context of a request, so it must outlast a gather. Only of
+		// clients without the password is a body waited for so long.
+		ReadTimeout:    maxGather + writeTimeout,
+		WriteTimeout:   maxGather + writeTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
 		// What clients do wrong (broken handshakes, vanished peers) is not our error.
 		ErrorLog: slog.NewLogLogger(e.env.Log.Handler(), slog.LevelDebug),
 	}
@@ -215,19 +227,27 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 	})
 }
 
-// refuse answers and closes the connection, so that no body of the request is read.
+// refuse answers and closes the connection. What net/http wants to read of the
+// request's body before that has to come at once.
 func refuse(w http.ResponseWriter, status int, text string) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	w.Header().Set("Connection", "close")
 	http.Error(w, text, status)
 }
 
 // limited answers at most maxRequests at once, and refuses what is beyond them, so
-// that slow clients cost a bounded amount.
+// that slow clients cost a bounded amount. A panic ends the one answer.
 func (e *endpoint) limited(w http.ResponseWriter, r *http.Request, board plugin.Board,
 	answer func(http.ResponseWriter, *http.Request, plugin.Board)) {
 	select {
 	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
+		defer func() {
+			<-e.slots
+			if p := recover(); p != nil {
+				e.env.Log.Error("panic while answering", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				refuse(w, http.StatusInternalServerError, "the log of sockwatch has the reason")
+			}
+		}()
 		answer(w, r, board)
 	default:
 		e.own.refused.Inc()

@@ -2,12 +2,13 @@ package prometheus
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -37,13 +38,13 @@ type encoding int
 
 const (
 	identity encoding = iota
-	gzip
+	gzipped
 	zstandard
 	encodings // how many there are
 )
 
 func (e encoding) String() string {
-	return [...]string{identity: "identity", gzip: "gzip", zstandard: "zstd"}[e]
+	return [...]string{identity: "identity", gzipped: "gzip", zstandard: "zstd"}[e]
 }
 
 // A body is a page's bytes in one format and encoding, to which others can be
@@ -59,19 +60,24 @@ type body struct {
 	err   error
 }
 
+var errHalfMade = errors.New("an earlier attempt did not end")
+
 // body returns the page's bytes, made at the first call.
-func (p *page) body(f format, e encoding) *body {
+func (p *page) body(f format, e encoding, s *scratch) *body {
 	b := &p.bodies[f][e]
-	b.once.Do(func() { b.err = b.make(p, f, e) })
+	b.once.Do(func() {
+		b.err = errHalfMade // in case of a panic
+		b.err = b.make(p, f, e, s)
+	})
 	return b
 }
 
-func (b *body) make(p *page, f format, e encoding) error {
+func (b *body) make(p *page, f format, e encoding, s *scratch) error {
 	var buf bytes.Buffer
 	var err error
 	switch e {
-	case gzip:
-		err = b.deflate(&buf, func(w io.Writer) error { return p.encode(w, f) })
+	case gzipped:
+		err = b.begin(&buf, func(w io.Writer) error { return p.encode(w, f) }, s)
 	case zstandard:
 		err = compressZstd(&buf, func(w io.Writer) error { return p.encode(w, f) })
 	default:
@@ -83,16 +89,37 @@ func (b *body) make(p *page, f format, e encoding) error {
 
 var gzipHeader = [10]byte{0x1f, 0x8b, 8, 9: 255} // RFC 1952: deflate, no time, no name, system unknown
 
-func (b *body) deflate(buf *bytes.Buffer, encode func(io.Writer) error) error {
+// begin writes a gzip member up to where another block can begin.
+func (b *body) begin(buf *bytes.Buffer, encode func(io.Writer) error, s *scratch) error {
 	buf.Write(gzipHeader[:])
-	z, err := flate.NewWriter(buf, flate.BestSpeed)
+	z, err := s.deflate(buf)
 	if err != nil {
 		return err
 	}
 	if err := encode(io.MultiWriter(z, (*checksum)(b))); err != nil {
 		return err
 	}
-	return z.Flush() // to a byte's end, where another block can begin
+	return z.Flush()
+}
+
+// end writes the rest of a gzip member that begin has begun: what is joined, and
+// the trailer, which is of all that is compressed.
+func (b *body) end(buf *bytes.Buffer, joined []byte, s *scratch) error {
+	z, err := s.deflate(buf)
+	if err != nil {
+		return err
+	}
+	if _, err := z.Write(joined); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	var trailer [8]byte // RFC 1952
+	binary.LittleEndian.PutUint32(trailer[:], crc32.Update(b.crc, crc32.IEEETable, joined))
+	binary.LittleEndian.PutUint32(trailer[4:], b.size+uint32(len(joined)))
+	_, err = buf.Write(trailer[:])
+	return err
 }
 
 // A checksum sums up what gzip's trailer says of the uncompressed bytes.

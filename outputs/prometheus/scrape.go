@@ -3,9 +3,8 @@ package prometheus
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
@@ -37,7 +37,9 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 	p := e.page.of(board.Latest(), e)
 	f, contentType := negotiateFormat(r.Header)
 	enc := negotiateEncoding(r.Header)
-	parts, err := e.answer(p, f, enc)
+	s := e.borrow()
+	defer e.giveBack(s)
+	parts, err := e.answer(p, f, enc, s)
 	if err != nil {
 		e.env.Log.Error("the metrics could not be encoded", "error", err)
 		http.Error(w, "the metrics could not be encoded; the log of sockwatch has the reason", http.StatusInternalServerError)
@@ -87,34 +89,70 @@ func (c *pageCache) of(board []*metric.Batch, e *endpoint) *page {
 	return c.page
 }
 
-// answer returns the page's bytes and, joined to them, those of the own metrics.
-func (e *endpoint) answer(p *page, f format, enc encoding) ([][]byte, error) {
-	b := p.body(f, enc)
+// A scratch holds the own metrics of one answer, a few KiB, as text and as sent,
+// and gzip's compressor, which is most of a MiB.
+type scratch struct {
+	plain, sent bytes.Buffer
+	deflater    *flate.Writer
+}
+
+// borrow returns the scratch of the endpoint, or a new one for a second scrape at
+// the same time. (A sync.Pool would often be empty: scrapes are seldom.)
+func (e *endpoint) borrow() *scratch {
+	select {
+	case s := <-e.spare:
+		return s
+	default:
+		return &scratch{}
+	}
+}
+
+func (e *endpoint) giveBack(s *scratch) {
+	select {
+	case e.spare <- s:
+	default:
+	}
+}
+
+// deflate returns the compressor, which begins anew and writes to w.
+func (s *scratch) deflate(w io.Writer) (*flate.Writer, error) {
+	if s.deflater == nil {
+		z, err := flate.NewWriter(w, flate.BestSpeed)
+		s.deflater = z
+		return z, err
+	}
+	s.deflater.Reset(w)
+	return s.deflater, nil
+}
+
+// answer returns the page's bytes and, joined to them, those of the own metrics,
+// which are valid as long as the scratch is borrowed.
+func (e *endpoint) answer(p *page, f format, enc encoding, s *scratch) ([][]byte, error) {
+	b := p.body(f, enc, s)
 	if b.err != nil {
 		return nil, b.err
 	}
-	var own bytes.Buffer
-	if err := e.encodeOwn(&own, p, f); err != nil {
+	s.plain.Reset()
+	s.sent.Reset()
+	if err := e.encodeOwn(&s.plain, p, f); err != nil {
 		return nil, err
 	}
+	plain := s.plain.Bytes()
 	switch enc {
-	case gzip:
-		var last bytes.Buffer
-		if err := flate.StatelessDeflate(&last, own.Bytes(), true, nil); err != nil {
+	case gzipped:
+		if err := b.end(&s.sent, plain, s); err != nil {
 			return nil, err
 		}
-		trailer := binary.LittleEndian.AppendUint32(nil, crc32.Update(b.crc, crc32.IEEETable, own.Bytes()))
-		trailer = binary.LittleEndian.AppendUint32(trailer, b.size+uint32(own.Len()))
-		return [][]byte{b.bytes, last.Bytes(), trailer}, nil
 	case zstandard:
 		z, err := e.zstd()
 		if err != nil {
 			return nil, err
 		}
-		return [][]byte{b.bytes, z.EncodeAll(own.Bytes(), nil)}, nil
+		s.sent.Write(z.EncodeAll(plain, s.sent.AvailableBuffer()))
 	default:
-		return [][]byte{b.bytes, own.Bytes()}, nil
+		return [][]byte{b.bytes, plain}, nil
 	}
+	return [][]byte{b.bytes, s.sent.Bytes()}, nil
 }
 
 // newZstd returns the encoder of the own metrics, a few KiB at a time.
@@ -126,20 +164,18 @@ func newZstd() (*zstd.Encoder, error) {
 // encodeOwn writes the own metrics but those whose names are on the page: a name
 // must not come twice. It ends an OpenMetrics text.
 func (e *endpoint) encodeOwn(w *bytes.Buffer, p *page, f format) error {
-	families, err := e.own.registry.Gather()
-	if err != nil {
-		return err
-	}
 	enc := f.encoder(w)
-	for _, fam := range families {
-		if _, taken := slices.BinarySearchFunc(p.families, fam.GetName(), func(f *family, name string) int {
-			return strings.Compare(f.name, name)
-		}); taken {
-			continue
+	err := e.own.gather(func(fam *dto.MetricFamily) error {
+		if p.has(fam.GetName()) {
+			return nil
 		}
 		if err := enc.Encode(fam); err != nil {
 			return fmt.Errorf("encode %s: %w", fam.GetName(), err)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return enc.(expfmt.Closer).Close()
 }
@@ -162,7 +198,7 @@ func negotiateFormat(h http.Header) (format, string) {
 // negotiateEncoding returns the encoding that the client wants most; of those that
 // it wants equally the one that is smallest; of one that takes anything, gzip.
 func negotiateEncoding(h http.Header) encoding {
-	wanted := [encodings]float64{gzip: -1} // -1: not mentioned
+	wanted := [encodings]float64{gzipped: -1} // -1: not mentioned
 	anything := 0.0
 	for _, clause := range strings.Split(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		name, q := parseClause(clause)
@@ -170,18 +206,18 @@ func negotiateEncoding(h http.Header) encoding {
 		case "identity":
 			wanted[identity] = q
 		case "gzip", "x-gzip":
-			wanted[gzip] = q
+			wanted[gzipped] = q
 		case "zstd":
 			wanted[zstandard] = q
 		case "*":
 			anything = q
 		}
 	}
-	if wanted[gzip] < 0 {
-		wanted[gzip] = anything
+	if wanted[gzipped] < 0 {
+		wanted[gzipped] = anything
 	}
 	best := identity
-	for _, e := range []encoding{gzip, zstandard} {
+	for _, e := range []encoding{gzipped, zstandard} {
 		if wanted[e] > 0 && wanted[e] >= wanted[best] {
 			best = e
 		}

@@ -1,0 +1,518 @@
+package prometheus
+
+import (
+	"io"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest"
+)
+
+// textOf returns the page of the batches as text, checked by expfmt's own parser.
+func textOf(t testing.TB, room size, batches ...*metric.Batch) (string, *page) {
+	t.Helper()
+	p := newPage(batches, room)
+	b := p.body(text, identity, &scratch{})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	families(t, string(b.bytes))
+	return string(b.bytes), p
+}
+
+// families parses a text page.
+func families(t testing.TB, page string) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	parsed, err := parser.TextToMetricFamilies(strings.NewReader(page))
+	if err != nil {
+		t.Fatalf("the page cannot be parsed: %v\n%s", err, page)
+	}
+	return parsed
+}
+
+// usualRoom is that of the defaults.
+var usualRoom = size{Defaults().MaxSeries, maxPageBytes}
+
+func counts(l leftOut) map[reason]int {
+	c := map[reason]int{}
+	for r, o := range l {
+		c[r] = o.count
+	}
+	return c
+}
+
+func TestNames(t *testing.T) {
+	for _, test := range []struct{ point, field, want string }{
+		{"tcp_listen", "backlog", "tcp_listen_backlog"},
+		{"custom_port_exporter", "value", "custom_port_exporter"},
+		{"a.b-c", "d e", "a_b_c_d_e"},
+		{"job:rate", "sum", "job:rate_sum"},
+		{"9lives", "left", "_9lives_left"},
+		{"größe", "value", "gr__e"},
+		{"世界", "x", "___x"},
+		{"a\nb", "c\"d", "a_b_c_d"},
+		{"\xff", "value", "_"},
+	} {
+		if got := metricName(test.point, test.field); got != test.want {
+			t.Errorf("metricName(%q, %q) = %q, want %q", test.point, test.field, got, test.want)
+		}
+	}
+	for _, test := range []struct{ tag, want string }{
+		{"process", "process"},
+		{"__name__", "_name__"},
+		{"____", "_"},
+		{"a:b", "a_b"},
+		{"0", "_0"},
+		{"le", "le"},
+		{"é", "_"},
+		{"--x", "_x"},
+	} {
+		if got := labelName(test.tag); got != test.want {
+			t.Errorf("labelName(%q) = %q, want %q", test.tag, got, test.want)
+		}
+	}
+}
+
+func TestDuplicates(t *testing.T) {
+	first, second := batch("a", point("m", 1, "x", "1"), point("m", 2, "x", "2")), batch("b", point("m", 3, "x", "1"), point("m", 4, "x", "3"))
+	second.Descs = []metric.Desc{{Name: "m", Field: "value", Type: metric.Gauge, Help: "From the second"}}
+	const want = `# HELP m From the second
+# TYPE m gauge
+m{x="1"} 1
+m{x="2"} 2
+m{x="3"} 4
+`
+	e, book := newTestEndpoint(t, nil)
+	board := boardOf(first, second)
+	page := bodyOf(t, get(t, e, board, "/metrics"))
+	if diff := cmp.Diff(want, gatheredPart(page)); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(page, `sockwatch_prometheus_left_out_series_total{reason="duplicate"} 1`+"\n") {
+		t.Errorf("not counted:\n%s", page)
+	}
+	again := *second
+	board.publish(first, &again)
+	page = bodyOf(t, get(t, e, board, "/metrics"))
+	if !strings.Contains(page, `sockwatch_prometheus_left_out_series_total{reason="duplicate"} 2`+"\n") {
+		t.Errorf("not counted again:\n%s", page)
+	}
+	wantLog := []string{`level=WARN msg="not all that was gathered is on the page" duplicate="1, the first: m{x=\"1\"}, of b"`}
+	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// TestDuplicatesOfChangedNames: what differs for the agent may be one thing for
+// Prometheus.
+func TestDuplicatesOfChangedNames(t *testing.T) {
+	got, p := textOf(t, usualRoom, batch("a",
+		point("a.b", 1, "x", "1"), point("a-b", 2, "x", "1"), point("a_b", 3, "x", "2"),
+		metric.Point{Name: "a", Tags: metric.NewTags("x", "1"), Fields: []metric.Field{{Key: "b", Value: metric.Int(4)}, {Key: "c", Value: metric.Int(5)}}},
+		point("t", 1, "k.k", "1"), point("t", 2, "k-k", "1"),
+	))
+	const want = `# TYPE a_b untyped
+a_b{x="1"} 1
+a_b{x="2"} 3
+# TYPE a_c untyped
+a_c{x="1"} 5
+# TYPE t untyped
+t{k_k="1"} 1
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[reason]int{duplicate: 3}, counts(p.leftOut)); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+}
+
+func TestLabelClashes(t *testing.T) {
+	got, p := textOf(t, usualRoom, batch("a",
+		point("m", 1, "a-b", "changed", "a_b", "own"),
+		point("m", 2, "a-b", "first", "a.b", "second"),
+		point("m", 3, "a_b", "own", "Z", "z"),
+		point("m", 4, "é", "1", "b", "2"), // sorted anew
+	))
+	const want = `# TYPE m untyped
+m{a_b="own"} 1
+m{a_b="first"} 2
+m{Z="z",a_b="own"} 3
+m{_="1",b="2"} 4
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[reason]int{clash: 2}, counts(p.leftOut)); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+}
+
+func TestO24Values(t *testing.T) {
+	staleMarker := math.Float64frombits(0x7ff0000000000002)
+	b := batch("a",
+		point("inf", math.Inf(1)), point("minf", math.Inf(-1)), point("nan", math.NaN()), point("stale", staleMarker),
+		metric.Point{Name: "n", Fields: []metric.Field{
+			{Key: "big", Value: metric.Uint(math.MaxUint64)}, {Key: "small", Value: metric.Int(math.MinInt64)},
+			{Key: "t", Value: metric.Bool(true)}, {Key: "f", Value: metric.Bool(false)}, {Key: "s", Value: metric.String("x")},
+		}},
+		metric.Point{Name: "sockwatch_input", Fields: []metric.Field{{Key: "gathers_total", Value: metric.Float(math.NaN())}}},
+		point("backslash", 1, "t", `ends in \`),
+	)
+	got, p := textOf(t, usualRoom, b)
+	const want = `# TYPE backslash untyped
+backslash{t="ends in \\"} 1
+# TYPE inf untyped
+inf +Inf
+# TYPE minf untyped
+minf -Inf
+# TYPE n_big untyped
+n_big 1.8446744073709552e+19
+# TYPE n_f untyped
+n_f 0
+# TYPE n_small untyped
+n_small -9.223372036854776e+18
+# TYPE n_t untyped
+n_t 1
+# TYPE nan untyped
+nan NaN
+# TYPE stale untyped
+stale NaN
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	for _, f := range p.families {
+		if f.name == "stale" && math.Float64bits(f.samples[0].value) == math.Float64bits(staleMarker) {
+			t.Error("a NaN of an input would be a staleness marker in protobuf")
+		}
+	}
+	for f := range formats {
+		if b := p.body(f, identity, &scratch{}); b.err != nil {
+			t.Errorf("format %d: %v", f, b.err)
+		}
+	}
+}
+
+func TestCounterAndItsBase(t *testing.T) {
+	b := batch("a", metric.Point{Name: "sockwatch_input", Fields: []metric.Field{{Key: "gathers_total", Value: metric.Int(1)}, {Key: "gathers", Value: metric.Int(2)}}})
+	p := newPage([]*metric.Batch{b}, usualRoom)
+	const want = `# TYPE sockwatch_input_gathers unknown
+sockwatch_input_gathers 2.0
+# HELP sockwatch_input_gathers_total Gathers of the input that ended or timed out
+# TYPE sockwatch_input_gathers_total unknown
+sockwatch_input_gathers_total 1.0
+`
+	if diff := cmp.Diff(want, string(p.body(openMetrics, identity, &scratch{}).bytes)); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+}
+
+func TestH1NamesThatHoldLines(t *testing.T) {
+	got, _ := textOf(t, usualRoom, batch("tcp_listen",
+		point("m", 1, "process", "a\nb c=1 2"), point("m", 2, "process", `"} 7`+"\n# TYPE x counter"), point("m", 3, "process", "a\r\tb\x00")))
+	const want = "# TYPE m untyped\n" +
+		`m{process="a\nb c=1 2"} 1` + "\n" +
+		`m{process="\"} 7\n# TYPE x counter"} 2` + "\n" +
+		"m{process=\"a\r\tb\x00\"} 3\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if n := len(families(t, got)["m"].Metric); n != 3 {
+		t.Errorf("%d series, want 3", n)
+	}
+}
+
+func TestH3InvalidUTF8(t *testing.T) {
+	bad := metric.Point{Name: "m", Tags: []metric.Tag{{Key: "process", Value: "\xff"}}, Fields: []metric.Field{{Key: "value", Value: metric.Int(9)}}}
+	b := batch("other", point("m", 1, "process", `\xff`), bad, point("m", 2, "process", `\x5cxff`))
+	e, book := newTestEndpoint(t, nil)
+	got := gatheredPart(bodyOf(t, get(t, e, boardOf(b), "/metrics")))
+	const want = "# TYPE m untyped\n" + `m{process="\\xff"} 1` + "\n" + `m{process="\\x5cxff"} 2` + "\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	wantLog := []string{`level=WARN msg="not all that was gathered is on the page" invalid="1, the first: m: tag process is not UTF-8: \"\\xff\", of other"`}
+	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestH5AndH6TextIsNoLabel(t *testing.T) {
+	p := listener(80, "nginx", "root")
+	p.Fields = append(p.Fields,
+		metric.Field{Key: "cmdline", Value: metric.String("nginx --password=secret " + strings.Repeat("x", 1<<20))},
+		metric.Field{Key: "path", Value: metric.String("/tmp/a\nb (deleted)")})
+	got, _ := textOf(t, usualRoom, batch("tcp_listen", p))
+	for _, s := range []string{"secret", "deleted", "sbin", "cmdline", "exe"} {
+		if strings.Contains(got, s) {
+			t.Errorf("the page holds %q", s)
+		}
+	}
+}
+
+func TestH7OneUserHasTheMost(t *testing.T) {
+	var points []metric.Point
+	for i := range 3000 {
+		points = append(points, listener(i+1, "spam", "mallory"))
+	}
+	for i := range 100 {
+		points = append(points, listener(i+10001, "sshd", "root"))
+	}
+	points = append(points, metric.Point{ // the input has folded some already
+		Name: "tcp_listen_overflow", Tags: metric.NewTags("user", "mallory", "host", "web-1"),
+		Fields: []metric.Field{{Key: "listeners", Value: metric.Int(27000)}, {Key: "sockets", Value: metric.Int(27000)}, {Key: "backlog", Value: metric.Int(5)}},
+	})
+	e, book := newTestEndpoint(t, func(o *Options) { o.MaxSeries = 1000 })
+	page := bodyOf(t, get(t, e, boardOf(batch("tcp_listen", points...)), "/metrics"))
+	if n := strings.Count(page, "\ntcp_listen_sockets{"); n != 100 || strings.Contains(page, `process="spam"`) {
+		t.Errorf("%d listeners are on the page, want the 100 of root", n)
+	}
+	for _, line := range []string{
+		`tcp_listen_overflow_listeners{host="web-1",user="mallory"} 30000`,
+		`tcp_listen_overflow_sockets{host="web-1",user="mallory"} 30000`,
+		`tcp_listen_overflow_backlog{host="web-1",user="mallory"} 5`,
+		`# TYPE tcp_listen_overflow_sockets gauge`,
+		`sockwatch_prometheus_left_out_series_total{reason="folded"} 24000`,
+		`sockwatch_prometheus_series 803`,
+	} {
+		if !strings.Contains(page, "\n"+line+"\n") {
+			t.Errorf("the page has no line %s", line)
+		}
+	}
+	if lines := book.all(); len(lines) != 1 || !strings.Contains(lines[0], `folded="24000, the first: tcp_listen{`) {
+		t.Errorf("logged %q", lines)
+	}
+}
+
+func TestFold(t *testing.T) {
+	one := func(name, user string, n int, fields ...string) []metric.Point {
+		var points []metric.Point
+		for i := range n {
+			p := metric.Point{Name: name, Tags: metric.NewTags("host", "h", "i", strconv.Itoa(i), "user", user)}
+			for _, f := range fields {
+				p.Fields = append(p.Fields, metric.Field{Key: f, Value: metric.Int(2)})
+			}
+			points = append(points, p)
+		}
+		return points
+	}
+	for _, test := range []struct {
+		name   string
+		room   size
+		points []metric.Point
+		want   map[string]float64 // series by text; what begins with "..." counts
+		left   map[reason]int
+	}{
+		{"room for all", size{6, 1 << 20}, one("m", "a", 3, "x", "y"), map[string]float64{"m_x": 3, "m_y": 3}, map[reason]int{}},
+		{"the largest goes first", size{9, 1 << 20}, slices.Concat(one("m", "a", 2, "x", "y"), one("m", "b", 4, "x", "y")),
+			map[string]float64{"m_x": 2, "m_y": 2, "m_overflow_listeners": 1}, map[reason]int{folded: 8}},
+		{"then the next", size{3, 1 << 20}, slices.Concat(one("m", "a", 2, "x", "y"), one("m", "b", 4, "x", "y")),
+			map[string]float64{"m_overflow_listeners": 2}, map[reason]int{folded: 12}},
+		{"by bytes too", size{100, 500}, slices.Concat(one("m", "a", 2, "x", "y"), one("m", "b", 4, "x", "y")),
+			map[string]float64{"m_x": 2, "m_y": 2, "m_overflow_listeners": 1}, map[reason]int{folded: 8}},
+		{"without a user", size{5, 1 << 20}, slices.Concat(one("m", "", 6, "x"), one("n", "a", 5, "x")),
+			map[string]float64{"n_x": 5}, map[reason]int{folded: 6}},
+		{"no room for one each", size{2, 1 << 20}, slices.Concat(one("m", "a", 2, "x"), one("m", "b", 2, "x"), one("m", "c", 2, "x"), one("m", "d", 2, "x")),
+			map[string]float64{"m_overflow_listeners": 2}, map[reason]int{folded: 10}},
+		{"no gain in folding one", size{1, 1 << 20}, slices.Concat(one("m", "a", 1, "x"), one("m", "b", 1, "x")),
+			map[string]float64{"m_x": 1}, map[reason]int{folded: 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, p := textOf(t, test.room, batch("a", test.points...))
+			series := map[string]float64{}
+			for name, f := range families(t, got) {
+				series[name] = float64(len(f.Metric))
+			}
+			if diff := cmp.Diff(test.want, series); diff != "" {
+				t.Errorf("series (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.left, counts(p.leftOut)); diff != "" {
+				t.Errorf("left out (-want +got):\n%s", diff)
+			}
+			if len(got) > test.room.bytes || p.series > test.room.series {
+				t.Errorf("%d series, %d bytes: no room for them in %v", p.series, len(got), test.room)
+			}
+		})
+	}
+}
+
+func TestO23BelowWhatScrapersTake(t *testing.T) {
+	long := strings.Repeat("\\\"\n", 200) // each byte is two on the page
+	var points []metric.Point
+	for u := range 20 {
+		for i := range 50 {
+			p := listener(i+1, long, "user-"+strconv.Itoa(u))
+			p.Tags = metric.NewTags("address", "10.0.0."+strconv.Itoa(u), "port", strconv.Itoa(i+1), "process", long, "container", long+strconv.Itoa(i), "user", "user-"+strconv.Itoa(u))
+			points = append(points, p)
+		}
+	}
+	e, book := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", points...))
+	const most = 16 << 20 // VictoriaMetrics' -promscrape.maxScrapeSize
+	for _, accept := range []string{"text/plain", "application/openmetrics-text;version=1.0.0", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"} {
+		page := bodyOf(t, get(t, e, board, "/metrics", "Accept", accept))
+		if len(page) >= most || len(page) < most/2 {
+			t.Errorf("%s: %d bytes; scrapers take %d", accept, len(page), most)
+		}
+	}
+	page := bodyOf(t, get(t, e, board, "/metrics"))
+	if !strings.Contains(page, "\ntcp_listen_overflow_listeners{") || !strings.Contains(page, "user-19") {
+		t.Error("no overflow, or all of it")
+	}
+	if len(book.all()) != 1 {
+		t.Errorf("logged %q", book.all())
+	}
+}
+
+func TestH8ListenersThatComeAndGo(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := &fakeBoard{}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	generation := func(i int) {
+		points := make([]metric.Point, 50)
+		for j := range points {
+			points[j] = listener(j+1, "p"+strconv.Itoa(i*len(points)+j), "root")
+		}
+		board.publish(batch("tcp_listen", points...))
+		for _, enc := range []string{"gzip", "identity"} {
+			io.Copy(io.Discard, get(t, e, board, "/metrics", "Accept-Encoding", enc).Body)
+		}
+	}
+	for i := range 10 {
+		generation(i)
+	}
+	before := heap()
+	for i := range 100 {
+		generation(i + 10)
+	}
+	if after := heap(); after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes over 100 generations of 50 listeners", before, after)
+	}
+}
+
+func TestH9ProcessThatRenamesItself(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", listener(80, "old", "root")))
+	bodyOf(t, get(t, e, board, "/metrics"))
+	board.publish(batch("tcp_listen", listener(80, "new", "root")))
+	page := bodyOf(t, get(t, e, board, "/metrics"))
+	if strings.Contains(page, `process="old"`) || !strings.Contains(page, `process="new"`) {
+		t.Errorf("page:\n%s", gatheredPart(page))
+	}
+}
+
+func TestH10PartialBatch(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	b := batch("tcp_listen", listener(80, "nginx", "root"))
+	b.Partial = "the deadline cut the search for owners"
+	board := boardOf(b)
+	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, "tcp_listen_sockets{") {
+		t.Error("what a partial batch holds is not on the page")
+	}
+	if page := bodyOf(t, get(t, e, board, "/")); !strings.Contains(page, b.Partial) {
+		t.Error("the landing page does not say that the batch is partial")
+	}
+}
+
+// TestHostilePoints shows the points that have broken encoders.
+func TestHostilePoints(t *testing.T) {
+	points := plugintest.Points()
+	got, p := textOf(t, size{1 << 20, 1 << 30}, batch("a", points...))
+	if p.series < len(points)/2 || !strings.Contains(got, `t="`+strings.Repeat("x", 70000)+`"`) {
+		t.Errorf("%d series of %d points", p.series, len(points))
+	}
+	if p.leftOut[invalid] != nil {
+		t.Errorf("left out as invalid: %+v", *p.leftOut[invalid])
+	}
+}
+
+func TestEventsAreIgnored(t *testing.T) {
+	b := batch("tcp_listen", point("m", 1))
+	b.Events = []metric.Point{point("tcp_listen_event", 1)}
+	b.Events[0].Time = time.Unix(1, 0)
+	if got, _ := textOf(t, usualRoom, b); got != "# TYPE m untyped\nm 1\n" {
+		t.Errorf("page %q", got)
+	}
+}
+
+func TestOwnMetricsGiveWay(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	page := bodyOf(t, get(t, e, boardOf(batch("a", point("go_goroutines", -1))), "/metrics"))
+	if n := strings.Count(page, "# TYPE go_goroutines "); n != 1 || !strings.Contains(page, "\ngo_goroutines -1\n") {
+		t.Errorf("go_goroutines is there %d times", n)
+	}
+	families(t, page)
+}
+
+// FuzzPage holds the page against what expfmt's parser finds in it.
+func FuzzPage(f *testing.F) {
+	f.Add("tcp_listen", "sockets", "process", "a\nb", "user", "ro\"ot", 1.5)
+	f.Add("", "", "", "", "", "", 0.0)
+	f.Add("a.b", "value", "__name__", "x", "_name__", `\`, math.NaN())
+	f.Add("9", "\xff", "é", "\xff", "-", "y", math.Inf(-1))
+	f.Fuzz(func(t *testing.T, name, field, key1, value1, key2, value2 string, v float64) {
+		points := []metric.Point{
+			{Name: name, Tags: metric.NewTags(key1, value1, key2, value2), Fields: []metric.Field{{Key: field, Value: metric.Float(v)}}},
+			{Name: name, Tags: metric.NewTags(key1, value2), Fields: []metric.Field{{Key: field, Value: metric.Float(v)}, {Key: key1, Value: metric.Int(1)}}},
+			point(name+"_"+field, v, key2, value1, key1, value2),
+		}
+		p := newPage([]*metric.Batch{batch("a", points...)}, size{100, 1 << 20})
+		for format := range formats {
+			if b := p.body(format, identity, &scratch{}); b.err != nil {
+				t.Fatal(b.err)
+			}
+		}
+		got := families(t, string(p.body(text, identity, &scratch{}).bytes))
+		n := 0
+		for _, f := range p.families {
+			parsed := got[f.name]
+			if parsed == nil || len(parsed.Metric) != len(f.samples) {
+				t.Fatalf("%s has %d samples, parsed: %v", f.name, len(f.samples), parsed)
+			}
+			n += len(f.samples)
+			for i, s := range f.samples {
+				want, have := map[string]string{}, map[string]string{}
+				for _, l := range p.labels[s.labels] {
+					want[*l.Name] = *l.Value
+				}
+				for _, l := range parsed.Metric[i].Label {
+					have[*l.Name] = *l.Value
+				}
+				if !maps.Equal(want, have) {
+					t.Fatalf("%s: labels %v, parsed %v", f.name, want, have)
+				}
+			}
+		}
+		if n != p.series || len(got) != len(p.families) {
+			t.Fatalf("%d series of %d families, parsed %d of %d", p.series, len(p.families), n, len(got))
+		}
+		valid := 0
+		for i := range points {
+			if points[i].Check() == nil {
+				valid += len(points[i].Fields)
+			}
+		}
+		if c := counts(p.leftOut); p.series+c[duplicate]+c[folded] != valid {
+			t.Fatalf("%d valid series, %d shown, left out: %v", valid, p.series, c)
+		}
+	})
+}

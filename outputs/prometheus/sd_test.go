@@ -1,0 +1,143 @@
+package prometheus
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+)
+
+func at(address, port string, more ...string) metric.Point {
+	return point("tcp_listen", 1, append([]string{"address", address, "port", port}, more...)...)
+}
+
+func TestDiscovery(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", at("0.0.0.0", "80", "process", "a\nb", "a.b", "1"), at("127.0.0.1", "9090", "exposure", "loopback")))
+	r := get(t, e, board, sdPath)
+	if got := r.Header.Get("Content-Type"); r.StatusCode != 200 || got != "application/json" {
+		t.Errorf("status %d, Content-Type %q", r.StatusCode, got)
+	}
+	want := `[{"targets":["web-1.example:80"],"labels":{"__meta_sockwatch_a_b":"1","__meta_sockwatch_address":"0.0.0.0","__meta_sockwatch_name":"tcp_listen","__meta_sockwatch_port":"80","__meta_sockwatch_process":"a\nb"}},` +
+		`{"targets":["127.0.0.1:9090"],"labels":{"__meta_sockwatch_address":"127.0.0.1","__meta_sockwatch_exposure":"loopback","__meta_sockwatch_name":"tcp_listen","__meta_sockwatch_port":"9090"}}]`
+	if diff := cmp.Diff(want, bodyOf(t, r)); diff != "" {
+		t.Errorf("answer (-want +got):\n%s", diff)
+	}
+}
+
+// targets asks the discovery of a host and returns the targets, a line.
+func targets(t *testing.T, e *endpoint, board *fakeBoard, host, query string) (int, string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, sdPath+query, nil)
+	r.Host = host
+	w := httptest.NewRecorder()
+	e.handler(board).ServeHTTP(w, r)
+	if w.Code != 200 {
+		return w.Code, strings.TrimSpace(w.Body.String())
+	}
+	var groups []targetGroup
+	if err := json.Unmarshal(w.Body.Bytes(), &groups); err != nil {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	var all []string
+	for _, g := range groups {
+		all = append(all, g.Targets...)
+	}
+	return w.Code, strings.Join(all, " ")
+}
+
+func TestDiscoveryAddresses(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	for _, test := range []struct{ address, port, want string }{
+		{"0.0.0.0", "80", "host:80"},
+		{"::", "80", "host:80"},
+		{"0.0.0.0%eth0", "80", "host:80"},
+		{"::%eth0", "80", "host:80"},
+		{"::ffff:0.0.0.0", "80", "host:80"},
+		{"10.0.0.1", "80", "10.0.0.1:80"},
+		{"10.0.0.1%eth0", "80", "10.0.0.1:80"},
+		{"::1", "80", "[::1]:80"},
+		{"2001:db8::1%eth0", "80", "[2001:db8::1]:80"},
+		{"fe80::1%eth0", "80", "[fe80::1%eth0]:80"},
+		{"::ffff:10.0.0.1", "80", "10.0.0.1:80"},
+		{"nonsense", "80", ""},
+		{"", "80", ""},
+		{"%eth0", "80", ""},
+		{"10.0.0.1", "", ""},
+		{"10.0.0.1", "0", ""},
+		{"10.0.0.1", "65536", ""},
+		{"10.0.0.1", "tcp 0.0.0.0:8080", ""},
+	} {
+		board := boardOf(batch("tcp_listen", at(test.address, test.port)))
+		if _, got := targets(t, e, board, "host:8088", ""); got != test.want {
+			t.Errorf("%s port %s: %q, want %q", test.address, test.port, got, test.want)
+		}
+	}
+}
+
+func TestDiscoveryQuery(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(
+		batch("other", point("custom_port_exporter", 1, "port", "tcp 0.0.0.0:80"), point("no_listener", 1)),
+		batch("tcp_listen",
+			at("0.0.0.0", "80", "exposure", "public", "process", "nginx"),
+			at("::", "443", "exposure", "public", "process", "caddy"),
+			at("10.0.0.1", "81", "exposure", "private", "process", "nginx"),
+			at("127.0.0.1", "82", "exposure", "loopback"),
+		))
+	for _, test := range []struct {
+		host, query string
+		status      int
+		want        string
+	}{
+		{"h:1", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
+		{"h", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
+		{"[2001:db8::1]:8088", "?exposure=public", 200, "[2001:db8::1]:80 [2001:db8::1]:443"},
+		{"[2001:db8::1]", "?port=80", 200, "[2001:db8::1]:80"},
+		{"10.9.9.9", "?exposure=public&exposure=private", 200, "10.9.9.9:80 10.9.9.9:443 10.0.0.1:81"},
+		{"h", "?exposure=public&process=nginx", 200, "h:80"},
+		{"h", "?exposure=public&address=192.0.2.7", 200, "192.0.2.7:80 192.0.2.7:443"},
+		{"h", "?address=2001:db8::7&port=80", 200, "[2001:db8::7]:80"},
+		{"h", "?process=", 200, "127.0.0.1:82"}, // those without the tag
+		{"h", "?nothing=x", 200, ""},
+		{"", "", 200, "10.0.0.1:81 127.0.0.1:82"}, // no name for a wildcard
+		{"h", "?address=", 200, "10.0.0.1:81 127.0.0.1:82"},
+		{"h", "?address=a/b", 400, "the address for wildcards is neither an IP address nor a host name"},
+		{`"><script>`, "", 400, "the address for wildcards is neither an IP address nor a host name"},
+		{"h", "?%zz", 400, `invalid URL escape "%zz"`},
+	} {
+		status, got := targets(t, e, board, test.host, test.query)
+		if status != test.status || got != test.want {
+			t.Errorf("%s%s: %d %q, want %d %q", test.host, test.query, status, got, test.status, test.want)
+		}
+	}
+}
+
+func FuzzDiscovery(f *testing.F) {
+	f.Add("h:1", "exposure=public", "0.0.0.0%eth0", "80")
+	f.Add("[::1%25x]:1", "address=x&a;b", "fe80::1%\xff", "65535")
+	f.Fuzz(func(t *testing.T, host, query, address, port string) {
+		e, _ := newTestEndpoint(t, nil)
+		r := httptest.NewRequest(http.MethodGet, sdPath, nil)
+		r.Host, r.URL.RawQuery = host, query
+		w := httptest.NewRecorder()
+		e.handler(boardOf(batch("tcp_listen", at(address, port)))).ServeHTTP(w, r)
+		if w.Code == 400 {
+			return
+		}
+		var groups []targetGroup
+		if err := json.Unmarshal(w.Body.Bytes(), &groups); w.Code != 200 || err != nil {
+			t.Fatalf("status %d: %v: %s", w.Code, err, w.Body)
+		}
+		for _, g := range groups {
+			if len(g.Targets) != 1 || strings.ContainsAny(g.Targets[0], "/\" \n<>") {
+				t.Errorf("targets %q", g.Targets)
+			}
+		}
+	})
+}
