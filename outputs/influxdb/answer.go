@@ -151,7 +151,7 @@ func (a *answer) ofPoints() bool {
 		return false
 	}
 	return a.lines > 0 || a.has("partial write") || a.has("unable to parse") || a.has("field type conflict") ||
-		a.has("beyond retention policy") || a.has("parsing failed for write_lp")
+		a.has("beyond retention policy") || a.has("parsing failed for write_lp") || a.has("failed to parse line protocol")
 }
 
 // rejection tells how many of the records a server that speaks of points rejects.

@@ -11,19 +11,55 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// TestAnswers holds what each answer means, and what the error says, where three
-// records were pushed. Texts are those of InfluxDB 1.6, 2.7 and 3.
+const htmlType = "Content-Type: text/html"
+
+// An answerTest is an answer to three records, and what it means.
+type answerTest struct {
+	name    string
+	status  int
+	body    string
+	headers []string
+	kind    string
+	err     string // behind the server's name
+}
+
+// testAnswers lets a fake give each answer.
+func testAnswers(t *testing.T, tests []answerTest) {
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newFake(t)
+			server.answers(tt.status, tt.body, tt.headers...)
+			out, _ := newOutput(t, v1(server.URL))
+			err := push(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3")
+			if got := kind(err); got != tt.kind {
+				t.Errorf("is %q, want %q", got, tt.kind)
+			}
+			if got, want := fmt.Sprint(err), server.URL+": "+tt.err; got != want {
+				t.Errorf("error\n%q, want\n%q", got, want)
+			}
+			if n := len(server.took()); n != 1 {
+				t.Errorf("%d requests, want 1", n)
+			}
+		})
+	}
+}
+
+// TestO1Stored holds that 204 is delivery, after one request.
+func TestO1Stored(t *testing.T) {
+	server := newFake(t)
+	out, _ := newOutput(t, v1(server.URL))
+	if err := push(t, out, "m v=1i 1", "m v=2i 2"); err != nil {
+		t.Error(err)
+	}
+	if n := len(server.took()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
+// TestAnswers holds what each other answer means. Texts are those of InfluxDB 1.6,
+// 2.7 and 3.
 func TestAnswers(t *testing.T) {
-	const htmlType = "Content-Type: text/html"
-	for _, tt := range []struct {
-		name    string
-		status  int
-		body    string
-		headers []string
-		kind    string
-		err     string // behind the server's name; as is where kind is "stored"
-	}{
-		{"O1: stored", 204, "", nil, "stored", ""},
+	testAnswers(t, []answerTest{
 		{"a web page", 200, "<html>", []string{htmlType}, "kept", "200 OK: a web page: no InfluxDB answers a write so: check urls"},
 		{"an empty 200", 200, "", nil, "kept", "200 OK: no InfluxDB answers a write so: check urls"},
 		{"202", 202, "", nil, "kept", "202 Accepted: no InfluxDB answers a write so: check urls"},
@@ -64,6 +100,8 @@ func TestAnswers(t *testing.T) {
 		{"3.x, one line and nothing stored", 400,
 			`{"error":"parsing failed for write_lp endpoint","data":{"original_line":"x","line_number":1,"error_message":"no fields"}}`, nil, "rejected",
 			"400 Bad Request: parsing failed for write_lp endpoint: line 1: no fields (rejected)"},
+		{"3.x by the API of 2.x", 400, `{"code":"invalid","message":"failed to parse line protocol: errors encountered on line(s): 2"}`, nil, "rejected",
+			"400 Bad Request: failed to parse line protocol: errors encountered on line(s): 2 (rejected)"},
 		{"3.x, plain text", 400, "missing query parameter 'db'", nil, "kept",
 			"400 Bad Request: missing query parameter 'db': check the options"},
 		{"O9: 3.x, too large", 500, "max request size (10485760 bytes) exceeded", nil, "too large",
@@ -78,59 +116,45 @@ func TestAnswers(t *testing.T) {
 		{"a status beside it that speaks of points", 409, "unable to parse", nil, "kept", "409 Conflict: unable to parse"},
 		{"a timeout of the server's own", 408, "", nil, "kept", "408 Request Timeout"},
 
-		{"O10: 429 without a time", 429, "", nil, "kept", "429 Too Many Requests"},
-		{"O10: 429, seconds", 429, `{"message":"limit"}`, []string{"Retry-After: 7"}, "after 7s",
-			"429 Too Many Requests: limit (to be tried again after 7s)"},
-		{"O10: 503, seconds", 503, "", []string{"Retry-After:  120 "}, "after 2m0s", "503 Service Unavailable (to be tried again after 2m0s)"},
-		{"O10: 503, IMF-fixdate, by the server's clock", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"O10: 503, RFC 850", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sunday, 06-Nov-94 08:49:37 GMT"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"O10: 503, asctime", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun Nov  6 08:49:37 1994"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"O10: a day is capped", 503, "", []string{"Retry-After: 86400"}, "after 10m0s", "503 Service Unavailable (to be tried again after 10m0s)"},
-		{"O10: more than an integer holds", 503, "", []string{"Retry-After: 99999999999999999999999"}, "after 10m0s",
-			"503 Service Unavailable (to be tried again after 10m0s)"},
-		{"O10: a date far off", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 2094 08:49:37 GMT"}, "after 10m0s",
-			"503 Service Unavailable (to be tried again after 10m0s)"},
-		{"O10: a date gone by", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:48:00 GMT"}, "kept",
-			"503 Service Unavailable"},
-		{"O10: zero, which must not spin", 429, "", []string{"Retry-After: 0"}, "kept", "429 Too Many Requests"},
-		{"O10: no time at all", 503, "", []string{"Retry-After: soon"}, "kept", "503 Service Unavailable"},
-		{"O10: a negative number", 503, "", []string{"Retry-After: -5"}, "kept", "503 Service Unavailable"},
 		{"500", 500, `{"error":"timeout"}`, nil, "kept", "500 Internal Server Error: timeout"},
 		{"502 of a proxy", 502, "<html>", []string{htmlType}, "kept", "502 Bad Gateway: a web page"},
-		{"another that says when", 504, "", []string{"Retry-After: 3"}, "after 3s", "504 Gateway Timeout (to be tried again after 3s)"},
 
 		{"a hostile text is one line", 400, "a\nb\x1b[31m\x00c\xff", nil, "kept", "400 Bad Request: a b [31m c?: check the options"},
 		{"a long text is cut", 500, strings.Repeat("é", 3000), nil, "kept", "500 Internal Server Error: " + strings.Repeat("é", 500) + "..."},
 		{"JSON of another kind", 500, `["x"]`, nil, "kept", `500 Internal Server Error: ["x"]`},
 		{"a number that is none", 400, `{"error":"partial write: x dropped=99999999999999999999"}`, nil, "others stored",
 			"400 Bad Request: partial write: x dropped=99999999999999999999 (rejected in part)"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			server := newFake(t)
-			server.answers(tt.status, tt.body, tt.headers...)
-			out, _ := newOutput(t, v1(server.URL))
-			err := push(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3")
-			if got := kind(err); got != tt.kind {
-				t.Errorf("is %q, want %q", got, tt.kind)
-			}
-			want := server.URL + ": " + tt.err
-			if tt.kind == "stored" {
-				want = "<nil>"
-			}
-			if got := fmt.Sprint(err); got != want {
-				t.Errorf("error\n%q, want\n%q", got, want)
-			}
-			if n := len(server.took()); n != 1 {
-				t.Errorf("%d requests, want 1", n)
-			}
-		})
-	}
+	})
+}
+
+// TestO10RetryAfter holds every form of the header, and the cap of ten minutes.
+func TestO10RetryAfter(t *testing.T) {
+	testAnswers(t, []answerTest{
+		{"429 without a time", 429, "", nil, "kept", "429 Too Many Requests"},
+		{"429, seconds", 429, `{"message":"limit"}`, []string{"Retry-After: 7"}, "after 7s",
+			"429 Too Many Requests: limit (to be tried again after 7s)"},
+		{"503, seconds", 503, "", []string{"Retry-After:  120 "}, "after 2m0s", "503 Service Unavailable (to be tried again after 2m0s)"},
+		{"503, IMF-fixdate, by the server's clock", 503, "",
+			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"}, "after 37s",
+			"503 Service Unavailable (to be tried again after 37s)"},
+		{"503, RFC 850", 503, "",
+			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sunday, 06-Nov-94 08:49:37 GMT"}, "after 37s",
+			"503 Service Unavailable (to be tried again after 37s)"},
+		{"503, asctime", 503, "",
+			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun Nov  6 08:49:37 1994"}, "after 37s",
+			"503 Service Unavailable (to be tried again after 37s)"},
+		{"a day is capped", 503, "", []string{"Retry-After: 86400"}, "after 10m0s", "503 Service Unavailable (to be tried again after 10m0s)"},
+		{"more than an integer holds", 503, "", []string{"Retry-After: 99999999999999999999999"}, "after 10m0s",
+			"503 Service Unavailable (to be tried again after 10m0s)"},
+		{"a date far off", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 2094 08:49:37 GMT"}, "after 10m0s",
+			"503 Service Unavailable (to be tried again after 10m0s)"},
+		{"a date gone by", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:48:00 GMT"}, "kept",
+			"503 Service Unavailable"},
+		{"zero, which must not spin", 429, "", []string{"Retry-After: 0"}, "kept", "429 Too Many Requests"},
+		{"no time at all", 503, "", []string{"Retry-After: soon"}, "kept", "503 Service Unavailable"},
+		{"a negative number", 503, "", []string{"Retry-After: -5"}, "kept", "503 Service Unavailable"},
+		{"another that says when", 504, "", []string{"Retry-After: 3"}, "after 3s", "504 Gateway Timeout (to be tried again after 3s)"},
+	})
 }
 
 // TestRejectedAlone is a rejection of a single record: it is always all of it.

@@ -173,6 +173,9 @@ func (o *output) post(ctx context.Context, s *server, login string, body []byte,
 	if login != "" {
 		req.Header.Set("Authorization", login)
 	}
+	// What is written twice overwrites itself, so that net/http may send a request
+	// again whose connection proves dead. The header itself is not sent.
+	req.Header["Idempotency-Key"] = nil
 	resp, err := o.client.http.Do(req)
 	if err != nil {
 		if uerr, ok := errors.AsType[*url.Error](err); ok {

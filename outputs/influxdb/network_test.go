@@ -2,6 +2,9 @@ package influxdb
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -9,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,8 +60,7 @@ func TestN7ProxyFromTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestN8IPv6Only has a server on [::1] alone: by its address, and by a name that
-// has an IPv4 address too, where nothing answers.
+// TestN8IPv6Only has a server on [::1] alone.
 func TestN8IPv6Only(t *testing.T) {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
@@ -73,17 +74,89 @@ func TestN8IPv6Only(t *testing.T) {
 	if err := push(t, out, "m v=1i 1"); err != nil {
 		t.Error(err)
 	}
+}
 
-	t.Run("two addresses, one dead", func(t *testing.T) {
-		addrs, err := net.DefaultResolver.LookupHost(t.Context(), "localhost")
-		if err != nil || !slices.Contains(addrs, "127.0.0.1") || !slices.Contains(addrs, "::1") {
-			t.Skipf("localhost is %v here, %v: want both families", addrs, err)
+// TestN8TwoAddressesOneDead has a name of an IPv4 and an IPv6 address, of which
+// only one has a server.
+func TestN8TwoAddressesOneDead(t *testing.T) {
+	resolve(t, map[uint16][]byte{typeA: net.IPv4(127, 0, 0, 1).To4(), typeAAAA: net.IPv6loopback})
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Skipf("no listener on %s: %v", address, err)
 		}
-		out, _ := newOutput(t, v1(fmt.Sprintf("http://localhost:%d", l.Addr().(*net.TCPAddr).Port)))
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		server.Listener = l
+		server.Start()
+		defer server.Close()
+		out, _ := newOutput(t, v1(fmt.Sprintf("http://influxdb.example:%d", l.Addr().(*net.TCPAddr).Port)))
 		if err := push(t, out, "m v=1i 1"); err != nil {
-			t.Error(err)
+			t.Errorf("server on %s: %v", l.Addr(), err)
 		}
+	}
+}
+
+// TestN8NoSuchHost keeps what a name server cannot place.
+func TestN8NoSuchHost(t *testing.T) {
+	resolve(t, nil)
+	out, _ := newOutput(t, v1("http://influxdb.example:8086"))
+	err := push(t, out, "m v=1i 1")
+	if kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "lookup influxdb.example") {
+		t.Errorf("%s: %v", kind(err), err)
+	}
+}
+
+const typeA, typeAAAA = 1, 28 // of DNS records
+
+// resolve makes a name server of the test's own answer every question, for the
+// time of the test, by the records of these types.
+func resolve(t *testing.T, records map[uint16][]byte) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if answer := dnsAnswer(buf[:n], records); answer != nil {
+				conn.WriteTo(answer, from)
+			}
+		}
+	}()
+	system := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("udp", conn.LocalAddr().String())
+	}}
+	t.Cleanup(func() {
+		net.DefaultResolver = system
+		conn.Close()
 	})
+}
+
+// dnsAnswer answers a query of one question.
+func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
+	const header = 12
+	end := bytes.IndexByte(query[header:], 0)
+	if end < 0 || len(query) < header+end+5 {
+		return nil
+	}
+	question := query[header : header+end+5]
+	data := records[binary.BigEndian.Uint16(question[end+1:])]
+	answer := append(bytes.Clone(query[:2]), 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0)
+	answer = append(answer, question...)
+	if data == nil {
+		return answer
+	}
+	answer[7] = 1                                           // one record
+	answer = append(answer, 0xc0, header)                   // of the same name
+	answer = append(answer, question[end+1:]...)            // type and class
+	answer = append(answer, 0, 0, 0, 0, 0, byte(len(data))) // time to live, length
+	return append(answer, data...)
 }
 
 // TestN9HalfOpenConnection keeps a connection whose other end has gone without a
@@ -129,6 +202,19 @@ func TestN9HalfOpenConnection(t *testing.T) {
 	}
 	if err := push(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after it: %v", err)
+	}
+}
+
+// TestN9DeadConnection closes a kept connection before each request: net/http sends
+// it again on a new one.
+func TestN9DeadConnection(t *testing.T) {
+	server := newFake(t)
+	out, _ := newOutput(t, v1(server.URL))
+	for i := range 20 {
+		if err := push(t, out, "m v=1i 1"); err != nil {
+			t.Errorf("push %d: %v", i, err)
+		}
+		server.CloseClientConnections()
 	}
 }
 

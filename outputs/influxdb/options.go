@@ -110,14 +110,17 @@ func (o *Options) Validate() error {
 	if o.ContentEncoding != "gzip" && o.ContentEncoding != "identity" {
 		invalid("content_encoding", "unknown value %q (known: gzip, identity)", o.ContentEncoding)
 	}
-	if o.MaxBody <= 0 {
-		invalid("max_body", "must be more than 0B")
+	if o.MaxBody <= 0 || o.MaxBody > maxMaxBody {
+		invalid("max_body", "must be more than 0B, and at most %v", plugin.Size(maxMaxBody))
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		invalid("tls_cert", "must be set together with tls_key")
 	}
 	return errors.Join(errs...)
 }
+
+// maxMaxBody is more than any server takes by default, and less than an int holds.
+const maxMaxBody = 1 << 30
 
 // validateAPI holds the options of the three APIs against the one in use.
 func (o *Options) validateAPI() error {

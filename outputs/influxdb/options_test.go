@@ -68,7 +68,8 @@ urls: "b" does not begin with http:// or https://`},
 			`username: holds ":", which basic authentication cannot carry`},
 		{"an unknown encoding", func(o *Options) { o.Database, o.ContentEncoding = "d", "zstd" },
 			`content_encoding: unknown value "zstd" (known: gzip, identity)`},
-		{"no body", func(o *Options) { o.Database, o.MaxBody = "d", 0 }, `max_body: must be more than 0B`},
+		{"no body", func(o *Options) { o.Database, o.MaxBody = "d", 0 }, `max_body: must be more than 0B, and at most 1GiB`},
+		{"a body that no server takes", func(o *Options) { o.Database, o.MaxBody = "d", 2<<30 }, `max_body: must be more than 0B, and at most 1GiB`},
 		{"a certificate without its key", func(o *Options) { o.Database, o.TLSCert = "d", "/c" }, `tls_cert: must be set together with tls_key`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

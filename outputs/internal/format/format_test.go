@@ -15,7 +15,7 @@ import (
 
 var at = time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 
-func TestJSON(t *testing.T) {
+func TestO24JSON(t *testing.T) {
 	base := metric.Point{Name: "m", Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}, Time: at}
 	with := func(change func(p *metric.Point)) metric.Point {
 		p := base
@@ -70,8 +70,8 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestLineProtocol holds what this package decides before line-protocol's encoder.
-func TestLineProtocol(t *testing.T) {
+// TestO24LineProtocol holds what this package decides before line-protocol's encoder.
+func TestO24LineProtocol(t *testing.T) {
 	tag := func(value string) metric.Point {
 		return metric.Point{Name: "m", Time: at, Tags: []metric.Tag{{Key: "t", Value: value}},
 			Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}}
@@ -186,8 +186,40 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestJSONLinesHaveNoNewline covers every character that could end a line.
-func TestJSONLinesHaveNoNewline(t *testing.T) {
+// TestH3NamesStayApart holds that no two names become one, whatever an input or a
+// host has escaped in them before.
+func TestH3NamesStayApart(t *testing.T) {
+	names := []string{
+		"a\nb", `a\nb`, `a\x0ab`, `a\X0Ab`, `a\X5CX0Ab`, `a\x5cx0ab`, `a\X5CnB`, "a b", `a\ b`, `a\X5C b`, `a\x20b`,
+		"a", `a\`, `a\\`, `a\X5C`, `a\x5c`, `a\X5C\`, "a,b", `a\,b`, "a=b", `a\=b`, `"a"`, "a\x00", "a\x7f", "\u00e9", "e\u0301", "#a", `\X23a`,
+	}
+	for _, e := range []Encoder{NewJSON("unix"), &LineProtocol{}} {
+		for _, place := range []func(p *metric.Point, s string){
+			func(p *metric.Point, s string) { p.Name = s },
+			func(p *metric.Point, s string) { p.Tags = []metric.Tag{{Key: "t", Value: s}} },
+			func(p *metric.Point, s string) { p.Tags = []metric.Tag{{Key: s, Value: "v"}} },
+			func(p *metric.Point, s string) { p.Fields = []metric.Field{{Key: s, Value: metric.Int(1)}} },
+			func(p *metric.Point, s string) { p.Fields = []metric.Field{{Key: "f", Value: metric.String(s)}} },
+		} {
+			seen := map[string]string{}
+			for _, name := range names {
+				p := metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "f", Value: metric.Int(1)}}}
+				place(&p, name)
+				line, err := e.Append(nil, &p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if other, ok := seen[string(line)]; ok {
+					t.Errorf("%T: %q and %q are one: %s", e, other, name, line)
+				}
+				seen[string(line)] = name
+			}
+		}
+	}
+}
+
+// TestH1JSONIsOneLine covers every character that could end a line.
+func TestH1JSONIsOneLine(t *testing.T) {
 	for _, c := range []string{"\n", "\r", "\v", "\f", "\x00", "\u0085", "\u2028", "\u2029"} {
 		p := metric.Point{Name: c, Time: at, Tags: []metric.Tag{{Key: c, Value: c}}, Fields: []metric.Field{{Key: c, Value: metric.String(c)}}}
 		line, err := NewJSON("unix").Append(nil, &p)
