@@ -32,7 +32,7 @@ func TestN7ProxyFromTheEnvironment(t *testing.T) {
 	proxy := newFake(t)
 	child := func(url string) ([]byte, error) {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestN7ProxyFromTheEnvironment$")
-		cmd.Env = append(os.Environ(), "TEST_PUSH_TO="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid")
+		cmd.Env = append(os.Environ(), "TEST_PUSH_TO="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
 		return cmd.CombinedOutput()
 	}
 	if out, err := child("http://influxdb.invalid:8086"); err != nil {

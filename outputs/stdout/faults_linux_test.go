@@ -46,7 +46,7 @@ func child(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	cmd.Env = append(os.Environ(), "TEST_STDOUT_CHILD=1")
+	cmd.Env = append(os.Environ(), "TEST_STDOUT_CHILD=1", "GORACE=atexit_sleep_ms=0")
 	if err := cmd.Run(); err != nil {
 		t.Errorf("the program ended with %v", err)
 	}
