@@ -28,7 +28,9 @@ func TestDiskAgainstModel(t *testing.T) {
 			case op < 7:
 				step(l.append(q, l.block(rng, rng.IntN(60), 120)))
 			case op < 11:
+				d.before = meanwhile(rng, func() { step(l.append(q, l.block(rng, 60, 120))) })
 				step(l.peek(q, rng.IntN(150), rng.IntN(30_000)))
+				d.before = nil
 			case op < 14:
 				step(l.ack(q, rng.IntN(len(l.handed)+2)))
 			case op < 15:
@@ -50,6 +52,16 @@ func TestDiskAgainstModel(t *testing.T) {
 		step(q.Close())
 		if n := len(d.files); n > 2 {
 			t.Fatalf("seed %d: a drained queue leaves %d files", seed, n)
+		}
+	}
+}
+
+// meanwhile returns a function that does something at one of its calls.
+func meanwhile(rng *rand.Rand, do func()) func() {
+	n := rng.IntN(20)
+	return func() {
+		if n--; n == 0 {
+			do()
 		}
 	}
 }
@@ -109,13 +121,24 @@ func TestS8EverythingFailsNowAndThen(t *testing.T) {
 }
 
 // TestS1PowerLost: what Append has returned for is there after a loss of power
-// that keeps any part of what was not synced.
+// that keeps any part of what was not synced; with syncs that fail, too.
 func TestS1PowerLost(t *testing.T) {
 	for seed := range soak(t, 100) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		d, l := newFakeFolder(), newLedger()
-		const limit = 128 << 10 // never reached, but the segments are small
+		const limit = 256 << 10 // never reached, but the segments are small
 		q := mustOpen(t, d, limit)
+		faulty := func() {
+			if seed%2 == 0 {
+				return
+			}
+			d.fault = func(op, name string) error {
+				if (op == "sync" || op == "syncdir" || op == "truncate") && rng.IntN(6) == 0 {
+					return syscall.EIO
+				}
+				return nil
+			}
+		}
 		step := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -135,6 +158,7 @@ func TestS1PowerLost(t *testing.T) {
 				l.repeats = true
 				q = mustOpen(t, d, limit)
 				step(l.reopened(q))
+				faulty()
 			}
 		}
 		if l.absent != 0 {
@@ -170,9 +194,11 @@ func TestDiskOldest(t *testing.T) {
 	wantAppend(t, q, 0, "a")
 	between := time.Now()
 	wantAppend(t, q, 0, "b")
-	q = mustOpen(t, d.killed(), 1<<20)
-	if got := q.Stats().Oldest; got.Before(before) || got.After(between) {
-		t.Errorf("oldest %v, want between %v and %v", got, before, between)
+	for range 2 {
+		if got := q.Stats().Oldest; got.Before(before) || got.After(between) {
+			t.Errorf("oldest %v, want between %v and %v", got, before, between)
+		}
+		q = mustOpen(t, d.killed(), 1<<20)
 	}
 	wantPeek(t, q, 1, 100, "a")
 	wantAck(t, q, 1)
@@ -183,5 +209,35 @@ func TestDiskOldest(t *testing.T) {
 	wantAck(t, q, 1)
 	if got := q.Stats().Oldest; !got.IsZero() {
 		t.Errorf("oldest %v of an empty queue", got)
+	}
+}
+
+// TestDiskBytes: the bytes queued are those of the blocks of which something is
+// left, before and after a restart.
+func TestDiskBytes(t *testing.T) {
+	d := newFakeFolder()
+	q := mustOpen(t, d, 1<<20)
+	var sizes []int64
+	for _, block := range [][]string{{"a", "b"}, {"cccc"}, {"d"}} {
+		before := q.Stats().Bytes
+		wantAppend(t, q, 0, block...)
+		sizes = append(sizes, q.Stats().Bytes-before)
+	}
+	if total := int64(len(d.files[segment1].data)); sizes[0]+sizes[1]+sizes[2] != total {
+		t.Errorf("blocks of %d bytes in a segment of %d", sizes, total)
+	}
+	want := sizes[0] + sizes[1] + sizes[2]
+	for _, gone := range []int64{0, sizes[0], sizes[1], sizes[2]} { // "a", the first block, the second, the third
+		if _, err := q.Peek(1, 100); err != nil {
+			t.Fatal(err)
+		}
+		wantAck(t, q, 1)
+		want -= gone
+		if got := q.Stats().Bytes; got != want {
+			t.Errorf("%d bytes, want %d", got, want)
+		}
+		if got := mustOpen(t, d.killed(), 1<<20).Stats().Bytes; got != want {
+			t.Errorf("%d bytes after a restart, want %d", got, want)
+		}
 	}
 }

@@ -18,6 +18,8 @@ type fakeFolder struct {
 	files   map[string]*fakeFile
 	durable map[string]*fakeFile // the names as of the last sync
 
+	// before, unlocked, precedes every read: what happens meanwhile.
+	before func()
 	// fault is asked before every operation; its error is the outcome. Of a write
 	// that fails, written tells how many bytes went in all the same.
 	fault   func(op, name string) error
@@ -29,6 +31,9 @@ type fakeFolder struct {
 
 type fakeFile struct {
 	data, synced []byte
+	// A kernel forgets that pages are dirty when their sync fails: what lies between
+	// these is not synced by a later one.
+	forgotFrom, forgotTo int
 }
 
 // A fakeHandle is an open fakeFile.
@@ -68,7 +73,7 @@ func (d *fakeFolder) powerLost(rng *rand.Rand) *fakeFolder {
 					data = append(data, f.data[len(f.synced):len(f.synced)+rng.IntN(n+1)]...)
 				}
 			}
-			p.files[name] = &fakeFile{data, slices.Clone(data)}
+			p.files[name] = &fakeFile{data: data, synced: slices.Clone(data)}
 			p.durable[name] = p.files[name]
 		}
 	}
@@ -158,6 +163,9 @@ func (d *fakeFolder) sync() error {
 func (d *fakeFolder) close() error { return nil }
 
 func (h *fakeHandle) ReadAt(b []byte, off int64) (int, error) {
+	if h.d.before != nil {
+		h.d.before()
+	}
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	h.d.bytes += int64(len(b))
@@ -184,6 +192,9 @@ func (h *fakeHandle) WriteAt(b []byte, off int64) (int, error) {
 	if err != nil {
 		b = b[:h.d.written(len(b))]
 	}
+	if int(off) <= h.f.forgotFrom {
+		h.f.forgotFrom = max(h.f.forgotFrom, min(h.f.forgotTo, int(off)+len(b)))
+	}
 	if gap := off + int64(len(b)) - int64(len(h.f.data)); gap > 0 {
 		h.f.data = append(h.f.data, make([]byte, gap)...)
 	}
@@ -206,10 +217,15 @@ func (h *fakeHandle) Truncate(size int64) error {
 func (h *fakeHandle) Sync() error {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
+	f := h.f
 	if err := h.d.do("sync", h.name); err != nil {
+		f.forgotFrom, f.forgotTo = len(f.synced), len(f.data)
 		return err
 	}
-	h.f.synced = slices.Clone(h.f.data)
+	f.synced = slices.Clone(f.data)
+	if f.forgotFrom < len(f.data) {
+		clear(f.synced[f.forgotFrom:min(f.forgotTo, len(f.data))])
+	}
 	return nil
 }
 

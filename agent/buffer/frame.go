@@ -132,7 +132,8 @@ func (e *encoder) encode(first uint64, now time.Time, block [][]byte) ([]byte, e
 
 func newDecoder() (*zstd.Decoder, error) {
 	return zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxRaw))
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxRaw), zstd.WithDecodeAllCapLimit(true))
 }
 
 var errDamaged = errors.New("damaged block")

@@ -17,6 +17,7 @@ type ledger struct {
 	live   []uint32 // appended and not acked, oldest first
 	absent int      // of live: dropped or damaged, as the queue counted; nobody said which
 	handed []uint32 // what the last Peek handed out
+	failed error    // of the last Append that failed
 
 	ghosts  map[uint32]bool // of an Append that failed: they may turn up after a restart
 	repeats bool            // acked records may turn up
@@ -46,6 +47,9 @@ func id(record []byte) uint32 { return binary.BigEndian.Uint32(record) }
 
 func (l *ledger) append(q Queue, block [][]byte) error {
 	dropped, err := q.Append(block)
+	if err != nil {
+		l.failed = err
+	}
 	l.absent += dropped
 	for _, r := range block {
 		if err != nil {
@@ -76,7 +80,7 @@ func (l *ledger) peek(q Queue, maxRecords, maxBytes int) error {
 	}
 	n := min(len(ids), len(l.handed))
 	if !slices.Equal(ids[:n], l.handed[:n]) || len(ids) == 0 && len(l.handed) > 0 {
-		return fmt.Errorf("peek(%d, %d): %v after %v was handed out", maxRecords, maxBytes, ids, l.handed)
+		return fmt.Errorf("peek(%d, %d): %v after %v was handed out", maxRecords, maxBytes, some(ids), some(l.handed))
 	}
 	l.handed = ids
 	return l.match(ids)
@@ -94,7 +98,7 @@ func (l *ledger) match(ids []uint32) error {
 			skipped++
 		}
 		if skipped > l.absent {
-			return fmt.Errorf("%d lost before %d, %d of them counted: %v", skipped, want, l.absent, l.live[i:i+skipped])
+			return fmt.Errorf("%d lost before %d, %d of them counted: %v", skipped, want, l.absent, some(l.live[i:i+skipped]))
 		}
 		l.absent -= skipped
 		l.live = slices.Delete(l.live, i, i+skipped)
@@ -157,11 +161,13 @@ func (l *ledger) drain(q Queue) error {
 		}
 	}
 	if len(l.live) > l.absent || len(l.live) < l.absent && !l.faulty {
-		return fmt.Errorf("%d lost at the end, %d of them counted: %v", len(l.live), l.absent, l.live)
+		return fmt.Errorf("%d lost at the end, %d of them counted: %v", len(l.live), l.absent, some(l.live))
 	}
 	l.live, l.absent = nil, 0
 	return l.check(q)
 }
+
+func some(ids []uint32) []uint32 { return ids[:min(len(ids), 20)] }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 

@@ -72,10 +72,10 @@ func (q *disk) find() error {
 func (q *disk) skipTo(s *segment, h header, at int64) {
 	r := &q.reader
 	switch {
-	case at == s.size || h.first >= s.end: // what was abandoned after a failed write may follow the end
+	case at == s.size:
 		q.lost(int(s.end-r.want), s.size-r.off)
 		r.want, r.off = s.end, s.size
-	case h.end() <= r.want || h.end() > s.end: // acked, or none of ours
+	case h.end() <= r.want || h.end() > s.end: // acked, or abandoned after a failed sync
 		q.lost(0, at-r.off)
 		r.off = at + h.size()
 	default:
@@ -189,14 +189,12 @@ func (q *disk) leave() {
 	r.seg, r.f, r.head = nil, nil, nil
 }
 
-// lost counts records that turned out to be damaged, and skipped bytes.
+// lost counts records that turned out to be damaged, and skipped bytes, of the
+// segment being read: it is guarded, hence not dropped.
 func (q *disk) lost(records int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	r := &q.reader
-	if r.seg.gone { // it was counted whole when it was dropped
-		return
-	}
 	r.lostRecords += records
 	r.skippedBytes += bytes
 	r.seg.left -= records

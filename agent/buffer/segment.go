@@ -129,28 +129,42 @@ func surveyOne(d folder, s *segment) (end uint64, err error) {
 	defer f.Close()
 	end = s.first
 	for off, tries := int64(0), 0; off < s.size; {
-		h, at, err := scan(patchedAfter(f, tries), off, s.size)
-		if err != nil {
-			tries++
-			continue
+		r := patchedAfter(f, tries)
+		h, at, err := scan(r, off, s.size)
+		next, follows := at+h.size(), false
+		if err == nil {
+			_, follows, err = headerAt(r, next, s.size)
 		}
-		if off = at; at < s.size {
-			end = max(end, h.end())
-			off += h.size()
+		switch {
+		case err != nil:
+			tries++
+		case at == s.size:
+			return end, nil
+		case follows || next == s.size:
+			end, off = max(end, h.end()), next
+		default: // the frame may be shorter than it tells
+			end, off = max(end, h.end()), at+1
 		}
 	}
 	return end, nil
 }
 
+// headerAt returns the header at off; false: there is none that holds, or its
+// frame does not end before size.
+func headerAt(f io.ReaderAt, off, size int64) (h header, ok bool, err error) {
+	var b [headerSize]byte
+	if err := readAt(f, b[:], off); err != nil {
+		return header{}, false, err
+	}
+	h, ok = parseHeader(b[:])
+	return h, ok && off+h.size() <= size, nil
+}
+
 // scan returns the first header at or after off that holds and whose frame ends
 // before size, and its offset; size where there is none.
 func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
-	var first [headerSize]byte
-	if err := readAt(f, first[:], off); err != nil {
-		return header{}, off, err
-	}
-	if h, ok := parseHeader(first[:]); ok && off+h.size() <= size {
-		return h, off, nil
+	if h, ok, err := headerAt(f, off, size); ok || err != nil {
+		return h, off, err
 	}
 	chunk := make([]byte, 64<<10)
 	for off+headerSize <= size {

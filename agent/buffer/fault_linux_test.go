@@ -1,0 +1,80 @@
+package buffer
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestS8FullDisk fills a small file system to the brim, with a limit beyond it:
+// appends fail, what is queued can be acked, which frees space, and appends go on.
+func TestS8FullDisk(t *testing.T) {
+	mount := t.TempDir()
+	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	t.Cleanup(func() { must(t, unix.Unmount(mount, unix.MNT_DETACH)) })
+	dir := filepath.Join(mount, "q")
+	const limit = 2 << 20 // segments of 256 KiB
+	rng, l := rand.New(rand.NewPCG(8, 8)), newLedger()
+	q, err := OpenDisk(dir, limit, discard())
+	must(t, err)
+	for round := range 4 {
+		refused := 0
+		for refused < 3 {
+			before := len(l.ghosts)
+			must(t, l.append(q, l.block(rng, 40, 400)))
+			if len(l.ghosts) > before {
+				refused++
+			}
+		}
+		if l.absent != 0 {
+			t.Fatalf("round %d: %d dropped below the limit", round, l.absent)
+		}
+		if round == 2 { // a restart on the full disk
+			must(t, q.Close())
+			q, err = OpenDisk(dir, limit, discard())
+			must(t, err)
+			must(t, l.reopened(q))
+		}
+		begins, ends := fmt.Sprintf("queue %q: append: ", dir), ": no space left on device"
+		if err := l.failed.Error(); !strings.HasPrefix(err, begins) || !strings.HasSuffix(err, ends) {
+			t.Fatalf("append to a full disk: %s, want %s...%s", err, begins, ends)
+		}
+		queued := q.Stats().Records
+		for q.Stats().Records > queued/3 {
+			must(t, l.peek(q, 500, 1<<20))
+			must(t, l.ack(q, len(l.handed)))
+		}
+	}
+	must(t, l.drain(q))
+	must(t, q.Close())
+}
+
+// TestS10NotWritable: who may not write the directory is told.
+func TestS10NotWritable(t *testing.T) {
+	parent := t.TempDir()
+	must(t, os.Chmod(parent, 0o755))
+	dir := filepath.Join(parent, "q")
+	var become, err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread, which changes its user, ends here
+		if become = unix.Setfsuid(65534); become == nil {
+			_, err = OpenDisk(dir, 1<<20, discard())
+		}
+	}()
+	if <-done; become != nil {
+		t.Skipf("setfsuid: %v", become)
+	}
+	if want := fmt.Sprintf("queue %q: mkdir %s: permission denied", dir, dir); err == nil || err.Error() != want {
+		t.Fatalf("error %v, want %s", err, want)
+	}
+}
