@@ -115,9 +115,10 @@ func (in *liveInput) fly(ctx context.Context, f *flight) {
 		f.show()
 		in.first()
 	})
-	batch, err := in.callGather(gctx)
+	raw, err := in.callGather(gctx)
+	var batch *metric.Batch
 	if err == nil {
-		err = batch.Check()
+		batch, err = in.dress.batch(raw)
 	}
 	late := !overdue.Stop()
 	if late {
@@ -157,8 +158,7 @@ func (in *liveInput) withdraw(began time.Time, err error) {
 }
 
 // publish shows a batch on the board and hands it to every push output.
-func (in *liveInput) publish(began time.Time, raw metric.Batch) {
-	batch := in.dress.batch(raw)
+func (in *liveInput) publish(began time.Time, batch *metric.Batch) {
 	turned := in.health.succeeded(time.Since(began), batch)
 	if turned {
 		in.log.Info("gathers again")

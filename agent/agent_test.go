@@ -316,7 +316,13 @@ func TestDresserNamesTagsAndFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := batchOf(pointOf("x", 1, "a", "1", "k", "own", "secret", "s"), pointOf("y", 2))
-	b := d.batch(raw)
+	b, err := d.batch(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := d.batch(raw); err != nil || !same(again.Points, b.Points) {
+		t.Error("unchanged points were dressed again")
+	}
 	want := []metric.Point{pointOf("p_x_s", 1, "a", "1", "b", "instance", "k", "own")}
 	if diff := cmp.Diff(want, b.Points, cmp.AllowUnexported(metric.Value{})); diff != "" {
 		t.Errorf("points (-want +got):\n%s", diff)

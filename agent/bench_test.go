@@ -53,13 +53,16 @@ func BenchmarkPath(b *testing.B) {
 	b.Run("dress", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			d.batch(batch)
+			d.points(batch.Points)
 		}
 	})
 	b.Run("encode and queue", func(b *testing.B) {
 		b.ReportAllocs()
 		var e encoder
-		dressed := d.batch(batch)
+		dressed, err := d.batch(batch)
+		if err != nil {
+			b.Fatal(err)
+		}
 		for b.Loop() {
 			p.enqueue(e.encode(p, dressed))
 			<-p.appended

@@ -4,18 +4,25 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 )
 
-// A dresser makes a plugin's batch the instance's: named, filtered, tagged.
+// A dresser makes a plugin's batch the instance's: checked, named, filtered,
+// tagged.
 type dresser struct {
 	source string
 	rename func(string) string // nil: names stay
 	filter filter.Filter
 	tags   []metric.Tag // of every point that does not have them
 	descs  []metric.Desc
+
+	// An input whose points have not changed may return those of its last batch:
+	// published points are immutable, so that what became of them holds, too.
+	mu           sync.Mutex
+	raw, dressed []metric.Point
 }
 
 func newDresser(in *Input) (*dresser, error) {
@@ -45,17 +52,32 @@ func newDresser(in *Input) (*dresser, error) {
 	return d, nil
 }
 
-// batch returns the batch that is published. As in Telegraf the names and tags
-// that the filter selects by are the plugin's own, and tags and fields are
-// excluded last.
-func (d *dresser) batch(raw metric.Batch) *metric.Batch {
+// batch returns the batch that is published, or an error where the plugin's breaks
+// its promises. As in Telegraf the names and tags that the filter selects by are
+// the plugin's own, and tags and fields are excluded last.
+func (d *dresser) batch(raw metric.Batch) (*metric.Batch, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !same(raw.Points, d.raw) || len(raw.Events) > 0 || raw.Time.IsZero() {
+		if err := raw.Check(); err != nil {
+			return nil, err
+		}
+	}
+	if !same(raw.Points, d.raw) {
+		d.raw, d.dressed = raw.Points, d.points(raw.Points)
+	}
 	raw.Source, raw.Descs = d.source, d.descs
-	raw.Points, raw.Events = d.points(raw.Points), d.points(raw.Events)
-	return &raw
+	raw.Points, raw.Events = d.dressed, d.points(raw.Events)
+	return &raw, nil
+}
+
+// same reports whether two slices are one.
+func same(a, b []metric.Point) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 func (d *dresser) points(raw []metric.Point) []metric.Point {
-	if d.rename == nil && len(d.tags) == 0 && d.filter.PassesAll() {
+	if len(raw) == 0 || d.rename == nil && len(d.tags) == 0 && d.filter.PassesAll() {
 		return raw
 	}
 	points := make([]metric.Point, 0, len(raw))

@@ -60,13 +60,10 @@ func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 	}()
 	select {
 	case g := <-gathered:
-		if g.err == nil {
-			g.err = g.batch.Check()
-		}
 		if g.err != nil {
 			return nil, g.err
 		}
-		return in.dress.batch(g.batch), nil
+		return in.dress.batch(g.batch)
 	case <-time.After(timeout):
 		return nil, fmt.Errorf("not done after %v", timeout)
 	}

@@ -363,7 +363,9 @@ func (r *run) show(in *liveInput, b *metric.Batch, turned bool) {
 	}
 	batches := map[string]*metric.Batch{in.Name: b}
 	if own := r.inputs[agentSource]; turned && own != nil && own != in {
-		batches[agentSource] = own.dress.batch(r.health.batch())
+		if health, err := own.dress.batch(r.health.batch()); err == nil {
+			batches[agentSource] = health
+		}
 	}
 	r.board.set(batches)
 	if in.Name == agentSource && r.board.open() && r.ready != nil {
