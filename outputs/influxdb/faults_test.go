@@ -16,7 +16,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
-	"sockwatch/outputs/internal/servertest"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // A letter is a record that is given up, and why.

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
-	"sockwatch/outputs/internal/servertest"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // get returns the body of a GET that is answered with 200.
