@@ -44,7 +44,7 @@ func host(b testing.TB, z size) {
 		wait.Go(func() {
 			slots <- true
 			defer func() { <-slots }()
-			cmd, _, err := spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true})
+			cmd, err := spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

@@ -2,17 +2,27 @@ package tcplisten
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/plugin"
 )
 
 // The tests are about processes and their sockets: real ones, which are this test
@@ -40,16 +50,20 @@ type task struct {
 	Name    []byte       // what it calls itself
 	Listen  []listenTask // what it listens on
 	Workers int          // children of its own that inherit all sockets
-	UID     int          // who it becomes, once it listens
 	Worker  bool         // it is such a child, with sockets from fd 3 on
 	Files   int          // files that it opens beside
 	Conns   int          // connections that it makes to its first socket, and accepts
+
+	Gather    *Options // it gathers, prints what it found instead of ports, and ends
+	NoNetlink bool     // it is refused netlink sockets, by seccomp
+	NewName   []byte   // what it calls itself after SIGUSR1
 }
 
 // A listenTask is one listening socket.
 type listenTask struct {
 	Addr      string
 	Port      int // 0: the kernel's choice
+	Count     int // of sockets, at this port and those after it; 0: one
 	V6Only    bool
 	ReusePort bool
 	Device    string
@@ -65,18 +79,23 @@ func (t *task) perform() {
 }
 
 func (t *task) run() error {
+	renamed := make(chan os.Signal, 1)
+	signal.Notify(renamed, syscall.SIGUSR1)
 	var files []*os.File
 	var ports []int
 	for _, l := range t.Listen {
 		if t.Worker {
 			break
 		}
-		fd, port, err := l.open()
-		if err != nil {
-			return fmt.Errorf("listen on %+v: %w", l, err)
+		for range max(l.Count, 1) {
+			fd, port, err := l.open()
+			if err != nil {
+				return fmt.Errorf("listen on %+v: %w", l, err)
+			}
+			files = append(files, os.NewFile(uintptr(fd), "socket"))
+			ports = append(ports, port)
+			l.Port++
 		}
-		files = append(files, os.NewFile(uintptr(fd), "socket"))
-		ports = append(ports, port)
 	}
 	for range t.Files {
 		if _, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
@@ -88,25 +107,34 @@ func (t *task) run() error {
 			return err
 		}
 	}
-	if t.UID != 0 {
-		if err := syscall.Setuid(t.UID); err != nil {
-			return err
-		}
-	}
-	for range t.Workers {
-		w := *t
-		w.Worker, w.Workers, w.UID = true, 0, 0
-		if _, _, err := spawn(&w, files, nil); err != nil {
-			return err
-		}
-	}
 	if len(t.Name) > 0 {
 		if err := os.WriteFile("/proc/self/comm", t.Name, 0); err != nil {
 			return err
 		}
 	}
+	if t.NoNetlink {
+		if err := refuseNetlink(); err != nil {
+			return err
+		}
+	}
+	if t.Gather != nil {
+		return json.NewEncoder(os.Stdout).Encode(gatherHere(*t.Gather))
+	}
+	for range t.Workers {
+		w := *t
+		w.Worker, w.Workers = true, 0
+		if _, err := spawn(&w, files, nil, new([]int)); err != nil {
+			return err
+		}
+	}
 	if err := json.NewEncoder(os.Stdout).Encode(ports); err != nil {
 		return err
+	}
+	if len(t.NewName) > 0 {
+		go func() {
+			<-renamed
+			os.WriteFile("/proc/self/comm", t.NewName, 0) // the test sees whether it did
+		}()
 	}
 	os.Stdin.Read(make([]byte, 1)) // until its end
 	return nil
@@ -184,12 +212,86 @@ func zone(name string) uint32 {
 	return uint32(i.Index)
 }
 
-// spawn starts a child with its task and waits until that is done. The child ends
+// found is what a child that gathers prints.
+type found struct {
+	Points []string // each as one line, with its numbers
+	Log    string
+	Error  string
+}
+
+// gatherHere gathers twice, as what is said once must not be said again.
+func gatherHere(options Options) (f found) {
+	var log bytes.Buffer
+	in, err := newInput(options, plugin.Env{Name: pointListener, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		return found{Error: err.Error()}
+	}
+	defer in.(io.Closer).Close()
+	for range 2 {
+		b, err := in.Gather(context.Background())
+		if err == nil {
+			err = b.Check()
+		}
+		if err != nil {
+			return found{Error: err.Error(), Log: log.String()}
+		}
+		f = found{Log: log.String()}
+		for _, p := range b.Points {
+			sockets, _ := p.Field("sockets")
+			f.Points = append(f.Points, p.Series()+" sockets="+sockets.String())
+		}
+	}
+	return f
+}
+
+// refuseNetlink makes every further socket(AF_NETLINK) fail with EPERM, in all
+// threads, as the filters of containers and services do.
+func refuseNetlink() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	// The program and its header lie outside of Go's heap, where their addresses
+	// are numbers that the kernel may be handed.
+	memory, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	const (
+		load       = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		equal      = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		give       = unix.BPF_RET | unix.BPF_K
+		numberAt   = 0  // in struct seccomp_data
+		argumentAt = 16 // the lower half of the first one
+	)
+	program := []unix.SockFilter{
+		{Code: load, K: numberAt},
+		{Code: equal, Jf: 3, K: unix.SYS_SOCKET},
+		{Code: load, K: argumentAt},
+		{Code: equal, Jf: 1, K: unix.AF_NETLINK},
+		{Code: give, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: give, K: unix.SECCOMP_RET_ALLOW},
+	}
+	address := reflect.ValueOf(memory).Pointer()
+	text := binary.NativeEndian.AppendUint64(nil, uint64(len(program)))
+	text = binary.NativeEndian.AppendUint64(text, uint64(address)+16)
+	for _, p := range program {
+		text = binary.NativeEndian.AppendUint16(text, p.Code)
+		text = binary.NativeEndian.AppendUint32(append(text, p.Jt, p.Jf), p.K)
+	}
+	copy(memory, text)
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, address)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// spawn starts a child with its task and waits for its answer. The child ends
 // when the file returned is closed.
-func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr) (*exec.Cmd, []int, error) {
+func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr, answer any) (*exec.Cmd, error) {
 	text, err := json.Marshal(t)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), envTask+"="+string(text))
@@ -197,31 +299,47 @@ func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr) (*exec.Cmd, [
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = attr
 	if _, err := cmd.StdinPipe(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	var ports []int
 	if err == nil {
-		err = json.Unmarshal([]byte(line), &ports)
+		err = json.Unmarshal([]byte(line), answer)
 	}
 	if err != nil {
 		cmd.Process.Kill()
-		return nil, nil, fmt.Errorf("child says %q: %w", strings.TrimSpace(line), err)
+		cmd.Wait()
+		return nil, fmt.Errorf("child says %q: %w", strings.TrimSpace(line), err)
 	}
-	return cmd, ports, nil
+	return cmd, nil
 }
 
 // start starts a child that the test ends.
 func start(t *testing.T, job task) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
-	cmd, ports, err := spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true})
+	return startWith(t, job, &syscall.SysProcAttr{Setpgid: true})
+}
+
+// startAs starts a child of another user, which only root may.
+func startAs(t *testing.T, uid uint32, job task) (ports []int) {
+	t.Helper()
+	_, ports = startWith(t, job, as(uid))
+	return ports
+}
+
+func as(uid uint32) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, Setpgid: true}
+}
+
+func startWith(t *testing.T, job task, attr *syscall.SysProcAttr) (cmd *exec.Cmd, ports []int) {
+	t.Helper()
+	cmd, err := spawn(&job, nil, attr, &ports)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,15 +350,23 @@ func start(t *testing.T, job task) (cmd *exec.Cmd, ports []int) {
 // end ends a child with its workers, and waits until it is gone.
 func end(cmd *exec.Cmd) {
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	cmd.Process.Kill() // where it leads no group
 	cmd.Wait()
 }
 
-// isolated runs the test that calls it in a network namespace of its own, with
-// loopback up, and returns true there. Where that may not be, it runs the test in
-// the namespace that it is in and shares.
+// isolated runs the test that calls it in network and mount namespaces of its own
+// and returns own there; done tells that this has been. Where that may not be,
+// the test goes on in the namespaces that it shares with others.
 func isolated(t *testing.T) (own, done bool) {
 	t.Helper()
 	if os.Getenv(envIsolated) != "" {
+		// What `ip netns` makes is to end with the test.
+		if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
 		return true, false
 	}
 	if os.Geteuid() != 0 {
@@ -248,7 +374,7 @@ func isolated(t *testing.T) (own, done bool) {
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m")
 	cmd.Env = append(os.Environ(), envIsolated+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Setpgid: true}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -269,4 +395,15 @@ func ip(t *testing.T, arguments string) {
 	if out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v: %s", arguments, err, out)
 	}
+}
+
+// soon waits until a condition holds, long enough for a busy machine.
+func soon(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if condition() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain: %s", what)
 }

@@ -49,7 +49,7 @@ type input struct {
 }
 
 // told holds what is said once per run.
-type told struct{ fallback, capabilities, sightings bool }
+type told struct{ fallback, capabilities, namespace, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	in := &input{options: o, env: env, dial: sockdiag.Dial}
@@ -137,11 +137,9 @@ func (in *input) Close() error {
 		return nil
 	}
 	in.host.close()
-	return errors.Join(
-		in.sightings.save(time.Now(), 0),
-		in.owners.Close(),
-		in.fs.Close(),
-	)
+	err := errors.Join(in.sightings.save(time.Now(), 0), in.owners.Close(), in.fs.Close())
+	in.fs = nil
+	return err
 }
 
 func (in *input) cmdlineBytes() int {

@@ -214,12 +214,16 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := in.(io.Closer).Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { closeInput(t, in) })
 	return in, &log
+}
+
+// closeInput closes an input that is open.
+func closeInput(t testing.TB, in plugin.Input) {
+	t.Helper()
+	if err := in.(io.Closer).Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // gather gathers once; its batch keeps every promise.

@@ -66,6 +66,9 @@ func unescapeMount(s string) string {
 	return b.String()
 }
 
+// Mount returns where the hierarchy is mounted.
+func (t *Tree) Mount() string { return t.mount }
+
 // Begin allows the next Path of an unknown number to read the tree anew.
 func (t *Tree) Begin() { t.walked = false }
 

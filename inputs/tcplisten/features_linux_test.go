@@ -1,0 +1,445 @@
+package tcplisten
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// TestMerging sums what is one identity: an SO_REUSEPORT group, a pre-forked one,
+// and keeps another process at the same port apart.
+func TestMerging(t *testing.T) {
+	own, done := isolated(t)
+	if done || !own {
+		return
+	}
+	ip(t, "link set lo up")
+	group := task{Name: []byte("group"), Workers: 2, Listen: []listenTask{
+		{Addr: "127.0.0.1", Port: 4000, ReusePort: true, Backlog: 10},
+		{Addr: "127.0.0.1", Port: 4000, ReusePort: true, Backlog: 20},
+	}}
+	first, _ := start(t, group)
+	start(t, group)
+	other, _ := start(t, task{Name: []byte("other"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000, ReusePort: true, Backlog: 5}}})
+	for range 7 { // of five sockets the kernel chooses one by one
+		c, err := net.Dial("tcp4", "127.0.0.1:4000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	points := at(gather(t, open(t, Defaults())), 4000)
+	if len(points) != 2 {
+		t.Fatalf("%d points", len(points))
+	}
+	backlog := 0
+	for i, want := range []struct{ process, sockets, processes, limit, pid string }{
+		{"group", "4", "6", "60", strconv.Itoa(first.Process.Pid)}, {"other", "1", "1", "5", strconv.Itoa(other.Process.Pid)},
+	} {
+		p := points[i]
+		got := struct{ process, sockets, processes, limit, pid string }{p.Tag("process"), show(p, "sockets"), show(p, "processes"), show(p, "backlog_limit"), show(p, "pid")}
+		if got != want {
+			t.Errorf("got %+v, expected %+v", got, want)
+		}
+		backlog += field(t, p, "backlog")
+	}
+	if backlog != 7 {
+		t.Errorf("%d connections wait, expected 7", backlog)
+	}
+}
+
+func show(p metric.Point, key string) string {
+	v, _ := p.Field(key)
+	return v.String()
+}
+
+// TestEstablished counts connections by the listener that took them.
+func TestEstablished(t *testing.T) {
+	own, done := isolated(t)
+	if done {
+		return
+	}
+	if own {
+		ip(t, "link set lo up")
+	}
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			conns := func(n int, addr string) listenTask { return listenTask{Addr: addr, Backlog: n} }
+			_, v4 := start(t, task{Conns: 3, Listen: []listenTask{conns(9, "127.0.0.1")}})
+			_, wild := start(t, task{Conns: 2, Listen: []listenTask{conns(9, "0.0.0.0")}})
+			_, dual := start(t, task{Listen: []listenTask{conns(9, "::")}})
+			for _, to := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
+				c, err := net.Dial("tcp", net.JoinHostPort(to, strconv.Itoa(dual[0])))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+			}
+			options := Defaults()
+			options.Established, options.Backend = true, backend
+			in := open(t, options)
+			for range 2 {
+				b := gather(t, in)
+				for port, want := range map[int]int{v4[0]: 3, wild[0]: 2, dual[0]: 3} {
+					if got := field(t, one(t, b, port), "established"); got != want {
+						t.Errorf("%d connections to port %d, expected %d", got, port, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestNamespaces finds the listeners of other network namespaces, of processes and
+// of mounts, and shows the exposure that they have there.
+func TestNamespaces(t *testing.T) {
+	own, done := isolated(t)
+	if done || !own {
+		return
+	}
+	const name = "sockwatch-test"
+	ip(t, "link set lo up")
+	ip(t, "netns add "+name)
+	ip(t, "-n "+name+" link set lo up")
+	ip(t, "-n "+name+" address add 198.51.100.7/32 dev lo")
+	mounted, err := os.Open("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	listen := []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "127.0.0.1", Port: 4001}}
+	start(t, task{Name: []byte("here"), Listen: listen})
+	startIn(t, mounted, task{Name: []byte("mounted"), Listen: listen})
+	unnamed, _ := startWith(t, task{Name: []byte("unnamed"), Listen: listen}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true})
+	inode, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", unnamed.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode = strings.Trim(inode, "net:[]")
+
+	threads := namespaces(t)
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			options := Defaults()
+			options.Namespaces, options.Backend = true, backend
+			in := open(t, options).(*input)
+			var got []string
+			for range 3 {
+				got = nil
+				for _, p := range gather(t, in).Points {
+					if port := p.Tag("port"); port == "4000" || port == "4001" {
+						got = append(got, fmt.Sprintf("%s %s:%s %s %s", p.Tag("netns"), p.Tag("address"), port, p.Tag("exposure"), p.Tag("process")))
+					}
+				}
+			}
+			want := []string{
+				" 0.0.0.0:4000 loopback here", " 127.0.0.1:4001 loopback here",
+				inode + " 0.0.0.0:4000  unnamed", inode + " 127.0.0.1:4001 loopback unnamed",
+				name + " 0.0.0.0:4000 public mounted", name + " 127.0.0.1:4001 loopback mounted",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if backend == backendNetlink {
+				if after := namespaces(t); len(after) != 1 || after[0] != threads[0] {
+					t.Errorf("threads are left in namespaces %v, the program's is %v", after, threads)
+				}
+			}
+		})
+	}
+
+	ip(t, "netns add "+name+"-empty")
+	options := Defaults()
+	options.Namespaces, options.Backend = true, backendProcfs
+	without, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	gather(t, without)
+	gather(t, without)
+	if n := strings.Count(log.String(), "netns="+name+"-empty"); n != 1 {
+		t.Errorf("that a namespace is left out is said %d times: %s", n, log)
+	}
+
+	options.Backend = backendAuto
+	in := open(t, options).(*input)
+	gather(t, in)
+	end(unnamed)
+	for _, p := range gather(t, in).Points {
+		if p.Tag("netns") == inode {
+			t.Errorf("a namespace that is gone has %s", p.Series())
+		}
+	}
+	gather(t, in)
+	for _, sp := range in.spaces {
+		if sp.name == inode {
+			t.Error("a namespace that is gone is remembered")
+		}
+	}
+	if points := gather(t, open(t, Defaults())).Points; slices.ContainsFunc(points, func(p metric.Point) bool { return p.Tag("netns") != "" }) {
+		t.Error("other namespaces are shown though that is off")
+	}
+}
+
+// startIn starts a child in another network namespace.
+func startIn(t *testing.T, netns *os.File, job task) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			var cmd *exec.Cmd
+			if cmd, err = spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int)); err == nil {
+				t.Cleanup(func() { end(cmd) })
+			}
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// namespaces returns the network namespaces that the threads of this process are
+// in, without repetition.
+func namespaces(t *testing.T) (all []string) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tasks {
+		if ns, err := os.Readlink(path); err == nil && !slices.Contains(all, ns) {
+			all = append(all, ns)
+		}
+	}
+	return all
+}
+
+// TestExposureFollowsAddresses gives a wildcard the class of what is up now.
+func TestExposureFollowsAddresses(t *testing.T) {
+	own, done := isolated(t)
+	if done || !own {
+		return
+	}
+	start(t, task{Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "::", Port: 4001}}})
+	in := open(t, Defaults())
+	for _, step := range []struct{ ip, v4, dual string }{
+		{"link show lo", "", ""},
+		{"link set lo up", "loopback", "loopback"},
+		{"address add 10.1.2.3/32 dev lo", "private", "private"},
+		{"address add 2001:db8::1/128 dev lo nodad", "private", "public"},
+		{"address add 192.0.2.1/32 dev lo", "public", "public"},
+		{"address delete 192.0.2.1/32 dev lo", "private", "public"},
+		{"link set lo down", "", ""},
+	} {
+		ip(t, step.ip)
+		b := gather(t, in)
+		v4, dual := one(t, b, 4000), one(t, b, 4001)
+		if v4.Tag("exposure") != step.v4 || dual.Tag("exposure") != step.dual {
+			t.Errorf("after ip %s: %q and %q, expected %q and %q", step.ip, v4.Tag("exposure"), dual.Tag("exposure"), step.v4, step.dual)
+		}
+	}
+}
+
+// TestFirstSeen is absent for what stood at the first gather, goes on through a
+// restart of the service, and through one of the agent where there is a state
+// directory.
+func TestFirstSeen(t *testing.T) {
+	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
+	_, stood := start(t, job)
+	env := plugin.Env{Name: "tcp_listen-x", StateDir: t.TempDir()}
+	firstSeen := func(in plugin.Input, port int, now time.Time) string {
+		t.Helper()
+		b, err := in.(*input).gather(context.Background(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := one(t, b, port)
+		if v, ok := p.Field("first_seen_time_seconds"); ok {
+			return v.String()
+		}
+		return "absent"
+	}
+	now := time.Unix(2_000_000_000, 0)
+	in, log := openLogging(t, Defaults(), env)
+	if got := firstSeen(in, stood[0], now); got != "absent" {
+		t.Errorf("what stood before was first seen %s", got)
+	}
+	child, opened := start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(in, opened[0], now); got != "2000000010" {
+		t.Errorf("what opened was first seen %s", got)
+	}
+	if got := firstSeen(in, stood[0], now); got != "absent" {
+		t.Errorf("what stood before was then first seen %s", got)
+	}
+
+	end(child)
+	now = now.Add(10 * time.Second)
+	if _, err := in.(*input).gather(context.Background(), now); err != nil {
+		t.Fatal(err)
+	}
+	job.Listen[0].Port = opened[0]
+	again, _ := start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(in, opened[0], now); got != "2000000010" {
+		t.Errorf("the restarted service was first seen %s", got)
+	}
+	closeInput(t, in)
+
+	in, _ = openLogging(t, Defaults(), env)
+	now = now.Add(time.Hour)
+	if got := firstSeen(in, opened[0], now); got != "2000000010" {
+		t.Errorf("after a restart of the agent it was first seen %s", got)
+	}
+	if got := firstSeen(in, stood[0], now); got != "absent" {
+		t.Errorf("after a restart of the agent, what stood before: %s", got)
+	}
+
+	end(again)
+	for range 2 {
+		now = now.Add(10 * time.Second)
+		if _, err := in.(*input).gather(context.Background(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(in, opened[0], now); got != strconv.FormatInt(now.Unix(), 10) {
+		t.Errorf("after it was away for long it was first seen %s", got)
+	}
+	if log.Len() > 0 && os.Geteuid() == 0 {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// TestFirstSeenDamaged goes on without a file that cannot be read, and says so.
+func TestFirstSeenDamaged(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"damaged":       {`{"version":1,"first_seen":{"a`, "unexpected EOF"},
+		"other version": {`{"version":2}`, "version 2, expected 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "tcp_listen.first_seen.json"), []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+			in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener, StateDir: dir})
+			gather(t, in)
+			if !strings.Contains(log.String(), test.want) {
+				t.Errorf("logged %q, expected %q", log, test.want)
+			}
+		})
+	}
+}
+
+// TestCustomPortExporter emits what the exporter emitted that this grows from.
+func TestCustomPortExporter(t *testing.T) {
+	child, ports := start(t, task{Name: []byte("a name"), Listen: []listenTask{{Addr: "127.0.0.1"}, {Addr: "::1"}, {Addr: "127.0.0.2"}}})
+	options := Defaults()
+	options.CustomPortExporter, options.ResolveAddresses = true, true
+	in := open(t, options).(*input)
+	in.exporter.names.lookup = func(ctx context.Context, address string) ([]string, error) {
+		switch address {
+		case "127.0.0.1":
+			return []string{"localhost", "other"}, nil
+		case "::1":
+			return []string{"a-very-long-name.example."}, nil
+		}
+		return nil, &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}
+	}
+	b := gather(t, in)
+	pid := strconv.Itoa(child.Process.Pid)
+	for i, address := range []string{"localhost", "a-very-long-name.", "127.0.0.2"} {
+		want := fmt.Sprintf(`custom_port_exporter{app="a name",host="testhost",pid="%s",port="tcp %s:%d",state="10"}`, pid, address, ports[i])
+		found := false
+		for _, p := range b.Points {
+			if p.Series() == want && show(p, "value") == pid {
+				found = true
+			}
+		}
+		if !found {
+			t.Errorf("no %s %s", want, pid)
+		}
+	}
+}
+
+// TestNamesWaitForNobody shows the address until its name is known, and the name
+// from then on.
+func TestNamesWaitForNobody(t *testing.T) {
+	n := newNames()
+	answer := make(chan bool)
+	n.lookup = func(ctx context.Context, address string) ([]string, error) {
+		select {
+		case <-answer:
+			return []string{"late.example."}, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	t.Cleanup(n.close)
+	a := netip.MustParseAddr("192.0.2.1")
+	now := time.Now()
+	want := map[netip.Addr]bool{a: true}
+	if n.want(want, now) || n.of(a) != "192.0.2.1" {
+		t.Errorf("before there is an answer it is %s", n.of(a))
+	}
+	close(answer)
+	soon(t, "the name is news", func() bool { return n.want(want, now) })
+	if n.of(a) != "late.example." || n.want(want, now) {
+		t.Errorf("it is %s", n.of(a))
+	}
+	n.lookup = func(context.Context, string) ([]string, error) { return nil, &net.DNSError{Err: "server misbehaving"} }
+	if n.want(want, now.Add(time.Hour)) || n.of(a) != "late.example." {
+		t.Errorf("in an outage it is %s", n.of(a))
+	}
+	n.want(nil, now.Add(2*time.Hour))
+	if len(n.known) != 0 {
+		t.Errorf("%d names are kept of addresses that are gone", len(n.known))
+	}
+}
+
+// TestHostProc finds the host's namespace by its /proc, mounted elsewhere.
+func TestHostProc(t *testing.T) {
+	own, done := isolated(t)
+	if done || !own {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("/proc", dir, "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	start(t, task{Name: []byte("inside"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	options := Defaults()
+	options.Proc = dir
+	in := open(t, options).(*input)
+	b := gather(t, in)
+	if in.host.process != "1" {
+		t.Errorf("the host's namespace is that of process %s", in.host.process)
+	}
+	if len(at(b, 4000)) != 0 {
+		t.Error("a listener of this test's own namespace is taken for one of the host")
+	}
+	options.Namespaces = true
+	if p := one(t, gather(t, open(t, options)), 4000); p.Tag("netns") == "" || p.Tag("process") != "inside" {
+		t.Error(p.Series())
+	}
+}
