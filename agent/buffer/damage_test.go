@@ -179,9 +179,10 @@ func TestS3EveryByteChanged(t *testing.T) {
 // TestS3Garbage does worse: holes, garbage, pieces put in, taken out and doubled.
 // Whatever frame lies outside of it is handed out.
 func TestS3Garbage(t *testing.T) {
+	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(4, 4))
-	for range soak(t, 3000) {
+	for range soak(t, 2000) {
 		name := s.names[rng.IntN(len(s.names))]
 		data := slices.Clone(s.files[name])
 		from := rng.IntN(len(data))
@@ -337,7 +338,8 @@ func TestS8UnreadablePage(t *testing.T) {
 // TestS1KilledAtEachStep kills the process at every operation that it asks of the
 // file system, in the middle of writes too.
 func TestS1KilledAtEachStep(t *testing.T) {
-	for seed := range soak(t, 4) {
+	t.Parallel()
+	for seed := range soak(t, 2) {
 		for step := 1; ; step++ {
 			rng := rand.New(rand.NewPCG(seed, 6))
 			d, l := newFakeFolder(), newLedger()

@@ -11,15 +11,16 @@ import (
 	"time"
 )
 
-// OpenDisk returns the queue in a directory, which is made for the owner alone
-// where its parent has none, of about limit bytes of compressed blocks. What was
-// queued there before is queued again; it is neither read nor kept in memory until
-// it is its turn. One process at a time may have a directory open.
+// OpenDisk opens the queue in a directory, and makes that, for its owner alone,
+// where there is none; the parent must exist. One process at a time may have it
+// open. What the directory holds is queued; it is read when it is its turn, so that
+// neither the start nor memory grow with it. The limit is one of space on disk:
+// of blocks as they are compressed, and a page for each of the segments.
 //
-// Records survive a kill and a loss of power once Append has returned, Acks a kill
-// at once and a loss of power at the latest when the space is reused: after it
-// some records may be handed out again. Damaged records are skipped, logged and
-// counted in Stats. Files that are not the queue's own are left alone.
+// Once Append has returned, its records survive a kill and a loss of power. An
+// ack survives a kill; a loss of power may undo the acks of the segment that is
+// being delivered, which is then handed out again. Damaged records are skipped,
+// logged, and counted in Stats. Foreign files are left alone.
 func OpenDisk(dir string, limit int64, log *slog.Logger) (Queue, error) {
 	q, err := openDisk(dir, limit, log)
 	if err != nil {
@@ -29,6 +30,9 @@ func OpenDisk(dir string, limit int64, log *slog.Logger) (Queue, error) {
 }
 
 func openDisk(dir string, limit int64, log *slog.Logger) (Queue, error) {
+	if err := lockable(); err != nil {
+		return nil, err
+	}
 	if err := makeDirectory(dir); err != nil {
 		return nil, err
 	}

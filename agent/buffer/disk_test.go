@@ -12,7 +12,8 @@ import (
 // TestDiskAgainstModel plays random operations on a queue and keeps its books: S1
 // (restarts), S9 (the limit), S14 (order).
 func TestDiskAgainstModel(t *testing.T) {
-	for seed := range soak(t, 60) {
+	t.Parallel()
+	for seed := range soak(t, 40) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		d, l := newFakeFolder(), newLedger()
 		limit := int64(40+rng.IntN(200)) << 10
@@ -69,8 +70,9 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 // TestS8EverythingFailsNowAndThen lets a part of all operations fail, while the
 // process is killed now and then; nothing that Append took is lost.
 func TestS8EverythingFailsNowAndThen(t *testing.T) {
+	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
-	for seed := range soak(t, 100) {
+	for seed := range soak(t, 60) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		d, l := newFakeFolder(), newLedger()
 		l.faulty = true
@@ -123,7 +125,8 @@ func TestS8EverythingFailsNowAndThen(t *testing.T) {
 // TestS1PowerLost: what Append has returned for is there after a loss of power
 // that keeps any part of what was not synced; with syncs that fail, too.
 func TestS1PowerLost(t *testing.T) {
-	for seed := range soak(t, 100) {
+	t.Parallel()
+	for seed := range soak(t, 60) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		d, l := newFakeFolder(), newLedger()
 		const limit = 256 << 10 // never reached, but the segments are small

@@ -60,7 +60,7 @@ func TestS8FullDisk(t *testing.T) {
 // TestS10NotWritable: who may not write the directory is told.
 func TestS10NotWritable(t *testing.T) {
 	parent := t.TempDir()
-	must(t, os.Chmod(parent, 0o755))
+	must(t, os.Chmod(parent, 0o555))
 	dir := filepath.Join(parent, "q")
 	var become, err error
 	done := make(chan struct{})

@@ -90,7 +90,15 @@ func makeDirectory(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return errors.Join(syncDirectory(parent), parent.Close())
+}
+
+// syncDirectory takes it from file systems that cannot sync a directory.
+func syncDirectory(f *os.File) error {
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
 }
 
 // own takes the directory for this process alone.
@@ -155,7 +163,7 @@ func (d *directory) create(name string) (file, error) {
 
 func (d *directory) remove(name string) error { return d.root.Remove(name) }
 
-func (d *directory) sync() error { return d.self.Sync() }
+func (d *directory) sync() error { return syncDirectory(d.self) }
 
 // close gives the lock up too.
 func (d *directory) close() error { return errors.Join(d.self.Close(), d.root.Close()) }

@@ -95,6 +95,7 @@ func queueUntilKilled(dir string) error {
 // every record that it was told is queued and that it did not ack is there, in
 // order, and none that it acked comes back.
 func TestS1KillAtRandomMoments(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))
 	kills := int(soak(t, 200))

@@ -19,9 +19,9 @@ type ledger struct {
 	handed []uint32 // what the last Peek handed out
 	failed error    // of the last Append that failed
 
-	ghosts  map[uint32]bool // of an Append that failed: they may turn up after a restart
-	repeats bool            // acked records may turn up
 	faulty  bool            // a dropped segment that could not be removed may be back after a restart
+	ghosts  map[uint32]bool // they may turn up after a restart, for that or since their Append failed
+	repeats bool            // acked records may turn up
 }
 
 func newLedger() *ledger { return &ledger{ghosts: map[uint32]bool{}} }
@@ -101,6 +101,11 @@ func (l *ledger) match(ids []uint32) error {
 			return fmt.Errorf("%d lost before %d, %d of them counted: %v", skipped, want, l.absent, some(l.live[i:i+skipped]))
 		}
 		l.absent -= skipped
+		if l.faulty {
+			for _, n := range l.live[i : i+skipped] {
+				l.ghosts[n] = true
+			}
+		}
 		l.live = slices.Delete(l.live, i, i+skipped)
 		switch {
 		case i < len(l.live) && l.live[i] == want:

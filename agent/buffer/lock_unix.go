@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// lockable tells whether this system can lock a file.
+func lockable() error { return nil }
+
 // lockFile takes the lock of an open file. The kernel gives it up when the file
 // is closed or the process ends, however it ends.
 func lockFile(f *os.File) error {
