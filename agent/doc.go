@@ -31,6 +31,7 @@
 //     the dead letter file, or when the queue is full: each is counted.
 //   - The agent's own points (health.go) are an input like any other.
 //
-// agent.go is the path, run.go what instances live in and how a reload exchanges
-// them, delivery.go the queue's rules, once.go the one-shot commands.
+// agent.go is the path, live.go what an instance is at work, run.go what they share,
+// reload.go how a reload exchanges them, delivery.go the queue's rules, once.go the
+// one-shot commands.
 package agent

@@ -1,0 +1,261 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"sockwatch/agent/filter"
+)
+
+// A change is the way from one configuration to the next.
+type change struct {
+	kept   map[any]bool // the live instances that go on
+	inputs []*liveInput // to be launched
+	pushes []*livePush  // to be launched; without a queue where an old one's is handed over
+	pulls  []*livePull  // to be launched, listening
+}
+
+// adopt goes over to the configuration next: everything new is opened before
+// anything old stops, and an error of that leaves the run as it was. Inputs and
+// endpoints live until live is done, the delivery of outputs until cut is.
+func (r *run) adopt(live, cut context.Context, next *Agent) error {
+	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], r.health.asInput(next))
+	c, err := r.open(live, next)
+	if err != nil {
+		return err
+	}
+	retired := r.exchange(next, c)
+	r.retire(cut, retired)
+	r.launch(live, cut, c, retired)
+	r.reportBacklogs(next)
+	return nil
+}
+
+// open prepares what next has and the run does not.
+func (r *run) open(ctx context.Context, next *Agent) (c *change, err error) {
+	c = &change{kept: map[any]bool{}}
+	defer func() {
+		if err != nil {
+			c.undo(r.log)
+		}
+	}()
+	if err := makeStateDirectory(next.Options.StateDirectory); err != nil {
+		return c, err
+	}
+	prev := r.config.Options
+	alike := prev.Hostname == next.Options.Hostname && prev.StateDirectory == next.Options.StateDirectory
+	for _, in := range next.Inputs {
+		if old := r.inputs[in.Name]; old != nil && alike && in.equal(old.Input) {
+			c.kept[old] = true
+			continue
+		}
+		l, err := r.newInput(next, in)
+		if err != nil {
+			return c, fmt.Errorf("inputs.%s: %w", in.Name, err)
+		}
+		c.inputs = append(c.inputs, l)
+	}
+	for _, p := range next.Pull {
+		if old := r.pulls[p.Name]; old != nil && alike && p.equal(old.Pull) {
+			c.kept[old] = true
+			continue
+		}
+		l := r.newPull(next, p)
+		if err := p.Endpoint.Listen(ctx); err != nil {
+			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
+		}
+		c.pulls = append(c.pulls, l)
+	}
+	for _, p := range next.Push {
+		old := r.pushes[p.Name]
+		if old != nil && alike && p.equal(old.Push) {
+			c.kept[old] = true
+			continue
+		}
+		l, err := newPush(next, p, r.health.output(p.Name))
+		if err == nil && (old == nil || !old.handsOver(l)) {
+			err = l.openQueue()
+		}
+		if err != nil {
+			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
+		}
+		c.pushes = append(c.pushes, l)
+	}
+	return c, nil
+}
+
+// undo closes what was opened for a change that does not come.
+func (c *change) undo(log *slog.Logger) {
+	for _, p := range c.pulls {
+		closeIf(p.Endpoint, log)
+	}
+	for _, p := range c.pushes {
+		if p.queue != nil {
+			closeIf(p.queue, log)
+		}
+	}
+}
+
+// exchange puts the new instances in the places of the old and returns those
+// that are to stop. From here on batches go to the inboxes of the new outputs.
+func (r *run) exchange(next *Agent, c *change) (retired *change) {
+	retired = &change{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.config = next
+	for name, in := range r.inputs {
+		if !c.kept[in] {
+			retired.inputs = append(retired.inputs, in)
+			delete(r.inputs, name)
+		}
+	}
+	for name, p := range r.pushes {
+		if !c.kept[p] {
+			retired.pushes = append(retired.pushes, p)
+			delete(r.pushes, name)
+		}
+	}
+	for name, p := range r.pulls {
+		if !c.kept[p] {
+			retired.pulls = append(retired.pulls, p)
+			delete(r.pulls, name)
+		}
+	}
+	for _, in := range c.inputs {
+		r.inputs[in.Name] = in
+	}
+	for _, p := range c.pushes {
+		r.pushes[p.Name] = p
+	}
+	for _, p := range c.pulls {
+		r.pulls[p.Name] = p
+	}
+	r.health.forget(
+		func(input string) bool { return r.inputs[input] == nil },
+		func(output string) bool { return r.pushes[output] == nil && r.pulls[output] == nil })
+	return retired
+}
+
+// stop retires everything.
+func (r *run) stop(cut context.Context) {
+	r.log.Info("stopping")
+	inputs := &change{kept: map[any]bool{}}
+	for _, p := range r.pushes {
+		inputs.kept[p] = true // they take what the inputs still publish
+	}
+	r.retire(cut, r.exchange(r.config, inputs))
+	r.retire(cut, r.exchange(r.config, &change{}))
+}
+
+// retire stops instances and waits for them as long as the shutdown timeout and
+// cut let it; half of that for inputs, so that outputs have time to drain.
+func (r *run) retire(cut context.Context, c *change) {
+	timeout := r.shutdownTimeout()
+	patience, cancel := context.WithTimeout(cut, timeout)
+	defer cancel()
+	brief, cancelBrief := context.WithTimeout(cut, timeout/2)
+	defer cancelBrief()
+	for _, in := range c.inputs {
+		in.cancel()
+	}
+	for _, p := range c.pulls {
+		p.cancel()
+	}
+	for _, in := range c.inputs {
+		if !await(brief, in.done) {
+			in.log.Warn("not waited for: its gather has not returned")
+		}
+		r.board.remove(in.Name)
+	}
+	for _, p := range c.pulls {
+		if !await(brief, p.done) {
+			p.log.Error("stopped, though Serve has not returned")
+		}
+	}
+	for _, p := range c.pushes {
+		close(p.inbox)
+		if next := r.pushes[p.Name]; next != nil && p.handsOver(next) {
+			await(patience, p.closing)
+			p.cancel()
+		}
+	}
+	for _, p := range c.pushes {
+		p.awaitDrained(patience)
+	}
+	for _, p := range c.pushes {
+		if r.pushes[p.Name] == nil {
+			p.closeQueue()
+		}
+	}
+}
+
+// await waits for done to be closed; false where ctx ends first.
+func await(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// awaitDrained waits for deliver to return, and cuts it off when ctx is done.
+func (p *livePush) awaitDrained(ctx context.Context) {
+	if await(ctx, p.done) {
+		return
+	}
+	p.cancel()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if !await(last, p.done) {
+		p.log.Error("stopped, though Push has not returned")
+		p.abandoned = true
+	}
+}
+
+// launch starts the goroutines of the new instances, the outputs first.
+func (r *run) launch(live, cut context.Context, c *change, retired *change) {
+	for _, p := range c.pushes {
+		for _, old := range retired.pushes {
+			if old.Name == p.Name {
+				p.inherit(old)
+			}
+		}
+		p.start(cut)
+	}
+	for _, p := range c.pulls {
+		ctx, cancel := context.WithCancel(live)
+		p.cancel = cancel
+		f, _ := filter.New(p.Options.Options) // config has validated it
+		go p.serve(ctx, &view{run: r, filter: f})
+	}
+	for _, in := range c.inputs {
+		if !r.board.opened() && in.startAfter == nil {
+			r.firsts.Add(1)
+			in.first = sync.OnceFunc(r.firsts.Done)
+		}
+	}
+	for _, in := range c.inputs {
+		ctx, cancel := context.WithCancel(live)
+		in.cancel = cancel
+		go in.gatherEvery(ctx, cut)
+	}
+}
+
+// equal reports whether two instances are configured alike.
+func (in *Input) equal(other *Input) bool {
+	return in.RoundInterval == other.RoundInterval && reflect.DeepEqual(in.Options, other.Options) &&
+		reflect.DeepEqual(in.Settings, other.Settings)
+}
+
+func (p *Push) equal(other *Push) bool {
+	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
+}
+
+func (p *Pull) equal(other *Pull) bool {
+	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
+}
