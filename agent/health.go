@@ -219,6 +219,7 @@ func (o *outputHealth) point(name string, now time.Time) metric.Point {
 		metric.Field{Key: "written_points_total", Value: metric.Int(o.written.Load())},
 		metric.Field{Key: "rejected_points_total", Value: metric.Int(o.rejected.Load())},
 		metric.Field{Key: "dropped_points_total", Value: metric.Int(o.dropped.Load())},
+		metric.Field{Key: "damaged_points_total", Value: metric.Int(int64(s.Damaged))},
 		metric.Field{Key: "retried_points_total", Value: metric.Int(o.retried.Load())},
 		metric.Field{Key: "write_errors_total", Value: metric.Int(o.errors.Load())},
 		metric.Field{Key: "queue_points", Value: metric.Int(int64(s.Records))},

@@ -17,6 +17,7 @@ var Descs = []metric.Desc{
 	{Name: "sockwatch_output", Field: "written_points_total", Type: metric.Counter, Unit: "points", Help: "Points that the destination has stored"},
 	{Name: "sockwatch_output", Field: "rejected_points_total", Type: metric.Counter, Unit: "points", Help: "Points that the destination or the encoder refused for good"},
 	{Name: "sockwatch_output", Field: "dropped_points_total", Type: metric.Counter, Unit: "points", Help: "Points that had no place in the queue"},
+	{Name: "sockwatch_output", Field: "damaged_points_total", Type: metric.Counter, Unit: "points", Help: "Points that were lost to damage of the queue on disk, since it was opened"},
 	{Name: "sockwatch_output", Field: "retried_points_total", Type: metric.Counter, Unit: "points", Help: "Points of attempts that failed and are made again"},
 	{Name: "sockwatch_output", Field: "write_errors_total", Type: metric.Counter, Unit: "attempts", Help: "Attempts to deliver that failed"},
 	{Name: "sockwatch_output", Field: "queue_points", Type: metric.Gauge, Unit: "points", Help: "Points that wait for delivery"},

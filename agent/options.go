@@ -114,7 +114,7 @@ func (o *PushOptions) Validate() error {
 		checkAlias(o.Alias),
 		check(o.Timeout > 0, "timeout", "must be longer than 0s"),
 		oneOf("buffer", o.Buffer, "auto", "disk", "memory"),
-		check(o.BufferLimit > 0, "buffer_limit", "must be more than 0B"),
+		check(o.BufferLimit >= 64<<10, "buffer_limit", "must be 64KiB at least"),
 		o.Options.Validate(),
 	)
 }

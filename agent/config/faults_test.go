@@ -41,7 +41,7 @@ buffer_limit = "64 megs"
 buffer_limit = "0B"
 `, `s.toml:4: outputs.influxdb: max_body: 5 has no unit: write a string such as "5MiB"
 s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is no size: write a string such as "64MiB"
-s.toml:7: outputs.file: buffer_limit: must be more than 0B`},
+s.toml:7: outputs.file: buffer_limit: must be 64KiB at least`},
 		{"types", `[global_tags]
 rack = 7
 [[inputs.tcp_listen]]
