@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,6 +58,7 @@ type task struct {
 	Gather    *Options // it gathers, prints what it found instead of ports, and ends
 	NoNetlink bool     // it is refused netlink sockets, by seccomp
 	NewName   []byte   // what it calls itself after SIGUSR1
+	Actor     bool     // it is an actor, see there
 }
 
 // A listenTask is one listening socket.
@@ -79,6 +81,9 @@ func (t *task) perform() {
 }
 
 func (t *task) run() error {
+	if t.Actor {
+		return t.act()
+	}
 	renamed := make(chan os.Signal, 1)
 	signal.Notify(renamed, syscall.SIGUSR1)
 	var files []*os.File
@@ -354,10 +359,10 @@ func end(cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-// isolated runs the test that calls it in network and mount namespaces of its own
-// and returns own there; done tells that this has been. Where that may not be,
+// isolated runs the test that calls it in network and mount namespaces of its own,
+// and more, and returns own there; done tells that this has been. Where that may not be,
 // the test goes on in the namespaces that it shares with others.
-func isolated(t *testing.T) (own, done bool) {
+func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	t.Helper()
 	if os.Getenv(envIsolated) != "" {
 		// What `ip netns` makes is to end with the test.
@@ -367,14 +372,27 @@ func isolated(t *testing.T) (own, done bool) {
 		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 			t.Fatal(err)
 		}
+		if os.Getpid() == 1 {
+			if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
 		return true, false
 	}
 	if os.Geteuid() != 0 {
 		return false, false
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m")
+	flag.Visit(func(f *flag.Flag) {
+		if !strings.HasPrefix(f.Name, "test.") {
+			cmd.Args = append(cmd.Args, "-"+f.Name, f.Value.String())
+		}
+	})
 	cmd.Env = append(os.Environ(), envIsolated+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Setpgid: true}
+	for _, flag := range more {
+		cmd.SysProcAttr.Cloneflags |= flag
+	}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

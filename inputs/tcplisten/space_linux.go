@@ -147,7 +147,7 @@ func refused(err error) bool {
 // readInterfaces reads the interfaces of a namespace where they have changed, or
 // may have.
 func (in *input) readInterfaces(sp *space) error {
-	if sp.door == "" && sp.process == "self" {
+	if sp.door == "" && sp.process == ownProcess {
 		if sp.watch == nil {
 			sp.watch, _ = ifaces.NewWatch() // before the first Read: no change is missed
 		} else if !sp.watch.Changed() {
@@ -183,11 +183,16 @@ func (in *input) interfaces(sp *space) (t ifaces.Table, err error) {
 	return t, err
 }
 
+// ownProcess is the directory of /proc of whichever thread reads it. That of the
+// process is its first thread's, which another input may have taken into another
+// namespace for a moment.
+const ownProcess = "thread-self"
+
 // hostSpace returns the namespace of the host that proc shows: the program's own,
 // or with another host's /proc that of its pid 1.
 func hostSpace(fs *procfs.FS) *space {
 	sp := newSpace()
-	sp.process = "self"
+	sp.process = ownProcess
 	if fs.Path() == "/proc" {
 		return sp
 	}

@@ -64,7 +64,10 @@ func TestAgreesWithSS(t *testing.T) {
 	ours := func(port int) bool { return own || ports[port] }
 	for _, backend := range []string{backendNetlink, backendProcfs} {
 		t.Run(backend, func(t *testing.T) {
-			want, got := ss(t, ours), sockwatch(t, backend, ours)
+			options := Defaults()
+			options.Backend = backend
+			in := open(t, options).(*input)
+			want, got := ss(t, "", ours), rows(t, in, gather(t, in), "", ours)
 			if backend == backendProcfs {
 				want, got = withoutNetlink(want), withoutNetlink(got)
 			}
@@ -83,14 +86,21 @@ var (
 	ssUser = regexp.MustCompile(`pid=(\d+),fd=\d+\)`)
 )
 
-// ss returns what ss shows, by the address as it spells it.
-func ss(t *testing.T, ours func(port int) bool) map[string]row {
+// ss returns what ss shows in a network namespace, by the address as it spells it.
+func ss(t *testing.T, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
-	out, err := exec.Command("ss", "-Hltnp").Output()
+	arguments := []string{"ss", "-Hltnp"}
+	if netns != "" {
+		arguments = append(arguments, "-N", netns)
+	}
+	out, err := exec.Command(arguments[0], arguments[1:]...).Output()
 	if err != nil {
 		t.Skipf("ss: %v", err)
 	}
 	rows := make(map[string]row)
+	if len(out) == 0 {
+		return rows
+	}
 	for text := range strings.SplitSeq(strings.ReplaceAll(string(out), "\nLISTEN ", "\x00LISTEN "), "\x00") {
 		m := ssRow.FindStringSubmatch(text)
 		if m == nil {
@@ -129,22 +139,29 @@ func withoutNetlink(rows map[string]row) map[string]row {
 	return bare
 }
 
-// sockwatch returns what the input shows, with the addresses as ss spells them.
-func sockwatch(t *testing.T, backend string, ours func(port int) bool) map[string]row {
+// rows returns what the batch of an input shows, with the addresses as ss spells
+// them. The pids of all holders, of which a point has but the number, come from
+// behind the points.
+func rows(t *testing.T, in *input, b metric.Batch, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
-	options := Defaults()
-	options.Backend, options.CustomPortExporter = backend, true
-	batch := gather(t, open(t, options))
-	pids := make(map[string][]int)
-	for _, p := range batch.Points {
-		if pid := p.Tag("pid"); pid != "" {
-			pids[p.Tag("port")] = append(pids[p.Tag("port")], number(t, pid))
-		}
-	}
 	rows := make(map[string]row)
-	for _, p := range batch.Points {
-		if p.Name != pointListener || !ours(number(t, p.Tag("port"))) {
+	for i, p := range b.Points {
+		if p.Name != pointListener || p.Tag("netns") != netns || !ours(number(t, p.Tag("port"))) {
 			continue
+		}
+		var holders []int
+		for _, l := range in.shown[i].members {
+			for _, h := range l.owner.Holders {
+				holders = append(holders, h.Process.PID)
+			}
+		}
+		slices.Sort(holders)
+		holders = slices.Compact(holders)
+		if n := field(t, p, "processes"); n != len(holders) {
+			t.Errorf("%s has %d processes, not %d", p.Series(), n, len(holders))
+		}
+		if len(holders) > 0 && !slices.Contains(holders, field(t, p, "pid")) {
+			t.Errorf("%s names %d, which is not among %v", p.Series(), field(t, p, "pid"), holders)
 		}
 		key := ssAddress(p) + ":" + p.Tag("port")
 		r := rows[key]
@@ -153,9 +170,9 @@ func sockwatch(t *testing.T, backend string, ours func(port int) bool) map[strin
 		if _, ok := p.Field("backlog_limit"); ok {
 			r.Limit += field(t, p, "backlog_limit")
 		}
-		address, _, _ := strings.Cut(p.Tag("address"), "%")
-		r.PIDs = pids["tcp "+address+":"+p.Tag("port")]
+		r.PIDs = append(r.PIDs, holders...)
 		slices.Sort(r.PIDs)
+		r.PIDs = slices.Compact(r.PIDs)
 		rows[key] = r
 	}
 	return rows

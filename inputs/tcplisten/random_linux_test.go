@@ -1,0 +1,239 @@
+package tcplisten
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	randomHosts = flag.Int("random.hosts", 200, "random hosts to compare with ss")
+	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
+)
+
+// An actor is a child that plays a process of one random host after the other.
+type actor struct {
+	in  io.Writer
+	out *bufio.Reader
+}
+
+// A scene is what an actor answers when it has begun to play.
+type scene struct {
+	Workers []int // the processes that hold its sockets with it
+	Error   string
+}
+
+// act makes the child an actor: for every task that it reads it opens what
+// that says, and closes what it had before.
+func (t *task) act() error {
+	var files []*os.File
+	var workers []*exec.Cmd
+	tasks := json.NewDecoder(os.Stdin)
+	answers := json.NewEncoder(os.Stdout)
+	for {
+		var next task
+		if err := tasks.Decode(&next); err != nil {
+			return nil // the play is over
+		}
+		for _, w := range workers {
+			end(w)
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		files, workers = nil, nil
+		s := scene{}
+		if err := os.WriteFile("/proc/self/comm", next.Name, 0); err != nil {
+			s.Error = err.Error()
+		}
+		for _, l := range next.Listen {
+			fd, _, err := l.open()
+			if err == syscall.EADDRINUSE {
+				continue // by another actor
+			}
+			if err != nil {
+				s.Error = fmt.Sprintf("%+v: %v", l, err)
+				continue
+			}
+			files = append(files, os.NewFile(uintptr(fd), "socket"))
+		}
+		for range next.Workers {
+			w := exec.Command("sleep", "600")
+			w.ExtraFiles = files
+			if err := w.Start(); err != nil {
+				s.Error = err.Error()
+				continue
+			}
+			workers = append(workers, w)
+			s.Workers = append(s.Workers, w.Process.Pid)
+		}
+		if err := answers.Encode(s); err != nil {
+			return err
+		}
+	}
+}
+
+// tell tells the actor what to play.
+func (a *actor) tell(t *testing.T, job task) {
+	t.Helper()
+	text, err := json.Marshal(job)
+	if err == nil {
+		_, err = a.in.Write(append(text, '\n'))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hear waits until the actor plays, and returns its workers.
+func (a *actor) hear(t *testing.T) []int {
+	t.Helper()
+	line, err := a.out.ReadBytes('\n')
+	var s scene
+	if err == nil {
+		err = json.Unmarshal(line, &s)
+	}
+	if err != nil || s.Error != "" {
+		t.Fatalf("an actor says %q, %v", line, err)
+	}
+	return s.Workers
+}
+
+// TestRandomHosts compares random hosts with ss, row by row: families, addresses,
+// devices, SO_REUSEPORT, pre-forked processes, namespaces, hostile names. One input
+// watches them all, as it would one host that changes; another sees each for the
+// first time.
+func TestRandomHosts(t *testing.T) {
+	own, done := isolated(t, unix.CLONE_NEWPID) // where there is nobody else, a search is short
+	if done || !own {
+		return
+	}
+	ip(t, "link set lo up")
+	ip(t, "netns add other")
+	ip(t, "-n other link set lo up")
+	for _, in := range []string{"", "-n other "} {
+		ip(t, in+"link add hw0 type veth peer name hw1")
+		ip(t, in+"link set hw0 up")
+		ip(t, in+"address add fe80::7/64 dev hw0 nodad")
+		ip(t, in+"address add 10.9.8.7/32 dev lo")
+		ip(t, in+"address add 2001:db8::7/128 dev lo nodad")
+	}
+	other, err := os.Open("/run/netns/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var actors []*actor
+	for range 5 {
+		actors = append(actors, startActor(t, nil))
+	}
+	for range 3 {
+		actors = append(actors, startActor(t, other))
+	}
+	options := Defaults()
+	options.Namespaces = true
+	lasting := open(t, options).(*input)
+	total := 0
+	for seed := *randomSeed; seed < *randomSeed+uint64(*randomHosts) && !t.Failed(); seed++ {
+		random := rand.New(rand.NewPCG(seed, 0))
+		var workers []int
+		for _, a := range actors {
+			a.tell(t, randomTask(random))
+		}
+		for _, a := range actors {
+			workers = append(workers, a.hear(t)...)
+		}
+		fresh := open(t, options).(*input)
+		total += compare(t, seed, "at first", fresh, lasting)
+		if len(workers) > 0 && seed%2 == 0 {
+			worker := workers[random.IntN(len(workers))]
+			syscall.Kill(worker, syscall.SIGKILL)
+			soon(t, "the worker has let go", func() bool {
+				_, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", worker))
+				return err != nil
+			})
+			compare(t, seed, "after a worker's end", lasting)
+		}
+		closeInput(t, fresh)
+		fresh.fs = nil
+	}
+	t.Logf("%d rows of %d hosts", total, *randomHosts)
+	if total < 5**randomHosts {
+		t.Errorf("only %d rows", total)
+	}
+}
+
+// compare returns how many rows are the same in ss and in the inputs.
+func compare(t *testing.T, seed uint64, when string, inputs ...*input) (n int) {
+	t.Helper()
+	all := func(int) bool { return true }
+	for _, netns := range []string{"", "other"} {
+		want := ss(t, netns, all)
+		n += len(want)
+		for i, in := range inputs {
+			if diff := cmp.Diff(want, rows(t, in, gather(t, in), netns, all), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("host %d, %s, netns %q, input %d (-ss +sockwatch):\n%s", seed, when, netns, i, diff)
+			}
+		}
+	}
+	return n
+}
+
+// randomTask returns what a process of a random host does.
+func randomTask(random *rand.Rand) task {
+	pick := func(n int) bool { return random.IntN(n) == 0 }
+	names := []string{"nginx", "a\nb c=1 2", ") R 1 1", "\xff\xfe", "fifteen-bytes-\xc3", "((", " ", "x\\y", "\u202eevil", "LISTEN 0 1"}
+	addresses := []string{"127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "10.9.8.7", "2001:db8::7", "fe80::7%hw0"}
+	job := task{Name: []byte(names[random.IntN(len(names))])}
+	for range random.IntN(5) {
+		l := listenTask{
+			Addr: addresses[random.IntN(len(addresses))], Port: 4000 + random.IntN(8), Backlog: 1 + random.IntN(300),
+			ReusePort: !pick(3),
+		}
+		if l.Addr == "::" {
+			l.V6Only = pick(2)
+		}
+		if pick(5) && (l.Addr == "0.0.0.0" || l.Addr == "::") {
+			l.Device = []string{"lo", "hw0"}[random.IntN(2)]
+		}
+		job.Listen = append(job.Listen, l)
+	}
+	if len(job.Listen) > 0 && pick(2) {
+		job.Workers = 1 + random.IntN(3)
+	}
+	return job
+}
+
+// startActor starts an actor in another network namespace, or in the test's own.
+func startActor(t *testing.T, netns *os.File) *actor {
+	t.Helper()
+	a := &actor{}
+	startNext(t, netns, func() (*exec.Cmd, error) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), envTask+`={"Actor":true}`)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		a.in, a.out = in, bufio.NewReader(out)
+		return cmd, cmd.Start()
+	})
+	return a
+}
