@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -28,7 +27,6 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 	if err := r.adopt(ctx, cut, a); err != nil {
 		return err
 	}
-	go r.awaitFirstGathers()
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,8 +60,8 @@ func (in *liveInput) gatherEvery(ctx, cut context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	o := &in.Options
-	tick := time.NewTimer(jitter(o.CollectionJitter))
+	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval}
+	tick := time.NewTimer(s.next(time.Now()))
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
@@ -72,7 +70,7 @@ func (in *liveInput) gatherEvery(ctx, cut context.Context) {
 				in.health.skipped.Add(1)
 				in.log.Debug("gather skipped: the last one is under way")
 			}
-			tick.Reset(untilTick(time.Now(), time.Duration(o.Interval), 0, in.RoundInterval) + jitter(o.CollectionJitter))
+			tick.Reset(s.next(time.Now()))
 		case reply := <-in.demand:
 			f, _ := in.gather(ctx)
 			reply <- f
@@ -223,7 +221,8 @@ func (p *livePush) deliver(ctx context.Context) {
 // drain sends records, the oldest first, until the queue is empty or ctx is
 // done; a queue that keeps its records is left alone after the first failure once
 // the output is closing. Records that are rejected are halved until what fails
-// stands alone, and dead-lettered.
+// stands alone, and dead-lettered; they wait for a dead letter file that cannot be
+// written as all wait for a destination.
 func (p *livePush) drain(ctx context.Context) {
 	var h halving
 	retry := newRetry()
@@ -235,23 +234,8 @@ func (p *livePush) drain(ctx context.Context) {
 		if err == nil {
 			err = p.callPush(ctx, records)
 		}
-		done := 0
-		verdict := h.judge(len(records), err)
-		switch verdict {
-		case stored:
-			p.health.written.Add(int64(len(records)))
-			done = len(records)
-		case rejected:
-			p.reject(records, err)
-			done = len(records)
-		case failed:
-			p.health.errors.Add(1)
-			p.health.retried.Add(int64(len(records)))
-		}
-		if err := p.queue.Ack(done); err != nil {
-			p.log.Error("queue: delivered points may be sent again", "error", err)
-		}
-		if verdict != failed {
+		err = p.settle(&h, records, err)
+		if err == nil {
 			p.setUp(nil, 0)
 			retry.Reset()
 			continue
@@ -286,14 +270,19 @@ func (p *livePush) awaitFlush(ctx context.Context) bool {
 	}
 	select {
 	case <-tick:
+		return true
 	case <-appended:
-		return sleep(ctx, jitter(p.Options.FlushJitter))
 	case <-p.closing:
 		return false
 	case <-ctx.Done():
 		return false
 	}
-	return true
+	select {
+	case <-time.After(jitter(p.Options.FlushJitter)):
+	case <-p.closing:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // pause waits before the next attempt. It ends early when the output begins to
@@ -352,25 +341,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// untilTick returns how long the next tick after now is away: one interval, or,
-// rounded, what is left until the clock shows a whole multiple of it plus phase.
-// The wait is measured on the monotonic clock, so that a clock that is set
-// moves one tick at most.
-func untilTick(now time.Time, interval, phase time.Duration, round bool) time.Duration {
-	if !round {
-		return interval
-	}
-	return now.Add(-phase).Truncate(interval).Add(interval + phase).Sub(now)
-}
-
-// jitter returns a random time up to limit.
-func jitter(limit plugin.Duration) time.Duration {
-	if limit <= 0 {
-		return 0
-	}
-	return rand.N(time.Duration(limit))
 }
 
 // closeIf closes what is an io.Closer.

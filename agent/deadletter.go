@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
 
-// deadLetters keeps the records of one output that its destination rejected, with
-// the answer, one JSON object a line. add is called by one goroutine at a time.
+// deadLetters keeps the records of one output that its destination or its encoder
+// rejected, with the reason, one JSON object a line.
 type deadLetters struct {
 	path string // "" where they are not kept
+	mu   sync.Mutex
 }
 
 // maxLetters is the size at which the file becomes the older generation.
@@ -22,7 +24,7 @@ func newDeadLetters(stateDir, output string) *deadLetters {
 	if stateDir == "" {
 		return &deadLetters{}
 	}
-	return &deadLetters{filepath.Join(stateDir, output+".rejected.jsonl")}
+	return &deadLetters{path: filepath.Join(stateDir, output+".rejected.jsonl")}
 }
 
 // A letter is one rejected record: as text, or in base64 where it is none.
@@ -33,8 +35,9 @@ type letter struct {
 	Binary []byte    `json:"record_base64,omitempty"`
 }
 
-// add appends records and syncs them; they leave the queue thereafter.
-func (d *deadLetters) add(records [][]byte, cause error) (err error) {
+// add appends records and syncs them; they leave the queue thereafter. On an error
+// the file is as it was.
+func (d *deadLetters) add(records [][]byte, cause error) error {
 	if d.path == "" {
 		return nil
 	}
@@ -50,6 +53,12 @@ func (d *deadLetters) add(records [][]byte, cause error) (err error) {
 		}
 		lines = append(append(lines, line...), '\n')
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lockedAppend(lines)
+}
+
+func (d *deadLetters) lockedAppend(lines []byte) (err error) {
 	f, err := os.OpenFile(d.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return err
@@ -67,17 +76,21 @@ func (d *deadLetters) add(records [][]byte, cause error) (err error) {
 		if err := os.Rename(d.path, d.path+".1"); err != nil {
 			return err
 		}
-		return d.add(records, cause)
+		return d.lockedAppend(lines)
 	}
 	if torn, err := endsTorn(f, info.Size()); err != nil {
 		return err
 	} else if torn {
 		lines = append([]byte{'\n'}, lines...)
 	}
-	if _, err := f.Write(lines); err != nil {
-		return err
+	_, err = f.Write(lines)
+	if err == nil {
+		err = f.Sync()
 	}
-	return f.Sync()
+	if err != nil {
+		f.Truncate(info.Size()) // where it fails, a line may be torn: the next one begins anew
+	}
+	return err
 }
 
 // endsTorn reports whether the file's last line lacks its end: a full disk or a

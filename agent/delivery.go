@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,86 +16,6 @@ import (
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/plugin"
 )
-
-// A verdict is what becomes of the records of one Push.
-type verdict int
-
-const (
-	failed   verdict = iota // they stay, and are tried again
-	stored                  // they are delivered
-	halved                  // they stay, and fewer are tried next
-	rejected                // they can never be stored
-)
-
-// A halving finds the records that a destination rejects: those that were
-// rejected together are tried in halves until one fails alone. The block that it
-// searches are the records of the first Push that was rejected.
-type halving struct {
-	atMost   int  // records in one Push after ErrTooLarge; 0: no bound
-	left     int  // records of the block not decided yet; 0: nothing is searched
-	suspects int  // the oldest so many of them hold one that is rejected
-	probes   int  // rejections in this block
-	give     bool // up: the next rejection is meant for all that is left
-}
-
-// maxProbes bounds the search in one block whose good records are stored
-// already, so that it costs no more requests than it can save.
-const maxProbes = 64
-
-// size returns how many records the next Push takes at most.
-func (h *halving) size() int {
-	n := math.MaxInt
-	switch {
-	case h.give:
-		return h.left
-	case h.suspects > 0:
-		n = max(1, h.suspects/2)
-	case h.left > 0:
-		n = h.left
-	}
-	if h.atMost > 0 {
-		n = min(n, h.atMost)
-	}
-	return n
-}
-
-// judge tells what becomes of n records whose Push ended in err.
-func (h *halving) judge(n int, err error) verdict {
-	switch {
-	case err == nil:
-		h.decided(n, max(0, h.suspects-n))
-		return stored
-	case errors.Is(err, plugin.ErrTooLarge):
-		if n == 1 {
-			h.decided(1, 0)
-			return rejected
-		}
-		h.atMost, h.give = n/2, false
-		return halved
-	case errors.Is(err, plugin.ErrRejected):
-		if h.left == 0 {
-			h.left = n
-		}
-		h.probes++
-		if n == 1 || h.give || errors.Is(err, plugin.ErrAllRejected) {
-			h.decided(n, 0)
-			return rejected
-		}
-		h.suspects = n
-		h.give = h.probes >= maxProbes && errors.Is(err, plugin.ErrOthersStored)
-		return halved
-	default:
-		return failed
-	}
-}
-
-// decided notes that the oldest n records are stored or rejected.
-func (h *halving) decided(n, suspects int) {
-	h.left, h.suspects = max(0, h.left-n), suspects
-	if h.left == 0 {
-		h.probes, h.suspects, h.give = 0, 0, false
-	}
-}
 
 // A retry says how long to wait after failures in a row: exponentially longer
 // with full jitter, so that a fleet does not come back to its server as one herd.
@@ -111,10 +32,44 @@ func newRetry() retry {
 const maxRetryAfter = 10 * time.Minute
 
 func (r retry) wait(err error) time.Duration {
-	if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
-		return min(max(after.Wait, 0), maxRetryAfter)
+	if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok && after.Wait > 0 {
+		return min(after.Wait, maxRetryAfter)
 	}
 	return r.NextBackOff()
+}
+
+// settle lets the records of a Push leave the queue, or stay in it, as its error
+// says. It returns the error after which they are to be pushed again.
+func (p *livePush) settle(h *halving, records [][]byte, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.disowned {
+		return err
+	}
+	done, verdict := len(records), h.judge(len(records), err)
+	switch verdict {
+	case stored:
+		p.health.written.Add(int64(done))
+	case rejected:
+		if kerr := p.reject(records, err); kerr != nil {
+			verdict, err = failed, kerr
+		}
+	}
+	switch verdict {
+	case stored, rejected:
+		h.settle(done, verdict)
+		err = nil
+	case halved:
+		done, err = 0, nil
+	case failed:
+		p.health.errors.Add(1)
+		p.health.retried.Add(int64(done))
+		done = 0
+	}
+	if aerr := p.queue.Ack(done); aerr != nil && p.ackLog.add(1) > 0 {
+		p.log.Error("queue: delivered points may be sent again", "error", aerr)
+	}
+	return err
 }
 
 // setUp notes the outcome of an attempt and logs each change of it.
@@ -129,20 +84,32 @@ func (p *livePush) setUp(err error, wait time.Duration) {
 	p.downWith = err
 }
 
-// reject counts records that can never be stored and keeps them in the dead
-// letter file.
-func (p *livePush) reject(records [][]byte, err error) {
+// reject keeps records that can never be stored in the dead letter file, where
+// there is one, and counts them. On an error they are neither kept nor counted.
+func (p *livePush) reject(records [][]byte, cause error) error {
+	if err := p.letters.add(records, cause); err != nil {
+		return fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", err, cause)
+	}
 	p.health.rejected.Add(int64(len(records)))
-	kept := p.letters.add(records, err)
-	if n := p.rejectLog.add(len(records)); n > 0 {
-		log := p.log.With("points", n, "error", err)
-		switch {
-		case kept != nil:
-			log.Error("points rejected and not kept", "because", kept)
-		case p.letters.path == "":
-			log.Warn("points rejected; without a state directory they are not kept", "first", firstOf(records))
-		default:
-			log.Warn("points rejected", "kept_in", p.letters.path)
+	n := p.rejectLog.add(len(records))
+	switch {
+	case n == 0:
+	case p.letters.path == "":
+		p.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", cause, "first", firstOf(records))
+	default:
+		p.log.Warn("points rejected", "points", n, "error", cause, "kept_in", p.letters.path)
+	}
+	return nil
+}
+
+// rejectUnencoded is for a point that the output cannot encode: there is no
+// record that could wait in the queue until the dead letter file takes it.
+func (p *livePush) rejectUnencoded(series string, cause error) {
+	cause = fmt.Errorf("encode: %w", cause)
+	if err := p.reject([][]byte{[]byte(series)}, cause); err != nil {
+		p.health.rejected.Add(1)
+		if n := p.rejectLog.add(1); n > 0 {
+			p.log.Error("points rejected and not kept", "points", n, "error", err)
 		}
 	}
 }
@@ -200,15 +167,19 @@ func (r *run) reportBacklogs(a *Agent) {
 	if a.Options.StateDirectory == "" {
 		return
 	}
+	used := map[string]bool{}
+	for _, p := range a.Push {
+		used[queueDir(a, p)] = true
+	}
 	entries, err := os.ReadDir(a.Options.StateDirectory)
 	if err != nil {
 		r.log.Warn("state directory", "error", err)
 	}
 	for _, e := range entries {
-		if p := r.pushes[e.Name()]; !e.IsDir() || p != nil && p.queueDir != "" {
+		dir := filepath.Join(a.Options.StateDirectory, e.Name())
+		if !e.IsDir() || used[dir] {
 			continue
 		}
-		dir := filepath.Join(a.Options.StateDirectory, e.Name())
 		points, bytes, err := buffer.Backlog(dir)
 		if err != nil {
 			r.log.Warn("a queue without an output", "error", err)
@@ -223,34 +194,36 @@ func (p *livePush) handsOver(next *livePush) bool {
 	return p.queueDir == next.queueDir
 }
 
-// inherit takes over what the output of the same name before has queued.
-func (p *livePush) inherit(old *livePush) {
-	switch {
-	case p.queue == nil && old.abandoned:
-		p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
-		p.log.Error("the queue is still in use by the output that the reload replaced: a new one in memory")
-	case p.queue == nil:
+// inherit takes over what the output of the same name before has queued. What
+// is on disk does not move to memory: it stays, and is reported.
+func (p *livePush) inherit(cut context.Context, old *livePush) {
+	if p.queue == nil {
 		p.queue = old.queue
 		p.queue.SetLimit(int64(p.Options.BufferLimit))
-	case !old.abandoned:
-		p.takeOver(old.queue)
+		return
 	}
+	if p.queueDir != "" || old.queueDir == "" {
+		p.takeOver(cut, old.queue)
+	}
+	old.closeQueue()
 }
 
-// takeOver moves what old holds into the queue of p.
-func (p *livePush) takeOver(old buffer.Queue) {
-	for {
+// takeOver moves what old holds into the queue of p, as far as it goes.
+func (p *livePush) takeOver(cut context.Context, old buffer.Queue) {
+	for cut.Err() == nil {
 		records, err := old.Peek(math.MaxInt, maxPushBytes)
-		if len(records) == 0 || err != nil {
-			closeIf(old, p.log)
+		if len(records) == 0 && err == nil {
 			return
 		}
-		dropped, err := p.queue.Append(records)
-		if err != nil {
-			dropped += len(records)
+		if err == nil {
+			var dropped int
+			if dropped, err = p.queue.Append(records); dropped > 0 {
+				p.drop(dropped, nil)
+			}
 		}
-		if dropped > 0 {
-			p.drop(dropped, err)
+		if err != nil {
+			p.log.Error("not all of the queue before is taken over", "error", err)
+			return
 		}
 		if err := old.Ack(len(records)); err != nil {
 			p.log.Error("queue: points may be sent again", "error", err)
@@ -261,7 +234,10 @@ func (p *livePush) takeOver(old buffer.Queue) {
 // closeQueue closes the queue of an output that is gone and reports what it
 // holds.
 func (p *livePush) closeQueue() {
-	if p.abandoned {
+	select {
+	case <-p.closing:
+	default:
+		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
 		return
 	}
 	switch n := p.queue.Stats().Records; {

@@ -76,7 +76,8 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 			}
 			return nil
 		}, nil, nil, 30, 0, 0},
-		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 1100, 0, 1},
+		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 20, 0, 1},
+		{"two too large alone", rejecting(plugin.ErrTooLarge, "x 3", "x 997"), []int{3, 997}, []string{"x 3", "x 997"}, 120, 0, 2},
 		{"all rejected", rejecting(plugin.ErrAllRejected, "x 0"), []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
 	}
 	for _, tt := range tests {
@@ -230,8 +231,11 @@ func TestO2OutageIsRiddenOutInOrder(t *testing.T) {
 }
 
 func TestO10RetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
-	for _, tt := range []struct{ asked, want time.Duration }{
-		{90 * time.Second, 90 * time.Second}, {24 * time.Hour, 10 * time.Minute}, {-time.Second, 0},
+	for _, tt := range []struct{ asked, atLeast, atMost time.Duration }{
+		{90 * time.Second, 90 * time.Second, 90 * time.Second},
+		{24 * time.Hour, 10 * time.Minute, 10 * time.Minute},
+		{0, 1, 2 * time.Second}, // no time: the agent's own backoff, with full jitter
+		{-time.Second, 1, 2 * time.Second},
 	} {
 		t.Run(tt.asked.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,8 +258,8 @@ func TestO10RetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
 				r.start()
 				after(25 * time.Minute)
 				r.end()
-				if second != tt.want {
-					t.Errorf("tried again after %v, want %v", second, tt.want)
+				if second < tt.atLeast || second > tt.atMost {
+					t.Errorf("tried again after %v, want %v to %v", second, tt.atLeast, tt.atMost)
 				}
 			})
 		})
@@ -399,6 +403,50 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 		got := out.got("count")
 		if dropped == 0 || int64(len(got))-written > 1 || got[len(got)-1] != fmt.Sprint("count ", dropped+int64(len(got))) {
 			t.Errorf("dropped %d, written %d, delivered %d, the last %q", dropped, written, len(got), got[len(got)-1])
+		}
+		r.end()
+	})
+}
+
+// What is rejected stays queued while the dead letter file cannot be written, and
+// is neither counted nor lost.
+func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.Options.StateDirectory = t.TempDir()
+		path := filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		out, page := &fakePusher{push: rejecting(plugin.ErrRejected, "x 617")}, newFakeEndpoint()
+		r.agent.input("a", manyPoints(1000))
+		r.agent.push("out", out).Options.NamePass = []string{"x"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(10 * time.Minute)
+		health := func(field string) metric.Value { return value(t, board, "sockwatch_output", field, "output", "out") }
+		if got := health("rejected_points_total").AsInt(); got != 0 {
+			t.Errorf("%d counted as rejected before it is kept", got)
+		}
+		if health("up").AsBool() || health("queue_points").AsInt() != 1000-617 {
+			t.Errorf("up %v with %d points queued", health("up"), health("queue_points").AsInt())
+		}
+		if want := "rejected points cannot be kept"; strings.Count(r.log.String(), want) != 1 {
+			t.Errorf("want %q once in the log:\n%s", want, r.log)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		after(2 * time.Minute)
+		if diff := cmp.Diff(xs(0, 1000, 617), out.got("x")); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if letters := readLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
+			t.Errorf("dead letters %v", letters)
+		}
+		if got := health("rejected_points_total").AsInt(); got != 1 || !health("up").AsBool() {
+			t.Errorf("rejected_points_total = %d, up %v", got, health("up"))
 		}
 		r.end()
 	})

@@ -32,6 +32,7 @@
 //   - The agent's own points (health.go) are an input like any other.
 //
 // agent.go is the path, live.go what an instance is at work, run.go what they share,
-// reload.go how a reload exchanges them, delivery.go the queue's rules, once.go the
+// reload.go how a reload exchanges them, delivery.go the queue's rules, halving.go the
+// search for what is rejected, schedule.go the ticks, once.go the
 // one-shot commands.
 package agent

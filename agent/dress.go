@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -141,7 +140,7 @@ func (e *encoder) encode(p *livePush, b *metric.Batch) [][]byte {
 			bytes, err := p.callEncode(e.bytes, &point)
 			if err != nil {
 				e.bytes = e.bytes[:before]
-				p.reject([][]byte{[]byte(point.Series())}, fmt.Errorf("encode: %w", err))
+				p.rejectUnencoded(point.Series(), err)
 				continue
 			}
 			e.bytes, e.ends = bytes, append(e.ends, len(bytes))

@@ -71,10 +71,14 @@ func (f *fakePusher) Push(ctx context.Context, records [][]byte) error {
 			return err
 		}
 	}
+	f.store(texts)
+	return nil
+}
+
+func (f *fakePusher) store(records []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stored = append(f.stored, texts...)
-	return nil
+	f.stored = append(f.stored, records...)
 }
 
 // got returns what is stored of points with that name.

@@ -50,10 +50,11 @@ type livePush struct {
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when deliver has returned
 
-	abandoned bool // deliver has not returned and still uses the queue
+	mu       sync.Mutex
+	disowned bool // deliver, whose Push does not return, must leave the queue alone
 
-	dropLog, rejectLog throttle
-	downWith           error // what setUp logged last; nil when up
+	dropLog, rejectLog, ackLog throttle
+	downWith                   error // what setUp logged last; nil when up
 }
 
 // A livePull is a Pull at work.
@@ -75,7 +76,7 @@ func (r *run) newInput(a *Agent, in *Input) (*liveInput, error) {
 		dress: d, first: func() {}, demand: make(chan chan *flight), done: make(chan struct{}),
 	}
 	if in.Name == agentSource {
-		l.startAfter = r.firstOver
+		l.startAfter = r.firsts.opened // when every other has gathered once, or failed to
 	}
 	return l, nil
 }
@@ -124,6 +125,9 @@ func (p *livePush) start(cut context.Context) {
 	ctx, cancel := context.WithCancel(cut)
 	p.cancel = cancel
 	p.health.watch(p.queue)
+	if p.queue.Stats().Records > 0 {
+		p.appended <- struct{}{} // before anything new comes
+	}
 	go p.push()
 	go p.deliver(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,14 +25,20 @@ type change struct {
 // endpoints live until live is done, the delivery of outputs until cut is.
 func (r *run) adopt(live, cut context.Context, next *Agent) error {
 	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], r.health.asInput(next))
+	r.leaving.Wait() // a queue that is to be opened may still be theirs
 	c, err := r.open(live, next)
 	if err != nil {
 		return err
 	}
+	defer r.firsts.hold()() // the board does not open between the old inputs and the new
 	retired := r.exchange(next, c)
-	r.retire(cut, retired)
-	r.launch(live, cut, c, retired)
-	r.reportBacklogs(next)
+	r.handOver(cut, c, retired)
+	r.halt(cut, retired)
+	r.launch(live, cut, c)
+	r.leaving.Go(func() {
+		r.finish(cut, retired.pushes)
+		r.reportBacklogs(next)
+	})
 	return nil
 }
 
@@ -140,25 +147,47 @@ func (r *run) exchange(next *Agent, c *change) (retired *change) {
 	return retired
 }
 
-// stop retires everything.
+// stop ends everything.
 func (r *run) stop(cut context.Context) {
 	r.log.Info("stopping")
 	inputs := &change{kept: map[any]bool{}}
 	for _, p := range r.pushes {
 		inputs.kept[p] = true // they take what the inputs still publish
 	}
-	r.retire(cut, r.exchange(r.config, inputs))
-	r.retire(cut, r.exchange(r.config, &change{}))
+	r.halt(cut, r.exchange(r.config, inputs))
+	r.finish(cut, r.exchange(r.config, &change{}).pushes)
+	r.leaving.Wait()
 }
 
-// retire stops instances and waits for them as long as the shutdown timeout and
-// cut let it; half of that for inputs, so that outputs have time to drain.
-func (r *run) retire(cut context.Context, c *change) {
-	timeout := r.shutdownTimeout()
-	patience, cancel := context.WithTimeout(cut, timeout)
+// handOver starts the new outputs. One that replaces another of its name takes
+// over what that has queued; that one is none of the retired any more.
+func (r *run) handOver(cut context.Context, c, retired *change) {
+	brief, cancel := context.WithTimeout(cut, r.shutdownTimeout()/2)
 	defer cancel()
-	brief, cancelBrief := context.WithTimeout(cut, timeout/2)
-	defer cancelBrief()
+	replaced := map[string]*livePush{}
+	retired.pushes = slices.DeleteFunc(retired.pushes, func(old *livePush) bool {
+		if r.pushes[old.Name] == nil {
+			return false
+		}
+		replaced[old.Name] = old
+		close(old.inbox)
+		return true
+	})
+	for _, p := range c.pushes {
+		if old := replaced[p.Name]; old != nil {
+			await(brief, old.closing)
+			old.cutOff()
+			p.inherit(cut, old)
+		}
+		p.start(cut)
+	}
+}
+
+// halt stops inputs and endpoints. It waits for half the shutdown timeout, so that
+// outputs have time to drain what these publish.
+func (r *run) halt(cut context.Context, c *change) {
+	brief, cancel := context.WithTimeout(cut, r.shutdownTimeout()/2)
+	defer cancel()
 	for _, in := range c.inputs {
 		in.cancel()
 	}
@@ -176,21 +205,24 @@ func (r *run) retire(cut context.Context, c *change) {
 			p.log.Error("stopped, though Serve has not returned")
 		}
 	}
-	for _, p := range c.pushes {
+}
+
+// finish lets outputs deliver what they have queued, as long as the shutdown
+// timeout and cut let it, and closes their queues.
+func (r *run) finish(cut context.Context, pushes []*livePush) {
+	patience, cancel := context.WithTimeout(cut, r.shutdownTimeout())
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range pushes {
 		close(p.inbox)
-		if next := r.pushes[p.Name]; next != nil && p.handsOver(next) {
-			await(patience, p.closing)
-			p.cancel()
-		}
-	}
-	for _, p := range c.pushes {
-		p.awaitDrained(patience)
-	}
-	for _, p := range c.pushes {
-		if r.pushes[p.Name] == nil {
+		wg.Go(func() {
+			if !await(patience, p.closing) || !await(patience, p.done) {
+				p.cutOff()
+			}
 			p.closeQueue()
-		}
+		})
 	}
+	wg.Wait()
 }
 
 // await waits for done to be closed; false where ctx ends first.
@@ -203,30 +235,23 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-// awaitDrained waits for deliver to return, and cuts it off when ctx is done.
-func (p *livePush) awaitDrained(ctx context.Context) {
-	if await(ctx, p.done) {
+// cutOff ends the delivery. A Push that has not returned a second later finds the
+// queue taken away when it does.
+func (p *livePush) cutOff() {
+	p.cancel()
+	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if await(last, p.done) {
 		return
 	}
-	p.cancel()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if !await(last, p.done) {
-		p.log.Error("stopped, though Push has not returned")
-		p.abandoned = true
-	}
+	p.log.Error("stopped, though Push has not returned")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disowned = true
 }
 
-// launch starts the goroutines of the new instances, the outputs first.
-func (r *run) launch(live, cut context.Context, c *change, retired *change) {
-	for _, p := range c.pushes {
-		for _, old := range retired.pushes {
-			if old.Name == p.Name {
-				p.inherit(old)
-			}
-		}
-		p.start(cut)
-	}
+// launch starts the new inputs and endpoints.
+func (r *run) launch(live, cut context.Context, c *change) {
 	for _, p := range c.pulls {
 		ctx, cancel := context.WithCancel(live)
 		p.cancel = cancel
@@ -235,8 +260,7 @@ func (r *run) launch(live, cut context.Context, c *change, retired *change) {
 	}
 	for _, in := range c.inputs {
 		if !r.board.opened() && in.startAfter == nil {
-			r.firsts.Add(1)
-			in.first = sync.OnceFunc(r.firsts.Done)
+			in.first = r.firsts.hold()
 		}
 	}
 	for _, in := range c.inputs {

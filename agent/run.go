@@ -16,8 +16,8 @@ type run struct {
 	board  *board
 	ready  func()
 
-	firsts    sync.WaitGroup // inputs whose first gather is not over
-	firstOver chan struct{}  // closed when those of the start are
+	firsts  *gate          // held by inputs whose first gather is not over
+	leaving sync.WaitGroup // of outputs that the last reload has removed
 
 	// Only Run's goroutine changes what follows, with mu held; it reads without.
 	mu     sync.RWMutex
@@ -30,9 +30,9 @@ type run struct {
 func newRun(a *Agent, ready func()) *run {
 	return &run{
 		log: a.Log, health: newHealth(a.Version), board: &board{}, ready: ready,
-		firstOver: make(chan struct{}),
-		config:    &Agent{Log: a.Log},
-		inputs:    map[string]*liveInput{}, pushes: map[string]*livePush{}, pulls: map[string]*livePull{},
+		firsts: &gate{opened: make(chan struct{})},
+		config: &Agent{Log: a.Log},
+		inputs: map[string]*liveInput{}, pushes: map[string]*livePush{}, pulls: map[string]*livePull{},
 	}
 }
 
@@ -53,11 +53,30 @@ func (r *run) shutdownTimeout() time.Duration {
 	return time.Duration(r.config.Options.ShutdownTimeout)
 }
 
-// awaitFirstGathers lets the agent's own input begin when every other has
-// gathered once, or failed to.
-func (r *run) awaitFirstGathers() {
-	r.firsts.Wait()
-	close(r.firstOver)
+// A gate opens when nobody holds it any more, and stays open.
+type gate struct {
+	mu     sync.Mutex
+	holds  int
+	opened chan struct{} // closed
+}
+
+// hold keeps the gate shut until release is called.
+func (g *gate) hold() (release func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.holds++
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.holds--; g.holds > 0 {
+			return
+		}
+		select {
+		case <-g.opened:
+		default:
+			close(g.opened)
+		}
+	})
 }
 
 // show puts an input's batch on the board, nil to take it off; together with the

@@ -1,0 +1,316 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/buffer"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// onDisk makes an output queue on disk; it takes points "count N" alone.
+func onDisk(p *Push) *Push {
+	p.Options.Buffer = "disk"
+	p.Options.NamePass = []string{"count"}
+	return p
+}
+
+func counts(from, to int) []string {
+	var want []string
+	for i := from; i <= to; i++ {
+		want = append(want, fmt.Sprint("count ", i))
+	}
+	return want
+}
+
+// A Push that does not return, whatever its context says, loses the queue to the
+// output that replaces it: what it says when it does return counts no more.
+func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.Options.StateDirectory = t.TempDir()
+		release := make(chan struct{})
+		deaf := &fakePusher{push: func(context.Context, []string) error { <-release; return nil }}
+		in := counting()
+		r.agent.input("a", in)
+		onDisk(r.agent.push("out", deaf))
+		r.start()
+		after(5 * time.Second)
+
+		var down atomic.Bool
+		down.Store(true)
+		successor := &fakePusher{push: func(context.Context, []string) error {
+			if down.Load() {
+				return errors.New("down")
+			}
+			return nil
+		}}
+		next := r.sibling()
+		next.input("a", in)
+		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
+		r.reloadTo(next, nil)
+		after(10 * time.Second)
+		if want := "stopped, though Push has not returned"; !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+		close(release)
+		after(10 * time.Second)
+		down.Store(false)
+		after(time.Minute)
+		if got := successor.got("count"); len(got) < 8 || cmp.Diff(counts(1, len(got)), got) != "" {
+			t.Errorf("the successor delivered %v", got)
+		}
+		r.end()
+	})
+}
+
+// What is queued goes where the configuration says that the queue is; only from
+// disk to memory it does not.
+func TestReloadMovesQueues(t *testing.T) {
+	memory := func(p *Push) { p.Options.Buffer = "memory" }
+	tests := []struct {
+		name        string
+		before      func(*Push)
+		move        func(t *testing.T, next *Agent, p *Push)
+		wantDropped bool // or left behind
+		wantLog     string
+	}{
+		{name: "from memory to disk", before: memory, move: func(*testing.T, *Agent, *Push) {}},
+		{name: "from directory to directory", before: func(*Push) {}, move: func(t *testing.T, next *Agent, _ *Push) {
+			next.Options.StateDirectory = t.TempDir()
+		}},
+		{name: "another limit", before: func(*Push) {}, move: func(_ *testing.T, _ *Agent, p *Push) { p.Options.BufferLimit = 1 << 20 }},
+		{name: "from disk to memory", before: func(*Push) {}, move: func(_ *testing.T, _ *Agent, p *Push) { memory(p) },
+			wantDropped: true, wantLog: `msg="not delivered, kept in its queue" plugin=outputs.out points=3`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				down := &fakePusher{push: func(context.Context, []string) error { return errors.New("down") }}
+				in := counting()
+				r.agent.input("a", in)
+				tt.before(onDisk(r.agent.push("out", down)))
+				r.start()
+				after(25 * time.Second)
+
+				next := r.sibling()
+				next.input("a", in)
+				out := &fakePusher{}
+				push := onDisk(next.push("out", out))
+				tt.move(t, next, push)
+				began := time.Now()
+				r.reloadTo(next, nil)
+				after(20 * time.Second)
+				want := counts(1, len(out.got("count")))
+				if tt.wantDropped {
+					want = counts(4, 3+len(out.got("count")))
+				}
+				if diff := cmp.Diff(want, out.got("count")); diff != "" || len(want) < 2 {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				if log := r.log.String(); !strings.Contains(log, tt.wantLog) || strings.Contains(log, "drop") {
+					t.Errorf("%v later, want %q in the log:\n%s", time.Since(began), tt.wantLog, log)
+				}
+				if !tt.wantDropped {
+					r.end()
+					return
+				}
+				// On disk again: what stayed there comes first.
+				again, third := r.sibling(), &fakePusher{}
+				again.input("a", in)
+				onDisk(again.push("out", third))
+				r.reloadTo(again, nil)
+				after(time.Second)
+				if got := third.got("count"); len(got) < 3 || cmp.Diff(counts(1, 3), got[:3]) != "" {
+					t.Errorf("back on disk, delivered %v", got)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+// C13: an output that a reload removes leaves its queue on disk, which is
+// reported; added again, it delivers it.
+func TestC13QueueOnDiskWaitsForItsOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.Options.StateDirectory = t.TempDir()
+		in := counting()
+		r.agent.input("a", in)
+		onDisk(r.agent.push("out", &fakePusher{push: func(context.Context, []string) error { return errors.New("down") }}))
+		r.start()
+		after(25 * time.Second)
+		without := r.sibling()
+		without.input("a", in)
+		r.reloadTo(without, nil)
+		after(20 * time.Second)
+		for _, want := range []string{
+			`msg="not delivered, kept in its queue" plugin=outputs.out points=3`,
+			`msg="a queue without an output: an output of its name would deliver it" queue=` + r.agent.Options.StateDirectory + "/out points=3",
+		} {
+			if !strings.Contains(r.log.String(), want) {
+				t.Errorf("want %q in the log:\n%s", want, r.log)
+			}
+		}
+		with, out := r.sibling(), &fakePusher{}
+		with.input("a", in)
+		onDisk(with.push("out", out))
+		r.reloadTo(with, nil)
+		if diff := cmp.Diff(counts(1, 3), out.got("count")); diff != "" {
+			t.Errorf("delivered at once (-want +got):\n%s", diff)
+		}
+		after(10 * time.Second)
+		if got := out.got("count"); len(got) != 4 || got[3] != "count 6" {
+			t.Errorf("delivered later: %v", got)
+		}
+		r.end()
+	})
+}
+
+// What a reload removes takes its time to end; what is new or kept does not wait.
+func TestReloadDoesNotWaitForWhatItRemoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", counting())
+		r.agent.push("gone", &fakePusher{push: func(context.Context, []string) error { return errors.New("down") }})
+		r.start()
+		after(5 * time.Second)
+		next, out := r.sibling(), &fakePusher{}
+		next.input("a", counting()).Options.NamePrefix = "new_"
+		next.push("new", out)
+		r.reloadTo(next, nil)
+		if got := out.got("new_count"); len(got) != 1 {
+			t.Errorf("delivered at once: %v", got)
+		}
+		if !strings.Contains(r.log.String(), "msg=reloaded") {
+			t.Errorf("not reloaded at once:\n%s", r.log)
+		}
+		began := time.Now()
+		r.end()
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		if want := "not delivered, lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+	})
+}
+
+// A reload between the start and the end of the first gathers does not show a
+// board on which the new inputs are missing.
+func TestL11ReloadBeforeTheFirstGatherIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		slow := func(name string) fakeInput {
+			return func(ctx context.Context) (metric.Batch, error) {
+				select {
+				case <-time.After(4 * time.Second):
+					return batchOf(pointOf(name, 1)), nil
+				case <-ctx.Done():
+					return metric.Batch{}, ctx.Err()
+				}
+			}
+		}
+		page := newFakeEndpoint()
+		r.agent.input("a", slow("old"))
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(time.Second)
+		next := r.sibling()
+		next.input("b", slow("new"))
+		next.pull("page", newFakeEndpoint())
+		r.reloadTo(next, nil)
+		after(3 * time.Second)
+		if r.ready.Load() || len(board.Latest()) > 0 {
+			t.Errorf("ready %v with %v on the board before the first gather of the new input", r.ready.Load(), names(board))
+		}
+		after(2 * time.Second)
+		if got := strings.Join(names(board), " "); !r.ready.Load() || !strings.Contains(got, "new") {
+			t.Errorf("ready %v with %v on the board", r.ready.Load(), got)
+		}
+		r.end()
+	})
+}
+
+// A long flush_jitter does not hold up the stop, and what waits for it is
+// delivered.
+func TestL1StopDuringFlushJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out := &fakePusher{}
+		r.agent.input("a", counting())
+		r.agent.push("out", out).Options.FlushJitter = plugin.Duration(1000 * time.Hour)
+		r.start()
+		after(time.Second)
+		began := time.Now()
+		r.end()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("stopped after %v", took)
+		}
+		if len(out.got("count")) != 1 {
+			t.Error("not delivered")
+		}
+	})
+}
+
+// A hangingQueue is on a disk that does not answer.
+type hangingQueue struct {
+	buffer.Queue
+	release chan struct{}
+}
+
+func (q *hangingQueue) Append(block [][]byte) (int, error) {
+	<-q.release
+	return q.Queue.Append(block)
+}
+
+func (q *hangingQueue) Close() error {
+	<-q.release
+	return q.Queue.Close()
+}
+
+func TestL1StopWhileTheDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		run := newRun(r.agent, nil)
+		run.config = r.agent
+		p, err := newPush(r.agent, (&Agent{}).push("out", &fakePusher{}), run.health.output("out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := &hangingQueue{buffer.NewMemory(1 << 20), make(chan struct{})}
+		p.queue = q
+		p.start(t.Context())
+		for range 2 * inboxBatches {
+			b := batchOf(pointOf("x", 1))
+			p.offer(&b)
+			synctest.Wait()
+		}
+		began := time.Now()
+		run.finish(t.Context(), []*livePush{p})
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("stopped after %v", took)
+		}
+		if want := "the queue is not closed: its disk hangs"; !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+		if got, want := p.health.dropped.Load(), int64(inboxBatches-1); got != want {
+			t.Errorf("%d counted as dropped, want %d: one is being queued, %d wait", got, want, inboxBatches)
+		}
+		close(q.release)
+		<-p.closing
+	})
+}

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"sockwatch/agent/plugin"
+)
+
+// A wallClock is set now and then, while the monotonic clock just runs.
+type wallClock struct {
+	monotonic time.Duration
+	sets      []clockSet // in order
+}
+
+type clockSet struct{ at, by time.Duration }
+
+func (c *wallClock) now() time.Time {
+	wall := time.Date(2026, 11, 22, 10, 0, 3, 0, time.UTC).Add(c.monotonic)
+	for _, s := range c.sets {
+		if s.at <= c.monotonic {
+			wall = wall.Add(s.by)
+		}
+	}
+	return wall
+}
+
+// However the clock is set, gathers are an interval apart, but for one that moves
+// to the clock's new beat: by no more than a quarter more, nor nearer than that.
+func TestL7ClockIsSet(t *testing.T) {
+	const interval = 10 * time.Second
+	tests := []struct {
+		name string
+		sets []clockSet
+	}{
+		{"never", nil},
+		{"back by milliseconds at the tick", []clockSet{{6999 * time.Millisecond, -3 * time.Millisecond}, {27 * time.Second, -3 * time.Millisecond}}},
+		{"back by seconds", []clockSet{{15 * time.Second, -4 * time.Second}}},
+		{"forward by seconds", []clockSet{{15 * time.Second, 4 * time.Second}}},
+		{"back by a day", []clockSet{{15 * time.Second, -24*time.Hour - 3*time.Second}}},
+		{"forward by a day", []clockSet{{15 * time.Second, 24*time.Hour + 3*time.Second}}},
+		{"a suspended night", []clockSet{{19 * time.Second, 8*time.Hour + 1234*time.Millisecond}}},
+		{"again and again", []clockSet{{12 * time.Second, -7 * time.Second}, {33 * time.Second, 5 * time.Second}, {34 * time.Second, -time.Minute}, {57 * time.Second, time.Hour}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &wallClock{sets: tt.sets}
+			s := schedule{interval: interval, round: true}
+			c.monotonic += s.next(c.now())
+			c.monotonic += s.next(c.now()) // from the gather of the start to the clock's beat: any time
+			for range 20 {
+				wait := s.next(c.now())
+				if wait < interval/4 || wait >= interval+interval/4 {
+					t.Fatalf("at %v %v to the next gather", c.monotonic, wait)
+				}
+				c.monotonic += wait
+			}
+			if wall := c.now(); !wall.Equal(wall.Truncate(interval)) {
+				t.Errorf("in the end gathers are at %v", wall)
+			}
+		})
+	}
+}
+
+// Jitter puts each gather off by itself: over a long time none is skipped, and the
+// interval grows no longer.
+func TestL7JitterDoesNotAddUp(t *testing.T) {
+	for _, round := range []bool{true, false} {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			c := &wallClock{}
+			s := schedule{interval: 10 * time.Second, jitter: plugin.Duration(9 * time.Second), round: round}
+			c.monotonic += s.next(c.now())
+			begin := c.monotonic - s.putOff
+			const ticks = 1000
+			for range ticks {
+				c.monotonic += s.next(c.now())
+			}
+			took := c.monotonic - s.putOff - begin
+			if want := ticks * s.interval; took > want || took < want-s.interval {
+				t.Errorf("%d intervals of %v took %v", ticks, s.interval, took)
+			}
+		})
+	}
+}
