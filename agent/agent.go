@@ -37,12 +37,7 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 			if err == nil {
 				err = r.adopt(ctx, cut, next)
 			}
-			r.health.reloaded(err)
-			if err != nil {
-				r.log.Error("not reloaded: the running configuration stays", "error", err)
-			} else {
-				r.log.Info("reloaded")
-			}
+			r.reloaded(err)
 		}
 	}
 }
@@ -60,7 +55,7 @@ func (in *liveInput) gatherEvery(ctx, cut context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval}
+	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: in.successor}
 	tick := time.NewTimer(s.next(time.Now()))
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -218,15 +213,15 @@ func (p *livePush) deliver(ctx context.Context) {
 	closeIf(p.Pusher, p.log)
 }
 
-// drain sends records, the oldest first, until the queue is empty or ctx is
-// done; a queue that keeps its records is left alone after the first failure once
-// the output is closing. Records that are rejected are halved until what fails
-// stands alone, and dead-lettered; they wait for a dead letter file that cannot be
-// written as all wait for a destination.
+// drain sends records, the oldest first, until the queue is empty, ctx is done or
+// the output is replaced; a queue that keeps its records is left alone after the
+// first failure once the output is closing. Records that are rejected are halved
+// until what fails stands alone, and dead-lettered; they wait for a dead letter
+// file that cannot be written as all wait for a destination.
 func (p *livePush) drain(ctx context.Context) {
 	var h halving
 	retry := newRetry()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !p.replaced.Load() {
 		records, err := p.queue.Peek(h.size(), p.maxBytes)
 		if len(records) == 0 && err == nil {
 			return
@@ -245,7 +240,7 @@ func (p *livePush) drain(ctx context.Context) {
 		}
 		wait := retry.wait(err)
 		p.setUp(err, wait)
-		if !p.pause(ctx, wait) {
+		if !p.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}
 	}
@@ -287,11 +282,11 @@ func (p *livePush) awaitFlush(ctx context.Context) bool {
 
 // pause waits before the next attempt. It ends early when the output begins to
 // close; false where nothing is to be tried any more.
-func (p *livePush) pause(ctx context.Context, wait time.Duration) bool {
+func (p *livePush) pause(ctx context.Context, wait time.Duration, gone bool) bool {
 	closing := p.closing
 	select {
 	case <-closing:
-		if p.persistent {
+		if p.persistent || gone {
 			return false
 		}
 		closing = nil

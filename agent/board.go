@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +48,10 @@ func (b *board) open() bool { return b.isOpen.CompareAndSwap(false, true) }
 
 func (b *board) opened() bool { return b.isOpen.Load() }
 
-// age returns how long ago the source's batch was begun; for ever where it has
+// forever is the age of what never was.
+const forever = time.Duration(math.MaxInt64)
+
+// age returns how long ago the source's batch was begun; forever where it has
 // none.
 func (b *board) age(source string) time.Duration {
 	for _, batch := range b.all() {
@@ -55,7 +59,7 @@ func (b *board) age(source string) time.Duration {
 			return time.Since(batch.Time)
 		}
 	}
-	return 1<<63 - 1
+	return forever
 }
 
 func (b *board) all() []*metric.Batch {

@@ -73,6 +73,37 @@ func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 	})
 }
 
+// A reload lets what is being sent arrive: it is not sent again.
+func TestL3ReloadWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.Options.StateDirectory = t.TempDir()
+		slow := &fakePusher{push: func(ctx context.Context, _ []string) error {
+			select {
+			case <-time.After(900 * time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		in := counting()
+		r.agent.input("a", in).Options.Interval = plugin.Duration(200 * time.Millisecond)
+		onDisk(r.agent.push("out", slow))
+		r.start()
+		after(time.Second)
+		next, out := r.sibling(), &fakePusher{}
+		next.input("a", in).Options.Interval = plugin.Duration(200 * time.Millisecond)
+		onDisk(next.push("out", out)).Settings = &fakeSettings{Version: 2}
+		r.reloadTo(next, nil)
+		after(10 * time.Second)
+		r.end()
+		got := append(slow.got("count"), out.got("count")...)
+		if diff := cmp.Diff(counts(1, len(got)), got); diff != "" || len(out.got("count")) == 0 {
+			t.Errorf("delivered, then by the successor (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // What is queued goes where the configuration says that the queue is; only from
 // disk to memory it does not.
 func TestReloadMovesQueues(t *testing.T) {

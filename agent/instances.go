@@ -14,6 +14,9 @@ type Agent struct {
 	Version string            // of the program, for sockwatch_build_info
 	Tags    map[string]string // of the agent's own points: the global tags and the host tag
 
+	// InForce, unless nil, is called when a run has gone over to this configuration.
+	InForce func()
+
 	Inputs []*Input
 	Push   []*Push
 	Pull   []*Pull

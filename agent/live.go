@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sockwatch/agent/buffer"
@@ -23,6 +24,7 @@ type liveInput struct {
 	health     *inputHealth
 	dress      *dresser
 	startAfter <-chan struct{} // the first gather waits for it, unless nil
+	successor  bool            // of an input whose batch still stands: no jitter before the first gather
 	first      func()          // to be called when the first gather is over
 	demand     chan chan *flight
 	cancel     context.CancelFunc
@@ -50,6 +52,7 @@ type livePush struct {
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when deliver has returned
 
+	replaced atomic.Bool // by a reload: deliver leaves what is queued to its successor
 	mu       sync.Mutex
 	disowned bool // deliver, whose Push does not return, must leave the queue alone
 

@@ -28,11 +28,15 @@ func (r *run) adopt(live, cut context.Context, next *Agent) error {
 	r.leaving.Wait() // a queue that is to be opened may still be theirs
 	c, err := r.open(live, next)
 	if err != nil {
+		r.forget()
 		return err
 	}
 	defer r.firsts.hold()() // the board does not open between the old inputs and the new
 	retired := r.exchange(next, c)
 	r.handOver(cut, c, retired)
+	if next.InForce != nil {
+		next.InForce()
+	}
 	r.halt(cut, retired)
 	r.launch(live, cut, c)
 	r.leaving.Go(func() {
@@ -141,10 +145,15 @@ func (r *run) exchange(next *Agent, c *change) (retired *change) {
 	for _, p := range c.pulls {
 		r.pulls[p.Name] = p
 	}
+	r.forget()
+	return retired
+}
+
+// forget drops the counters of instances that are not at work.
+func (r *run) forget() {
 	r.health.forget(
 		func(input string) bool { return r.inputs[input] == nil },
 		func(output string) bool { return r.pushes[output] == nil && r.pulls[output] == nil })
-	return retired
 }
 
 // stop ends everything.
@@ -170,12 +179,16 @@ func (r *run) handOver(cut context.Context, c, retired *change) {
 			return false
 		}
 		replaced[old.Name] = old
+		old.replaced.Store(true)
 		close(old.inbox)
 		return true
 	})
+	moment, cancelMoment := context.WithTimeout(brief, time.Second) // for what is being sent: else it is sent again
+	defer cancelMoment()
 	for _, p := range c.pushes {
 		if old := replaced[p.Name]; old != nil {
 			await(brief, old.closing)
+			await(moment, old.done)
 			old.cutOff()
 			p.inherit(cut, old)
 		}
@@ -198,7 +211,9 @@ func (r *run) halt(cut context.Context, c *change) {
 		if !await(brief, in.done) {
 			in.log.Warn("not waited for: its gather has not returned")
 		}
-		r.board.remove(in.Name)
+		if r.inputs[in.Name] == nil { // else its batch stands until its successor's
+			r.board.remove(in.Name)
+		}
 	}
 	for _, p := range c.pulls {
 		if !await(brief, p.done) {
@@ -266,6 +281,7 @@ func (r *run) launch(live, cut context.Context, c *change) {
 	for _, in := range c.inputs {
 		ctx, cancel := context.WithCancel(live)
 		in.cancel = cancel
+		in.successor = r.board.age(in.Name) < forever
 		go in.gatherEvery(ctx, cut)
 	}
 }

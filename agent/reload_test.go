@@ -287,3 +287,84 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 		t.Errorf("over a plain file: %v", err)
 	}
 }
+
+func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page := newFakeEndpoint()
+		r.agent.input("a", counting())
+		r.agent.push("out", &fakePusher{push: func(context.Context, []string) error { return errors.New("down") }})
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(time.Second)
+		next := r.sibling()
+		next.Options.CollectionJitter = plugin.Duration(8 * time.Second)
+		successor := next.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			time.Sleep(2 * time.Second)
+			return batchOf(pointOf("count", 100)), nil
+		}))
+		successor.Settings, successor.Options.CollectionJitter = &fakeSettings{Version: 2}, next.Options.CollectionJitter
+		next.pull("page", newFakeEndpoint())
+		r.reloadTo(next, nil)
+		if got := value(t, board, "count", "value").AsInt(); got != 1 {
+			t.Errorf("while the successor gathers the board shows %d", got)
+		}
+		after(2 * time.Second)
+		if got := value(t, board, "count", "value").AsInt(); got != 100 {
+			t.Errorf("after its gather the board shows %d", got)
+		}
+		r.end()
+	})
+}
+
+func TestRefusedReloadLeavesNoTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page, taken := newFakeEndpoint(), newFakeEndpoint()
+		r.agent.input("a", counting())
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		next := r.sibling()
+		next.InForce = func() { t.Error("the refused configuration is said to be in force") }
+		next.input("ghost", counting())
+		taken.listen = func() error { return errors.New("address already in use") }
+		next.pull("ghost", taken)
+		r.reloadTo(next, nil)
+		after(20 * time.Second)
+		for _, b := range board.Latest() {
+			for _, p := range b.Points {
+				if strings.Contains(p.Series(), "ghost") {
+					t.Errorf("the board shows %s", p.Series())
+				}
+			}
+		}
+		adopted := false
+		next = r.sibling()
+		next.InForce = func() { adopted = true }
+		next.input("a", counting())
+		r.reloadTo(next, nil)
+		if !adopted {
+			t.Error("InForce was not called")
+		}
+		r.end()
+	})
+}
+
+func TestStopDoesNotWaitForWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", counting())
+		r.agent.push("out", &fakePusher{push: func(context.Context, []string) error {
+			return fmt.Errorf("the reader is %w", plugin.ErrGone)
+		}})
+		r.start()
+		after(time.Minute)
+		began := time.Now()
+		r.end()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("stopped after %v", took)
+		}
+	})
+}

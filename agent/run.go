@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,18 @@ func (r *run) shutdownTimeout() time.Duration {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return time.Duration(r.config.Options.ShutdownTimeout)
+}
+
+// reloaded notes the outcome of a reload, an error of several lines as so many.
+func (r *run) reloaded(err error) {
+	r.health.reloaded(err)
+	if err == nil {
+		r.log.Info("reloaded")
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		r.log.Error("not reloaded: the running configuration stays", "error", line)
+	}
 }
 
 // A gate opens when nobody holds it any more, and stays open.

@@ -15,6 +15,7 @@ type schedule struct {
 	interval time.Duration
 	jitter   plugin.Duration
 	round    bool
+	prompt   bool // the first gather is not put off
 
 	ticks  int           // so far
 	putOff time.Duration // the last of them, by jitter
@@ -32,7 +33,10 @@ func (s *schedule) next(now time.Time) time.Duration {
 	}
 	wait -= s.putOff
 	s.ticks++
-	s.putOff = jitter(s.jitter)
+	s.putOff = 0
+	if s.ticks > 1 || !s.prompt {
+		s.putOff = jitter(s.jitter)
+	}
 	return wait + s.putOff
 }
 

@@ -39,8 +39,11 @@ func checkAlias(alias string) error {
 func checkTags(option string, tags map[string]string) error {
 	var errs []error
 	for key, value := range tags {
-		if key == "" || strings.ContainsFunc(key+value, unicode.IsControl) {
-			errs = append(errs, plugin.Invalid(option, "tag %q = %q is empty or holds a control character", key, value))
+		switch {
+		case key == "":
+			errs = append(errs, plugin.Invalid(option, "the name of a tag is empty"))
+		case strings.ContainsFunc(key+value, unicode.IsControl):
+			errs = append(errs, plugin.Invalid(option, "tag %q = %q holds a control character", key, value))
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })

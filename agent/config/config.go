@@ -16,7 +16,10 @@ import (
 )
 
 // A File is one configuration file. Its name is for errors only.
-type File struct{ Name, Text string }
+type File struct {
+	Name, Text string
+	Shared     bool // everybody on the host can read it
+}
 
 // A Host is what a configuration asks of the system, and lends to the plugins.
 type Host struct {
@@ -31,7 +34,7 @@ type Host struct {
 // outputs add up, [agent] and [global_tags] may each stand in one of them. Its
 // error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
-	l := loader{files: files, plugins: plugins, host: host, meant: make(map[string]bool)}
+	l := loader{files: files, plugins: plugins, host: host, meant: make(map[string]bool), secrets: make(map[int]bool)}
 	for i := range files {
 		l.read(i)
 	}
@@ -49,6 +52,11 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 	if len(l.errs) > 0 {
 		return nil, l.sortedErrors()
 	}
+	for _, file := range slices.Sorted(maps.Keys(l.secrets)) {
+		if l.files[file].Shared {
+			host.Log.Warn("the configuration holds a secret and everybody can read it: chmod o-r", "file", l.files[file].Name)
+		}
+	}
 	return a, nil
 }
 
@@ -64,6 +72,7 @@ type loader struct {
 	broken     bool              // a file could not be parsed: what is missing may be in it
 	meant      map[string]bool   // the sides of which a file has something
 	hidden     map[string]string // what variables expanded to: what the files say
+	secrets    map[int]bool      // the files in which a secret stands
 	errs       Errors
 }
 

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -243,5 +244,40 @@ func TestErrorsIsATypeWithPlaces(t *testing.T) {
 	var errs config.Errors
 	if !errors.As(err, &errs) || len(errs) != 1 || errs[0].File != "s.toml" || errs[0].Line != 2 {
 		t.Errorf("Load = %#v", err)
+	}
+}
+
+func TestByteOrderMarkIsNoText(t *testing.T) {
+	a := load(t, "\ufeff"+whole("[agent]\ninterval = \"7s\""), nil)
+	if got := a.Options.Interval.String(); got != "7s" {
+		t.Errorf("interval %s", got)
+	}
+}
+
+func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
+	for _, test := range []struct {
+		name, option string
+		shared, want bool
+	}{
+		{"a token", `token = "t0p"`, true, true},
+		{"a token, in a file of one's own", `token = "t0p"`, false, false},
+		{"a token from the environment", `token = "${TOKEN}"`, true, false},
+		{"no token", `token = ""`, true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log strings.Builder
+			host := fakeHost(map[string]string{"TOKEN": "t0p"})
+			host.Log = slog.New(slog.NewTextHandler(&log, nil))
+			text := "[[inputs.tcp_listen]]\n[[outputs.influxdb]]\n" + test.option + "\ndatabase = \"d\"\n"
+			if _, err := config.Load([]config.File{{Name: "s.toml", Text: text, Shared: test.shared}}, fakePlugins(), host); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(log.String(), "holds a secret"); got != test.want {
+				t.Errorf("warned = %v, want %v", got, test.want)
+			}
+			if strings.Contains(log.String(), "t0p") {
+				t.Error("the warning holds the secret")
+			}
+		})
 	}
 }

@@ -55,7 +55,7 @@ func (o *listenOptions) Validate() error {
 type influxOptions struct {
 	URLs     []string    `toml:"urls"`
 	Database string      `toml:"database"`
-	Token    string      `toml:"token"`
+	Token    string      `toml:"token" secret:""`
 	MaxBody  plugin.Size `toml:"max_body"`
 }
 

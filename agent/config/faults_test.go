@@ -122,7 +122,7 @@ buffer = "disk"
 `, `s.toml:2: agent: log_level: unknown value "loud" (known: debug, info, warn, error)
 s.toml:3: agent: log_format: unknown value "xml" (known: text, json)
 s.toml:4: agent: state_directory: "var/lib" is no absolute path
-s.toml:5: global_tags: tag "x" = "a\nb" is empty or holds a control character
+s.toml:6: global_tags: tag "x" = "a\nb" holds a control character
 s.toml:8: inputs.tcp_listen: backend: unknown value "magic" (known: auto, netlink)
 s.toml:9: inputs.tcp_listen: max_listeners: must be more than 0
 s.toml:10: inputs.tcp_listen: alias: must be letters, digits, '_', '-' and '.', 64 at most, and not begin with '-' or '.'

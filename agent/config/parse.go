@@ -14,7 +14,7 @@ import (
 // none.
 func (l *loader) parse(file int) (map[string]any, *node, bool) {
 	t := table{file: file}
-	text := l.files[file].Text
+	text := strings.TrimPrefix(l.files[file].Text, "\ufeff") // some editors' byte order mark
 	if strings.TrimSpace(text) == "" {
 		l.errorf(t, nil, "the file is empty")
 		return nil, nil, false

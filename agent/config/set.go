@@ -17,10 +17,10 @@ import (
 func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
+	secrets := make(map[string]bool)
 	for _, s := range structs {
-		for name, field := range optionFields(s) {
-			fields[name] = field
-		}
+		maps.Copy(fields, optionFields(s))
+		maps.Copy(secrets, secretOptions(s))
 	}
 	for key, v := range t.values {
 		at := t.at.key(key)
@@ -28,6 +28,9 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 		if !ok {
 			l.errorf(t, at, "unknown option %q%s", key, inParentheses(didYouMean(key, slices.Sorted(maps.Keys(fields)))))
 			continue
+		}
+		if s, ok := v.(string); ok && secrets[key] && s != "" && !strings.HasPrefix(s, "${") {
+			l.secrets[t.file] = true
 		}
 		if !l.setOption(t, key, field, v, at) {
 			bad[key] = true
@@ -167,6 +170,18 @@ func optionFields(options any) map[string]reflect.Value {
 		}
 	}
 	return fields
+}
+
+// secretOptions returns the options of a struct (a pointer to it) that are tagged
+// as secrets.
+func secretOptions(options any) map[string]bool {
+	secrets := make(map[string]bool)
+	for _, f := range reflect.VisibleFields(reflect.TypeOf(options).Elem()) {
+		if _, ok := f.Tag.Lookup("secret"); ok {
+			secrets[f.Tag.Get("toml")] = true
+		}
+	}
+	return secrets
 }
 
 // tables returns the elements of a list of tables, however it is written.

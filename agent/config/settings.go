@@ -89,10 +89,11 @@ func (s *settings) inherit(o *agent.InputOptions) {
 
 // invalidTags holds global tags to the rules of an input's tags.
 func (l *loader) invalidTags(t table, tags map[string]string) {
-	o := agent.InputOptions{Tags: tags}
-	err := o.Validate()
-	for _, e := range flatten(err) {
-		l.errorf(t, t.at, "%s", strings.TrimPrefix(e.Error(), "tags: "))
+	for key, value := range tags {
+		o := agent.InputOptions{Tags: map[string]string{key: value}}
+		if err := o.Validate(); err != nil {
+			l.errorf(t, t.at.key(key), "%s", strings.TrimPrefix(err.Error(), "tags: "))
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ type Env struct {
 // Options is what every plugin's options struct can do. The struct is plain data:
 // exported fields with toml tags and doc comments, of the types string, bool, int,
 // float64, Duration, Size, Strings, []string, map[string]string, or slices of
-// structs of those.
+// structs of those. One that holds a secret also has the tag `secret:""`.
 type Options interface {
 	// Validate returns every error of the options, joined, each made by Invalid
 	// where it concerns one option. It touches nothing outside of them.

@@ -36,6 +36,11 @@ var (
 	ErrOthersStored = fmt.Errorf("%w in part", ErrRejected)
 )
 
+// ErrGone is wrapped by the errors of a Push whose destination does not come back
+// while the program runs, such as a pipe without a reader: a stop does not wait
+// for it.
+var ErrGone = errors.New("gone")
+
 // A RetryAfterError is an error of a Push whose destination said when to come
 // back. The agent waits that long, ten minutes at most, before it tries again.
 type RetryAfterError struct {

@@ -223,3 +223,21 @@ func TestC9SecretsAreNotInCheckOutput(t *testing.T) {
 		}
 	}
 }
+
+func TestOnceNeedsAnOutputThatPushes(t *testing.T) {
+	path := writeFile(t, t.TempDir(), "s.toml", "[[inputs.tcp_listen]]\n[[outputs.prometheus]]\nlisten = \"127.0.0.1:0\"\n")
+	want := result{1, "", "sockwatch: once delivers to outputs that push, and the configuration has none\n"}
+	if diff := cmp.Diff(want, sockwatchRun(nil, "once", "--config", path)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestC1EndlessFile(t *testing.T) {
+	if _, err := os.Stat("/dev/zero"); err != nil {
+		t.Skip(err)
+	}
+	want := result{1, "", "sockwatch: /dev/zero: larger than 8MiB: no configuration\n"}
+	if diff := cmp.Diff(want, sockwatchRun(nil, "check", "--config", "/dev/zero")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

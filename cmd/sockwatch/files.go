@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func readAll(paths []string) ([]config.File, error) {
 	var files []config.File
 	var errs []error
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
+		f, err := read(path)
 		if errors.Is(err, syscall.EISDIR) {
 			err = fmt.Errorf("%w: --config-directory reads every *.toml of one", err)
 		}
@@ -72,7 +73,28 @@ func readAll(paths []string) ([]config.File, error) {
 			errs = append(errs, err)
 			continue
 		}
-		files = append(files, config.File{Name: path, Text: string(text)})
+		files = append(files, f)
 	}
 	return files, errors.Join(errs...)
+}
+
+// maxConfig is far more than any configuration: what is larger is something else.
+const maxConfig = 8 << 20
+
+// read reads one file, or a pipe.
+func read(path string) (config.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return config.File{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return config.File{}, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("%s: larger than 8MiB: no configuration", path)
+	}
+	return config.File{Name: path, Text: string(text), Shared: info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0}, err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sockwatch/agent/config"
@@ -49,7 +50,7 @@ func (c *listCommand) Run(p *program) error {
 	w := bufio.NewWriter(p.stdout)
 	writeTable(w, listenerColumns(listeners, scan.Time), p.width())
 	for _, line := range unseen(listeners, scan.Partial, mayReadProcesses()) {
-		fmt.Fprintln(w, line)
+		fmt.Fprint(w, folded(line, p.width()))
 	}
 	return w.Flush()
 }
@@ -107,8 +108,8 @@ func listenerColumns(listeners []metric.Point, scanned time.Time) []column {
 // address returns ADDRESS:PORT as ss prints it: "*" for what takes both families.
 func address(p *metric.Point) string {
 	host := p.Tag("address")
-	if p.Tag("family") == "dual" && host == "::" {
-		return "*:" + p.Tag("port")
+	if rest, ok := strings.CutPrefix(host, "::"); ok && p.Tag("family") == "dual" && (rest == "" || rest[0] == '%') {
+		return "*" + rest + ":" + p.Tag("port")
 	}
 	return net.JoinHostPort(host, p.Tag("port"))
 }

@@ -161,3 +161,28 @@ func TestAgo(t *testing.T) {
 		}
 	}
 }
+
+func TestFolded(t *testing.T) {
+	for _, test := range []struct {
+		limit int
+		want  string
+	}{
+		{0, "one two three\n"}, {13, "one two three\n"}, {12, "one two\nthree\n"}, {3, "one\ntwo\nthree\n"}, {1, "one\ntwo\nthree\n"},
+	} {
+		if got := folded("one two  three", test.limit); got != test.want {
+			t.Errorf("in %d cells: %q, want %q", test.limit, got, test.want)
+		}
+	}
+}
+
+func TestAddressAsSSPrintsIt(t *testing.T) {
+	for _, test := range []struct{ address, family, want string }{
+		{"::", "dual", "*:1"}, {"::%lo", "dual", "*%lo:1"}, {"::", "ipv6", "[::]:1"}, {"::1", "ipv6", "[::1]:1"},
+		{"0.0.0.0%eth0", "ipv4", "0.0.0.0%eth0:1"}, {"::ffff:127.0.0.1", "ipv4", "[::ffff:127.0.0.1]:1"},
+	} {
+		p := metric.Point{Tags: metric.NewTags("address", test.address, "family", test.family, "port", "1")}
+		if got := address(&p); got != test.want {
+			t.Errorf("%v: %s", test, got)
+		}
+	}
+}

@@ -122,6 +122,21 @@ func (p *program) load(f configFlags) (*agent.Agent, []config.File, error) {
 	return a, files, err
 }
 
+// reload reads and builds the configuration anew; the log is as it says when it
+// is in force.
+func (p *program) reload(f configFlags) (*agent.Agent, error) {
+	files, err := p.files(f)
+	if err != nil {
+		return nil, err
+	}
+	a, err := p.build(files)
+	if err != nil {
+		return nil, err
+	}
+	a.InForce = func() { p.log.set(a.Options.LogLevel, a.Options.LogFormat) }
+	return a, nil
+}
+
 func (p *program) build(files []config.File) (*agent.Agent, error) {
 	return config.Load(files, p.plugins, config.Host{
 		Getenv: p.getenv, Hostname: os.Hostname, Log: slog.New(p.log), Listen: p.sockets.Listen, Version: version(),
@@ -134,6 +149,9 @@ func (c *onceCommand) Run(p *program) error {
 	a, _, err := p.load(c.configFlags)
 	if err != nil {
 		return err
+	}
+	if len(a.Push) == 0 {
+		return errors.New("once delivers to outputs that push, and the configuration has none")
 	}
 	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
 	ctx, stop := untilSignal()

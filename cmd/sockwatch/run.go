@@ -31,10 +31,7 @@ func (c *runCommand) Run(p *program) error {
 	for _, f := range files {
 		a.Log.Info("configuration read", "file", f.Name)
 	}
-	load := func() (*agent.Agent, error) {
-		next, _, err := p.load(c.configFlags)
-		return next, err
-	}
+	load := func() (*agent.Agent, error) { return p.reload(c.configFlags) }
 	ready := func() {
 		if err := p.notify("READY=1"); err != nil {
 			a.Log.Warn("systemd is not told that sockwatch is ready", "error", err)

@@ -90,6 +90,28 @@ func cut(s string, n int) string {
 	return s
 }
 
+// folded breaks a sentence into lines of at most limit cells; 0: into one.
+func folded(s string, limit int) string {
+	var b strings.Builder
+	used := 0
+	for i, word := range strings.Fields(s) {
+		n := cells(word)
+		switch {
+		case i == 0:
+		case limit > 0 && used+1+n > limit:
+			b.WriteByte('\n')
+			used = 0
+		default:
+			b.WriteByte(' ')
+			used++
+		}
+		b.WriteString(word)
+		used += n
+	}
+	b.WriteByte('\n')
+	return b.String()
+}
+
 // printable escapes what could move the cursor: names are chosen by the
 // processes that carry them.
 func printable(s string) string {

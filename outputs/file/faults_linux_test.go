@@ -194,28 +194,31 @@ func TestO18FullDisk(t *testing.T) {
 	})
 	path, ballast := filepath.Join(dir, "log"), filepath.Join(dir, "ballast")
 	must(t, os.WriteFile(ballast, make([]byte, 40<<10), 0o600))
-	fillDisk(t, path, unix.ENOSPC, func() { must(t, os.Remove(ballast)) })
+	fillDisk(t, path, unix.ENOSPC, 60, func() { must(t, os.Remove(ballast)) })
 }
 
 // TestO18FileSizeLimit is the same by a limit, which every user may set.
+// The limit holds for the whole process: it is far above what the test framework
+// writes meanwhile.
 func TestO18FileSizeLimit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	var was unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &was))
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 20_001, Max: was.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1<<20 + 1, Max: was.Max}); err != nil {
 		t.Skipf("no limit for files: %v", err)
 	}
 	restore := func() { must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &was)) }
 	defer restore()
-	fillDisk(t, path, unix.EFBIG, restore)
+	fillDisk(t, path, unix.EFBIG, 4000, restore)
 }
 
-// fillDisk writes until the file takes no more, and again after free.
-func fillDisk(t *testing.T, path string, full error, free func()) {
+// fillDisk writes lines of a width until the file takes no more, and again after
+// free.
+func fillDisk(t *testing.T, path string, full error, width int, free func()) {
 	out, _ := open(t, path, nil)
 	var records [][]byte
 	for i := range 500 {
-		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", 60)))
+		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", width)))
 	}
 	for range 3 {
 		if err := out.Push(t.Context(), records); !errors.Is(err, full) {

@@ -44,7 +44,7 @@ func TestValidate(t *testing.T) {
 func TestExclusive(t *testing.T) {
 	a, b := Defaults(), Defaults()
 	a.Path, b.Path = "/var/log/x.jsonl", "/var/log/./y/../x.jsonl"
-	if diff := cmp.Diff([]string{`file "/var/log/x.jsonl"`}, a.Exclusive()); diff != "" {
+	if diff := cmp.Diff([]string{`path "/var/log/x.jsonl"`}, a.Exclusive()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if diff := cmp.Diff(a.Exclusive(), b.Exclusive()); diff != "" {

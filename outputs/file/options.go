@@ -57,5 +57,5 @@ func (o *Options) Validate() error {
 
 // Exclusive names the file.
 func (o *Options) Exclusive() []string {
-	return []string{fmt.Sprintf("file %q", filepath.Clean(o.Path))}
+	return []string{fmt.Sprintf("path %q", filepath.Clean(o.Path))}
 }

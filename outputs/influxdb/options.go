@@ -22,7 +22,7 @@ type Options struct {
 	// InfluxDB 1.x: the user who writes, where the server asks for one.
 	Username string `toml:"username"`
 	// InfluxDB 1.x: the user's password.
-	Password string `toml:"password"`
+	Password string `toml:"password" secret:""`
 	// InfluxDB 1.x: a file that holds the password; read again when it is replaced.
 	PasswordFile string `toml:"password_file"`
 	// InfluxDB 2.x: the organization that the bucket belongs to.
@@ -30,7 +30,7 @@ type Options struct {
 	// InfluxDB 2.x: the bucket to write to. It has to exist.
 	Bucket string `toml:"bucket"`
 	// InfluxDB 2.x and 3.x: the token that allows to write.
-	Token string `toml:"token"`
+	Token string `toml:"token" secret:""`
 	// InfluxDB 2.x and 3.x: a file that holds the token; read again when it is
 	// replaced.
 	TokenFile string `toml:"token_file"`

@@ -59,7 +59,7 @@ func (s *output) Push(ctx context.Context, records [][]byte) error {
 	err := s.lines.Push(ctx, records)
 	switch {
 	case errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("the reader of standard output is gone: %w", err)
+		return fmt.Errorf("the reader of standard output is %w: %w", plugin.ErrGone, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("the reader of standard output is slow or hangs: %w", err)
 	}

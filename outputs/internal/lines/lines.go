@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"time"
 )
 
 // MaxBytes is what a Pusher that stands on a Writer should take in one Push: what
@@ -64,21 +65,25 @@ func (w *Writer) Push(ctx context.Context, records [][]byte) error {
 	return nil
 }
 
-// Close calls end, which closes what write writes to: now, or when the write under
-// way ends. Nothing may follow.
+// closePatience is how long Close waits for a write that does not hang.
+const closePatience = time.Second
+
+// Close calls end, which closes what write writes to: now, or, where the write
+// under way hangs, when that ends. Nothing may follow.
 func (w *Writer) Close(end func() error) error {
+	if w.flight == nil {
+		return end()
+	}
 	select {
 	case <-w.flight:
-	default:
-		if w.flight != nil {
-			go func() {
-				<-w.flight
-				end()
-			}()
-			return nil
-		}
+		return end()
+	case <-time.After(closePatience):
 	}
-	return end()
+	go func() {
+		<-w.flight
+		end()
+	}()
+	return nil
 }
 
 // skip returns how many of the records the stream has taken, and forgets those
