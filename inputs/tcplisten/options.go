@@ -76,6 +76,12 @@ func (o *Options) Validate() error {
 	if o.MaxListeners <= 0 {
 		errs = append(errs, plugin.Invalid("max_listeners", "must be more than 0"))
 	}
+	if o.OwnerRefresh <= 0 {
+		errs = append(errs, plugin.Invalid("owner_refresh", "must be longer than 0s"))
+	}
+	if o.OwnerVerify <= 0 {
+		errs = append(errs, plugin.Invalid("owner_verify", "must be longer than 0s"))
+	}
 	return errors.Join(errs...)
 }
 
