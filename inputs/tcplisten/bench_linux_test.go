@@ -1,100 +1,69 @@
 package tcplisten
 
 import (
+	"bytes"
 	"context"
 	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
-	"sync"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/synthetic"
 )
 
 // The synthetic host of the benchmarks.
 var (
-	hostProcesses   = flag.Int("host.processes", 200, "processes of the synthetic host")
-	hostFiles       = flag.Int("host.files", 400, "open files of each of them")
-	hostListeners   = flag.Int("host.listeners", 5, "listening sockets of each of them")
-	hostConnections = flag.Int("host.connections", 40, "connections of each of them, both ends its own")
+	hostProcesses   = flag.Int("host.processes", synthetic.Standard().Processes, "processes of the synthetic host")
+	hostFiles       = flag.Int("host.files", synthetic.Standard().Files, "open files of each of them")
+	hostListeners   = flag.Int("host.listeners", synthetic.Standard().Listeners, "listening sockets of each of them")
+	hostConnections = flag.Int("host.connections", synthetic.Standard().Connections, "connections of each of them, both ends its own")
 )
 
-// A size is how large a synthetic host is.
-type size struct{ processes, files, listeners, connections int }
-
-func standard() size {
-	return size{*hostProcesses, *hostFiles, *hostListeners, *hostConnections}
-}
-
-// host spawns a synthetic host, which the benchmark ends.
-func host(b testing.TB, z size) {
+// host starts a synthetic host, which the benchmark ends.
+func host(b *testing.B, z synthetic.Size) {
 	b.Helper()
-	job := task{Name: []byte("synthetic"), Files: z.files, Conns: z.connections}
-	addresses := []string{"127.0.0.1", "0.0.0.0", "::1", "::", "127.0.0.2"}
-	for i := range z.listeners {
-		job.Listen = append(job.Listen, listenTask{Addr: addresses[i%len(addresses)], Backlog: 64})
+	h, err := synthetic.Start(z)
+	if err != nil {
+		b.Fatal(err)
 	}
-	var wait sync.WaitGroup
-	var mu sync.Mutex
-	slots := make(chan bool, 8)
-	for range z.processes {
-		wait.Go(func() {
-			slots <- true
-			defer func() { <-slots }()
-			cmd, err := spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			b.Cleanup(func() { end(cmd) })
-		})
-	}
-	wait.Wait()
-	if b.Failed() {
-		b.FailNow()
-	}
+	b.Cleanup(h.Stop)
 }
 
-// cpu returns the user and system time that this process, or its children that
-// were waited for, have used.
-func cpu(who int) time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(who, &u); err != nil {
-		panic(err) // not with these arguments
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// measure runs one way of gathering b.N times, and reports its CPU beside what Go
-// reports.
-func measure(b *testing.B, who int, once func()) {
+// measure runs one way of gathering, and reports the CPU of what it does beside
+// what Go reports. A run may be several gathers.
+func measure(b *testing.B, children bool, gathers int, once func()) {
 	b.Helper()
 	b.ReportAllocs()
-	b.ResetTimer()
-	before := cpu(who)
+	before := synthetic.CPU(children)
 	n := 0
 	for b.Loop() {
 		once()
-		n++
+		n += gathers
 	}
-	b.ReportMetric(float64(cpu(who)-before)/float64(n)/1e6, "cpu-ms/op")
+	b.ReportMetric(float64(synthetic.CPU(children)-before)/float64(n)/1e6, "cpu-ms/gather")
 }
 
 // BenchmarkHost measures all ways on one synthetic host.
 func BenchmarkHost(b *testing.B) {
-	host(b, standard())
+	host(b, synthetic.Size{Processes: *hostProcesses, Files: *hostFiles, Listeners: *hostListeners, Connections: *hostConnections})
 	b.Run("dump", benchmarkDump)
 	b.Run("steady", benchmarkSteady)
 	b.Run("averaged", benchmarkAveraged)
 	b.Run("walk", benchmarkWalk)
 	b.Run("first", benchmarkFirst)
 	b.Run("ss", func(b *testing.B) {
-		measure(b, unix.RUSAGE_CHILDREN, func() {
+		measure(b, true, 1, func() {
 			if err := exec.Command("ss", "-ltnp").Run(); err != nil {
 				b.Skip("ss: ", err)
 			}
@@ -111,7 +80,7 @@ func benchmarkDump(b *testing.B) {
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, 32<<10)
-	measure(b, unix.RUSAGE_SELF, func() {
+	measure(b, false, 1, func() {
 		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 			request := make([]byte, 72)
 			request[0], request[4], request[6], request[7] = 72, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_REQUEST, unix.NLM_F_DUMP>>8
@@ -146,7 +115,7 @@ func benchmarkSteady(b *testing.B) {
 	for range 3 {
 		gather(b, in)
 	}
-	measure(b, unix.RUSAGE_SELF, func() {
+	measure(b, false, 1, func() {
 		if _, err := in.Gather(context.Background()); err != nil {
 			b.Fatal(err)
 		}
@@ -167,7 +136,7 @@ func benchmarkAveraged(b *testing.B) {
 	for range 120 { // until the searches for what nobody holds are as rare as they get
 		again()
 	}
-	measure(b, unix.RUSAGE_SELF, func() {
+	measure(b, false, 30, func() {
 		for range 30 { // a refresh is due once in as many
 			again()
 		}
@@ -182,9 +151,8 @@ func benchmarkWalk(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer proc.Close()
-	b.ReportAllocs()
 	buf, link := make([]byte, 32<<10), make([]byte, 256)
-	measure(b, unix.RUSAGE_SELF, func() {
+	measure(b, false, 1, func() {
 		pids, err := os.ReadDir("/proc")
 		if err != nil {
 			b.Fatal(err)
@@ -220,10 +188,142 @@ func benchmarkWalk(b *testing.B) {
 // benchmarkFirst measures the first gather, which knows nothing.
 func benchmarkFirst(b *testing.B) {
 	options := steadyOptions()
-	measure(b, unix.RUSAGE_SELF, func() {
+	measure(b, false, 1, func() {
 		in := open(b, options)
 		if _, err := in.Gather(context.Background()); err != nil {
 			b.Fatal(err)
 		}
 	})
+}
+
+// BenchmarkGrowth measures the steady gather of hosts that differ in one thing,
+// each of which it may or may not depend on. The slope is the CPU for each one more.
+func BenchmarkGrowth(b *testing.B) {
+	small := synthetic.Size{Processes: 20, Files: 20, Listeners: 5, Connections: 5}
+	for _, dimension := range []struct {
+		name string
+		size func(int) synthetic.Size
+		unit func(synthetic.Size) int
+	}{
+		{"listeners", func(n int) synthetic.Size { z := small; z.Listeners = 5 * n; return z },
+			func(z synthetic.Size) int { return z.Processes * z.Listeners }},
+		{"connections", func(n int) synthetic.Size { z := small; z.Connections = 25 * n; return z },
+			func(z synthetic.Size) int { return z.Processes * z.Connections }},
+		{"files", func(n int) synthetic.Size { z := small; z.Files = 100 * n; return z },
+			func(z synthetic.Size) int { return z.Processes * z.Files }},
+	} {
+		var at []int
+		var took []time.Duration
+		for _, n := range []int{1, 2, 4, 8} {
+			z := dimension.size(n)
+			b.Run(fmt.Sprintf("%s/%d", dimension.name, dimension.unit(z)), func(b *testing.B) {
+				host(b, z)
+				in := open(b, steadyOptions())
+				for range 3 {
+					gather(b, in)
+				}
+				before, runs := synthetic.CPU(false), 0
+				measure(b, false, 1, func() {
+					runs++
+					if _, err := in.Gather(context.Background()); err != nil {
+						b.Fatal(err)
+					}
+				})
+				at = append(at, dimension.unit(z))
+				took = append(took, (synthetic.CPU(false)-before)/time.Duration(runs))
+				if len(at) > 1 {
+					b.ReportMetric(1e6*slope(at, took), "cpu-us-slope")
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkMemory runs the whole program, all outputs on, on the synthetic host,
+// and reports how much memory of its own it has after a while of gathers and
+// scrapes.
+func BenchmarkMemory(b *testing.B) {
+	host(b, synthetic.Size{Processes: *hostProcesses, Files: *hostFiles, Listeners: *hostListeners, Connections: *hostConnections})
+	dir := b.TempDir()
+	program := filepath.Join(dir, "sockwatch")
+	if out, err := exec.Command("go", "build", "-o", program, "sockwatch/cmd/sockwatch").CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v: %s", err, out)
+	}
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer sink.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	config := filepath.Join(dir, "sockwatch.toml")
+	text := fmt.Sprintf(`
+[agent]
+  interval = "1s"
+  state_directory = %q
+[[inputs.tcp_listen]]
+  custom_port_exporter = true
+[[outputs.prometheus]]
+  listen = %q
+[[outputs.influxdb]]
+  urls = [%q]
+  database = "x"
+  flush_interval = "1s"
+[[outputs.stdout]]
+[[outputs.file]]
+  path = %q
+`, dir, address, sink.URL, filepath.Join(dir, "points.jsonl"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(program, "--config", config)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for b.Loop() {
+		for range 20 {
+			time.Sleep(time.Second)
+			answer, err := http.Get("http://" + address + "/metrics")
+			if err != nil {
+				b.Fatalf("%v: %s", err, &log)
+			}
+			io.Copy(io.Discard, answer.Body)
+			answer.Body.Close()
+		}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kb, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(kb)/1024, "RssAnon-MiB")
+		}
+	}
+}
+
+// slope returns by how many seconds a measure grows with each unit: the line of
+// least squares.
+func slope(at []int, took []time.Duration) float64 {
+	var x, y, xx, xy float64
+	for i := range at {
+		x += float64(at[i])
+		y += took[i].Seconds()
+		xx += float64(at[i]) * float64(at[i])
+		xy += float64(at[i]) * took[i].Seconds()
+	}
+	n := float64(len(at))
+	return (n*xy - x*y) / (n*xx - x*x)
 }

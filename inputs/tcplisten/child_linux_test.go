@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/synthetic"
 )
 
 // The tests are about processes and their sockets: real ones, which are this test
@@ -34,6 +35,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	synthetic.Main()
 	if text := os.Getenv(envTask); text != "" {
 		var t task
 		if err := json.Unmarshal([]byte(text), &t); err != nil {
@@ -41,6 +43,10 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		t.perform()
+	}
+	flag.Parse()
+	if flag.Lookup("test.bench").Value.String() != "" {
+		synthetic.Alone()
 	}
 	os.Exit(m.Run())
 }
@@ -52,8 +58,6 @@ type task struct {
 	Listen  []listenTask // what it listens on
 	Workers int          // children of its own that inherit all sockets
 	Worker  bool         // it is such a child, with sockets from fd 3 on
-	Files   int          // files that it opens beside
-	Conns   int          // connections that it makes to its first socket, and accepts
 
 	Gather    *Options // it gathers, prints what it found instead of ports, and ends
 	NoNetlink bool     // it is refused netlink sockets, by seccomp
@@ -100,16 +104,6 @@ func (t *task) run() error {
 			files = append(files, os.NewFile(uintptr(fd), "socket"))
 			ports = append(ports, port)
 			l.Port++
-		}
-	}
-	for range t.Files {
-		if _, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-	}
-	for range t.Conns {
-		if err := connect(int(files[0].Fd())); err != nil {
-			return err
 		}
 	}
 	if len(t.Name) > 0 {
@@ -183,27 +177,6 @@ func (l *listenTask) open() (fd, port int, err error) {
 		return fd, name.Port, err
 	}
 	return 0, 0, err
-}
-
-// connect makes a connection to a listening socket and accepts it; both ends stay.
-func connect(listening int) error {
-	to, err := unix.Getsockname(listening)
-	if err != nil {
-		return err
-	}
-	family := unix.AF_INET
-	if _, is6 := to.(*unix.SockaddrInet6); is6 {
-		family = unix.AF_INET6
-	}
-	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if err := unix.Connect(client, to); err != nil {
-		return err
-	}
-	_, _, err = unix.Accept(listening)
-	return err
 }
 
 func zone(name string) uint32 {
@@ -365,17 +338,8 @@ func end(cmd *exec.Cmd) {
 func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	t.Helper()
 	if os.Getenv(envIsolated) != "" {
-		// What `ip netns` makes is to end with the test.
-		if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		if err := synthetic.Settle(); err != nil {
 			t.Fatal(err)
-		}
-		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		if os.Getpid() == 1 {
-			if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-				t.Fatal(err)
-			}
 		}
 		return true, false
 	}
@@ -405,6 +369,17 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	}
 	t.Log(out.String())
 	return false, true
+}
+
+// elsewhere is isolated for a test that cannot do without: it is skipped where it
+// would run in shared namespaces.
+func elsewhere(t *testing.T, more ...uintptr) (done bool) {
+	t.Helper()
+	own, done := isolated(t, more...)
+	if !own && !done {
+		t.Skip("it needs network namespaces of its own, and thus root")
+	}
+	return done
 }
 
 // ip runs ip(8) with arguments as one string.

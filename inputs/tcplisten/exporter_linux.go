@@ -14,33 +14,35 @@ import (
 type exporter struct {
 	host   string
 	names  *names // of addresses; nil: addresses are shown as they are
+	groups []*group
+	named  map[netip.Addr]bool // the addresses of groups that may have names
 	points []metric.Point
 }
 
 // rename makes the points anew where the name of an address has changed.
-func (e *exporter) rename(groups []*group, now time.Time) (changed bool) {
-	if e.names == nil || !e.names.want(e.addresses(groups), now) {
+func (e *exporter) rename(now time.Time) (changed bool) {
+	if e.names == nil || !e.names.want(e.named, now) {
 		return false
 	}
-	e.build(groups)
+	e.build()
 	return true
 }
 
-// addresses returns the addresses that may have names: a wildcard has none.
-func (e *exporter) addresses(groups []*group) map[netip.Addr]bool {
-	all := make(map[netip.Addr]bool)
+// show makes the points those of other groups.
+func (e *exporter) show(groups []*group) {
+	e.groups = groups
+	e.named = make(map[netip.Addr]bool)
 	for _, g := range groups {
 		for _, l := range g.members {
 			if a := l.socket.Addr; !a.Unmap().IsUnspecified() {
-				all[a] = true
+				e.named[a] = true
 			}
 		}
 	}
-	return all
+	e.build()
 }
 
-// build makes the points of groups.
-func (e *exporter) build(groups []*group) {
+func (e *exporter) build() {
 	e.points = nil // those before are published
 	var seen metric.SeriesSet
 	add := func(l *listener, app, pid string, value int) {
@@ -54,7 +56,7 @@ func (e *exporter) build(groups []*group) {
 			e.points = append(e.points, p)
 		}
 	}
-	for _, g := range groups {
+	for _, g := range e.groups {
 		for _, l := range g.members {
 			for _, h := range l.owner.Holders {
 				add(l, h.Process.Comm, strconv.Itoa(h.Process.PID), h.Process.PID)

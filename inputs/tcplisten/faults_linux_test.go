@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/cgroup"
+	"sockwatch/inputs/internal/inet"
 )
 
 // at returns the points tcp_listen of one port.
@@ -62,7 +64,7 @@ func listed(t *testing.T, now time.Time) *input {
 	if err := in.open(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := in.list(t.Context(), now); err != nil {
+	if err := in.list(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
 	return in
@@ -116,7 +118,7 @@ func TestGoneWhileOthersAreSearched(t *testing.T) {
 	gather(t, in)
 	_, added := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now := time.Now()
-	if _, err := in.list(t.Context(), now); err != nil {
+	if err := in.list(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
 	end(child)
@@ -270,10 +272,46 @@ func TestP7NoNetlink(t *testing.T) {
 	}
 }
 
+// TestP7Errors falls back for what the kernel says where sock_diag is missing, and
+// not for what may pass.
+func TestP7Errors(t *testing.T) {
+	for errno, want := range map[syscall.Errno]bool{
+		syscall.ENOENT: true, syscall.EPERM: true, syscall.EPROTONOSUPPORT: true, syscall.EAFNOSUPPORT: true,
+		syscall.ENOBUFS: false, syscall.ENOMEM: false, syscall.EMFILE: false, syscall.ETIMEDOUT: false,
+	} {
+		if got := refused(fmt.Errorf("dump sockets: %w", errno)); got != want {
+			t.Errorf("%v: %v", errno, got)
+		}
+	}
+}
+
+// TestInodeReused takes a socket that has the inode of another one, where that is
+// all that tells sockets apart, for another one.
+func TestInodeReused(t *testing.T) {
+	in := listed(t, time.Now())
+	sp := newSpace()
+	first := inet.Socket{Addr: netip.MustParseAddr("127.0.0.1"), Port: 80, Cookie: 1, Inode: 1}
+	second := first
+	second.Port = 81
+	in.sight(sp, &first)
+	sp.stamp++
+	in.sight(sp, &second)
+	in.drop(func(l *listener) bool { return l.space == sp && l.unseen() })
+	var got []uint16
+	for _, l := range in.listeners {
+		if l.space == sp {
+			got = append(got, l.socket.Port)
+		}
+	}
+	if !slices.Equal(got, []uint16{81}) || sp.listeners[1].socket.Port != 81 {
+		t.Errorf("listeners of ports %v", got)
+	}
+}
+
 // TestP13 says that the search was cut by the deadline, names new listeners
 // pending, and resolves them when there is time. TestH10 is the same.
 func TestP13H10Deadline(t *testing.T) {
-	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}, Files: 2000})
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -281,7 +319,7 @@ func TestP13H10Deadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	if _, err := in.list(t.Context(), now); err != nil {
+	if err := in.list(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
 	report, err := in.findOwners(t.Context(), ctx, now)
@@ -325,8 +363,7 @@ func TestInTime(t *testing.T) {
 
 // TestP15 tells apart what listens at one port.
 func TestP15OnePort(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	ip(t, "link set lo up")

@@ -26,8 +26,7 @@ import (
 // TestMerging sums what is one identity: an SO_REUSEPORT group, a pre-forked one,
 // and keeps another process at the same port apart.
 func TestMerging(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	ip(t, "link set lo up")
@@ -81,25 +80,26 @@ func TestEstablished(t *testing.T) {
 	}
 	for _, backend := range []string{backendNetlink, backendProcfs} {
 		t.Run(backend, func(t *testing.T) {
-			conns := func(n int, addr string) listenTask { return listenTask{Addr: addr, Backlog: n} }
-			_, v4 := start(t, task{Conns: 3, Listen: []listenTask{conns(9, "127.0.0.1")}})
-			_, wild := start(t, task{Conns: 2, Listen: []listenTask{conns(9, "0.0.0.0")}})
-			_, dual := start(t, task{Listen: []listenTask{conns(9, "::")}})
-			for _, to := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
-				c, err := net.Dial("tcp", net.JoinHostPort(to, strconv.Itoa(dual[0])))
-				if err != nil {
-					t.Fatal(err)
+			_, ports := start(t, task{Listen: []listenTask{
+				{Addr: "127.0.0.1", Backlog: 9}, {Addr: "0.0.0.0", Backlog: 9}, {Addr: "::", Backlog: 9}, {Addr: "::1", Backlog: 9},
+			}})
+			for i, to := range [][]string{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", "127.0.0.2", "127.0.0.3"}, {"127.0.0.1", "::1", "::1", "127.0.0.2"}, nil} {
+				for _, address := range to {
+					c, err := net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(ports[i])))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer c.Close()
 				}
-				defer c.Close()
 			}
 			options := Defaults()
 			options.Established, options.Backend = true, backend
 			in := open(t, options)
 			for range 2 {
 				b := gather(t, in)
-				for port, want := range map[int]int{v4[0]: 3, wild[0]: 2, dual[0]: 3} {
-					if got := field(t, one(t, b, port), "established"); got != want {
-						t.Errorf("%d connections to port %d, expected %d", got, port, want)
+				for i, want := range []int{2, 3, 4, 0} {
+					if got := field(t, one(t, b, ports[i]), "established"); got != want {
+						t.Errorf("%d connections to listener %d, expected %d", got, i, want)
 					}
 				}
 			}
@@ -110,8 +110,7 @@ func TestEstablished(t *testing.T) {
 // TestNamespaces finds the listeners of other network namespaces, of processes and
 // of mounts, and shows the exposure that they have there.
 func TestNamespaces(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	const name = "sockwatch-test"
@@ -258,8 +257,7 @@ func namespaces(t *testing.T) (all []string) {
 
 // TestExposureFollowsAddresses gives a wildcard the class of what is up now.
 func TestExposureFollowsAddresses(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	start(t, task{Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "::", Port: 4001}}})
@@ -443,8 +441,7 @@ func TestNamesWaitForNobody(t *testing.T) {
 
 // TestHostProc finds the host's namespace by its /proc, mounted elsewhere.
 func TestHostProc(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	dir := t.TempDir()

@@ -19,7 +19,6 @@ import (
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
-	"sockwatch/inputs/internal/sockdiag"
 )
 
 // An input gathers the listeners of one host. What it keeps between two gathers
@@ -27,7 +26,6 @@ import (
 type input struct {
 	options  Options
 	env      plugin.Env
-	dial     func(netns int) (*sockdiag.Conn, error)
 	users    users
 	exporter *exporter // nil without custom_port_exporter
 
@@ -39,7 +37,9 @@ type input struct {
 	spaces    []*space // all network namespaces, the host's among them
 
 	started   bool        // a gather has succeeded
+	since     int64       // when what is new was first seen; 0 in the first gather
 	listeners []*listener // of all spaces
+	changed   bool        // some have come or gone since the groups were made
 	groups    table
 	shown     []*group            // those with points of their own
 	folded    map[string][]*group // the others, by user
@@ -52,7 +52,7 @@ type input struct {
 type told struct{ fallback, capabilities, namespace, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
-	in := &input{options: o, env: env, dial: sockdiag.Dial}
+	in := &input{options: o, env: env}
 	if o.CustomPortExporter {
 		in.exporter = &exporter{host: env.Hostname}
 		if o.ResolveAddresses {
@@ -71,8 +71,7 @@ func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error
 	if err := in.open(); err != nil {
 		return metric.Batch{}, err
 	}
-	changed, err := in.list(ctx, now)
-	if err != nil {
+	if err := in.list(ctx, now); err != nil {
 		return metric.Batch{}, err
 	}
 	search, cancel := inTime(ctx, now)
@@ -88,7 +87,7 @@ func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error
 			partial = strings.TrimPrefix(partial+"; established connections: "+err.Error(), "; ")
 		}
 	}
-	if in.describe(now) || changed || report.Walked {
+	if in.describe(now) || in.changed || report.Walked {
 		in.arrange()
 	} else if in.sightings.absent > 0 {
 		in.sightings.update(in.groups.sorted)
@@ -159,31 +158,28 @@ func (in *input) members(path string) []int {
 }
 
 // list brings the listeners in line with the sockets that there are.
-func (in *input) list(ctx context.Context, now time.Time) (changed bool, err error) {
+func (in *input) list(ctx context.Context, now time.Time) error {
 	if in.cgroups != nil {
 		in.cgroups.Begin()
 	}
+	if in.started {
+		in.since = now.Unix()
+	}
 	if err := in.findSpaces(); err != nil {
-		return false, err
+		return err
 	}
-	before := len(in.listeners)
 	if err := in.listAll(ctx, in.sight); err != nil {
-		return false, err
+		return err
 	}
-	for _, l := range in.listeners[before:] {
-		if in.started {
-			l.since = now.Unix()
-		}
-	}
-	added := len(in.listeners) > before
-	return in.drop((*listener).unseen) || added, nil
+	in.drop((*listener).unseen)
+	return nil
 }
 
 // sight notes that a socket is there.
 func (in *input) sight(sp *space, s *inet.Socket) {
 	l := sp.listeners[s.Cookie]
-	if l == nil {
-		l = &listener{space: sp, isNew: true}
+	if l == nil || !l.is(s) {
+		l = &listener{space: sp, isNew: true, since: in.since}
 		l.owner.Inode = s.Inode
 		if s.Cgroup != 0 && in.cgroups != nil {
 			if path, ok := in.cgroups.Path(s.Cgroup); ok {
@@ -191,7 +187,7 @@ func (in *input) sight(sp *space, s *inet.Socket) {
 			}
 		}
 		sp.listeners[s.Cookie] = l
-		in.listeners = append(in.listeners, l)
+		in.listeners, in.changed = append(in.listeners, l), true
 		in.owners.Add(&l.owner)
 	}
 	if l.sight(s) {
@@ -200,17 +196,18 @@ func (in *input) sight(sp *space, s *inet.Socket) {
 }
 
 // drop forgets some listeners.
-func (in *input) drop(gone func(*listener) bool) (dropped bool) {
-	before := len(in.listeners)
+func (in *input) drop(gone func(*listener) bool) {
 	in.listeners = slices.DeleteFunc(in.listeners, func(l *listener) bool {
 		if !gone(l) {
 			return false
 		}
+		in.changed = true
 		in.owners.Remove(&l.owner)
-		delete(l.space.listeners, l.socket.Cookie)
+		if l.space.listeners[l.socket.Cookie] == l {
+			delete(l.space.listeners, l.socket.Cookie)
+		}
 		return true
 	})
-	return len(in.listeners) < before
 }
 
 // inTime returns a context that leaves a gather the time to end what it has begun.
@@ -233,7 +230,7 @@ func (in *input) findOwners(ctx, search context.Context, now time.Time) (owner.R
 	// What was found holds for sockets that were there before and after the search:
 	// the inode of one that was closed may have become another's meanwhile.
 	err := in.listAll(ctx, func(sp *space, s *inet.Socket) {
-		if sp.listeners[s.Cookie] != nil {
+		if l := sp.listeners[s.Cookie]; l != nil && l.is(s) {
 			in.sight(sp, s)
 		}
 	})
@@ -289,12 +286,13 @@ func (in *input) describe(now time.Time) (changed bool) {
 
 // arrange makes the listeners groups, of which each is a point.
 func (in *input) arrange() {
+	in.changed = false
 	in.groups.arrange(in.listeners)
 	in.sightings.update(in.groups.sorted)
 	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, &in.users)
 	in.moved = true
 	if in.exporter != nil {
-		in.exporter.build(in.shown)
+		in.exporter.show(in.shown)
 	}
 }
 
@@ -309,7 +307,7 @@ func (in *input) remember(now time.Time) {
 // points returns the points of this gather: those of the last where nothing has
 // moved since.
 func (in *input) points(now time.Time, established bool) []metric.Point {
-	if in.exporter != nil && in.exporter.rename(in.shown, now) {
+	if in.exporter != nil && in.exporter.rename(now) {
 		in.moved = true
 	}
 	if !in.moved && !established {

@@ -156,8 +156,7 @@ func copyFile(t *testing.T, to string) {
 
 // TestH7 keeps the listeners of others whole when one user has 30,000.
 func TestH7ThirtyThousandListeners(t *testing.T) {
-	own, done := isolated(t)
-	if done || !own {
+	if elsewhere(t) {
 		return
 	}
 	ip(t, "link set lo up")

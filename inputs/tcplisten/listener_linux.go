@@ -33,6 +33,12 @@ type made struct {
 	done                bool
 }
 
+// is tells whether a listing means this socket. Its cookie is the same; without
+// netlink that is its inode, which another one may have after it.
+func (l *listener) is(s *inet.Socket) bool {
+	return l.socket.Port == s.Port && l.socket.Addr == s.Addr
+}
+
 // sight takes over what a listing says of the socket, and tells whether that has
 // changed.
 func (l *listener) sight(s *inet.Socket) (changed bool) {
@@ -40,8 +46,9 @@ func (l *listener) sight(s *inet.Socket) (changed bool) {
 	if l.socket == *s {
 		return false
 	}
-	o := &l.socket
-	if o.Addr != s.Addr || o.Port != s.Port || o.Device != s.Device || o.V6Only != s.V6Only || o.UID != s.UID {
+	before, now := l.socket, *s
+	before.Backlog, before.Limit = now.Backlog, now.Limit
+	if before != now {
 		l.made.done = false
 	}
 	l.socket = *s

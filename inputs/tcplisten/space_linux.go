@@ -80,7 +80,7 @@ func (in *input) listNetlink(ctx context.Context, sp *space, established bool, b
 	}
 	if sp.door == "" {
 		if sp.diag == nil {
-			diag, err := in.dial(0)
+			diag, err := sockdiag.Dial(0)
 			if err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func (in *input) listNetlink(ctx context.Context, sp *space, established bool, b
 		return sp.diag.Dump(ctx, states, begin, each)
 	}
 	return sp.enter(func(netns int) error {
-		diag, err := in.dial(netns)
+		diag, err := sockdiag.Dial(netns)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,14 +38,16 @@ type Finder struct {
 	nextSocket, nextProcess int       // to be verified
 	updated                 time.Time // the last Update
 	refreshed               time.Time // the last walk over all processes
-	resume                  int       // the pid at which the next walk begins
+	place                   place     // at which the next walk begins
+	refresh                 place     // at which the refresh under way ends; 0: none is
 	dirty                   bool      // sockets or holders changed since the last sweep
 	retired                 bool      // a process was, in this Update
 	sweeps                  uint32
 
-	near   []int // processes that may hold what lost a holder
-	hits   []hit
-	report Report
+	near    []int     // processes that may hold what lost a holder
+	lacking []*Socket // holders, in this Update
+	hits    []hit
+	report  Report
 }
 
 type hit struct {
@@ -57,8 +58,6 @@ type hit struct {
 
 // A Report says what an Update met.
 type Report struct {
-	// New are the sockets whose holders were searched because they were not known.
-	New []*Socket
 	// Walked tells whether open files were searched: a socket that is gone by now
 	// may have been taken for another one that had its inode after it.
 	Walked bool
@@ -98,7 +97,7 @@ func (f *Finder) Close() error {
 
 // Add makes the Finder search the holders of a socket from the next Update on.
 func (f *Finder) Add(s *Socket) {
-	s.search = true
+	s.lack()
 	f.sockets = append(f.sockets, s)
 	f.inodes[s.Inode] = s
 }
@@ -189,7 +188,8 @@ func (f *Finder) keepHolders(s *Socket, keep func(Holder) bool) {
 	}
 	s.Holders = slices.DeleteFunc(slices.Clone(s.Holders), func(h Holder) bool { return !keep(h) })
 	s.Version++
-	s.search, f.dirty = true, true
+	s.lack()
+	f.dirty = true
 	if len(s.Holders) == 0 {
 		s.Status = Pending
 	}
@@ -251,52 +251,47 @@ func (f *Finder) tellChanges() {
 	}
 }
 
-// search finds the holders of the sockets that lack some.
+// search finds the holders of the sockets that lack some, and now and then further
+// holders of all.
 func (f *Finder) search(ctx context.Context, now time.Time) {
-	all := now.Sub(f.refreshed) >= f.options.Refresh && len(f.sockets) > 0
-	lacking := 0
+	f.lacking = f.lacking[:0]
 	for _, s := range f.sockets {
 		if !s.search && !s.retry.IsZero() && !now.Before(s.retry) {
-			all = true
+			s.lack()
 		}
 		if s.search {
-			lacking++
-			f.report.New = append(f.report.New, s)
+			f.lacking = append(f.lacking, s)
 		}
 	}
-	if lacking > 0 && !all {
-		lacking -= f.searchNear(ctx)
+	refresh := len(f.sockets) > 0 && now.Sub(f.refreshed) >= f.options.Refresh
+	if len(f.lacking) > 0 && !refresh {
+		f.searchNear(ctx)
 	}
-	if lacking > 0 || all {
-		f.walk(ctx, now)
+	if refresh || slices.ContainsFunc(f.lacking, (*Socket).lacks) {
+		f.walk(ctx, now, refresh)
 	}
 }
 
 // searchNear searches the processes that held what lost a holder, and those of
-// the sockets' cgroups. It returns how many sockets it settled.
-func (f *Finder) searchNear(ctx context.Context) (settled int) {
+// the sockets' cgroups.
+func (f *Finder) searchNear(ctx context.Context) {
 	pids := slices.Clone(f.near)
-	seen := make(map[string]bool)
-	for _, s := range f.report.New {
-		if s.Cgroup != "" && !seen[s.Cgroup] {
-			seen[s.Cgroup] = true
+	asked := make(map[string]bool)
+	for _, s := range f.lacking {
+		if s.Cgroup != "" && !asked[s.Cgroup] {
+			asked[s.Cgroup] = true
 			pids = append(pids, f.options.Members(s.Cgroup)...)
 		}
 	}
 	slices.Sort(pids)
 	for _, pid := range slices.Compact(pids) {
-		if !f.scan(ctx, pid) {
+		if whole, _ := f.scan(ctx, pid); !whole {
 			break
 		}
 	}
 	for _, s := range f.sockets {
-		searched := s.search
 		f.merge(s)
-		if searched && !s.search {
-			settled++
-		}
 	}
-	return settled
 }
 
 // merge adds the holders found to those known. One that is pid 1's alone stays to
@@ -327,151 +322,4 @@ func (f *Finder) settle(s *Socket) {
 	s.Holders = slices.Clone(s.found)
 	s.found = s.found[:0]
 	s.Status, s.retry, s.wait = Resolved, time.Time{}, 0
-}
-
-// walk searches all processes, beginning where the last walk was cut.
-func (f *Finder) walk(ctx context.Context, now time.Time) {
-	pids, err := f.fs.PIDs(nil)
-	if err != nil {
-		f.report.Partial = "owners: " + err.Error()
-	}
-	slices.Sort(pids)
-	start, _ := slices.BinarySearch(pids, f.resume)
-	whole, total := err == nil, len(pids)
-	for i := range pids {
-		pid := pids[(start+i)%len(pids)]
-		if !f.scan(ctx, pid) {
-			whole, f.resume = false, pid
-			f.report.Partial = fmt.Sprintf("owners: cut by the deadline after %d of %d processes", i, total)
-			break
-		}
-	}
-	if whole {
-		whole = f.scanNewcomers(ctx, pids)
-	}
-	for _, s := range f.sockets {
-		switch {
-		case !whole:
-			f.merge(s)
-		case len(s.found) > 0:
-			f.settle(s)
-			s.search = false
-		default:
-			f.unowned(s, now)
-		}
-	}
-	if whole {
-		f.refreshed, f.resume = now, 0
-	}
-}
-
-// scanNewcomers searches processes that were started while the others were
-// searched: a socket may have passed to one of them behind the search.
-func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
-	missing := func(s *Socket) bool { return s.search && len(s.found) == 0 }
-	for range 3 {
-		if !slices.ContainsFunc(f.sockets, missing) {
-			return true
-		}
-		pids, err := f.fs.PIDs(nil)
-		if err != nil {
-			return false
-		}
-		slices.Sort(pids)
-		news := false
-		for _, pid := range pids {
-			if _, ok := slices.BinarySearch(known, pid); ok {
-				continue
-			}
-			news = true
-			if !f.scan(ctx, pid) {
-				f.report.Partial = "owners: cut by the deadline among new processes"
-				return false
-			}
-		}
-		if !news {
-			return true
-		}
-		known = pids
-	}
-	return true
-}
-
-// unowned notes that nobody was found. A file on its way between two processes is
-// held by neither, so the search is soon repeated, and then less and less often.
-func (f *Finder) unowned(s *Socket, now time.Time) {
-	status := None
-	if f.report.Refused > 0 {
-		status = Unreadable
-	}
-	if s.Status != status || len(s.Holders) > 0 {
-		s.Version++
-		f.dirty = true
-	}
-	due := s.search || !now.Before(s.retry)
-	s.retry = now.Add(s.wait)
-	if due {
-		s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
-	}
-	s.Status, s.Holders, s.search = status, nil, false
-}
-
-// scan searches one process; false where ctx was done before its end.
-func (f *Finder) scan(ctx context.Context, pid int) bool {
-	more := func() bool {
-		if ctx.Err() != nil {
-			return false
-		}
-		deadline, ok := ctx.Deadline()
-		return !ok || time.Now().Before(deadline)
-	}
-	if !more() {
-		return false
-	}
-	f.report.Walked = true
-	whole, err := f.scanProcess(pid, more)
-	switch {
-	case err == nil:
-		return whole
-	case errors.Is(err, procfs.ErrExited):
-	case errors.Is(err, procfs.ErrRefused):
-		f.report.Refused++
-	default:
-		f.report.Refused++
-		f.report.Partial = "owners: " + err.Error()
-	}
-	return true
-}
-
-func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) {
-	proc, err := f.fs.Process(pid)
-	if err != nil {
-		return false, err
-	}
-	defer proc.Close()
-	f.hits = f.hits[:0]
-	whole, err = proc.EachSocket(more, func(tid int, fd int32, inode uint64) {
-		if s := f.inodes[inode]; s != nil {
-			f.hits = append(f.hits, hit{s, tid, fd})
-		}
-	})
-	if err != nil || len(f.hits) == 0 {
-		return whole, err
-	}
-	p, err := f.identify(proc)
-	if err != nil {
-		return whole, err
-	}
-	for _, h := range f.hits {
-		n := len(h.socket.found)
-		if n > 0 && h.socket.found[n-1].Process == p {
-			continue // by another file too
-		}
-		// The facts are those of a holder only if it still held the socket after
-		// they were read: it may have become another program meanwhile.
-		if proc.HoldsSocket(h.tid, h.fd, h.socket.Inode) {
-			h.socket.found = append(h.socket.found, Holder{p, h.tid, h.fd})
-		}
-	}
-	return whole, nil
 }

@@ -42,6 +42,7 @@ type Socket struct {
 	Version uint32
 
 	search  bool          // its holders are to be searched
+	until   place         // where a walk has looked for it everywhere; 0: none looks yet
 	removed bool          // by the caller
 	retry   time.Time     // when to search again for one that nobody holds
 	wait    time.Duration // until the retry after that
@@ -101,6 +102,19 @@ func btoi(b bool) int {
 func sortHolders(h []Holder) {
 	slices.SortFunc(h, func(a, b Holder) int { return Compare(a.Process, b.Process) })
 }
+
+// lack makes the socket one whose holders are searched.
+func (s *Socket) lack() { s.search, s.until = true, 0 }
+
+func (s *Socket) lacks() bool { return s.search }
+
+// A place is how far the search through all processes has come: the rounds that
+// it has made, and the pid that is next. It goes on where its deadline cut it.
+type place uint64
+
+const round place = 1 << 32
+
+func (p place) pid() int { return int(p % round) }
 
 // Closed notes that the socket was closed while its holders were searched: who
 // was found may hold another one that has its inode by now.

@@ -1,0 +1,210 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sockwatch/inputs/internal/procfs"
+)
+
+// walk searches all processes, from where the last walk ended, until every socket
+// that lacks holders has been looked for once around.
+func (f *Finder) walk(ctx context.Context, now time.Time, refresh bool) {
+	if refresh && f.refresh == 0 {
+		f.refresh = f.place + round
+	}
+	goal := f.refresh
+	for _, s := range f.lacking {
+		if s.search && s.until == 0 {
+			s.until = f.place + round
+		}
+		if s.search {
+			goal = max(goal, s.until)
+		}
+	}
+	start := f.place
+	pids, err := f.fs.PIDs(nil)
+	if err != nil {
+		f.report.Partial = "owners: " + err.Error()
+	} else {
+		slices.Sort(pids)
+		f.walkTo(ctx, goal, pids)
+	}
+	if f.place-start >= round && f.scanNewcomers(ctx, pids) {
+		f.settleAll(now)
+	} else {
+		f.settleSome(now)
+	}
+	if f.refresh != 0 && f.place >= f.refresh {
+		f.refreshed, f.refresh = now, 0
+	}
+}
+
+// walkTo searches processes until the place is reached or ctx is done.
+func (f *Finder) walkTo(ctx context.Context, goal place, pids []int) {
+	scanned := 0
+	for f.place < goal {
+		next, _ := slices.BinarySearch(pids, f.place.pid())
+		if next == len(pids) {
+			f.place = f.place - f.place%round + round
+			continue
+		}
+		pid := pids[next]
+		at := f.place - f.place%round + place(pid)
+		if at >= goal {
+			f.place = goal
+			return
+		}
+		if whole, begun := f.scan(ctx, pid); !whole {
+			f.report.Partial = fmt.Sprintf("owners: cut by the deadline after %d of %d processes", scanned, len(pids))
+			f.place = at
+			if begun && scanned == 0 {
+				f.place++ // it takes more time than there is, and must not take that of all others
+			}
+			return
+		}
+		scanned++
+		f.place = at + 1
+	}
+}
+
+// settleAll ends a walk that has met every process: what it did not find is not
+// held.
+func (f *Finder) settleAll(now time.Time) {
+	for _, s := range f.sockets {
+		if len(s.found) > 0 {
+			f.settle(s)
+			s.search = false
+		} else {
+			f.unowned(s, now)
+		}
+	}
+	f.refreshed, f.refresh = now, 0
+}
+
+// settleSome ends a walk that began or was cut among the processes.
+func (f *Finder) settleSome(now time.Time) {
+	for _, s := range f.sockets {
+		f.merge(s)
+		if s.search && s.until != 0 && f.place >= s.until {
+			if len(s.Holders) == 0 {
+				f.unowned(s, now)
+			}
+			s.search = false
+		}
+	}
+}
+
+// scanNewcomers searches processes that were started while the others were
+// searched: a socket may have passed to one of them behind the search.
+func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
+	missing := func(s *Socket) bool { return s.search && len(s.found) == 0 }
+	for range 3 {
+		if !slices.ContainsFunc(f.lacking, missing) {
+			return true
+		}
+		pids, err := f.fs.PIDs(nil)
+		if err != nil {
+			return false
+		}
+		slices.Sort(pids)
+		news := false
+		for _, pid := range pids {
+			if _, ok := slices.BinarySearch(known, pid); ok {
+				continue
+			}
+			news = true
+			if whole, _ := f.scan(ctx, pid); !whole {
+				f.report.Partial = "owners: cut by the deadline among new processes"
+				return false
+			}
+		}
+		if !news {
+			return true
+		}
+		known = pids
+	}
+	return true
+}
+
+// unowned notes that nobody was found. A file on its way between two processes is
+// held by neither, so the search is soon repeated, and then less and less often.
+func (f *Finder) unowned(s *Socket, now time.Time) {
+	status := None
+	if f.report.Refused > 0 {
+		status = Unreadable
+	}
+	if s.Status != status || len(s.Holders) > 0 {
+		s.Version++
+		f.dirty = true
+	}
+	s.retry = now.Add(s.wait)
+	if s.search {
+		s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
+	}
+	s.Status, s.Holders, s.search = status, nil, false
+}
+
+// scan searches one process. It is not whole where ctx was done before its end,
+// and not begun where it was done before.
+func (f *Finder) scan(ctx context.Context, pid int) (whole, begun bool) {
+	more := func() bool {
+		if ctx.Err() != nil {
+			return false
+		}
+		deadline, ok := ctx.Deadline()
+		return !ok || time.Now().Before(deadline)
+	}
+	if !more() {
+		return false, false
+	}
+	f.report.Walked = true
+	whole, err := f.scanProcess(pid, more)
+	switch {
+	case err == nil:
+		return whole, true
+	case errors.Is(err, procfs.ErrExited):
+	case errors.Is(err, procfs.ErrRefused):
+		f.report.Refused++
+	default:
+		f.report.Refused++
+		f.report.Partial = "owners: " + err.Error()
+	}
+	return true, true
+}
+
+func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) {
+	proc, err := f.fs.Process(pid)
+	if err != nil {
+		return false, err
+	}
+	defer proc.Close()
+	f.hits = f.hits[:0]
+	whole, err = proc.EachSocket(more, func(tid int, fd int32, inode uint64) {
+		if s := f.inodes[inode]; s != nil {
+			f.hits = append(f.hits, hit{s, tid, fd})
+		}
+	})
+	if err != nil || len(f.hits) == 0 {
+		return whole, err
+	}
+	p, err := f.identify(proc)
+	if err != nil {
+		return whole, err
+	}
+	for _, h := range f.hits {
+		n := len(h.socket.found)
+		if n > 0 && h.socket.found[n-1].Process == p {
+			continue // by another file too
+		}
+		// The facts are those of a holder only if it still held the socket after
+		// they were read: it may have become another program meanwhile.
+		if proc.HoldsSocket(h.tid, h.fd, h.socket.Inode) {
+			h.socket.found = append(h.socket.found, Holder{p, h.tid, h.fd})
+		}
+	}
+	return whole, nil
+}

@@ -1,0 +1,219 @@
+// Package synthetic makes hosts to measure on: processes with open files,
+// listening sockets and connections, which are the measuring program again.
+package synthetic
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Size is how large a host is: how many processes, and what each of them has.
+type Size struct {
+	Processes   int
+	Files       int
+	Listeners   int
+	Connections int // to a listener of its own: both ends are its
+}
+
+// Standard is the size that figures are given for: 1,000 listeners, about 100,000
+// open files, 17,000 sockets.
+func Standard() Size { return Size{Processes: 200, Files: 400, Listeners: 5, Connections: 40} }
+
+// String names the size as the flags spell it.
+func (z Size) String() string {
+	return fmt.Sprintf("%dx%d-files-%d-listeners-%d-connections", z.Processes, z.Files, z.Listeners, z.Connections)
+}
+
+const envSize = "SOCKWATCH_SYNTHETIC_SIZE"
+
+// Main plays a process of a host, and does not return, where this program was
+// started as one. It is the first thing that main or TestMain calls.
+func Main() {
+	text := os.Getenv(envSize)
+	if text == "" {
+		return
+	}
+	var z Size
+	_, err := fmt.Sscan(text, &z.Files, &z.Listeners, &z.Connections)
+	if err == nil {
+		err = z.play()
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// play opens what the size says, says so in one line, and lives until standard
+// input ends.
+func (z *Size) play() error {
+	var open []any // all of it stays reachable, and so open
+	for range z.Files {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			return err
+		}
+		open = append(open, f)
+	}
+	addresses := []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0", "127.0.0.2:0"}
+	var first net.Listener
+	for i := range z.Listeners {
+		l, err := net.Listen("tcp", addresses[i%len(addresses)])
+		if err != nil {
+			return err
+		}
+		open = append(open, l)
+		if first == nil {
+			first = l
+		}
+	}
+	for range z.Connections {
+		client, err := net.Dial("tcp", first.Addr().String())
+		if err != nil {
+			return err
+		}
+		server, err := first.Accept()
+		if err != nil {
+			return err
+		}
+		open = append(open, client, server)
+	}
+	fmt.Println("ready")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(open)
+	return err
+}
+
+// A Host is running.
+type Host struct {
+	mu        sync.Mutex
+	processes []*exec.Cmd
+}
+
+// Start starts a host of that size, by running this program again.
+func Start(z Size) (*Host, error) {
+	if z.Listeners == 0 && z.Connections > 0 {
+		return nil, errors.New("connections without a listener")
+	}
+	h := &Host{}
+	var starting sync.WaitGroup
+	errs := make(chan error, z.Processes)
+	slots := make(chan struct{}, 8)
+	for range z.Processes {
+		starting.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if err := h.start(z); err != nil {
+				errs <- err
+			}
+		})
+	}
+	starting.Wait()
+	close(errs)
+	if err := <-errs; err != nil {
+		h.Stop()
+		return nil, fmt.Errorf("start a synthetic host: %w", err)
+	}
+	return h, nil
+}
+
+func (h *Host) start(z Size) error {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d %d", envSize, z.Files, z.Listeners, z.Connections), "GOMAXPROCS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if _, err := cmd.StdinPipe(); err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.processes = append(h.processes, cmd)
+	h.mu.Unlock()
+	answer := make([]byte, 256)
+	n, err := out.Read(answer)
+	if err == nil && string(answer[:n]) != "ready\n" {
+		err = fmt.Errorf("a process says %q", answer[:n])
+	}
+	return err
+}
+
+// Stop ends the host's processes and waits until they are gone.
+func (h *Host) Stop() {
+	for _, cmd := range h.processes {
+		cmd.Process.Kill()
+	}
+	for _, cmd := range h.processes {
+		cmd.Wait()
+	}
+}
+
+// EnvAlone is set in a program that runs in namespaces of its own.
+const EnvAlone = "SOCKWATCH_SYNTHETIC_ALONE"
+
+// Alone runs this program again, with the same arguments, in network, mount and pid
+// namespaces of its own, where there is nothing but what it starts itself, and
+// exits as that does. It returns there, and where the program is not root.
+func Alone() {
+	if os.Geteuid() != 0 {
+		return
+	}
+	err := error(nil)
+	if os.Getenv(EnvAlone) == "" {
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		cmd.Env = append(os.Environ(), EnvAlone+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err = cmd.Run(); err == nil {
+			os.Exit(0)
+		}
+	} else if err = Settle(); err == nil {
+		err = exec.Command("ip", "link", "set", "lo", "up").Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "in namespaces of its own:", err)
+		os.Exit(1)
+	}
+}
+
+// Settle makes the program at home in a mount namespace of its own: what is
+// mounted there ends with it, /run is empty, and /proc that of its pid namespace.
+func Settle() error {
+	err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
+	if err == nil {
+		err = unix.Mount("tmpfs", "/run", "tmpfs", 0, "")
+	}
+	if err == nil && os.Getpid() == 1 {
+		err = unix.Mount("proc", "/proc", "proc", 0, "")
+	}
+	return err
+}
+
+// CPU returns the user and system time that this process has used so far, or that
+// the children have for which it has waited.
+func CPU(children bool) time.Duration {
+	who := unix.RUSAGE_SELF
+	if children {
+		who = unix.RUSAGE_CHILDREN
+	}
+	var u unix.Rusage
+	if err := unix.Getrusage(who, &u); err != nil {
+		panic(err) // the arguments are right
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
