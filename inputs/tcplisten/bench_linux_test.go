@@ -3,7 +3,6 @@ package tcplisten
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -23,12 +22,7 @@ import (
 )
 
 // The synthetic host of the benchmarks.
-var (
-	hostProcesses   = flag.Int("host.processes", synthetic.Standard().Processes, "processes of the synthetic host")
-	hostFiles       = flag.Int("host.files", synthetic.Standard().Files, "open files of each of them")
-	hostListeners   = flag.Int("host.listeners", synthetic.Standard().Listeners, "listening sockets of each of them")
-	hostConnections = flag.Int("host.connections", synthetic.Standard().Connections, "connections of each of them, both ends its own")
-)
+var hostSize = synthetic.Flags()
 
 // host starts a synthetic host, which the benchmark ends.
 func host(b *testing.B, z synthetic.Size) {
@@ -56,7 +50,7 @@ func measure(b *testing.B, children bool, gathers int, once func()) {
 
 // BenchmarkHost measures all ways on one synthetic host.
 func BenchmarkHost(b *testing.B) {
-	host(b, synthetic.Size{Processes: *hostProcesses, Files: *hostFiles, Listeners: *hostListeners, Connections: *hostConnections})
+	host(b, *hostSize)
 	b.Run("dump", benchmarkDump)
 	b.Run("steady", benchmarkSteady)
 	b.Run("averaged", benchmarkAveraged)
@@ -243,7 +237,7 @@ func BenchmarkGrowth(b *testing.B) {
 // and reports how much memory of its own it has after a while of gathers and
 // scrapes.
 func BenchmarkMemory(b *testing.B) {
-	host(b, synthetic.Size{Processes: *hostProcesses, Files: *hostFiles, Listeners: *hostListeners, Connections: *hostConnections})
+	host(b, *hostSize)
 	dir := b.TempDir()
 	program := filepath.Join(dir, "sockwatch")
 	if out, err := exec.Command("go", "build", "-o", program, "sockwatch/cmd/sockwatch").CombinedOutput(); err != nil {

@@ -69,6 +69,25 @@ func show(p metric.Point, key string) string {
 	return v.String()
 }
 
+// TestSteadyAllocations makes nothing anew for listeners that have not changed.
+func TestSteadyAllocations(t *testing.T) {
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.7", Port: 20000, Count: 500}}})
+	options := Defaults()
+	options.OwnerVerify, options.OwnerRefresh = 1<<62, 1<<62
+	in := open(t, options)
+	for range 4 {
+		gather(t, in)
+	}
+	n := testing.AllocsPerRun(20, func() {
+		if _, err := in.Gather(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 250 { // about 60, and as many as others cause who come and go
+		t.Errorf("%v allocations for 500 listeners that stay", n)
+	}
+}
+
 // TestEstablished counts connections by the listener that took them.
 func TestEstablished(t *testing.T) {
 	own, done := isolated(t)

@@ -4,6 +4,7 @@ package synthetic
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -29,9 +30,14 @@ type Size struct {
 // open files, 17,000 sockets.
 func Standard() Size { return Size{Processes: 200, Files: 400, Listeners: 5, Connections: 40} }
 
-// String names the size as the flags spell it.
-func (z Size) String() string {
-	return fmt.Sprintf("%dx%d-files-%d-listeners-%d-connections", z.Processes, z.Files, z.Listeners, z.Connections)
+// Flags defines flags for a size, which is the standard one unless they are set.
+func Flags() *Size {
+	z := Standard()
+	flag.IntVar(&z.Processes, "host.processes", z.Processes, "processes of the synthetic host")
+	flag.IntVar(&z.Files, "host.files", z.Files, "open files of each of them")
+	flag.IntVar(&z.Listeners, "host.listeners", z.Listeners, "listening sockets of each of them")
+	flag.IntVar(&z.Connections, "host.connections", z.Connections, "connections of each of them, both ends its own")
+	return &z
 }
 
 const envSize = "SOCKWATCH_SYNTHETIC_SIZE"

@@ -25,12 +25,7 @@ import (
 	"sockwatch/inputs/tcplisten"
 )
 
-var (
-	hostProcesses   = flag.Int("host.processes", synthetic.Standard().Processes, "processes of the synthetic host")
-	hostFiles       = flag.Int("host.files", synthetic.Standard().Files, "open files of each of them")
-	hostListeners   = flag.Int("host.listeners", synthetic.Standard().Listeners, "listening sockets of each of them")
-	hostConnections = flag.Int("host.connections", synthetic.Standard().Connections, "connections of each of them, both ends its own")
-)
+var hostSize = synthetic.Flags()
 
 func TestMain(m *testing.M) {
 	synthetic.Main()
@@ -52,8 +47,7 @@ type way struct {
 // BenchmarkWays measures every way on one synthetic host, and demands that each
 // finds the owner of every listener.
 func BenchmarkWays(b *testing.B) {
-	z := synthetic.Size{Processes: *hostProcesses, Files: *hostFiles, Listeners: *hostListeners, Connections: *hostConnections}
-	h, err := synthetic.Start(z)
+	h, err := synthetic.Start(*hostSize)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +78,7 @@ func BenchmarkWays(b *testing.B) {
 		b.Run(w.name, func(b *testing.B) {
 			if n, err := w.once(); err != nil {
 				b.Skip(err)
-			} else if want := z.Processes * z.Listeners; n != want {
+			} else if want := hostSize.Processes * hostSize.Listeners; n != want {
 				b.Errorf("%d listeners have an owner, expected %d", n, want)
 			}
 			b.ReportAllocs()
