@@ -93,20 +93,18 @@ func TestAncestorShowsTheSameSeries(t *testing.T) {
 		startListener(t, name)
 	}
 	page := startSockwatch(t)
-	want := ancestorSeries(t)
-	var got []string
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		got = exporterSeries(t, page)
-		if slices.Equal(want, got) || time.Now().After(deadline) {
-			break // names of addresses are looked up in the background
+	var want, got []string
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		// The names of addresses are looked up in the background.
+		want, got = ancestorSeries(t), exporterSeries(t, page)
+		if len(want) == 7 && slices.Equal(want, got) {
+			t.Logf("both show\n%s", strings.Join(want, "\n"))
+			return
 		}
-		time.Sleep(200 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("the ancestor shows %d series\n%s\nsockwatch %d\n%s", len(want), strings.Join(want, "\n"), len(got), strings.Join(got, "\n"))
+		}
 	}
-	if !slices.Equal(want, got) || len(want) != 7 {
-		t.Errorf("the ancestor shows %d series\n%s\nsockwatch %d\n%s", len(want), strings.Join(want, "\n"), len(got), strings.Join(got, "\n"))
-	}
-	t.Logf("both show\n%s", strings.Join(want, "\n"))
 }
 
 func startListener(t *testing.T, name string) {
