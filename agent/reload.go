@@ -250,11 +250,11 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-// cutOff ends the delivery. A Push that has not returned a second later finds the
-// queue taken away when it does.
+// cutOff ends the delivery. Where Push and Close have not returned soon, they find
+// the queue taken away when they do.
 func (p *livePush) cutOff() {
 	p.cancel()
-	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	last, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if await(last, p.done) {
 		return

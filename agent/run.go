@@ -37,12 +37,13 @@ func newRun(a *Agent, ready func()) *run {
 	}
 }
 
-// cutAfter returns a context that ends when all draining must: the shutdown
-// timeout after ctx.
+// cutAfter returns a context that ends when all draining must: after ctx by the
+// shutdown timeout, but for a tenth of it, in which what hangs is closed.
 func (r *run) cutAfter(ctx context.Context) (context.Context, context.CancelFunc) {
 	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		sleep(cut, r.shutdownTimeout())
+		timeout := r.shutdownTimeout()
+		sleep(cut, timeout-timeout/10)
 		cancel()
 	})
 	return cut, func() { stop(); cancel() }
