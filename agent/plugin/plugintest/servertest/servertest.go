@@ -164,9 +164,15 @@ func (s *Server) answers(ctx context.Context) bool {
 
 // Stop kills the server and all that it started; it does nothing where the server
 // is stopped.
-func (s *Server) Stop() {
+func (s *Server) Stop() { s.end(syscall.SIGKILL) }
+
+// Shutdown ends the server as its operator would: it writes to disk first what it
+// has in memory.
+func (s *Server) Shutdown() { s.end(syscall.SIGTERM) }
+
+func (s *Server) end(signal syscall.Signal) {
 	if s.cmd != nil {
-		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		syscall.Kill(-s.cmd.Process.Pid, signal)
 		<-s.exited
 		s.cmd = nil
 	}

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sockwatch/agent"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A serialInput gathers points that can be told apart for ever: those of idsInput,
+// slowly or not for ever where its options say so.
+type serialInput struct {
+	options serialOptions
+	ids     idsInput
+	batches int
+}
+
+type serialOptions struct {
+	Delay   plugin.Duration `toml:"delay"`   // a gather takes so long, whatever its context says
+	Batches int             `toml:"batches"` // with points; 0: all
+}
+
+func (*serialOptions) Validate() error { return nil }
+
+func (in *serialInput) Gather(ctx context.Context) (metric.Batch, error) {
+	time.Sleep(time.Duration(in.options.Delay))
+	if in.batches++; in.options.Batches > 0 && in.batches > in.options.Batches {
+		return metric.Batch{Time: time.Now()}, nil
+	}
+	return in.ids.Gather(ctx)
+}
+
+// TestDaemonChild is the program under test, with the input serial besides.
+func TestDaemonChild(t *testing.T) {
+	if os.Getenv("SOCKWATCH_TEST_DAEMON") == "" {
+		t.Skip("the child of other tests")
+	}
+	serial := plugin.DefineInput(plugin.Definition[serialOptions, plugin.Input]{
+		Name: "serial", Defaults: func() serialOptions { return serialOptions{} },
+		New: func(o serialOptions, _ plugin.Env) (plugin.Input, error) { return &serialInput{options: o}, nil },
+	})
+	p := &program{
+		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr,
+		sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
+	}
+	if err := (&runCommand{configFlags{Config: flag.Args()}}).Run(p); err != nil {
+		printError(os.Stderr, err)
+		os.Exit(exitFailed)
+	}
+}
+
+// A daemon is the program at work in a process of its own. Its log says what it
+// has queued, where the configuration has it in JSON, down to debug.
+type daemon struct {
+	*process
+	config string // its file
+}
+
+func startDaemon(t *testing.T, config string) *daemon {
+	t.Helper()
+	return startDaemonOn(t, writeFile(t, t.TempDir(), "sockwatch.toml", config))
+}
+
+func startDaemonOn(t *testing.T, file string) *daemon {
+	t.Helper()
+	return &daemon{start(t, "", []string{"SOCKWATCH_TEST_DAEMON=1"}, "-test.run=^TestDaemonChild$", "-test.count=1", file), file}
+}
+
+// said waits until the log holds a text.
+func (d *daemon) said(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, "the log says "+text, func() bool { return strings.Contains(d.stderr.String(), text) })
+}
+
+// reload has the program go over to another configuration.
+func (d *daemon) reload(t *testing.T, config string) {
+	t.Helper()
+	before := strings.Count(d.stderr.String(), `"msg":"reloaded"`)
+	if err := os.WriteFile(d.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the reload", func() bool { return strings.Count(d.stderr.String(), `"msg":"reloaded"`) > before })
+}
+
+// stop ends the program by SIGTERM.
+func (d *daemon) stop(t *testing.T) {
+	t.Helper()
+	d.Process.Signal(syscall.SIGTERM)
+	if code := d.exitCode(t); code != exitDone {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+}
+
+// queued returns the ids that the program has said it queued for an output so far,
+// oldest first.
+func (d *daemon) queued(output string) []string {
+	var ids []string
+	for line := range strings.Lines(d.stderr.String()) {
+		var record struct {
+			Msg, Plugin string
+			Points      int
+			Time        time.Time `json:"batch_time"`
+		}
+		if json.Unmarshal([]byte(line), &record) != nil || record.Msg != "queued" || record.Plugin != output {
+			continue
+		}
+		for i := range record.Points {
+			ids = append(ids, fmt.Sprintf("%d-%02d", record.Time.UnixNano(), i))
+		}
+	}
+	return ids
+}
+
+// awaitQueued waits until so many points more have been queued for influxdb.
+func (d *daemon) awaitQueued(t *testing.T, points int) {
+	t.Helper()
+	before := len(d.queued("outputs.influxdb"))
+	eventually(t, "points queued", func() bool { return len(d.queued("outputs.influxdb")) >= before+points })
+}
+
+// gauge returns the value of an output's metric on a page, NaN-like -1 where it is
+// missing.
+func gauge(page, name, output string) float64 {
+	m := regexp.MustCompile(`(?m)^` + name + `\{[^}]*output="` + output + `"[^}]*\} (\S+)$`).FindStringSubmatch(page)
+	if m == nil {
+		return -1
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return -1
+	}
+	return v
+}
+
+// A sink is an InfluxDB 1.x that can be stopped and started, answers as the test
+// has it, and remembers what it has stored.
+type sink struct {
+	URL string
+
+	mu       sync.Mutex
+	server   *http.Server // nil: stopped
+	answer   http.HandlerFunc
+	arrived  map[string]time.Time // when each id was stored first
+	last     string               // the greatest of them
+	requests int
+	again    int // points stored more than once
+	foreign  int // lines that no input has made
+	disorder int // points stored for the first time after a later one
+}
+
+func newSink(t *testing.T) *sink {
+	t.Helper()
+	s := &sink{URL: "http://" + freeAddress(t), arrived: map[string]time.Time{}}
+	s.start(t)
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *sink) start(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: s}
+	s.mu.Lock()
+	s.server = server
+	s.mu.Unlock()
+	go server.Serve(l)
+}
+
+// stop ends the server and every connection.
+func (s *sink) stop() {
+	s.mu.Lock()
+	server := s.server
+	s.server = nil
+	s.mu.Unlock()
+	if server != nil {
+		server.Close()
+	}
+}
+
+// answers has the sink answer by a handler, and store nothing; nil: store again.
+func (s *sink) answers(answer http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// hang answers when the client has gone, which is no answer.
+func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	zipped, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client was killed
+	}
+	body, err := gunzip(zipped)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	s.requests++
+	answer := s.answer
+	s.mu.Unlock()
+	if answer != nil {
+		answer(w, r)
+		return
+	}
+	s.store(body)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *sink) store(body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for line := range strings.Lines(string(body)) {
+		var id string
+		var value, at int64
+		if _, err := fmt.Sscanf(line, "ids,host=h,id=%s value=%di %d\n", &id, &value, &at); err != nil || value != idValue(id) ||
+			!strings.HasPrefix(id, strconv.FormatInt(at, 10)+"-") {
+			s.foreign++
+			continue
+		}
+		if _, ok := s.arrived[id]; ok {
+			s.again++
+			continue
+		}
+		if id < s.last {
+			s.disorder++
+		}
+		s.arrived[id], s.last = now, max(s.last, id)
+	}
+}
+
+// asked returns how many requests there were.
+func (s *sink) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests
+}
+
+// missing returns which of the ids are not stored.
+func (s *sink) missing(ids []string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var missing []string
+	for _, id := range ids {
+		if _, ok := s.arrived[id]; !ok {
+			missing = append(missing, id)
+		}
+	}
+	return missing
+}
+
+// demand waits until all ids are stored, and fails where something else is, or not
+// in order.
+func (s *sink) demand(t *testing.T, ids []string) {
+	t.Helper()
+	if len(ids) == 0 {
+		t.Error("nothing was queued")
+	}
+	eventually(t, fmt.Sprintf("%d points stored", len(ids)), func() bool { return len(s.missing(ids)) == 0 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.foreign > 0 || s.disorder > 0 {
+		t.Errorf("%d foreign, %d out of order", s.foreign, s.disorder)
+	}
+	t.Logf("%d points queued, %d stored, %d stored again, %d requests", len(ids), len(s.arrived), s.again, s.requests)
+}
+
+// A delivery is a configuration of the input serial and the output influxdb with a
+// queue on disk, in the terms that tests vary.
+type delivery struct {
+	state, url string
+	input      string        // more options of the input
+	output     string        // more options of the output
+	more       string        // more tables
+	flush      time.Duration // 0: 20ms
+	shutdown   time.Duration // 0: 30s
+}
+
+func (c delivery) String() string {
+	flush, shutdown := cmp.Or(c.flush, 20*time.Millisecond), cmp.Or(c.shutdown, 30*time.Second)
+	return fmt.Sprintf(`
+[agent]
+  interval = "50ms"
+  hostname = "h"
+  log_level = "debug"
+  log_format = "json"
+  state_directory = %q
+  shutdown_timeout = "%v"
+[[inputs.serial]]
+  timeout = "1h"
+  %s
+[[outputs.influxdb]]
+  urls = [%q]
+  database = "db"
+  buffer = "disk"
+  flush_interval = "%v"
+  namepass = ["ids"]
+  %s
+%s`, c.state, shutdown, c.input, c.url, flush, c.output, c.more)
+}
+
+// demandAll starts the program once more, with a healthy destination, and demands
+// all that was queued before and now.
+func (c delivery) demandAll(t *testing.T, s *sink, before []string) {
+	t.Helper()
+	s.answers(nil)
+	d := startDaemon(t, c.String())
+	d.awaitQueued(t, 1)
+	s.demand(t, before)
+	d.stop(t)
+	s.demand(t, append(before, d.queued("outputs.influxdb")...))
+}
+
+// spool returns where the queue of influxdb is.
+func (c delivery) spool() string { return filepath.Join(c.state, "influxdb") }

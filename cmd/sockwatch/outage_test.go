@@ -1,0 +1,155 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"sockwatch/agent/plugin/plugintest/servertest"
+)
+
+// A store is a real server, its write API, and how to ask it for the values of all
+// ids that it has.
+type store struct {
+	*servertest.Server
+	output string
+	stop   func()
+	ids    func(t *testing.T) map[string]int64
+}
+
+func influxd(t *testing.T) store {
+	server := servertest.Influxd(t)
+	fetch(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape("CREATE DATABASE db"), nil)
+	return store{Server: server, stop: server.Stop, ids: func(t *testing.T) map[string]int64 {
+		ids := map[string]int64{}
+		q := url.Values{"db": {"db"}, "epoch": {"ns"}, "chunked": {"true"}, "q": {"SELECT id, value FROM ids GROUP BY host"}}
+		fetch(t, http.MethodPost, server.URL+"/query?"+q.Encode(), func(body io.Reader) error {
+			for d := json.NewDecoder(body); ; {
+				var answer struct {
+					Results []struct {
+						Error  string
+						Series []struct{ Values [][3]any } // time, id, value
+					}
+				}
+				if err := d.Decode(&answer); err == io.EOF {
+					return nil
+				} else if err != nil || len(answer.Results) != 1 || answer.Results[0].Error != "" {
+					return fmt.Errorf("%v, %v", answer, err)
+				}
+				for _, s := range answer.Results[0].Series {
+					for _, v := range s.Values {
+						ids[v[1].(string)] = int64(v[2].(float64))
+					}
+				}
+			}
+		})
+		return ids
+	}}
+}
+
+// victoriaMetrics keeps what it has taken in memory for some seconds: it is shut
+// down, not killed.
+func victoriaMetrics(t *testing.T) store {
+	server := servertest.VictoriaMetrics(t)
+	return store{Server: server, stop: server.Shutdown, output: "organization = \"o\"\n  bucket = \"b\"", ids: func(t *testing.T) map[string]int64 {
+		fetch(t, http.MethodGet, server.URL+"/internal/force_flush", nil)
+		ids := map[string]int64{}
+		fetch(t, http.MethodGet, server.URL+"/api/v1/export?match[]=ids_value&start=0", func(body io.Reader) error {
+			lines := bufio.NewScanner(body)
+			for lines.Scan() {
+				var series struct {
+					Metric struct{ ID string }
+					Values []int64
+				}
+				if err := json.Unmarshal(lines.Bytes(), &series); err != nil {
+					return fmt.Errorf("%q: %w", lines.Text(), err)
+				}
+				ids[series.Metric.ID] = series.Values[0]
+			}
+			return lines.Err()
+		})
+		return ids
+	}}
+}
+
+// fetch asks a server and reads the answer.
+func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if read != nil {
+		err = read(resp.Body)
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent || err != nil {
+		t.Fatalf("%s %s: %s, %v", method, address, resp.Status, err)
+	}
+}
+
+// O2, O3: a real server goes away and comes back twice, the second time while the
+// program is killed and started again: a query finds every point that was
+// queued, with its value, and none besides.
+func TestO2OutageOfARealServer(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) store{"influxd": influxd, "victoria-metrics": victoriaMetrics} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := open(t)
+			text := delivery{state: t.TempDir(), url: server.URL, output: server.output}.String()
+			if server.output != "" {
+				text = strings.Replace(text, "  database = \"db\"\n", "", 1)
+			}
+			d := startDaemon(t, text)
+			d.awaitQueued(t, 5*idsPerBatch)
+			eventually(t, "the first points", func() bool { return len(server.ids(t)) > 0 })
+
+			server.stop()
+			d.said(t, "connection refused")
+			d.awaitQueued(t, 10*idsPerBatch)
+			server.Start()
+			d.said(t, "delivers again")
+
+			server.stop()
+			d.awaitQueued(t, 10*idsPerBatch)
+			d.Process.Kill()
+			<-d.exited
+			queued := d.queued("outputs.influxdb")
+			d = startDaemon(t, text)
+			d.awaitQueued(t, 5*idsPerBatch)
+			server.Start()
+			d.said(t, "delivers again")
+			d.awaitQueued(t, 1)
+			d.stop(t)
+			queued = append(queued, d.queued("outputs.influxdb")...)
+
+			got := server.ids(t)
+			missing, changed := 0, 0
+			for _, id := range queued {
+				value, ok := got[id]
+				delete(got, id)
+				if !ok {
+					missing++
+				} else if value != idValue(id) {
+					changed++
+				}
+			}
+			// What a kill keeps the log from saying is queued all the same: a batch.
+			t.Logf("%d points queued, %d missing, %d changed, %d that the log does not know", len(queued), missing, changed, len(got))
+			if missing > 0 || changed > 0 || len(got) > idsPerBatch {
+				t.Errorf("missing %d, changed %d, not known %d", missing, changed, len(got))
+			}
+		})
+	}
+}
