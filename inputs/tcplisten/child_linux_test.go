@@ -63,6 +63,7 @@ type task struct {
 	NoNetlink bool     // it is refused netlink sockets, by seccomp
 	NewName   []byte   // what it calls itself after SIGUSR1
 	Actor     bool     // it is an actor, see there
+	Churn     bool     // it opens and closes sockets without end, see churn
 }
 
 // A listenTask is one listening socket.
@@ -128,6 +129,9 @@ func (t *task) run() error {
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(ports); err != nil {
 		return err
+	}
+	if t.Churn {
+		go churn()
 	}
 	if len(t.NewName) > 0 {
 		go func() {

@@ -17,7 +17,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // TestH1H3 shows hostile names as one line each, and two names as two.
@@ -230,6 +233,51 @@ func TestH8Churn(t *testing.T) {
 	if n != len(in.listeners) || len(in.groups.byKey) != len(in.groups.sorted) || len(in.sightings.known) > len(in.groups.sorted) {
 		t.Errorf("%d listeners, %d of spaces, %d groups, %d by key, %d sightings", len(in.listeners), n,
 			len(in.groups.sorted), len(in.groups.byKey), len(in.sightings.known))
+	}
+}
+
+// churn listens on one address after the other, and calls itself after the address
+// as long as it does: never does it listen under another name.
+func churn() {
+	for i := 0; ; i++ {
+		addr := fmt.Sprintf("127.0.%d.%d", i>>8&255, i&255)
+		if err := os.WriteFile("/proc/self/comm", []byte(addr), 0); err != nil {
+			fmt.Println("error:", err)
+			return
+		}
+		if fd, _, err := (&listenTask{Addr: addr}).open(); err == nil {
+			time.Sleep(time.Duration(i%8) * 300 * time.Microsecond) // as long as a search takes
+			unix.Close(fd)
+		}
+	}
+}
+
+// TestH8NeverAWrongOwner names no owner but the right one, and says nothing, where
+// thousands of sockets a second come and go, and their owner changes its name.
+func TestH8NeverAWrongOwner(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return
+	}
+	ip(t, "link set lo up")
+	for range 4 {
+		start(t, task{Churn: true})
+	}
+	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	status := make(map[string]int)
+	for range 500 {
+		for _, p := range gather(t, in).Points {
+			status[p.Tag("owner")]++
+			if process := p.Tag("process"); process != "" && process != p.Tag("address") {
+				t.Errorf("%s", p.Series())
+			}
+		}
+	}
+	t.Log(status)
+	if status["resolved"] == 0 || status["exited"] == 0 {
+		t.Errorf("too little happened: %v", status)
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", log)
 	}
 }
 

@@ -42,6 +42,7 @@ type Finder struct {
 	refresh                 place     // at which the refresh under way ends; 0: none is
 	dirty                   bool      // sockets or holders changed since the last sweep
 	retired                 bool      // a process was, in this Update
+	changed                 bool      // the facts of a process have, in this Update
 	sweeps                  uint32
 
 	near    []int     // processes that may hold what lost a holder
@@ -126,6 +127,9 @@ func (f *Finder) Update(ctx context.Context, now time.Time) Report {
 		f.retired = false
 		f.dropGone()
 	}
+	if f.changed {
+		f.tellChanges()
+	}
 	if f.dirty {
 		f.sweep()
 	}
@@ -203,29 +207,33 @@ func (f *Finder) verify(now time.Time) {
 	for range share(len(f.sockets), elapsed, f.options.Verify) {
 		f.nextSocket = (f.nextSocket + 1) % len(f.sockets)
 		s := f.sockets[f.nextSocket]
-		f.keepHolders(s, func(h Holder) bool {
-			holds := f.fs.HoldsSocket(h.tid, h.fd, s.Inode)
-			if !holds {
-				f.near = append(f.near, h.Process.PID)
-			}
-			return holds
-		})
+		f.keepHolders(s, func(h Holder) bool { return f.holds(h, s) })
 	}
-	gone, changed := false, false
+	gone := false
 	for range share(len(f.order), elapsed, f.options.Verify) {
 		f.nextProcess = (f.nextProcess + 1) % len(f.order)
 		p := f.order[f.nextProcess]
-		if err := f.readAgain(p); err != nil {
+		if err := f.look(p); err != nil {
 			p.gone, gone = true, true
 		}
-		changed = changed || p.changed
 	}
 	if gone {
 		f.dropGone()
 	}
-	if changed {
-		f.tellChanges()
+	if f.changed { // of what it has become, it may not be a holder any more
+		for _, s := range f.sockets {
+			f.keepHolders(s, func(h Holder) bool { return !h.Process.changed || f.holds(h, s) })
+		}
 	}
+}
+
+// holds tells whether a known holder still is one.
+func (f *Finder) holds(h Holder, s *Socket) bool {
+	if f.fs.HoldsSocket(h.tid, h.fd, s.Inode) {
+		return true
+	}
+	f.near = append(f.near, h.Process.PID)
+	return false
 }
 
 // share returns how many of n are due when a round over all of them takes a
@@ -249,6 +257,7 @@ func (f *Finder) tellChanges() {
 	for _, p := range f.order {
 		p.changed = false
 	}
+	f.changed = false
 }
 
 // search finds the holders of the sockets that lack some, and now and then further

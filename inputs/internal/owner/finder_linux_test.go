@@ -411,6 +411,44 @@ func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	return nil
 }
 
+// TestInFlight finds at the next Update what was on its way between two processes.
+func TestInFlight(t *testing.T) {
+	f := newFinder(t, rarely())
+	file, s := listen(t)
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	if err := unix.Sendmsg(ends[0], []byte{0}, unix.UnixRights(int(file.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	if s.Status != None && s.Status != Unreadable || len(s.Holders) != 0 {
+		t.Errorf("on its way it is %s, held by %v", s.Status, pids(s))
+	}
+	buf := make([]byte, 64)
+	_, n, _, _, err := unix.Recvmsg(ends[1], make([]byte, 1), buf, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(buf[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	f.Update(t.Context(), now.Add(time.Second))
+	expect(t, s, os.Getpid())
+}
+
 // TestFirstThreadEnded finds what a process holds whose first thread has ended.
 func TestFirstThreadEnded(t *testing.T) {
 	if os.Geteuid() != 0 {

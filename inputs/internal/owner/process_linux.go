@@ -11,8 +11,8 @@ import (
 )
 
 // identify returns the Process of an open directory: the one that is known, or a
-// new one that is watched from here on.
-func (f *Finder) identify(proc procfs.Process) (*Process, error) {
+// new one that is watched from here on and has just been read.
+func (f *Finder) identify(proc procfs.Process) (p *Process, isNew bool, err error) {
 	known := f.processes[proc.PID]
 	exit := -1
 	if known == nil {
@@ -23,16 +23,16 @@ func (f *Finder) identify(proc procfs.Process) (*Process, error) {
 	st, err := proc.Stat()
 	if err != nil {
 		f.unwatch(exit)
-		return nil, err
+		return nil, false, err
 	}
 	if known != nil && known.Start == st.Start {
-		return known, nil
+		return known, false, nil
 	}
 	if known != nil {
 		f.retire(known) // its pid is another's by now
 		return f.identify(proc)
 	}
-	p := &Process{PID: proc.PID, Start: st.Start, exit: exit}
+	p = &Process{PID: proc.PID, Start: st.Start, exit: exit}
 	f.read(proc, st, p)
 	if exit < 0 {
 		f.blind++
@@ -40,7 +40,7 @@ func (f *Finder) identify(proc procfs.Process) (*Process, error) {
 	f.processes[p.PID] = p
 	f.order = append(f.order, p)
 	f.dirty = true
-	return p, nil
+	return p, true, nil
 }
 
 // retire stops watching a process of which something else than its pidfd told
@@ -55,14 +55,19 @@ func (f *Finder) retire(p *Process) {
 	p.gone, f.retired = true, true
 }
 
-// readAgain reads the facts of a known process anew. Its error is that of a
-// process which is gone.
-func (f *Finder) readAgain(p *Process) error {
+// look reads the facts of a known process anew. Its error is that of a process
+// which is gone.
+func (f *Finder) look(p *Process) error {
 	proc, err := f.fs.Process(p.PID)
 	if err != nil {
 		return err
 	}
 	defer proc.Close()
+	return f.readAgain(proc, p)
+}
+
+// readAgain does so through the open directory of the process.
+func (f *Finder) readAgain(proc procfs.Process, p *Process) error {
 	st, err := proc.Stat()
 	if err != nil {
 		return err
@@ -72,7 +77,9 @@ func (f *Finder) readAgain(p *Process) error {
 	}
 	before := *p
 	f.read(proc, st, p)
-	p.changed = p.Comm != before.Comm || p.Exe != before.Exe || p.Cmdline != before.Cmdline || p.Cgroup != before.Cgroup
+	if p.Comm != before.Comm || p.Exe != before.Exe || p.Cmdline != before.Cmdline || p.Cgroup != before.Cgroup {
+		p.changed, f.changed = true, true
+	}
 	return nil
 }
 

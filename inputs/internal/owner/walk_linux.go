@@ -191,9 +191,14 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 	if err != nil || len(f.hits) == 0 {
 		return whole, err
 	}
-	p, err := f.identify(proc)
+	p, isNew, err := f.identify(proc)
 	if err != nil {
 		return whole, err
+	}
+	if !isNew && f.hitsNew(p) {
+		if err := f.readAgain(proc, p); err != nil {
+			return whole, err
+		}
 	}
 	for _, h := range f.hits {
 		n := len(h.socket.found)
@@ -207,4 +212,12 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 		}
 	}
 	return whole, nil
+}
+
+// hitsNew tells whether among the hits is a socket that the process is not known to
+// hold: its facts, which were read before, may be those of what it was then.
+func (f *Finder) hitsNew(p *Process) bool {
+	return slices.ContainsFunc(f.hits, func(h hit) bool {
+		return !slices.ContainsFunc(h.socket.Holders, func(o Holder) bool { return o.Process == p })
+	})
 }
