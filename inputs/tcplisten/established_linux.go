@@ -40,7 +40,7 @@ func (in *input) countEstablished(ctx context.Context) error {
 				l.established++
 			}
 		})
-		if err != nil && (sp == in.host || in.isThere(sp)) {
+		if err != nil && (sp == in.host || sp.isThere()) {
 			return err
 		}
 	}

@@ -194,9 +194,16 @@ func TestNamespaces(t *testing.T) {
 	}
 
 	options.Backend = backendAuto
-	in := open(t, options).(*input)
+	opened, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	in := opened.(*input)
 	gather(t, in)
-	end(unnamed)
+	if err := in.findSpaces(); err != nil {
+		t.Fatal(err)
+	}
+	end(unnamed) // before it is listed
+	if err := in.listAll(t.Context(), in.sight); err != nil || log.Len() > 0 {
+		t.Errorf("a namespace ends meanwhile: %v, logged: %s", err, log)
+	}
 	for _, p := range gather(t, in).Points {
 		if p.Tag("netns") == inode {
 			t.Errorf("a namespace that is gone has %s", p.Series())

@@ -49,7 +49,7 @@ type input struct {
 }
 
 // told holds what is said once per run.
-type told struct{ fallback, capabilities, namespace, sightings bool }
+type told struct{ netlink, namespaces, empty, capabilities, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	in := &input{options: o, env: env}

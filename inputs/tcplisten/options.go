@@ -2,6 +2,7 @@ package tcplisten
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -89,7 +90,7 @@ func (o *Options) Validate() error {
 func (o *Options) procPath(env func(string) string) string {
 	for _, p := range []string{o.Proc, env("HOST_PROC")} {
 		if p != "" {
-			return p
+			return filepath.Clean(p)
 		}
 	}
 	return "/proc"

@@ -54,23 +54,38 @@ func (sp *space) close() {
 // A seer takes note of a socket that is in a space.
 type seer func(*space, *inet.Socket)
 
-// list calls each for every socket of the namespace in one state. It may call it
-// twice for one that changes meanwhile, and calls begin before, also where it has
-// to begin again.
+// listSpace calls each for every socket of the namespace in one state. It may call
+// it twice for one that changes meanwhile, and calls begin before, also where it
+// has to begin again.
 func (in *input) listSpace(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
 	if in.options.Backend == backendProcfs || sp.procfs {
 		return in.listProcfs(sp, established, begin, each)
 	}
 	err := in.listNetlink(ctx, sp, established, begin, each)
-	if err == nil || in.options.Backend == backendNetlink || !refused(err) {
+	if err == nil || in.options.Backend == backendNetlink || !refused(err) || !sp.isThere() {
 		return err
 	}
-	if !in.told.fallback {
-		in.told.fallback = true
-		in.env.Log.Warn("netlink is refused, listeners come from /proc/net/tcp: without backlog limits, devices and cgroups", "reason", err)
+	const how = "listeners come from /proc/PID/net/tcp: without backlog limits, devices and cgroups"
+	switch {
+	case sp.door == "" && !in.told.netlink:
+		in.told.netlink = true
+		in.env.Log.Warn("netlink is refused, "+how, "reason", err)
+	case sp.door != "" && !in.told.namespaces:
+		in.told.namespaces = true
+		in.env.Log.Warn("network namespaces may not be entered without CAP_SYS_ADMIN, their "+how, "reason", err)
 	}
 	sp.procfs = true
 	return in.listProcfs(sp, established, begin, each)
+}
+
+// isThere tells whether a namespace may still exist where it was found.
+func (sp *space) isThere() bool {
+	if sp.door == "" {
+		return true
+	}
+	var st unix.Stat_t
+	err := unix.Stat(sp.door, &st)
+	return err == nil && (sp.inode == 0 || st.Ino == sp.inode) || err != nil && err != unix.ENOENT && err != unix.ESRCH
 }
 
 func (in *input) listNetlink(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
@@ -111,8 +126,8 @@ func (sp *space) enter(do func(netns int) error) error {
 func (in *input) listProcfs(sp *space, established bool, begin func(), each func(*inet.Socket)) error {
 	begin()
 	if sp.process == "" {
-		if !in.told.namespace {
-			in.told.namespace = true
+		if !in.told.empty {
+			in.told.empty = true
 			in.env.Log.Warn("a network namespace without a process is left out: to enter it takes netlink and CAP_SYS_ADMIN", "netns", sp.name)
 		}
 		return nil

@@ -18,7 +18,7 @@ import (
 // ends meanwhile is listed without sockets.
 func (in *input) listAll(ctx context.Context, each seer) error {
 	for _, sp := range in.spaces {
-		if err := in.listListeners(ctx, sp, each); err != nil && (sp == in.host || in.isThere(sp)) {
+		if err := in.listListeners(ctx, sp, each); err != nil && (sp == in.host || sp.isThere()) {
 			return err
 		}
 	}
@@ -37,12 +37,6 @@ func (in *input) listListeners(ctx context.Context, sp *space, each seer) error 
 		return err
 	}
 	return in.readInterfaces(sp)
-}
-
-// isThere tells whether a namespace still exists where it was found.
-func (in *input) isThere(sp *space) bool {
-	var st unix.Stat_t
-	return sp.door == "" || unix.Stat(sp.door, &st) == nil && st.Ino == sp.inode
 }
 
 // findSpaces brings the spaces in line with the network namespaces that there are:

@@ -273,7 +273,7 @@ func (f *Finder) search(ctx context.Context, now time.Time) {
 		}
 	}
 	refresh := len(f.sockets) > 0 && now.Sub(f.refreshed) >= f.options.Refresh
-	if len(f.lacking) > 0 && !refresh {
+	if len(f.lacking) > 0 && (!refresh || f.refresh != 0) { // not where a walk finds all of them anyway
 		f.searchNear(ctx)
 	}
 	if refresh || slices.ContainsFunc(f.lacking, (*Socket).lacks) {
