@@ -52,17 +52,22 @@ func TestDaemonChild(t *testing.T) {
 	if os.Getenv("SOCKWATCH_TEST_DAEMON") == "" {
 		t.Skip("the child of other tests")
 	}
+	p := newDaemonProgram(os.Stdout, os.Stderr)
+	if err := (&runCommand{configFlags{Config: flag.Args()}}).Run(p); err != nil {
+		printError(os.Stderr, err)
+		os.Exit(exitFailed)
+	}
+}
+
+// newDaemonProgram returns the program with one input more.
+func newDaemonProgram(stdout, stderr io.Writer) *program {
 	serial := plugin.DefineInput(plugin.Definition[serialOptions, plugin.Input]{
 		Name: "serial", Defaults: func() serialOptions { return serialOptions{} },
 		New: func(o serialOptions, _ plugin.Env) (plugin.Input, error) { return &serialInput{options: o}, nil },
 	})
-	p := &program{
-		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
-	}
-	if err := (&runCommand{configFlags{Config: flag.Args()}}).Run(p); err != nil {
-		printError(os.Stderr, err)
-		os.Exit(exitFailed)
+	return &program{
+		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: stdout, stderr: stderr,
+		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
 	}
 }
 
