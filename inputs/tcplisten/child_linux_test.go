@@ -386,9 +386,24 @@ func elsewhere(t *testing.T, more ...uintptr) (done bool) {
 	return done
 }
 
+// need skips a test that lacks a program, or fails it where the machine is to have
+// all of them.
+func need(t *testing.T, program string) {
+	t.Helper()
+	_, err := exec.LookPath(program)
+	switch {
+	case err == nil:
+	case os.Getenv("SOCKWATCH_REQUIRE_SERVERS") == "1":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+}
+
 // ip runs ip(8) with arguments as one string.
 func ip(t *testing.T, arguments string) {
 	t.Helper()
+	need(t, "ip")
 	if out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v: %s", arguments, err, out)
 	}

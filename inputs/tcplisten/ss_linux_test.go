@@ -89,13 +89,14 @@ var (
 // ss returns what ss shows in a network namespace, by the address as it spells it.
 func ss(t *testing.T, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
+	need(t, "ss")
 	arguments := []string{"ss", "-Hltnp"}
 	if netns != "" {
 		arguments = append(arguments, "-N", netns)
 	}
 	out, err := exec.Command(arguments[0], arguments[1:]...).Output()
 	if err != nil {
-		t.Skipf("ss: %v", err)
+		t.Fatalf("ss: %v", err)
 	}
 	rows := make(map[string]row)
 	if len(out) == 0 {

@@ -47,6 +47,9 @@ func TestRead(t *testing.T) {
 // TestOtherNamespace reads and watches a namespace of its own, made for a thread
 // that is not used again.
 func TestOtherNamespace(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip(err)
+	}
 	type result struct {
 		before, after Table
 		changed       []bool
