@@ -44,7 +44,7 @@ func (p *livePush) settle(h *halving, records [][]byte, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.disowned {
-		return err
+		return context.Canceled
 	}
 	done, verdict := len(records), h.judge(len(records), err)
 	switch verdict {
