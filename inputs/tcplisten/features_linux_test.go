@@ -300,11 +300,12 @@ func TestExposureFollowsAddresses(t *testing.T) {
 		{"link set lo down", "", ""},
 	} {
 		ip(t, step.ip)
-		b := gather(t, in)
-		v4, dual := one(t, b, 4000), one(t, b, 4001)
-		if v4.Tag("exposure") != step.v4 || dual.Tag("exposure") != step.dual {
-			t.Errorf("after ip %s: %q and %q, expected %q and %q", step.ip, v4.Tag("exposure"), dual.Tag("exposure"), step.v4, step.dual)
-		}
+		// The kernel announces an IPv6 address a moment after ip has returned.
+		soon(t, fmt.Sprintf("%q and %q after ip %s", step.v4, step.dual, step.ip), func() bool {
+			b := gather(t, in)
+			v4, dual := one(t, b, 4000), one(t, b, 4001)
+			return v4.Tag("exposure") == step.v4 && dual.Tag("exposure") == step.dual
+		})
 	}
 }
 
