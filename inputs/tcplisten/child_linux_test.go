@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -357,12 +358,14 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 		}
 	})
 	cmd.Env = append(os.Environ(), envIsolated+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	for _, flag := range more {
 		cmd.SysProcAttr.Cloneflags |= flag
 	}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
+	runtime.LockOSThread() // the signal comes at the end of this thread
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		t.Logf("no network namespace of its own: %v", err)
 		return false, false

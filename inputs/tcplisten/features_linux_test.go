@@ -71,6 +71,10 @@ func show(p metric.Point, key string) string {
 
 // TestSteadyAllocations makes nothing anew for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is no steady host
+		return
+	}
+	ip(t, "link set lo up")
 	start(t, task{Listen: []listenTask{{Addr: "127.0.0.7", Port: 20000, Count: 500}}})
 	options := Defaults()
 	options.OwnerVerify, options.OwnerRefresh = 1<<62, 1<<62
@@ -83,7 +87,7 @@ func TestSteadyAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if n > 250 { // about 60, and as many as others cause who come and go
+	if n > 250 { // about 60, however many the listeners
 		t.Errorf("%v allocations for 500 listeners that stay", n)
 	}
 }

@@ -39,13 +39,7 @@ type scene struct {
 func (t *task) act() error {
 	var files []*os.File
 	var workers []*exec.Cmd
-	tasks := json.NewDecoder(os.Stdin)
-	answers := json.NewEncoder(os.Stdout)
-	for {
-		var next task
-		if err := tasks.Decode(&next); err != nil {
-			return nil // the play is over
-		}
+	leave := func() {
 		for _, w := range workers {
 			end(w)
 		}
@@ -53,6 +47,16 @@ func (t *task) act() error {
 			f.Close()
 		}
 		files, workers = nil, nil
+	}
+	defer leave()
+	tasks := json.NewDecoder(os.Stdin)
+	answers := json.NewEncoder(os.Stdout)
+	for {
+		var next task
+		if err := tasks.Decode(&next); err != nil {
+			return nil // the play is over
+		}
+		leave()
 		s := scene{}
 		if err := os.WriteFile("/proc/self/comm", next.Name, 0); err != nil {
 			s.Error = err.Error()
