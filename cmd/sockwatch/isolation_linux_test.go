@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -181,4 +182,43 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 		t.Error("the endpoint is down, or has a queue")
 	}
 	d.stop(t)
+}
+
+// O16: when the reader of stdout goes, that output is down and says so; the program
+// lives, and everything else goes on.
+func TestO16ReaderOfStdoutGone(t *testing.T) {
+	t.Parallel()
+	s := newSink(t)
+	address := freeAddress(t)
+	c := delivery{state: t.TempDir(), url: s.URL, more: "[[outputs.stdout]]\n[[outputs.prometheus]]\n  listen = \"" + address + "\"\n"}
+	reader, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	file := writeFile(t, t.TempDir(), "sockwatch.toml", c.String())
+	d := &daemon{&process{Cmd: exec.Command(os.Args[0], "-test.run=^TestDaemonChild$", "-test.count=1", file), stderr: &lines{}, exited: make(chan struct{})}, file}
+	d.Env = append(os.Environ(), "SOCKWATCH_TEST_DAEMON=1", "SOCKWATCH_TEST_BE=", "NOTIFY_SOCKET=")
+	d.Stdout, d.Stderr, d.SysProcAttr = stdout, d.stderr, dieWithParent()
+	if err := d.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		d.err = d.Wait()
+		close(d.exited)
+	}()
+	t.Cleanup(func() {
+		d.Process.Kill()
+		<-d.exited
+	})
+	line, err := bufio.NewReader(reader).ReadString('\n')
+	if err != nil || !json.Valid([]byte(line)) {
+		t.Errorf("read %q, %v", line, err)
+	}
+	reader.Close()
+	d.said(t, "the reader of standard output is gone")
+	eventually(t, "the output down", func() bool { return gauge(page(address), "sockwatch_output_up", "stdout") == 0 })
+	d.awaitQueued(t, 3*idsPerBatch)
+	d.stop(t)
+	s.demand(t, d.queued("outputs.influxdb"))
 }

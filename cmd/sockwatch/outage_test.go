@@ -9,8 +9,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
@@ -152,4 +155,76 @@ func TestO2OutageOfARealServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// O5, O6: a real server rejects some points of every request. They are dead letters
+// with its words, all others are stored, and nothing waits behind them.
+func TestO6RealPartialWrites(t *testing.T) {
+	t.Parallel()
+	server := servertest.Influxd(t)
+	fetch(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape("CREATE DATABASE db"), nil)
+	eventually(t, "a float stored", func() bool {
+		resp, err := http.Post(server.URL+"/write?db=db", "text/plain", strings.NewReader("ids,host=h value=0.5\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusNoContent
+	})
+	c := delivery{state: t.TempDir(), url: server.URL, input: `interval = "300ms"`, flush: 400 * time.Millisecond}
+	d := startDaemon(t, strings.Replace(c.String(), `namepass = ["ids"]`, `namepass = ["ids", "sockwatch_*"]`, 1))
+	d.awaitQueued(t, 10*idsPerBatch)
+	d.stop(t)
+
+	queued, missing, good := 0, 0, 0
+	letters := deadLetterIDs(t, c.state)
+	for line := range strings.Lines(d.stderr.String()) {
+		var record struct {
+			Msg, Input string
+			Points     int
+			Time       time.Time `json:"batch_time"`
+		}
+		if json.Unmarshal([]byte(line), &record) != nil || record.Msg != "queued" {
+			continue
+		}
+		if record.Input != "serial" {
+			good++ // batches, each with one sockwatch_build_info
+			continue
+		}
+		for i := range record.Points {
+			if queued++; !letters[fmt.Sprintf("%d-%02d", record.Time.UnixNano(), i)] {
+				missing++
+			}
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d of %d bad points are no dead letters", missing, queued)
+	}
+	if len(letters) != queued {
+		t.Errorf("%d dead letters, %d bad points queued", len(letters), queued)
+	}
+	text, err := os.ReadFile(filepath.Join(c.state, "influxdb.rejected.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), `field type conflict: input field \"value\" on measurement \"ids\" is type integer, already exists as type float`) {
+		t.Errorf("the dead letters do not say why: %.300s", text)
+	}
+	stored := 0
+	fetch(t, http.MethodPost, server.URL+"/query?db=db&q="+url.QueryEscape("SELECT count(value) FROM sockwatch_build_info"), func(body io.Reader) error {
+		var answer struct {
+			Results []struct {
+				Series []struct{ Values [][2]any }
+			}
+		}
+		if err := json.NewDecoder(body).Decode(&answer); err != nil {
+			return err
+		}
+		stored = int(answer.Results[0].Series[0].Values[0][1].(float64))
+		return nil
+	})
+	if stored != good {
+		t.Errorf("%d good batches queued, %d stored", good, stored)
+	}
+	t.Logf("%d points rejected, %d batches stored", queued, stored)
 }
