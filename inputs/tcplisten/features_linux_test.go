@@ -6,17 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/metric"
@@ -126,189 +121,6 @@ func TestEstablished(t *testing.T) {
 					}
 				}
 			}
-		})
-	}
-}
-
-// TestNamespaces finds the listeners of other network namespaces, of processes and
-// of mounts, and shows the exposure that they have there.
-func TestNamespaces(t *testing.T) {
-	if elsewhere(t) {
-		return
-	}
-	const name = "sockwatch-test"
-	ip(t, "link set lo up")
-	ip(t, "netns add "+name)
-	ip(t, "-n "+name+" link set lo up")
-	ip(t, "-n "+name+" address add 198.51.100.7/32 dev lo")
-	mounted, err := os.Open("/run/netns/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mounted.Close()
-	listen := []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "127.0.0.1", Port: 4001}}
-	start(t, task{Name: []byte("here"), Listen: listen})
-	startIn(t, mounted, task{Name: []byte("mounted"), Listen: listen})
-	unnamed, _ := startWith(t, task{Name: []byte("unnamed"), Listen: listen}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true})
-	inode, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", unnamed.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	inode = strings.Trim(inode, "net:[]")
-
-	threads := namespaces(t)
-	for _, backend := range []string{backendNetlink, backendProcfs} {
-		t.Run(backend, func(t *testing.T) {
-			options := Defaults()
-			options.Namespaces, options.Backend = true, backend
-			in := open(t, options).(*input)
-			var got []string
-			for range 3 {
-				got = nil
-				for _, p := range gather(t, in).Points {
-					// Whatever else runs on this machine may have namespaces, too.
-					ours := slices.Contains([]string{"", inode, name}, p.Tag("netns"))
-					if port := p.Tag("port"); ours && (port == "4000" || port == "4001") {
-						got = append(got, fmt.Sprintf("%s %s:%s %s %s", p.Tag("netns"), p.Tag("address"), port, p.Tag("exposure"), p.Tag("process")))
-					}
-				}
-			}
-			want := []string{
-				" 0.0.0.0:4000 loopback here", " 127.0.0.1:4001 loopback here",
-				inode + " 0.0.0.0:4000  unnamed", inode + " 127.0.0.1:4001 loopback unnamed",
-				name + " 0.0.0.0:4000 public mounted", name + " 127.0.0.1:4001 loopback mounted",
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if backend == backendNetlink {
-				if after := namespaces(t); len(after) != 1 || after[0] != threads[0] {
-					t.Errorf("threads are left in namespaces %v, the program's is %v", after, threads)
-				}
-			}
-		})
-	}
-
-	ip(t, "netns add "+name+"-empty")
-	options := Defaults()
-	options.Namespaces, options.Backend = true, backendProcfs
-	without, log := openLogging(t, options, plugin.Env{Name: pointListener})
-	gather(t, without)
-	gather(t, without)
-	if n := strings.Count(log.String(), "netns="+name+"-empty"); n != 1 {
-		t.Errorf("that a namespace is left out is said %d times: %s", n, log)
-	}
-
-	options.Backend = backendAuto
-	opened, log := openLogging(t, options, plugin.Env{Name: pointListener})
-	in := opened.(*input)
-	gather(t, in)
-	if err := in.findSpaces(); err != nil {
-		t.Fatal(err)
-	}
-	end(unnamed) // before it is listed
-	if err := in.listAll(t.Context(), in.sight); err != nil || log.Len() > 0 {
-		t.Errorf("a namespace ends meanwhile: %v, logged: %s", err, log)
-	}
-	for _, p := range gather(t, in).Points {
-		if p.Tag("netns") == inode {
-			t.Errorf("a namespace that is gone has %s", p.Series())
-		}
-	}
-	gather(t, in)
-	for _, sp := range in.spaces {
-		if sp.name == inode {
-			t.Error("a namespace that is gone is remembered")
-		}
-	}
-	if points := gather(t, open(t, Defaults())).Points; slices.ContainsFunc(points, func(p metric.Point) bool { return p.Tag("netns") != "" }) {
-		t.Error("other namespaces are shown though that is off")
-	}
-}
-
-// startIn starts a child in another network namespace.
-func startIn(t *testing.T, netns *os.File, job task) {
-	t.Helper()
-	startNext(t, netns, func() (*exec.Cmd, error) {
-		return spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
-	})
-}
-
-// startNext calls spawn on a thread that is in another network namespace, or in the
-// test's own where that is nil, and ends the child with the test.
-func startNext(t *testing.T, netns *os.File, spawn func() (*exec.Cmd, error)) {
-	t.Helper()
-	var cmd *exec.Cmd
-	err := onSpareThread(func() (err error) {
-		if netns != nil {
-			if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-		}
-		cmd, err = spawn()
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { end(cmd) })
-}
-
-// onSpareThread calls do on a thread that ends afterwards. The first thread of a
-// process cannot, so that another one is taken.
-func onSpareThread(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			err := onSpareThread(do)
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- do()
-	}()
-	return <-done
-}
-
-// namespaces returns the network namespaces that the threads of this process are
-// in, without repetition.
-func namespaces(t *testing.T) (all []string) {
-	t.Helper()
-	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range tasks {
-		if ns, err := os.Readlink(path); err == nil && !slices.Contains(all, ns) {
-			all = append(all, ns)
-		}
-	}
-	return all
-}
-
-// TestExposureFollowsAddresses gives a wildcard the class of what is up now.
-func TestExposureFollowsAddresses(t *testing.T) {
-	if elsewhere(t) {
-		return
-	}
-	start(t, task{Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "::", Port: 4001}}})
-	in := open(t, Defaults())
-	for _, step := range []struct{ ip, v4, dual string }{
-		{"link show lo", "", ""},
-		{"link set lo up", "loopback", "loopback"},
-		{"address add 10.1.2.3/32 dev lo", "private", "private"},
-		{"address add 2001:db8::1/128 dev lo nodad", "private", "public"},
-		{"address add 192.0.2.1/32 dev lo", "public", "public"},
-		{"address delete 192.0.2.1/32 dev lo", "private", "public"},
-		{"link set lo down", "", ""},
-	} {
-		ip(t, step.ip)
-		// The kernel announces an IPv6 address a moment after ip has returned.
-		soon(t, fmt.Sprintf("%q and %q after ip %s", step.v4, step.dual, step.ip), func() bool {
-			b := gather(t, in)
-			v4, dual := one(t, b, 4000), one(t, b, 4001)
-			return v4.Tag("exposure") == step.v4 && dual.Tag("exposure") == step.dual
 		})
 	}
 }
@@ -469,41 +281,5 @@ func TestNamesWaitForNobody(t *testing.T) {
 	n.want(nil, now.Add(2*time.Hour))
 	if len(n.known) != 0 {
 		t.Errorf("%d names are kept of addresses that are gone", len(n.known))
-	}
-}
-
-// TestHostProc finds the host's namespace by its /proc, mounted elsewhere.
-func TestHostProc(t *testing.T) {
-	if elsewhere(t) {
-		return
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("/proc", dir, "", unix.MS_BIND, ""); err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, 0) })
-	start(t, task{Name: []byte("inside"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
-	options := Defaults()
-	options.Proc = dir
-	in := open(t, options).(*input)
-	b := gather(t, in)
-	if in.host.process != "1" {
-		t.Errorf("the host's namespace is that of process %s", in.host.process)
-	}
-	if len(at(b, 4000)) != 0 {
-		t.Error("a listener of this test's own namespace is taken for one of the host")
-	}
-	options.Namespaces = true
-	own, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	own = strings.Trim(own, "net:[]")
-	b = gather(t, open(t, options))
-	found := slices.ContainsFunc(at(b, 4000), func(p metric.Point) bool {
-		return p.Tag("netns") == own && p.Tag("process") == "inside"
-	})
-	if !found {
-		t.Errorf("no listener of namespace %s", own)
 	}
 }

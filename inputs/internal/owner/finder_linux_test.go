@@ -1,7 +1,6 @@
 package owner
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -258,115 +257,6 @@ func TestNear(t *testing.T) {
 	}
 }
 
-// A limited context is done after a number of questions.
-type limited struct {
-	context.Context
-	left int
-}
-
-func (l *limited) Err() error {
-	if l.left--; l.left < 0 {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// TestP13 is cut by its deadline again and again, says so, and goes on where it
-// was cut until the owner is found.
-func TestP13CutByTheDeadline(t *testing.T) {
-	f := newFinder(t, rarely())
-	_, s := listen(t)
-	f.Add(s)
-	updates := 0
-	for ; s.Status != Resolved; updates++ {
-		report := f.Update(&limited{t.Context(), 8}, time.Now().Add(time.Duration(updates)*time.Second))
-		if s.Status != Resolved && (report.Partial == "" || s.Status != Pending) {
-			t.Fatalf("after %d updates: %q, %s", updates, report.Partial, s.Status)
-		}
-		if updates > 10000 {
-			t.Fatal("never found")
-		}
-	}
-	expect(t, s, os.Getpid())
-	if updates < 2 {
-		t.Errorf("only %d updates: the search was not cut", updates)
-	}
-}
-
-// TestP13Unowned ends the search for what nobody holds when it has gone around once,
-// though it is cut every time, and begins no other before that is due.
-func TestP13Unowned(t *testing.T) {
-	f := newFinder(t, rarely())
-	s := &Socket{Inode: 1} // of no socket
-	f.Add(s)
-	now := time.Now()
-	updates := 0
-	for ; s.Status == Pending; updates++ {
-		f.Update(&limited{t.Context(), 20}, now)
-		if updates > 10000 {
-			t.Fatal("the search does not end")
-		}
-	}
-	if updates < 2 {
-		t.Errorf("only %d updates: the search was not cut", updates)
-	}
-	if s.Status == Resolved || f.refreshed.IsZero() {
-		t.Errorf("%s, refreshed %v", s.Status, f.refreshed)
-	}
-	for s.wait == 0 || !s.retry.After(now) {
-		f.Update(t.Context(), now)
-	}
-	if report := f.Update(t.Context(), now.Add(time.Hour)); report.Walked {
-		t.Error("it is searched again at once")
-	}
-}
-
-// TestP13OneProcess does not let a process that takes more time than there is keep
-// the search from all others.
-func TestP13OneProcess(t *testing.T) {
-	f := newFinder(t, rarely())
-	file, s := listen(t)
-	a := hold(t, file)
-	f.Add(s)
-	now := time.Now()
-	for updates := 0; f.refreshed.IsZero(); updates++ {
-		// One question lets it begin a process; the next one cuts it in there.
-		f.Update(&limited{t.Context(), 1}, now)
-		if updates > 100000 {
-			t.Fatal("the search does not end")
-		}
-	}
-	expect(t, s, os.Getpid(), a.Process.Pid)
-}
-
-// TestUnowned searches a socket that nobody holds again, and then ever more
-// rarely.
-func TestUnowned(t *testing.T) {
-	f := newFinder(t, Options{Verify: time.Minute, Refresh: 10 * time.Minute, Members: func(string) []int { return nil }})
-	s := &Socket{Inode: 1} // of no socket
-	f.Add(s)
-	now := time.Now()
-	start := now
-	var walks []int
-	for now.Sub(start) < 31*time.Minute {
-		report := f.Update(t.Context(), now)
-		if report.Walked {
-			walks = append(walks, int(now.Sub(start)/time.Second))
-		}
-		want := None
-		if f.report.Refused > 0 {
-			want = Unreadable
-		}
-		if report.Walked && s.Status != want || s.Status == Resolved || s.Status == Pending {
-			t.Fatalf("after %v: %s, expected %s", now.Sub(start), s.Status, want)
-		}
-		now = now.Add(10 * time.Second)
-	}
-	if want := []int{0, 10, 70, 190, 430, 910, 1510}; !slices.Equal(walks, want) {
-		t.Errorf("searched after %v seconds, expected %v", walks, want)
-	}
-}
-
 // TestP2 keeps a process apart from the one that had its pid before, also where
 // nothing else tells that this has exited.
 func TestP2PIDReused(t *testing.T) {
@@ -409,44 +299,6 @@ func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	}
 	t.Skip("the pid was always taken by others")
 	return nil
-}
-
-// TestInFlight finds at the next Update what was on its way between two processes.
-func TestInFlight(t *testing.T) {
-	f := newFinder(t, rarely())
-	file, s := listen(t)
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(ends[0])
-	defer unix.Close(ends[1])
-	if err := unix.Sendmsg(ends[0], []byte{0}, unix.UnixRights(int(file.Fd())), nil, 0); err != nil {
-		t.Fatal(err)
-	}
-	file.Close()
-	f.Add(s)
-	now := time.Now()
-	f.Update(t.Context(), now)
-	if s.Status != None && s.Status != Unreadable || len(s.Holders) != 0 {
-		t.Errorf("on its way it is %s, held by %v", s.Status, pids(s))
-	}
-	buf := make([]byte, 64)
-	_, n, _, _, err := unix.Recvmsg(ends[1], make([]byte, 1), buf, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := unix.ParseSocketControlMessage(buf[:n])
-	if err != nil {
-		t.Fatal(err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fds[0])
-	f.Update(t.Context(), now.Add(time.Second))
-	expect(t, s, os.Getpid())
 }
 
 // TestFirstThreadEnded finds what a process holds whose first thread has ended.
