@@ -41,9 +41,9 @@ func (r retry) wait(err error) time.Duration {
 // settle lets the records of a Push leave the queue, or stay in it, as its error
 // says. It returns the error after which they are to be pushed again.
 func (p *livePush) settle(h *halving, records [][]byte, err error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.disowned {
+	p.settling.Lock()
+	defer p.settling.Unlock()
+	if p.disowned.Load() {
 		return context.Canceled
 	}
 	done, verdict := len(records), h.judge(len(records), err)
@@ -65,6 +65,9 @@ func (p *livePush) settle(h *halving, records [][]byte, err error) error {
 		p.health.errors.Add(1)
 		p.health.retried.Add(int64(done))
 		done = 0
+	}
+	if p.disowned.Load() { // while a disk hung
+		return context.Canceled
 	}
 	if aerr := p.queue.Ack(done); aerr != nil && p.ackLog.add(1) > 0 {
 		p.log.Error("queue: delivered points may be sent again", "error", aerr)
@@ -203,7 +206,12 @@ func (p *livePush) inherit(cut context.Context, old *livePush) {
 		return
 	}
 	if p.queueDir != "" || old.queueDir == "" {
-		p.takeOver(cut, old.queue)
+		moved := make(chan struct{})
+		go func() {
+			defer close(moved)
+			p.takeOver(cut, old.queue)
+		}()
+		await(cut, moved) // a disk may hang
 	}
 	old.closeQueue()
 }
@@ -234,12 +242,6 @@ func (p *livePush) takeOver(cut context.Context, old buffer.Queue) {
 // closeQueue closes the queue of an output that is gone and reports what it
 // holds.
 func (p *livePush) closeQueue() {
-	select {
-	case <-p.closing:
-	default:
-		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
-		return
-	}
 	switch n := p.queue.Stats().Records; {
 	case n > 0 && p.persistent:
 		p.log.Info("not delivered, kept in its queue", "points", n, "queue", p.queueDir)
@@ -247,8 +249,17 @@ func (p *livePush) closeQueue() {
 		p.health.dropped.Add(int64(n))
 		p.log.Error("not delivered, lost with the queue in memory", "points", n)
 	}
-	closeIf(p.queue, p.log)
 	p.health.watch(nil)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		closeIf(p.queue, p.log)
+	}()
+	soon, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if !await(soon, closed) {
+		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
+	}
 }
 
 // A throttle lets a repeated message through once a minute.

@@ -144,6 +144,7 @@ type rig struct {
 	log    *logBuffer
 	agent  *Agent
 	reload chan struct{}
+	mu     sync.Mutex
 	next   *Agent
 	err    error // of next
 	stop   context.CancelFunc
@@ -185,7 +186,11 @@ func (a *Agent) pull(name string, e plugin.Endpoint) *Pull {
 func (r *rig) start() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.stop = cancel
-	load := func() (*Agent, error) { return r.next, r.err }
+	load := func() (*Agent, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.next, r.err
+	}
 	go func() { r.ended <- r.agent.Run(ctx, r.reload, load, func() { r.ready.Store(true) }) }()
 	synctest.Wait()
 }
@@ -198,7 +203,9 @@ func (r *rig) end() error {
 
 // reloadTo has the agent go over to next, or meet err.
 func (r *rig) reloadTo(next *Agent, err error) {
+	r.mu.Lock()
 	r.next, r.err = next, err
+	r.mu.Unlock()
 	r.reload <- struct{}{}
 	synctest.Wait()
 }

@@ -297,15 +297,33 @@ func TestL1StopDuringFlushJitter(t *testing.T) {
 	})
 }
 
-// A hangingQueue is on a disk that does not answer.
+// A hangingQueue is on a disk that does not answer to some of what is asked.
 type hangingQueue struct {
 	buffer.Queue
-	release chan struct{}
+	release         chan struct{}
+	appending       bool // that hangs
+	peeking, acking bool
+}
+
+func (q *hangingQueue) hang(hangs bool) {
+	if hangs {
+		<-q.release
+	}
 }
 
 func (q *hangingQueue) Append(block [][]byte) (int, error) {
-	<-q.release
+	q.hang(q.appending)
 	return q.Queue.Append(block)
+}
+
+func (q *hangingQueue) Peek(maxRecords, maxBytes int) ([][]byte, error) {
+	q.hang(q.peeking)
+	return q.Queue.Peek(maxRecords, maxBytes)
+}
+
+func (q *hangingQueue) Ack(n int) error {
+	q.hang(q.acking)
+	return q.Queue.Ack(n)
 }
 
 func (q *hangingQueue) Close() error {
@@ -313,35 +331,66 @@ func (q *hangingQueue) Close() error {
 	return q.Queue.Close()
 }
 
+// A disk that hangs holds up neither the stop nor a reload for long.
 func TestL1StopWhileTheDiskHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		run := newRun(r.agent, nil)
-		run.config = r.agent
-		p, err := newPush(r.agent, (&Agent{}).push("out", &fakePusher{}), run.health.output("out"))
-		if err != nil {
-			t.Fatal(err)
+	tests := []struct {
+		name    string
+		hanging hangingQueue
+		dropped int64 // since the inbox was full
+		log     string
+	}{
+		{"appending", hangingQueue{appending: true}, inboxBatches - 1, "the queue is not closed: its disk hangs"}, // one is being queued, as many as the inbox holds wait
+		{"reading", hangingQueue{peeking: true}, 0, "the queue is not closed: its disk hangs"},
+		{"acknowledging", hangingQueue{acking: true}, 0, "stopped, though the disk of its queue or of its dead letters hangs"},
+	}
+	for _, tt := range tests {
+		for _, reload := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reload %v", tt.name, reload), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t)
+					run := newRun(r.agent, nil)
+					run.config = r.agent
+					cut, cancel := context.WithCancel(t.Context())
+					start := func(name string, p plugin.Pusher, q buffer.Queue) *livePush {
+						l, err := newPush(r.agent, (&Agent{}).push(name, p), run.health.output(name))
+						if err != nil {
+							t.Fatal(err)
+						}
+						l.persistent = true
+						if l.queue = q; q != nil {
+							l.start(cut)
+						}
+						return l
+					}
+					tt.hanging.Queue, tt.hanging.release = buffer.NewMemory(1<<20), make(chan struct{})
+					p := start("out", &fakePusher{}, &tt.hanging)
+					for range 2 * inboxBatches {
+						b := batchOf(pointOf("x", 1))
+						p.offer(&b)
+						synctest.Wait()
+					}
+					began := time.Now()
+					if reload {
+						run.pushes["out"] = start("out", &fakePusher{}, nil)
+						run.handOver(cut, &change{pushes: []*livePush{run.pushes["out"]}}, &change{pushes: []*livePush{p}})
+						run.pushes["out"].cancel()
+						close(run.pushes["out"].inbox)
+					} else {
+						run.finish(cut, []*livePush{p})
+						if !strings.Contains(r.log.String(), tt.log) {
+							t.Errorf("want %q in the log:\n%s", tt.log, r.log)
+						}
+					}
+					if took := time.Since(began); took > 13*time.Second {
+						t.Errorf("it took %v", took)
+					}
+					if got := p.health.dropped.Load(); got != tt.dropped {
+						t.Errorf("%d counted as dropped, want %d", got, tt.dropped)
+					}
+					cancel()
+					close(tt.hanging.release)
+				})
+			})
 		}
-		q := &hangingQueue{buffer.NewMemory(1 << 20), make(chan struct{})}
-		p.queue = q
-		p.start(t.Context())
-		for range 2 * inboxBatches {
-			b := batchOf(pointOf("x", 1))
-			p.offer(&b)
-			synctest.Wait()
-		}
-		began := time.Now()
-		run.finish(t.Context(), []*livePush{p})
-		if took := time.Since(began); took > 11*time.Second {
-			t.Errorf("stopped after %v", took)
-		}
-		if want := "the queue is not closed: its disk hangs"; !strings.Contains(r.log.String(), want) {
-			t.Errorf("want %q in the log:\n%s", want, r.log)
-		}
-		if got, want := p.health.dropped.Load(), int64(inboxBatches-1); got != want {
-			t.Errorf("%d counted as dropped, want %d: one is being queued, %d wait", got, want, inboxBatches)
-		}
-		close(q.release)
-		<-p.closing
-	})
+	}
 }

@@ -53,8 +53,8 @@ type livePush struct {
 	done       chan struct{} // closed when deliver has returned
 
 	replaced atomic.Bool // by a reload: deliver leaves what is queued to its successor
-	mu       sync.Mutex
-	disowned bool // deliver, whose Push does not return, must leave the queue alone
+	settling sync.Mutex  // held while what was pushed leaves the queue
+	disowned atomic.Bool // deliver, which does not return, must leave the queue alone
 
 	dropLog, rejectLog, ackLog throttle
 	downWith                   error // what setUp logged last; nil when up

@@ -259,10 +259,13 @@ func (p *livePush) cutOff() {
 	if await(last, p.done) {
 		return
 	}
+	p.disowned.Store(true)
+	if !p.settling.TryLock() {
+		p.log.Error("stopped, though the disk of its queue or of its dead letters hangs")
+		return
+	}
+	p.settling.Unlock()
 	p.log.Error("stopped, though Push has not returned")
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.disowned = true
 }
 
 // launch starts the new inputs and endpoints.
