@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sockwatch/agent/filter"
+	"sockwatch/agent/plugin"
 )
 
 // A change is the way from one configuration to the next.
@@ -196,6 +197,17 @@ func (r *run) handOver(cut context.Context, c, retired *change) {
 	}
 }
 
+// succeed lets an input go on with what the one knew that it replaces.
+func (in *liveInput) succeed(old *liveInput) {
+	s, ok := in.Input.Input.(plugin.Successor)
+	if !ok || old.underWay() != nil {
+		return
+	}
+	var err error // logged by recover
+	defer in.health.panics.recover(&err, in.log)
+	s.Succeed(old.Input.Input)
+}
+
 // halt stops inputs and endpoints. It waits for half the shutdown timeout, so that
 // outputs have time to drain what these publish.
 func (r *run) halt(cut context.Context, c *change) {
@@ -208,11 +220,14 @@ func (r *run) halt(cut context.Context, c *change) {
 		p.cancel()
 	}
 	for _, in := range c.inputs {
-		if !await(brief, in.done) {
+		stopped := await(brief, in.done)
+		if !stopped {
 			in.log.Warn("not waited for: its gather has not returned")
 		}
-		if r.inputs[in.Name] == nil { // else its batch stands until its successor's
+		if next := r.inputs[in.Name]; next == nil { // else its batch stands until that of next
 			r.board.remove(in.Name)
+		} else if stopped {
+			next.succeed(in)
 		}
 	}
 	for _, p := range c.pulls {

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -315,6 +317,64 @@ func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {
 			t.Errorf("after its gather the board shows %d", got)
 		}
 		r.end()
+	})
+}
+
+// An heir is an input that notes what happens to it and by whom it is succeeded.
+type heir struct {
+	name string
+	note func(string)
+	hang chan struct{} // Gather returns when it is closed, unless nil
+}
+
+func (h *heir) Gather(context.Context) (metric.Batch, error) {
+	h.note(h.name + " gathers")
+	if h.hang != nil {
+		<-h.hang
+	}
+	return batchOf(pointOf("count", 1)), nil
+}
+
+func (h *heir) Close() error {
+	h.note(h.name + " is closed")
+	return nil
+}
+
+func (h *heir) Succeed(predecessor plugin.Input) {
+	h.note(h.name + " succeeds " + predecessor.(*heir).name)
+}
+
+func TestReloadLetsInputsSucceed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var mu sync.Mutex
+		var notes []string
+		note := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			notes = append(notes, s)
+		}
+		hang := make(chan struct{})
+		r.agent.input("a", &heir{"first", note, nil})
+		r.agent.push("out", &fakePusher{})
+		r.start()
+		after(time.Second)
+		for i, h := range []*heir{{"second", note, hang}, {"third", note, nil}} {
+			next := r.sibling()
+			next.input("a", h).Settings = &fakeSettings{Version: i + 2}
+			r.reloadTo(next, nil)
+			after(20 * time.Second) // also where it does not wait for what hangs
+		}
+		close(hang)
+		r.end()
+		got := slices.Compact(notes)
+		want := []string{
+			"first gathers", "first is closed", "second succeeds first", "second gathers",
+			"third gathers", "second is closed", "third is closed",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	})
 }
 

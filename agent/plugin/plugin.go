@@ -23,6 +23,13 @@ type Input interface {
 	Gather(ctx context.Context) (metric.Batch, error)
 }
 
+// A Successor is an Input that can go on with what another one knew. Where a
+// reload puts it in the place of an Input that is configured otherwise, the agent
+// calls Succeed with that one: at most once, before the first Gather, when the last
+// Gather of the other has returned and it is closed. It is not called where that
+// Gather hangs.
+type Successor interface{ Succeed(predecessor Input) }
+
 // ErrRejected is wrapped by the errors of a Push of which at least one record
 // can never be stored, ErrTooLarge by those that fewer records would mend.
 //

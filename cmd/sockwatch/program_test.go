@@ -266,6 +266,39 @@ func TestC12ReloadOfABrokenFile(t *testing.T) {
 	eventually(t, "the log in its new format", func() bool { return strings.Contains(p.stderr.String(), `"msg":"reloaded"`) })
 }
 
+func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
+	p, address, path := startOnExample(t)
+	late := start(t, "listener", nil)
+	firstSeen := func(address string) string {
+		port := strings.TrimSpace(late.stdout.String())
+		m := regexp.MustCompile(`(?m)^tcp_listen_first_seen_time_seconds\{.*port="` + port + `".*\} (\S+)$`).FindStringSubmatch(page(address))
+		if port == "" || m == nil {
+			return ""
+		}
+		return m[1]
+	}
+	eventually(t, "when the listener was first seen", func() bool { return firstSeen(address) != "" })
+	before := firstSeen(address)
+	time.Sleep(time.Second) // of which they are whole
+
+	next := freeAddress(t) // a page there shows only what the new input has gathered, or stood since
+	text := strings.Replace(exampleOn(next), "custom_port_exporter = true", "custom_port_exporter = false", 1)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the page of another input", func() bool {
+		return page(next) != "" && !strings.Contains(page(next), "\ncustom_port_exporter{")
+	})
+	if got := firstSeen(next); got != before {
+		t.Errorf("first seen %s, before the reload %s", got, before)
+	}
+	n := strings.Count(page(next), "\ntcp_listen_first_seen_time_seconds{")
+	if all := strings.Count(page(next), "\ntcp_listen_sockets{"); n == all {
+		t.Errorf("all %d listeners count as new", all)
+	}
+}
+
 func TestL3HangupAHundredTimes(t *testing.T) {
 	p, address, _ := startOnExample(t)
 	for range 100 {

@@ -49,7 +49,7 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 		t.Fatal(err)
 	}
 	in.describe(now)
-	in.arrange()
+	in.arrange(true)
 	b := metric.Batch{Time: now, Points: in.points(now, false)}
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
@@ -308,31 +308,31 @@ func TestInodeReused(t *testing.T) {
 	}
 }
 
+// gatherCut gathers without any time for the search for owners.
+func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
+	t.Helper()
+	search, cancel := context.WithCancel(t.Context())
+	cancel()
+	b, err := in.gatherWhile(t.Context(), search, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // TestP13 says that the search was cut by the deadline, names new listeners
 // pending, and resolves them when there is time. TestH10 is the same.
 func TestP13H10Deadline(t *testing.T) {
 	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := in.open(); err != nil {
-		t.Fatal(err)
+	b := gatherCut(t, in, time.Now())
+	if !strings.HasPrefix(b.Partial, "owners: cut by the deadline after 0 of ") {
+		t.Errorf("partial %q", b.Partial)
 	}
-	now := time.Now()
-	if err := in.list(t.Context(), now); err != nil {
-		t.Fatal(err)
-	}
-	report, err := in.findOwners(t.Context(), ctx, now)
-	if err != nil || !strings.HasPrefix(report.Partial, "owners: cut by the deadline after 0 of ") {
-		t.Errorf("%+v, %v", report, err)
-	}
-	in.describe(now)
-	in.arrange()
-	if p := one(t, metric.Batch{Points: in.points(now, false)}, ports[0]); p.Tag("owner") != "pending" {
+	if p := one(t, b, ports[0]); p.Tag("owner") != "pending" {
 		t.Error(p.Series())
 	}
-	in.started = true
-	b := gather(t, in)
+	b = gather(t, in)
 	p := one(t, b, ports[0])
 	if p.Tag("owner") != "resolved" || b.Partial != "" {
 		t.Errorf("%s, partial %q", p.Series(), b.Partial)

@@ -35,8 +35,9 @@ type input struct {
 	sightings *sightings
 	host      *space
 	spaces    []*space // all network namespaces, the host's among them
+	before    []*space // those of a predecessor, until the first gather has succeeded
 
-	started   bool        // a gather has succeeded
+	started   bool        // a gather has succeeded, also of a predecessor that saw the same
 	since     int64       // when what is new was first seen; 0 in the first gather
 	listeners []*listener // of all spaces
 	changed   bool        // some have come or gone since the groups were made
@@ -68,14 +69,19 @@ func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 }
 
 func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error) {
+	search, cancel := inTime(ctx, now)
+	defer cancel()
+	return in.gatherWhile(ctx, search, now)
+}
+
+// gatherWhile is a gather whose search for owners ends with another context.
+func (in *input) gatherWhile(ctx, search context.Context, now time.Time) (metric.Batch, error) {
 	if err := in.open(); err != nil {
 		return metric.Batch{}, err
 	}
 	if err := in.list(ctx, now); err != nil {
 		return metric.Batch{}, err
 	}
-	search, cancel := inTime(ctx, now)
-	defer cancel()
 	report, err := in.findOwners(ctx, search, now)
 	if err != nil {
 		return metric.Batch{}, err
@@ -87,13 +93,14 @@ func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error
 			partial = strings.TrimPrefix(partial+"; established connections: "+err.Error(), "; ")
 		}
 	}
+	complete := report.Partial == ""
 	if in.describe(now) || in.changed || report.Walked {
-		in.arrange()
+		in.arrange(complete)
 	} else if in.sightings.absent > 0 {
-		in.sightings.update(in.groups.sorted)
+		in.sightings.update(in.groups.sorted, complete)
 	}
 	in.remember(now)
-	in.started = true
+	in.started, in.before = true, nil
 	return metric.Batch{Time: now, Points: in.points(now, established), Partial: partial}, nil
 }
 
@@ -118,13 +125,29 @@ func (in *input) open() error {
 	}
 	// Without a unified hierarchy units and containers come from the owners alone.
 	in.cgroups, _ = cgroup.OpenTree(filepath.Join(path, "self/mountinfo"))
-	if in.sightings, err = openSightings(in.env.StateDir, in.env.Name); err != nil {
-		in.env.Log.Warn("what an earlier run knew of listeners is not used", "reason", err)
+	if in.sightings == nil {
+		in.sightings, err = openSightings(in.env.StateDir, in.env.Name)
+		if err != nil {
+			in.env.Log.Warn("what an earlier run knew of listeners is not used", "reason", err)
+		}
 	}
 	in.fs = fs
 	in.host = hostSpace(fs)
 	in.spaces = []*space{in.host}
 	return nil
+}
+
+// Succeed takes over when listeners were first seen. What the predecessor had not
+// seen has come since, unless it looked elsewhere.
+func (in *input) Succeed(predecessor plugin.Input) {
+	old, ok := predecessor.(*input)
+	if !ok || old.sightings == nil {
+		return
+	}
+	in.before = old.spaces
+	in.sightings = old.sightings.passOn(in.env.StateDir, in.env.Name)
+	o, n := old.options, in.options
+	in.started = old.started && o.Backend == n.Backend && o.Proc == n.Proc && o.Namespaces == n.Namespaces
 }
 
 // Close releases what the gathers opened.
@@ -179,7 +202,7 @@ func (in *input) list(ctx context.Context, now time.Time) error {
 func (in *input) sight(sp *space, s *inet.Socket) {
 	l := sp.listeners[s.Cookie]
 	if l == nil || !l.is(s) {
-		l = &listener{space: sp, isNew: true, since: in.since}
+		l = &listener{space: sp, isNew: true, since: in.firstSeen(sp, s)}
 		l.owner.Inode = s.Inode
 		if s.Cgroup != 0 && in.cgroups != nil {
 			if path, ok := in.cgroups.Path(s.Cgroup); ok {
@@ -193,6 +216,17 @@ func (in *input) sight(sp *space, s *inet.Socket) {
 	if l.sight(s) {
 		in.moved = true
 	}
+}
+
+// firstSeen returns when a socket was first seen that is new to this input: its
+// predecessor may have known it.
+func (in *input) firstSeen(sp *space, s *inet.Socket) int64 {
+	for _, old := range in.before {
+		if l := old.listeners[s.Cookie]; old.inode == sp.inode && l != nil && l.is(s) {
+			return l.since
+		}
+	}
+	return in.since
 }
 
 // drop forgets some listeners.
@@ -284,11 +318,12 @@ func (in *input) describe(now time.Time) (changed bool) {
 	return changed
 }
 
-// arrange makes the listeners groups, of which each is a point.
-func (in *input) arrange() {
+// arrange makes the listeners groups, of which each is a point. Their owners are
+// complete where the search was not cut.
+func (in *input) arrange(complete bool) {
 	in.changed = false
 	in.groups.arrange(in.listeners)
-	in.sightings.update(in.groups.sorted)
+	in.sightings.update(in.groups.sorted, complete)
 	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, &in.users)
 	in.moved = true
 	if in.exporter != nil {

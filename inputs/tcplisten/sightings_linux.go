@@ -22,14 +22,14 @@ type sightings struct {
 	path    string // of the file; "" where there is none
 	known   map[string]*sighting
 	round   uint64    // of update
-	absent  int       // of those known
+	absent  int       // of those known: not there in the last round
 	unsaved bool      // something has changed since it was written
 	saved   time.Time // or tried to
 }
 
 type sighting struct {
 	since  int64  // Unix time; 0: it stood at the first gather
-	round  uint64 // the last in which it was there
+	round  uint64 // the last in which it was there; 0: only an earlier run, or input, saw it
 	absent bool   // in the last round
 }
 
@@ -47,11 +47,10 @@ const (
 // openSightings reads what an earlier run knew. Its error says why that is not
 // used; the sightings are ready all the same.
 func openSightings(stateDir, name string) (*sightings, error) {
-	s := &sightings{known: make(map[string]*sighting)}
-	if stateDir == "" {
+	s := &sightings{path: sightingsPath(stateDir, name), known: make(map[string]*sighting)}
+	if s.path == "" {
 		return s, nil
 	}
-	s.path = filepath.Join(stateDir, name+".first_seen.json")
 	file, err := os.OpenFile(s.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -73,9 +72,28 @@ func openSightings(stateDir, name string) (*sightings, error) {
 	return s, nil
 }
 
+// passOn returns what is known, for another input.
+func (s *sightings) passOn(stateDir, name string) *sightings {
+	next := &sightings{path: sightingsPath(stateDir, name), known: make(map[string]*sighting), unsaved: true}
+	for key, known := range s.known {
+		next.known[key] = &sighting{since: known.since}
+	}
+	return next
+}
+
+// sightingsPath returns the path of the file; "" where there is none.
+func sightingsPath(stateDir, name string) string {
+	if stateDir == "" {
+		return ""
+	}
+	return filepath.Join(stateDir, name+".first_seen.json")
+}
+
 // update gives every group the time at which it was first seen. It is called
 // when groups have changed, and at the gather after one in which some were absent.
-func (s *sightings) update(groups []*group) {
+// Where the owners are not complete, one that an earlier run knew may be there
+// without its owner yet.
+func (s *sightings) update(groups []*group, complete bool) {
 	s.round++
 	for _, g := range groups {
 		known := s.known[g.sighting]
@@ -94,6 +112,8 @@ func (s *sightings) update(groups []*group) {
 	for key, known := range s.known {
 		switch {
 		case known.round == s.round:
+		case known.round == 0 && !complete:
+			s.absent++
 		case known.absent:
 			delete(s.known, key)
 			s.unsaved = true

@@ -61,7 +61,28 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		})
 		gather(t, p, in) // and it goes on afterwards
 	})
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Successor); ok {
+		t.Run("succeeds", func(t *testing.T) {
+			gathered := open(t, p, p.NewInput, opts)
+			gather(t, p, gathered)
+			for _, predecessor := range []plugin.Input{gathered, open(t, p, p.NewInput, opts), stranger{}} {
+				if c, ok := predecessor.(io.Closer); ok {
+					if err := c.Close(); err != nil {
+						t.Errorf("Close: %v", err)
+					}
+				}
+				in := open(t, p, p.NewInput, opts)
+				in.(plugin.Successor).Succeed(predecessor)
+				gather(t, p, in)
+			}
+		})
+	}
 }
+
+// A stranger is an input of another kind.
+type stranger struct{}
+
+func (stranger) Gather(context.Context) (metric.Batch, error) { return metric.Batch{}, nil }
 
 func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 	t.Helper()
