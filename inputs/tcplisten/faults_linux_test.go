@@ -49,7 +49,7 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 		t.Fatal(err)
 	}
 	in.describe(now)
-	in.arrange(true)
+	in.arrange()
 	b := metric.Batch{Time: now, Points: in.points(now, false)}
 	if err := b.Check(); err != nil {
 		t.Fatal(err)

@@ -93,11 +93,10 @@ func (in *input) gatherWhile(ctx, search context.Context, now time.Time) (metric
 			partial = strings.TrimPrefix(partial+"; established connections: "+err.Error(), "; ")
 		}
 	}
-	complete := report.Partial == ""
 	if in.describe(now) || in.changed || report.Walked {
-		in.arrange(complete)
+		in.arrange()
 	} else if in.sightings.absent > 0 {
-		in.sightings.update(in.groups.sorted, complete)
+		in.resight()
 	}
 	in.remember(now)
 	in.started, in.before = true, nil
@@ -318,17 +317,23 @@ func (in *input) describe(now time.Time) (changed bool) {
 	return changed
 }
 
-// arrange makes the listeners groups, of which each is a point. Their owners are
-// complete where the search was not cut.
-func (in *input) arrange(complete bool) {
+// arrange makes the listeners groups, of which each is a point.
+func (in *input) arrange() {
 	in.changed = false
 	in.groups.arrange(in.listeners)
-	in.sightings.update(in.groups.sorted, complete)
+	in.resight()
 	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, &in.users)
 	in.moved = true
 	if in.exporter != nil {
 		in.exporter.show(in.shown)
 	}
+}
+
+// resight brings the sightings in line with the groups.
+func (in *input) resight() {
+	in.sightings.update(in.groups.sorted, !slices.ContainsFunc(in.listeners, func(l *listener) bool {
+		return l.owner.Status == owner.Pending
+	}))
 }
 
 // remember keeps when listeners were first seen for the next run.

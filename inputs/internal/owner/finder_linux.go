@@ -40,6 +40,7 @@ type Finder struct {
 	refreshed               time.Time // the last walk over all processes
 	place                   place     // at which the next walk begins
 	refresh                 place     // at which the refresh under way ends; 0: none is
+	refused, skipped        place     // at which a process was, last; 0: none was
 	dirty                   bool      // sockets or holders changed since the last sweep
 	retired                 bool      // a process was, in this Update
 	changed                 bool      // the facts of a process have, in this Update
@@ -77,6 +78,7 @@ func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
 	f := &Finder{
 		fs: fs, options: options, exits: exits,
 		inodes: make(map[uint64]*Socket), processes: make(map[int]*Process),
+		place: round,
 	}
 	// The files that the rest of the program needs must not run out because a
 	// host has very many servers: those beyond are watched by their start times.
@@ -309,8 +311,10 @@ func (f *Finder) merge(s *Socket) {
 	if len(s.found) == 0 {
 		return
 	}
+	sortHolders(s.found)
+	found := s.found
 	for _, h := range s.Holders {
-		if !h.Process.gone && !slices.ContainsFunc(s.found, func(o Holder) bool { return o.Process == h.Process }) {
+		if !h.Process.gone && !h.Process.isAmong(found) {
 			s.found = append(s.found, h)
 		}
 	}

@@ -99,6 +99,12 @@ func btoi(b bool) int {
 	return 0
 }
 
+// isAmong tells whether sorted holders include the process.
+func (p *Process) isAmong(sorted []Holder) bool {
+	i, ok := slices.BinarySearchFunc(sorted, p, func(h Holder, p *Process) int { return Compare(h.Process, p) })
+	return ok && sorted[i].Process == p
+}
+
 func sortHolders(h []Holder) {
 	slices.SortFunc(h, func(a, b Holder) int { return Compare(a.Process, b.Process) })
 }
@@ -109,7 +115,8 @@ func (s *Socket) lack() { s.search, s.until = true, 0 }
 func (s *Socket) lacks() bool { return s.search }
 
 // A place is how far the search through all processes has come: the rounds that
-// it has made, and the pid that is next. It goes on where its deadline cut it.
+// it has made, from one on, and the pid that is next. It goes on where its deadline
+// cut it.
 type place uint64
 
 const round place = 1 << 32

@@ -34,7 +34,7 @@ func (f *Finder) walk(ctx context.Context, now time.Time, refresh bool) {
 		f.walkTo(ctx, goal, pids)
 	}
 	if f.place-start >= round && f.scanNewcomers(ctx, pids) {
-		f.settleAll(now)
+		f.settleAll(now, start)
 	} else {
 		f.settleSome(now)
 	}
@@ -58,13 +58,18 @@ func (f *Finder) walkTo(ctx context.Context, goal place, pids []int) {
 			f.place = goal
 			return
 		}
+		refused := f.report.Refused
 		if whole, begun := f.scan(ctx, pid); !whole {
 			f.report.Partial = fmt.Sprintf("owners: cut by the deadline after %d of %d processes", scanned, len(pids))
 			f.place = at
-			if begun && scanned == 0 {
-				f.place++ // it takes more time than there is, and must not take that of all others
+			if begun && scanned == 0 { // it takes more time than there is, and must not take that of all others
+				f.skipped = at
+				f.place++
 			}
 			return
+		}
+		if f.report.Refused > refused {
+			f.refused = at
 		}
 		scanned++
 		f.place = at + 1
@@ -73,13 +78,13 @@ func (f *Finder) walkTo(ctx context.Context, goal place, pids []int) {
 
 // settleAll ends a walk that has met every process: what it did not find is not
 // held.
-func (f *Finder) settleAll(now time.Time) {
+func (f *Finder) settleAll(now time.Time, start place) {
 	for _, s := range f.sockets {
 		if len(s.found) > 0 {
 			f.settle(s)
 			s.search = false
 		} else {
-			f.unowned(s, now)
+			f.unowned(s, now, start)
 		}
 	}
 	f.refreshed, f.refresh = now, 0
@@ -91,7 +96,7 @@ func (f *Finder) settleSome(now time.Time) {
 		f.merge(s)
 		if s.search && s.until != 0 && f.place >= s.until {
 			if len(s.Holders) == 0 {
-				f.unowned(s, now)
+				f.unowned(s, now, s.until-round)
 			}
 			s.search = false
 		}
@@ -130,11 +135,16 @@ func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
 	return true
 }
 
-// unowned notes that nobody was found. A file on its way between two processes is
-// held by neither, so the search is soon repeated, and then less and less often.
-func (f *Finder) unowned(s *Socket, now time.Time) {
+// unowned notes that nobody was found since the search was at start. A file on its
+// way between two processes is held by neither, so the search is soon repeated, and
+// then less and less often.
+func (f *Finder) unowned(s *Socket, now time.Time, start place) {
 	status := None
-	if f.report.Refused > 0 {
+	switch {
+	case f.skipped >= start:
+		status = Pending
+		f.report.Partial = "owners: one process has more open files than there was time for"
+	case f.refused >= start || f.report.Refused > 0:
 		status = Unreadable
 	}
 	if s.Status != status || len(s.Holders) > 0 {
@@ -183,41 +193,60 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 	}
 	defer proc.Close()
 	f.hits = f.hits[:0]
+	var failed error
 	whole, err = proc.EachSocket(more, func(tid int, fd int32, inode uint64) {
-		if s := f.inodes[inode]; s != nil {
+		if s := f.inodes[inode]; s != nil && failed == nil {
 			f.hits = append(f.hits, hit{s, tid, fd})
+			if len(f.hits) == maxHits {
+				failed = f.take(proc)
+			}
 		}
 	})
-	if err != nil || len(f.hits) == 0 {
-		return whole, err
+	if failed == nil && err == nil {
+		failed = f.take(proc)
+	}
+	return whole, errors.Join(err, failed)
+}
+
+// maxHits bounds what is kept of one process: it may hold a listener by a million
+// files.
+const maxHits = 1024
+
+// take makes the hits holders.
+func (f *Finder) take(proc procfs.Process) error {
+	defer func() { f.hits = f.hits[:0] }()
+	f.hits = slices.DeleteFunc(f.hits, func(h hit) bool { return h.socket.foundIn(proc.PID) })
+	if len(f.hits) == 0 {
+		return nil
 	}
 	p, isNew, err := f.identify(proc)
 	if err != nil {
-		return whole, err
+		return err
 	}
 	if !isNew && f.hitsNew(p) {
 		if err := f.readAgain(proc, p); err != nil {
-			return whole, err
+			return err
 		}
 	}
 	for _, h := range f.hits {
-		n := len(h.socket.found)
-		if n > 0 && h.socket.found[n-1].Process == p {
-			continue // by another file too
-		}
 		// The facts are those of a holder only if it still held the socket after
 		// they were read: it may have become another program meanwhile.
-		if proc.HoldsSocket(h.tid, h.fd, h.socket.Inode) {
+		if !h.socket.foundIn(proc.PID) && proc.HoldsSocket(h.tid, h.fd, h.socket.Inode) {
 			h.socket.found = append(h.socket.found, Holder{p, h.tid, h.fd})
 		}
 	}
-	return whole, nil
+	return nil
 }
 
 // hitsNew tells whether among the hits is a socket that the process is not known to
 // hold: its facts, which were read before, may be those of what it was then.
 func (f *Finder) hitsNew(p *Process) bool {
-	return slices.ContainsFunc(f.hits, func(h hit) bool {
-		return !slices.ContainsFunc(h.socket.Holders, func(o Holder) bool { return o.Process == p })
-	})
+	return slices.ContainsFunc(f.hits, func(h hit) bool { return !p.isAmong(h.socket.Holders) })
+}
+
+// foundIn tells whether the search has found the process that it is at to hold
+// the socket, by another file.
+func (s *Socket) foundIn(pid int) bool {
+	n := len(s.found)
+	return n > 0 && s.found[n-1].Process.PID == pid
 }
