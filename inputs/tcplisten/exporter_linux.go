@@ -1,6 +1,9 @@
 package tcplisten
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -13,7 +16,7 @@ import (
 // project grows from: one for each owner of each listener, its value the pid.
 type exporter struct {
 	host   string
-	names  *names // of addresses; nil: addresses are shown as they are
+	names  *lookups[netip.Addr] // nil: addresses are shown as they are
 	groups []*group
 	named  map[netip.Addr]bool // the addresses of groups that may have names
 	points []metric.Point
@@ -71,8 +74,32 @@ func (e *exporter) build() {
 // address returns the listener's address as the ancestor prints it, which cuts
 // what it takes for a name at 17 bytes.
 func (e *exporter) address(l *listener) string {
-	if e.names == nil {
-		return l.socket.Addr.String()
+	if e.names != nil {
+		if name := e.names.of(l.socket.Addr); name != "" {
+			return escape.Cut([]byte(name), 17)
+		}
+		return escape.Cut([]byte(l.socket.Addr.String()), 17)
 	}
-	return escape.Cut([]byte(e.names.of(l.socket.Addr)), 17)
+	return l.socket.Addr.String()
+}
+
+// newNames returns the reverse names of addresses.
+func newNames() *lookups[netip.Addr] {
+	return &lookups[netip.Addr]{
+		lookup: func(ctx context.Context, a netip.Addr) (string, error) {
+			return reverseName(net.DefaultResolver.LookupAddr(ctx, a.String()))
+		},
+		patience: 50 * time.Millisecond, again: 10 * time.Minute,
+	}
+}
+
+// reverseName returns the first of the names that were found, as the ancestor does.
+func reverseName(found []string, err error) (string, error) {
+	if e := (*net.DNSError)(nil); errors.As(err, &e) && e.IsNotFound {
+		return "", nil
+	}
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	return found[0], nil
 }

@@ -2,6 +2,7 @@ package tcplisten
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -302,14 +303,14 @@ func TestCustomPortExporter(t *testing.T) {
 	options := Defaults()
 	options.CustomPortExporter, options.ResolveAddresses = true, true
 	in := open(t, options).(*input)
-	in.exporter.names.lookup = func(ctx context.Context, address string) ([]string, error) {
-		switch address {
+	in.exporter.names.lookup = func(_ context.Context, a netip.Addr) (string, error) {
+		switch a.String() {
 		case "127.0.0.1":
-			return []string{"localhost", "other"}, nil
+			return reverseName([]string{"localhost", "other"}, nil)
 		case "::1":
-			return []string{"a-very-long-name.example."}, nil
+			return reverseName([]string{"a-very-long-name.example."}, nil)
 		}
-		return nil, &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}
+		return reverseName(nil, &net.DNSError{Err: "no such host", Name: a.String(), IsNotFound: true})
 	}
 	b := gather(t, in)
 	pid := strconv.Itoa(child.Process.Pid)
@@ -327,37 +328,78 @@ func TestCustomPortExporter(t *testing.T) {
 	}
 }
 
-// TestNamesWaitForNobody shows the address until its name is known, and the name
-// from then on.
-func TestNamesWaitForNobody(t *testing.T) {
-	n := newNames()
+// TestLookupsWaitForNobody gives no name until it is known, that name from then on,
+// and none when it has been taken away.
+func TestLookupsWaitForNobody(t *testing.T) {
 	answer := make(chan bool)
-	n.lookup = func(ctx context.Context, address string) ([]string, error) {
+	n := &lookups[int]{patience: time.Millisecond, again: 10 * time.Minute}
+	n.lookup = func(ctx context.Context, key int) (string, error) {
 		select {
 		case <-answer:
-			return []string{"late.example."}, nil
+			return "late", nil
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return "", ctx.Err()
 		}
 	}
 	t.Cleanup(n.close)
-	a := netip.MustParseAddr("192.0.2.1")
+	const key = 1
 	now := time.Now()
-	want := map[netip.Addr]bool{a: true}
-	if n.want(want, now) || n.of(a) != "192.0.2.1" {
-		t.Errorf("before there is an answer it is %s", n.of(a))
+	want := map[int]bool{key: true}
+	if n.want(want, now) || n.of(key) != "" {
+		t.Errorf("before there is an answer it is %s", n.of(key))
 	}
 	close(answer)
 	soon(t, "the name is news", func() bool { return n.want(want, now) })
-	if n.of(a) != "late.example." || n.want(want, now) {
-		t.Errorf("it is %s", n.of(a))
+	if n.of(key) != "late" || n.want(want, now) {
+		t.Errorf("it is %s", n.of(key))
 	}
-	n.lookup = func(context.Context, string) ([]string, error) { return nil, &net.DNSError{Err: "server misbehaving"} }
-	if n.want(want, now.Add(time.Hour)) || n.of(a) != "late.example." {
-		t.Errorf("in an outage it is %s", n.of(a))
+	n.patience = time.Hour
+	n.lookup = func(context.Context, int) (string, error) { return "", errors.New("misbehaving") }
+	if n.want(want, now.Add(time.Hour)) || n.of(key) != "late" {
+		t.Errorf("in an outage it is %s", n.of(key))
 	}
-	n.want(nil, now.Add(2*time.Hour))
+	n.lookup = func(context.Context, int) (string, error) { return "", nil }
+	if !n.want(want, now.Add(2*time.Hour)) || n.of(key) != "" {
+		t.Errorf("without a name it is %s", n.of(key))
+	}
+	n.want(nil, now.Add(3*time.Hour))
 	if len(n.known) != 0 {
-		t.Errorf("%d names are kept of addresses that are gone", len(n.known))
+		t.Errorf("%d names are kept of keys that are gone", len(n.known))
+	}
+}
+
+// TestUsersServiceHangs shows the number of a user until the service that knows
+// the name answers, and does not wait for it.
+func TestUsersServiceHangs(t *testing.T) {
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in := open(t, Defaults()).(*input)
+	answer := make(chan bool)
+	in.users.names.patience = time.Millisecond
+	in.users.names.lookup = func(ctx context.Context, uid uint32) (string, error) {
+		select {
+		case <-answer:
+			return "somebody", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	p := one(t, gather(t, in), ports[0])
+	if got, want := p.Tag("user"), strconv.Itoa(os.Getuid()); got != want {
+		t.Errorf("user %q while the service hangs, expected %q", got, want)
+	}
+	close(answer)
+	soon(t, "the name", func() bool {
+		p := one(t, gather(t, in), ports[0])
+		return p.Tag("user") == "somebody"
+	})
+}
+
+// TestLookupUser tells a user without a name from one that could not be asked for.
+func TestLookupUser(t *testing.T) {
+	if name, err := lookupUser(t.Context(), 0); name != "root" || err != nil {
+		t.Errorf("user 0 is %q, %v", name, err)
+	}
+	if name, err := lookupUser(t.Context(), 4_000_000_000); name != "" || err != nil {
+		t.Errorf("user 4000000000 is %q, %v", name, err)
 	}
 }

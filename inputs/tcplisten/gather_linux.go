@@ -46,6 +46,7 @@ type input struct {
 	folded    map[string][]*group // the others, by user
 	moved     bool                // a backlog has, or more, since the last points
 	published []metric.Point      // the last points: they stand while nothing moves
+	timed     time.Time           // when the host's boot time was read
 	told      told
 }
 
@@ -53,7 +54,7 @@ type input struct {
 type told struct{ netlink, namespaces, empty, capabilities, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
-	in := &input{options: o, env: env}
+	in := &input{options: o, env: env, users: newUsers(time.Duration(o.OwnerRefresh))}
 	if o.CustomPortExporter {
 		in.exporter = &exporter{host: env.Hostname}
 		if o.ResolveAddresses {
@@ -151,6 +152,7 @@ func (in *input) Succeed(predecessor plugin.Input) {
 
 // Close releases what the gathers opened.
 func (in *input) Close() error {
+	in.users.names.close()
 	if in.exporter != nil && in.exporter.names != nil {
 		in.exporter.names.close()
 	}
@@ -304,10 +306,12 @@ func (in *input) warn(report owner.Report) {
 
 // describe makes the tags of the listeners of which something has changed.
 func (in *input) describe(now time.Time) (changed bool) {
-	if in.users.expire(now, time.Duration(in.options.OwnerRefresh)) {
+	in.users.lookUp(in.listeners, now)
+	if now.Sub(in.timed) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock moves the time at which the host booted. What was read
 		// before serves where it cannot be read.
 		_ = in.fs.ReadBootTime()
+		in.timed, in.moved = now, true
 	}
 	for _, l := range in.listeners {
 		if l.describe(&in.users) {
