@@ -35,11 +35,11 @@ func (in *input) countEstablished(ctx context.Context) error {
 		if len(ends) == 0 {
 			continue
 		}
-		err := in.listSpace(ctx, sp, true, begin, func(s *inet.Socket) {
+		err := in.listSpace(ctx, sp, listing{established: true, begin: begin, each: func(s *inet.Socket) {
 			if l := listenerOf(s, ends); l != nil {
 				l.established++
 			}
-		})
+		}})
 		if err != nil && (sp == in.host || sp.isThere()) {
 			return err
 		}

@@ -214,6 +214,9 @@ func (in *input) sight(sp *space, s *inet.Socket) {
 		in.listeners, in.changed = append(in.listeners, l), true
 		in.owners.Add(&l.owner)
 	}
+	if l.unseen() {
+		sp.seen++
+	}
 	if l.sight(s) {
 		in.moved = true
 	}

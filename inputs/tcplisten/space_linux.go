@@ -29,6 +29,7 @@ type space struct {
 
 	listeners map[uint64]*listener // by cookie
 	stamp     uint64               // of the last listing
+	seen      int                  // how many of the listeners that has seen
 	procfs    bool                 // it is listed from there: netlink is refused
 	diag      *sockdiag.Conn       // nil where the namespace has to be entered anew
 	watch     *ifaces.Watch        // likewise
@@ -54,14 +55,20 @@ func (sp *space) close() {
 // A seer takes note of a socket that is in a space.
 type seer func(*space, *inet.Socket)
 
-// listSpace calls each for every socket of the namespace in one state. It may call
-// it twice for one that changes meanwhile, and calls begin before, also where it
-// has to begin again.
-func (in *input) listSpace(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
+// A listing says what is to be listed of a space, and who takes note of it.
+type listing struct {
+	established bool               // connections, not listeners
+	pass        int                // over the same sockets: see sockdiag.Conn.Dump
+	begin       func()             // called first, also where it has to begin again
+	each        func(*inet.Socket) // called for every socket, perhaps twice for one
+}
+
+// listSpace lists the sockets of a space.
+func (in *input) listSpace(ctx context.Context, sp *space, l listing) error {
 	if in.options.Backend == backendProcfs || sp.procfs {
-		return in.listProcfs(sp, established, begin, each)
+		return in.listProcfs(sp, l)
 	}
-	err := in.listNetlink(ctx, sp, established, begin, each)
+	err := in.listNetlink(ctx, sp, l)
 	if err == nil || in.options.Backend == backendNetlink || !refused(err) || !sp.isThere() {
 		return err
 	}
@@ -75,7 +82,7 @@ func (in *input) listSpace(ctx context.Context, sp *space, established bool, beg
 		in.env.Log.Warn("network namespaces may not be entered without CAP_SYS_ADMIN, their "+how, "reason", err)
 	}
 	sp.procfs = true
-	return in.listProcfs(sp, established, begin, each)
+	return in.listProcfs(sp, l)
 }
 
 // isThere tells whether a namespace may still exist where it was found.
@@ -88,9 +95,9 @@ func (sp *space) isThere() bool {
 	return err == nil && (sp.inode == 0 || st.Ino == sp.inode) || err != nil && err != unix.ENOENT && err != unix.ESRCH
 }
 
-func (in *input) listNetlink(ctx context.Context, sp *space, established bool, begin func(), each func(*inet.Socket)) error {
+func (in *input) listNetlink(ctx context.Context, sp *space, l listing) error {
 	states := sockdiag.Listen
-	if established {
+	if l.established {
 		states = sockdiag.Established
 	}
 	if sp.door == "" {
@@ -101,7 +108,7 @@ func (in *input) listNetlink(ctx context.Context, sp *space, established bool, b
 			}
 			sp.diag = diag
 		}
-		return sp.diag.Dump(ctx, states, begin, each)
+		return sp.diag.Dump(ctx, states, l.pass, l.begin, l.each)
 	}
 	return sp.enter(func(netns int) error {
 		diag, err := sockdiag.Dial(netns)
@@ -109,7 +116,7 @@ func (in *input) listNetlink(ctx context.Context, sp *space, established bool, b
 			return err
 		}
 		defer diag.Close()
-		return diag.Dump(ctx, states, begin, each)
+		return diag.Dump(ctx, states, l.pass, l.begin, l.each)
 	})
 }
 
@@ -123,8 +130,8 @@ func (sp *space) enter(do func(netns int) error) error {
 	return do(int(door.Fd()))
 }
 
-func (in *input) listProcfs(sp *space, established bool, begin func(), each func(*inet.Socket)) error {
-	begin()
+func (in *input) listProcfs(sp *space, l listing) error {
+	l.begin()
 	if sp.process == "" {
 		if !in.told.empty {
 			in.told.empty = true
@@ -132,11 +139,11 @@ func (in *input) listProcfs(sp *space, established bool, begin func(), each func
 		}
 		return nil
 	}
-	if established {
-		return in.fs.TCP(sp.process, true, each)
+	if l.established {
+		return in.fs.TCP(sp.process, true, l.pass, l.each)
 	}
 	var found []inet.Socket
-	if err := in.fs.TCP(sp.process, false, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
+	if err := in.fs.TCP(sp.process, false, l.pass, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
 		return err
 	}
 	v6only, err := in.fs.BindV6Only()
@@ -145,7 +152,7 @@ func (in *input) listProcfs(sp *space, established bool, begin func(), each func
 	}
 	inet.GuessV6Only(found, v6only)
 	for i := range found {
-		each(&found[i])
+		l.each(&found[i])
 	}
 	return nil
 }

@@ -25,16 +25,31 @@ func (in *input) listAll(ctx context.Context, each seer) error {
 	return nil
 }
 
+// listListeners lists the listeners of one space. Where some have come or gone, the
+// kernel may have passed over others: then it is asked again until nothing is new.
 func (in *input) listListeners(ctx context.Context, sp *space, each seer) error {
-	begin := func() { sp.stamp++ }
-	begin() // also where the listing cannot begin
 	wildcard := false
-	err := in.listSpace(ctx, sp, false, begin, func(s *inet.Socket) {
-		wildcard = wildcard || s.Device != 0 || s.Addr.Unmap().IsUnspecified()
-		each(sp, s)
-	})
-	if err != nil || !wildcard {
-		return err
+	l := listing{
+		begin: func() { sp.stamp, sp.seen = sp.stamp+1, 0 },
+		each: func(s *inet.Socket) {
+			wildcard = wildcard || s.Device != 0 || s.Addr.Unmap().IsUnspecified()
+			each(sp, s)
+		},
+	}
+	l.begin() // also where the listing cannot begin
+	for known, calm := len(sp.listeners), false; !calm && l.pass < 4; l.pass++ {
+		seen := sp.seen
+		if err := in.listSpace(ctx, sp, l); err != nil {
+			return err
+		}
+		calm = sp.seen == seen
+		if l.pass == 0 {
+			calm = sp.seen == known && len(sp.listeners) == known
+			l.begin = func() {} // what any pass has seen is there
+		}
+	}
+	if !wildcard {
+		return nil
 	}
 	return in.readInterfaces(sp)
 }

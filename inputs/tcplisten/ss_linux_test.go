@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -255,4 +257,55 @@ func gather(t testing.TB, in plugin.Input) metric.Batch {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestNeverPassesOver lists all of many sockets of one address, though others of it
+// come and go while the kernel hands them out in pieces.
+func TestNeverPassesOver(t *testing.T) {
+	if elsewhere(t, 0) {
+		return
+	}
+	ip(t, "link set lo up")
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			const n = 1500
+			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
+			for range n {
+				fd, _, err := listenAgain.open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var churn sync.WaitGroup
+			defer churn.Wait()
+			defer stop()
+			churn.Go(func() {
+				for ctx.Err() == nil {
+					if fd, _, err := listenAgain.open(); err == nil {
+						unix.Close(fd)
+					}
+				}
+			})
+			options := Defaults()
+			options.Backend = backend
+			in := open(t, options)
+			least, short := int64(n), 0
+			for range 100 {
+				got := int64(0)
+				for _, p := range gather(t, in).Points {
+					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {
+						got += sockets.AsInt()
+					}
+				}
+				if got < n {
+					least, short = min(least, got), short+1
+				}
+			}
+			if short > 0 {
+				t.Errorf("%d gathers are short, one of them by %d", short, n-least)
+			}
+		})
+	}
 }

@@ -366,9 +366,14 @@ func (f *FS) processError(pid int, name string, err error) error {
 
 // TCP calls each for the TCP sockets in one state that the network namespace
 // holds in which that process of /proc lives: "self" or a pid.
-func (f *FS) TCP(process string, established bool, each func(*inet.Socket)) error {
+//
+// The kernel prints the tables in pieces, and goes on in the middle of a hash
+// bucket by the number of sockets it has been through: where one of those was
+// closed meanwhile, it passes over another one. Different passes, from 0 on, read
+// pieces of other sizes, and so miss others.
+func (f *FS) TCP(process string, established bool, pass int, each func(*inet.Socket)) error {
 	for _, table := range []string{"tcp", "tcp6"} {
-		err := f.table(process+"/net/"+table, established, each)
+		err := f.table(process+"/net/"+table, established, pass, each)
 		if table == "tcp6" && errors.Is(err, fs.ErrNotExist) {
 			return nil // a kernel without IPv6
 		}
@@ -381,7 +386,7 @@ func (f *FS) TCP(process string, established bool, each func(*inet.Socket)) erro
 
 // table reads one table. The kernel prints the listeners first: what comes after
 // them is read only where it is asked for.
-func (f *FS) table(name string, established bool, each func(*inet.Socket)) error {
+func (f *FS) table(name string, established bool, pass int, each func(*inet.Socket)) error {
 	fd, err := unix.Openat(f.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: f.path + "/" + name, Err: err}
@@ -390,9 +395,10 @@ func (f *FS) table(name string, established bool, each func(*inet.Socket)) error
 	title := true
 	rest := 0
 	buf := make([]byte, 16<<10)
+	piece := 4096 - 500*(pass%4) // a page is the most there is at once
 	var s inet.Socket
 	for {
-		n, err := unix.Read(fd, buf[rest:])
+		n, err := unix.Read(fd, buf[rest:min(rest+piece, len(buf))])
 		if err == unix.EINTR {
 			continue
 		}

@@ -106,7 +106,7 @@ func TestEachSocket(t *testing.T) {
 	}
 	want := netip.MustParseAddrPort(l.Addr().String())
 	var inode uint64
-	err = f.TCP("self", false, func(s *inet.Socket) {
+	err = f.TCP("self", false, 0, func(s *inet.Socket) {
 		if netip.AddrPortFrom(s.Addr, s.Port) == want {
 			inode = s.Inode
 		}
@@ -155,14 +155,14 @@ func TestTCPEstablished(t *testing.T) {
 	defer conn.Close()
 	port := l.Addr().(*net.TCPAddr).Port
 	n := 0
-	if err := f.TCP("self", true, func(s *inet.Socket) {
+	if err := f.TCP("self", true, 0, func(s *inet.Socket) {
 		if int(s.Port) == port {
 			n++
 		}
 	}); err != nil || n != 1 {
 		t.Errorf("%d established connections at the port, %v", n, err)
 	}
-	err = f.TCP("0", false, func(*inet.Socket) {})
+	err = f.TCP("0", false, 0, func(*inet.Socket) {})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the sockets of no process: %v", err)
 	}

@@ -17,6 +17,10 @@ const (
 	attrV6Only   = 11 // INET_DIAG_SKV6ONLY, one byte
 	attrCgroupID = 21 // INET_DIAG_CGROUP_ID, eight bytes
 
+	// What to ask for that is not read: it makes the messages longer.
+	extMemInfo   = 1 << 0 // INET_DIAG_MEMINFO
+	extSKMemInfo = 1 << 6 // INET_DIAG_SKMEMINFO
+
 	familyIPv4 = 2
 	familyIPv6 = 10
 
@@ -47,14 +51,14 @@ var errDisturbed = errors.New("disturbed")
 
 // appendRequest appends a request for a dump: a struct nlmsghdr and a struct
 // inet_diag_req_v2.
-func appendRequest(dst []byte, family byte, states, sequence uint32) []byte {
+func appendRequest(dst []byte, family byte, states, sequence uint32, padding byte) []byte {
 	native := binary.NativeEndian
 	dst = native.AppendUint32(dst, requestSize)
 	dst = native.AppendUint16(dst, typeSockDiag)
 	dst = native.AppendUint16(dst, flagRequest|flagDump)
 	dst = native.AppendUint32(dst, sequence)
 	dst = native.AppendUint32(dst, 0)
-	dst = append(dst, family, protocolTCP, 0, 0)
+	dst = append(dst, family, protocolTCP, padding, 0)
 	dst = native.AppendUint32(dst, states)
 	return append(dst, make([]byte, 48)...) // any address, any port, any cookie
 }

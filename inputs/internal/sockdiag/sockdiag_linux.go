@@ -89,11 +89,16 @@ func (c *Conn) Close() error {
 // listing that was disturbed is done again, hence begin: it is called before
 // every attempt, to forget what the last one found. The Socket is valid during
 // the call only. A socket that moved meanwhile may come twice.
-func (c *Conn) Dump(ctx context.Context, states uint32, begin func(), each func(*inet.Socket)) error {
+//
+// The kernel goes on in the middle of a hash bucket by the number of sockets it
+// has been through (inet_diag_dump_icsk): where one of those was closed meanwhile,
+// it passes over another one. Dumps of a different pass, from 0 on, are cut into
+// datagrams at other places, and so miss others.
+func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), each func(*inet.Socket)) error {
 	const attempts = 8
 	for range attempts {
 		begin()
-		err := c.attempt(ctx, states, each)
+		err := c.attempt(ctx, states, pass, each)
 		if err == nil {
 			return nil
 		}
@@ -109,7 +114,7 @@ func (c *Conn) Dump(ctx context.Context, states uint32, begin func(), each func(
 	return fmt.Errorf("dump sockets: %w", ErrInterrupted)
 }
 
-func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socket)) error {
+func (c *Conn) attempt(ctx context.Context, states uint32, pass int, each func(*inet.Socket)) error {
 	if c.socket == nil {
 		if err := c.open(); err != nil {
 			return err
@@ -123,19 +128,20 @@ func (c *Conn) attempt(ctx context.Context, states uint32, each func(*inet.Socke
 	if err := c.socket.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if err := c.dump(familyIPv4, states, each); err != nil {
+	padding := [...]byte{0, extMemInfo, extSKMemInfo, extMemInfo | extSKMemInfo}[pass%4]
+	if err := c.dump(familyIPv4, states, padding, each); err != nil {
 		return err
 	}
-	err := c.dump(familyIPv6, states, each)
+	err := c.dump(familyIPv6, states, padding, each)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // a kernel without IPv6 has no handler for it
 	}
 	return err
 }
 
-func (c *Conn) dump(family byte, states uint32, each func(*inet.Socket)) error {
+func (c *Conn) dump(family byte, states uint32, padding byte, each func(*inet.Socket)) error {
 	c.sequence++
-	if err := c.send(appendRequest(nil, family, states, c.sequence)); err != nil {
+	if err := c.send(appendRequest(nil, family, states, c.sequence, padding)); err != nil {
 		return err
 	}
 	for {

@@ -34,7 +34,7 @@ func TestDump(t *testing.T) {
 	var found []inet.Socket
 	dump := func() {
 		t.Helper()
-		err := c.Dump(t.Context(), Listen, func() { found = nil }, func(s *inet.Socket) {
+		err := c.Dump(t.Context(), Listen, 0, func() { found = nil }, func(s *inet.Socket) {
 			if netip.AddrPortFrom(s.Addr, s.Port) == want {
 				found = append(found, *s)
 			}
@@ -232,7 +232,7 @@ func TestP8(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := dialKernel(t, test.answer)
 			var got []uint16
-			err := c.Dump(t.Context(), Listen, func() { got = nil }, func(s *inet.Socket) { got = append(got, s.Port) })
+			err := c.Dump(t.Context(), Listen, 0, func() { got = nil }, func(s *inet.Socket) { got = append(got, s.Port) })
 			if text := errorText(err); text != test.err {
 				t.Fatalf("error %q, expected %q", text, test.err)
 			}
@@ -257,7 +257,7 @@ func TestSilentKernel(t *testing.T) {
 	c := dialKernel(t, func(int, uint32) [][]byte { return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := c.Dump(ctx, Listen, func() {}, func(*inet.Socket) {})
+	err := c.Dump(ctx, Listen, 0, func() {}, func(*inet.Socket) {})
 	if err == nil {
 		t.Fatal("a dump without an answer is no error")
 	}
