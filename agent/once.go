@@ -74,6 +74,11 @@ func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 func (a *Agent) Once(ctx context.Context) error {
 	batches, err := a.GatherOnce(ctx)
 	errs := []error{err}
+	for _, b := range batches {
+		if b.Partial != "" {
+			a.Log.Warn("the scan is not whole", "plugin", "inputs."+b.Source, "missing", b.Partial)
+		}
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {

@@ -45,6 +45,7 @@ func (c *listCommand) Run(p *program) error {
 	scan := batches[0]
 	listeners := slices.SortedFunc(slices.Values(scan.Points), byPort)
 	if c.JSON {
+		p.warnOfPartial(batches)
 		return p.printPoints("json", scan.Time, listeners)
 	}
 	w := bufio.NewWriter(p.stdout)
@@ -53,6 +54,15 @@ func (c *listCommand) Run(p *program) error {
 		fmt.Fprint(w, folded(line, p.width()))
 	}
 	return w.Flush()
+}
+
+// warnOfPartial says on stderr what stdout does not show: that something is missing.
+func (p *program) warnOfPartial(batches []*metric.Batch) {
+	for _, b := range batches {
+		if b.Partial != "" {
+			fmt.Fprintf(p.stderr, "sockwatch: inputs.%s: the scan is not whole: %s\n", b.Source, printable(b.Partial))
+		}
+	}
 }
 
 // printPoints prints points as the stdout output does.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +122,15 @@ func FuzzTable(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestPartialIsSaidOnStderr(t *testing.T) {
+	var stderr bytes.Buffer
+	p := &program{stderr: &stderr}
+	p.warnOfPartial([]*metric.Batch{{Source: "whole"}, {Source: "tcp_listen", Partial: "a\nb"}})
+	if got, want := stderr.String(), "sockwatch: inputs.tcp_listen: the scan is not whole: a\\x0ab\n"; got != want {
+		t.Errorf("%q, expected %q", got, want)
+	}
 }
 
 func TestListSaysWhatItCouldNotSee(t *testing.T) {

@@ -169,6 +169,7 @@ func (c *testCommand) Run(p *program) error {
 	ctx, stop := untilSignal()
 	defer stop()
 	batches, failed := a.GatherOnce(ctx)
+	p.warnOfPartial(batches)
 	for _, b := range batches {
 		if err := p.printPoints("influx", b.Time, slices.Concat(b.Points, b.Events)); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -25,6 +26,7 @@ func (c *runCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	slog.SetDefault(a.Log) // what the standard library logs is of the same form
 	if err := protect(); err != nil {
 		a.Log.Warn("other processes of this user may trace this one", "error", err)
 	}
