@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -170,6 +171,44 @@ func TestP3NoCapability(t *testing.T) {
 	}
 	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
 		t.Errorf("%d lines are logged:\n%s", n, f.Log)
+	}
+}
+
+// TestP3Hidden is the same where procfs hides what may not be read, and where all
+// capabilities are those of a user namespace alone.
+func TestP3Hidden(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	options := Defaults()
+	within := as(0)
+	within.Cloneflags = unix.CLONE_NEWUSER
+	within.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	within.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	for _, test := range []struct {
+		name, mount string
+		attr        *syscall.SysProcAttr
+	}{
+		{"user namespace", "", within},
+		{"hidepid", "hidepid=2", as(nobody)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.mount != "" {
+				if err := unix.Mount("proc", "/proc", "proc", 0, test.mount); err != nil {
+					t.Skip(err)
+				}
+				defer unix.Unmount("/proc", unix.MNT_DETACH)
+			}
+			f := gatherAs(t, task{Gather: &options}, test.attr)
+			if text := strings.Join(f.Points, "\n"); !strings.Contains(text, fmt.Sprintf(`owner="unreadable",port="%d"`, ports[0])) {
+				t.Error(text)
+			}
+			if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+				t.Errorf("%d lines are logged:\n%s", n, f.Log)
+			}
+		})
 	}
 }
 
@@ -409,6 +448,7 @@ func TestH12PlantedLink(t *testing.T) {
 	gather(t, in)
 	start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	gather(t, in)
+	closeInput(t, in) // the state is written by now
 	if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
 		t.Errorf("the link was followed: %q, %v", text, err)
 	}

@@ -297,6 +297,37 @@ func TestFirstSeenDamaged(t *testing.T) {
 	}
 }
 
+// TestFirstSeenHangs gathers while the disk of the state directory hangs, and writes
+// what is known when it answers again.
+func TestFirstSeenHangs(t *testing.T) {
+	dir := t.TempDir()
+	in := open(t, Defaults()).(*input)
+	in.env.StateDir = dir
+	now := time.Now()
+	gatherAt := func(after time.Duration) {
+		t.Helper()
+		if _, err := in.gather(t.Context(), now.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gatherAt(0)
+	answer := make(chan struct{})
+	in.sightings.write = func(path string, text []byte) error {
+		<-answer
+		return writeFile(path, text)
+	}
+	for i := range 3 {
+		start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+		gatherAt(time.Duration(i+1) * 2 * saveEvery)
+	}
+	close(answer)
+	closeInput(t, in)
+	known, err := openSightings(dir, in.env.Name)
+	if err != nil || len(known.known) != 3 {
+		t.Errorf("%d are remembered, expected 3; %v", len(known.known), err)
+	}
+}
+
 // TestCustomPortExporter emits what the exporter emitted that this grows from.
 func TestCustomPortExporter(t *testing.T) {
 	child, ports := start(t, task{Name: []byte("a name"), Listen: []listenTask{{Addr: "127.0.0.1"}, {Addr: "::1"}, {Addr: "127.0.0.2"}}})

@@ -160,7 +160,7 @@ func (in *input) Close() error {
 		return nil
 	}
 	in.host.close()
-	err := errors.Join(in.sightings.save(time.Now(), 0), in.owners.Close(), in.fs.Close())
+	err := errors.Join(in.sightings.close(), in.owners.Close(), in.fs.Close())
 	in.fs = nil
 	return err
 }
@@ -345,7 +345,7 @@ func (in *input) resight() {
 
 // remember keeps when listeners were first seen for the next run.
 func (in *input) remember(now time.Time) {
-	if err := in.sightings.save(now, saveEvery); err != nil && !in.told.sightings {
+	if err := in.sightings.save(now); err != nil && !in.told.sightings {
 		in.told.sightings = true
 		in.env.Log.Warn("when listeners were first seen is not kept for the next run", "reason", err)
 	}

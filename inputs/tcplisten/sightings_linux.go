@@ -21,10 +21,12 @@ import (
 type sightings struct {
 	path    string // of the file; "" where there is none
 	known   map[string]*sighting
-	round   uint64    // of update
-	absent  int       // of those known: not there in the last round
-	unsaved bool      // something has changed since it was written
-	saved   time.Time // or tried to
+	round   uint64     // of update
+	absent  int        // of those known: not there in the last round
+	unsaved bool       // something has changed since it was written
+	saved   time.Time  // or tried to
+	writing chan error // of the write under way; nil: there is none
+	write   func(path string, text []byte) error
 }
 
 type sighting struct {
@@ -47,7 +49,7 @@ const (
 // openSightings reads what an earlier run knew. Its error says why that is not
 // used; the sightings are ready all the same.
 func openSightings(stateDir, name string) (*sightings, error) {
-	s := &sightings{path: sightingsPath(stateDir, name), known: make(map[string]*sighting)}
+	s := &sightings{path: sightingsPath(stateDir, name), write: writeFile, known: make(map[string]*sighting)}
 	if s.path == "" {
 		return s, nil
 	}
@@ -74,7 +76,7 @@ func openSightings(stateDir, name string) (*sightings, error) {
 
 // passOn returns what is known, for another input.
 func (s *sightings) passOn(stateDir, name string) *sightings {
-	next := &sightings{path: sightingsPath(stateDir, name), known: make(map[string]*sighting), unsaved: true}
+	next := &sightings{path: sightingsPath(stateDir, name), write: writeFile, known: make(map[string]*sighting), unsaved: true}
 	for key, known := range s.known {
 		next.known[key] = &sighting{since: known.since}
 	}
@@ -136,11 +138,23 @@ func sightingKey(tags []metric.Tag) string {
 	return b.String()
 }
 
-// save writes what is known where something has changed, now and then. The file
+// save begins to write what is known where something has changed, now and then, and
+// returns how the last write ended: no gather waits for a disk that hangs. The file
 // is whole at every instant, and a link that stands in its place is replaced, not
 // followed.
-func (s *sightings) save(now time.Time, every time.Duration) error {
-	if s.path == "" || !s.unsaved || now.Sub(s.saved) < every {
+func (s *sightings) save(now time.Time) error {
+	if s.writing != nil {
+		select {
+		case err := <-s.writing:
+			if s.writing = nil; err != nil {
+				s.unsaved = true
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	if s.path == "" || !s.unsaved || now.Sub(s.saved) < saveEvery {
 		return nil
 	}
 	s.saved = now
@@ -154,11 +168,30 @@ func (s *sightings) save(now time.Time, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(s.path, text); err != nil {
-		return err
-	}
-	s.unsaved = false
+	writing := make(chan error, 1)
+	s.unsaved, s.writing = false, writing
+	go func() { writing <- s.write(s.path, text) }()
 	return nil
+}
+
+// close saves what is not saved yet, and waits for it a moment.
+func (s *sightings) close() error {
+	var errs []error
+	for range 2 { // the write under way, and a last one
+		s.saved = time.Time{}
+		errs = append(errs, s.save(time.Now()))
+		if s.writing == nil {
+			break
+		}
+		select {
+		case err := <-s.writing:
+			s.writing = nil
+			errs = append(errs, err)
+		case <-time.After(time.Second):
+			return fmt.Errorf("write %s: the disk hangs", s.path)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func writeFile(path string, text []byte) error {

@@ -34,6 +34,7 @@ type space struct {
 	diag      *sockdiag.Conn       // nil where the namespace has to be entered anew
 	watch     *ifaces.Watch        // likewise
 	ifaces    ifaces.Table
+	unread    bool   // a change of the interfaces has been announced that ifaces has not
 	local     uint32 // the version of ifaces and of name
 }
 
@@ -120,6 +121,9 @@ func (in *input) listNetlink(ctx context.Context, sp *space, l listing) error {
 	})
 }
 
+// errMoved says that what led to a namespace leads to another one by now.
+var errMoved = errors.New("its process has moved to another network namespace")
+
 // enter calls do with a descriptor of the namespace.
 func (sp *space) enter(do func(netns int) error) error {
 	door, err := os.Open(sp.door)
@@ -127,6 +131,13 @@ func (sp *space) enter(do func(netns int) error) error {
 		return err
 	}
 	defer door.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(door.Fd()), &st); err != nil {
+		return err
+	}
+	if sp.inode != 0 && st.Ino != sp.inode {
+		return errMoved
+	}
 	return do(int(door.Fd()))
 }
 
@@ -139,21 +150,35 @@ func (in *input) listProcfs(sp *space, l listing) error {
 		}
 		return nil
 	}
-	if l.established {
-		return in.fs.TCP(sp.process, true, l.pass, l.each)
-	}
 	var found []inet.Socket
-	if err := in.fs.TCP(sp.process, false, l.pass, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
+	if err := in.fs.TCP(sp.process, l.established, l.pass, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
 		return err
 	}
-	v6only, err := in.fs.BindV6Only()
-	if err != nil {
-		return err
+	if sp.inode != 0 && in.netnsOf(sp.process) != sp.inode { // while it was read, or before
+		return errMoved
 	}
-	inet.GuessV6Only(found, v6only)
+	if !l.established {
+		if err := in.guessV6Only(sp, found); err != nil {
+			return err
+		}
+	}
 	for i := range found {
 		l.each(&found[i])
 	}
+	return nil
+}
+
+// guessV6Only tells sockets of both families from those of IPv6 alone. Of other
+// namespaces than the program's own nobody can read the default; it is 0.
+func (in *input) guessV6Only(sp *space, found []inet.Socket) error {
+	v6only := false
+	if sp.door == "" {
+		var err error
+		if v6only, err = in.fs.BindV6Only(); err != nil {
+			return err
+		}
+	}
+	inet.GuessV6Only(found, v6only)
 	return nil
 }
 
@@ -172,14 +197,16 @@ func (in *input) readInterfaces(sp *space) error {
 	if sp.door == "" && sp.process == ownProcess {
 		if sp.watch == nil {
 			sp.watch, _ = ifaces.NewWatch() // before the first Read: no change is missed
-		} else if !sp.watch.Changed() {
+		} else if !sp.watch.Changed() && !sp.unread {
 			return nil
 		}
 	}
+	sp.unread = true
 	t, err := in.interfaces(sp)
 	if err != nil {
 		return fmt.Errorf("interfaces: %w", err)
 	}
+	sp.unread = false
 	if !maps.Equal(t.Names, sp.ifaces.Names) || !slices.Equal(t.Addresses, sp.ifaces.Addresses) {
 		sp.ifaces = t
 		sp.local++
@@ -218,9 +245,10 @@ func hostSpace(fs *procfs.FS) *space {
 	if fs.Path() == "/proc" {
 		return sp
 	}
-	var own unix.Stat_t
-	host, err := fs.NetNS(1)
-	if err == nil && unix.Stat("/proc/thread-self/ns/net", &own) == nil && own.Ino == host {
+	// Every mount of procfs gives the tables of a namespace the same inode, which
+	// anybody may read, unlike ns/net of pid 1.
+	var host, own unix.Stat_t
+	if unix.Stat(fs.Path()+"/1/net/tcp", &host) == nil && unix.Stat("/proc/thread-self/net/tcp", &own) == nil && host.Ino == own.Ino {
 		return sp
 	}
 	sp.process, sp.door = "1", fs.Path()+"/1/ns/net"

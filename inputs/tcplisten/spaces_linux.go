@@ -18,11 +18,55 @@ import (
 // ends meanwhile is listed without sockets.
 func (in *input) listAll(ctx context.Context, each seer) error {
 	for _, sp := range in.spaces {
-		if err := in.listListeners(ctx, sp, each); err != nil && (sp == in.host || sp.isThere()) {
+		err := in.listListeners(ctx, sp, each)
+		for tries := 0; err != nil && tries < 3 && sp != in.host && in.findAgain(sp); tries++ {
+			err = in.listListeners(ctx, sp, each)
+		}
+		if err != nil && (sp == in.host || sp.isThere()) {
 			return err
 		}
 	}
 	return nil
+}
+
+// findAgain looks for another process in a namespace that the one by which it was
+// found has left; false where there is none, or that one is still there.
+func (in *input) findAgain(sp *space) bool {
+	if sp.process == "" || in.netnsOf(sp.process) == sp.inode {
+		return false
+	}
+	pids, err := in.fs.PIDs(nil)
+	if err != nil {
+		return false
+	}
+	mounted := sp.door != in.doorOf(sp.process)
+	sp.process = ""
+	for _, pid := range pids {
+		if p := strconv.Itoa(pid); in.netnsOf(p) == sp.inode {
+			sp.process = p
+			break
+		}
+	}
+	if !mounted {
+		sp.door = in.doorOf(sp.process)
+	}
+	return mounted || sp.process != ""
+}
+
+// doorOf returns the file by which the namespace of a process is entered.
+func (in *input) doorOf(process string) string { return in.fs.Path() + "/" + process + "/ns/net" }
+
+// netnsOf returns the number of the namespace of a process; 0 where it is not seen.
+func (in *input) netnsOf(process string) uint64 {
+	pid, err := strconv.Atoi(process)
+	if err != nil {
+		return 0
+	}
+	inode, err := in.fs.NetNS(pid)
+	if err != nil {
+		return 0
+	}
+	return inode
 }
 
 // listListeners lists the listeners of one space. Where some have come or gone, the
@@ -72,7 +116,7 @@ func (in *input) findSpaces() error {
 			continue
 		}
 		p := strconv.Itoa(pid)
-		found[inode] = space{name: strconv.FormatUint(inode, 10), process: p, door: in.fs.Path() + "/" + p + "/ns/net"}
+		found[inode] = space{name: strconv.FormatUint(inode, 10), process: p, door: in.doorOf(p)}
 	}
 	in.findMounts(found, host)
 	in.keepSpaces(found)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,6 +112,129 @@ func TestNamespaces(t *testing.T) {
 	}
 	if points := gather(t, open(t, Defaults())).Points; slices.ContainsFunc(points, func(p metric.Point) bool { return p.Tag("netns") != "" }) {
 		t.Error("other namespaces are shown though that is off")
+	}
+}
+
+// TestNamespaceIsLeft lists a namespace also when the process by which it was found
+// has ended, or has moved to another one: by that name it never lists the other.
+func TestNamespaceIsLeft(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	ip(t, "netns add left")
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		for _, named := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, named %t", backend, named), func(t *testing.T) {
+				options := Defaults()
+				options.Namespaces, options.Backend = true, backend
+				in := open(t, options).(*input)
+				var door *exec.Cmd
+				name := "left"
+				if named {
+					mounted, err := os.Open("/run/netns/left")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer mounted.Close()
+					startNext(t, mounted, func() (*exec.Cmd, error) {
+						var err error
+						door, err = spawn(&task{}, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
+						return door, err
+					})
+				} else {
+					door, _ = startWith(t, task{}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true})
+				}
+				netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", door.Process.Pid))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer netns.Close()
+				if !named {
+					link, err := os.Readlink(netns.Name())
+					if err != nil {
+						t.Fatal(err)
+					}
+					name = strings.Trim(link, "net:[]")
+				}
+				startIn(t, netns, task{Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}})
+				gather(t, in)
+				space := func() *space {
+					i := slices.IndexFunc(in.spaces, func(sp *space) bool { return sp.name == name })
+					if i < 0 {
+						t.Fatalf("no namespace %s", name)
+					}
+					return in.spaces[i]
+				}
+				listed := func() (got []string) {
+					t.Helper()
+					if err := in.listAll(t.Context(), in.sight); err != nil {
+						t.Fatal(err)
+					}
+					for _, l := range in.listeners {
+						if l.space == in.host || l.space.name == name {
+							got = append(got, fmt.Sprintf("%s:%d %t", l.space.name, l.socket.Port, l.unseen()))
+						}
+					}
+					slices.Sort(got)
+					return got
+				}
+				want := []string{":4001 false", name + ":4000 false"}
+				slices.Sort(want)
+
+				sp := space()
+				sp.process = strconv.Itoa(door.Process.Pid)
+				if !named {
+					sp.door = in.doorOf(sp.process)
+				}
+				end(door)
+				if diff := cmp.Diff(want, listed()); diff != "" {
+					t.Errorf("its process has ended (-want +got):\n%s", diff)
+				}
+				sp.process = strconv.Itoa(os.Getpid())
+				if !named {
+					sp.door = in.doorOf(sp.process)
+				}
+				if diff := cmp.Diff(want, listed()); diff != "" {
+					t.Errorf("its process has moved to this one (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestInterfacesAreReadAgain finds the exposure out at the next gather where the
+// interfaces could not be read at one.
+func TestInterfacesAreReadAgain(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	start(t, task{Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}})
+	in := open(t, Defaults()).(*input)
+	if p := one(t, gather(t, in), 4000); p.Tag("exposure") != "loopback" {
+		t.Error(p.Series())
+	}
+	ip(t, "address add 8.8.8.8/32 dev lo")
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: uint64(next), Max: limit.Max}
+	soon(t, "a gather without a file to open", func() bool {
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &none)
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+		_, err := in.Gather(t.Context())
+		return err != nil && strings.Contains(err.Error(), "interfaces: ")
+	})
+	if p := one(t, gather(t, in), 4000); p.Tag("exposure") != "public" {
+		t.Error(p.Series())
 	}
 }
 
@@ -234,5 +358,33 @@ func TestHostProc(t *testing.T) {
 	})
 	if !found {
 		t.Errorf("no listener of namespace %s", own)
+	}
+}
+
+// TestHostProcOfOwnNamespace knows that the host's network namespace is the program's
+// own without the right to see which that of pid 1 is.
+func TestHostProcOfOwnNamespace(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return
+	}
+	ip(t, "link set lo up")
+	dir := t.TempDir()
+	for _, up := range []string{dir, filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} {
+		os.Chmod(up, 0o755)
+	}
+	if err := unix.Mount("proc", dir, "proc", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	options := Defaults()
+	options.Proc, options.Namespaces = dir, true
+	f := gatherAs(t, task{Gather: &options}, as(nobody))
+	want := []string{`tcp_listen{address="127.0.0.1",exposure="loopback",family="ipv4",owner="unreadable",port="4000",user="root"} sockets=1`}
+	if diff := cmp.Diff(want, f.Points); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+		t.Errorf("%d lines are logged:\n%s", n, f.Log)
 	}
 }

@@ -17,7 +17,9 @@ type Name struct {
 }
 
 // ParseFile reads the text of /proc/PID/cgroup. Of its hierarchies the unified
-// one speaks first, then systemd's own, then the others.
+// one speaks first, then systemd's own, then the others; but before them one that
+// knows a container, since where version 1 is still in use the unified one may have
+// all containers in the service that runs them.
 func ParseFile(text []byte) Name {
 	var unified, systemd, other Name
 	for line := range bytes.Lines(text) {
@@ -29,17 +31,28 @@ func ParseFile(text []byte) Name {
 			unified = ParsePath(string(path))
 		case string(controllers) == "name=systemd":
 			systemd = ParsePath(string(path))
-		case other == Name{}:
-			other = ParsePath(string(path))
+		default:
+			if n := ParsePath(string(path)); other == (Name{}) || n.contained() && !other.contained() {
+				other = n
+			}
 		}
 	}
-	for _, n := range []Name{unified, systemd} {
+	names := []Name{unified, systemd, other}
+	for _, n := range names {
+		if n.contained() {
+			return n
+		}
+	}
+	for _, n := range names {
 		if n != (Name{}) {
 			return n
 		}
 	}
-	return other
+	return Name{}
 }
+
+// contained tells whether a container or a pod is known.
+func (n Name) contained() bool { return n.Container != "" || n.Pod != "" }
 
 // ParsePath reads a path such as /system.slice/docker-ID.scope. Of several units
 // the innermost counts, which is the one that holds the processes.
@@ -94,6 +107,7 @@ func onlyOf(s, set string) bool {
 // podUID reads "podUID" (cgroupfs driver) and "kubepods-burstable-podUID.slice"
 // (systemd driver, which writes "_" for "-"); "" where dir is neither.
 func podUID(dir string) string {
+	dir, _, _ = strings.Cut(dir, ":") // SLICE:cri-containerd:ID
 	uid, ok := strings.CutPrefix(dir, "pod")
 	if slice, isSlice := strings.CutSuffix(dir, ".slice"); isSlice && strings.HasPrefix(slice, "kubepods") {
 		i := strings.LastIndex(slice, "-pod")

@@ -48,7 +48,7 @@ var paths = map[string]Name{
 		Unit: "crio-conmon-" + id + ".scope", Pod: "12345678-1234-1234-1234-123456789012"},
 	"/kubepods/besteffort/podabcdefabcdefabcdefabcdefabcdef00/" + id: {Container: id[:12], Pod: "abcdefabcdefabcdefabcdefabcdef00"},
 	"/system.slice/containerd.service/kubepods-burstable-pod12345678_1234_1234_1234_123456789012.slice:cri-containerd:" + id: {
-		Unit: "containerd.service", Container: id[:12]},
+		Unit: "containerd.service", Container: id[:12], Pod: "12345678-1234-1234-1234-123456789012"},
 	"/kubepods-x.slice":        {},
 	"/lxc/web1":                {Container: "web1"},
 	"/lxc.payload.web1":        {Container: "web1"},
@@ -75,6 +75,9 @@ func TestParseFile(t *testing.T) {
 		"hybrid":              {"4:memory:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", Name{Unit: "a.service"}},
 		"hybrid, both":        {"1:name=systemd:/system.slice/a.service\n0::/system.slice/b.service\n", Name{Unit: "b.service"}},
 		"version 1 of docker": {"5:cpu,cpuacct:/docker/" + id + "\n4:memory:/docker/" + id + "\n", Name{Container: id[:12]}},
+		"hybrid, docker":      {"13:rdma:/\n12:pids:/docker/" + id + "\n1:name=systemd:/docker/" + id + "\n0::/system.slice/containerd.service\n", Name{Container: id[:12]}},
+		"hybrid, kubernetes": {"12:rdma:/\n4:memory:/kubepods/burstable/pod12345678-1234-1234-1234-123456789012/" + id + "\n0::/system.slice/containerd.service\n",
+			Name{Container: id[:12], Pod: "12345678-1234-1234-1234-123456789012"}},
 		"a colon in the path": {"0::/system.slice/a:b.service\n", Name{Unit: "a:b.service"}},
 		"empty":               {"", Name{}},
 		"damaged":             {"0:\n::\n\n0", Name{}},

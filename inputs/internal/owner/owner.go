@@ -59,7 +59,7 @@ func (s *Socket) Named() *Process {
 }
 
 // A Holder is a process that holds a socket, and the thread and file by which it
-// does: all threads have the same files, but the first may have ended.
+// does: the first thread may have ended, or another have files of its own.
 type Holder struct {
 	Process *Process
 	tid     int

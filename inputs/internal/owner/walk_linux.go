@@ -31,9 +31,17 @@ func (f *Finder) walk(ctx context.Context, now time.Time, refresh bool) {
 		f.report.Partial = "owners: " + err.Error()
 	} else {
 		slices.Sort(pids)
+		if len(pids) == 0 || pids[0] != 1 { // hidepid, proc(5): what may not be read is not even seen
+			f.report.Refused++
+			f.refused = start
+		}
 		f.walkTo(ctx, goal, pids)
 	}
-	if f.place-start >= round && f.scanNewcomers(ctx, pids) {
+	all := f.place-start >= round && f.scanNewcomers(ctx, pids)
+	f.scanThreads(ctx, pids, func(s *Socket) bool {
+		return len(s.found) == 0 && (all || len(s.Holders) == 0 && s.search && s.until != 0 && f.place >= s.until)
+	})
+	if all {
 		f.settleAll(now, start)
 	} else {
 		f.settleSome(now)
@@ -106,9 +114,9 @@ func (f *Finder) settleSome(now time.Time) {
 // scanNewcomers searches processes that were started while the others were
 // searched: a socket may have passed to one of them behind the search.
 func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
-	missing := func(s *Socket) bool { return s.search && len(s.found) == 0 }
+	missing := func(s *Socket) bool { return (s.search || len(s.Holders) > 0) && len(s.found) == 0 }
 	for range 3 {
-		if !slices.ContainsFunc(f.lacking, missing) {
+		if !slices.ContainsFunc(f.sockets, missing) {
 			return true
 		}
 		pids, err := f.fs.PIDs(nil)
@@ -133,6 +141,22 @@ func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
 		known = pids
 	}
 	return true
+}
+
+// scanThreads searches the files that threads do not share with their process
+// (unshare(2), CLONE_FILES), where a socket would be left without an owner: few
+// programs do so, but one that is to be hidden could.
+func (f *Finder) scanThreads(ctx context.Context, pids []int, left func(*Socket) bool) {
+	if !slices.ContainsFunc(f.sockets, left) {
+		return
+	}
+	for _, pid := range pids {
+		whole, err := f.scanProcess(ctx, pid, procfs.Process.EachThreadSocket)
+		if err == nil && !whole {
+			f.report.Partial = "owners: cut by the deadline among the files of threads"
+			return
+		}
+	}
 }
 
 // unowned notes that nobody was found since the search was at start. A file on its
@@ -161,18 +185,11 @@ func (f *Finder) unowned(s *Socket, now time.Time, start place) {
 // scan searches one process. It is not whole where ctx was done before its end,
 // and not begun where it was done before.
 func (f *Finder) scan(ctx context.Context, pid int) (whole, begun bool) {
-	more := func() bool {
-		if ctx.Err() != nil {
-			return false
-		}
-		deadline, ok := ctx.Deadline()
-		return !ok || time.Now().Before(deadline)
-	}
-	if !more() {
+	if !more(ctx) {
 		return false, false
 	}
 	f.report.Walked = true
-	whole, err := f.scanProcess(pid, more)
+	whole, err := f.scanProcess(ctx, pid, procfs.Process.EachSocket)
 	switch {
 	case err == nil:
 		return whole, true
@@ -186,7 +203,20 @@ func (f *Finder) scan(ctx context.Context, pid int) (whole, begun bool) {
 	return true, true
 }
 
-func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) {
+// more tells whether there is time left.
+func more(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Now().Before(deadline)
+}
+
+// An eacher calls each for open files of a process that are sockets: see
+// procfs.Process.EachSocket.
+type eacher func(p procfs.Process, more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error)
+
+func (f *Finder) scanProcess(ctx context.Context, pid int, eachSocket eacher) (whole bool, err error) {
 	proc, err := f.fs.Process(pid)
 	if err != nil {
 		return false, err
@@ -194,7 +224,7 @@ func (f *Finder) scanProcess(pid int, more func() bool) (whole bool, err error) 
 	defer proc.Close()
 	f.hits = f.hits[:0]
 	var failed error
-	whole, err = proc.EachSocket(more, func(tid int, fd int32, inode uint64) {
+	whole, err = eachSocket(proc, func() bool { return more(ctx) }, func(tid int, fd int32, inode uint64) {
 		if s := f.inodes[inode]; s != nil && failed == nil {
 			f.hits = append(f.hits, hit{s, tid, fd})
 			if len(f.hits) == maxHits {

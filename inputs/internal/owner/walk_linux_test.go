@@ -3,6 +3,8 @@ package owner
 import (
 	"context"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -155,4 +157,78 @@ func TestInFlight(t *testing.T) {
 	defer unix.Close(fds[0])
 	f.Update(t.Context(), now.Add(time.Second))
 	expect(t, s, os.Getpid())
+}
+
+// TestThreadsFiles finds a socket that only a thread other than the first holds, in a
+// table of files of its own.
+func TestThreadsFiles(t *testing.T) {
+	inode, done := make(chan uint64), make(chan struct{})
+	defer close(done)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its files
+		defer close(inode)
+		if unix.Gettid() == os.Getpid() || unix.Unshare(unix.CLONE_FILES) != nil {
+			return
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		var st unix.Stat_t
+		if err != nil || unix.Listen(fd, 1) != nil || unix.Fstat(fd, &st) != nil {
+			return
+		}
+		inode <- st.Ino
+		<-done
+	}()
+	s := &Socket{Inode: <-inode}
+	if s.Inode == 0 {
+		t.Skip("no thread with files of its own")
+	}
+	for _, cut := range []int{1 << 30, 100} {
+		f := newFinder(t, rarely())
+		s := &Socket{Inode: s.Inode}
+		f.Add(s)
+		now := time.Now()
+		for updates := 0; s.Status == Pending && updates < 10000; updates++ {
+			f.Update(&limited{t.Context(), cut}, now)
+		}
+		if cut == 1<<30 {
+			expect(t, s, os.Getpid())
+		}
+		f.Update(t.Context(), now.Add(time.Second))
+		expect(t, s, os.Getpid())
+		f.Update(t.Context(), now.Add(never)) // it is verified, and searched again
+		expect(t, s, os.Getpid())
+	}
+}
+
+// A during context does something when it is first asked.
+type during struct {
+	context.Context
+	do func()
+}
+
+func (d *during) Err() error {
+	if d.do != nil {
+		d.do()
+		d.do = nil
+	}
+	return nil
+}
+
+// TestHandover finds the next holder of a known socket that passes to a new process
+// while all are searched.
+func TestHandover(t *testing.T) {
+	f := newFinder(t, Options{Verify: never, Refresh: time.Minute, Members: func(string) []int { return nil }})
+	file, s := listen(t)
+	before := hold(t, file)
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	expect(t, s, os.Getpid(), before.Process.Pid)
+	var after *exec.Cmd
+	f.Update(&during{t.Context(), func() {
+		after = hold(t, file)
+		file.Close()
+		end(before)
+	}}, now.Add(2*time.Minute))
+	expect(t, s, after.Process.Pid)
 }

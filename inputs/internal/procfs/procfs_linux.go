@@ -100,8 +100,12 @@ func (f *FS) StartTime(ticks uint64) time.Time {
 	return f.boot.Add(time.Duration(ticks) * (time.Second / userHZ))
 }
 
-// Capabilities returns the effective capabilities of this program.
+// Capabilities returns the effective capabilities of this program. In a user
+// namespace of its own it has none over the host.
 func (f *FS) Capabilities() (uint64, error) {
+	if ids, err := f.readFile(f.dir, "thread-self/uid_map", 4096); err == nil && !allUsers(ids) {
+		return 0, nil
+	}
 	text, err := f.readFile(f.dir, "thread-self/status", 64<<10)
 	if err != nil {
 		return 0, err
@@ -217,6 +221,35 @@ func (p Process) EachSocket(more func() bool, each func(tid int, fd int32, inode
 		}
 	}
 	return true, nil
+}
+
+// EachThreadSocket does so for the open files that threads have for themselves.
+func (p Process) EachThreadSocket(more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error) {
+	var st unix.Stat_t
+	if unix.Fstatat(p.dir, "task", &st, 0) != nil || st.Nlink <= 3 {
+		return more(), nil // a single thread
+	}
+	for _, tid := range p.threads() {
+		if !more() {
+			return false, nil
+		}
+		if tid == p.PID || p.fs.own && shareFiles(p.PID, tid) {
+			continue
+		}
+		_, whole, err = p.eachSocket("task/"+strconv.Itoa(tid)+"/fd", tid, more, each)
+		if err == nil && !whole {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// shareFiles tells whether two threads are known to have the same open files:
+// kcmp(2), which not every kernel has and a filter may forbid.
+func shareFiles(a, b int) bool {
+	const kcmpFiles = 2 // KCMP_FILES, from include/uapi/linux/kcmp.h
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFiles, 0, 0, 0)
+	return errno == 0 && order == 0
 }
 
 // threads returns the threads of the process; none of one that has exited.
@@ -449,8 +482,11 @@ func (f *FS) LocalAddresses(process string) ([]inet.Address, error) {
 		}
 	}
 	var trie fibTrie
-	for name, parse := range map[string]func([]byte) (netip.Addr, bool){"fib_trie": trie.line, "if_inet6": parseIfInet6} {
-		file, err := os.Open(f.path + "/" + process + "/net/" + name)
+	for _, source := range []struct {
+		name  string
+		parse func([]byte) (netip.Addr, bool)
+	}{{"fib_trie", trie.line}, {"if_inet6", parseIfInet6}} {
+		file, err := os.Open(f.path + "/" + process + "/net/" + source.name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without that family
 		}
@@ -459,7 +495,7 @@ func (f *FS) LocalAddresses(process string) ([]inet.Address, error) {
 		}
 		lines := bufio.NewScanner(file)
 		for lines.Scan() {
-			add(parse(lines.Bytes()))
+			add(source.parse(lines.Bytes()))
 		}
 		file.Close()
 		if err := lines.Err(); err != nil {

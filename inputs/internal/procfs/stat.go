@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // A Stat is what /proc/PID/stat says of a process.
@@ -68,6 +69,12 @@ func parseCapabilities(text []byte) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no line CapEff")
+}
+
+// allUsers tells whether the text of /proc/PID/uid_map is that of the host's user
+// namespace.
+func allUsers(text []byte) bool {
+	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
 // parsePID reads the name of a directory of a process; false for all others.
