@@ -140,10 +140,15 @@ func queueDir(a *Agent, p *Push) string {
 	return filepath.Join(state, p.Name)
 }
 
-// openQueue opens the output's own queue.
-func (p *livePush) openQueue() (err error) {
+// openQueue opens the output's own queue, and gives up when ctx is done.
+func (p *livePush) openQueue(ctx context.Context) error {
 	if p.queueDir != "" {
-		p.queue, err = buffer.OpenDisk(p.queueDir, int64(p.Options.BufferLimit), p.log)
+		var q buffer.Queue
+		var err error
+		if !unlessHung(ctx, func() { q, err = buffer.OpenDisk(p.queueDir, int64(p.Options.BufferLimit), p.log) }) {
+			return fmt.Errorf("queue %q: %w", p.queueDir, errDiskHangs)
+		}
+		p.queue = q
 		return err
 	}
 	p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
@@ -153,12 +158,19 @@ func (p *livePush) openQueue() (err error) {
 	return nil
 }
 
-// makeStateDirectory makes the state directory where its parent lacks it.
-func makeStateDirectory(path string) error {
+var errDiskHangs = errors.New("the disk hangs")
+
+// makeStateDirectory makes the state directory where its parent lacks it, and
+// gives up when ctx is done.
+func makeStateDirectory(ctx context.Context, path string) error {
 	if path == "" {
 		return nil
 	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	var err error
+	if !unlessHung(ctx, func() { err = os.Mkdir(path, 0o700) }) {
+		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("agent.state_directory: %w", err)
 	}
 	return nil
@@ -206,12 +218,7 @@ func (p *livePush) inherit(cut context.Context, old *livePush) {
 		return
 	}
 	if p.queueDir != "" || old.queueDir == "" {
-		moved := make(chan struct{})
-		go func() {
-			defer close(moved)
-			p.takeOver(cut, old.queue)
-		}()
-		await(cut, moved) // a disk may hang
+		unlessHung(cut, func() { p.takeOver(cut, old.queue) })
 	}
 	old.closeQueue()
 }
@@ -250,14 +257,9 @@ func (p *livePush) closeQueue() {
 		p.log.Error("not delivered, lost with the queue in memory", "points", n)
 	}
 	p.health.watch(nil)
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		closeIf(p.queue, p.log)
-	}()
 	soon, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if !await(soon, closed) {
+	if !unlessHung(soon, func() { closeIf(p.queue, p.log) }) {
 		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
 	}
 }

@@ -27,7 +27,7 @@ type change struct {
 func (r *run) adopt(live, cut context.Context, next *Agent) error {
 	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], r.health.asInput(next))
 	r.leaving.Wait() // a queue that is to be opened may still be theirs
-	c, err := r.open(live, next)
+	c, err := r.open(live, cut, next)
 	if err != nil {
 		r.forget()
 		return err
@@ -42,23 +42,26 @@ func (r *run) adopt(live, cut context.Context, next *Agent) error {
 	r.launch(live, cut, c)
 	r.leaving.Go(func() {
 		r.finish(cut, retired.pushes)
-		r.reportBacklogs(next)
+		unlessHung(cut, func() { r.reportBacklogs(next) })
 	})
 	return nil
 }
 
-// open prepares what next has and the run does not.
-func (r *run) open(ctx context.Context, next *Agent) (c *change, err error) {
+// open prepares what next has and the run does not. A disk that hangs holds it up
+// until cut.
+func (r *run) open(live, cut context.Context, next *Agent) (c *change, err error) {
 	c = &change{kept: map[any]bool{}}
 	defer func() {
 		if err != nil {
 			c.undo(r.log)
 		}
 	}()
-	if err := makeStateDirectory(next.Options.StateDirectory); err != nil {
-		return c, err
-	}
 	prev := r.config.Options
+	if prev.StateDirectory != next.Options.StateDirectory { // a disk that hangs keeps even the mkdir of what is there
+		if err := makeStateDirectory(cut, next.Options.StateDirectory); err != nil {
+			return c, err
+		}
+	}
 	alike := prev.Hostname == next.Options.Hostname && prev.StateDirectory == next.Options.StateDirectory
 	for _, in := range next.Inputs {
 		if old := r.inputs[in.Name]; old != nil && alike && in.equal(old.Input) {
@@ -77,7 +80,7 @@ func (r *run) open(ctx context.Context, next *Agent) (c *change, err error) {
 			continue
 		}
 		l := r.newPull(next, p)
-		if err := p.Endpoint.Listen(ctx); err != nil {
+		if err := p.Endpoint.Listen(live); err != nil {
 			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
 		}
 		c.pulls = append(c.pulls, l)
@@ -90,7 +93,7 @@ func (r *run) open(ctx context.Context, next *Agent) (c *change, err error) {
 		}
 		l, err := newPush(next, p, r.health.output(p.Name))
 		if err == nil && (old == nil || !old.handsOver(l)) {
-			err = l.openQueue()
+			err = l.openQueue(cut)
 		}
 		if err != nil {
 			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
@@ -261,8 +264,24 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 	case <-done:
 		return true
 	case <-ctx.Done():
+	}
+	select {
+	case <-done: // both: nothing is said to hang that is over
+		return true
+	default:
 		return false
 	}
+}
+
+// unlessHung does what a disk that hangs would keep, and waits for it until ctx is
+// done; false: it goes on alone, and nothing that it writes may be read.
+func unlessHung(ctx context.Context, do func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	return await(ctx, done)
 }
 
 // cutOff ends the delivery. Where Push and Close have not returned soon, they find

@@ -32,7 +32,7 @@ func newRun(a *Agent, ready func()) *run {
 	return &run{
 		log: a.Log, health: newHealth(a.Version), board: &board{}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})},
-		config: &Agent{Log: a.Log},
+		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // before the first is adopted
 		inputs: map[string]*liveInput{}, pushes: map[string]*livePush{}, pulls: map[string]*livePull{},
 	}
 }
