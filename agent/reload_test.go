@@ -366,6 +366,7 @@ func TestReloadLetsInputsSucceed(t *testing.T) {
 			after(20 * time.Second) // also where it does not wait for what hangs
 		}
 		close(hang)
+		synctest.Wait() // nobody else waits for the one that hung
 		r.end()
 		got := slices.Compact(notes)
 		want := []string{

@@ -23,8 +23,8 @@ type exporter struct {
 }
 
 // rename makes the points anew where the name of an address has changed.
-func (e *exporter) rename(now time.Time) (changed bool) {
-	if e.names == nil || !e.names.want(e.named, now) {
+func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
+	if e.names == nil || !e.names.want(ctx, e.named, now) {
 		return false
 	}
 	e.build()

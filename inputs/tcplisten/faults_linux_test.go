@@ -49,9 +49,9 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	if _, err := in.findOwners(t.Context(), t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	in.describe(now)
+	in.describe(t.Context(), now)
 	in.arrange()
-	b := metric.Batch{Time: now, Points: in.points(now, false)}
+	b := metric.Batch{Time: now, Points: in.points(t.Context(), now, false)}
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}

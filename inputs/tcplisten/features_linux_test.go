@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -297,6 +298,64 @@ func TestFirstSeenDamaged(t *testing.T) {
 	}
 }
 
+// TestFirstSeenOfHeirs goes on through a reload that comes before the first gather
+// after another.
+func TestFirstSeenOfHeirs(t *testing.T) {
+	_, stood := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	now := time.Unix(2_000_000_000, 0)
+	in := open(t, Defaults()).(*input)
+	if got := firstSeen(t, in, stood[0], now); got != "absent" {
+		t.Errorf("first seen %s", got)
+	}
+	for range 3 {
+		next := open(t, Defaults()).(*input)
+		closeInput(t, in)
+		next.Succeed(in)
+		in = next
+	}
+	p := one(t, gatherCut(t, in, now.Add(time.Minute)), stood[0])
+	if since, ok := p.Field("first_seen_time_seconds"); ok {
+		t.Errorf("it is new, first seen %v", since)
+	}
+}
+
+// TestFirstSeenWithoutUsers goes on though the service that knows the names of users
+// is not up when the agent starts.
+func TestFirstSeenWithoutUsers(t *testing.T) {
+	dir, up := t.TempDir(), true
+	restart := func(in *input) *input {
+		if in != nil {
+			closeInput(t, in)
+		}
+		in = open(t, Defaults()).(*input)
+		in.env.StateDir = dir
+		in.users.names.lookup = func(context.Context, uint32) (string, error) {
+			if !up {
+				return "", errors.New("not up")
+			}
+			return "somebody", nil
+		}
+		return in
+	}
+	now := time.Unix(2_000_000_000, 0)
+	in := restart(nil)
+	if _, err := in.gather(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	_, opened := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	for i := range 8 {
+		now = now.Add(time.Minute)
+		if got := firstSeen(t, in, opened[0], now); got != "2000000060" {
+			t.Errorf("after %d minutes it was first seen %s", i, got)
+		}
+		if i == 0 {
+			up = false
+			in = restart(in)
+		}
+		up = i > 3
+	}
+}
+
 // TestFirstSeenHangs gathers while the disk of the state directory hangs, and writes
 // what is known when it answers again.
 func TestFirstSeenHangs(t *testing.T) {
@@ -376,24 +435,24 @@ func TestLookupsWaitForNobody(t *testing.T) {
 	const key = 1
 	now := time.Now()
 	want := map[int]bool{key: true}
-	if n.want(want, now) || n.of(key) != "" {
+	if n.want(t.Context(), want, now) || n.of(key) != "" {
 		t.Errorf("before there is an answer it is %s", n.of(key))
 	}
 	close(answer)
-	soon(t, "the name is news", func() bool { return n.want(want, now) })
-	if n.of(key) != "late" || n.want(want, now) {
+	soon(t, "the name is news", func() bool { return n.want(t.Context(), want, now) })
+	if n.of(key) != "late" || n.want(t.Context(), want, now) {
 		t.Errorf("it is %s", n.of(key))
 	}
 	n.patience = time.Hour
 	n.lookup = func(context.Context, int) (string, error) { return "", errors.New("misbehaving") }
-	if n.want(want, now.Add(time.Hour)) || n.of(key) != "late" {
+	if n.want(t.Context(), want, now.Add(time.Hour)) || n.of(key) != "late" {
 		t.Errorf("in an outage it is %s", n.of(key))
 	}
 	n.lookup = func(context.Context, int) (string, error) { return "", nil }
-	if !n.want(want, now.Add(2*time.Hour)) || n.of(key) != "" {
+	if !n.want(t.Context(), want, now.Add(2*time.Hour)) || n.of(key) != "" {
 		t.Errorf("without a name it is %s", n.of(key))
 	}
-	n.want(nil, now.Add(3*time.Hour))
+	n.want(t.Context(), nil, now.Add(3*time.Hour))
 	if len(n.known) != 0 {
 		t.Errorf("%d names are kept of keys that are gone", len(n.known))
 	}
@@ -418,19 +477,41 @@ func TestUsersServiceHangs(t *testing.T) {
 	if got, want := p.Tag("user"), strconv.Itoa(os.Getuid()); got != want {
 		t.Errorf("user %q while the service hangs, expected %q", got, want)
 	}
+	brief, cancel := context.WithCancel(t.Context())
+	cancel()
+	in.users.names.patience = time.Hour
+	in.users.lookUp(brief, nil, time.Now().Add(time.Hour)) // does not wait longer than for that
 	close(answer)
+	in.users.names.patience = time.Millisecond
 	soon(t, "the name", func() bool {
 		p := one(t, gather(t, in), ports[0])
 		return p.Tag("user") == "somebody"
 	})
 }
 
+// TestUsersServiceTakesFewThreads has few lookups under way, whatever number of users
+// there are to be asked for.
+func TestUsersServiceTakesFewThreads(t *testing.T) {
+	lookup := limitedTo(3, func(uint32) (string, error) { select {} })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	before := runtime.NumGoroutine()
+	for uid := range uint32(100) {
+		if _, err := lookup(ctx, uid); err != context.Canceled {
+			t.Errorf("%v", err)
+		}
+	}
+	if n := runtime.NumGoroutine() - before; n > 3 {
+		t.Errorf("%d goroutines wait", n)
+	}
+}
+
 // TestLookupUser tells a user without a name from one that could not be asked for.
 func TestLookupUser(t *testing.T) {
-	if name, err := lookupUser(t.Context(), 0); name != "root" || err != nil {
+	if name, err := lookupUser(0); name != "root" || err != nil {
 		t.Errorf("user 0 is %q, %v", name, err)
 	}
-	if name, err := lookupUser(t.Context(), 4_000_000_000); name != "" || err != nil {
+	if name, err := lookupUser(4_000_000_000); name != "" || err != nil {
 		t.Errorf("user 4000000000 is %q, %v", name, err)
 	}
 }

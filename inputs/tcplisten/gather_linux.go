@@ -94,14 +94,14 @@ func (in *input) gatherWhile(ctx, search context.Context, now time.Time) (metric
 			partial = strings.TrimPrefix(partial+"; established connections: "+err.Error(), "; ")
 		}
 	}
-	if in.describe(now) || in.changed || report.Walked {
+	if in.describe(ctx, now) || in.changed || report.Walked {
 		in.arrange()
 	} else if in.sightings.absent > 0 {
 		in.resight()
 	}
 	in.remember(now)
 	in.started, in.before = true, nil
-	return metric.Batch{Time: now, Points: in.points(now, established), Partial: partial}, nil
+	return metric.Batch{Time: now, Points: in.points(ctx, now, established), Partial: partial}, nil
 }
 
 // open opens what the first gather needs, and keeps it.
@@ -145,6 +145,9 @@ func (in *input) Succeed(predecessor plugin.Input) {
 		return
 	}
 	in.before = old.spaces
+	if old.before != nil { // it has not gathered, and is an heir itself
+		in.before = old.before
+	}
 	in.sightings = old.sightings.passOn(in.env.StateDir, in.env.Name)
 	o, n := old.options, in.options
 	in.started = old.started && o.Backend == n.Backend && o.Proc == n.Proc && o.Namespaces == n.Namespaces
@@ -308,8 +311,8 @@ func (in *input) warn(report owner.Report) {
 }
 
 // describe makes the tags of the listeners of which something has changed.
-func (in *input) describe(now time.Time) (changed bool) {
-	in.users.lookUp(in.listeners, now)
+func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
+	in.users.lookUp(ctx, in.listeners, now)
 	if now.Sub(in.timed) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock moves the time at which the host booted. What was read
 		// before serves where it cannot be read.
@@ -353,8 +356,8 @@ func (in *input) remember(now time.Time) {
 
 // points returns the points of this gather: those of the last where nothing has
 // moved since.
-func (in *input) points(now time.Time, established bool) []metric.Point {
-	if in.exporter != nil && in.exporter.rename(now) {
+func (in *input) points(ctx context.Context, now time.Time, established bool) []metric.Point {
+	if in.exporter != nil && in.exporter.rename(ctx, now) {
 		in.moved = true
 	}
 	if !in.moved && !established {

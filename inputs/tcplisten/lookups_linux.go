@@ -35,14 +35,15 @@ func (n *lookups[K]) of(key K) string {
 // want begins to look up those of the keys that are not known, and all when their
 // time has come. It waits a moment for names that are at hand, as those of a file
 // are. It tells whether a name has changed since it was called last.
-func (n *lookups[K]) want(keys map[K]bool, now time.Time) (news bool) {
+func (n *lookups[K]) want(ctx context.Context, keys map[K]bool, now time.Time) (news bool) {
 	if n.idle() {
 		if missing := n.missing(keys, now); len(missing) > 0 {
-			ctx, stop := context.WithTimeout(context.Background(), lookupTimeout)
+			round, stop := context.WithTimeout(context.Background(), lookupTimeout)
 			n.stop, n.done = stop, make(chan struct{})
-			go n.round(ctx, missing, n.done)
+			go n.round(round, missing, n.done)
 			select {
 			case <-n.done:
+			case <-ctx.Done():
 			case <-time.After(n.patience):
 			}
 		}

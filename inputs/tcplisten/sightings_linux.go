@@ -127,11 +127,13 @@ func (s *sightings) update(groups []*group, complete bool) {
 }
 
 // sightingKey returns what an identity is remembered by: all of it but what may
-// change while the listener stays what it is.
-func sightingKey(tags []metric.Tag) string {
+// change while the listener stays what it is. A user is known by the number: the
+// service that has the names may not answer yet.
+func sightingKey(uid uint32, tags []metric.Tag) string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "uid=%d ", uid)
 	for _, t := range tags {
-		if t.Key != "owner" && t.Key != "exposure" {
+		if t.Key != "owner" && t.Key != "exposure" && t.Key != "user" {
 			fmt.Fprintf(&b, "%s=%q ", t.Key, t.Value)
 		}
 	}

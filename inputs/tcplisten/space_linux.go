@@ -151,16 +151,21 @@ func (in *input) listProcfs(sp *space, l listing) error {
 		return nil
 	}
 	var found []inet.Socket
-	if err := in.fs.TCP(sp.process, l.established, l.pass, func(s *inet.Socket) { found = append(found, *s) }); err != nil {
+	each := l.each
+	if !l.established {
+		each = func(s *inet.Socket) { found = append(found, *s) }
+	}
+	if err := in.fs.TCP(sp.process, l.established, l.pass, each); err != nil {
 		return err
 	}
 	if sp.inode != 0 && in.netnsOf(sp.process) != sp.inode { // while it was read, or before
 		return errMoved
 	}
-	if !l.established {
-		if err := in.guessV6Only(sp, found); err != nil {
-			return err
-		}
+	if l.established {
+		return nil
+	}
+	if err := in.guessV6Only(sp, found); err != nil {
+		return err
 	}
 	for i := range found {
 		l.each(&found[i])

@@ -53,7 +53,7 @@ func (t *table) arrange(listeners []*listener) {
 	for _, l := range listeners {
 		g := t.byKey[l.key]
 		if g == nil {
-			g = &group{tags: l.tags, sighting: sightingKey(l.tags)}
+			g = &group{tags: l.tags, sighting: sightingKey(l.socket.UID, l.tags)}
 			t.byKey[l.key] = g
 			t.sorted = append(t.sorted, g)
 			added = true

@@ -40,6 +40,7 @@ type Finder struct {
 	refreshed               time.Time // the last walk over all processes
 	place                   place     // at which the next walk begins
 	refresh                 place     // at which the refresh under way ends; 0: none is
+	thread                  int       // at whose threads the next search of them begins: a pid
 	refused, skipped        place     // at which a process was, last; 0: none was
 	dirty                   bool      // sockets or holders changed since the last sweep
 	retired                 bool      // a process was, in this Update
@@ -47,6 +48,7 @@ type Finder struct {
 	sweeps                  uint32
 
 	near    []int     // processes that may hold what lost a holder
+	tooNear bool      // the last search of those near by was cut
 	lacking []*Socket // holders, in this Update
 	hits    []hit
 	report  Report
@@ -284,8 +286,13 @@ func (f *Finder) search(ctx context.Context, now time.Time) {
 }
 
 // searchNear searches the processes that held what lost a holder, and those of
-// the sockets' cgroups.
+// the sockets' cgroups. Where they take more time than there is, the next Update has
+// its time for all others.
 func (f *Finder) searchNear(ctx context.Context) {
+	if f.tooNear {
+		f.tooNear = false
+		return
+	}
 	pids := slices.Clone(f.near)
 	asked := make(map[string]bool)
 	for _, s := range f.lacking {
@@ -297,6 +304,7 @@ func (f *Finder) searchNear(ctx context.Context) {
 	slices.Sort(pids)
 	for _, pid := range slices.Compact(pids) {
 		if whole, _ := f.scan(ctx, pid); !whole {
+			f.tooNear = true
 			break
 		}
 	}
@@ -311,7 +319,7 @@ func (f *Finder) merge(s *Socket) {
 	if len(s.found) == 0 {
 		return
 	}
-	sortHolders(s.found)
+	s.found = sortHolders(s.found)
 	found := s.found
 	for _, h := range s.Holders {
 		if !h.Process.gone && !h.Process.isAmong(found) {
@@ -326,7 +334,7 @@ func (f *Finder) merge(s *Socket) {
 
 // settle makes the holders found those of the socket.
 func (f *Finder) settle(s *Socket) {
-	sortHolders(s.found)
+	s.found = sortHolders(s.found)
 	same := slices.EqualFunc(s.found, s.Holders, func(a, b Holder) bool { return a.Process == b.Process })
 	if !same || s.Status != Resolved {
 		s.Version++

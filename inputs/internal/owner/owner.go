@@ -105,8 +105,11 @@ func (p *Process) isAmong(sorted []Holder) bool {
 	return ok && sorted[i].Process == p
 }
 
-func sortHolders(h []Holder) {
-	slices.SortFunc(h, func(a, b Holder) int { return Compare(a.Process, b.Process) })
+// sortHolders sorts holders, of which each process is one, by however many files of
+// its threads it was found.
+func sortHolders(h []Holder) []Holder {
+	slices.SortStableFunc(h, func(a, b Holder) int { return Compare(a.Process, b.Process) })
+	return slices.CompactFunc(h, func(a, b Holder) bool { return a.Process == b.Process })
 }
 
 // lack makes the socket one whose holders are searched.

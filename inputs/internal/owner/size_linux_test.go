@@ -146,7 +146,7 @@ func TestH10VeryManyProcesses(t *testing.T) {
 					t.Errorf("partial %q, %s", report.Partial, other.Status)
 				}
 			}
-			if updates > 5 { // the search meets the test's process before them, or after
+			if updates > 10 { // two questions for each process
 				t.Errorf("%d updates", updates)
 			}
 			f.refreshed = time.Time{}
@@ -156,7 +156,7 @@ func TestH10VeryManyProcesses(t *testing.T) {
 		})
 		expect(t, other, os.Getpid())
 		t.Logf("%d bytes allocated for each of %d processes", allocated/uint64(n), n)
-		if allocated > uint64(256*n)+256<<10 {
+		if allocated > uint64(512*n)+256<<10 {
 			t.Errorf("%d bytes allocated for %d processes", allocated, n)
 		}
 	})

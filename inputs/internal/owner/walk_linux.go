@@ -38,13 +38,13 @@ func (f *Finder) walk(ctx context.Context, now time.Time, refresh bool) {
 		f.walkTo(ctx, goal, pids)
 	}
 	all := f.place-start >= round && f.scanNewcomers(ctx, pids)
-	f.scanThreads(ctx, pids, func(s *Socket) bool {
+	threads := f.scanThreads(ctx, pids, func(s *Socket) bool {
 		return len(s.found) == 0 && (all || len(s.Holders) == 0 && s.search && s.until != 0 && f.place >= s.until)
 	})
-	if all {
+	if all && threads {
 		f.settleAll(now, start)
 	} else {
-		f.settleSome(now)
+		f.settleSome(now, threads)
 	}
 	if f.refresh != 0 && f.place >= f.refresh {
 		f.refreshed, f.refresh = now, 0
@@ -98,11 +98,12 @@ func (f *Finder) settleAll(now time.Time, start place) {
 	f.refreshed, f.refresh = now, 0
 }
 
-// settleSome ends a walk that began or was cut among the processes.
-func (f *Finder) settleSome(now time.Time) {
+// settleSome ends a walk that began or was cut among the processes, or, where the
+// threads were not searched to the end, among those.
+func (f *Finder) settleSome(now time.Time, threads bool) {
 	for _, s := range f.sockets {
 		f.merge(s)
-		if s.search && s.until != 0 && f.place >= s.until {
+		if s.search && s.until != 0 && f.place >= s.until && (threads || len(s.Holders) > 0) {
 			if len(s.Holders) == 0 {
 				f.unowned(s, now, s.until-round)
 			}
@@ -146,17 +147,25 @@ func (f *Finder) scanNewcomers(ctx context.Context, known []int) (whole bool) {
 // scanThreads searches the files that threads do not share with their process
 // (unshare(2), CLONE_FILES), where a socket would be left without an owner: few
 // programs do so, but one that is to be hidden could.
-func (f *Finder) scanThreads(ctx context.Context, pids []int, left func(*Socket) bool) {
+func (f *Finder) scanThreads(ctx context.Context, pids []int, left func(*Socket) bool) (whole bool) {
 	if !slices.ContainsFunc(f.sockets, left) {
-		return
+		return true
 	}
-	for _, pid := range pids {
+	from, _ := slices.BinarySearch(pids, f.thread)
+	for i, pid := range pids[from:] {
 		whole, err := f.scanProcess(ctx, pid, procfs.Process.EachThreadSocket)
 		if err == nil && !whole {
 			f.report.Partial = "owners: cut by the deadline among the files of threads"
-			return
+			f.thread = pid
+			if i == 0 { // as in walkTo
+				f.skipped = f.place - 1
+				f.thread++
+			}
+			return false
 		}
 	}
+	f.thread = 0
+	return true
 }
 
 // unowned notes that nobody was found since the search was at start. A file on its
@@ -167,7 +176,7 @@ func (f *Finder) unowned(s *Socket, now time.Time, start place) {
 	switch {
 	case f.skipped >= start:
 		status = Pending
-		f.report.Partial = "owners: one process has more open files than there was time for"
+		f.report.Partial = "owners: one process has more open files, or threads, than there was time for"
 	case f.refused >= start || f.report.Refused > 0:
 		status = Unreadable
 	}

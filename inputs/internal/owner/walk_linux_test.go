@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -55,7 +56,7 @@ func TestP13Unowned(t *testing.T) {
 	f.Add(s)
 	now := time.Now()
 	updates := 0
-	for ; s.Status == Pending; updates++ {
+	for ; s.search; updates++ {
 		f.Update(&limited{t.Context(), 20}, now)
 		if updates > 10000 {
 			t.Fatal("the search does not end")
@@ -162,29 +163,17 @@ func TestInFlight(t *testing.T) {
 // TestThreadsFiles finds a socket that only a thread other than the first holds, in a
 // table of files of its own.
 func TestThreadsFiles(t *testing.T) {
-	inode, done := make(chan uint64), make(chan struct{})
-	defer close(done)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with its files
-		defer close(inode)
-		if unix.Gettid() == os.Getpid() || unix.Unshare(unix.CLONE_FILES) != nil {
-			return
-		}
+	var st unix.Stat_t
+	ownFiles(t, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		var st unix.Stat_t
-		if err != nil || unix.Listen(fd, 1) != nil || unix.Fstat(fd, &st) != nil {
-			return
+		if err != nil {
+			return err
 		}
-		inode <- st.Ino
-		<-done
-	}()
-	s := &Socket{Inode: <-inode}
-	if s.Inode == 0 {
-		t.Skip("no thread with files of its own")
-	}
+		return errors.Join(unix.Listen(fd, 1), unix.Fstat(fd, &st))
+	})
 	for _, cut := range []int{1 << 30, 100} {
 		f := newFinder(t, rarely())
-		s := &Socket{Inode: s.Inode}
+		s := &Socket{Inode: st.Ino}
 		f.Add(s)
 		now := time.Now()
 		for updates := 0; s.Status == Pending && updates < 10000; updates++ {
@@ -198,6 +187,89 @@ func TestThreadsFiles(t *testing.T) {
 		f.Update(t.Context(), now.Add(never)) // it is verified, and searched again
 		expect(t, s, os.Getpid())
 	}
+}
+
+// ownFiles starts a thread, not the first one, with a table of files of its own, that
+// is a copy; prepare is called on it. It ends with the test.
+func ownFiles(t *testing.T, prepare func() error) {
+	t.Helper()
+	ready, done := make(chan error), make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	var thread func()
+	thread = func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its files
+		if unix.Gettid() == os.Getpid() {
+			go thread()
+			<-done
+			return
+		}
+		err := unix.Unshare(unix.CLONE_FILES)
+		if err == nil {
+			err = prepare()
+		}
+		ready <- err
+		<-done
+	}
+	go thread()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestThreadsFilesAreCopies counts a process once that holds a socket by the files of
+// two of its threads.
+func TestThreadsFilesAreCopies(t *testing.T) {
+	file, s := listen(t)
+	other := hold(t, file)
+	ownFiles(t, func() error { return nil })
+	f := newFinder(t, rarely())
+	f.Add(s)
+	f.Add(&Socket{Inode: 1 << 62}) // nobody's: threads are searched for it
+	f.Update(t.Context(), time.Now())
+	expect(t, s, os.Getpid(), other.Process.Pid)
+}
+
+// TestP13Threads is pending while its search among threads is cut, and none or
+// unreadable when that has come to its end.
+func TestP13Threads(t *testing.T) {
+	ownFiles(t, func() error { return nil })
+	for budget := 1; ; budget += 7 {
+		f := newFinder(t, rarely())
+		s := &Socket{Inode: 1 << 62}
+		f.Add(s)
+		report := f.Update(&limited{t.Context(), budget}, time.Now())
+		if (s.Status == Pending) != (report.Partial != "") {
+			t.Fatalf("with %d steps: %s, partial %q", budget, s.Status, report.Partial)
+		}
+		for updates := 0; s.search; updates++ {
+			f.Update(&limited{t.Context(), budget}, time.Now())
+			if updates > 10000 {
+				t.Fatalf("with %d steps each the search does not end", budget)
+			}
+		}
+		if report.Partial == "" {
+			return
+		}
+	}
+}
+
+// TestP13NearOne searches all others too where one in a socket's cgroup has more files
+// than there is time for.
+func TestP13NearOne(t *testing.T) {
+	held, other := listen(t)
+	holder := hold(t, held)
+	held.Close()
+	options := rarely()
+	options.Members = func(string) []int { return []int{os.Getpid()} }
+	f := newFinder(t, options)
+	f.Add(&Socket{Inode: 1 << 62, Cgroup: "/near"}) // nobody's
+	f.Add(other)
+	now := time.Now()
+	for updates := 0; other.Status == Pending && updates < 10000; updates++ {
+		// One question lets it begin a process; the next one cuts it in there.
+		f.Update(&limited{t.Context(), 1}, now.Add(time.Duration(updates)*10*time.Second))
+	}
+	expect(t, other, holder.Process.Pid)
 }
 
 // A during context does something when it is first asked.
