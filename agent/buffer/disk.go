@@ -146,7 +146,11 @@ func (q *disk) Append(block [][]byte) (dropped int, err error) {
 	if !fits {
 		return len(block), nil
 	}
-	if err := q.write(frame); err != nil {
+	err = q.write(frame)
+	if isFull(err) && q.giveBack() {
+		err = q.write(frame)
+	}
+	if err != nil {
 		return dropped, q.fault("append", err)
 	}
 	q.next += uint64(len(block))

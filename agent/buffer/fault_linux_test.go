@@ -57,6 +57,37 @@ func TestS8FullDisk(t *testing.T) {
 	must(t, q.Close())
 }
 
+// TestS8FullDiskAndAnEmptyQueue: what is delivered gives its space back to what comes,
+// though others have filled the disk to the brim.
+func TestS8FullDiskAndAnEmptyQueue(t *testing.T) {
+	mount := t.TempDir()
+	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	t.Cleanup(func() { must(t, unix.Unmount(mount, unix.MNT_DETACH)) })
+	rng, l := rand.New(rand.NewPCG(8, 8)), newLedger()
+	q, err := OpenDisk(filepath.Join(mount, "q"), 64<<20, discard()) // one segment for all
+	must(t, err)
+	for range 5 {
+		must(t, l.append(q, l.block(rng, 100, 400)))
+		must(t, l.peek(q, 1000, 1<<20))
+		must(t, l.ack(q, len(l.handed)))
+	}
+	filler, err := os.Create(filepath.Join(mount, "filler"))
+	must(t, err)
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	for range 50 {
+		must(t, l.append(q, l.block(rng, 100, 400)))
+		must(t, l.failed)
+		must(t, l.peek(q, 1000, 1<<20))
+		must(t, l.ack(q, len(l.handed)))
+	}
+	must(t, l.drain(q))
+	must(t, q.Close())
+}
+
 // TestS10NotWritable: who may not write the directory is told.
 func TestS10NotWritable(t *testing.T) {
 	parent := t.TempDir()

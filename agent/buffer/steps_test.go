@@ -87,6 +87,49 @@ func TestS8FailedWriteIsCutBack(t *testing.T) {
 	wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, "a", "c")
 }
 
+// TestS8DeliveredSegmentIsGivenBack: a full disk gets the active segment back before
+// the block is written, if nothing of it is queued, and only when that is noted.
+func TestS8DeliveredSegmentIsGivenBack(t *testing.T) {
+	d := newFakeFolder()
+	q := mustOpen(t, d, 1<<20)
+	wantAppend(t, q, 0, "a")
+	wantPeek(t, q, 10, 100, "a")
+	wantAck(t, q, 1)
+	d.written = func(n int) int { return n / 2 }
+	ops := record(d)
+	note := d.fault
+	d.fault = func(op, name string) error {
+		note(op, name)
+		if op == "write" && name == segment1 {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	wantAppend(t, q, 0, "b")
+	want := []string{
+		"write " + segment1, "truncate " + segment1,
+		"sync acks.v1", "remove " + segment1,
+		"create " + segment2, "write " + segment2, "sync " + segment2, "syncdir .",
+	}
+	if diff := cmp.Diff(want, *ops); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	wantPeek(t, q, 10, 100, "b")
+	wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, "b")
+
+	d.fault = func(op, _ string) error {
+		if op == "write" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	_, err := q.Append([][]byte{[]byte("c")})
+	if want := `queue "fake": append: write ` + segment2 + `: no space left on device`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	wantPeek(t, q, 10, 100, "b")
+}
+
 // TestS8FailedSync: a segment whose sync failed is written no more; the block goes
 // to another one.
 func TestS8FailedSync(t *testing.T) {

@@ -92,6 +92,24 @@ func (q *disk) abandon() {
 	}
 }
 
+// giveBack removes the segments of a queue that holds nothing, the active one among
+// them, which goes on otherwise: a full disk must not silence an output that
+// delivers everything. false: there was nothing to give.
+func (q *disk) giveBack() bool {
+	q.r.Lock()
+	defer q.r.Unlock()
+	q.mu.Lock()
+	spent := q.lockedLeft() == 0 && slices.ContainsFunc(q.segments, func(s *segment) bool { return s.size > 0 })
+	q.mu.Unlock()
+	if !spent {
+		return false
+	}
+	q.abandon()
+	err := q.reap()
+	q.lookAhead() // closes the file that was read, which holds its space until then
+	return err == nil
+}
+
 // makeRoom drops the oldest segments that are not handed out until there is room
 // for n bytes. If dropping them all would not do, none goes.
 func (q *disk) makeRoom(n int64) (dropped int, fits bool, err error) {
