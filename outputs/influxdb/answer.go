@@ -26,8 +26,8 @@ func (o *output) judge(resp *http.Response, records int) error {
 		return nil
 	}
 	said, err := readAnswer(resp)
-	if err != nil {
-		return fmt.Errorf("%s: the answer breaks off: %w", said.status(), err)
+	if err != nil { // what the status says alone holds all the same
+		said.text = fmt.Sprintf("the answer breaks off: %v", err)
 	}
 	said.text = o.secret.redact(said.text)
 	text := said.String()
@@ -47,7 +47,7 @@ func (o *output) judge(resp *http.Response, records int) error {
 		}
 		return errors.New(text)
 	}
-	if advice := o.advice(status); advice != "" {
+	if advice := o.advice(status); advice != "" && err == nil {
 		text += ": " + advice
 	}
 	return errors.New(text)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sockwatch/agent/plugin"
 )
 
@@ -221,6 +223,33 @@ func TestO4OneByteASecond(t *testing.T) {
 	server.answers(http.StatusNoContent, "")
 	if err := push(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("the next push: %v", err)
+	}
+}
+
+// TestAnswersThatBreakOff mean what their status and header say alone.
+func TestAnswersThatBreakOff(t *testing.T) {
+	server := newFake(t)
+	for _, tt := range []struct {
+		status     int
+		kind, want string
+	}{
+		{200, "kept", "200 OK: the answer breaks off: unexpected EOF: no InfluxDB answers a write so: check urls"},
+		{400, "kept", "400 Bad Request: the answer breaks off: unexpected EOF"},
+		{401, "kept", "401 Unauthorized: the answer breaks off: unexpected EOF"},
+		{413, "too large", "413 Request Entity Too Large: the answer breaks off: unexpected EOF (too large)"},
+		{503, "after 7s", "503 Service Unavailable: the answer breaks off: unexpected EOF (to be tried again after 7s)"},
+	} {
+		server.does(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(tt.status)
+			w.Write([]byte("unable to parse"))
+		})
+		out, _ := newOutput(t, v1(server.URL))
+		err := push(t, out, "m v=1i 1", "m v=2i 1")
+		if diff := cmp.Diff([]string{tt.kind, server.URL + ": " + tt.want}, []string{kind(err), fmt.Sprint(err)}); diff != "" {
+			t.Errorf("%d (-want +got)\n%s", tt.status, diff)
+		}
 	}
 }
 
