@@ -121,8 +121,8 @@ func (in *liveInput) fly(ctx context.Context, f *flight) {
 	case err == nil:
 		in.publish(began, batch)
 	case ctx.Err() != nil: // stopped: that it was cut short says nothing of the input
-	case late: // withdrawn and counted already
-		in.log.Warn("the late gather failed", "error", err)
+	case late: // withdrawn, counted and logged already
+		in.log.Debug("the late gather failed", "error", err)
 	default:
 		in.withdraw(began, err)
 	}

@@ -149,6 +149,33 @@ func TestL8SlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 	})
 }
 
+// An input that fails late at every gather is in the log as it goes down, no more.
+func TestLateFailuresAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			time.Sleep(15 * time.Second)
+			return metric.Batch{}, errors.New("no")
+		}))
+		r.start()
+		after(10 * time.Minute)
+		log := r.log.String()
+		r.end()
+		after(15 * time.Second) // for the last gather
+		var got []string
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, "plugin=inputs.a") && !strings.Contains(line, "level=DEBUG") {
+				_, text, _ := strings.Cut(line, " level=")
+				got = append(got, text)
+			}
+		}
+		want := []string{"ERROR msg=\"gather: its series are withdrawn\" plugin=inputs.a error=\"not done after 10s\"\n"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("logged (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestPanicsAreRecoveredAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -75,16 +75,27 @@ func (p *livePush) settle(h *halving, records [][]byte, err error) error {
 	return err
 }
 
-// setUp notes the outcome of an attempt and logs each change of it.
+// setUp notes the outcome of an attempt and logs where an outage begins and ends;
+// within it other errors too, once a minute: some tell each attempt from the last.
 func (p *livePush) setUp(err error, wait time.Duration) {
 	p.health.up.Store(err == nil)
+	before := p.downWith
 	switch {
-	case err == nil && p.downWith != nil:
+	case err == nil && before == nil:
+		return
+	case err == nil:
 		p.log.Info("delivers again", "queued", p.queue.Stats().Records)
-	case err != nil && (p.downWith == nil || err.Error() != p.downWith.Error()):
-		p.log.Warn("not delivered, queued", "error", err, "queued", p.queue.Stats().Records, "retry_in", wait.Round(time.Millisecond))
+		p.downWith = nil
+		return
+	case before == nil:
+		p.downLog = throttle{}
+	case err.Error() == before.Error():
+		return
 	}
-	p.downWith = err
+	if p.downLog.add(1) > 0 {
+		p.log.Warn("not delivered, queued", "error", err, "queued", p.queue.Stats().Records, "retry_in", wait.Round(time.Millisecond))
+		p.downWith = err
+	}
 }
 
 // reject keeps records that can never be stored in the dead letter file, where

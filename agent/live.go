@@ -57,7 +57,8 @@ type livePush struct {
 	disowned atomic.Bool // deliver, which does not return, must leave the queue alone
 
 	dropLog, rejectLog, ackLog throttle
-	downWith                   error // what setUp logged last; nil when up
+	downLog                    throttle // of an outage; a new one begins anew
+	downWith                   error    // what setUp logged last; nil when up
 }
 
 // A livePull is a Pull at work.

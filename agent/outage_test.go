@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -58,6 +61,47 @@ func TestO2OutageIsRiddenOutInOrder(t *testing.T) {
 			t.Errorf("the outage was logged %d times", n)
 		}
 		r.end()
+	})
+}
+
+// An outage in which every attempt has an error of its own is logged as it begins,
+// once a minute, and as it ends; the next one at once.
+func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		p, err := newPush(r.agent, (&Agent{}).push("out", &fakePusher{}), &outputHealth{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.queue = buffer.NewMemory(1 << 20)
+		var want []string
+		fail := func(n int, logged bool) {
+			err := fmt.Errorf("reset by peer, from port %d", n)
+			p.setUp(err, 0)
+			if logged {
+				want = append(want, err.Error())
+			}
+		}
+		for n := range 100 {
+			fail(n, n%6 == 0)
+			time.Sleep(10 * time.Second)
+		}
+		p.setUp(nil, 0)
+		fail(100, true)
+		fail(101, false)
+		p.setUp(nil, 0)
+		var got []string
+		for line := range strings.Lines(r.log.String()) {
+			if _, rest, ok := strings.Cut(line, `error="`); ok {
+				got = append(got, rest[:strings.Index(rest, `"`)])
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("logged (-want +got):\n%s", diff)
+		}
+		if n := strings.Count(r.log.String(), "delivers again"); n != 2 {
+			t.Errorf("%d recoveries are logged, want 2", n)
+		}
 	})
 }
 
