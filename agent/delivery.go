@@ -222,7 +222,7 @@ func (p *livePush) handsOver(next *livePush) bool {
 
 // inherit takes over what the output of the same name before has queued. What
 // is on disk does not move to memory: it stays, and is reported.
-func (p *livePush) inherit(cut context.Context, old *livePush) {
+func (p *livePush) inherit(cut context.Context, old *livePush, wait time.Duration) {
 	if p.queue == nil {
 		p.queue = old.queue
 		p.queue.SetLimit(int64(p.Options.BufferLimit))
@@ -231,7 +231,7 @@ func (p *livePush) inherit(cut context.Context, old *livePush) {
 	if p.queueDir != "" || old.queueDir == "" {
 		unlessHung(cut, func() { p.takeOver(cut, old.queue) })
 	}
-	old.closeQueue()
+	old.closeQueue(wait)
 }
 
 // takeOver moves what old holds into the queue of p, as far as it goes.
@@ -258,8 +258,8 @@ func (p *livePush) takeOver(cut context.Context, old buffer.Queue) {
 }
 
 // closeQueue closes the queue of an output that is gone and reports what it
-// holds.
-func (p *livePush) closeQueue() {
+// holds. It leaves a disk alone that hangs for longer than the wait.
+func (p *livePush) closeQueue(wait time.Duration) {
 	switch n := p.queue.Stats().Records; {
 	case n > 0 && p.persistent:
 		p.log.Info("not delivered, kept in its queue", "points", n, "queue", p.queueDir)
@@ -268,9 +268,9 @@ func (p *livePush) closeQueue() {
 		p.log.Error("not delivered, lost with the queue in memory", "points", n)
 	}
 	p.health.watch(nil)
-	soon, cancel := context.WithTimeout(context.Background(), time.Second)
+	last, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	if !unlessHung(soon, func() { closeIf(p.queue, p.log) }) {
+	if !unlessHung(last, func() { closeIf(p.queue, p.log) }) {
 		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
 	}
 }

@@ -262,6 +262,10 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 				return ctx.Err()
 			}
 		}, atMost: 8 * time.Second},
+		{name: "sending, deaf to its context", push: func(context.Context, []string) error {
+			time.Sleep(time.Hour)
+			return nil
+		}, gather: time.Second, atMost: 10 * time.Second, wantLog: "stopped, though Push has not returned"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -288,7 +292,7 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 				if !strings.Contains(r.log.String(), tt.wantLog) {
 					t.Errorf("want %q in the log:\n%s", tt.wantLog, r.log)
 				}
-				after(tt.gather)
+				after(tt.gather + time.Hour) // what is deaf returns
 			})
 		})
 	}

@@ -381,7 +381,7 @@ func TestL1StopWhileTheDiskHangs(t *testing.T) {
 							t.Errorf("want %q in the log:\n%s", tt.log, r.log)
 						}
 					}
-					if took := time.Since(began); took > 13*time.Second {
+					if took := time.Since(began); took > 11*time.Second {
 						t.Errorf("it took %v", took)
 					}
 					if got := p.health.dropped.Load(); got != tt.dropped {

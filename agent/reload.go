@@ -193,8 +193,8 @@ func (r *run) handOver(cut context.Context, c, retired *change) {
 		if old := replaced[p.Name]; old != nil {
 			await(brief, old.closing)
 			await(moment, old.done)
-			old.cutOff()
-			p.inherit(cut, old)
+			old.cutOff(r.lastWait())
+			p.inherit(cut, old, r.lastWait())
 		}
 		p.start(cut)
 	}
@@ -250,9 +250,9 @@ func (r *run) finish(cut context.Context, pushes []*livePush) {
 		close(p.inbox)
 		wg.Go(func() {
 			if !await(patience, p.closing) || !await(patience, p.done) {
-				p.cutOff()
+				p.cutOff(r.lastWait())
 			}
-			p.closeQueue()
+			p.closeQueue(r.lastWait())
 		})
 	}
 	wg.Wait()
@@ -284,11 +284,11 @@ func unlessHung(ctx context.Context, do func()) bool {
 	return await(ctx, done)
 }
 
-// cutOff ends the delivery. Where Push and Close have not returned soon, they find
-// the queue taken away when they do.
-func (p *livePush) cutOff() {
+// cutOff ends the delivery. Where Push and Close have not returned when the wait is
+// over, they find the queue taken away when they do.
+func (p *livePush) cutOff(wait time.Duration) {
 	p.cancel()
-	last, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	last, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if await(last, p.done) {
 		return

@@ -38,7 +38,8 @@ func newRun(a *Agent, ready func()) *run {
 }
 
 // cutAfter returns a context that ends when all draining must: after ctx by the
-// shutdown timeout, but for a tenth of it, in which what hangs is closed.
+// shutdown timeout, but for a tenth of it. That is for what hangs: one lastWait for
+// a Push that does not return, one for a queue that is not closed.
 func (r *run) cutAfter(ctx context.Context) (context.Context, context.CancelFunc) {
 	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -54,6 +55,9 @@ func (r *run) shutdownTimeout() time.Duration {
 	defer r.mu.RUnlock()
 	return time.Duration(r.config.Options.ShutdownTimeout)
 }
+
+// lastWait is how long what hangs is waited for when its time is over.
+func (r *run) lastWait() time.Duration { return r.shutdownTimeout() / 20 }
 
 // reloaded notes the outcome of a reload, an error of several lines as so many.
 func (r *run) reloaded(err error) {
