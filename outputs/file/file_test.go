@@ -194,25 +194,49 @@ func TestRotationImpossible(t *testing.T) {
 }
 
 // TestHalfLineAtStart cuts off what the end of the program or of the host left
-// behind the last newline.
+// behind the last newline, says so, and nothing that may be another's.
 func TestHalfLineAtStart(t *testing.T) {
-	for _, tt := range []struct{ name, before, want string }{
-		{"none", "one\n", "one\nnew\n"},
-		{"empty", "", "new\n"},
-		{"half a line", "one\ntw", "one\nnew\n"},
-		{"only half a line", "on", "new\n"},
-		{"blocks that were never written", "one\n" + strings.Repeat("\x00", 4096), "one\nnew\n"},
-		{"a long line", strings.Repeat("x", 100_000) + "\nhalf", strings.Repeat("x", 100_000) + "\nnew\n"},
+	const record = "m v=1i 1795341600000000000"
+	for _, tt := range []struct {
+		name, format string
+		whole, half  string
+		want         string
+		cut          int // bytes
+	}{
+		{name: "none", whole: "one\n", want: "one\nnew\n"},
+		{name: "empty", want: "new\n"},
+		{name: "half a record", whole: "one\n", half: `{"name":"m","ta`, want: "one\nnew\n", cut: 15},
+		{name: "hardly begun", whole: "one\n", half: `{"n`, want: "one\nnew\n", cut: 3},
+		{name: "only half a record", half: `{"name":"m"`, want: "new\n", cut: 11},
+		{name: "a record without its newline", half: `{"name":"m"}`, want: "{\"name\":\"m\"}\nnew\n"},
+		{name: "another's text", whole: "one\n", half: "precious", want: "one\nprecious\nnew\n"},
+		{name: "another's JSON", half: `{"time":"now"`, want: "{\"time\":\"now\"\nnew\n"},
+		{name: "blocks that were never written", whole: "one\n", half: strings.Repeat("\x00", 4096), want: "one\nnew\n", cut: 4096},
+		{name: "a long line", whole: strings.Repeat("x", 100_000) + "\n", half: `{"name":"`, want: strings.Repeat("x", 100_000) + "\nnew\n", cut: 9},
+		{name: "half a record behind another", format: "influx", whole: record + "\n", half: record[:20], want: record + "\nnew\n", cut: 20},
+		{name: "a record of line protocol without its newline", format: "influx", whole: record + "\n", half: record, want: record + "\n" + record + "\nnew\n"},
+		{name: "text in a file for line protocol", format: "influx", whole: "one\n", half: "precious", want: "one\nprecious\nnew\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "log")
-			if err := os.WriteFile(path, []byte(tt.before), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte(tt.whole+tt.half), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, _ := open(t, path, nil)
+			out, log := open(t, path, func(o *Options) {
+				if tt.format != "" {
+					o.DataFormat = tt.format
+				}
+			})
 			push(t, out, "new")
 			check(t, dir, map[string]string{"log": tt.want})
+			want := ""
+			if tt.cut > 0 {
+				want = fmt.Sprintf("level=WARN msg=\"cut off half a line at the end of the file\" file=%s bytes=%d\n", path, tt.cut)
+			}
+			if diff := cmp.Diff(want, log.String()); diff != "" {
+				t.Errorf("log (-want +got)\n%s", diff)
+			}
 		})
 	}
 }

@@ -2,11 +2,13 @@ package file
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"regexp"
 	"strconv"
 
 	"sockwatch/outputs/internal/lines"
@@ -143,7 +145,7 @@ func (l *logFile) open() error {
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() {
-		err = cutHalfLine(f, info.Size())
+		err = l.endLastLine(f, info.Size())
 	}
 	if err != nil {
 		f.Close()
@@ -156,10 +158,11 @@ func (l *logFile) open() error {
 // maxHalfLine is how far from the end of a file its last newline is looked for.
 const maxHalfLine = 64 << 10
 
-// cutHalfLine cuts off what follows the last newline of a file: half a line that
-// the end of the program or of the host left there. Where the file may only grow
-// (chattr +a), the line is ended instead.
-func cutHalfLine(f *os.File, size int64) error {
+// endLastLine sees to it that a file ends with a newline. What follows its last one
+// is cut off where it is half a record of ours, which the end of the program or of
+// the host left there; where it may be anything else, or the file may only grow
+// (chattr +a), the line is ended.
+func (l *logFile) endLastLine(f *os.File, size int64) error {
 	tail := make([]byte, min(size, maxHalfLine))
 	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
 		return err
@@ -171,11 +174,36 @@ func cutHalfLine(f *os.File, size int64) error {
 	if whole == 0 && size > maxHalfLine {
 		return fmt.Errorf("%q is no file of lines: none ends in its last %d bytes", f.Name(), maxHalfLine)
 	}
-	err := f.Truncate(size - int64(len(tail)-whole))
-	if errors.Is(err, fs.ErrPermission) {
-		_, err = f.Write([]byte{'\n'})
+	if half := tail[whole:]; isHalfRecord(l.options.DataFormat, tail[:whole], half) {
+		err := f.Truncate(size - int64(len(half)))
+		if err == nil {
+			l.log.Warn("cut off half a line at the end of the file", "file", f.Name(), "bytes", len(half))
+		}
+		if !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 	}
+	_, err := f.Write([]byte{'\n'})
 	return err
+}
+
+var (
+	jsonBegin = []byte(`{"name":"`)               // of every record
+	influxEnd = regexp.MustCompile(` [0-9]{19}$`) // of every record: its time
+)
+
+// isHalfRecord reports whether the end of a file that lacks its newline is the
+// beginning of a record, or blocks that were never written. A record of line
+// protocol may begin like any text: there, the line before must be one.
+func isHalfRecord(dataFormat string, before, half []byte) bool {
+	if len(bytes.Trim(half, "\x00")) == 0 {
+		return true
+	}
+	if dataFormat == "json" {
+		n := min(len(half), len(jsonBegin))
+		return bytes.Equal(half[:n], jsonBegin[:n]) && !json.Valid(half)
+	}
+	return influxEnd.Match(bytes.TrimSuffix(before, []byte{'\n'})) && !influxEnd.Match(half)
 }
 
 // rotate renames the file and its archives: PATH to PATH.1, PATH.1 to PATH.2, and
