@@ -72,6 +72,11 @@ func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 // Once gathers every input once and delivers the batches to every push output
 // through queues in memory. Its error joins whatever failed.
 func (a *Agent) Once(ctx context.Context) error {
+	if len(a.Push) > 0 { // which may have rejected points to keep
+		if err := makeStateDirectory(ctx, a.Options.StateDirectory); err != nil {
+			return err
+		}
+	}
 	batches, err := a.GatherOnce(ctx)
 	errs := []error{err}
 	for _, b := range batches {

@@ -219,6 +219,23 @@ func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
 	}
 }
 
+// One shot keeps what is rejected where run would, though run was never there.
+func TestOnceKeepsRejectedPoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.Options.StateDirectory = filepath.Join(t.TempDir(), "state")
+		r.agent.input("a", counting())
+		r.agent.push("out", &fakePusher{push: rejecting(plugin.ErrRejected, "count 1")})
+		if err, want := r.agent.Once(t.Context()), "outputs.out: 1 points rejected"; fmt.Sprint(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		letters := readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))
+		if len(letters) != 1 || letters[0].Record != "count 1" {
+			t.Errorf("kept: %v", letters)
+		}
+	})
+}
+
 func TestSocketsAreHandedOver(t *testing.T) {
 	var s Sockets
 	first, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
