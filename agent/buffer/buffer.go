@@ -14,7 +14,8 @@ type Queue interface {
 	// itself is dropped whole. On an error nothing of the block is queued.
 	Append(block [][]byte) (dropped int, err error)
 	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
-	// them, yet at least one where there is any. They stay queued and are not
+	// them, each a byte more for what will end it, yet at least one where there is
+	// any. They stay queued and are not
 	// dropped until Ack; the caller changes none and keeps none beyond it. Peek
 	// before Ack hands out from the oldest again.
 	Peek(maxRecords, maxBytes int) ([][]byte, error)

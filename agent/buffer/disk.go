@@ -188,7 +188,7 @@ func (q *disk) collect(maxRecords, maxBytes int) (records [][]byte, last uint64,
 		}
 		c := q.chunks[i]
 		for _, r := range c.records {
-			bytes += len(r)
+			bytes += len(r) + 1
 			if len(records) > 0 && (len(records) >= maxRecords || bytes > maxBytes) {
 				return records, last, nil
 			}

@@ -73,7 +73,7 @@ func (l *ledger) peek(q Queue, maxRecords, maxBytes int) error {
 	bytes := 0
 	for i, r := range records {
 		ids = append(ids, id(r))
-		bytes += len(r)
+		bytes += len(r) + 1
 		if i > 0 && (i >= maxRecords || bytes > maxBytes) {
 			return fmt.Errorf("peek(%d, %d): %d records, %d bytes", maxRecords, maxBytes, len(records), bytes)
 		}

@@ -84,7 +84,7 @@ func (m *memory) lockedOldest(maxRecords, maxBytes int) (records [][]byte) {
 	bytes := 0
 	for _, b := range m.blocks {
 		for _, r := range b.records {
-			bytes += len(r)
+			bytes += len(r) + 1
 			if len(records) > 0 && (len(records) >= maxRecords || bytes > maxBytes) {
 				return records
 			}

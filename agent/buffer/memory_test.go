@@ -38,7 +38,8 @@ func TestMemory(t *testing.T) {
 		}},
 		{"peek is bounded by bytes", 1000, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aa", "bb", "cc")
-			wantPeek(t, q, 10, 5, "aa", "bb")
+			wantPeek(t, q, 10, 5, "aa")
+			wantPeek(t, q, 10, 6, "aa", "bb")
 		}},
 		{"peek hands out one record at least", 1000, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aa", "bb")
@@ -251,7 +252,7 @@ func (m *model) peek(maxRecords, maxBytes int) [][]byte {
 	var records [][]byte
 	n := 0
 	for _, r := range m.queue {
-		n += len(r.data)
+		n += len(r.data) + 1
 		if len(records) > 0 && (len(records) == maxRecords || n > maxBytes || maxRecords == 0) {
 			break
 		}

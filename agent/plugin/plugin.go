@@ -78,8 +78,8 @@ type Pusher interface {
 	Push(ctx context.Context, records [][]byte) error
 }
 
-// A Bounded is a Pusher that wants at most MaxBytes of records in one Push,
-// unless a single record is larger.
+// A Bounded is a Pusher that wants at most MaxBytes of records in one Push, each a
+// byte more for what will end it, unless a single record is larger.
 type Bounded interface{ MaxBytes() int }
 
 // An Endpoint shows the latest batches to whoever asks.
