@@ -119,7 +119,7 @@ func TestO2OutageOfARealServer(t *testing.T) {
 			eventually(t, "the first points", func() bool { return len(server.ids(t)) > 0 })
 
 			server.stop()
-			d.said(t, "connection refused")
+			d.said(t, "not delivered, queued")
 			d.awaitQueued(t, 10*idsPerBatch)
 			server.Start()
 			d.said(t, "delivers again")
