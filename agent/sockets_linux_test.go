@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // addressChanges are reloads from one address to another of the same port, PORT
@@ -30,16 +31,6 @@ var addressChanges = []struct{ from, to, ask string }{
 	{"0.0.0.0:PORT", "localhost:PORT", "127.0.0.1:PORT"},
 	{"[::1]:PORT", ":PORT", "[::1]:PORT"},
 	{":PORT", "[::1]:PORT", "[::1]:PORT"},
-}
-
-// freePort returns a port that nobody listens on, on no address.
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // A textEndpoint answers every request with its text.
@@ -67,7 +58,7 @@ func (e *textEndpoint) Serve(ctx context.Context, _ plugin.Board) error {
 func TestReloadToAnAddressThatOverlaps(t *testing.T) {
 	for _, tt := range addressChanges {
 		t.Run(tt.from+" to "+tt.to, func(t *testing.T) {
-			port := freePort(t)
+			port := strconv.Itoa(servertest.FreePort(t))
 			in := func(address string) string { return strings.Replace(address, "PORT", port, 1) }
 			get := func() string {
 				client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -22,6 +22,7 @@ import (
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // A serialInput gathers points that can be told apart for ever: those of idsInput,
@@ -173,7 +174,7 @@ type sink struct {
 
 func newSink(t *testing.T) *sink {
 	t.Helper()
-	s := &sink{URL: "http://" + freeAddress(t), arrived: map[string]time.Time{}}
+	s := &sink{URL: "http://" + servertest.FreeAddress(t), arrived: map[string]time.Time{}}
 	s.start(t)
 	t.Cleanup(s.stop)
 	return s

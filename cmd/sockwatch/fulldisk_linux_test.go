@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // smallDisk returns the root of a file system of its own, and skips the test for
@@ -52,7 +54,7 @@ func TestS8FullDiskFreedAgain(t *testing.T) {
 	s := newSink(t)
 	s.stop()
 	state := smallDisk(t, 0, "size=1m,mode=0700")
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	const batches = 200
 	c := delivery{state: state, url: s.URL, input: fmt.Sprintf("batches = %d", batches), flush: 500 * time.Millisecond,
 		more: "[[outputs.prometheus]]\n  listen = \"" + address + "\"\n"}

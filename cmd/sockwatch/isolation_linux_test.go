@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // delays keeps how long after its gather each point arrived somewhere.
@@ -81,7 +83,7 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 	}
 	defer reader.Close()
 	const interval = 2 * time.Second
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	d := startDaemon(t, fmt.Sprintf(`
 [agent]
   interval = %q
@@ -189,7 +191,7 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 func TestO16ReaderOfStdoutGone(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	c := delivery{state: t.TempDir(), url: s.URL, more: "[[outputs.stdout]]\n[[outputs.prometheus]]\n  listen = \"" + address + "\"\n"}
 	reader, stdout, err := os.Pipe()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sockwatch"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // TestMain lets the test binary be the program, or a process that listens.
@@ -130,17 +131,6 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// freeAddress returns an address of 127.0.0.1 on which nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // page returns an endpoint's page, or "" where it does not answer with one.
 func page(address string) string {
 	resp, err := http.Get("http://" + address + "/metrics")
@@ -166,7 +156,7 @@ func exampleOn(address string) string {
 // that is returned, and waits for its first page.
 func startOnExample(t *testing.T, env ...string) (p *process, address, path string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = servertest.FreeAddress(t)
 	path = writeFile(t, t.TempDir(), "sockwatch.toml", exampleOn(address))
 	p = start(t, "sockwatch", env, "--config", path)
 	eventually(t, "the first page", func() bool { return page(address) != "" })
@@ -225,7 +215,7 @@ func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	address := freeAddress(t)
+	address := servertest.FreeAddress(t)
 	config := writeFile(t, t.TempDir(), "s.toml", exampleOn(address))
 	start(t, "sockwatch", []string{"NOTIFY_SOCKET=" + path}, "--config", config)
 
@@ -259,7 +249,7 @@ func TestC12ReloadOfABrokenFile(t *testing.T) {
 	}
 	eventually(t, "the gauge", func() bool { return gauge(address, "0") })
 
-	next := freeAddress(t)
+	next := servertest.FreeAddress(t)
 	rewrite(strings.Replace(exampleOn(next), "[agent]\n", "[agent]\n  log_format = \"json\"\n", 1))
 	eventually(t, "the page at its new place", func() bool { return gauge(next, "1") })
 	eventually(t, "the old place free", func() bool { return page(address) == "" })
@@ -281,7 +271,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	before := firstSeen(address)
 	time.Sleep(time.Second) // of which they are whole
 
-	next := freeAddress(t) // a page there shows only what the new input has gathered, or stood since
+	next := servertest.FreeAddress(t) // a page there shows only what the new input has gathered, or stood since
 	text := strings.Replace(exampleOn(next), "custom_port_exporter = true", "custom_port_exporter = false", 1)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -432,7 +422,7 @@ func TestOneShotCommands(t *testing.T) {
 
 func TestOnceFailsWithItsOutput(t *testing.T) {
 	dir := t.TempDir()
-	config := writeFile(t, dir, "s.toml", "[[inputs.tcp_listen]]\n[[outputs.influxdb]]\ndatabase = \"x\"\nurls = [\"http://"+freeAddress(t)+"\"]\n")
+	config := writeFile(t, dir, "s.toml", "[[inputs.tcp_listen]]\n[[outputs.influxdb]]\ndatabase = \"x\"\nurls = [\"http://"+servertest.FreeAddress(t)+"\"]\n")
 	p := start(t, "sockwatch", nil, "once", "--config", config)
 	if code := p.exitCode(t); code != 1 {
 		t.Errorf("exit code %d", code)

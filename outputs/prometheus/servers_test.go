@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // server returns the path of a program that a test needs. Where it is missing the
@@ -55,7 +56,7 @@ func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 	program := server(t, "prometheus")
 	config := filepath.Join(dir, "prometheus.yml")
 	writeFile(t, config, "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"+scrapeConfigs)
-	port := freePort(t)
+	port := servertest.FreeAddress(t)
 	p := &prom{t: t, url: "http://" + port, log: &bytes.Buffer{}}
 	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+port)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.log, p.log
@@ -79,17 +80,6 @@ func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 		return r.Status, r.StatusCode == 200
 	})
 	return p
-}
-
-// freePort returns an address of the loopback that is free now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // until asks again and again, long past any busy machine, and fails with the last
@@ -324,7 +314,7 @@ func TestPrometheusDiscoversListeners(t *testing.T) {
 	}
 	defer listening.Close()
 	_, open, _ := net.SplitHostPort(listening.Addr().String())
-	_, closed, _ := net.SplitHostPort(freePort(t))
+	_, closed, _ := net.SplitHostPort(servertest.FreeAddress(t))
 	e, _ := newTestEndpoint(t, nil)
 	addr := serve(t, e, boardOf(batch("tcp_listen",
 		at("0.0.0.0", open, "exposure", "private", "process", "nginx"),

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -50,15 +51,28 @@ func Binary(t testing.TB, name string) string {
 	return ""
 }
 
-// FreePort returns a TCP port of 127.0.0.1 that is free now.
+// FreePort returns a TCP port that nobody listens on, on no address. It is none of
+// those that the kernel gives to connections (32768 and more, ip(7)): of the many
+// that other tests make at the same time none takes it before its server does.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var l net.Listener
+		port := 10000 + rand.IntN(22000)
+		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal(err)
+	return 0
+}
+
+// FreeAddress returns 127.0.0.1 with a port that nobody listens on.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 }
 
 // New returns a server that is not started yet: its program with args, which make
