@@ -225,6 +225,8 @@ func more(ctx context.Context) bool {
 // procfs.Process.EachSocket.
 type eacher func(p procfs.Process, more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error)
 
+// scanProcess searches some of the open files of one process. It is not whole where
+// ctx was done before their end.
 func (f *Finder) scanProcess(ctx context.Context, pid int, eachSocket eacher) (whole bool, err error) {
 	proc, err := f.fs.Process(pid)
 	if err != nil {
