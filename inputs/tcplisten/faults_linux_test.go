@@ -174,6 +174,19 @@ func TestP3NoCapability(t *testing.T) {
 	}
 }
 
+// TestP3SaidOnce does not say again after a reload what it has said.
+func TestP3SaidOnce(t *testing.T) {
+	old, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	gather(t, old)
+	old.(*input).told.capabilities = true
+	before := log.Len()
+	next := open(t, Defaults()).(*input)
+	next.Succeed(old)
+	if !next.told.capabilities || next.told.sightings || log.Len() != before {
+		t.Errorf("%+v is told, logged: %s", next.told, log)
+	}
+}
+
 // TestP3Hidden is the same where procfs hides what may not be read, and where all
 // capabilities are those of a user namespace alone.
 func TestP3Hidden(t *testing.T) {

@@ -50,7 +50,7 @@ type input struct {
 	told      told
 }
 
-// told holds what is said once per run.
+// told holds what is said once per run, also by successors.
 type told struct{ netlink, namespaces, empty, capabilities, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -137,8 +137,8 @@ func (in *input) open() error {
 	return nil
 }
 
-// Succeed takes over when listeners were first seen. What the predecessor had not
-// seen has come since, unless it looked elsewhere.
+// Succeed takes over when listeners were first seen, and what was said. What the
+// predecessor had not seen has come since, unless it looked elsewhere.
 func (in *input) Succeed(predecessor plugin.Input) {
 	old, ok := predecessor.(*input)
 	if !ok || old.sightings == nil {
@@ -149,6 +149,8 @@ func (in *input) Succeed(predecessor plugin.Input) {
 		in.before = old.before
 	}
 	in.sightings = old.sightings.passOn(in.env.StateDir, in.env.Name)
+	in.told = old.told
+	in.told.sightings = false // they may be written elsewhere
 	o, n := old.options, in.options
 	in.started = old.started && o.Backend == n.Backend && o.Proc == n.Proc && o.Namespaces == n.Namespaces
 }
