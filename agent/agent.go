@@ -141,7 +141,7 @@ func (in *liveInput) callGather(ctx context.Context) (b metric.Batch, err error)
 
 // withdraw takes the input's batch from the board and counts the failed gather.
 func (in *liveInput) withdraw(began time.Time, err error) {
-	turned := in.health.failed(time.Since(began))
+	turned := in.health.failed(time.Since(began), err)
 	if turned {
 		in.log.Error("gather: its series are withdrawn", "error", err)
 	} else {

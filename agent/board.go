@@ -12,6 +12,7 @@ import (
 
 	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // A board holds the latest batch of every source. Readers never wait.
@@ -103,6 +104,17 @@ func (v *view) Latest() []*metric.Batch {
 	}
 	maps.DeleteFunc(v.filtered, func(b, _ *metric.Batch) bool { return !slices.Contains(all, b) })
 	return latest
+}
+
+// Sources returns the state of every input, ordered by name.
+func (v *view) Sources() []plugin.SourceState {
+	v.run.mu.RLock()
+	defer v.run.mu.RUnlock()
+	states := make([]plugin.SourceState, 0, len(v.run.inputs))
+	for _, name := range slices.Sorted(maps.Keys(v.run.inputs)) {
+		states = append(states, v.run.inputs[name].health.state(name))
+	}
+	return states
 }
 
 // Refresh gathers the inputs whose batch is older than maxAge.

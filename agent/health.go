@@ -41,6 +41,7 @@ type inputHealth struct {
 	mu       sync.Mutex
 	known    bool // a gather has ended
 	up       bool
+	err      error // of the last gather
 	duration time.Duration
 	points   int
 }
@@ -106,22 +107,30 @@ func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch) (turned boo
 	if b.Partial != "" {
 		i.partial.Add(1)
 	}
-	return i.end(true, took, len(b.Points))
+	return i.end(nil, took, len(b.Points))
 }
 
 // failed notes a gather without a batch; true where the input was not down before.
-func (i *inputHealth) failed(took time.Duration) (turned bool) {
+func (i *inputHealth) failed(took time.Duration, err error) (turned bool) {
 	i.gathers.Add(1)
 	i.errors.Add(1)
-	return i.end(false, took, 0) || i.gathers.Load() == 1
+	return i.end(err, took, 0) || i.gathers.Load() == 1
 }
 
-func (i *inputHealth) end(up bool, took time.Duration, points int) (turned bool) {
+func (i *inputHealth) end(err error, took time.Duration, points int) (turned bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	up := err == nil
 	turned = i.known && i.up != up
-	i.known, i.up, i.duration, i.points = true, up, took, points
+	i.known, i.up, i.err, i.duration, i.points = true, up, err, took, points
 	return turned
+}
+
+// state returns the outcome of the last gather, as a Board shows it.
+func (i *inputHealth) state(name string) plugin.SourceState {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return plugin.SourceState{Name: name, Gathered: i.known, Err: i.err}
 }
 
 // watch names the queue whose Stats are shown.

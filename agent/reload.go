@@ -202,13 +202,13 @@ func (r *run) handOver(cut context.Context, c, retired *change) {
 
 // succeed lets an input go on with what the one knew that it replaces.
 func (in *liveInput) succeed(old *liveInput) {
-	s, ok := in.Input.Input.(plugin.Successor)
+	s, ok := in.Input.Input.(plugin.Inheritor)
 	if !ok || old.underWay() != nil {
 		return
 	}
 	var err error // logged by recover
 	defer in.health.panics.recover(&err, in.log)
-	s.Succeed(old.Input.Input)
+	s.InheritFrom(old.Input.Input)
 }
 
 // halt stops inputs and endpoints. It waits for half the shutdown timeout, so that

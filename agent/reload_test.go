@@ -357,7 +357,7 @@ func (h *heir) Close() error {
 	return nil
 }
 
-func (h *heir) Succeed(predecessor plugin.Input) {
+func (h *heir) InheritFrom(predecessor plugin.Input) {
 	h.note(h.name + " succeeds " + predecessor.(*heir).name)
 }
 

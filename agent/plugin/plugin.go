@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -23,12 +25,12 @@ type Input interface {
 	Gather(ctx context.Context) (metric.Batch, error)
 }
 
-// A Successor is an Input that can go on with what another one knew. Where a
-// reload puts it in the place of an Input that is configured otherwise, the agent
-// calls Succeed with that one: at most once, before the first Gather, when the last
-// Gather of the other has returned and it is closed. It is not called where that
-// Gather hangs.
-type Successor interface{ Succeed(predecessor Input) }
+// An Inheritor is an Input that can take over what another one knew. When a reload
+// replaces an Input by one with other options, the agent calls InheritFrom with the
+// old one. It is called at most once, before the first Gather, after the last Gather
+// of the old Input has returned and it is closed. It is not called if that Gather
+// hangs.
+type Inheritor interface{ InheritFrom(predecessor Input) }
 
 // ErrRejected is wrapped by the errors of a Push of which at least one record
 // can never be stored, ErrTooLarge by those that fewer records would mend.
@@ -47,6 +49,29 @@ var (
 // while the program runs, such as a pipe without a reader: a stop does not wait
 // for it.
 var ErrGone = errors.New("gone")
+
+// A RejectedError is an error of a Push whose destination named the records that it
+// can never store. Each of them goes to the dead letters with its own reason.
+type RejectedError struct {
+	// Records holds the reason of each rejected record, by its index in the Push. It
+	// is not empty.
+	Records map[int]error
+	// OthersStored reports that the destination has stored all other records of the
+	// Push. If it is false, the agent pushes the others again.
+	OthersStored bool
+}
+
+// Error gives the reason of the first rejected record, and the number of the others.
+func (e *RejectedError) Error() string {
+	if len(e.Records) == 0 {
+		return "rejected"
+	}
+	first := e.Records[slices.Min(slices.Collect(maps.Keys(e.Records)))]
+	if n := len(e.Records) - 1; n > 0 {
+		return fmt.Sprintf("%v (and %d more rejected records)", first, n)
+	}
+	return first.Error()
+}
 
 // A RetryAfterError is an error of a Push whose destination said when to come
 // back. The agent waits that long, ten minutes at most, before it tries again.
@@ -104,4 +129,19 @@ type Board interface {
 	// not fail it, and it outlives the ctx of whoever asked. Its only error is
 	// that of ctx.
 	Refresh(ctx context.Context, maxAge time.Duration) error
+	// Sources returns the state of every input, ordered by name: it tells a source
+	// whose last gather failed from one that has nothing. The agent's own points are
+	// a source too.
+	Sources() []SourceState
+}
+
+// A SourceState is the state of one input.
+type SourceState struct {
+	// Name is the Source of its batches.
+	Name string
+	// Gathered reports that a gather has ended since the input was started.
+	Gathered bool
+	// Err is the error of the last gather, nil if it gave a batch. While it is not nil
+	// the source's batch is withdrawn.
+	Err error
 }

@@ -68,6 +68,23 @@ func TestErrorKinds(t *testing.T) {
 	}
 }
 
+func TestRejectedErrorGivesTheFirstReason(t *testing.T) {
+	tests := []struct {
+		records map[int]error
+		want    string
+	}{
+		{records: nil, want: "rejected"},
+		{records: map[int]error{4: errors.New("bad time")}, want: "bad time"},
+		{records: map[int]error{4: errors.New("bad time"), 2: errors.New("bad tag"), 9: errors.New("no field")},
+			want: "bad tag (and 2 more rejected records)"},
+	}
+	for _, tt := range tests {
+		if got := (&RejectedError{Records: tt.records}).Error(); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}
+
 func FuzzTypesReadWhatTheyWrite(f *testing.F) {
 	for _, s := range []string{"10s", "1h0m0s", "64MiB", "1kB", "5", "-1s", "999999999999h", "18446744073709551616B"} {
 		f.Add(s)

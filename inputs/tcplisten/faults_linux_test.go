@@ -181,7 +181,7 @@ func TestP3SaidOnce(t *testing.T) {
 	old.(*input).told.capabilities = true
 	before := log.Len()
 	next := open(t, Defaults()).(*input)
-	next.Succeed(old)
+	next.InheritFrom(old)
 	if !next.told.capabilities || next.told.sightings || log.Len() != before {
 		t.Errorf("%+v is told, logged: %s", next.told, log)
 	}

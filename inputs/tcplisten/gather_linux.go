@@ -139,7 +139,7 @@ func (in *input) open() error {
 
 // Succeed takes over when listeners were first seen, and what was said. What the
 // predecessor had not seen has come since, unless it looked elsewhere.
-func (in *input) Succeed(predecessor plugin.Input) {
+func (in *input) InheritFrom(predecessor plugin.Input) {
 	old, ok := predecessor.(*input)
 	if !ok || old.sightings == nil {
 		return

@@ -113,7 +113,7 @@ func TestFirstSeenBySuccessor(t *testing.T) {
 		change(&o)
 		closeInput(t, in)
 		next := open(t, o)
-		next.(plugin.Successor).Succeed(in)
+		next.(plugin.Inheritor).InheritFrom(in)
 		in = next
 		now = now.Add(10 * time.Second)
 	}
@@ -196,7 +196,7 @@ func TestFirstSeenOfHeirs(t *testing.T) {
 	for range 3 {
 		next := open(t, Defaults()).(*input)
 		closeInput(t, in)
-		next.Succeed(in)
+		next.InheritFrom(in)
 		in = next
 	}
 	p := one(t, gatherCut(t, in, now.Add(time.Minute)), stood[0])

@@ -21,6 +21,7 @@ import (
 type fakeBoard struct {
 	mu      sync.Mutex
 	latest  []*metric.Batch
+	sources []plugin.SourceState
 	refresh func(ctx context.Context, maxAge time.Duration) error
 }
 
@@ -35,6 +36,12 @@ func (b *fakeBoard) Refresh(ctx context.Context, maxAge time.Duration) error {
 		return ctx.Err()
 	}
 	return b.refresh(ctx, maxAge)
+}
+
+func (b *fakeBoard) Sources() []plugin.SourceState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sources
 }
 
 func (b *fakeBoard) publish(batches ...*metric.Batch) {

@@ -61,7 +61,7 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		})
 		gather(t, p, in) // and it goes on afterwards
 	})
-	if _, ok := open(t, p, p.NewInput, opts).(plugin.Successor); ok {
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
 		t.Run("succeeds", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
 			gather(t, p, gathered)
@@ -72,7 +72,7 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 					}
 				}
 				in := open(t, p, p.NewInput, opts)
-				in.(plugin.Successor).Succeed(predecessor)
+				in.(plugin.Inheritor).InheritFrom(predecessor)
 				gather(t, p, in)
 			}
 		})
@@ -207,6 +207,7 @@ type emptyBoard struct{}
 
 func (emptyBoard) Latest() []*metric.Batch                            { return nil }
 func (emptyBoard) Refresh(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+func (emptyBoard) Sources() []plugin.SourceState                      { return nil }
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 

@@ -11,9 +11,13 @@ import (
 
 // A Name is whom the processes of a cgroup belong to; what is not known is "".
 type Name struct {
-	Unit      string // a systemd unit, verbatim
+	Unit      string // a unit of the host's systemd, verbatim
+	UserUnit  string // a unit of a user's manager
 	Container string // the first 12 digits of its id; of LXC the escaped name
 	Pod       string // a Kubernetes pod's uid
+	// Manager reports that the cgroup is an init.scope: its processes hold sockets for
+	// the units that they activate.
+	Manager bool
 }
 
 // ParseFile reads the text of /proc/PID/cgroup. Of its hierarchies the unified
