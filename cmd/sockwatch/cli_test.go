@@ -176,8 +176,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
-	if _, err := os.Stat(systemConfig); !errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("%s stands here: %v", systemConfig, err)
+	if _, err := os.Stat(systemDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("%s exists here: %v", systemDir, err)
 	}
 	want := result{0, "built-in configuration: ok: inputs.tcp_listen, outputs.stdout, outputs.prometheus\n", ""}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check")); diff != "" {
@@ -236,7 +236,7 @@ func TestC1EndlessFile(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip(err)
 	}
-	want := result{1, "", "sockwatch: /dev/zero: larger than 8MiB: no configuration\n"}
+	want := result{1, "", "sockwatch: /dev/zero: larger than 1MiB: not a configuration\n"}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check", "--config", "/dev/zero")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -64,12 +65,19 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 		plugins: plugins(), getenv: getenv, stdout: stdout, stderr: stderr,
 		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
 	}
-	if err := command.Run(p); err != nil {
-		printError(stderr, err)
-		return exitFailed
+	err = command.Run(p)
+	logged := p.log.flush(logTimeout)
+	if err == nil {
+		return exitDone
 	}
-	return exitDone
+	if logged { // else nobody reads
+		printError(stderr, err)
+	}
+	return exitFailed
 }
+
+// logTimeout is how long the end of the program waits for the reader of the log.
+const logTimeout = time.Second
 
 // printError prints an error, each line with the program's name; the errors of a
 // configuration begin with file and line, as editors like them.
@@ -96,7 +104,7 @@ type commandLine struct {
 
 // configFlags choose the configuration.
 type configFlags struct {
-	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; several add up. Without it: $$SOCKWATCH_CONFIG, then /etc/sockwatch/sockwatch.toml, then what \"sockwatch config\" prints."`
+	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; several add up. Without it: $$SOCKWATCH_CONFIG, then /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, then what \"sockwatch config\" prints."`
 	ConfigDirectory []string `placeholder:"DIR" sep:"none" help:"Read every *.toml of this directory, too."`
 }
 
@@ -109,32 +117,37 @@ type program struct {
 	log            *logSwitch
 }
 
-// load reads the configuration and builds it; the log is as it says from then on.
-func (p *program) load(f configFlags) (*agent.Agent, []config.File, error) {
-	files, err := p.files(f)
-	if err != nil {
-		return nil, nil, err
-	}
-	a, err := p.build(files)
+// load reads the configuration and builds it; from then on the log is as it says.
+func (p *program) load(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
+	a, files, err := p.reload(ctx, r)
 	if err == nil {
-		p.log.set(a.Options.LogLevel, a.Options.LogFormat)
+		a.InForce()
+		a.InForce = nil
 	}
 	return a, files, err
 }
 
-// reload reads and builds the configuration anew; the log is as it says when it
+// reload reads and builds the configuration again; the log is as it says when it
 // is in force.
-func (p *program) reload(f configFlags) (*agent.Agent, error) {
-	files, err := p.files(f)
+func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
+	files, err := r.read(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	a, err := p.build(files)
 	if err != nil {
-		return nil, err
+		return nil, files, err
 	}
-	a.InForce = func() { p.log.set(a.Options.LogLevel, a.Options.LogFormat) }
-	return a, nil
+	a.InForce = func() {
+		p.log.set(a.Options.LogLevel, a.Options.LogFormat)
+		r.source.adopted(files)
+	}
+	return a, files, nil
+}
+
+// reader returns what reads the configuration that the flags choose.
+func (p *program) reader(f configFlags) *sourceReader {
+	return newSourceReader(newSource(f, p.getenv), readTimeout)
 }
 
 func (p *program) build(files []config.File) (*agent.Agent, error) {
@@ -146,7 +159,10 @@ func (p *program) build(files []config.File) (*agent.Agent, error) {
 type onceCommand struct{ configFlags }
 
 func (c *onceCommand) Run(p *program) error {
-	a, _, err := p.load(c.configFlags)
+	p.log.buffer()
+	ctx, stop := untilSignal()
+	defer stop()
+	a, _, err := p.load(ctx, p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
@@ -154,20 +170,18 @@ func (c *onceCommand) Run(p *program) error {
 		return errors.New("once delivers to outputs that push, and the configuration has none")
 	}
 	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
-	ctx, stop := untilSignal()
-	defer stop()
 	return a.Once(ctx)
 }
 
 type testCommand struct{ configFlags }
 
 func (c *testCommand) Run(p *program) error {
-	a, _, err := p.load(c.configFlags)
+	ctx, stop := untilSignal()
+	defer stop()
+	a, _, err := p.load(ctx, p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
-	ctx, stop := untilSignal()
-	defer stop()
 	batches, failed := a.GatherOnce(ctx)
 	p.warnOfPartial(batches)
 	for _, b := range batches {
@@ -181,7 +195,7 @@ func (c *testCommand) Run(p *program) error {
 type checkCommand struct{ configFlags }
 
 func (c *checkCommand) Run(p *program) error {
-	a, files, err := p.load(c.configFlags)
+	a, files, err := p.load(context.Background(), p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
