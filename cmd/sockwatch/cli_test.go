@@ -112,7 +112,7 @@ func TestC1FilesThatCannotBeRead(t *testing.T) {
 		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
 			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
 		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml in it\n"},
+		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml there\n"},
 	} {
 		for _, command := range []string{"check", "run", "once", "test"} {
 			t.Run(test.name+"/"+command, func(t *testing.T) {

@@ -80,7 +80,7 @@ func TestConservationChild(t *testing.T) {
 		New: func(idsOptions, plugin.Env) (plugin.Input, error) { return &idsInput{}, nil },
 	})
 	p := &program{
-		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr,
+		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: &dataWriter{Writer: os.Stdout}, stderr: os.Stderr,
 		sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
 	}
 	if err := (&runCommand{configFlags{Config: []string{file}}}).Run(p); err != nil {

@@ -54,9 +54,8 @@ func TestDaemonChild(t *testing.T) {
 		t.Skip("the child of other tests")
 	}
 	p := newDaemonProgram(os.Stdout, os.Stderr)
-	if err := (&runCommand{configFlags{Config: flag.Args()}}).Run(p); err != nil {
-		printError(os.Stderr, err)
-		os.Exit(exitFailed)
+	if code := p.execute(func() error { return (&runCommand{configFlags{Config: flag.Args()}}).Run(p) }); code != exitDone {
+		os.Exit(code)
 	}
 }
 
@@ -67,7 +66,7 @@ func newDaemonProgram(stdout, stderr io.Writer) *program {
 		New: func(o serialOptions, _ plugin.Env) (plugin.Input, error) { return &serialInput{options: o}, nil },
 	})
 	return &program{
-		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: stdout, stderr: stderr,
+		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: &dataWriter{Writer: stdout}, stderr: stderr,
 		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
 	}
 }

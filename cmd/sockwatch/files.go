@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -113,7 +114,7 @@ func (s *source) read(visit func(path string)) ([]config.File, error) {
 	case s.builtIn:
 		return []config.File{{Name: builtInName, Text: sockwatch.ExampleConfig}}, nil
 	default:
-		fail(fmt.Errorf("%s: no *.toml in it", strings.Join(s.directories, ", ")))
+		fail(fmt.Errorf("%s: no *.toml there", strings.Join(slices.Concat(s.files, s.directories), ", ")))
 		return nil, errors.Join(errs...)
 	}
 }

@@ -26,7 +26,7 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
 
 // The exit codes.
@@ -39,6 +39,44 @@ const (
 // run executes a command line and returns the exit code. A stdout output does not
 // write to stdout but to the process's own descriptor.
 func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Writer) int {
+	data := &dataWriter{Writer: stdout}
+	command, err := parse(args, data, stderr)
+	if err != nil && data.err == nil { // else it is help that could not be written
+		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
+		return exitUsage
+	}
+	p := &program{
+		plugins: plugins(), getenv: getenv, stdout: data, stderr: stderr,
+		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
+	}
+	return p.execute(func() error {
+		if command == nil { // help was printed
+			return nil
+		}
+		return command.Run(p)
+	})
+}
+
+// execute runs a command, prints its error, and returns the exit code.
+func (p *program) execute(command func() error) int {
+	err := command()
+	if p.stdout.err != nil {
+		err = p.stdout.err
+	}
+	if logged := p.log.flush(logTimeout); err != nil && logged { // else nobody reads
+		printError(p.stderr, err)
+	}
+	if err != nil {
+		return exitFailed
+	}
+	return exitDone
+}
+
+// logTimeout is how long the end of the program waits for the reader of the log.
+const logTimeout = time.Second
+
+// parse parses a command line. It prints help to stdout, and then returns nil.
+func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	var line commandLine
 	helped := false
 	parser, err := kong.New(&line,
@@ -51,33 +89,17 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 	if err != nil {
-		panic(err) // commandLine is no grammar
+		panic(err) // commandLine is not a grammar
 	}
 	command, err := parser.Parse(args)
-	if helped {
-		return exitDone
+	switch {
+	case helped:
+		return nil, nil
+	case err != nil:
+		return nil, forTelegrafUsers(parser.Model, args, err)
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
-		return exitUsage
-	}
-	p := &program{
-		plugins: plugins(), getenv: getenv, stdout: stdout, stderr: stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
-	}
-	err = command.Run(p)
-	logged := p.log.flush(logTimeout)
-	if err == nil {
-		return exitDone
-	}
-	if logged { // else nobody reads
-		printError(stderr, err)
-	}
-	return exitFailed
+	return command, nil
 }
-
-// logTimeout is how long the end of the program waits for the reader of the log.
-const logTimeout = time.Second
 
 // printError prints an error, each line with the program's name; the errors of a
 // configuration begin with file and line, as editors like them.
@@ -110,11 +132,12 @@ type configFlags struct {
 
 // A program is what the commands work with.
 type program struct {
-	plugins        []plugin.Plugin
-	getenv         func(string) (string, bool)
-	stdout, stderr io.Writer
-	sockets        *agent.Sockets
-	log            *logSwitch
+	plugins []plugin.Plugin
+	getenv  func(string) (string, bool)
+	stdout  *dataWriter
+	stderr  io.Writer
+	sockets *agent.Sockets
+	log     *logSwitch
 }
 
 // load reads the configuration and builds it; from then on the log is as it says.
