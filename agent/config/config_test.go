@@ -174,7 +174,7 @@ func TestFilesAddUp(t *testing.T) {
 		{Name: "e.toml", Text: "x y"},
 	}, nil, strings.Join([]string{
 		`a.toml:2: inputs.tcp_listen: alias: there are 3 of this kind: give each one of its own`,
-		`b.toml:2: agent: stands in a.toml:1 too; only one file may have it`,
+		`b.toml:2: agent: is in a.toml:1 too; only one file may have it`,
 		`c.toml:2: inputs.tcp_listen: alias: "x" is taken by inputs.tcp_listen, b.toml:4`,
 		`c.toml:3: outputs.file: alias: there are 2 of this kind: give each one of its own`,
 		`d.toml:1: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, c.toml:3`,
@@ -232,7 +232,7 @@ s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
 s.toml:13: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
-		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" stands in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
 s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
 		b.run(t)

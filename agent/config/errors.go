@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -64,7 +63,7 @@ func (l *loader) errorf(t table, at *node, format string, args ...any) {
 
 // invalid records the errors of a Validate or a constructor, each at its option,
 // but not those of bad options, which have an error already and the default in
-// place of what was meant, nor those of several options where one is bad.
+// place of their value, nor those of several options if one of them is bad.
 func (l *loader) invalid(t table, err error, bad map[string]bool) {
 	for _, e := range flatten(err) {
 		at := t.at
@@ -81,7 +80,7 @@ func (l *loader) invalid(t table, err error, bad map[string]bool) {
 		}
 		// One pattern of a list may be wrong beside another: errors of one option
 		// can hold several lines.
-		for line := range strings.SplitSeq(e.Error(), "\n") {
+		for line := range strings.SplitSeq(plugin.Show(e, t.written.show), "\n") {
 			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
 				line = option.Option + ": " + line
 			}
@@ -111,18 +110,8 @@ func (l *loader) place(file int, at *node) string {
 	return fmt.Sprintf("%s:%d", l.files[file].Name, at.line)
 }
 
-// sortedErrors returns what is wrong, in the order of files and lines. A value
-// that came from the environment may be a secret: messages show what the file
-// says in its place.
+// sortedErrors returns what is wrong, in the order of files and lines.
 func (l *loader) sortedErrors() Errors {
-	longestFirst := slices.SortedFunc(maps.Keys(l.hidden), func(a, b string) int {
-		return cmp.Or(len(b)-len(a), strings.Compare(a, b))
-	})
-	for _, e := range l.errs {
-		for _, value := range longestFirst {
-			e.Message = strings.ReplaceAll(e.Message, value, l.hidden[value])
-		}
-	}
 	slices.SortFunc(l.errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
 	})

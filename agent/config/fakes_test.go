@@ -63,7 +63,7 @@ func (o *influxOptions) Validate() error {
 	var errs []error
 	for _, u := range o.URLs {
 		if !strings.HasPrefix(u, "http://") {
-			errs = append(errs, plugin.Invalid("urls", "%q is no URL", u))
+			errs = append(errs, plugin.Invalid("urls", "%q is not a URL", u))
 		}
 	}
 	if o.Database == "" {

@@ -86,6 +86,42 @@ func locate(text string) *node {
 	return root
 }
 
+// maxDepth is how deep tables, lists and dotted keys may be nested. The library
+// takes memory by the square of the depth, and stack.
+const maxDepth = 32
+
+// tooDeep returns the line at which a text is nested deeper than maxDepth, 0 if it
+// is not. It sees all that the library parses before it finds an error.
+func tooDeep(text string) (line int) {
+	s := scanner{rest: text, line: 1}
+	brackets, dots := 0, 0
+	for s.rest != "" {
+		switch c := s.rest[0]; c {
+		case '[', '{':
+			brackets++
+			dots = 0
+		case ']', '}':
+			brackets--
+			dots = 0
+		case '.':
+			dots++
+		case '=', ',', '\n':
+			dots = 0
+		case '#':
+			s.skipBlank()
+			continue
+		case '"', '\'':
+			s.str()
+			continue
+		}
+		if brackets > maxDepth || dots > maxDepth {
+			return s.line
+		}
+		s.advance(1)
+	}
+	return 0
+}
+
 // A scanner walks through TOML text.
 type scanner struct {
 	rest string

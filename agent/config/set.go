@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sockwatch/agent/plugin"
 )
 
 // set sets the options of a table in the structs (pointers to them), each in the
@@ -29,8 +31,13 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 			l.errorf(t, at, "unknown option %q%s", key, inParentheses(didYouMean(key, slices.Sorted(maps.Keys(fields)))))
 			continue
 		}
-		if s, ok := v.(string); ok && secrets[key] && s != "" && !strings.HasPrefix(s, "${") {
-			l.secrets[t.file] = true
+		if secrets[key] {
+			if holdsSecret(v) {
+				l.secrets[t.file] = true
+			}
+			if s, ok := v.(string); ok {
+				t.written.add(s, "[secret]")
+			}
 		}
 		if !l.setOption(t, key, field, v, at) {
 			bad[key] = true
@@ -55,17 +62,18 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 	mismatch := func(format string, args ...any) {
 		l.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
 	}
+	describe := func(v any) string { return describe(v, t.written) }
 	switch u := to.Addr().Interface().(type) {
 	case interface{ UnmarshalTOML(any) error }:
 		if err := u.UnmarshalTOML(v); err != nil {
-			mismatch("%v", err)
+			mismatch("%s", plugin.Show(err, t.written.show))
 		}
 		return
 	case encoding.TextUnmarshaler:
 		switch v.(type) {
 		case string, int64, float64, bool:
 			if err := u.UnmarshalText([]byte(fmt.Sprint(v))); err != nil {
-				mismatch("%v", err)
+				mismatch("%s", plugin.Show(err, t.written.show))
 			}
 		default:
 			mismatch("%s cannot stand here: write a string", describe(v))
@@ -74,10 +82,14 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 	}
 	switch to.Kind() {
 	case reflect.String:
-		if s, ok := v.(string); ok {
-			to.SetString(s)
-		} else { // which might be a secret without its quotes
+		s, ok := v.(string)
+		switch {
+		case !ok: // which might be a secret without its quotes
 			mismatch("must be a string: put it in quotes")
+		case strings.ContainsRune(s, 0):
+			mismatch("holds a NUL character")
+		default:
+			to.SetString(s)
 		}
 	case reflect.Bool:
 		if b, ok := v.(bool); ok {
@@ -89,7 +101,7 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 		if n, ok := v.(int64); ok && !to.OverflowInt(n) {
 			to.SetInt(n)
 		} else {
-			mismatch("%s is no integer", describe(v))
+			mismatch("%s is not an integer", describe(v))
 		}
 	case reflect.Float64:
 		switch n := v.(type) {
@@ -98,14 +110,14 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 		case int64:
 			to.SetFloat(float64(n))
 		default:
-			mismatch("%s is no number", describe(v))
+			mismatch("%s is not a number", describe(v))
 		}
 	case reflect.Slice:
 		l.setList(t, path, to, v, at)
 	case reflect.Map:
 		entries, ok := v.(map[string]any)
 		if !ok {
-			mismatch("%s is no table: write { key = ... }", describe(v))
+			mismatch("%s is not a table: write { key = ... }", describe(v))
 			return
 		}
 		to.Set(reflect.MakeMap(to.Type()))
@@ -142,7 +154,7 @@ func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node
 	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
 	for i, e := range list {
 		if isStructs {
-			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i)}
+			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i), written: t.written}
 			l.set(element, to.Index(i).Addr().Interface())
 		} else {
 			l.setValue(t, path, to.Index(i), e, at.item(i))
@@ -205,10 +217,10 @@ func tables(v any) ([]map[string]any, bool) {
 }
 
 // describe names a value for an error about its type.
-func describe(v any) string {
+func describe(v any, written redaction) string {
 	switch v := v.(type) {
 	case string:
-		return fmt.Sprintf("%q", v)
+		return fmt.Sprintf("%q", written.show(v))
 	case time.Time:
 		return "a date"
 	case map[string]any:

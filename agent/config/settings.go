@@ -20,7 +20,7 @@ type settings struct {
 // agentSettings decodes [agent] and [global_tags].
 func (l *loader) agentSettings() settings {
 	s := settings{options: agent.DefaultOptions()}
-	t := table{file: noFile, path: "agent"}
+	t := table{file: noFile, path: "agent", written: redaction{}}
 	var bad map[string]bool
 	if l.agent != nil {
 		t = *l.agent
@@ -43,19 +43,19 @@ func (l *loader) agentSettings() settings {
 	return s
 }
 
+// resolveHostname falls back to the name of the system.
 func (l *loader) resolveHostname(t table, s *settings) {
-	s.hostname = s.options.Hostname
-	if s.hostname == "" {
-		name, err := l.host.Hostname()
-		if err != nil {
-			l.errorf(t, t.at, "hostname: %v: set it here", err)
-			return
-		}
-		s.hostname = name
+	if s.hostname = s.options.Hostname; s.hostname != "" {
+		return // Validate has checked it
 	}
-	host := agent.InputOptions{Tags: map[string]string{"host": s.hostname}}
-	if !utf8.ValidString(s.hostname) || host.Validate() != nil {
-		l.errorf(t, t.at.key("hostname"), "hostname: %q holds what is no printable text: set another", s.hostname)
+	name, err := l.host.Hostname()
+	if err != nil {
+		l.errorf(t, t.at, "hostname: %v: set it here", err)
+		return
+	}
+	s.hostname = name
+	if o := (agent.InputOptions{Tags: map[string]string{"host": name}}); !utf8.ValidString(name) || o.Validate() != nil {
+		l.errorf(t, t.at, "hostname: %q is not printable text: set another", name)
 	}
 }
 
@@ -69,17 +69,25 @@ func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 		place = "$STATE_DIRECTORY: "
 	}
 	if o.StateDirectory != "" && !filepath.IsAbs(o.StateDirectory) {
-		l.errorf(t, t.at.key("state_directory"), "%s%q is no absolute path", place, o.StateDirectory)
+		l.errorf(t, t.at.key("state_directory"), "%s%q is not an absolute path", place, t.written.show(o.StateDirectory))
 	}
 }
 
 // inherit fills in what an input leaves to the agent.
-func (s *settings) inherit(o *agent.InputOptions) {
-	if o.Interval == 0 {
+func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
+	ownInterval, ownJitter := o.Interval != 0, o.CollectionJitter != 0
+	if !ownInterval {
 		o.Interval = s.options.Interval
 	}
-	if o.CollectionJitter == 0 {
+	if !ownJitter {
 		o.CollectionJitter = s.options.CollectionJitter
+	}
+	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else it is reported where both stand
+		at := in.at.key("interval")
+		if ownJitter {
+			at = in.at.key("collection_jitter")
+		}
+		l.errorf(in.table, at, "collection_jitter: %v is longer than the interval, %v", o.CollectionJitter, o.Interval)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = o.Interval
@@ -92,7 +100,7 @@ func (l *loader) invalidTags(t table, tags map[string]string) {
 	for key, value := range tags {
 		o := agent.InputOptions{Tags: map[string]string{key: value}}
 		if err := o.Validate(); err != nil {
-			l.errorf(t, t.at.key(key), "%s", strings.TrimPrefix(err.Error(), "tags: "))
+			l.errorf(t, t.at.key(key), "%s", strings.TrimPrefix(plugin.Show(err, t.written.show), "tags: "))
 		}
 	}
 }

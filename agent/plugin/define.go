@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -118,21 +117,4 @@ func build[O any, PO optionsOf[O], P any](open func(O, Env) (P, error)) func(Opt
 	return func(opts Options, env Env) (P, error) {
 		return open(*opts.(PO), env)
 	}
-}
-
-// An OptionError is an error of one option.
-type OptionError struct {
-	Option string
-	Err    error
-}
-
-// Error names the option and says what is wrong with it.
-func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
-
-// Unwrap returns what is wrong with the option.
-func (e *OptionError) Unwrap() error { return e.Err }
-
-// Invalid returns the error of one option, for Validate.
-func Invalid(option, format string, args ...any) error {
-	return &OptionError{option, fmt.Errorf(format, args...)}
 }

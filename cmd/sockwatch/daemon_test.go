@@ -301,15 +301,15 @@ type delivery struct {
 	input      string        // more options of the input
 	output     string        // more options of the output
 	more       string        // more tables
-	flush      time.Duration // 0: 20ms
+	flush      time.Duration // 0: 100ms
 	shutdown   time.Duration // 0: 30s
 }
 
 func (c delivery) String() string {
-	flush, shutdown := cmp.Or(c.flush, 20*time.Millisecond), cmp.Or(c.shutdown, 30*time.Second)
+	flush, shutdown := cmp.Or(c.flush, 100*time.Millisecond), cmp.Or(c.shutdown, 30*time.Second)
 	return fmt.Sprintf(`
 [agent]
-  interval = "50ms"
+  interval = "100ms"
   hostname = "h"
   log_level = "debug"
   log_format = "json"
