@@ -5,6 +5,7 @@ package config
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -286,7 +287,11 @@ func (l *loader) compareExclusive() {
 			if unquoted, err := strconv.Unquote(value); err == nil {
 				value = strconv.Quote(in.written.show(unquoted))
 			}
-			l.errorf(in.table, in.at.key(option), "%s %s is taken by %s, %s", option, value, other.path, l.place(other.file, other.at.key(option)))
+			its := "" // the option of the other, if that is not the resource itself
+			if set, ok := other.values[option].(string); ok && strconv.Quote(set) != value {
+				its = fmt.Sprintf(" (%s = %q)", option, other.written.show(set))
+			}
+			l.errorf(in.table, in.at.key(option), "%s %s is taken by %s%s, %s", option, value, other.path, its, l.place(other.file, other.at.key(option)))
 		}
 	}
 }

@@ -120,6 +120,22 @@ func (r redaction) add(value, shown string) {
 	}
 }
 
+// hide adds the strings of a value that is a secret.
+func (r redaction) hide(v any) {
+	switch v := v.(type) {
+	case string:
+		r.add(v, "[secret]")
+	case []any:
+		for _, e := range v {
+			r.hide(e)
+		}
+	case map[string]any:
+		for _, e := range v {
+			r.hide(e)
+		}
+	}
+}
+
 // show returns an operand of an error as it may be shown. A part of a secret is shown
 // as little as the whole; what is shorter than minSecret is not one.
 func (r redaction) show(operand string) string {

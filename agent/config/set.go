@@ -35,9 +35,7 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 			if holdsSecret(v) {
 				l.secrets[t.file] = true
 			}
-			if s, ok := v.(string); ok {
-				t.written.add(s, "[secret]")
-			}
+			t.written.hide(v)
 		}
 		if !l.setOption(t, key, field, v, at) {
 			bad[key] = true
