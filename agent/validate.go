@@ -53,7 +53,7 @@ func oneOf(option, value string, known ...string) error {
 	if slices.Contains(known, value) {
 		return nil
 	}
-	return plugin.Invalid(option, "unknown value %q (known: %s)", value, strings.Join(known, ", "))
+	return plugin.Invalid(option, "unknown value %q (known: "+strings.Join(known, ", ")+")", value)
 }
 
 var aliasForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)

@@ -133,7 +133,7 @@ func (l *loader) unknownTable(t table, value any) {
 		}
 	}
 	hint := didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"})
-	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(hint, known)))
+	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(telegrafTables[key], hint, known)))
 }
 
 // single keeps a table of which the files may hold one.
@@ -197,6 +197,10 @@ func (l *loader) unknownPlugin(t table, side, kind string) {
 			l.errorf(t, t.at, "%s belongs to the %s: write [[%s.%[1]s]]", kind, sideOf(p), sideOf(p))
 			return
 		}
+	}
+	if p, ok := l.telegrafPlugin(side, kind); ok {
+		l.errorf(t, t.at, "unknown plugin %q (write [[%s.%s]])", kind, side, p.Name)
+		return
 	}
 	known := l.kinds(side)
 	l.errorf(t, t.at, "unknown plugin %q%s", kind, inParentheses(didYouMean(kind, known), "known: "+strings.Join(known, ", ")))

@@ -231,7 +231,7 @@ s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?
 s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
-s.toml:13: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
+s.toml:13: unknown table "processors" (there are no processors: every input and output has filters, and inputs add tags)`},
 		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
 s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
@@ -263,6 +263,12 @@ func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
 		{"a token, in a file of one's own", `token = "t0p"`, false, false},
 		{"a token from the environment", `token = "${TOKEN}"`, true, false},
 		{"no token", `token = ""`, true, false},
+		{"a token as default", `token = "${NONE:-t0p}"`, true, true},
+		{"a token as default, in a file of one's own", `token = "${NONE:-t0p}"`, false, false},
+		{"an empty default", `token = "${NONE:-}"`, true, false},
+		{"a header with a token from the environment", `headers = { Authorization = "Bearer ${TOKEN}" }`, true, false},
+		{"a header", `headers = { Authorization = "Bearer t0p" }`, true, true},
+		{"a header from the environment", `headers = { Authorization = "${TOKEN}" }`, true, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log strings.Builder

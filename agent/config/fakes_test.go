@@ -57,6 +57,8 @@ type influxOptions struct {
 	Database string      `toml:"database"`
 	Token    string      `toml:"token" secret:""`
 	MaxBody  plugin.Size `toml:"max_body"`
+
+	Headers map[string]string `toml:"headers" secret:""`
 }
 
 func (o *influxOptions) Validate() error {
@@ -127,12 +129,14 @@ func fakePlugins() []plugin.Plugin {
 		}),
 		plugin.DefinePush(plugin.Definition[fileOptions, plugin.Pusher]{
 			Name:       "file",
+			Telegraf:   plugin.Telegraf{Options: map[string]string{"files": `write path = "FILE"`}},
 			MemoryOnly: true,
 			Defaults:   func() fileOptions { return fileOptions{Path: "/var/log/x.jsonl"} },
 			New:        func(o fileOptions, env plugin.Env) (plugin.Pusher, error) { return fake{o, env}, nil },
 		}),
 		plugin.DefineEndpoint(plugin.Definition[pageOptions, plugin.Endpoint]{
 			Name:     "prometheus",
+			Telegraf: plugin.Telegraf{Names: []string{"prometheus_client"}},
 			Defaults: func() pageOptions { return pageOptions{Listen: plugin.Strings{":8088"}} },
 			New:      func(o pageOptions, env plugin.Env) (plugin.Endpoint, error) { return fake{o, env}, nil },
 		}),

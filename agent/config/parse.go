@@ -72,9 +72,12 @@ func (l *loader) expandValue(t table, path string, v any, at *node) any {
 			t.written.add(value, "${"+name+"}")
 			return value, set
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			l.errorf(t, at, "%s: %v", path, err)
-		} else if expanded != v {
+		case strings.ContainsRune(expanded, 0):
+			l.errorf(t, at, "%s: holds a NUL character", path)
+		case expanded != v:
 			t.written.add(expanded, v)
 		}
 		return expanded
@@ -94,13 +97,19 @@ func (l *loader) expandValue(t table, path string, v any, at *node) any {
 	return v
 }
 
-// holdsSecret reports whether a value has text that is no variable: a secret that
-// stands in the file, also if it is only the default of a variable.
+// holdsSecret reports whether the value of a secret option stands in the file: it is
+// not from a variable, or the variable has a default.
 func holdsSecret(v any) bool {
 	switch v := v.(type) {
 	case string:
-		text, err := expand(v, func(string) (string, bool) { return "", true })
-		return err == nil && text != ""
+		const mark = "\x00"
+		marked, err := expand(v, func(string) (string, bool) { return mark, true })
+		if err != nil {
+			return false
+		}
+		withDefaults, _ := expand(v, func(string) (string, bool) { return "", true })
+		withoutDefaults := strings.ReplaceAll(marked, mark, "")
+		return withDefaults != withoutDefaults || withDefaults != "" && marked == withDefaults
 	case []any:
 		return slices.ContainsFunc(v, holdsSecret)
 	case map[string]any:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"maps"
@@ -16,7 +17,9 @@ import (
 // one that has it, and records an error for each that none has or that does not
 // fit. The library would stop at the first, would take a key in any case, and
 // speaks of Go's types. It returns the options whose values do not fit.
-func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
+//
+// foreign says what to write instead of options that Telegraf has.
+func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
 	secrets := make(map[string]bool)
@@ -28,7 +31,8 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 		at := t.at.key(key)
 		field, ok := fields[key]
 		if !ok {
-			l.errorf(t, at, "unknown option %q%s", key, inParentheses(didYouMean(key, slices.Sorted(maps.Keys(fields)))))
+			hint := cmp.Or(instead(key, foreign), didYouMean(key, slices.Sorted(maps.Keys(fields))))
+			l.errorf(t, at, "unknown option %q%s", key, inParentheses(hint))
 			continue
 		}
 		if secrets[key] {
@@ -80,14 +84,10 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 	}
 	switch to.Kind() {
 	case reflect.String:
-		s, ok := v.(string)
-		switch {
-		case !ok: // which might be a secret without its quotes
-			mismatch("must be a string: put it in quotes")
-		case strings.ContainsRune(s, 0):
-			mismatch("holds a NUL character")
-		default:
+		if s, ok := v.(string); ok {
 			to.SetString(s)
+		} else { // which might be a secret without its quotes
+			mismatch("must be a string: put it in quotes")
 		}
 	case reflect.Bool:
 		if b, ok := v.(bool); ok {
@@ -153,7 +153,7 @@ func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node
 	for i, e := range list {
 		if isStructs {
 			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i), written: t.written}
-			l.set(element, to.Index(i).Addr().Interface())
+			l.set(element, nil, to.Index(i).Addr().Interface())
 		} else {
 			l.setValue(t, path, to.Index(i), e, at.item(i))
 		}

@@ -24,7 +24,7 @@ func (l *loader) agentSettings() settings {
 	var bad map[string]bool
 	if l.agent != nil {
 		t = *l.agent
-		bad = l.set(t, &s.options)
+		bad = l.set(t, []map[string]string{telegrafAgentOptions}, &s.options)
 	}
 	l.invalid(t, s.options.Validate(), bad)
 	l.resolveHostname(t, &s)
@@ -118,7 +118,7 @@ func (l *loader) decode(in *instance) {
 	}
 	in.settings = in.plugin.Defaults()
 	before := len(l.errs)
-	bad := l.set(in.table, in.common, in.settings)
+	bad := l.set(in.table, telegrafOptions(in.plugin), in.common, in.settings)
 	for _, o := range []plugin.Options{in.common, in.settings} {
 		l.invalid(in.table, o.Validate(), bad)
 	}

@@ -58,6 +58,30 @@ type Plugin struct {
 
 	FlushInterval time.Duration // a Pusher's default; 0: every batch at once
 	MemoryOnly    bool          // a Pusher whose `buffer = "auto"` is memory always
+
+	Sample   Sample
+	Telegraf Telegraf
+}
+
+// A Sample is how an instance appears in the example configuration.
+type Sample struct {
+	// Active instances run if there is no configuration; others are commented out.
+	Active bool
+	// Options are those of the plugin that are set, as in Example.
+	Options []string
+	// NamePass or NameDrop is the filter that comes first, and why: what the output is
+	// better without. It is set if the instance is active.
+	NamePass, NameDrop []string
+	Why                string
+}
+
+// Telegraf helps people who come with a Telegraf configuration.
+type Telegraf struct {
+	// Names are other names of Telegraf's plugins for the same job.
+	Names []string
+	// Options are Telegraf's options that this plugin does not have, with what to do
+	// instead: `write "path"`.
+	Options map[string]string
 }
 
 // A Definition is what a plugin says of itself. O is its options struct, whose
@@ -71,18 +95,21 @@ type Definition[O, P any] struct {
 
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
 	MemoryOnly    bool          // Pusher only: `buffer = "auto"` is memory always
+
+	Sample   Sample
+	Telegraf Telegraf
 }
 
 // DefineInput makes the Plugin of an input.
 func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.NewInput = build[O, PO](d.New)
 	return p
 }
 
 // DefinePush makes the Plugin of an output that pushes.
 func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.NewPusher = build[O, PO](d.New)
 	p.FlushInterval, p.MemoryOnly = d.FlushInterval, d.MemoryOnly
 	return p
@@ -90,7 +117,7 @@ func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 
 // DefineEndpoint makes the Plugin of an output that is asked.
 func DefineEndpoint[O any, PO optionsOf[O]](d Definition[O, Endpoint]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.NewEndpoint = build[O, PO](d.New)
 	return p
 }
@@ -100,17 +127,20 @@ type optionsOf[O any] interface {
 	Options
 }
 
-func define[O any, PO optionsOf[O]](name string, descs []metric.Desc, defaults, example func() O) Plugin {
+func define[O any, PO optionsOf[O], P any](d Definition[O, P]) Plugin {
 	fresh := func(f func() O) func() Options {
 		return func() Options {
 			o := f()
 			return PO(&o)
 		}
 	}
-	if example == nil {
-		example = defaults
+	if d.Example == nil {
+		d.Example = d.Defaults
 	}
-	return Plugin{Name: name, Descs: descs, Defaults: fresh(defaults), Example: fresh(example)}
+	return Plugin{
+		Name: d.Name, Descs: d.Descs, Defaults: fresh(d.Defaults), Example: fresh(d.Example),
+		Sample: d.Sample, Telegraf: d.Telegraf,
+	}
 }
 
 func build[O any, PO optionsOf[O], P any](open func(O, Env) (P, error)) func(Options, Env) (P, error) {
