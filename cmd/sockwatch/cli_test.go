@@ -52,6 +52,16 @@ func TestWrongUsageExits2(t *testing.T) {
 		{[]string{"check", "--config"}, "sockwatch: --config: missing value, expecting \"<arg>\"\n"},
 		{[]string{"list", "--config", "x"}, "sockwatch: unknown flag --config\n"},
 		{[]string{"version", "now"}, "sockwatch: unexpected argument now\n"},
+		{[]string{"--test"}, "sockwatch: --test is a command here: \"sockwatch test\"\n"},
+		{[]string{"--config", "x", "-test"}, "sockwatch: -test is a command here: \"sockwatch test\"\n"},
+		{[]string{"--once"}, "sockwatch: --once is a command here: \"sockwatch once\"\n"},
+		{[]string{"--version"}, "sockwatch: --version is a command here: \"sockwatch version\"\n"},
+		{[]string{"-V"}, "sockwatch: -V is a command here: \"sockwatch version\"\n"},
+		{[]string{"run", "--debug"}, "sockwatch: --debug is an option of the configuration: log_level = \"debug\" in [agent]\n"},
+		{[]string{"--pidfile=x"}, "sockwatch: --pidfile=x is not an option: the service manager knows the process\n"},
+		{[]string{"help"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
+		{[]string{"help", "list"}, "sockwatch: help is a flag here: \"sockwatch list --help\"\n"},
+		{[]string{"help", "frobnicate"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			if diff := cmp.Diff(result{2, "", test.want + try}, sockwatchRun(nil, test.args...)); diff != "" {
