@@ -33,7 +33,7 @@ type Host struct {
 }
 
 // Load returns the agent that the files describe together: their inputs and
-// outputs add up, [agent] and [global_tags] may each stand in one of them. Its
+// outputs add up, [agent] and [global_tags] may each be in one of them. Its
 // error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
 	l := loader{files: files, plugins: plugins, host: host, present: make(map[string]bool), secrets: make(map[int]bool)}
@@ -69,15 +69,15 @@ type loader struct {
 	host    Host
 
 	agent      *table // [agent], nil if no file has it
-	globalTags *table // [global_tags], likewise
+	globalTags *table // [global_tags], nil if no file has it
 	instances  []*instance
 	broken     bool            // a file could not be parsed: what is missing may be in it
 	present    map[string]bool // "inputs", "outputs": if a file has something of them
-	secrets    map[int]bool    // the files in which a secret stands
+	secrets    map[int]bool    // the files that hold a secret
 	errs       Errors
 }
 
-// A table is one table of a file: its values, and where they stand.
+// A table is one table of a file: its values, and their lines.
 type table struct {
 	file    int    // index in loader.files
 	path    string // "agent", "inputs.tcp_listen"

@@ -194,12 +194,12 @@ func TestC1EmptyFile(t *testing.T) {
 func TestC2SyntaxError(t *testing.T) {
 	for _, b := range []badFile{
 		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
-		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; a string stands in quotes`},
-		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; a string stands in quotes`},
+		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; put a string in quotes`},
+		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; put a string in quotes`},
 		{"no equals sign", "[agent]\ninterval \"10s\"", `s.toml:2: agent: expected '.' or '=', but got '"' instead`},
 		{"no closing bracket", "[[inputs.tcp_listen]\n", `s.toml:1: expected end of table array name delimiter ']', but got '\n' instead`},
 		{"twice one key", "[agent]\ninterval = \"1s\"\ninterval = \"2s\"", `s.toml:3: agent.interval: Key 'agent.interval' has already been defined.`},
-		{"a bare word", "[[outputs.influxdb]]\ntoken = s3cretword", `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = s3cretword", `s.toml:2: outputs.influxdb.token: expected a value; put a string in quotes`},
 		{"a bare number", "[[outputs.influxdb]]\ntoken = 0123456", `s.toml:2: outputs.influxdb.token: Invalid integer: cannot have leading zeroes`},
 		{"a NUL", "a\x00", `s.toml:1: files cannot contain NULL bytes; probably using UTF-16; TOML files must be UTF-8`},
 		{"no UTF-8", "[agent]\nhostname = \"\xff\"", `s.toml:2: agent.hostname: invalid UTF-8 byte: 0xff`},

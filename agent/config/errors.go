@@ -27,8 +27,8 @@ func (e Errors) Error() string {
 
 // An Error is one thing wrong with a configuration.
 type Error struct {
-	File    string // "" where it concerns no single file
-	Line    int    // 0 where it concerns the file as a whole
+	File    string // "" if it concerns no single file
+	Line    int    // 0 if it concerns the file as a whole
 	Message string
 
 	file int
@@ -46,7 +46,7 @@ func (e *Error) Error() string {
 	}
 }
 
-// errorf records an error of a table that shows at a node of it.
+// errorf records an error of a table at one of its nodes.
 func (l *loader) errorf(t table, at *node, format string, args ...any) {
 	e := &Error{file: t.file, Message: fmt.Sprintf(format, args...)}
 	if t.path != "" {
@@ -105,7 +105,7 @@ func flatten(err error) []error {
 	return all
 }
 
-// place names where a node stands, for an error elsewhere.
+// place returns file and line of a node, for an error elsewhere.
 func (l *loader) place(file int, at *node) string {
 	return fmt.Sprintf("%s:%d", l.files[file].Name, at.line)
 }
@@ -118,7 +118,7 @@ func (l *loader) sortedErrors() Errors {
 	return l.errs
 }
 
-// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" where
+// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" if
 // none is near.
 func didYouMean(word string, known []string) string {
 	nearest, best := "", len(word)/3+1
@@ -133,7 +133,7 @@ func didYouMean(word string, known []string) string {
 	return fmt.Sprintf("did you mean %q?", nearest)
 }
 
-// inParentheses returns what is not empty in parentheses, behind a blank.
+// inParentheses returns the parts in parentheses, after a blank; "" if all are empty.
 func inParentheses(parts ...string) string {
 	text := strings.TrimSpace(strings.Join(parts, " "))
 	if text == "" {

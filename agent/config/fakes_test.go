@@ -192,8 +192,7 @@ func wantErrors(t *testing.T, files []config.File, env map[string]string, want s
 	}
 }
 
-// whole adds the least to a text that makes it a whole configuration; it stands
-// behind, and moves no line.
+// whole adds the least to a text that makes it a whole configuration, after it: no line moves.
 func whole(text string) string {
 	if !strings.Contains(text, "inputs") {
 		text += "\n[[inputs.tcp_listen]]"

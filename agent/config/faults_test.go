@@ -26,7 +26,7 @@ flush_interval = 1.5
 s.toml:3: agent: collection_jitter: 10 has no unit: write a string such as "10s"
 s.toml:4: agent: shutdown_timeout: "soon" is not a duration: write a string such as "10s"
 s.toml:6: inputs.tcp_listen: interval: "-1s" is negative
-s.toml:7: inputs.tcp_listen: timeout: a list cannot stand here: write a string
+s.toml:7: inputs.tcp_listen: timeout: a list cannot be used here: write a string
 s.toml:8: inputs.tcp_listen: owner_refresh: "true" is not a duration: write a string such as "10s"
 s.toml:10: outputs.file: timeout: must be at least 100ms
 s.toml:11: outputs.file: flush_interval: 1.5 has no unit: write a string such as "1.5s"`},
@@ -232,9 +232,9 @@ s.toml:4: agent: state_directory: "${TOKEN}" is not an absolute path`},
 s.toml:3: outputs.influxdb: urls: "${URL}" is not a URL
 s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is not a URL`},
 		{"without quotes", "[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = 73514", `s.toml:3: outputs.influxdb: token: must be a string: put it in quotes`},
-		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; put a string in quotes`},
 		{"a bare date", "[[outputs.influxdb]]\ntoken = 2026-99-99", `s.toml:2: outputs.influxdb.token: invalid datetime:`},
-		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; a string stands in quotes`},
+		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; put a string in quotes`},
 		{"a bare float", "[[outputs.influxdb]]\ntoken = 1.5e5.5", `s.toml:2: outputs.influxdb.token: Invalid float value:`},
 		{"a large number", "[[outputs.influxdb]]\ntoken = 99999999999999999999", `s.toml:2: outputs.influxdb.token: the number is out of range for int64`},
 	} {

@@ -11,8 +11,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// parse returns the values of a file and where they stand; false where it has
-// none.
+// parse returns the values of a file and their lines; false if it has none.
 func (l *loader) parse(file int) (map[string]any, *node, bool) {
 	t := table{file: file}
 	text := strings.TrimPrefix(l.files[file].Text, "\ufeff") // some editors' byte order mark
@@ -49,9 +48,9 @@ func syntaxError(text string, err error) (line int, message string) {
 		line = 1 + strings.Count(text[:min(parse.Position.Start, len(text))], "\n")
 	}
 	if strings.HasPrefix(message, "expected value but found") {
-		message = "expected a value; a string stands in quotes"
+		message = "expected a value; put a string in quotes"
 	} else if _, got, ok := strings.Cut(message, "expected a top-level item to end with a newline, comment, or EOF, but got "); ok {
-		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; a string stands in quotes"
+		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; put a string in quotes"
 	} else if _, size, ok := strings.Cut(message, " is out of range for "); ok {
 		message = "the number is out of range for " + size
 	} else if m := unquotedValue.FindStringSubmatchIndex(message); m != nil {
@@ -97,8 +96,8 @@ func (l *loader) expandValue(t table, path string, v any, at *node) any {
 	return v
 }
 
-// holdsSecret reports whether the value of a secret option stands in the file: it is
-// not from a variable, or the variable has a default.
+// holdsSecret reports whether the file itself holds the value of a secret option: it
+// does not come from a variable, or the variable has a default.
 func holdsSecret(v any) bool {
 	switch v := v.(type) {
 	case string:

@@ -14,7 +14,7 @@ import (
 )
 
 // set sets the options of a table in the structs (pointers to them), each in the
-// one that has it, and records an error for each that none has or that does not
+// one that has it, and records an error for each that is unknown or does not
 // fit. The library would stop at the first, would take a key in any case, and
 // speaks of Go's types. It returns the options whose values do not fit.
 //
@@ -48,8 +48,8 @@ func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad 
 	return bad
 }
 
-// setOption expands the variables in an option's value and sets it; false where
-// that is an error.
+// setOption expands the variables in an option's value and sets it; false if that
+// is an error.
 func (l *loader) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
 	before := len(l.errs)
 	if v = l.expandValue(t, key, v, at); len(l.errs) == before {
@@ -78,7 +78,7 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 				mismatch("%s", plugin.Show(err, t.written.show))
 			}
 		default:
-			mismatch("%s cannot stand here: write a string", describe(v))
+			mismatch("%s cannot be used here: write a string", describe(v))
 		}
 		return
 	}

@@ -9,11 +9,11 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// settings are the [agent] table with what it leaves open filled in from the
-// host, and the tags that every input gets.
+// settings are the [agent] table, completed from the host, and the tags that every
+// input gets.
 type settings struct {
 	options  agent.Options
-	hostname string // also where omit_hostname keeps it out of the tags
+	hostname string // also if omit_hostname keeps it out of the tags
 	tags     map[string]string
 }
 
@@ -60,7 +60,7 @@ func (l *loader) resolveHostname(t table, s *settings) {
 }
 
 // resolveStateDirectory falls back to $STATE_DIRECTORY, in which systemd puts all
-// of a unit's state directories, separated by colons: the first is meant.
+// of a unit's state directories, separated by colons: the first is used.
 func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 	place := "state_directory: "
 	if o.StateDirectory == "" {
@@ -82,7 +82,7 @@ func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
 	if !ownJitter {
 		o.CollectionJitter = s.options.CollectionJitter
 	}
-	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else it is reported where both stand
+	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else both are in one table, which has reported it
 		at := in.at.key("interval")
 		if ownJitter {
 			at = in.at.key("collection_jitter")

@@ -9,8 +9,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// An Env is what the agent lends to a plugin instance. The constructors get it
-// and open nothing: Load calls them, and `check` is Load.
+// An Env is what the agent gives to a plugin instance. The constructors get it
+// and open nothing: config.Load calls them, also for `check`.
 type Env struct {
 	// Log is the instance's logger. An error that a method returns is logged by
 	// the agent; a plugin logs only what it cannot return, and each thing once.
@@ -20,11 +20,11 @@ type Env struct {
 	// StateDir is the directory for what must survive a restart, or "". Files in
 	// it begin with Name.
 	StateDir string
-	// Name tells the instance from others: its kind, or KIND-ALIAS.
+	// Name is unique among the instances of its side: the kind, or KIND-ALIAS.
 	Name string
-	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". The
-	// agent hands a socket of an equal address over when it reloads, so that the
-	// old and the new instance may both hold one for a while.
+	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". When the
+	// agent reloads, a socket of an equal address is shared: the old and the new
+	// instance may both hold it for a while.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
@@ -34,15 +34,17 @@ type Env struct {
 // structs of those. One that holds a secret also has the tag `secret:""`.
 type Options interface {
 	// Validate returns every error of the options, joined, each made by Invalid
-	// where it concerns one option. It touches nothing outside of them.
+	// if it concerns one option, and its operands by Errorf. It touches nothing outside
+	// of the options.
 	Validate() error
 }
 
-// An Exclusive options struct names what only one instance of the program may
-// have, such as `listen "127.0.0.1:8088"` or `file "/var/log/x.jsonl"`.
+// An Exclusive options struct names the resources that only one instance of the
+// program may have, each as its option and a quoted value: `listen "127.0.0.1:8088"`
+// or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
-// A Plugin is a kind of input or output: a row of the list in
+// A Plugin is a kind of input or output: an element of the list in
 // cmd/sockwatch/plugins.go, made by DefineInput, DefinePush or DefineEndpoint.
 type Plugin struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
@@ -84,7 +86,7 @@ type Telegraf struct {
 	Options map[string]string
 }
 
-// A Definition is what a plugin says of itself. O is its options struct, whose
+// A Definition describes a plugin. O is its options struct, whose
 // pointer implements Options; P is Input, Pusher or Endpoint.
 type Definition[O, P any] struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
@@ -115,7 +117,7 @@ func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 	return p
 }
 
-// DefineEndpoint makes the Plugin of an output that is asked.
+// DefineEndpoint makes the Plugin of an output that serves requests.
 func DefineEndpoint[O any, PO optionsOf[O]](d Definition[O, Endpoint]) Plugin {
 	p := define[O, PO](d)
 	p.NewEndpoint = build[O, PO](d.New)

@@ -113,7 +113,7 @@ func printError(stderr io.Writer, err error) {
 	}
 }
 
-// A commandLine is what kong understands. Its tags are the help.
+// A commandLine is the grammar of the command line. Its tags are the help.
 type commandLine struct {
 	Run     runCommand     `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. The default."`
 	Once    onceCommand    `cmd:"" help:"Gather once and deliver to every output that pushes."`
@@ -253,7 +253,7 @@ func (versionCommand) Run(p *program) error {
 	return err
 }
 
-// version returns the module's version, and the commit where it was built from one.
+// version returns the module's version, with the commit if it was built from one.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
@@ -275,7 +275,7 @@ func untilSignal() (context.Context, func()) {
 		case <-signals:
 		case <-ctx.Done():
 		}
-		signal.Stop(signals) // before the program learns of the first, so that no second one is lost
+		signal.Stop(signals) // before the program acts on the first, so that a second one is not lost
 		cancel()
 	}()
 	return ctx, func() {
