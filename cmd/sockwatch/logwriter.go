@@ -98,26 +98,41 @@ func (w *logWriter) written() {
 	}
 }
 
-// flush waits until all is written; false if that takes longer than the timeout.
+// flush waits until all is written; false if nothing is written for as long as the
+// timeout, or not all in five times as long.
 func (w *logWriter) flush(timeout time.Duration) bool {
-	w.mu.Lock()
-	if !w.active {
-		w.mu.Unlock()
-		return true
+	ticks := time.NewTicker(timeout)
+	defer ticks.Stop()
+	left := -1
+	for range 5 {
+		idle, bytes := w.awaitIdle()
+		if bytes == left {
+			return false
+		}
+		left = bytes
+		select {
+		case <-idle:
+			return true
+		case <-ticks.C:
+		}
 	}
+	return false
+}
+
+// awaitIdle returns a channel that is closed when all is written, and how many bytes
+// are not.
+func (w *logWriter) awaitIdle() (idle <-chan struct{}, bytes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.idle == nil {
 		w.idle = make(chan struct{})
 	}
-	idle := w.idle
-	w.mu.Unlock()
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-idle:
-		return true
-	case <-t.C:
-		return false
+	done := w.idle
+	if !w.active {
+		close(w.idle)
+		w.idle = nil
 	}
+	return done, w.bytes
 }
 
 // writeFully writes b also to a full pipe that somebody else has made non-blocking.

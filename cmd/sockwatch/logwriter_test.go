@@ -65,6 +65,9 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 	if !w.flush(patience) {
 		t.Fatal("flush reports that not all is written")
 	}
+	if !w.flush(patience) {
+		t.Fatal("a second flush reports that not all is written")
+	}
 	want := strings.Repeat(string(record), fits) + fmt.Sprintf("dropped %d\n", beyond)
 	if got := out.String(); got != want {
 		t.Errorf("%d bytes arrived, want %d; the last are %q", len(got), len(want), got[max(0, len(got)-50):])

@@ -149,6 +149,7 @@ func page(address string) string {
 // 200 ms.
 func exampleOn(address string) string {
 	text := strings.Replace(sockwatch.ExampleConfig, "[[outputs.prometheus]]\n", "[[outputs.prometheus]]\n  listen = \""+address+"\"\n", 1)
+	text = strings.Replace(text, "[[inputs.tcp_listen]]\n", "[[inputs.tcp_listen]]\n  timeout = \"10s\"\n", 1)
 	return strings.Replace(text, "[agent]\n", "[agent]\n  interval = \"200ms\"\n", 1)
 }
 

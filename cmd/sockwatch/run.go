@@ -19,9 +19,9 @@ func (c *runCommand) Run(p *program) error {
 	// program.
 	reload, stopReload := onHangup()
 	defer stopReload()
-	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
 	ctx, stop := untilSignal()
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
 	p.log.buffer()
 
 	reader := p.reader(c.configFlags)

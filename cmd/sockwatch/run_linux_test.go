@@ -23,6 +23,7 @@ func fileConfig(level, file string) string {
   shutdown_timeout = "5s"
   log_level = %q
 [[inputs.tcp_listen]]
+  timeout = "10s"
 [[outputs.file]]
   path = %q
 `, level, file)
@@ -190,7 +191,7 @@ func TestStopWhileTheConfigurationIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, "sockwatch", nil, "--config", config)
-	eventually(t, "SIGPIPE ignored, just before SIGTERM is handled", func() bool {
+	eventually(t, "SIGPIPE ignored, which follows the handling of SIGTERM", func() bool {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 		_, ignored, _ := strings.Cut(string(status), "SigIgn:\t")
 		var mask uint64
