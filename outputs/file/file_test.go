@@ -34,6 +34,9 @@ func TestValidate(t *testing.T) {
 			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.RotationMaxArchives = 1001 }, "rotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" names a directory: append the name of a file`},
+		{func(o *Options) { o.Path = "/var/log/.." }, `path: "/var/log/.." names a directory: append the name of a file`},
+		{func(o *Options) { o.Path = "." }, `path: "." names a directory: append the name of a file`},
+		{func(o *Options) { o.Path = " " }, `path: " " begins or ends with a blank`},
 	} {
 		o := Defaults()
 		tt.change(&o)
@@ -53,6 +56,11 @@ func TestExclusive(t *testing.T) {
 	}
 	if diff := cmp.Diff(a.Exclusive(), b.Exclusive()); diff != "" {
 		t.Errorf("two spellings (-want +got)\n%s", diff)
+	}
+	t.Chdir("/var/log")
+	b.Path = "x.jsonl"
+	if diff := cmp.Diff(a.Exclusive(), b.Exclusive()); diff != "" {
+		t.Errorf("a relative path (-want +got)\n%s", diff)
 	}
 	a.RotationMaxSize = 0
 	if diff := cmp.Diff(want[:1], a.Exclusive()); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sockwatch/agent/plugin"
@@ -46,7 +47,9 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Path == "":
 		errs = append(errs, plugin.Invalid("path", "must be set"))
-	case strings.HasSuffix(o.Path, "/"):
+	case strings.TrimSpace(o.Path) != o.Path:
+		errs = append(errs, plugin.Invalid("path", "%q begins or ends with a blank", o.Path))
+	case strings.HasSuffix(o.Path, "/") || slices.Contains([]string{".", ".."}, filepath.Base(o.Path)):
 		errs = append(errs, plugin.Invalid("path", "%q names a directory: append the name of a file", o.Path))
 	}
 	errs = append(errs, format.Validate(o.DataFormat, o.TimestampFormat))
@@ -64,7 +67,10 @@ const maxArchives = 1000
 
 // Exclusive names the file, and those that rotation makes of it.
 func (o *Options) Exclusive() []string {
-	path := filepath.Clean(o.Path)
+	path, err := filepath.Abs(o.Path)
+	if err != nil { // the working directory is not known
+		path = filepath.Clean(o.Path)
+	}
 	names := []string{fmt.Sprintf("path %q", path)}
 	if o.RotationMaxSize > 0 {
 		for i := range o.RotationMaxArchives {

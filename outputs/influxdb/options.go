@@ -3,6 +3,7 @@ package influxdb
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -91,6 +92,8 @@ func (o *Options) Validate() error {
 			invalid("urls", "%w", err)
 		} else if port := parsed.Port(); port != "" && !isPort(port) {
 			invalid("urls", "the port of %q is not a number from 1 to 65535", u)
+		} else if host := parsed.Hostname(); isMistypedIP(host) {
+			invalid("urls", "the host %q is not an IP address", host)
 		}
 	}
 	errs = append(errs, o.validateAPI())
@@ -103,7 +106,10 @@ func (o *Options) Validate() error {
 	if (o.Password != "" || o.PasswordFile != "") && o.Username == "" {
 		invalid("username", "must be set for the password")
 	}
-	for _, s := range []struct{ option, value string }{{"username", o.Username}, {"password", o.Password}, {"token", o.Token}} {
+	for _, s := range []struct{ option, value string }{
+		{"database", o.Database}, {"retention_policy", o.RetentionPolicy}, {"organization", o.Organization}, {"bucket", o.Bucket},
+		{"username", o.Username}, {"password", o.Password}, {"token", o.Token},
+	} {
 		if strings.ContainsFunc(s.value, isControl) {
 			invalid(s.option, "holds a control character, such as a line end")
 		}
@@ -201,6 +207,13 @@ func parseURL(s string) (*url.URL, error) {
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
+}
+
+// isMistypedIP reports whether a host looks like an IPv4 address, as its last label is
+// a number, and is not one.
+func isMistypedIP(host string) bool {
+	_, err := strconv.ParseUint(host[strings.LastIndexByte(host, '.')+1:], 10, 64)
+	return err == nil && net.ParseIP(host) == nil && !strings.Contains(host, ":")
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -45,7 +45,7 @@ func parseAddress(s string) (address, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
 		return address{}, plugin.Errorf("%q: port %q is no number from 0 to 65535", s, port)
 	}
-	if _, err := netip.ParseAddr(host); err != nil && !isHostname(host) {
+	if _, err := netip.ParseAddr(host); err != nil && (!isHostname(host) || endsInNumber(host)) {
 		return address{}, plugin.Errorf("%q: %q is neither an IP address nor a host name", s, host)
 	}
 	return address{"tcp", s}, nil
@@ -60,6 +60,14 @@ func isHostname(host string) bool {
 	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
 	})
+}
+
+// endsInNumber reports whether the last label of a name is a number: no domain is, and
+// a resolver would be asked for a mistyped IP address.
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	_, err := strconv.ParseUint(host[strings.LastIndexByte(host, '.')+1:], 10, 64)
+	return err == nil
 }
 
 // identity returns the address in the form in which two that cannot both be bound

@@ -25,6 +25,7 @@ func TestValidate(t *testing.T) {
 		{"bare port", func(o *Options) { o.Listen = plugin.Strings{"8088"} },
 			`listen: "8088" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
 		{"port name", func(o *Options) { o.Listen = plugin.Strings{":http"} }, `listen: ":http": port "http" is no number from 0 to 65535`},
+		{"mistyped address", func(o *Options) { o.Listen = plugin.Strings{"127.0.0.300:8088"} }, `listen: "127.0.0.300:8088": "127.0.0.300" is neither an IP address nor a host name`},
 		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is no number from 0 to 65535`},
 		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is no number from 0 to 65535`},
 		{"no host name", func(o *Options) { o.Listen = plugin.Strings{"http//x:80"} }, `listen: "http//x:80": "http//x" is neither an IP address nor a host name`},
