@@ -36,7 +36,10 @@ type Host struct {
 // outputs add up, [agent] and [global_tags] may each be in one of them. Its
 // error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
-	l := loader{files: files, plugins: plugins, host: host, present: make(map[string]bool), secrets: make(map[int]bool)}
+	l := loader{
+		decoder: decoder{report: &report{files: files}, getenv: host.Getenv, secrets: make(map[int]bool)},
+		plugins: plugins, host: host, present: make(map[string]bool),
+	}
 	for i := range files {
 		l.read(i)
 	}
@@ -52,7 +55,7 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 		l.build(a, in, settings)
 	}
 	if len(l.errs) > 0 {
-		return nil, l.sortedErrors()
+		return nil, l.sorted()
 	}
 	for _, file := range slices.Sorted(maps.Keys(l.secrets)) {
 		if l.files[file].Shared {
@@ -62,9 +65,9 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 	return a, nil
 }
 
-// A loader collects what the files hold and what is wrong with it.
+// A loader builds an agent from the tables of the files.
 type loader struct {
-	files   []File
+	decoder
 	plugins []plugin.Plugin
 	host    Host
 
@@ -73,8 +76,6 @@ type loader struct {
 	instances  []*instance
 	broken     bool            // a file could not be parsed: what is missing may be in it
 	present    map[string]bool // "inputs", "outputs": if a file has something of them
-	secrets    map[int]bool    // the files that hold a secret
-	errs       Errors
 }
 
 // A table is one table of a file: its values, and their lines.

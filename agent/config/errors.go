@@ -46,25 +46,31 @@ func (e *Error) Error() string {
 	}
 }
 
+// A report collects what is wrong with the files.
+type report struct {
+	files []File
+	errs  Errors
+}
+
 // errorf records an error of a table at one of its nodes.
-func (l *loader) errorf(t table, at *node, format string, args ...any) {
+func (r *report) errorf(t table, at *node, format string, args ...any) {
 	e := &Error{file: t.file, Message: fmt.Sprintf(format, args...)}
 	if t.path != "" {
 		e.Message = t.path + ": " + e.Message
 	}
 	if t.file != noFile {
-		e.File = l.files[t.file].Name
+		e.File = r.files[t.file].Name
 	}
 	if at != nil {
 		e.Line = at.line
 	}
-	l.errs = append(l.errs, e)
+	r.errs = append(r.errs, e)
 }
 
 // invalid records the errors of a Validate or a constructor, each at its option,
 // but not those of bad options, which have an error already and the default in
 // place of their value, nor those of several options if one of them is bad.
-func (l *loader) invalid(t table, err error, bad map[string]bool) {
+func (r *report) invalid(t table, err error, bad map[string]bool) {
 	for _, e := range flatten(err) {
 		at := t.at
 		var option *plugin.OptionError
@@ -84,7 +90,7 @@ func (l *loader) invalid(t table, err error, bad map[string]bool) {
 			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
 				line = option.Option + ": " + line
 			}
-			l.errorf(t, at, "%s", line)
+			r.errorf(t, at, "%s", line)
 		}
 	}
 }
@@ -106,16 +112,16 @@ func flatten(err error) []error {
 }
 
 // place returns file and line of a node, for an error elsewhere.
-func (l *loader) place(file int, at *node) string {
-	return fmt.Sprintf("%s:%d", l.files[file].Name, at.line)
+func (r *report) place(file int, at *node) string {
+	return fmt.Sprintf("%s:%d", r.files[file].Name, at.line)
 }
 
-// sortedErrors returns what is wrong, in the order of files and lines.
-func (l *loader) sortedErrors() Errors {
-	slices.SortFunc(l.errs, func(a, b *Error) int {
+// sorted returns what is wrong, in the order of files and lines.
+func (r *report) sorted() Errors {
+	slices.SortFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
 	})
-	return l.errs
+	return r.errs
 }
 
 // didYouMean returns `did you mean "x"?` for the nearest of the known words; "" if

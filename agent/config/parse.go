@@ -2,9 +2,7 @@ package config
 
 import (
 	"errors"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -12,21 +10,21 @@ import (
 )
 
 // parse returns the values of a file and their lines; false if it has none.
-func (l *loader) parse(file int) (map[string]any, *node, bool) {
+func (r *report) parse(file int) (map[string]any, *node, bool) {
 	t := table{file: file}
-	text := strings.TrimPrefix(l.files[file].Text, "\ufeff") // some editors' byte order mark
+	text := strings.TrimPrefix(r.files[file].Text, "\ufeff") // some editors' byte order mark
 	if strings.TrimSpace(text) == "" {
-		l.errorf(t, nil, "the file is empty")
+		r.errorf(t, nil, "the file is empty")
 		return nil, nil, false
 	}
 	if line := tooDeep(text); line > 0 {
-		l.errorf(t, &node{line: line}, "nested more than %d deep: not a configuration", maxDepth)
+		r.errorf(t, &node{line: line}, "nested more than %d deep: not a configuration", maxDepth)
 		return nil, nil, false
 	}
 	var values map[string]any
 	if _, err := toml.Decode(text, &values); err != nil {
 		line, message := syntaxError(text, err)
-		l.errorf(t, &node{line: line}, "%s", message)
+		r.errorf(t, &node{line: line}, "%s", message)
 		return nil, nil, false
 	}
 	return values, locate(text), true
@@ -63,108 +61,38 @@ func syntaxError(text string, err error) (line int, message string) {
 }
 
 // expandValue expands the variables in the strings of a value, an option of t.
-func (l *loader) expandValue(t table, path string, v any, at *node) any {
+func (d *decoder) expandValue(t table, path string, v any, at *node) any {
 	switch v := v.(type) {
 	case string:
 		expanded, err := expand(v, func(name string) (string, bool) {
-			value, set := l.host.Getenv(name)
+			value, set := d.getenv(name)
 			t.written.add(value, "${"+name+"}")
 			return value, set
 		})
 		switch {
 		case err != nil:
-			l.errorf(t, at, "%s: %v", path, err)
+			d.errorf(t, at, "%s: %v", path, err)
 		case strings.ContainsRune(expanded, 0):
-			l.errorf(t, at, "%s: holds a NUL character", path)
+			d.errorf(t, at, "%s: holds a NUL character", path)
 		case expanded != v:
 			t.written.add(expanded, v)
 		}
 		return expanded
 	case []any:
 		for i := range v {
-			v[i] = l.expandValue(t, path, v[i], at.item(i))
+			v[i] = d.expandValue(t, path, v[i], at.item(i))
 		}
 	case []map[string]any:
 		for i := range v {
-			l.expandValue(t, path, v[i], at.item(i))
+			d.expandValue(t, path, v[i], at.item(i))
 		}
 	case map[string]any:
 		for key := range v {
-			v[key] = l.expandValue(t, path+"."+key, v[key], at.key(key))
+			v[key] = d.expandValue(t, path+"."+key, v[key], at.key(key))
 		}
 	}
 	return v
 }
-
-// holdsSecret reports whether the file itself holds the value of a secret option: it
-// does not come from a variable, or the variable has a default.
-func holdsSecret(v any) bool {
-	switch v := v.(type) {
-	case string:
-		const mark = "\x00"
-		marked, err := expand(v, func(string) (string, bool) { return mark, true })
-		if err != nil {
-			return false
-		}
-		withDefaults, _ := expand(v, func(string) (string, bool) { return "", true })
-		withoutDefaults := strings.ReplaceAll(marked, mark, "")
-		return withDefaults != withoutDefaults || withDefaults != "" && marked == withDefaults
-	case []any:
-		return slices.ContainsFunc(v, holdsSecret)
-	case map[string]any:
-		return slices.ContainsFunc(slices.Collect(maps.Values(v)), holdsSecret)
-	default:
-		return false
-	}
-}
-
-// A redaction maps values that may be secrets to what errors show in their place: for
-// a value from the environment, what the file says.
-type redaction map[string]string
-
-func (r redaction) add(value, shown string) {
-	if value != "" && value != shown {
-		r[value] = shown
-	}
-}
-
-// hide adds the strings of a value that is a secret.
-func (r redaction) hide(v any) {
-	switch v := v.(type) {
-	case string:
-		r.add(v, "[secret]")
-	case []any:
-		for _, e := range v {
-			r.hide(e)
-		}
-	case map[string]any:
-		for _, e := range v {
-			r.hide(e)
-		}
-	}
-}
-
-// show returns an operand of an error as it may be shown. A part of a secret is shown
-// as little as the whole; what is shorter than minSecret is not one.
-func (r redaction) show(operand string) string {
-	if shown, ok := r[operand]; ok {
-		return shown
-	}
-	longest := ""
-	for value := range r {
-		if len(value) >= minSecret && strings.Contains(operand, value) &&
-			(len(value) > len(longest) || len(value) == len(longest) && value < longest) {
-			longest = value
-		}
-	}
-	if longest != "" {
-		return r[longest]
-	}
-	return operand
-}
-
-// minSecret is the shortest value that is hidden also where it is part of another.
-const minSecret = 4
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 

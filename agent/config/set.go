@@ -13,13 +13,20 @@ import (
 	"sockwatch/agent/plugin"
 )
 
+// A decoder sets options to what the files say.
+type decoder struct {
+	*report
+	getenv  func(name string) (string, bool)
+	secrets map[int]bool // the files that hold a secret
+}
+
 // set sets the options of a table in the structs (pointers to them), each in the
 // one that has it, and records an error for each that is unknown or does not
 // fit. The library would stop at the first, would take a key in any case, and
 // speaks of Go's types. It returns the options whose values do not fit.
 //
 // foreign says what to write instead of options that Telegraf has.
-func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
+func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
 	secrets := make(map[string]bool)
@@ -32,16 +39,16 @@ func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad 
 		field, ok := fields[key]
 		if !ok {
 			hint := cmp.Or(instead(key, foreign), didYouMean(key, slices.Sorted(maps.Keys(fields))))
-			l.errorf(t, at, "unknown option %q%s", key, inParentheses(hint))
+			d.errorf(t, at, "unknown option %q%s", key, inParentheses(hint))
 			continue
 		}
 		if secrets[key] {
 			if holdsSecret(v) {
-				l.secrets[t.file] = true
+				d.secrets[t.file] = true
 			}
 			t.written.hide(v)
 		}
-		if !l.setOption(t, key, field, v, at) {
+		if !d.setOption(t, key, field, v, at) {
 			bad[key] = true
 		}
 	}
@@ -50,19 +57,19 @@ func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad 
 
 // setOption expands the variables in an option's value and sets it; false if that
 // is an error.
-func (l *loader) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
-	before := len(l.errs)
-	if v = l.expandValue(t, key, v, at); len(l.errs) == before {
+func (d *decoder) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
+	before := len(d.errs)
+	if v = d.expandValue(t, key, v, at); len(d.errs) == before {
 		t.values[key] = v
-		l.setValue(t, key, to, v, at)
+		d.setValue(t, key, to, v, at)
 	}
-	return len(l.errs) == before
+	return len(d.errs) == before
 }
 
 // setValue sets one option, or a part of it that the path names.
-func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *node) {
+func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *node) {
 	mismatch := func(format string, args ...any) {
-		l.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
+		d.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
 	}
 	describe := func(v any) string { return describe(v, t.written) }
 	switch u := to.Addr().Interface().(type) {
@@ -111,7 +118,7 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 			mismatch("%s is not a number", describe(v))
 		}
 	case reflect.Slice:
-		l.setList(t, path, to, v, at)
+		d.setList(t, path, to, v, at)
 	case reflect.Map:
 		entries, ok := v.(map[string]any)
 		if !ok {
@@ -121,7 +128,7 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 		to.Set(reflect.MakeMap(to.Type()))
 		for key, v := range entries {
 			value := reflect.New(to.Type().Elem()).Elem()
-			l.setValue(t, path+"."+key, value, v, at.key(key))
+			d.setValue(t, path+"."+key, value, v, at.key(key))
 			to.SetMapIndex(reflect.ValueOf(key), value)
 		}
 	default:
@@ -130,13 +137,13 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 }
 
 // setList sets an option that is a list, of tables (structs) or of values.
-func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node) {
+func (d *decoder) setList(t table, path string, to reflect.Value, v any, at *node) {
 	var list []any
 	isStructs := to.Type().Elem().Kind() == reflect.Struct
 	if isStructs {
 		elements, ok := tables(v)
 		if !ok {
-			l.errorf(t, at, "%s: must be a list of tables: write [[%s.%s]]", path, t.path, path)
+			d.errorf(t, at, "%s: must be a list of tables: write [[%s.%s]]", path, t.path, path)
 			return
 		}
 		for _, e := range elements {
@@ -145,7 +152,7 @@ func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node
 	} else {
 		var ok bool
 		if list, ok = v.([]any); !ok {
-			l.errorf(t, at, "%s: must be a list: put it in [ ]", path)
+			d.errorf(t, at, "%s: must be a list: put it in [ ]", path)
 			return
 		}
 	}
@@ -153,18 +160,18 @@ func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node
 	for i, e := range list {
 		if isStructs {
 			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i), written: t.written}
-			l.set(element, nil, to.Index(i).Addr().Interface())
+			d.set(element, nil, to.Index(i).Addr().Interface())
 		} else {
-			l.setValue(t, path, to.Index(i), e, at.item(i))
+			d.setValue(t, path, to.Index(i), e, at.item(i))
 		}
 	}
 }
 
 // setStrings sets a table of strings, [global_tags].
-func (l *loader) setStrings(t table, to map[string]string) {
+func (d *decoder) setStrings(t table, to map[string]string) {
 	for key, v := range t.values {
 		value := reflect.New(reflect.TypeFor[string]()).Elem()
-		l.setOption(t, key, value, v, t.at.key(key))
+		d.setOption(t, key, value, v, t.at.key(key))
 		to[key] = value.String()
 	}
 }
