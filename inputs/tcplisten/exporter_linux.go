@@ -10,13 +10,14 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/lookup"
 )
 
 // An exporter makes the points custom_port_exporter of the exporter that this
 // project grows from: one for each owner of each listener, its value the pid.
 type exporter struct {
 	host   string
-	names  *lookups[netip.Addr] // nil: addresses are shown as they are
+	names  *lookup.Cache[netip.Addr] // nil: addresses are shown as they are
 	groups []*group
 	named  map[netip.Addr]bool // the addresses of groups that may have names
 	points []metric.Point
@@ -24,7 +25,7 @@ type exporter struct {
 
 // rename makes the points anew where the name of an address has changed.
 func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
-	if e.names == nil || !e.names.want(ctx, e.named, now) {
+	if e.names == nil || !e.names.Update(ctx, e.named, now) {
 		return false
 	}
 	e.build()
@@ -75,7 +76,7 @@ func (e *exporter) build() {
 // what it takes for a name at 17 bytes.
 func (e *exporter) address(l *listener) string {
 	if e.names != nil {
-		if name := e.names.of(l.socket.Addr); name != "" {
+		if name := e.names.Name(l.socket.Addr); name != "" {
 			return escape.Cut([]byte(name), 17)
 		}
 		return escape.Cut([]byte(l.socket.Addr.String()), 17)
@@ -84,13 +85,12 @@ func (e *exporter) address(l *listener) string {
 }
 
 // newNames returns the reverse names of addresses.
-func newNames() *lookups[netip.Addr] {
-	return &lookups[netip.Addr]{
-		lookup: func(ctx context.Context, a netip.Addr) (string, error) {
-			return reverseName(net.DefaultResolver.LookupAddr(ctx, a.String()))
-		},
-		patience: 50 * time.Millisecond, again: 10 * time.Minute,
-	}
+func newNames(lookupAddr func(ctx context.Context, address string) ([]string, error)) *lookup.Cache[netip.Addr] {
+	return lookup.New(func(ctx context.Context, a netip.Addr) (string, error) {
+		return reverseName(lookupAddr(ctx, a.String()))
+	}, lookup.Options{
+		Workers: 8, Timeout: 10 * time.Second, Wait: 50 * time.Millisecond, Again: 10 * time.Minute, Retry: 10 * time.Minute,
+	})
 }
 
 // reverseName returns the first of the names that were found, as the ancestor does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"testing"
 
@@ -126,15 +125,15 @@ func TestCustomPortExporter(t *testing.T) {
 	options := Defaults()
 	options.CustomPortExporter, options.ResolveAddresses = true, true
 	in := open(t, options).(*input)
-	in.exporter.names.lookup = func(_ context.Context, a netip.Addr) (string, error) {
-		switch a.String() {
+	in.exporter.names = newNames(func(_ context.Context, address string) ([]string, error) {
+		switch address {
 		case "127.0.0.1":
-			return reverseName([]string{"localhost", "other"}, nil)
+			return []string{"localhost", "other"}, nil
 		case "::1":
-			return reverseName([]string{"a-very-long-name.example."}, nil)
+			return []string{"a-very-long-name.example."}, nil
 		}
-		return reverseName(nil, &net.DNSError{Err: "no such host", Name: a.String(), IsNotFound: true})
-	}
+		return nil, &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}
+	})
 	b := gather(t, in)
 	pid := strconv.Itoa(child.Process.Pid)
 	for i, address := range []string{"localhost", "a-very-long-name.", "127.0.0.2"} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,9 +17,11 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/cgroup"
+	hosts "sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
+	"sockwatch/inputs/internal/users"
 )
 
 // An input gathers the listeners of one host. What it keeps between two gathers
@@ -26,8 +29,10 @@ import (
 type input struct {
 	options  Options
 	env      plugin.Env
-	users    users
-	exporter *exporter // nil without custom_port_exporter
+	users    *users.Names
+	uids     map[uint32]bool // of the listeners
+	named    uint32          // changes when the name of a user does
+	exporter *exporter       // nil without custom_port_exporter
 
 	fs        *procfs.FS // nil until the first gather, as all that follows
 	owners    *owner.Finder
@@ -54,11 +59,11 @@ type input struct {
 type told struct{ netlink, namespaces, empty, capabilities, sightings bool }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
-	in := &input{options: o, env: env, users: newUsers(time.Duration(o.OwnerRefresh))}
+	in := &input{options: o, env: env, uids: make(map[uint32]bool)}
 	if o.CustomPortExporter {
 		in.exporter = &exporter{host: env.Hostname}
 		if o.ResolveAddresses {
-			in.exporter.names = newNames()
+			in.exporter.names = newNames(net.DefaultResolver.LookupAddr)
 		}
 	}
 	return in, nil
@@ -133,6 +138,9 @@ func (in *input) open() error {
 	}
 	in.fs = fs
 	in.host = hostSpace(fs)
+	if in.users == nil {
+		in.users = users.New(hosts.Find(path), time.Duration(in.options.OwnerRefresh))
+	}
 	in.spaces = []*space{in.host}
 	return nil
 }
@@ -157,13 +165,13 @@ func (in *input) InheritFrom(predecessor plugin.Input) {
 
 // Close releases what the gathers opened.
 func (in *input) Close() error {
-	in.users.names.close()
 	if in.exporter != nil && in.exporter.names != nil {
-		in.exporter.names.close()
+		in.exporter.names.Close()
 	}
 	if in.fs == nil {
 		return nil
 	}
+	in.users.Close()
 	in.host.close()
 	err := errors.Join(in.sightings.close(), in.owners.Close(), in.fs.Close())
 	in.fs = nil
@@ -314,7 +322,13 @@ func (in *input) warn(report owner.Report) {
 
 // describe makes the tags of the listeners of which something has changed.
 func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
-	in.users.lookUp(ctx, in.listeners, now)
+	clear(in.uids)
+	for _, l := range in.listeners {
+		in.uids[l.socket.UID] = true
+	}
+	if in.users.Update(ctx, in.uids, now) {
+		in.named++
+	}
 	if now.Sub(in.timed) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock moves the time at which the host booted. What was read
 		// before serves where it cannot be read.
@@ -322,7 +336,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 		in.timed, in.moved = now, true
 	}
 	for _, l := range in.listeners {
-		if l.describe(&in.users) {
+		if l.describe(in.users, in.named) {
 			changed = true
 		}
 	}
@@ -334,7 +348,7 @@ func (in *input) arrange() {
 	in.changed = false
 	in.groups.arrange(in.listeners)
 	in.resight()
-	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, &in.users)
+	in.shown, in.folded = fold(in.groups.sorted, in.options.MaxListeners, in.users)
 	in.moved = true
 	if in.exporter != nil {
 		in.exporter.show(in.shown)

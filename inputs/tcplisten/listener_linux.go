@@ -8,6 +8,7 @@ import (
 	"sockwatch/inputs/internal/escape"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/owner"
+	"sockwatch/inputs/internal/users"
 )
 
 // A listener is what is known of one listening socket, for as long as it is there.
@@ -59,8 +60,8 @@ func (l *listener) sight(s *inet.Socket) (changed bool) {
 func (l *listener) unseen() bool { return l.stamp != l.space.stamp }
 
 // describe makes the tags anew where something they depend on has changed.
-func (l *listener) describe(users *users) (changed bool) {
-	now := made{l.owner.Version, l.space.local, users.version, true}
+func (l *listener) describe(users *users.Names, named uint32) (changed bool) {
+	now := made{l.owner.Version, l.space.local, named, true}
 	if l.made == now {
 		return false
 	}
@@ -74,7 +75,7 @@ func (l *listener) describe(users *users) (changed bool) {
 	return true
 }
 
-func (l *listener) describeTags(users *users) []metric.Tag {
+func (l *listener) describeTags(users *users.Names) []metric.Tag {
 	s := &l.socket
 	name, process := l.cgroup, ""
 	if p := l.owner.Named(); p != nil {
@@ -94,7 +95,7 @@ func (l *listener) describeTags(users *users) []metric.Tag {
 		"port", strconv.Itoa(int(s.Port)),
 		"process", process,
 		"unit", name.Unit,
-		"user", users.name(s.UID),
+		"user", users.Name(s.UID),
 	)
 }
 

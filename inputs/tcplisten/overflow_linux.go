@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/users"
 )
 
 // fold keeps at most limit groups, and returns the others by user. The user with
 // the most listeners loses as many as it takes, then the next one: those of all
 // others stay whole. Of a user's the last in order go, so that the same stay from
 // gather to gather.
-func fold(groups []*group, limit int, users *users) (kept []*group, folded map[string][]*group) {
+func fold(groups []*group, limit int, users *users.Names) (kept []*group, folded map[string][]*group) {
 	excess := len(groups) - limit
 	if excess <= 0 {
 		return groups, nil
@@ -34,7 +35,7 @@ func fold(groups []*group, limit int, users *users) (kept []*group, folded map[s
 			kept = append(kept, g)
 			continue
 		}
-		user := users.name(g.uid())
+		user := users.Name(g.uid())
 		folded[user] = append(folded[user], g)
 	}
 	return kept, folded

@@ -2,7 +2,7 @@ package tcplisten
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"sockwatch/agent/plugin"
+	hosts "sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/users"
 )
 
 // TestFirstSeen is absent for what stood at the first gather, goes on through a
@@ -208,19 +210,30 @@ func TestFirstSeenOfHeirs(t *testing.T) {
 // TestFirstSeenWithoutUsers goes on though the service that knows the names of users
 // is not up when the agent starts.
 func TestFirstSeenWithoutUsers(t *testing.T) {
-	dir, up := t.TempDir(), true
+	dir, proc := t.TempDir(), t.TempDir()
+	passwd := filepath.Join(proc, "1/root/etc/passwd")
+	known := func(up bool) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Dir(passwd)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(passwd), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if up {
+			if err := os.WriteFile(passwd, fmt.Appendf(nil, "somebody:x:%d:0::/:\n", os.Getuid()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	known(true)
 	restart := func(in *input) *input {
 		if in != nil {
 			closeInput(t, in)
 		}
 		in = open(t, Defaults()).(*input)
 		in.env.StateDir = dir
-		in.users.names.lookup = func(context.Context, uint32) (string, error) {
-			if !up {
-				return "", errors.New("not up")
-			}
-			return "somebody", nil
-		}
+		in.users = users.New(hosts.Host{Proc: proc}, 5*time.Minute)
 		return in
 	}
 	now := time.Unix(2_000_000_000, 0)
@@ -235,10 +248,12 @@ func TestFirstSeenWithoutUsers(t *testing.T) {
 			t.Errorf("after %d minutes it was first seen %s", i, got)
 		}
 		if i == 0 {
-			up = false
+			known(false)
 			in = restart(in)
 		}
-		up = i > 3
+		if i == 4 {
+			known(true)
+		}
 	}
 }
 
