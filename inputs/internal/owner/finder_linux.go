@@ -24,9 +24,13 @@ type Options struct {
 type Finder struct {
 	fs        *procfs.FS
 	options   Options
-	sockets   []*Socket // in the order in which they are verified
+	sockets   []*Socket
 	processes *processes
-	verifier  verifier
+	// Each known holder, and the facts of each known process, are looked at again once
+	// within Options.Verify: one that lives may have closed the socket, or become another
+	// program.
+	holders   verifier[*Socket]
+	facts     verifier[*Process]
 	scanner   scanner
 	walk      *walk     // under way, or nil
 	refreshed time.Time // the end of the last walk
@@ -61,8 +65,9 @@ func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
 	}
 	return &Finder{
 		fs: fs, options: options, processes: ps,
-		verifier: verifier{period: options.Verify},
-		scanner:  scanner{fs: fs, processes: ps, sockets: make(map[uint64]*Socket)},
+		holders: verifier[*Socket]{period: options.Verify},
+		facts:   verifier[*Process]{period: options.Verify},
+		scanner: scanner{fs: fs, processes: ps, sockets: make(map[uint64]*Socket)},
 	}, nil
 }
 
@@ -114,15 +119,14 @@ func (f *Finder) dropGone() {
 
 // verify looks at a share of the known holders.
 func (f *Finder) verify(ctx context.Context, now time.Time) {
-	f.verifier.sockets(ctx, now, f.sockets, func(s *Socket) {
+	f.holders.visit(ctx, now, f.sockets, func(s *Socket) {
 		f.drop(s, func(h Holder) bool { return !stillHolds(f.fs, h) })
 	})
-	f.verifier.processes(ctx, now, f.processes.list, func(p *Process) {
+	f.facts.visit(ctx, now, f.processes.list, func(p *Process) {
 		if p.read && !p.gone {
 			f.processes.refresh(p)
 		}
 	})
-	f.verifier.last = now
 	f.dropGone()
 	if f.processes.changed { // of what it has become, it may not be a holder any more
 		for i, s := range f.sockets {
@@ -174,7 +178,7 @@ func (f *Finder) sweep() {
 	}
 	f.dirty = false
 	var used bitset
-	f.sockets, f.verifier.nextSocket = compact(f.sockets, f.verifier.nextSocket, func(s *Socket) bool {
+	f.sockets, f.holders.next = compact(f.sockets, f.holders.next, func(s *Socket) bool {
 		if s.removed {
 			return false
 		}
@@ -186,7 +190,7 @@ func (f *Finder) sweep() {
 		}
 		return true
 	})
-	f.verifier.nextProcess = f.processes.forget(used, f.verifier.nextProcess)
+	f.facts.next = f.processes.forget(used, f.facts.next)
 }
 
 // search finds the holders of the sockets that lost or never had some, and now and then
@@ -348,20 +352,4 @@ func (f *Finder) commitUnowned(w *walk, now time.Time) {
 			s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
 		}
 	}
-}
-
-// compact keeps some of a list, in place, and returns where the element at index
-// next, or the one before it, went.
-func compact[T any](list []T, next int, keep func(T) bool) ([]T, int) {
-	kept, moved := list[:0], 0
-	for i, v := range list {
-		if keep(v) {
-			kept = append(kept, v)
-		}
-		if i == next {
-			moved = max(len(kept)-1, 0)
-		}
-	}
-	clear(list[len(kept):])
-	return kept, moved
 }

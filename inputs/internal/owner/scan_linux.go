@@ -31,8 +31,8 @@ const maxHits = 1024
 // A look reads some of the open files of a process: see procfs.Process.Files.
 type look func(p procfs.Process, c *procfs.Cursor, more func() bool, visit func(procfs.File)) (done bool, err error)
 
-// scan looks at one process from the cursor on, as long as ctx allows. It calls ring
-// for each io_uring.
+// scan looks at one process from the cursor on, as long as ctx allows; after an error
+// the cursor is where it was. It calls ring for each io_uring.
 func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Cursor, ring func(procfs.File)) (done bool, err error) {
 	proc, err := sc.fs.Process(pid)
 	if err != nil {
@@ -40,6 +40,7 @@ func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Curso
 	}
 	defer proc.Close()
 	sc.hits = sc.hits[:0]
+	before := *c
 	var failed error
 	done, err = look(proc, c, func() bool { return more(ctx) }, func(file procfs.File) {
 		if file.Ring && file.Inode == 0 {
@@ -55,9 +56,12 @@ func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Curso
 		failed = sc.take(proc)
 	}
 	if failed != nil {
-		return false, failed
+		err = failed
 	}
-	return done, err
+	if err != nil {
+		*c = before
+	}
+	return done && err == nil, err
 }
 
 // take makes the process a holder of the sockets that it was seen to hold.

@@ -5,34 +5,24 @@ import (
 	"time"
 )
 
-// A verifier looks at a share of what is known at each Update, so that all is looked
-// at once within the period: a process that lives may have closed a socket, or become
-// another program.
-type verifier struct {
-	period                  time.Duration
-	last                    time.Time
-	nextSocket, nextProcess int // in the lists of the Finder
+// A verifier visits a share of some list at each Update, so that all of it is visited
+// once within a period.
+type verifier[T any] struct {
+	period time.Duration
+	last   time.Time // the last Update
+	next   int       // in the list
 }
 
-// sockets calls verify for the sockets that are due.
-func (v *verifier) sockets(ctx context.Context, now time.Time, all []*Socket, verify func(*Socket)) {
-	for i := range share(len(all), now.Sub(v.last), v.period) {
+// visit visits what is due, as long as ctx allows.
+func (v *verifier[T]) visit(ctx context.Context, now time.Time, all []T, visit func(T)) {
+	due := share(len(all), now.Sub(v.last), v.period)
+	v.last = now
+	for i := range due {
 		if i%64 == 63 && !more(ctx) {
 			return
 		}
-		v.nextSocket = (v.nextSocket + 1) % len(all)
-		verify(all[v.nextSocket])
-	}
-}
-
-// processes calls verify for the processes that are due.
-func (v *verifier) processes(ctx context.Context, now time.Time, all []*Process, verify func(*Process)) {
-	for i := range share(len(all), now.Sub(v.last), v.period) {
-		if i%64 == 63 && !more(ctx) {
-			return
-		}
-		v.nextProcess = (v.nextProcess + 1) % len(all)
-		verify(all[v.nextProcess])
+		v.next = (v.next + 1) % len(all)
+		visit(all[v.next])
 	}
 }
 
@@ -44,4 +34,20 @@ func share(n int, elapsed, period time.Duration) int {
 	}
 	rounds := max(int(period/elapsed), 1)
 	return (n + rounds - 1) / rounds
+}
+
+// compact keeps some of a list, in place, and returns where the element at index
+// next, or the one before it, went.
+func compact[T any](list []T, next int, keep func(T) bool) ([]T, int) {
+	kept, moved := list[:0], 0
+	for i, v := range list {
+		if keep(v) {
+			kept = append(kept, v)
+		}
+		if i == next {
+			moved = max(len(kept)-1, 0)
+		}
+	}
+	clear(list[len(kept):])
+	return kept, moved
 }

@@ -174,7 +174,7 @@ func (w *walk) readRings(ctx context.Context) error {
 			var err error
 			known, err = p.RingSockets(r.file, more, visit)
 			return true, err
-		}, nil, nil)
+		}, &procfs.Cursor{}, nil)
 		switch {
 		case errors.Is(err, procfs.ErrNoResources):
 			return err
