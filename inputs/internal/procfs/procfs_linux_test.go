@@ -28,16 +28,52 @@ func open(t *testing.T) *FS {
 	return f
 }
 
-// TestP6 names what is wrong where there is not a procfs.
+// TestP6NoProcfs names what is wrong.
 func TestP6NoProcfs(t *testing.T) {
 	dir := t.TempDir()
+	noTime := tree(t, map[string]string{"stat": "cpu 1 2 3\n"})
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): "open " + filepath.Join(dir, "none") + ": no such file or directory",
 		dir:                        dir + " is not a procfs: open stat: no such file or directory",
+		noTime:                     noTime + " is not a procfs: no line btime",
 	} {
 		if _, err := Open(host.Find(path)); err == nil || err.Error() != want {
-			t.Errorf("%v, expected %s", err, want)
+			t.Errorf("%v, want %s", err, want)
 		}
+	}
+}
+
+// TestStartTimeIsUnknownWithoutStat is all that a procfs of processes alone costs.
+func TestStartTimeIsUnknownWithoutStat(t *testing.T) {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "subset", "pid"); err != nil {
+		t.Skip(err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		t.Skip(err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(mount)
+	f, err := Open(host.Host{Proc: "/proc/self/fd/" + strconv.Itoa(mount), Root: "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if start := f.StartTime(100); !start.IsZero() {
+		t.Errorf("a start time of %v, want none", start)
+	}
+	if err := f.ReadBootTime(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v, want %v", err, unix.ENOENT)
+	}
+	if start, err := f.Start(os.Getpid()); err != nil || start == 0 {
+		t.Errorf("started %d ticks after boot, %v", start, err)
 	}
 }
 

@@ -55,8 +55,9 @@ type ringParser struct {
 	slots   int // of files
 	rows    int // of files
 	listed  bool
+	ends    int  // of the list of files
 	inside  bool // the next line is a file
-	unknown bool // a socket is there whose inode is not printed
+	unknown bool // there is, or may be, a socket whose inode is not printed
 }
 
 // line reads one line, without its end.
@@ -67,15 +68,20 @@ func (r *ringParser) line(line []byte) {
 		r.listed, r.inside = err == nil, err == nil
 		return
 	}
+	end := bytes.HasPrefix(line, []byte("UserBufs:"))
+	if end {
+		r.ends++
+	}
 	if !r.inside {
 		return
 	}
 	slot, name, ok := strings.Cut(strings.TrimLeft(string(line), " "), ": ")
 	number, err := strconv.Atoi(slot)
-	// A name before 6.15 may hold the end of a line, and then look like any line; but
-	// not all slots are there then, one after the other.
+	// A name before 6.15 may hold ends of lines. But each such line is one too many:
+	// the slots do not follow each other then, or the list has two ends.
 	if !ok || err != nil || r.format == ringNames && number != r.rows {
 		r.inside = false
+		r.unknown = r.unknown || !end
 		return
 	}
 	r.rows++
@@ -92,7 +98,7 @@ func (r *ringParser) known() bool {
 	case !r.listed || r.unknown:
 		return false
 	case r.format == ringNames:
-		return r.rows == r.slots
+		return r.rows == r.slots && r.ends == 1
 	case r.format == ringPaths:
 		return r.rows > 0 || r.slots == 0
 	}
