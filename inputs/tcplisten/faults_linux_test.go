@@ -273,12 +273,12 @@ func TestP4OneProcessRefused(t *testing.T) {
 	}
 }
 
-// TestP6 names what is wrong where there is no procfs.
+// TestP6 names what is wrong where there is not a procfs.
 func TestP6NoProc(t *testing.T) {
 	options := Defaults()
 	options.Proc = t.TempDir()
 	_, err := open(t, options).Gather(t.Context())
-	want := fmt.Sprintf("proc %q: %s is no procfs: open stat: no such file or directory", options.Proc, options.Proc)
+	want := fmt.Sprintf("proc %q: %s is not a procfs: open stat: no such file or directory", options.Proc, options.Proc)
 	if err == nil || err.Error() != want {
 		t.Errorf("%v, expected %s", err, want)
 	}

@@ -115,7 +115,7 @@ func (in *input) open() error {
 		return nil
 	}
 	path := in.options.procPath(os.Getenv)
-	fs, err := procfs.Open(path)
+	fs, err := procfs.Open(hosts.Find(path))
 	if err != nil {
 		return fmt.Errorf("proc %q: %w", path, err)
 	}
@@ -306,11 +306,11 @@ const (
 
 // warn says what is missing to see the owners of all listeners.
 func (in *input) warn(report owner.Report) {
-	if in.told.capabilities || report.Refused == 0 {
+	if in.told.capabilities || report.Refused == 0 && report.Hidden == "" {
 		return
 	}
-	held, err := in.fs.Capabilities()
-	if err != nil || held&capDACReadSearch != 0 && held&capSysPtrace != 0 {
+	held := in.fs.Visibility().Capabilities
+	if held&capDACReadSearch != 0 && held&capSysPtrace != 0 {
 		return
 	}
 	in.told.capabilities = true

@@ -89,21 +89,19 @@ func compareGroups(a, b *group) int {
 // count finds the processes behind the group: several of its sockets may be held
 // by the same one.
 func (g *group) count() {
-	g.named = g.members[0].owner.Named()
-	g.processes = len(g.members[0].owner.Holders)
-	if len(g.members) == 1 {
-		return
-	}
-	seen := make(map[*owner.Process]bool)
+	g.named = nil
 	for _, l := range g.members {
-		for _, h := range l.owner.Holders {
-			seen[h.Process] = true
-			if g.named == nil || owner.Compare(h.Process, g.named) < 0 {
-				g.named = h.Process
-			}
+		if p := l.owner.Named(); p != nil && (g.named == nil || owner.Compare(p, g.named) < 0) {
+			g.named = p
 		}
 	}
-	g.processes = len(seen)
+	g.processes = owner.CountProcesses(func(yield func(*owner.Socket) bool) {
+		for _, l := range g.members {
+			if !yield(&l.owner) {
+				return
+			}
+		}
+	})
 }
 
 func (g *group) uid() uint32 { return g.members[0].socket.UID }
@@ -118,7 +116,13 @@ func (g *group) sum(startTime func(ticks uint64) time.Time, established bool) va
 		v.established += l.established
 	}
 	if p := g.named; p != nil {
-		v.pid, v.start, v.exe, v.cmdline = p.PID, startTime(p.Start).UnixMilli(), p.Exe, p.Cmdline
+		v.pid, v.exe, v.cmdline = p.PID, p.Exe, p.Cmdline
+		if p.ExeDeleted {
+			v.exe += " (deleted)"
+		}
+		if start := startTime(p.Start); !start.IsZero() {
+			v.start = start.UnixMilli()
+		}
 	}
 	return v
 }
@@ -148,9 +152,10 @@ func (v *values) fields() []metric.Field {
 		f = append(f, metric.Field{Key: "first_seen_time_seconds", Value: metric.Int(v.since)})
 	}
 	if v.pid != 0 {
-		f = append(f,
-			metric.Field{Key: "pid", Value: metric.Int(int64(v.pid))},
-			metric.Field{Key: "process_start_time_seconds", Value: metric.Float(float64(v.start) / 1000)})
+		f = append(f, metric.Field{Key: "pid", Value: metric.Int(int64(v.pid))})
+	}
+	if v.start != 0 {
+		f = append(f, metric.Field{Key: "process_start_time_seconds", Value: metric.Float(float64(v.start) / 1000)})
 	}
 	if v.exe != "" {
 		f = append(f, metric.Field{Key: "exe", Value: metric.String(v.exe)})

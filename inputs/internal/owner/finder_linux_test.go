@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
 
@@ -60,7 +61,7 @@ func leaderEnded() bool {
 
 func newFinder(t *testing.T, options Options) *Finder {
 	t.Helper()
-	fs, err := procfs.Open("/proc")
+	fs, err := procfs.Open(host.Find("/proc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func TestExit(t *testing.T) {
 		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) {
 			f := newFinder(t, rarely())
 			if !watched {
-				f.pidfds = 0
+				f.processes.exits.spare = 0
 			}
 			file, s := listen(t)
 			a := hold(t, file)
@@ -181,8 +182,8 @@ func TestExit(t *testing.T) {
 			}
 			f.Remove(s)
 			f.Update(t.Context(), time.Now())
-			if len(f.processes)+len(f.order)+len(f.inodes)+len(f.sockets)+f.blind != 0 {
-				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.order), len(f.sockets), f.blind)
+			if len(f.processes.byPID)+len(f.processes.list)+len(f.scanner.sockets)+len(f.sockets)+f.processes.unwatched != 0 {
+				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.processes.list), len(f.sockets), f.processes.unwatched)
 			}
 		})
 	}
@@ -265,21 +266,21 @@ func TestP2PIDReused(t *testing.T) {
 	first := hold(t, file)
 	f.Add(s)
 	f.Update(t.Context(), time.Now())
-	before := f.processes[first.Process.Pid]
+	before := f.processes.byPID[first.Process.Pid]
 	end(first)
 	other, later := listen(t)
 	second := holdAs(t, first.Process.Pid, other)
 	f.Add(later)
 	f.search(t.Context(), time.Now()) // without a look at who has exited
-	after := f.processes[second.Process.Pid]
+	after := f.processes.byPID[second.Process.Pid]
 	if after == before || after == nil || !before.gone || after.gone {
 		t.Fatalf("the same process: %v", after == before)
 	}
 	f.Update(t.Context(), time.Now())
 	expect(t, s, os.Getpid())
 	expect(t, later, os.Getpid(), second.Process.Pid)
-	if f.blind != 0 {
-		t.Errorf("%d processes are not watched", f.blind)
+	if f.processes.unwatched != 0 {
+		t.Errorf("%d processes are not watched", f.processes.unwatched)
 	}
 }
 
