@@ -92,26 +92,35 @@ type files struct {
 // update reads the files if a uid is new, or their time has come, and takes over what
 // has been read. It reports whether that differs from what was known.
 func (f *files) update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
-	longest := time.Duration(0)
-	if f.reading == nil {
-		if containsAll(f.asked, uids) && now.Before(f.due) {
-			return false
-		}
-		f.start(uids, now)
-		if !f.slow {
-			longest = wait
-		}
+	if f.reading != nil {
+		changed = f.receive(ctx, 0, now)
 	}
-	timer := time.NewTimer(longest)
-	defer timer.Stop()
+	if f.reading != nil || containsAll(f.asked, uids) && now.Before(f.due) {
+		return changed
+	}
+	f.start(uids, now)
+	longest := wait
+	if f.slow {
+		longest = 0
+	}
+	return f.receive(ctx, longest, now) || changed
+}
+
+// receive waits for the reading that runs, and takes over its result.
+func (f *files) receive(ctx context.Context, longest time.Duration, now time.Time) (changed bool) {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
 	select {
 	case t := <-f.reading:
-		f.reading = nil
 		return f.take(t, now)
 	case <-ctx.Done():
-	case <-timer.C:
 	}
-	return false
+	select { // both may have been ready
+	case t := <-f.reading:
+		return f.take(t, now)
+	default:
+		return false
+	}
 }
 
 func (f *files) start(uids map[uint32]bool, now time.Time) {
@@ -129,7 +138,7 @@ func (f *files) start(uids map[uint32]bool, now time.Time) {
 
 // take takes over what a reading has found. What it could not read stays as it was.
 func (f *files) take(t tables, now time.Time) (changed bool) {
-	f.err, f.slow = t.err, t.slow
+	f.reading, f.err, f.slow = nil, t.err, t.slow
 	if t.err != nil {
 		f.due = now.Add(min(retry, f.again))
 	}

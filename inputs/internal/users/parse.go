@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxFile = 64 << 20 // bytes that are read of /etc/passwd and of /etc/subuid
+	maxFile = 16 << 20 // bytes that are read of /etc/passwd and of /etc/subuid
 	maxLine = 32 << 10 // longer lines are skipped
 	maxName = 256      // bytes of a user's name; LOGIN_NAME_MAX
 	noUID   = 1<<32 - 1
