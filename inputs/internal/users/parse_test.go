@@ -68,7 +68,7 @@ type endless string
 
 func (e endless) Read(p []byte) (int, error) {
 	n := 0
-	for n+len(e) <= len(p) {
+	for n < len(p) {
 		n += copy(p[n:], e)
 	}
 	return n, nil
