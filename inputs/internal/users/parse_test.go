@@ -63,18 +63,19 @@ func TestSubuidRanges(t *testing.T) {
 	}
 }
 
-// endless is a file without an end, of one line or of empty ones.
-type endless byte
+// endless is a file without an end that repeats a text.
+type endless string
 
 func (e endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = byte(e)
+	n := 0
+	for n < len(p) {
+		n += copy(p[n:], e)
 	}
-	return len(p), nil
+	return n, nil
 }
 
 func TestHugeFilesAreErrors(t *testing.T) {
-	for _, r := range []io.Reader{endless('\n'), endless('a')} {
+	for _, r := range []io.Reader{endless(strings.Repeat("a", 1023) + "\n"), endless("a")} {
 		_, err := parsePasswd(r, nil)
 		if diff := cmp.Diff("larger than 16 MiB", err.Error()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

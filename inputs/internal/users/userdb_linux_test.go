@@ -202,7 +202,7 @@ func TestRealUserdb(t *testing.T) {
 	u := userdb{host.Host{Proc: proc}}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var err error
+	err := errors.New("not asked yet")
 	soon(t, "systemd-userdbd answers or has exited", func() bool {
 		select {
 		case <-exited:

@@ -5,6 +5,7 @@
 package users
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -22,21 +23,27 @@ const retry = time.Minute
 // Names knows the names of user ids. Its methods are called by one goroutine at a
 // time.
 type Names struct {
-	files  files
-	userdb *lookup.Cache[uint32]
-	absent map[uint32]bool // the uids that are not in /etc/passwd
+	files files
+	// A user may have 65,536 subordinate uids. They are looked up apart from the uids of
+	// users, whose names they must not delay.
+	users, subordinate             *lookup.Cache[uint32]
+	absentUsers, absentSubordinate map[uint32]bool // those that are not in /etc/passwd
 }
 
 // New returns the names of a host's users, none of them known yet. All are looked up
 // again after some time.
 func New(h host.Host, again time.Duration) *Names {
-	return &Names{
-		files: files{read: func(uids map[uint32]bool) tables { return readTables(h, uids) }, again: again},
-		userdb: lookup.New(userdb{h}.name, lookup.Options{
-			Workers: 4, Timeout: 10 * time.Second, Wait: wait, Again: again, Retry: min(retry, again),
-		}),
-		absent: make(map[uint32]bool),
+	options := lookup.Options{
+		Workers: 4, Timeout: 10 * time.Second, Wait: wait, Again: again, Retry: min(retry, again),
 	}
+	n := &Names{
+		files:       files{read: func(uids map[uint32]bool) tables { return readTables(h, uids) }, again: again},
+		users:       lookup.New(userdb{h}.name, options),
+		absentUsers: make(map[uint32]bool), absentSubordinate: make(map[uint32]bool),
+	}
+	options.Workers, options.Wait = 1, wait/20
+	n.subordinate = lookup.New(userdb{h}.name, options)
+	return n
 }
 
 // Update looks up the uids whose names are not known, and all of them if their time
@@ -45,17 +52,24 @@ func New(h host.Host, again time.Duration) *Names {
 // Names stay known while their source fails.
 func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
 	changed = n.files.update(ctx, uids, now)
-	clear(n.absent)
+	clear(n.absentUsers)
+	clear(n.absentSubordinate)
 	for uid := range uids {
 		if n.files.names[uid] != "" {
 			continue
 		}
-		n.absent[uid] = true
-		if r := n.files.rangeOf(uid); r != nil && r.name == "" && n.files.names[r.uid] == "" {
-			n.absent[r.uid] = true
+		r := n.files.rangeOf(uid)
+		if r == nil {
+			n.absentUsers[uid] = true
+			continue
+		}
+		n.absentSubordinate[uid] = true
+		if r.name == "" && n.files.names[r.uid] == "" {
+			n.absentUsers[r.uid] = true
 		}
 	}
-	return n.userdb.Update(ctx, n.absent, now) || changed
+	changed = n.users.Update(ctx, n.absentUsers, now) || changed
+	return n.subordinate.Update(ctx, n.absentSubordinate, now) || changed
 }
 
 // Name returns the escaped name of a user, or its number if no name is known.
@@ -90,7 +104,8 @@ func (n *Names) Err() error { return n.files.err }
 // Close stops what still runs.
 func (n *Names) Close() {
 	n.files.close()
-	n.userdb.Close()
+	n.users.Close()
+	n.subordinate.Close()
 }
 
 // known returns the name of a uid, or "".
@@ -98,5 +113,5 @@ func (n *Names) known(uid uint32) string {
 	if name := n.files.names[uid]; name != "" {
 		return name
 	}
-	return n.userdb.Name(uid)
+	return cmp.Or(n.users.Name(uid), n.subordinate.Name(uid))
 }

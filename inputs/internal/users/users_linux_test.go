@@ -1,6 +1,7 @@
 package users
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -153,6 +154,30 @@ func TestUserdbHangs(t *testing.T) {
 	close(answer)
 	soon(t, "the name is known", func() bool {
 		return n.Update(t.Context(), setOf(1000, 4242), time.Now()) && n.Name(4242) == "remote"
+	})
+}
+
+func TestSubordinateUIDsDoNotDelayNames(t *testing.T) {
+	f := newFakeHost(t)
+	f.write("etc/passwd", "web:x:1000:0:::\n")
+	f.write("etc/subuid", "web:100000:65536\n")
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	f.serve(func(request []byte) []byte {
+		reply := known(map[uint32]string{4242: "remote"})(request)
+		if bytes.Contains(reply, []byte("NoRecordFound")) {
+			<-end // a service asks far for what nobody knows
+		}
+		return reply
+	})
+	n := f.names()
+	uids := setOf(4242)
+	for uid := range uint32(1000) {
+		uids[100000+uid] = true
+	}
+	soon(t, "the name is known", func() bool {
+		n.Update(t.Context(), uids, time.Now())
+		return n.Name(4242) == "remote"
 	})
 }
 
