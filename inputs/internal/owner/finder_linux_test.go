@@ -428,8 +428,17 @@ func TestCompare(t *testing.T) {
 // TestKnownOwnersStayWithoutDescriptors while none is left to look at them again, and
 // say so once each time.
 func TestKnownOwnersStayWithoutDescriptors(t *testing.T) {
+	for _, watched := range []bool{true, false} {
+		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) { testWithoutDescriptors(t, watched) })
+	}
+}
+
+func testWithoutDescriptors(t *testing.T, watched bool) {
 	options := Options{Verify: time.Second, Refresh: time.Second, Members: func(string) []int { return nil }}
 	f := newFinder(t, options)
+	if !watched {
+		f.processes.exits.spare = 0
+	}
 	file, s := listen(t)
 	a := hold(t, file)
 	f.Add(s)
@@ -462,7 +471,7 @@ func TestKnownOwnersStayWithoutDescriptors(t *testing.T) {
 			}
 		}
 	}
-	if *s.Named() != before && s.Named().Exe != before.Exe || s.Version != version {
+	if s.Named().Exe != before.Exe || s.Version != version {
 		t.Errorf("version %d, %+v; want %d, %+v", s.Version, s.Named(), version, before)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
