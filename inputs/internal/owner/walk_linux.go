@@ -87,7 +87,6 @@ func (w *walk) each(ctx context.Context, look look) error {
 		case errors.Is(err, procfs.ErrNoResources):
 			return err
 		case errors.Is(err, procfs.ErrExited):
-			w.scanner.processes.missing(pid)
 		default:
 			w.refuse(err)
 		}
@@ -142,7 +141,7 @@ func (w *walk) left() bool {
 // stays reports whether a known holder is one still: found, or seen to hold the socket
 // by a file that only a search of threads or io_urings finds, or not to be looked at.
 func (w *walk) stays(h Holder) bool {
-	return !h.Process.gone && (h.walk == w.number || stillHolds(w.scanner.fs, h))
+	return h.walk == w.number || stillHolds(w.scanner.fs, h)
 }
 
 // stillHolds reports whether a known holder still is one, as far as can be told.
