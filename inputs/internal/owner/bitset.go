@@ -1,6 +1,9 @@
 package owner
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // A bitset is a set of small numbers. Its zero value is empty.
 type bitset []uint64
@@ -20,20 +23,23 @@ func (b bitset) clear(n int32) {
 	}
 }
 
-// add adds the members of another set that are in mask too; a nil mask has all.
-func (b *bitset) add(other, mask bitset) {
+// add adds the members of another set.
+func (b *bitset) add(other bitset) {
 	if missing := len(other) - len(*b); missing > 0 {
 		*b = append(*b, make(bitset, missing)...)
 	}
 	for i, word := range other {
-		if mask != nil && i >= len(mask) {
-			break
-		}
-		if mask != nil {
-			word &= mask[i]
-		}
 		(*b)[i] |= word
 	}
+}
+
+// and returns the members of both sets.
+func (b bitset) and(other bitset) bitset {
+	both := slices.Clone(b[:min(len(b), len(other))])
+	for i := range both {
+		both[i] &= other[i]
+	}
+	return both
 }
 
 func (b bitset) count() (n int) {

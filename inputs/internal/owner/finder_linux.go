@@ -186,7 +186,7 @@ func (f *Finder) sweep() {
 			used.set(h.Process.slot)
 		}
 		if s.crowd != nil {
-			used.add(s.crowd.all, nil)
+			used.add(s.crowd.all)
 		}
 		return true
 	})

@@ -173,7 +173,7 @@ func (s *Socket) commit(w *walk, unlooked bitset) bool {
 	before, count := len(s.Holders), s.Count()
 	s.Holders = slices.DeleteFunc(s.Holders, func(h Holder) bool { return !w.stays(h) })
 	if c := s.crowd; c != nil {
-		c.found.add(c.all, unlooked)
+		c.found.add(c.all.and(unlooked))
 		for _, h := range s.Holders {
 			if c.all.has(h.Process.slot) {
 				c.found.set(h.Process.slot)
@@ -200,7 +200,7 @@ func CountProcesses(sockets iter.Seq[*Socket]) int {
 			union.set(h.Process.slot)
 		}
 		if s.crowd != nil {
-			union.add(s.crowd.all, nil)
+			union.add(s.crowd.all)
 			others = max(others, s.crowd.others, s.crowd.foundOthers)
 		}
 	}

@@ -95,25 +95,16 @@ func (ps *processes) exited(p *Process) {
 	ps.gone = append(ps.gone, p)
 }
 
-// missing notes that procfs does not show a process. A pidfd knows better whether it
-// has exited, or is only hidden.
-func (ps *processes) missing(pid int) {
-	p := ps.byPID[pid]
-	switch {
-	case p == nil:
-	case p.pidfd < 0:
-		ps.exited(p)
-	default:
-		ps.reapWatched()
-	}
-}
-
 // maxPolls bounds how many processes without a pidfd one Update looks at.
 const maxPolls = 4096
 
 // reap learns which processes have exited.
 func (ps *processes) reap(ctx context.Context) {
-	ps.reapWatched()
+	ps.exits.each(func(pid int) {
+		if p := ps.byPID[pid]; p != nil {
+			ps.exited(p)
+		}
+	})
 	if ps.unwatched == 0 {
 		return
 	}
@@ -132,24 +123,15 @@ func (ps *processes) reap(ctx context.Context) {
 	}
 }
 
-func (ps *processes) reapWatched() {
-	ps.exits.each(func(pid int) {
-		if p := ps.byPID[pid]; p != nil {
-			ps.exited(p)
-		}
-	})
-}
-
-// refresh reads the facts of a known process again.
+// refresh reads the facts of a known process again. One that is not to be seen has
+// exited, which reap learns, or is hidden by now.
 func (ps *processes) refresh(p *Process) {
 	proc, err := ps.fs.Process(p.PID)
-	if err == nil {
-		err = ps.read(proc, p)
-		proc.Close()
+	if err != nil {
+		return
 	}
-	if errors.Is(err, procfs.ErrExited) {
-		ps.missing(p.PID)
-	}
+	defer proc.Close()
+	_ = ps.read(proc, p) // what was read before stays
 }
 
 // read reads the facts of a process through its open directory. What cannot be read

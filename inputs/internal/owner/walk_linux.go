@@ -87,7 +87,6 @@ func (w *walk) each(ctx context.Context, look look) error {
 		case errors.Is(err, procfs.ErrNoResources):
 			return err
 		case errors.Is(err, procfs.ErrExited):
-			w.scanner.processes.missing(pid)
 		default:
 			w.refuse(err)
 		}
@@ -139,10 +138,10 @@ func (w *walk) left() bool {
 	return false
 }
 
-// stays reports whether a holder is one in the end: found, or not looked at, or known
-// to hold the socket by a file that only a search of threads or io_urings finds.
+// stays reports whether a known holder is one still: found, or seen to hold the socket
+// by a file that only a search of threads or io_urings finds, or not to be looked at.
 func (w *walk) stays(h Holder) bool {
-	return !h.Process.gone && (h.walk == w.number || h.Process.walk != w.number || stillHolds(w.scanner.fs, h))
+	return h.walk == w.number || stillHolds(w.scanner.fs, h)
 }
 
 // stillHolds reports whether a known holder still is one, as far as can be told.
