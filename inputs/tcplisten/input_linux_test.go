@@ -269,7 +269,7 @@ func TestWithoutCapabilities(t *testing.T) {
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
-	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, firstSeen: true}
+	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true, firstSeen: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
 	want := old.warned
@@ -886,6 +886,7 @@ type namesOf func(uid uint32) string
 func (n namesOf) Name(uid uint32) string                                  { return n(uid) }
 func (n namesOf) Person(uint32) string                                    { return "" }
 func (n namesOf) Update(context.Context, map[uint32]bool, time.Time) bool { return true }
+func (n namesOf) Err() error                                              { return nil }
 func (n namesOf) Close()                                                  {}
 
 // TestFirstSeenWithoutUserNames goes on though the service that knows the names of users
