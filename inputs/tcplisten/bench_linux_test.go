@@ -24,8 +24,8 @@ import (
 // The synthetic host of the benchmarks.
 var hostSize = synthetic.Flags()
 
-// host starts a synthetic host, which the benchmark ends.
-func host(b *testing.B, z synthetic.Size) {
+// startHost starts a synthetic host, which the benchmark ends.
+func startHost(b *testing.B, z synthetic.Size) {
 	b.Helper()
 	h, err := synthetic.Start(z)
 	if err != nil {
@@ -50,7 +50,7 @@ func measure(b *testing.B, children bool, gathers int, once func()) {
 
 // BenchmarkHost measures all ways on one synthetic host.
 func BenchmarkHost(b *testing.B) {
-	host(b, *hostSize)
+	startHost(b, *hostSize)
 	b.Run("dump", benchmarkDump)
 	b.Run("steady", benchmarkSteady)
 	b.Run("averaged", benchmarkAveraged)
@@ -211,7 +211,7 @@ func BenchmarkGrowth(b *testing.B) {
 		for _, n := range []int{1, 2, 4, 8} {
 			z := dimension.size(n)
 			b.Run(fmt.Sprintf("%s/%d", dimension.name, dimension.unit(z)), func(b *testing.B) {
-				host(b, z)
+				startHost(b, z)
 				in := open(b, steadyOptions())
 				for range 3 {
 					gather(b, in)
@@ -237,7 +237,7 @@ func BenchmarkGrowth(b *testing.B) {
 // and reports how much memory of its own it has after a while of gathers and
 // scrapes.
 func BenchmarkMemory(b *testing.B) {
-	host(b, *hostSize)
+	startHost(b, *hostSize)
 	dir := b.TempDir()
 	program := filepath.Join(dir, "sockwatch")
 	if out, err := exec.Command("go", "build", "-o", program, "sockwatch/cmd/sockwatch").CombinedOutput(); err != nil {

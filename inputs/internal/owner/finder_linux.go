@@ -2,11 +2,9 @@ package owner
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sockwatch/inputs/internal/procfs"
 )
@@ -17,285 +15,230 @@ type Options struct {
 	Refresh time.Duration // further holders of known sockets are searched so often
 	Cmdline int           // how many bytes of Process.Cmdline to read
 	// Members returns the processes of a cgroup, among whom a socket that was made
-	// there is searched first; none where that is of no help.
+	// there is searched first; none if that is of no help.
 	Members func(cgroup string) []int
 }
 
 // A Finder knows the holders of the sockets that were added to it. It is for one
 // goroutine.
 type Finder struct {
-	fs      *procfs.FS
-	options Options
-
-	sockets   []*Socket // in the order in which they are verified
-	inodes    map[uint64]*Socket
-	processes map[int]*Process
-	order     []*Process // of processes, in which their facts are read again
-	exits     int        // epoll over the pidfds of processes
-	pidfds    int        // how many more may be opened
-	blind     int        // processes without one
-
-	nextSocket, nextProcess int       // to be verified
-	updated                 time.Time // the last Update
-	refreshed               time.Time // the last walk over all processes
-	place                   place     // at which the next walk begins
-	refresh                 place     // at which the refresh under way ends; 0: none is
-	thread                  int       // at whose threads the next search of them begins: a pid
-	refused, skipped        place     // at which a process was, last; 0: none was
-	dirty                   bool      // sockets or holders changed since the last sweep
-	retired                 bool      // a process was, in this Update
-	changed                 bool      // the facts of a process have, in this Update
-	sweeps                  uint32
-
-	near    []int     // processes that may hold what lost a holder
-	tooNear bool      // the last search of those near by was cut
-	lacking []*Socket // holders, in this Update
-	hits    []hit
-	report  Report
-}
-
-type hit struct {
-	socket *Socket
-	tid    int
-	fd     int32
+	fs        *procfs.FS
+	options   Options
+	sockets   []*Socket
+	processes *processes
+	// Each known holder, and the facts of each known process, are looked at again once
+	// within Options.Verify: one that lives may have closed the socket, or become another
+	// program.
+	holders   verifier[*Socket]
+	facts     verifier[*Process]
+	scanner   scanner
+	walk      *walk     // under way, or nil
+	refreshed time.Time // the end of the last walk
+	near      []int     // processes that may hold what lost a holder
+	nearCut   bool      // the last search of those near by was
+	dirty     bool      // sockets were removed, or holders may have been
+	report    Report
 }
 
 // A Report says what an Update met.
 type Report struct {
-	// Walked tells whether open files were searched: a socket that is gone by now
+	// Walked reports whether open files were searched: a socket that is gone by now
 	// may have been taken for another one that had its inode after it.
 	Walked bool
-	// Refused is the number of processes that may not be read.
+	// Refused is the number of processes that could not be looked at.
 	Refused int
 	// Partial says why the search did not come to its end, or "".
 	Partial string
+	// OutOfResources is not nil if the search could not continue for want of file
+	// descriptors or memory, and names which. What is known stays.
+	OutOfResources error
+	// Hidden says why there may be processes that were not even seen, if that made a
+	// socket Unreadable in this Update; else "".
+	Hidden string
 }
 
 // NewFinder returns a Finder that reads from fs.
 func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
-	exits, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	ps, err := newProcesses(fs, options.Cmdline)
 	if err != nil {
-		return nil, fmt.Errorf("create an epoll: %w", err)
+		return nil, err
 	}
-	f := &Finder{
-		fs: fs, options: options, exits: exits,
-		inodes: make(map[uint64]*Socket), processes: make(map[int]*Process),
-		place: round,
-	}
-	// The files that the rest of the program needs must not run out because a
-	// host has very many servers: those beyond are watched by their start times.
-	var limit unix.Rlimit
-	if fs.OwnPIDs() && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		f.pidfds = int(min(limit.Cur/4, 1<<16))
-	}
-	return f, nil
+	return &Finder{
+		fs: fs, options: options, processes: ps,
+		holders: verifier[*Socket]{period: options.Verify},
+		facts:   verifier[*Process]{period: options.Verify},
+		scanner: scanner{fs: fs, processes: ps, sockets: make(map[uint64]*Socket)},
+	}, nil
 }
 
 // Close releases all that the Finder watches.
-func (f *Finder) Close() error {
-	for _, p := range f.order {
-		f.forget(p)
-	}
-	f.order = nil
-	return unix.Close(f.exits)
-}
+func (f *Finder) Close() error { return f.processes.close() }
 
 // Add makes the Finder search the holders of a socket from the next Update on.
 func (f *Finder) Add(s *Socket) {
-	s.lack()
+	s.search, s.since = true, f.scanner.walk
 	f.sockets = append(f.sockets, s)
-	f.inodes[s.Inode] = s
+	f.scanner.sockets[s.Inode] = s
 }
 
 // Remove makes the Finder forget a socket.
 func (f *Finder) Remove(s *Socket) {
-	s.removed = true
-	f.dirty = true
-	if f.inodes[s.Inode] == s {
-		delete(f.inodes, s.Inode)
+	s.removed, f.dirty = true, true
+	if f.scanner.sockets[s.Inode] == s {
+		delete(f.scanner.sockets, s.Inode)
 	}
 }
 
-// Update brings the holders of all sockets up to date. It stops searching when
-// ctx is done, with what it has found until then.
+// Update brings the holders of all sockets up to date. It stops when ctx is done,
+// with what it has found until then.
 func (f *Finder) Update(ctx context.Context, now time.Time) Report {
 	f.report = Report{}
 	f.near = f.near[:0]
-	if f.dirty {
-		f.sweep()
-	}
-	f.reap()
-	f.verify(now)
+	f.sweep()
+	f.scanner.limits = limitsOf(len(f.sockets))
+	f.processes.reap(ctx)
+	f.dropGone()
+	f.verify(ctx, now)
 	f.search(ctx, now)
-	if f.retired {
-		f.retired = false
-		f.dropGone()
-	}
-	if f.changed {
-		f.tellChanges()
-	}
-	if f.dirty {
-		f.sweep()
-	}
-	f.updated = now
+	f.dropGone()
+	f.tellChanges()
+	f.sweep()
 	return f.report
 }
 
-// reap learns which processes have exited, and takes them from their sockets.
-func (f *Finder) reap() {
-	gone := false
-	events := make([]unix.EpollEvent, 64)
-	for {
-		n, err := unix.EpollWait(f.exits, events, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		for _, e := range events[:max(n, 0)] {
-			if p := f.processes[int(e.Fd)]; p != nil {
-				unix.EpollCtl(f.exits, unix.EPOLL_CTL_DEL, p.exit, nil)
-				p.gone, gone = true, true
-			}
-		}
-		if n < len(events) {
-			break
-		}
-	}
-	if f.blind > 0 {
-		for _, p := range f.order {
-			if p.exit < 0 && !f.alive(p) {
-				p.gone, gone = true, true
-			}
-		}
-	}
-	if gone {
-		f.dirty = true
-		f.dropGone()
-	}
-}
-
-func (f *Finder) alive(p *Process) bool {
-	proc, err := f.fs.Process(p.PID)
-	if err != nil {
-		return false
-	}
-	defer proc.Close()
-	st, err := proc.Stat()
-	return err == nil && st.Start == p.Start
-}
-
+// dropGone takes the processes that have exited from their sockets.
 func (f *Finder) dropGone() {
-	for _, s := range f.sockets {
-		f.keepHolders(s, func(h Holder) bool { return !h.Process.gone })
-	}
-}
-
-// keepHolders takes the other holders from a socket, which is then searched.
-func (f *Finder) keepHolders(s *Socket, keep func(Holder) bool) {
-	if !slices.ContainsFunc(s.Holders, func(h Holder) bool { return !keep(h) }) {
+	if len(f.processes.gone) == 0 {
 		return
 	}
-	s.Holders = slices.DeleteFunc(slices.Clone(s.Holders), func(h Holder) bool { return !keep(h) })
-	s.Version++
-	s.lack()
-	f.dirty = true
-	if len(s.Holders) == 0 {
-		s.Status = Pending
+	for _, s := range f.sockets {
+		s.removeGone(f.scanner.walk, f.processes.gone)
 	}
+	f.processes.gone, f.dirty = nil, true
 }
 
-// verify looks at a share of the known holders, so that each of them is looked
-// at once within Options.Verify: a process that lives may have closed the socket,
-// or become another program.
-func (f *Finder) verify(now time.Time) {
-	elapsed := now.Sub(f.updated)
-	for range share(len(f.sockets), elapsed, f.options.Verify) {
-		f.nextSocket = (f.nextSocket + 1) % len(f.sockets)
-		s := f.sockets[f.nextSocket]
-		f.keepHolders(s, func(h Holder) bool { return f.holds(h, s) })
-	}
-	gone := false
-	for range share(len(f.order), elapsed, f.options.Verify) {
-		f.nextProcess = (f.nextProcess + 1) % len(f.order)
-		p := f.order[f.nextProcess]
-		if err := f.look(p); err != nil {
-			p.gone, gone = true, true
+// verify looks at a share of the known holders.
+func (f *Finder) verify(ctx context.Context, now time.Time) {
+	f.holders.visit(ctx, now, f.sockets, func(s *Socket) {
+		f.drop(s, func(h Holder) bool { return !stillHolds(f.fs, h) })
+	})
+	f.facts.visit(ctx, now, f.processes.list, func(p *Process) {
+		if p.read && !p.gone {
+			f.processes.refresh(p)
 		}
-	}
-	if gone {
-		f.dropGone()
-	}
-	if f.changed { // of what it has become, it may not be a holder any more
-		for _, s := range f.sockets {
-			f.keepHolders(s, func(h Holder) bool { return !h.Process.changed || f.holds(h, s) })
+	})
+	f.dropGone()
+	if f.processes.changed { // of what it has become, it may not be a holder any more
+		for i, s := range f.sockets {
+			if i%64 == 63 && !more(ctx) {
+				break
+			}
+			f.drop(s, func(h Holder) bool { return h.Process.change && !stillHolds(f.fs, h) })
 		}
 	}
 }
 
-// holds tells whether a known holder still is one.
-func (f *Finder) holds(h Holder, s *Socket) bool {
-	if f.fs.HoldsSocket(h.tid, h.fd, s.Inode) {
+// drop removes the holders that have closed the socket, or passed it on to
+// another thread or file.
+func (f *Finder) drop(s *Socket, closed func(Holder) bool) {
+	if s.remove(f.scanner.walk, func(h Holder) bool {
+		if !closed(h) {
+			return false
+		}
+		f.near = append(f.near, h.Process.PID)
 		return true
+	}) {
+		f.dirty = true
 	}
-	f.near = append(f.near, h.Process.PID)
-	return false
-}
-
-// share returns how many of n are due when a round over all of them takes a
-// period and the last share was taken that long ago.
-func share(n int, elapsed, period time.Duration) int {
-	if elapsed <= 0 {
-		return 0
-	}
-	rounds := max(int(period/elapsed), 1)
-	return (n + rounds - 1) / rounds
 }
 
 // tellChanges gives a new version to the sockets of the processes whose facts
 // have changed.
 func (f *Finder) tellChanges() {
+	if !f.processes.changed {
+		return
+	}
 	for _, s := range f.sockets {
-		if slices.ContainsFunc(s.Holders, func(h Holder) bool { return h.Process.changed }) {
+		if slices.ContainsFunc(s.Holders, func(h Holder) bool { return h.Process.change }) {
+			s.sort()
 			s.Version++
 		}
 	}
-	for _, p := range f.order {
-		p.changed = false
+	for _, p := range f.processes.list {
+		p.change = false
 	}
-	f.changed = false
+	f.processes.changed = false
 }
 
-// search finds the holders of the sockets that lack some, and now and then further
-// holders of all.
+// sweep forgets the sockets that were removed and the processes that hold none
+// any more.
+func (f *Finder) sweep() {
+	if !f.dirty {
+		return
+	}
+	f.dirty = false
+	var used bitset
+	f.sockets, f.holders.next = compact(f.sockets, f.holders.next, func(s *Socket) bool {
+		if s.removed {
+			return false
+		}
+		for _, h := range s.Holders {
+			used.set(h.Process.slot)
+		}
+		if s.crowd != nil {
+			used.add(s.crowd.all)
+		}
+		return true
+	})
+	f.facts.next = f.processes.forget(used, f.facts.next)
+}
+
+// search finds the holders of the sockets that lost or never had some, and now and then
+// further holders of all.
 func (f *Finder) search(ctx context.Context, now time.Time) {
-	f.lacking = f.lacking[:0]
 	for _, s := range f.sockets {
-		if !s.search && !s.retry.IsZero() && !now.Before(s.retry) {
-			s.lack()
-		}
-		if s.search {
-			f.lacking = append(f.lacking, s)
-		}
+		s.search = s.search || !s.retry.IsZero() && !now.Before(s.retry)
 	}
+	wanted := f.wanted()
 	refresh := len(f.sockets) > 0 && now.Sub(f.refreshed) >= f.options.Refresh
-	if len(f.lacking) > 0 && (!refresh || f.refresh != 0) { // not where a walk finds all of them anyway
-		f.searchNear(ctx)
+	if len(wanted) > 0 && (!refresh || f.walk != nil) { // unless a walk finds all of them anyway
+		f.searchNear(ctx, wanted)
 	}
-	if refresh || slices.ContainsFunc(f.lacking, (*Socket).lacks) {
-		f.walk(ctx, now, refresh)
+	// A second walk is for sockets that the one under way began without.
+	for range 2 {
+		if f.walk == nil && !refresh && len(f.wanted()) == 0 {
+			return
+		}
+		refresh = false
+		if err := f.continueWalk(ctx); err != nil {
+			f.fail(err)
+			return
+		}
+		f.commit(ctx, now)
 	}
 }
 
-// searchNear searches the processes that held what lost a holder, and those of
-// the sockets' cgroups. Where they take more time than there is, the next Update has
-// its time for all others.
-func (f *Finder) searchNear(ctx context.Context) {
-	if f.tooNear {
-		f.tooNear = false
+// wanted returns the sockets whose holders are to be searched.
+func (f *Finder) wanted() (wanted []*Socket) {
+	for _, s := range f.sockets {
+		if s.search {
+			wanted = append(wanted, s)
+		}
+	}
+	return wanted
+}
+
+// searchNear searches the processes that held what lost a holder, and those of the
+// sockets' cgroups. If they take more time than there is, the next Update has its time
+// for the walk.
+func (f *Finder) searchNear(ctx context.Context, wanted []*Socket) {
+	if f.nearCut {
+		f.nearCut = false
 		return
 	}
 	pids := slices.Clone(f.near)
 	asked := make(map[string]bool)
-	for _, s := range f.lacking {
+	for _, s := range wanted {
 		if s.Cgroup != "" && !asked[s.Cgroup] {
 			asked[s.Cgroup] = true
 			pids = append(pids, f.options.Members(s.Cgroup)...)
@@ -303,44 +246,110 @@ func (f *Finder) searchNear(ctx context.Context) {
 	}
 	slices.Sort(pids)
 	for _, pid := range slices.Compact(pids) {
-		if whole, _ := f.scan(ctx, pid); !whole {
-			f.tooNear = true
-			break
+		done := false
+		var err error
+		if more(ctx) {
+			f.report.Walked = true
+			done, err = f.scanner.scan(ctx, pid, procfs.Process.Files, &procfs.Cursor{}, func(procfs.File) {})
 		}
+		switch {
+		case errors.Is(err, procfs.ErrNoResources):
+			f.fail(err)
+			return
+		case err == nil && !done:
+			f.nearCut = true
+			return
+		}
+	}
+	f.dirty = true
+}
+
+// continueWalk runs the walk under way, or a new one. Its error says why that has not
+// ended.
+func (f *Finder) continueWalk(ctx context.Context) error {
+	if f.walk == nil {
+		pids, err := f.fs.PIDs(nil)
+		if err != nil {
+			return err
+		}
+		slices.Sort(pids)
+		f.scanner.walk++
+		f.walk = &walk{number: f.scanner.walk, scanner: &f.scanner, sockets: f.all, pids: pids}
+		for _, s := range f.sockets {
+			s.begin()
+		}
+	}
+	f.report.Walked, f.dirty = true, true
+	refused := f.walk.refused
+	err := f.walk.run(ctx)
+	f.report.Refused += f.walk.refused - refused
+	return err
+}
+
+// all calls yield for every socket.
+func (f *Finder) all(yield func(*Socket) bool) { slices.Values(f.sockets)(yield) }
+
+// fail notes why the search did not come to its end.
+func (f *Finder) fail(err error) {
+	f.report.Partial = "owners: " + err.Error()
+	if f.walk != nil {
+		f.report.Partial = f.walk.partial(err)
+	}
+	if errors.Is(err, procfs.ErrNoResources) {
+		f.report.OutOfResources = err
+	}
+}
+
+// commit ends the walk: what it has found becomes what is known of the sockets that
+// it covers.
+func (f *Finder) commit(ctx context.Context, now time.Time) {
+	w := f.walk
+	f.walk, f.refreshed = nil, now
+	f.processes.reap(ctx)
+	f.dropGone()
+	if w.failure != nil {
+		f.report.Partial = "owners: " + w.failure.Error()
+	}
+	var unlooked bitset
+	for _, p := range f.processes.list {
+		if p.walk != w.number {
+			unlooked.set(p.slot)
+		}
+	}
+	unowned := false
+	for _, s := range f.sockets {
+		if w.covers(s) && !s.commit(w, unlooked) {
+			unowned = true
+		}
+	}
+	if unowned {
+		f.commitUnowned(w, now)
 	}
 	for _, s := range f.sockets {
-		f.merge(s)
+		s.search = s.search && !w.covers(s)
 	}
 }
 
-// merge adds the holders found to those known. One that is pid 1's alone stays to
-// be searched: its owner in earnest may live elsewhere.
-func (f *Finder) merge(s *Socket) {
-	if len(s.found) == 0 {
-		return
+// commitUnowned notes of which sockets the walk has found nobody. A file on its way
+// between two processes is held by neither, so the search is soon repeated, and then
+// less and less often.
+func (f *Finder) commitUnowned(w *walk, now time.Time) {
+	status := None
+	f.report.Hidden = f.fs.Visibility().Hidden()
+	if f.report.Hidden != "" || w.refused+w.unknown > 0 {
+		status = Unreadable
 	}
-	s.found = sortHolders(s.found)
-	found := s.found
-	for _, h := range s.Holders {
-		if !h.Process.gone && !h.Process.isAmong(found) {
-			s.found = append(s.found, h)
+	for _, s := range f.sockets {
+		if !w.covers(s) || len(s.Holders) > 0 {
+			continue
+		}
+		if s.Status != status {
+			s.Status = status
+			s.Version++
+		}
+		s.retry = now.Add(s.wait)
+		if s.search {
+			s.wait = min(max(2*s.wait, f.options.Verify), f.options.Refresh)
 		}
 	}
-	f.settle(s)
-	if s.Named().PID != 1 {
-		s.search = false
-	}
-}
-
-// settle makes the holders found those of the socket.
-func (f *Finder) settle(s *Socket) {
-	s.found = sortHolders(s.found)
-	same := slices.EqualFunc(s.found, s.Holders, func(a, b Holder) bool { return a.Process == b.Process })
-	if !same || s.Status != Resolved {
-		s.Version++
-		f.dirty = true
-	}
-	s.Holders = slices.Clone(s.found)
-	s.found = s.found[:0]
-	s.Status, s.retry, s.wait = Resolved, time.Time{}, 0
 }

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -8,12 +9,16 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/cgroup"
+	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
 
@@ -60,7 +65,7 @@ func leaderEnded() bool {
 
 func newFinder(t *testing.T, options Options) *Finder {
 	t.Helper()
-	fs, err := procfs.Open("/proc")
+	fs, err := procfs.Open(host.Find("/proc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +167,7 @@ func TestExit(t *testing.T) {
 		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) {
 			f := newFinder(t, rarely())
 			if !watched {
-				f.pidfds = 0
+				f.processes.exits.spare = 0
 			}
 			file, s := listen(t)
 			a := hold(t, file)
@@ -181,8 +186,8 @@ func TestExit(t *testing.T) {
 			}
 			f.Remove(s)
 			f.Update(t.Context(), time.Now())
-			if len(f.processes)+len(f.order)+len(f.inodes)+len(f.sockets)+f.blind != 0 {
-				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.order), len(f.sockets), f.blind)
+			if len(f.processes.byPID)+len(f.processes.list)+len(f.scanner.sockets)+len(f.sockets)+f.processes.unwatched != 0 {
+				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.processes.list), len(f.sockets), f.processes.unwatched)
 			}
 		})
 	}
@@ -265,21 +270,21 @@ func TestP2PIDReused(t *testing.T) {
 	first := hold(t, file)
 	f.Add(s)
 	f.Update(t.Context(), time.Now())
-	before := f.processes[first.Process.Pid]
+	before := f.processes.byPID[first.Process.Pid]
 	end(first)
 	other, later := listen(t)
 	second := holdAs(t, first.Process.Pid, other)
 	f.Add(later)
 	f.search(t.Context(), time.Now()) // without a look at who has exited
-	after := f.processes[second.Process.Pid]
+	after := f.processes.byPID[second.Process.Pid]
 	if after == before || after == nil || !before.gone || after.gone {
 		t.Fatalf("the same process: %v", after == before)
 	}
 	f.Update(t.Context(), time.Now())
 	expect(t, s, os.Getpid())
 	expect(t, later, os.Getpid(), second.Process.Pid)
-	if f.blind != 0 {
-		t.Errorf("%d processes are not watched", f.blind)
+	if f.processes.unwatched != 0 {
+		t.Errorf("%d processes are not watched", f.processes.unwatched)
 	}
 }
 
@@ -331,6 +336,9 @@ func TestFirstThreadEnded(t *testing.T) {
 	for i := range 3 { // verified each time
 		f.Update(t.Context(), now.Add(time.Duration(i)*time.Second))
 		expect(t, s, cmd.Process.Pid)
+		if exe, err := os.Executable(); s.Named() == nil || s.Named().Exe != exe || s.Named().ExeDeleted {
+			t.Errorf("the owner is %+v, want program %q, %v", s.Named(), exe, err)
+		}
 	}
 }
 
@@ -406,12 +414,162 @@ func TestCompact(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	order := []*Process{{PID: 7, Start: 5}, {PID: 9, Start: 5}, {PID: 2, Start: 6}, {PID: 1, Start: 0}}
+	manager := cgroup.Name{Manager: true}
+	order := []*Process{{PID: 7, Start: 5}, {PID: 9, Start: 5}, {PID: 2, Start: 6}, {PID: 1, Start: 0}, {PID: 5, Start: 1, Cgroup: manager}, {PID: 4, Start: 2, Cgroup: manager}}
 	for i, a := range order {
 		for j, b := range order {
 			if got := Compare(a, b); got < 0 != (i < j) || got > 0 != (i > j) {
-				t.Errorf("Compare(%d, %d) = %d", i, j, got)
+				t.Errorf("Compare(%d, %d) = %d", a.PID, b.PID, got)
 			}
 		}
+	}
+}
+
+// TestKnownOwnersStayWithoutDescriptors while none is left to look at them again, and
+// say so once each time.
+func TestKnownOwnersStayWithoutDescriptors(t *testing.T) {
+	for _, watched := range []bool{true, false} {
+		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) { testWithoutDescriptors(t, watched) })
+	}
+}
+
+func testWithoutDescriptors(t *testing.T, watched bool) {
+	options := Options{Verify: time.Second, Refresh: time.Second, Members: func(string) []int { return nil }}
+	f := newFinder(t, options)
+	if !watched {
+		f.processes.exits.spare = 0
+	}
+	file, s := listen(t)
+	a := hold(t, file)
+	f.Add(s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	expect(t, s, os.Getpid(), a.Process.Pid)
+	before, version := *s.Named(), s.Version
+
+	lowest, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(lowest)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	for spare := range uint64(3) {
+		none := unix.Rlimit{Cur: uint64(lowest) + spare, Max: limit.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			now = now.Add(2 * time.Second)
+			report := f.Update(t.Context(), now)
+			expect(t, s, os.Getpid(), a.Process.Pid)
+			if spare < 2 && (!errors.Is(report.OutOfResources, unix.EMFILE) || report.Partial != "owners: out of resources: too many open files") {
+				t.Errorf("with %d descriptors: %+v", spare, report)
+			}
+		}
+	}
+	if s.Named().Exe != before.Exe || s.Version != version {
+		t.Errorf("version %d, %+v; want %d, %+v", s.Version, s.Named(), version, before)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	end(a)
+	if report := f.Update(t.Context(), now.Add(time.Minute)); report.OutOfResources != nil || report.Partial != "" {
+		t.Errorf("with descriptors again: %+v", report)
+	}
+	expect(t, s, os.Getpid())
+}
+
+// TestKnownHolderStaysUnreadable where its files cannot be looked at any more, until
+// it exits.
+func TestKnownHolderStaysUnreadable(t *testing.T) {
+	h := newFakeHost(t)
+	h.process(10, 1, "/a.service", 7)
+	h.process(20, 2, "/b.service", 7)
+	s := &Socket{Inode: 7}
+	f := h.finder(Options{Verify: time.Second, Refresh: time.Second, Members: func(string) []int { return nil }}, s)
+	now := time.Now()
+	f.Update(t.Context(), now)
+	expect(t, s, 10, 20)
+	h.remove("10/fd")
+	h.write("10/fd", "")
+	for range 3 {
+		now = now.Add(10 * time.Second)
+		report := f.Update(t.Context(), now)
+		expect(t, s, 10, 20)
+		if want := "owners: read " + h.path + "/10/fd: not a directory"; report.Partial != want || report.Refused != 1 {
+			t.Errorf("partial %q, %d refused; want %q, 1", report.Partial, report.Refused, want)
+		}
+	}
+	h.remove("20/fd/0")
+	f.Update(t.Context(), now.Add(20*time.Second))
+	expect(t, s, 10)
+	h.remove("10")
+	f.Update(t.Context(), now.Add(30*time.Second))
+	if s.Status != None || len(s.Holders) != 0 {
+		t.Errorf("%s, held by %v, want none", s.Status, pids(s))
+	}
+}
+
+// TestIOURing finds what an io_uring alone holds, and keeps it as long as that does.
+func TestIOURing(t *testing.T) {
+	file, s := listen(t)
+	ring := newRing(t, int32(file.Fd()))
+	file.Close()
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", ring)); err != nil || !strings.Contains(string(text), "socket:[") {
+		t.Skip("this kernel, older than 6.15, does not print which sockets an io_uring holds: ", err)
+	}
+	f := newFinder(t, Options{Verify: time.Second, Refresh: time.Minute, Members: func(string) []int { return nil }})
+	f.Add(s)
+	now := time.Now()
+	for range 3 {
+		f.Update(t.Context(), now)
+		expect(t, s, os.Getpid())
+		now = now.Add(30 * time.Second) // it is verified, and every other time searched
+	}
+	unix.Close(ring)
+	f.Update(t.Context(), now)
+	if s.Status != None && s.Status != Unreadable || len(s.Holders) != 0 {
+		t.Errorf("closed: %s, held by %v", s.Status, pids(s))
+	}
+}
+
+// newRing returns an io_uring that holds a file.
+func newRing(t *testing.T, fd int32) int {
+	t.Helper()
+	params := make([]byte, 120)
+	ring, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 8, uintptr(unsafe.Pointer(&params[0])), 0)
+	if errno != 0 {
+		t.Skip("io_uring_setup: ", errno)
+	}
+	t.Cleanup(func() { unix.Close(int(ring)) })
+	const registerFiles = 2 // IORING_REGISTER_FILES
+	_, _, errno = unix.Syscall6(unix.SYS_IO_URING_REGISTER, ring, registerFiles, uintptr(unsafe.Pointer(&fd)), 1, 0, 0)
+	if errno != 0 {
+		t.Fatal("io_uring_register: ", errno)
+	}
+	return int(ring)
+}
+
+// TestManagerIsNamedLast names the service that a manager activates, and of a manager
+// no unit.
+func TestManagerIsNamedLast(t *testing.T) {
+	h := newFakeHost(t)
+	h.remove("1")
+	h.process(1, 1, "/system.slice/x.service", 7)
+	h.process(30, 5, "/system.slice/sshd.service", 7)
+	s := &Socket{Inode: 7}
+	f := h.finder(rarely(), s)
+	f.Update(t.Context(), time.Now())
+	expect(t, s, 1, 30)
+	if p := s.Named(); p.PID != 30 || p.Cgroup.Unit != "sshd.service" {
+		t.Errorf("%d of unit %q is named", p.PID, p.Cgroup.Unit)
+	}
+	if p := s.Holders[1].Process; p.PID != 1 || !p.CgroupRead || p.Cgroup.Unit != "" {
+		t.Errorf("the manager: %+v", p)
 	}
 }

@@ -2,72 +2,141 @@ package owner
 
 import (
 	"bytes"
-
-	"golang.org/x/sys/unix"
+	"context"
+	"errors"
 
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/escape"
 	"sockwatch/inputs/internal/procfs"
 )
 
+// processes are the known holders of sockets, each watched for its exit.
+type processes struct {
+	fs      *procfs.FS
+	cmdline int // how many bytes of Process.Cmdline to read
+	exits   exits
+
+	byPID     map[int]*Process
+	list      []*Process // in the order in which their facts are read again
+	unwatched int        // processes of list without a pidfd
+	nextPoll  int        // of list, of those
+	slots     int32      // in use or free
+	free      []int32    // slots
+
+	gone    []*Process // that were not yet taken from their sockets
+	changed bool       // the facts of a process have, in this Update
+}
+
+func newProcesses(fs *procfs.FS, cmdline int) (*processes, error) {
+	exits, err := newExits(fs.OwnPIDs())
+	if err != nil {
+		return nil, err
+	}
+	return &processes{fs: fs, cmdline: cmdline, exits: exits, byPID: make(map[int]*Process)}, nil
+}
+
+func (ps *processes) close() error {
+	for _, p := range ps.list {
+		ps.exits.unwatch(p.pidfd)
+	}
+	return ps.exits.close()
+}
+
 // identify returns the Process of an open directory: the one that is known, or a
-// new one that is watched from here on and has just been read.
-func (f *Finder) identify(proc procfs.Process) (p *Process, isNew bool, err error) {
-	known := f.processes[proc.PID]
-	exit := -1
+// new one, without facts, that is watched from here on.
+func (ps *processes) identify(proc procfs.Process) (*Process, error) {
+	known := ps.byPID[proc.PID]
+	pidfd := -1
 	if known == nil {
-		exit = f.watch(proc.PID)
+		pidfd = ps.exits.watch(proc.PID)
 	}
 	// That the directory still answers after the pidfd was opened proves that both
 	// are of one process.
 	st, err := proc.Stat()
 	if err != nil {
-		f.unwatch(exit)
-		return nil, false, err
+		ps.exits.unwatch(pidfd)
+		return nil, err
 	}
 	if known != nil && known.Start == st.Start {
-		return known, false, nil
+		return known, nil
 	}
 	if known != nil {
-		f.retire(known) // its pid is another's by now
-		return f.identify(proc)
+		ps.exited(known) // its pid is another's by now
+		return ps.identify(proc)
 	}
-	p = &Process{PID: proc.PID, Start: st.Start, exit: exit}
-	f.read(proc, st, p)
-	if exit < 0 {
-		f.blind++
+	p := &Process{PID: proc.PID, Start: st.Start, pidfd: pidfd, slot: ps.slots}
+	if n := len(ps.free); n > 0 {
+		p.slot, ps.free = ps.free[n-1], ps.free[:n-1]
+	} else {
+		ps.slots++
 	}
-	f.processes[p.PID] = p
-	f.order = append(f.order, p)
-	f.dirty = true
-	return p, true, nil
+	if pidfd < 0 {
+		ps.unwatched++
+	}
+	ps.byPID[p.PID] = p
+	ps.list = append(ps.list, p)
+	return p, nil
 }
 
-// retire stops watching a process of which something else than its pidfd told
-// that it has exited. Its sockets lose it at the end of the Update.
-func (f *Finder) retire(p *Process) {
-	f.unwatch(p.exit)
-	if p.exit >= 0 {
-		p.exit = -1
-		f.blind++
+// exited notes that a process has. Its sockets lose it soon.
+func (ps *processes) exited(p *Process) {
+	if p.gone {
+		return
 	}
-	delete(f.processes, p.PID)
-	p.gone, f.retired = true, true
+	ps.exits.unwatch(p.pidfd)
+	if p.pidfd >= 0 {
+		p.pidfd = -1
+		ps.unwatched++
+	}
+	if ps.byPID[p.PID] == p {
+		delete(ps.byPID, p.PID)
+	}
+	p.gone = true
+	ps.gone = append(ps.gone, p)
 }
 
-// look reads the facts of a known process anew. Its error is that of a process
-// which is gone.
-func (f *Finder) look(p *Process) error {
-	proc, err := f.fs.Process(p.PID)
+// maxPolls bounds how many processes without a pidfd one Update looks at.
+const maxPolls = 4096
+
+// reap learns which processes have exited.
+func (ps *processes) reap(ctx context.Context) {
+	ps.exits.each(func(pid int) {
+		if p := ps.byPID[pid]; p != nil {
+			ps.exited(p)
+		}
+	})
+	if ps.unwatched == 0 {
+		return
+	}
+	for polls, n := 0, len(ps.list); n > 0 && polls < maxPolls; n-- {
+		ps.nextPoll = (ps.nextPoll + 1) % len(ps.list)
+		p := ps.list[ps.nextPoll]
+		if p.pidfd >= 0 || p.gone {
+			continue
+		}
+		if polls++; polls%64 == 0 && !more(ctx) {
+			return
+		}
+		if start, err := ps.fs.Start(p.PID); errors.Is(err, procfs.ErrExited) || err == nil && start != p.Start {
+			ps.exited(p)
+		}
+	}
+}
+
+// refresh reads the facts of a known process again. One that is not to be seen has
+// exited, which reap learns, or is hidden by now.
+func (ps *processes) refresh(p *Process) {
+	proc, err := ps.fs.Process(p.PID)
 	if err != nil {
-		return err
+		return
 	}
 	defer proc.Close()
-	return f.readAgain(proc, p)
+	_ = ps.read(proc, p) // what was read before stays
 }
 
-// readAgain does so through the open directory of the process.
-func (f *Finder) readAgain(proc procfs.Process, p *Process) error {
+// read reads the facts of a process through its open directory. What cannot be read
+// is left out.
+func (ps *processes) read(proc procfs.Process, p *Process) error {
 	st, err := proc.Stat()
 	if err != nil {
 		return err
@@ -76,109 +145,53 @@ func (f *Finder) readAgain(proc procfs.Process, p *Process) error {
 		return procfs.ErrExited
 	}
 	before := *p
-	f.read(proc, st, p)
-	if p.Comm != before.Comm || p.Exe != before.Exe || p.Cmdline != before.Cmdline || p.Cgroup != before.Cgroup {
-		p.changed, f.changed = true, true
-	}
-	return nil
-}
-
-// read fills in the facts of a process. What cannot be read is left out.
-func (f *Finder) read(proc procfs.Process, st procfs.Stat, p *Process) {
 	p.Comm = escape.Name(st.Comm)
 	if p.Comm == "" {
 		p.Comm = `\x00` // it has emptied its name, and must not look like one unknown
 	}
-	p.Exe, p.Cmdline, p.Cgroup, p.CgroupRead = "", "", cgroup.Name{}, false
-	if exe, err := proc.Exe(); err == nil {
-		p.Exe = escape.Name(exe)
+	if exe, deleted, err := proc.Exe(); known(err) {
+		p.Exe, p.ExeDeleted = escape.Name(exe), deleted
 	}
-	if f.options.Cmdline > 0 {
-		if args, err := proc.Cmdline(f.options.Cmdline); err == nil {
+	if ps.cmdline > 0 {
+		if args, err := proc.Cmdline(ps.cmdline); known(err) {
 			args = bytes.ReplaceAll(bytes.TrimRight(args, "\x00"), []byte{0}, []byte{' '})
-			p.Cmdline = escape.Cut(args, f.options.Cmdline)
+			p.Cmdline = escape.Cut(args, ps.cmdline)
 		}
 	}
-	if text, err := proc.Cgroup(); err == nil {
-		p.Cgroup, p.CgroupRead = cgroup.ParseFile(text), true
+	if text, err := proc.Cgroup(); known(err) {
+		p.Cgroup, p.CgroupRead = cgroup.ParseFile(text), err == nil
 	}
-	if p.PID == 1 {
-		p.Cgroup.Unit = "" // what it holds, it holds for other units
+	if p.Manager() {
+		p.Cgroup.Unit, p.Cgroup.UserUnit = "", "" // what it holds, it holds for other units
 	}
+	p.read = true
+	if before.read && *p != before {
+		p.change, ps.changed = true, true
+	}
+	return nil
 }
 
-// watch opens a pidfd, which tells when the process exits; -1 where that is
-// refused.
-func (f *Finder) watch(pid int) int {
-	if f.pidfds <= 0 {
-		return -1
-	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return -1
-	}
-	// The event names the process by its pid: while it is watched no other has it.
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(pid)}
-	if err := unix.EpollCtl(f.exits, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		unix.Close(fd)
-		return -1
-	}
-	f.pidfds--
-	return fd
-}
+// known reports whether an error of a read, or none, says what there is to know. What
+// was read before stays if there was no descriptor to read it again.
+func known(err error) bool { return !errors.Is(err, procfs.ErrNoResources) }
 
-func (f *Finder) unwatch(exit int) {
-	if exit >= 0 {
-		unix.Close(exit)
-		f.pidfds++
-	}
-}
-
-// forget stops watching a process.
-func (f *Finder) forget(p *Process) {
-	if p.exit < 0 {
-		f.blind--
-	}
-	f.unwatch(p.exit)
-	if f.processes[p.PID] == p {
-		delete(f.processes, p.PID)
-	}
-}
-
-// sweep forgets the sockets that were removed and the processes that hold none
-// any more.
-func (f *Finder) sweep() {
-	f.dirty = false
-	f.sweeps++
-	f.sockets, f.nextSocket = compact(f.sockets, f.nextSocket, func(s *Socket) bool {
-		if !s.removed {
-			for _, h := range s.Holders {
-				h.Process.sweep = f.sweeps
-			}
+// forget forgets the processes that are gone or hold no socket: those whose slots are
+// not used. It returns where in the list the process at index next went.
+func (ps *processes) forget(used bitset, next int) int {
+	var moved int
+	ps.list, moved = compact(ps.list, next, func(p *Process) bool {
+		if used.has(p.slot) && !p.gone {
+			return true
 		}
-		return !s.removed
+		if p.pidfd < 0 {
+			ps.unwatched--
+		}
+		ps.exits.unwatch(p.pidfd)
+		if ps.byPID[p.PID] == p {
+			delete(ps.byPID, p.PID)
+		}
+		ps.free = append(ps.free, p.slot)
+		return false
 	})
-	f.order, f.nextProcess = compact(f.order, f.nextProcess, func(p *Process) bool {
-		kept := p.sweep == f.sweeps && !p.gone
-		if !kept {
-			f.forget(p)
-		}
-		return kept
-	})
-}
-
-// compact keeps some of a list, in place, and returns where the element at index
-// next, or the one before it, went.
-func compact[T any](list []T, next int, keep func(T) bool) ([]T, int) {
-	kept, moved := list[:0], 0
-	for i, v := range list {
-		if keep(v) {
-			kept = append(kept, v)
-		}
-		if i == next {
-			moved = max(len(kept)-1, 0)
-		}
-	}
-	clear(list[len(kept):])
-	return kept, moved
+	return moved
 }

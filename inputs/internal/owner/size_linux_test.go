@@ -13,12 +13,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
 
 var (
 	filesOfOne = flag.Int("files", 100_000, "open files of the one process that has very many")
-	processes  = flag.Int("processes", 1000, "processes of a host that has very many")
+	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 
 // TestP13VeryManyFiles finds what a process holds among all the files that it may
@@ -77,7 +78,7 @@ func TestP13AMillionFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fs, err := procfs.Open(root)
+	fs, err := procfs.Open(host.Find(root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,12 +108,11 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 	}
 	now := time.Now()
 	last := sockets[len(sockets)-1]
-	allocated := allocates(func() {
+	heap := retains(func() {
 		if report := f.Update(&limited{t.Context(), 1}, now); report.Partial == "" || last.Status != Pending {
 			t.Errorf("cut: partial %q, %s", report.Partial, last.Status)
 		}
-		// Where the search was cut in the process itself, it goes on with the others
-		// and begins it anew after them.
+		// The search continues where it was cut, in the process itself.
 		if report := f.Update(t.Context(), now); (report.Partial == "") == (last.Status == Pending) {
 			t.Errorf("at the next update: partial %q, %s", report.Partial, last.Status)
 		}
@@ -121,9 +121,9 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 	for _, s := range sockets {
 		expect(t, s, pid)
 	}
-	t.Logf("%d bytes allocated", allocated)
-	if allocated > 256<<10 {
-		t.Errorf("%d bytes allocated to search them", allocated)
+	t.Logf("%d bytes retained", heap)
+	if heap > 256<<10 {
+		t.Errorf("%d bytes retained to search them", heap)
 	}
 }
 
@@ -132,7 +132,7 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 func TestH10VeryManyProcesses(t *testing.T) {
 	file, s := listen(t)
 	_, other := listen(t)
-	n := *processes
+	n := *hostSize
 	t.Run("bystanders", func(t *testing.T) {
 		spawn(t, n)
 		f := newFinder(t, rarely())
@@ -173,7 +173,7 @@ func TestH10VeryManyProcesses(t *testing.T) {
 				t.Errorf("partial %q", report.Partial)
 			}
 		})
-		if got, want := len(s.Holders), n+1; got != want || s.Status != Resolved || s.Named().PID != os.Getpid() {
+		if got, want := s.Count(), n+1; got != want || s.Status != Resolved || s.Named().PID != os.Getpid() {
 			t.Errorf("%s, %d holders, expected %d, of which %d is named", s.Status, got, want, s.Named().PID)
 		}
 		t.Logf("%d bytes retained for each of %d processes", heap/n, n)

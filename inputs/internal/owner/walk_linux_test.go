@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/procfs"
 )
 
 // A limited context is done after a number of questions.
@@ -303,4 +306,115 @@ func TestHandover(t *testing.T) {
 		end(before)
 	}}, now.Add(2*time.Minute))
 	expect(t, s, after.Process.Pid)
+}
+
+// TestThreadsFilesWithManyProcesses finds the same where processes with higher pids
+// live, and no walk comes to its end in one Update.
+func TestThreadsFilesWithManyProcesses(t *testing.T) {
+	var st unix.Stat_t
+	ownFiles(t, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Listen(fd, 1), unix.Fstat(fd, &st))
+	})
+	for range 50 {
+		hold(t, os.Stdin)
+	}
+	for _, ownPIDs := range []bool{true, false} { // kcmp(2) serves for own pids only
+		for budget := range 12 {
+			h := host.Find("/proc")
+			h.OwnPIDs = ownPIDs
+			fs, err := procfs.Open(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fs.Close()
+			f, err := NewFinder(fs, rarely())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			s := &Socket{Inode: st.Ino}
+			f.Add(s)
+			for updates := 0; s.Status == Pending; updates++ {
+				f.Update(&limited{t.Context(), budget + 1}, time.Now())
+				if updates > 100000 {
+					t.Fatalf("own pids %v, with %d steps each the search does not end", ownPIDs, budget+1)
+				}
+			}
+			expect(t, s, os.Getpid())
+		}
+	}
+}
+
+// TestSocketOfALaterTimeIsNotProvenUnowned leaves a socket pending that was added while
+// a walk was under way: what that had passed may hold it.
+func TestSocketOfALaterTimeIsNotProvenUnowned(t *testing.T) {
+	h := newFakeHost(t)
+	h.process(10, 1, "/a.service", 7)
+	h.process(20, 2, "/b.service", 7)
+	early, late := &Socket{Inode: 8}, &Socket{Inode: 9}
+	f := h.finder(rarely(), early)
+	now := time.Now()
+	if report := f.Update(&limited{t.Context(), 4}, now); early.Status != Pending || report.Partial == "" || f.walk == nil {
+		t.Fatalf("%s, partial %q: the walk was not cut", early.Status, report.Partial)
+	}
+	f.Add(late)
+	for f.walk.number == 1 {
+		f.Update(&limited{t.Context(), 1}, now)
+		if f.walk == nil || f.walk.number == 1 && early.Status != Pending {
+			t.Fatalf("walk %+v, %s", f.walk, early.Status)
+		}
+	}
+	if early.Status != None || late.Status != Pending {
+		t.Errorf("after the walk that began before it: %s, and %s of the one that was there", late.Status, early.Status)
+	}
+	f.Update(t.Context(), now)
+	if late.Status != None {
+		t.Errorf("after the next walk: %s", late.Status)
+	}
+}
+
+// TestNoneIsProven of a host of which all was looked at, and of no other.
+func TestNoneIsProven(t *testing.T) {
+	const hidden = "processes outside of one pid namespace are not visible"
+	for _, test := range []struct {
+		name   string
+		make   func(h fakeHost)
+		hidden string
+		want   Status
+	}{
+		{name: "all was looked at", make: func(fakeHost) {}, want: None},
+		{name: "a process cannot be read", make: func(h fakeHost) { h.remove("10/fd"); h.write("10/fd", "") }, want: Unreadable},
+		{name: "a child pid namespace", make: func(h fakeHost) { h.remove("2") }, hidden: hidden, want: Unreadable},
+		{name: "hidepid", make: func(h fakeHost) { h.remove("1") }, hidden: "processes of other users are not visible (hidepid)", want: Unreadable},
+		{name: "an io_uring without sockets", make: func(h fakeHost) {
+			h.link(10, 5, "anon_inode:[io_uring]")
+			h.write("10/fdinfo/5", "UserFiles:\t1\n    0: /x\nUserBufs:\t0\n")
+		}, want: None},
+		{name: "a busy io_uring", make: func(h fakeHost) {
+			h.link(10, 5, "anon_inode:[io_uring]")
+			h.write("10/fdinfo/5", "pos:\t0\n")
+		}, want: Unreadable},
+		{name: "an io_uring that cannot be read", make: func(h fakeHost) {
+			h.link(10, 5, "anon_inode:[io_uring]")
+			h.write("10/fdinfo/5/", "")
+		}, want: Unreadable},
+		{name: "files of a thread that cannot be read", make: func(h fakeHost) {
+			h.write("10/task/10/x", "")
+			h.write("10/task/11/fd", "")
+			h.write("10/task/12/fd/", "")
+		}, want: Unreadable},
+	} {
+		h := newFakeHost(t)
+		h.process(10, 1, "/a.service", 7)
+		test.make(h)
+		s := &Socket{Inode: 8}
+		f := h.finder(rarely(), s)
+		if report := f.Update(t.Context(), time.Now()); s.Status != test.want || report.Hidden != test.hidden {
+			t.Errorf("%s: %s, hidden %q, want %s, %q", test.name, s.Status, report.Hidden, test.want, test.hidden)
+		}
+	}
 }

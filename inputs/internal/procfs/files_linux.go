@@ -1,61 +1,202 @@
 package procfs
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// EachSocket calls each for every open file of the process that is a socket,
-// with the thread that has it, until more, which is asked now and then, says no;
-// whole tells whether it did not. It allocates nothing for an open file.
-func (p Process) EachSocket(more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error) {
-	n, whole, err := p.eachSocket("fd", p.PID, more, each)
-	if err != nil || n > 0 || !whole {
-		return whole, err
-	}
-	// No file at all: a kernel thread, or one whose first thread has ended before
-	// the others, which then are asked.
-	if p.singleThreaded() {
-		return true, nil
-	}
-	for _, tid := range p.threads() {
-		n, whole, err = p.eachSocket("task/"+strconv.Itoa(tid)+"/fd", tid, more, each)
-		if err == nil && (n > 0 || !whole) {
-			return whole, nil
-		}
-	}
-	return true, nil
+// A File is an open file that is a socket, or an io_uring, which may hold sockets
+// by itself.
+type File struct {
+	TID   int32 // a thread that has it
+	FD    int32
+	Inode uint64 // of the socket; 0 of an io_uring
+	Ring  bool   // FD is an io_uring, and Inode, if any, a socket that it holds
 }
 
-// EachThreadSocket does so for the open files that threads have for themselves.
-func (p Process) EachThreadSocket(more func() bool, each func(tid int, fd int32, inode uint64)) (whole bool, err error) {
-	if p.singleThreaded() {
-		return more(), nil
+// A Cursor is a position among the files of one process. The zero Cursor is before the
+// first of them.
+type Cursor struct {
+	start  uint64 // Stat.Start of the process
+	tid    int    // whose directory of files is being read; 0: that of the process
+	offset int64  // in that directory
+}
+
+// Files calls visit for each open file of the process that is a socket or an
+// io_uring, from the cursor on. After each piece of a directory it asks more, and if
+// that says no it returns false, and the cursor is where the next call continues.
+func (p Process) Files(c *Cursor, more func() bool, visit func(File)) (done bool, err error) {
+	if err := p.resume(c); err != nil {
+		return false, err
 	}
-	for _, tid := range p.threads() {
-		if !more() {
-			return false, nil
+	if c.tid == 0 {
+		begun := c.offset > 0
+		n, done, err := p.files("fd", p.PID, c, more, visit)
+		if err != nil || !done {
+			return false, p.suspend(c, err)
 		}
-		if tid == p.PID || p.fs.own && shareFiles(p.PID, tid) {
+		if n > 0 || begun {
+			return true, nil
+		}
+		// No file at all: a kernel thread, or a process whose first thread has ended
+		// before the others, which then are asked.
+		if single, err := p.singleThreaded(); single || err != nil {
+			return err == nil, err
+		}
+	}
+	tids, err := p.threads(c.tid)
+	for _, tid := range tids {
+		begun := c.tid == tid
+		n, done, err := p.threadFiles(tid, c, more, visit)
+		if err != nil || !done {
+			return false, p.suspend(c, err)
+		}
+		if n > 0 || begun {
+			break
+		}
+	}
+	return err == nil, err
+}
+
+// ThreadFiles does so for the files of threads that do not share those of the
+// process: after unshare(2), or clone(2) without CLONE_FILES.
+func (p Process) ThreadFiles(c *Cursor, more func() bool, visit func(File)) (done bool, err error) {
+	if single, err := p.singleThreaded(); single || err != nil {
+		return err == nil, err
+	}
+	if err := p.resume(c); err != nil {
+		return false, err
+	}
+	tids, err := p.threads(c.tid)
+	if err != nil {
+		return false, err
+	}
+	read := []int{p.PID} // threads, all of different files
+	for _, tid := range tids {
+		if tid == p.PID || p.fs.host.OwnPIDs && slices.ContainsFunc(read, func(r int) bool { return shareFiles(r, tid) }) {
 			continue
 		}
-		_, whole, err = p.eachSocket("task/"+strconv.Itoa(tid)+"/fd", tid, more, each)
-		if err == nil && !whole {
-			return false, nil
+		_, done, err := p.threadFiles(tid, c, more, visit)
+		if err != nil || !done {
+			return false, p.suspend(c, err)
+		}
+		if len(read) < 8 {
+			read = append(read, tid)
 		}
 	}
 	return true, nil
 }
 
-// singleThreaded tells whether the process has one thread, or none any more: task
-// has a directory for each, beside its own two links.
-func (p Process) singleThreaded() bool {
-	var st unix.Stat_t
-	return unix.Fstatat(p.dir, "task", &st, 0) != nil || st.Nlink <= 3
+// resume resets a cursor that was made in another process which had the pid.
+func (p Process) resume(c *Cursor) error {
+	if *c == (Cursor{}) {
+		return nil
+	}
+	st, err := p.Stat()
+	if err == nil && st.Start != c.start {
+		*c = Cursor{}
+	}
+	return err
 }
 
-// shareFiles tells whether two threads are known to have the same open files:
+// suspend notes whose cursor it is. It returns err, if that is not nil.
+func (p Process) suspend(c *Cursor, err error) error {
+	if err != nil {
+		return err
+	}
+	st, err := p.Stat()
+	c.start = st.Start
+	return err
+}
+
+// threadFiles reads the files of one thread. One that has ended has none.
+func (p Process) threadFiles(tid int, c *Cursor, more func() bool, visit func(File)) (n int, done bool, err error) {
+	if c.tid != tid {
+		c.tid, c.offset = tid, 0
+	}
+	n, done, err = p.files("task/"+strconv.Itoa(tid)+"/fd", tid, c, more, visit)
+	if errors.Is(err, ErrExited) {
+		return 0, true, nil
+	}
+	return n, done, err
+}
+
+// files reads one directory of open files, and returns how many it has seen.
+func (p Process) files(name string, tid int, c *Cursor, more func() bool, visit func(File)) (n int, done bool, err error) {
+	dir, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false, p.fs.processError(p.PID, name, err)
+	}
+	defer unix.Close(dir)
+	if c.offset > 0 {
+		if _, err := unix.Seek(dir, c.offset, unix.SEEK_SET); err != nil {
+			return 0, false, p.fs.processError(p.PID, name, err)
+		}
+	}
+	for {
+		size, err := unix.ReadDirent(dir, p.fs.dirs)
+		if err != nil {
+			return n, false, p.fs.processError(p.PID, name, err)
+		}
+		if size == 0 {
+			return n, true, nil
+		}
+		for entry, rest := nextEntry(p.fs.dirs[:size]); len(entry) > 0; entry, rest = nextEntry(rest) {
+			fd, ok := parseFD(entry)
+			if !ok {
+				continue
+			}
+			n++
+			link, err := p.fs.readLink(dir, entry)
+			if err != nil {
+				if err := p.fs.processError(p.PID, name, err); !errors.Is(err, ErrExited) {
+					return n, false, err
+				}
+				continue // closed meanwhile
+			}
+			if inode, ok := parseLink(link, "socket:["); ok {
+				visit(File{TID: int32(tid), FD: fd, Inode: inode})
+			} else if string(link) == ringLink {
+				visit(File{TID: int32(tid), FD: fd, Ring: true})
+			}
+		}
+		if !more() {
+			c.offset, err = unix.Seek(dir, 0, unix.SEEK_CUR)
+			return n, false, err
+		}
+	}
+}
+
+// singleThreaded reports whether the process has one thread, or none any more: task
+// has a directory for each, beside its own two links.
+func (p Process) singleThreaded() (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, "task", &st, 0); err != nil {
+		return false, p.fs.processError(p.PID, "task", err)
+	}
+	return st.Nlink <= 3, nil
+}
+
+// threads returns the threads of the process from one on, in ascending order.
+func (p Process) threads(from int) ([]int, error) {
+	dir, err := unix.Openat(p.dir, "task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, p.fs.processError(p.PID, "task", err)
+	}
+	defer unix.Close(dir)
+	tids, err := p.fs.numbers(dir, nil)
+	if err != nil {
+		return nil, p.fs.processError(p.PID, "task", err)
+	}
+	slices.Sort(tids)
+	i, _ := slices.BinarySearch(tids, from)
+	return tids[i:], nil
+}
+
+// shareFiles reports whether two threads are known to have the same open files:
 // kcmp(2), which not every kernel has and a filter may forbid.
 func shareFiles(a, b int) bool {
 	const kcmpFiles = 2 // KCMP_FILES, from include/uapi/linux/kcmp.h
@@ -63,76 +204,50 @@ func shareFiles(a, b int) bool {
 	return errno == 0 && order == 0
 }
 
-// threads returns the threads of the process; none of one that has exited.
-func (p Process) threads() (tids []int) {
-	dir, err := unix.Openat(p.dir, "task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// Holds reports whether a file of one of the process's threads still is, or holds,
+// the socket that it was. An error leaves that open.
+func (p Process) Holds(file File) (bool, error) {
+	var path []byte
+	if int(file.TID) != p.PID {
+		path = append(strconv.AppendInt(append(path, "task/"...), int64(file.TID), 10), '/')
+	}
+	held, err := p.fs.holds(p.dir, path, file)
+	return held, p.fs.existing(p.PID, err)
+}
+
+// Holds does so for a thread of whichever process has its number now.
+func (f *FS) Holds(file File) (bool, error) {
+	held, err := f.holds(f.dir, append(strconv.AppendInt(nil, int64(file.TID), 10), '/'), file)
+	return held, f.existing(int(file.TID), err)
+}
+
+// existing drops the error that says that a file does not exist.
+func (f *FS) existing(pid int, err error) error {
 	if err != nil {
+		err = f.processError(pid, "fd", err)
+	}
+	if errors.Is(err, ErrExited) {
 		return nil
 	}
-	defer unix.Close(dir)
-	tids, _ = p.fs.numbers(dir, nil)
-	return tids
+	return err
 }
 
-// eachSocket reads one directory of open files, and returns how many there are.
-func (p Process) eachSocket(name string, tid int, more func() bool, each func(tid int, fd int32, inode uint64)) (files int, whole bool, err error) {
-	dir, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, false, p.fs.processError(p.PID, name, err)
+func (f *FS) holds(dir int, thread []byte, file File) (held bool, err error) {
+	fd := strconv.AppendInt(append(thread, "fd/"...), int64(file.FD), 10)
+	link, err := f.readLink(dir, fd)
+	if err != nil || !file.Ring {
+		inode, ok := parseLink(link, "socket:[")
+		return err == nil && ok && inode == file.Inode, err
 	}
-	defer unix.Close(dir)
-	for {
-		n, err := unix.ReadDirent(dir, p.fs.dirs)
-		if err != nil {
-			return files, false, p.fs.processError(p.PID, name, err)
-		}
-		if n == 0 {
-			return files, true, nil
-		}
-		for name, rest := nextEntry(p.fs.dirs[:n]); len(name) > 0; name, rest = nextEntry(rest) {
-			fd, ok := parseFD(name)
-			if !ok {
-				continue
-			}
-			files++
-			link, errno := p.fs.readLink(dir, name)
-			if errno == unix.EACCES || errno == unix.EPERM {
-				return files, false, ErrRefused
-			}
-			if inode, ok := parseLink(link, "socket:["); ok {
-				each(tid, fd, inode)
-			}
-		}
-		if !more() {
-			return files, false, nil
-		}
+	if string(link) != ringLink {
+		return false, nil
 	}
-}
-
-// HoldsSocket tells whether that file of one of the process's threads is that
-// socket now.
-func (p Process) HoldsSocket(tid int, fd int32, inode uint64) bool {
-	var b [nameSize]byte
-	name := b[:0]
-	if tid != p.PID {
-		name = append(strconv.AppendInt(append(name, "task/"...), int64(tid), 10), '/')
+	info := strconv.AppendInt(append(thread, "fdinfo/"...), int64(file.FD), 10)
+	known, err := f.ringSockets(dir, string(info), func() bool { return true }, func(inode uint64) {
+		held = held || inode == file.Inode
+	})
+	if err == nil && !known && !held {
+		err = errRingBusy
 	}
-	return p.fs.holds(p.dir, strconv.AppendInt(append(name, "fd/"...), int64(fd), 10), inode)
-}
-
-// HoldsSocket tells whether that file of whichever thread has that number is that
-// socket now.
-func (f *FS) HoldsSocket(tid int, fd int32, inode uint64) bool {
-	var b [nameSize]byte
-	name := append(strconv.AppendInt(b[:0], int64(tid), 10), "/fd/"...)
-	return f.holds(f.dir, strconv.AppendInt(name, int64(fd), 10), inode)
-}
-
-func (f *FS) holds(dir int, name []byte, inode uint64) bool {
-	link, errno := f.readLink(dir, name)
-	if errno != 0 {
-		return false
-	}
-	is, ok := parseLink(link, "socket:[")
-	return ok && is == inode
+	return held, err
 }

@@ -27,14 +27,13 @@ func (f *FS) BindV6Only() (bool, error) {
 
 // NetNS returns the number of the network namespace of the process with that pid.
 func (f *FS) NetNS(pid int) (uint64, error) {
-	var b [nameSize]byte
-	link, errno := f.readLink(f.dir, append(strconv.AppendInt(b[:0], int64(pid), 10), "/ns/net"...))
-	if errno != 0 {
-		return 0, f.processError(pid, "ns/net", errno)
+	link, err := f.readLink(f.dir, append(strconv.AppendInt(nil, int64(pid), 10), "/ns/net"...))
+	if err != nil {
+		return 0, f.processError(pid, "ns/net", err)
 	}
 	inode, ok := parseLink(link, "net:[")
 	if !ok {
-		return 0, fmt.Errorf("read %s/%d/ns/net: a link to %q", f.path, pid, link)
+		return 0, fmt.Errorf("read %s/%d/ns/net: a link to %q", f.host.Proc, pid, link)
 	}
 	return inode, nil
 }
@@ -64,7 +63,7 @@ func (f *FS) TCP(process string, established bool, pass int, each func(*inet.Soc
 func (f *FS) table(name string, established bool, pass int, each func(*inet.Socket)) error {
 	fd, err := unix.Openat(f.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: f.path + "/" + name, Err: err}
+		return &fs.PathError{Op: "open", Path: f.host.Proc + "/" + name, Err: err}
 	}
 	defer unix.Close(fd)
 	title := true
@@ -78,10 +77,10 @@ func (f *FS) table(name string, established bool, pass int, each func(*inet.Sock
 			continue
 		}
 		if err != nil {
-			return &fs.PathError{Op: "read", Path: f.path + "/" + name, Err: err}
+			return &fs.PathError{Op: "read", Path: f.host.Proc + "/" + name, Err: err}
 		}
 		if n == 0 && rest > 0 {
-			return fmt.Errorf("read %s/%s: the last row has no end", f.path, name)
+			return fmt.Errorf("read %s/%s: the last row has no end", f.host.Proc, name)
 		}
 		if n == 0 {
 			return nil
@@ -99,7 +98,7 @@ func (f *FS) table(name string, established bool, pass int, each func(*inet.Sock
 			}
 			state, err := parseRow(line, &s)
 			if err != nil {
-				return fmt.Errorf("read %s/%s: %w", f.path, name, err)
+				return fmt.Errorf("read %s/%s: %w", f.host.Proc, name, err)
 			}
 			switch {
 			case state == stateListen && !established, state == stateEstablished && established:
@@ -109,7 +108,7 @@ func (f *FS) table(name string, established bool, pass int, each func(*inet.Sock
 			}
 		}
 		if rest = copy(buf, text); rest == len(buf) {
-			return fmt.Errorf("read %s/%s: a row of more than %d bytes", f.path, name, rest)
+			return fmt.Errorf("read %s/%s: a row of more than %d bytes", f.host.Proc, name, rest)
 		}
 	}
 }
@@ -128,7 +127,7 @@ func (f *FS) LocalAddresses(process string) ([]inet.Address, error) {
 		name  string
 		parse func([]byte) (netip.Addr, bool)
 	}{{"fib_trie", trie.line}, {"if_inet6", parseIfInet6}} {
-		file, err := os.Open(f.path + "/" + process + "/net/" + source.name)
+		file, err := os.Open(f.host.Proc + "/" + process + "/net/" + source.name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without that family
 		}

@@ -25,7 +25,7 @@ func stat(comm string) string {
 func TestParseStat(t *testing.T) {
 	for _, comm := range hostile {
 		st, err := ParseStat([]byte(stat(comm)))
-		if err != nil || string(st.Comm) != comm || st.Start != 123456 || st.State != 'S' {
+		if err != nil || string(st.Comm) != comm || st.Start != 123456 || st.State != 'S' || st.Kernel {
 			t.Errorf("%q: %+v, %v", comm, st, err)
 		}
 	}
@@ -35,7 +35,8 @@ func TestParseStat(t *testing.T) {
 		"1 )nginx( S":     `stat "1 )nginx( S" has no name`,
 		"1 (x) S 1 2 3\n": `stat "1 (x) S 1 2 3\n" ends before field 7`,
 		"1 (x)":           `stat "1 (x)" ends before field 3`,
-		strings.Replace(stat("x"), "123456", "-1", 1): `start time "-1"`,
+		strings.Replace(stat("x"), "123456", "-1", 1):  `start time "-1"`,
+		strings.Replace(stat("x"), "4194560", "-1", 1): `flags "-1"`,
 	} {
 		if _, err := ParseStat([]byte(text)); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, expected %s", text, err, want)
@@ -225,6 +226,7 @@ func FuzzLines(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		parseBootTime(text)
 		parseCapabilities(text)
+		parseProfile(text)
 		var trie fibTrie
 		for line := range strings.Lines(string(text)) {
 			for _, parse := range []func([]byte) (netip.Addr, bool){trie.line, parseIfInet6} {

@@ -7,75 +7,57 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"reflect"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/host"
 )
 
 // An FS is a mounted procfs. It is for one goroutine.
 type FS struct {
-	path string
-	dir  int
-	own  bool // its pids are those of this program's own pid namespace
-	boot time.Time
-	dirs []byte // what getdents64 wrote
-	text []byte // what was read of a file
-	mem  []byte // outside of Go's heap: the name and the target of a link
-	name uintptr
-	link uintptr
+	host  host.Host
+	dir   int
+	boot  time.Time // zero if unknown
+	rings ringFormat
+	dirs  []byte // what getdents64 wrote
+	text  []byte // what was read of a file
+	link  []byte // the target of a link
 }
 
-// Where name and link lie in FS.mem, and how long they may be.
-const (
-	nameSize = 64
-	linkSize = 4096 - nameSize
-)
-
-// Open opens the procfs that is mounted at path.
-func Open(path string) (*FS, error) {
-	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// Open opens the procfs of a host.
+func Open(h host.Host) (*FS, error) {
+	dir, err := unix.Open(h.Proc, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: h.Proc, Err: err}
 	}
-	f := &FS{path: path, dir: dir, dirs: make([]byte, 32<<10), text: make([]byte, 4096)}
-	if err := f.ReadBootTime(); err != nil {
+	f := &FS{host: h, dir: dir, rings: ownRingFormat(), dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096)}
+	// Mounted with subset=pid it has no stat.
+	if err := f.ReadBootTime(); err != nil && !f.mounted() {
 		f.Close()
-		return nil, fmt.Errorf("%s is no procfs: %w", path, err)
+		return nil, fmt.Errorf("%s is not a procfs: %w", h.Proc, err)
 	}
-	// The arguments of readlinkat must not cost an allocation for every open file
-	// of the host. This page does not belong to Go's heap: its address holds until
-	// Close, and may be handed to the kernel as a number.
-	f.mem, err = unix.Mmap(-1, 0, nameSize+linkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("mmap: %w", err)
-	}
-	f.name = reflect.ValueOf(f.mem).Pointer()
-	f.link = f.name + nameSize
-	self, err := os.Readlink(path + "/self")
-	f.own = err == nil && self == strconv.Itoa(os.Getpid())
 	return f, nil
 }
 
-// Close releases what Open took.
-func (f *FS) Close() error {
-	if f.mem != nil {
-		unix.Munmap(f.mem)
-		f.mem = nil
-	}
-	return unix.Close(f.dir)
+// mounted reports whether the directory is that of a procfs.
+func (f *FS) mounted() bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(f.dir, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
 }
 
+// Close releases what Open took.
+func (f *FS) Close() error { return unix.Close(f.dir) }
+
 // Path returns where it is mounted.
-func (f *FS) Path() string { return f.path }
+func (f *FS) Path() string { return f.host.Proc }
 
-// OwnPIDs tells whether its pids mean the same processes to system calls.
-func (f *FS) OwnPIDs() bool { return f.own }
+// OwnPIDs reports whether its pids mean the same processes to system calls.
+func (f *FS) OwnPIDs() bool { return f.host.OwnPIDs }
 
-// ReadBootTime reads anew when the host booted: setting the clock changes it.
+// ReadBootTime reads again when the host booted, which setting the clock changes. On
+// an error what was read before stays.
 func (f *FS) ReadBootTime() error {
 	text, err := f.readFile(f.dir, "stat", 1<<20)
 	if err != nil {
@@ -89,32 +71,23 @@ func (f *FS) ReadBootTime() error {
 	return nil
 }
 
-// StartTime returns when a process with that Stat.Start started.
+// StartTime returns when a process with that Stat.Start started; the zero time if
+// /proc/stat does not say when the host booted.
 func (f *FS) StartTime(ticks uint64) time.Time {
+	if f.boot.IsZero() {
+		return time.Time{}
+	}
 	return f.boot.Add(time.Duration(ticks) * (time.Second / userHZ))
-}
-
-// Capabilities returns the effective capabilities of this program. In a user
-// namespace of its own it has none over the host.
-func (f *FS) Capabilities() (uint64, error) {
-	if ids, err := f.readFile(f.dir, "thread-self/uid_map", 4096); err == nil && !allUsers(ids) {
-		return 0, nil
-	}
-	text, err := f.readFile(f.dir, "thread-self/status", 64<<10)
-	if err != nil {
-		return 0, err
-	}
-	return parseCapabilities(text)
 }
 
 // PIDs appends the pids of all processes that are seen.
 func (f *FS) PIDs(dst []int) ([]int, error) {
 	if _, err := unix.Seek(f.dir, 0, unix.SEEK_SET); err != nil {
-		return dst, &fs.PathError{Op: "seek", Path: f.path, Err: err}
+		return dst, &fs.PathError{Op: "seek", Path: f.host.Proc, Err: err}
 	}
 	pids, err := f.numbers(f.dir, dst)
 	if err != nil {
-		return pids, &fs.PathError{Op: "readdir", Path: f.path, Err: err}
+		return pids, &fs.PathError{Op: "readdir", Path: f.host.Proc, Err: err}
 	}
 	return pids, nil
 }
@@ -135,17 +108,21 @@ func (f *FS) numbers(dir int, dst []int) ([]int, error) {
 }
 
 // A Process is the open directory of one process. When that has ended, what is
-// read through it fails with ErrExited, also where the pid is in use again.
+// read through it fails with ErrExited, also if the pid is in use again.
 type Process struct {
 	PID int
 	fs  *FS
 	dir int
 }
 
-// ErrExited says that the process has ended; ErrRefused that it may not be read.
+// What errors of reads mean. An error that is none of them says nothing of the
+// process either.
 var (
 	ErrExited  = errors.New("process has exited")
 	ErrRefused = errors.New("not permitted")
+	// ErrNoResources says that this program, or the host, has no file descriptor or
+	// no memory left to look.
+	ErrNoResources = errors.New("out of resources")
 )
 
 // Process opens the directory of a process.
@@ -169,6 +146,16 @@ func (p Process) Stat() (Stat, error) {
 	return ParseStat(text)
 }
 
+// Start reads the Stat.Start of the process that has a pid now.
+func (f *FS) Start(pid int) (uint64, error) {
+	text, err := f.readFile(f.dir, strconv.Itoa(pid)+"/stat", 4096)
+	if err != nil {
+		return 0, f.processError(pid, "stat", err)
+	}
+	st, err := ParseStat(text)
+	return st.Start, err
+}
+
 // Cgroup reads the process's cgroups; valid until the next read of the FS.
 func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 
@@ -176,24 +163,13 @@ func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 // zero byte; valid until the next read of the FS.
 func (p Process) Cmdline(limit int) ([]byte, error) { return p.read("cmdline", limit) }
 
-// Exe reads the path of the process's program; valid until the next read.
-func (p Process) Exe() ([]byte, error) {
-	n, err := unix.Readlinkat(p.dir, "exe", p.fs.text)
+// readLink reads a link; what it returns is valid until the next call.
+func (f *FS) readLink(dir int, name []byte) ([]byte, error) {
+	n, err := unix.Readlinkat(dir, string(name), f.link)
 	if err != nil {
-		return nil, p.fs.processError(p.PID, "exe", err)
+		return nil, err
 	}
-	return p.fs.text[:n], nil
-}
-
-// readLink reads a link whose name is shorter than nameSize; what it returns is
-// valid until the next call.
-func (f *FS) readLink(dir int, name []byte) ([]byte, unix.Errno) {
-	f.mem[copy(f.mem[:nameSize-1], name)] = 0
-	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), f.name, f.link, linkSize, 0, 0)
-	if errno != 0 {
-		return nil, errno
-	}
-	return f.mem[nameSize : nameSize+int(n)], 0
+	return f.link[:n], nil
 }
 
 func (p Process) read(name string, limit int) ([]byte, error) {
@@ -231,13 +207,15 @@ func (f *FS) readFile(dir int, name string, limit int) ([]byte, error) {
 	return f.text[:n], nil
 }
 
-// processError says what an error that met a read of a process means.
+// processError says what an error of a read of a process means.
 func (f *FS) processError(pid int, name string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH):
 		return ErrExited
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 		return ErrRefused
+	case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", ErrNoResources, err)
 	}
-	return fmt.Errorf("read %s/%d/%s: %w", f.path, pid, name, err)
+	return fmt.Errorf("read %s/%d/%s: %w", f.host.Proc, pid, name, err)
 }

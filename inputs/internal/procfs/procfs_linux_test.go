@@ -14,12 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/inet"
 )
 
 func open(t *testing.T) *FS {
 	t.Helper()
-	f, err := Open("/proc")
+	f, err := Open(host.Find("/proc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,16 +28,52 @@ func open(t *testing.T) *FS {
 	return f
 }
 
-// TestP6 names what is wrong where there is no procfs.
+// TestP6NoProcfs names what is wrong.
 func TestP6NoProcfs(t *testing.T) {
 	dir := t.TempDir()
+	noTime := tree(t, map[string]string{"stat": "cpu 1 2 3\n"})
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): "open " + filepath.Join(dir, "none") + ": no such file or directory",
-		dir:                        dir + " is no procfs: open stat: no such file or directory",
+		dir:                        dir + " is not a procfs: open stat: no such file or directory",
+		noTime:                     noTime + " is not a procfs: no line btime",
 	} {
-		if _, err := Open(path); err == nil || err.Error() != want {
-			t.Errorf("%v, expected %s", err, want)
+		if _, err := Open(host.Find(path)); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
 		}
+	}
+}
+
+// TestStartTimeIsUnknownWithoutStat is all that a procfs of processes alone costs.
+func TestStartTimeIsUnknownWithoutStat(t *testing.T) {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "subset", "pid"); err != nil {
+		t.Skip(err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		t.Skip(err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer unix.Close(mount)
+	f, err := Open(host.Host{Proc: "/proc/self/fd/" + strconv.Itoa(mount), Root: "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if start := f.StartTime(100); !start.IsZero() {
+		t.Errorf("a start time of %v, want none", start)
+	}
+	if err := f.ReadBootTime(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v, want %v", err, unix.ENOENT)
+	}
+	if start, err := f.Start(os.Getpid()); err != nil || start == 0 {
+		t.Errorf("started %d ticks after boot, %v", start, err)
 	}
 }
 
@@ -61,9 +98,9 @@ func TestOwnProcess(t *testing.T) {
 	if age := time.Since(f.StartTime(st.Start)); age < -2*time.Second || age > 10*time.Minute {
 		t.Errorf("this process started %v ago", age)
 	}
-	exe, err := p.Exe()
-	if want, _ := os.Executable(); err != nil || string(exe) != want {
-		t.Errorf("this program is %q, %v; expected %q", exe, err, want)
+	exe, deleted, err := p.Exe()
+	if want, _ := os.Executable(); err != nil || string(exe) != want || deleted {
+		t.Errorf("this program is %q, deleted %v, %v; expected %q", exe, deleted, err, want)
 	}
 	if args, err := p.Cmdline(5); err != nil || len(args) != 5 {
 		t.Errorf("five bytes of the arguments are %q, %v", args, err)
@@ -82,9 +119,8 @@ func TestOwnProcess(t *testing.T) {
 
 func always() bool { return true }
 
-// TestEachSocket finds a socket among the open files, without an allocation for
-// each of those.
-func TestEachSocket(t *testing.T) {
+// TestFiles finds a socket among the open files.
+func TestFiles(t *testing.T) {
 	f := open(t)
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -120,23 +156,30 @@ func TestEachSocket(t *testing.T) {
 	}
 	defer p.Close()
 	var holding int32 = -1
-	whole, err := p.EachSocket(always, func(tid int, fd int32, i uint64) {
-		if i == inode {
-			holding = fd
+	done, err := p.Files(&Cursor{}, always, func(file File) {
+		if file.Inode == inode {
+			holding = file.FD
 		}
 	})
-	if err != nil || !whole || holding < 0 {
-		t.Fatalf("the listener's file is %d, whole %v, %v", holding, whole, err)
+	if err != nil || !done || holding < 0 {
+		t.Fatalf("the listener's file is %d, done %v, %v", holding, done, err)
 	}
-	if !p.HoldsSocket(os.Getpid(), holding, inode) || p.HoldsSocket(os.Getpid(), holding, inode+1) || f.HoldsSocket(os.Getpid(), 9999, inode) {
-		t.Error("HoldsSocket tells otherwise")
-	}
-	each := func(int, int32, uint64) {}
-	if n := testing.AllocsPerRun(10, func() { p.EachSocket(always, each) }); n > 10 {
-		t.Errorf("%v allocations for more than 500 files", n)
-	}
-	if whole, err := p.EachSocket(func() bool { return false }, each); whole || err != nil {
-		t.Errorf("stopped at once: whole %v, %v", whole, err)
+	self := int32(os.Getpid())
+	for _, test := range []struct {
+		name string
+		file File
+		want bool
+	}{
+		{name: "the listener's", file: File{TID: self, FD: holding, Inode: inode}, want: true},
+		{name: "another socket's", file: File{TID: self, FD: holding, Inode: inode + 1}, want: false},
+		{name: "not open", file: File{TID: self, FD: 9999, Inode: inode}, want: false},
+		{name: "an io_uring's", file: File{TID: self, FD: holding, Inode: inode, Ring: true}, want: false},
+	} {
+		for _, holds := range []func(File) (bool, error){p.Holds, f.Holds} {
+			if held, err := holds(test.file); held != test.want || err != nil {
+				t.Errorf("%s: held %v, %v, expected %v", test.name, held, err, test.want)
+			}
+		}
 	}
 }
 
@@ -191,10 +234,10 @@ func TestP2PIDReused(t *testing.T) {
 	if st, err := p.Stat(); !errors.Is(err, ErrExited) {
 		t.Errorf("the first process's stat is that of %q, %v", st.Comm, err)
 	}
-	if _, err := p.EachSocket(always, func(int, int32, uint64) {}); !errors.Is(err, ErrExited) {
+	if _, err := p.Files(&Cursor{}, always, func(File) {}); !errors.Is(err, ErrExited) {
 		t.Errorf("the first process's files: %v", err)
 	}
-	if exe, err := p.Exe(); !errors.Is(err, ErrExited) {
+	if exe, _, err := p.Exe(); !errors.Is(err, ErrExited) {
 		t.Errorf("the first process's program is %q, %v", exe, err)
 	}
 }
@@ -245,7 +288,7 @@ func TestP12ZombiesAndKernelThreads(t *testing.T) {
 			t.Fatalf("it is no zombie: %c", st.State)
 		}
 	}
-	if _, err := p.EachSocket(always, func(int, int32, uint64) { t.Error("a zombie holds a socket") }); err != nil && !errors.Is(err, ErrRefused) {
+	if _, err := p.Files(&Cursor{}, always, func(File) { t.Error("a zombie holds a socket") }); err != nil && !errors.Is(err, ErrRefused) {
 		t.Errorf("a zombie's files: %v", err)
 	}
 	kernel, err := f.Process(2)
@@ -256,9 +299,9 @@ func TestP12ZombiesAndKernelThreads(t *testing.T) {
 	if st, err := kernel.Stat(); err != nil || string(st.Comm) != "kthreadd" {
 		t.Skipf("process 2 is %q, %v", st.Comm, err)
 	}
-	if whole, err := kernel.EachSocket(always, func(int, int32, uint64) { t.Error("a kernel thread holds a socket") }); !whole || err != nil {
+	if done, err := kernel.Files(&Cursor{}, always, func(File) { t.Error("a kernel thread holds a socket") }); !done || err != nil {
 		if !errors.Is(err, ErrRefused) {
-			t.Errorf("a kernel thread's files: whole %v, %v", whole, err)
+			t.Errorf("a kernel thread's files: done %v, %v", done, err)
 		}
 	}
 }

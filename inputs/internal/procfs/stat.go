@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // A Stat is what /proc/PID/stat says of a process.
 type Stat struct {
 	Comm  []byte // as the process called itself: any bytes, 15 at most; part of the text parsed
 	State byte   // 'R', 'S', 'Z', ...
-	Start uint64 // when it started, in ticks of userHZ after boot
+	// Kernel reports a kernel thread: no user can make a process look like one.
+	Kernel bool
+	Start  uint64 // when it started, in ticks of userHZ after boot
 }
+
+// kernelThread is PF_KTHREAD of include/linux/sched.h.
+const kernelThread = 0x200000
 
 // userHZ is the unit of Stat.Start. The kernel's USER_HZ is 100 on every
 // architecture that Go runs on.
@@ -39,6 +43,12 @@ func ParseStat(text []byte) (Stat, error) {
 		switch field {
 		case 3:
 			st.State = rest[0]
+		case 9:
+			flags, err := strconv.ParseUint(string(rest[:n]), 10, 64)
+			if err != nil {
+				return Stat{}, fmt.Errorf("flags %q", rest[:n])
+			}
+			st.Kernel = flags&kernelThread != 0
 		case 22:
 			start, err := strconv.ParseUint(string(rest[:n]), 10, 64)
 			if err != nil {
@@ -69,12 +79,6 @@ func parseCapabilities(text []byte) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no line CapEff")
-}
-
-// allUsers tells whether the text of /proc/PID/uid_map is that of the host's user
-// namespace.
-func allUsers(text []byte) bool {
-	return strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
 }
 
 // parsePID reads the name of a directory of a process; false for all others.

@@ -1,0 +1,110 @@
+package owner
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"sockwatch/inputs/internal/procfs"
+)
+
+// A scanner searches the open files of one process after the other, and makes it a
+// holder of the sockets among them.
+type scanner struct {
+	fs        *procfs.FS
+	processes *processes
+	sockets   map[uint64]*Socket // by inode
+	limits    limits
+	walk      uint32 // the number of the last walk
+	hits      []hit
+}
+
+type hit struct {
+	socket *Socket
+	file   procfs.File
+}
+
+// maxHits bounds what is kept of the files of one process: it may hold a listener by
+// a million of them.
+const maxHits = 1024
+
+// A look reads some of the open files of a process: see procfs.Process.Files.
+type look func(p procfs.Process, c *procfs.Cursor, more func() bool, visit func(procfs.File)) (done bool, err error)
+
+// scan looks at one process from the cursor on, as long as ctx allows; after an error
+// the cursor is where it was. It calls ring for each io_uring.
+func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Cursor, ring func(procfs.File)) (done bool, err error) {
+	proc, err := sc.fs.Process(pid)
+	if err != nil {
+		return false, err
+	}
+	defer proc.Close()
+	sc.hits = sc.hits[:0]
+	before := *c
+	var failed error
+	done, err = look(proc, c, func() bool { return more(ctx) }, func(file procfs.File) {
+		if file.Ring && file.Inode == 0 {
+			ring(file)
+		} else if s := sc.sockets[file.Inode]; s != nil && failed == nil {
+			sc.hits = append(sc.hits, hit{s, file})
+			if len(sc.hits) == maxHits {
+				failed = sc.take(proc)
+			}
+		}
+	})
+	if failed == nil {
+		failed = sc.take(proc)
+	}
+	if failed != nil {
+		err = failed
+	}
+	if err != nil {
+		*c = before
+	}
+	return done && err == nil, err
+}
+
+// take makes the process a holder of the sockets that it was seen to hold.
+func (sc *scanner) take(proc procfs.Process) error {
+	if len(sc.hits) == 0 {
+		return nil
+	}
+	defer func() { sc.hits = sc.hits[:0] }()
+	p, err := sc.processes.identify(proc)
+	if err != nil {
+		return err
+	}
+	holder := func(h hit) Holder { return Holder{p, h.file, sc.walk} }
+	sc.hits = slices.DeleteFunc(sc.hits, func(h hit) bool { return h.socket.find(holder(h), sc.limits) })
+	// The facts may be those of what it was before. They are needed of those that
+	// are kept.
+	if slices.ContainsFunc(sc.hits, func(h hit) bool { return p.read || h.socket.keeps(p, sc.limits) }) {
+		if err := sc.processes.read(proc, p); err != nil {
+			return err
+		}
+	}
+	for _, h := range sc.hits {
+		if h.socket.find(holder(h), sc.limits) { // by another file meanwhile
+			continue
+		}
+		// The facts are those of a holder only if it still held the socket after
+		// they were read: it may have become another program meanwhile.
+		held, err := proc.Holds(h.file)
+		if err != nil {
+			return err
+		}
+		if held {
+			h.socket.add(holder(h), sc.limits)
+		}
+	}
+	return nil
+}
+
+// more reports whether there is time left.
+func more(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Now().Before(deadline)
+}

@@ -1,0 +1,106 @@
+package procfs
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ringLink is what /proc/PID/fd shows of an io_uring.
+const ringLink = "anon_inode:[io_uring]"
+
+// A ringFormat is how a kernel prints the files that are registered with an io_uring,
+// in /proc/PID/fdinfo/FD (io_uring/fdinfo.c):
+//
+//	UserFiles:	3
+//	    0: socket:[1045]
+//	    2: /var/log/x
+type ringFormat uint8
+
+const (
+	// ringNames is that of kernels before 6.15: the last part of the path, unescaped,
+	// and "<none>" for an empty slot. A socket is "TCP" or the like, without its inode.
+	// The list is empty while the ring is busy.
+	ringNames ringFormat = iota
+	// ringPaths is that of 6.15 to 6.17: whole paths, escaped, without empty slots. The
+	// list is empty while the ring is busy.
+	ringPaths
+	// ringWhole is that of kernels from 6.18 on: nothing is printed while the ring is
+	// busy.
+	ringWhole
+)
+
+// ringFormatOf returns the format of a kernel release such as "6.18.2-generic". One
+// that cannot be read counts as old, whose format shows no inodes.
+func ringFormatOf(release string) ringFormat {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return ringNames
+	}
+	switch {
+	case major > 6 || major == 6 && minor >= 18:
+		return ringWhole
+	case major == 6 && minor >= 15:
+		return ringPaths
+	}
+	return ringNames
+}
+
+// A ringParser reads the lines of an io_uring's fdinfo and calls visit for the sockets
+// that it holds.
+type ringParser struct {
+	format  ringFormat
+	visit   func(inode uint64)
+	slots   int // of files
+	rows    int // of files
+	listed  bool
+	ends    int  // of the list of files
+	inside  bool // the next line is a file
+	unknown bool // there is, or may be, a socket whose inode is not printed
+}
+
+// line reads one line, without its end.
+func (r *ringParser) line(line []byte) {
+	if slots, ok := bytes.CutPrefix(line, []byte("UserFiles:\t")); ok && !r.listed {
+		var err error
+		r.slots, err = strconv.Atoi(string(slots))
+		r.listed, r.inside = err == nil, err == nil
+		return
+	}
+	end := bytes.HasPrefix(line, []byte("UserBufs:"))
+	if end {
+		r.ends++
+	}
+	if !r.inside {
+		return
+	}
+	slot, name, ok := strings.Cut(strings.TrimLeft(string(line), " "), ": ")
+	number, err := strconv.Atoi(slot)
+	// A name before 6.15 may hold ends of lines. But each such line is one too many:
+	// the slots do not follow each other then, or the list has two ends.
+	if !ok || err != nil || r.format == ringNames && number != r.rows {
+		r.inside = false
+		r.unknown = r.unknown || !end
+		return
+	}
+	r.rows++
+	if r.format == ringNames {
+		r.unknown = r.unknown || name == "TCP" || name == "TCPv6" || name == "MPTCP" || name == "MPTCPv6"
+	} else if inode, ok := parseLink([]byte(name), "socket:["); ok && inode != 0 {
+		r.visit(inode)
+	}
+}
+
+// known reports, after the last line, whether all sockets of the ring were visited.
+func (r *ringParser) known() bool {
+	switch {
+	case !r.listed || r.unknown:
+		return false
+	case r.format == ringNames:
+		return r.rows == r.slots && r.ends == 1
+	case r.format == ringPaths:
+		return r.rows > 0 || r.slots == 0
+	}
+	return true
+}
