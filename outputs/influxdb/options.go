@@ -3,10 +3,8 @@ package influxdb
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"sockwatch/agent/plugin"
@@ -88,12 +86,11 @@ func (o *Options) Validate() error {
 	}
 	for _, u := range o.URLs {
 		parsed, err := parseURL(u)
+		if err == nil {
+			err = checkAddress(parsed)
+		}
 		if err != nil {
 			invalid("urls", "%w", err)
-		} else if port := parsed.Port(); port != "" && !isPort(port) {
-			invalid("urls", "the port of %q is not a number from 1 to 65535", u)
-		} else if host := parsed.Hostname(); isMistypedIP(host) {
-			invalid("urls", "the host %q is not an IP address", host)
 		}
 	}
 	errs = append(errs, o.validateAPI())
@@ -202,18 +199,6 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, fmt.Errorf(`%q has a part behind "?" or "#", which the options say`, s)
 	}
 	return u, nil
-}
-
-func isPort(s string) bool {
-	n, err := strconv.ParseUint(s, 10, 16)
-	return err == nil && n > 0
-}
-
-// isMistypedIP reports whether a host looks like an IPv4 address, as its last label is
-// a number, and is not one.
-func isMistypedIP(host string) bool {
-	_, err := strconv.ParseUint(host[strings.LastIndexByte(host, '.')+1:], 10, 64)
-	return err == nil && net.ParseIP(host) == nil && !strings.Contains(host, ":")
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

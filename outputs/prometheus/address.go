@@ -40,10 +40,10 @@ func parseAddress(s string) (address, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return address{}, plugin.Errorf(`%q is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
+		return address{}, plugin.Errorf(`%q is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return address{}, plugin.Errorf("%q: port %q is no number from 0 to 65535", s, port)
+		return address{}, plugin.Errorf("%q: port %q is not a number from 0 to 65535", s, port)
 	}
 	if _, err := netip.ParseAddr(host); err != nil && (!isHostname(host) || endsInNumber(host)) {
 		return address{}, plugin.Errorf("%q: %q is neither an IP address nor a host name", s, host)

@@ -21,13 +21,13 @@ func TestValidate(t *testing.T) {
 		}, ""},
 		{"no address", func(o *Options) { o.Listen = nil }, `listen: no address: write one such as ":8088"`},
 		{"empty address", func(o *Options) { o.Listen = plugin.Strings{""} },
-			`listen: "" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
+			`listen: "" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
 		{"bare port", func(o *Options) { o.Listen = plugin.Strings{"8088"} },
-			`listen: "8088" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
-		{"port name", func(o *Options) { o.Listen = plugin.Strings{":http"} }, `listen: ":http": port "http" is no number from 0 to 65535`},
+			`listen: "8088" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
+		{"port name", func(o *Options) { o.Listen = plugin.Strings{":http"} }, `listen: ":http": port "http" is not a number from 0 to 65535`},
 		{"mistyped address", func(o *Options) { o.Listen = plugin.Strings{"127.0.0.300:8088"} }, `listen: "127.0.0.300:8088": "127.0.0.300" is neither an IP address nor a host name`},
-		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is no number from 0 to 65535`},
-		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is no number from 0 to 65535`},
+		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is not a number from 0 to 65535`},
+		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is not a number from 0 to 65535`},
 		{"no host name", func(o *Options) { o.Listen = plugin.Strings{"http//x:80"} }, `listen: "http//x:80": "http//x" is neither an IP address nor a host name`},
 		{"relative socket", func(o *Options) { o.Listen = plugin.Strings{"unix:s"} }, `listen: "unix:s": the path of a unix socket begins with "/"`},
 		{"long socket", func(o *Options) { o.Listen = plugin.Strings{"unix:/" + strings.Repeat("x", 107)} },
@@ -37,8 +37,8 @@ func TestValidate(t *testing.T) {
 		{"twice", func(o *Options) { o.Listen = plugin.Strings{":8088", "0.0.0.0:8088"} }, `listen: "0.0.0.0:8088" is there twice`},
 		{"all errors at once", func(o *Options) { o.Path, o.Listen, o.MaxSeries = "metrics", plugin.Strings{"x", "y"}, 0 },
 			`path: "metrics" does not begin with "/"
-listen: "x" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
-listen: "y" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
+listen: "x" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
+listen: "y" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
 max_series: must be more than 0`},
 		{"the landing page", func(o *Options) { o.Path = "/" }, `path: "/" is a page of the program's own`},
 		{"the ready page", func(o *Options) { o.Path = "/-/ready" }, `path: "/-/ready" is a page of the program's own`},
