@@ -14,7 +14,7 @@ import (
 func checkAddress(u *url.URL) error {
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return plugin.Errorf("the port of %q is not a number from 1 to 65535", u.Host)
+			return plugin.Errorf("the port of %q is not a number from 1 to 65535", u.String())
 		}
 	}
 	host := u.Hostname()
