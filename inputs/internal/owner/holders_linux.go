@@ -136,14 +136,12 @@ func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	return true
 }
 
-// removeGone removes processes that have exited.
-func (s *Socket) removeGone(walk uint32, gone []*Process) {
+// removeGone removes processes that have exited, given the set of their slots.
+func (s *Socket) removeGone(walk uint32, gone bitset) {
 	if s.crowd != nil {
 		before := s.crowd.count()
-		for _, p := range gone {
-			s.crowd.all.clear(p.slot)
-			s.crowd.found.clear(p.slot)
-		}
+		s.crowd.all.remove(gone)
+		s.crowd.found.remove(gone)
 		if s.crowd.count() != before {
 			s.Version++
 		}

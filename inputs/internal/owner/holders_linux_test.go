@@ -37,6 +37,9 @@ func TestBitset(t *testing.T) {
 	if b.count() != 6 || !b.has(65) || !b.has(1001) { // 64 was there
 		t.Errorf("added: %v", b)
 	}
+	if b.remove(append(c, 1)); b.count() != 2 || b.has(1) || !b.has(0) || !b.has(1000) {
+		t.Errorf("removed: %v", b)
+	}
 }
 
 // TestAllHoldersAreCounted though facts are kept of 64 at most: also after some have

@@ -243,7 +243,7 @@ func (f *FS) holds(dir int, thread []byte, file File) (held bool, err error) {
 		return false, nil
 	}
 	info := strconv.AppendInt(append(thread, "fdinfo/"...), int64(file.FD), 10)
-	known, err := f.ringSockets(dir, string(info), func() bool { return true }, func(inode uint64) {
+	known, err := f.ringSockets(dir, string(info), func(inode uint64) {
 		held = held || inode == file.Inode
 	})
 	if err == nil && !known && !held {

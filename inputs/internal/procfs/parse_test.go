@@ -229,6 +229,7 @@ func FuzzLines(f *testing.F) {
 		parseProfile(text)
 		var trie fibTrie
 		for line := range strings.Lines(string(text)) {
+			parseMappedRing([]byte(line))
 			for _, parse := range []func([]byte) (netip.Addr, bool){trie.line, parseIfInet6} {
 				if a, ok := parse([]byte(line)); ok && !a.IsValid() {
 					t.Errorf("%q is no address", line)
