@@ -187,7 +187,7 @@ func TestExit(t *testing.T) {
 			f.Remove(s)
 			f.Update(t.Context(), time.Now())
 			if len(f.processes.byPID)+len(f.processes.list)+len(f.scanner.sockets)+len(f.sockets)+f.processes.unwatched != 0 {
-				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.processes.list), len(f.sockets), f.processes.unwatched)
+				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d unwatched processes", len(f.processes.list), len(f.sockets), f.processes.unwatched)
 			}
 		})
 	}
@@ -291,7 +291,7 @@ func TestP2PIDReused(t *testing.T) {
 // holdAs is hold, by a process that has the pid of one that has ended.
 func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	t.Helper()
-	time.Sleep(20 * time.Millisecond) // start times are told apart by 10 ms
+	time.Sleep(20 * time.Millisecond) // start times have a resolution of 10 ms
 	for range 200 {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
 			t.Skip(err)

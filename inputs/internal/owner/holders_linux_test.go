@@ -98,7 +98,7 @@ func TestAllHoldersAreCounted(t *testing.T) {
 	}
 }
 
-// TestHoldersBeyondTheLimitAreCounted though they are not told apart.
+// TestHoldersBeyondTheLimitAreCounted though only their number is kept.
 func TestHoldersBeyondTheLimitAreCounted(t *testing.T) {
 	s := &Socket{Inode: 7}
 	limit := limits{holders: 4, slots: 10}

@@ -285,7 +285,7 @@ func TestP12ZombiesAndKernelThreads(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("it is no zombie: %c", st.State)
+			t.Fatalf("it is not a zombie: %c", st.State)
 		}
 	}
 	if _, err := p.Files(&Cursor{}, always, func(File) { t.Error("a zombie holds a socket") }); err != nil && !errors.Is(err, ErrRefused) {
