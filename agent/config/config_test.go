@@ -137,6 +137,30 @@ func TestHostTag(t *testing.T) {
 	}
 }
 
+// TestHostNameOfAnyBytes escapes the system's name one-to-one: sethostname(2) takes any
+// bytes.
+func TestHostNameOfAnyBytes(t *testing.T) {
+	for name, want := range map[string]string{
+		"web1":         "web1",
+		"wéb 1":        "wéb 1",
+		"w\xe9b":       `w\xe9b`,
+		`w\xe9b`:       `w\x5cxe9b`,
+		"a\nb\x00\x7f": `a\x0ab\x00\x7f`,
+		"\u200b\ufffd": `\xe2\x80\x8b` + "\ufffd",
+	} {
+		host := fakeHost(nil)
+		host.Hostname = func() (string, error) { return name, nil }
+		a, err := config.Load([]config.File{{Name: "s.toml", Text: whole("")}}, fakePlugins(), host)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if got := a.Inputs[0].Options.Tags["host"]; got != want || a.Inputs[0].Input.(fake).env.Hostname != want {
+			t.Errorf("%q: the tag is %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestStateDirectoryFromSystemd(t *testing.T) {
 	for _, test := range []struct{ env, text, want string }{
 		{"", "", ""},

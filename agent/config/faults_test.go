@@ -317,10 +317,9 @@ s.toml:1: agent: hostname: it has none: set it here`
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}
-	host.Hostname = func() (string, error) { return "a\nb", nil }
-	_, err = config.Load([]config.File{{Name: "s.toml", Text: whole("")}}, fakePlugins(), host)
-	want = `agent: $STATE_DIRECTORY: "relative" is no absolute path
-agent: hostname: "a\nb" holds what is no printable text: set another`
+	_, err = config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]\nhostname = \"a\\nb\"")}}, fakePlugins(), host)
+	want = `s.toml:1: agent: $STATE_DIRECTORY: "relative" is no absolute path
+s.toml:2: agent: hostname: "a\nb" is not printable text: set another`
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"sockwatch/agent"
@@ -51,12 +53,32 @@ func (l *loader) resolveHostname(t table, s *settings) {
 			l.errorf(t, t.at, "hostname: %v: set it here", err)
 			return
 		}
-		s.hostname = name
+		s.hostname = escapeName(name)
 	}
 	host := agent.InputOptions{Tags: map[string]string{"host": s.hostname}}
-	if !utf8.ValidString(s.hostname) || host.Validate() != nil {
-		l.errorf(t, t.at.key("hostname"), "hostname: %q holds what is no printable text: set another", s.hostname)
+	if host.Validate() != nil {
+		l.errorf(t, t.at.key("hostname"), "hostname: %q is not printable text: set another", s.hostname)
 	}
+}
+
+// escapeName returns the system's name as one line of printable UTF-8: it may hold any
+// bytes. Those that are not part of a printable character become \xHH and the backslash
+// itself \x5c, as in names that inputs find, so that two names never become one.
+func escapeName(name string) string {
+	var b strings.Builder
+	for len(name) > 0 {
+		r, size := utf8.DecodeRuneInString(name)
+		switch {
+		case r == '\\', r == utf8.RuneError && size == 1, !unicode.IsPrint(r):
+			for _, c := range []byte(name[:size]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		default:
+			b.WriteString(name[:size])
+		}
+		name = name[size:]
+	}
+	return b.String()
 }
 
 // resolveStateDirectory falls back to $STATE_DIRECTORY, in which systemd puts all

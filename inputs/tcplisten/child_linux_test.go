@@ -15,8 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -421,4 +423,65 @@ func soon(t *testing.T, what string, condition func() bool) {
 		}
 	}
 	t.Fatalf("waited in vain: %s", what)
+}
+
+// startIn starts a child in another network namespace.
+func startIn(t *testing.T, netns *os.File, job task) {
+	t.Helper()
+	startNext(t, netns, func() (*exec.Cmd, error) {
+		return spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
+	})
+}
+
+// startNext calls spawn on a thread that is in another network namespace, or in the
+// test's own where that is nil, and ends the child with the test.
+func startNext(t *testing.T, netns *os.File, spawn func() (*exec.Cmd, error)) {
+	t.Helper()
+	var cmd *exec.Cmd
+	err := onSpareThread(func() (err error) {
+		if netns != nil {
+			if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+		}
+		cmd, err = spawn()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { end(cmd) })
+}
+
+// onSpareThread calls do on a thread that ends afterwards. The first thread of a
+// process cannot, so that another one is taken.
+func onSpareThread(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			err := onSpareThread(do)
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}
+
+// namespaces returns the network namespaces that the threads of this process are
+// in, without repetition.
+func namespaces(t *testing.T) (all []string) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tasks {
+		if ns, err := os.Readlink(path); err == nil && !slices.Contains(all, ns) {
+			all = append(all, ns)
+		}
+	}
+	return all
 }

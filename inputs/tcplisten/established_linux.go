@@ -5,9 +5,10 @@ import (
 	"net/netip"
 
 	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
 )
 
-// An endpoint is where connections arrive.
+// An endpoint is what connections arrive at.
 type endpoint struct {
 	addr   netip.Addr
 	port   uint16
@@ -16,39 +17,36 @@ type endpoint struct {
 
 // countEstablished counts the established connections of every listener. The
 // kernel does not say by which listener a connection came, but it gives it the
-// listener's port, user and cgroup, and its address unless that is a wildcard.
-func (in *input) countEstablished(ctx context.Context) error {
-	for _, sp := range in.spaces {
-		ends := make(map[endpoint][]*listener, len(sp.listeners))
-		for _, l := range in.listeners {
-			if l.space == sp {
-				e := endpoint{l.socket.Addr, l.socket.Port, l.socket.Device}
-				ends[e] = append(ends[e], l)
-			}
-		}
-		begin := func() {
-			for _, l := range sp.listeners {
-				l.established = 0
-			}
-		}
-		begin()
-		if len(ends) == 0 {
+// listener's port, user and cgroup, and its address unless that is a wildcard. A
+// namespace whose connections cannot be listed has none counted.
+func (in *input) countEstablished(ctx context.Context, partial *notes) {
+	for _, t := range in.listeners.tables {
+		t.established = nil
+		if len(t.byCookie) == 0 {
 			continue
 		}
-		err := in.listSpace(ctx, sp, listing{established: true, begin: begin, each: func(s *inet.Socket) {
-			if l := listenerOf(s, ends); l != nil {
-				l.established++
+		endpoints := make(map[endpoint][]*listener, len(t.byCookie))
+		for _, l := range in.listeners.all {
+			if l.table == t {
+				e := endpoint{l.socket.Addr, l.socket.Port, l.socket.Device}
+				endpoints[e] = append(endpoints[e], l)
 			}
-		}})
-		if err != nil && (sp == in.host || sp.isThere()) {
-			return err
+		}
+		begin := func() { t.established = make(map[*listener]int) }
+		_, err := t.ns.Dump(ctx, netns.Established, 0, begin, func(s *inet.Socket) {
+			if l := listenerOf(s, endpoints); l != nil {
+				t.established[l]++
+			}
+		})
+		if err != nil {
+			t.established = nil
+			partial.add("established connections%s: %v", t.ofNamespace(), err)
 		}
 	}
-	return nil
 }
 
 // listenerOf returns the listener by which a connection came, or nil.
-func listenerOf(s *inet.Socket, ends map[endpoint][]*listener) *listener {
+func listenerOf(s *inet.Socket, endpoints map[endpoint][]*listener) *listener {
 	addrs, n := [3]netip.Addr{s.Addr}, 1
 	switch {
 	case s.Addr.Is4():
@@ -60,7 +58,7 @@ func listenerOf(s *inet.Socket, ends map[endpoint][]*listener) *listener {
 	}
 	for _, addr := range addrs[:n] {
 		for _, device := range [...]uint32{s.Device, 0} {
-			listeners := ends[endpoint{addr, s.Port, device}]
+			listeners := endpoints[endpoint{addr, s.Port, device}]
 			for _, l := range listeners {
 				if l.socket.UID == s.UID && l.socket.Cgroup == s.Cgroup {
 					return l

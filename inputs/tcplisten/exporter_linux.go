@@ -5,26 +5,45 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/lookup"
+	"sockwatch/inputs/internal/owner"
 )
 
 // An exporter makes the points custom_port_exporter of the exporter that this
-// project grows from: one for each owner of each listener, its value the pid.
+// project grows from: one for each owner of each listener, its value the pid. Of
+// the owners of one socket it shows those that package owner keeps, 64 at most.
 type exporter struct {
-	host   string
-	names  *lookups[netip.Addr] // nil: addresses are shown as they are
-	groups []*group
-	named  map[netip.Addr]bool // the addresses of groups that may have names
-	points []metric.Point
+	host      string
+	names     *lookup.Cache[netip.Addr] // nil: addresses are shown as they are
+	groups    []*group
+	addresses map[netip.Addr]bool // of groups, that may have names
+	points    []metric.Point
 }
 
-// rename makes the points anew where the name of an address has changed.
+func newExporter(host string, resolve bool) *exporter {
+	e := &exporter{host: host}
+	if resolve {
+		e.names = newReverseNames()
+	}
+	return e
+}
+
+func (e *exporter) close() {
+	if e.names != nil {
+		e.names.Close()
+	}
+}
+
+// rename makes the points again if the name of an address has changed, and reports
+// whether it has.
 func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
-	if e.names == nil || !e.names.want(ctx, e.named, now) {
+	if e.names == nil || !e.names.Update(ctx, e.addresses, now) {
 		return false
 	}
 	e.build()
@@ -34,11 +53,11 @@ func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
 // show makes the points those of other groups.
 func (e *exporter) show(groups []*group) {
 	e.groups = groups
-	e.named = make(map[netip.Addr]bool)
+	e.addresses = make(map[netip.Addr]bool)
 	for _, g := range groups {
 		for _, l := range g.members {
 			if a := l.socket.Addr; !a.Unmap().IsUnspecified() {
-				e.named[a] = true
+				e.addresses[a] = true
 			}
 		}
 	}
@@ -47,55 +66,76 @@ func (e *exporter) show(groups []*group) {
 
 func (e *exporter) build() {
 	e.points = nil // those before are published
-	var seen metric.SeriesSet
-	add := func(l *listener, app, pid string, value int) {
-		p := metric.Point{
-			Name: pointExporter,
-			Tags: metric.NewTags("app", app, "host", e.host, "pid", pid,
-				"port", "tcp "+e.address(l)+":"+strconv.Itoa(int(l.socket.Port)), "state", "10"),
-			Fields: []metric.Field{{Key: "value", Value: metric.Float(float64(value))}},
-		}
-		if seen.Add(&p) {
-			e.points = append(e.points, p)
-		}
-	}
+	var series metric.SeriesSet
 	for _, g := range e.groups {
-		for _, l := range g.members {
-			for _, h := range l.owner.Holders {
-				add(l, h.Process.Comm, strconv.Itoa(h.Process.PID), h.Process.PID)
+		port := "tcp " + e.address(g.members[0].socket.Addr) + ":" + strconv.Itoa(int(g.members[0].socket.Port))
+		for _, p := range g.exporterProcesses()[:g.exporterLimit] {
+			app, pid := "", ""
+			if p != nil {
+				app, pid = p.Comm, strconv.Itoa(p.PID)
 			}
-			if l.owner.Named() == nil {
-				add(l, "", "", 0)
+			point := metric.Point{
+				Name:   pointExporter,
+				Tags:   metric.NewTags("app", app, "host", e.host, "pid", pid, "port", port, "state", "10"),
+				Fields: []metric.Field{{Key: "value", Value: metric.Float(pidOf(p))}},
+			}
+			if series.Add(&point) { // not if the names of two addresses are the same
+				e.points = append(e.points, point)
 			}
 		}
 	}
 }
+
+func pidOf(p *owner.Process) float64 {
+	if p == nil {
+		return 0
+	}
+	return float64(p.PID)
+}
+
+// exporterProcesses returns the processes of which a group has one point each: nil
+// alone if its owner is unknown.
+func (g *group) exporterProcesses() (processes []*owner.Process) {
+	for _, l := range g.members {
+		for _, h := range l.owner.Holders {
+			processes = append(processes, h.Process)
+		}
+	}
+	if len(processes) == 0 {
+		return []*owner.Process{nil}
+	}
+	slices.SortFunc(processes, owner.Compare)
+	return slices.Compact(processes)
+}
+
+// exporterPoints returns how many points custom_port_exporter a group may make.
+func (g *group) exporterPoints() int { return len(g.exporterProcesses()) }
 
 // address returns the listener's address as the ancestor prints it, which cuts
 // what it takes for a name at 17 bytes.
-func (e *exporter) address(l *listener) string {
-	if e.names != nil {
-		if name := e.names.of(l.socket.Addr); name != "" {
-			return escape.Cut([]byte(name), 17)
-		}
-		return escape.Cut([]byte(l.socket.Addr.String()), 17)
+func (e *exporter) address(a netip.Addr) string {
+	if e.names == nil {
+		return a.String()
 	}
-	return l.socket.Addr.String()
+	if name := e.names.Name(a); name != "" {
+		return escape.Cut([]byte(name), 17)
+	}
+	return escape.Cut([]byte(a.String()), 17)
 }
 
-// newNames returns the reverse names of addresses.
-func newNames() *lookups[netip.Addr] {
-	return &lookups[netip.Addr]{
-		lookup: func(ctx context.Context, a netip.Addr) (string, error) {
-			return reverseName(net.DefaultResolver.LookupAddr(ctx, a.String()))
-		},
-		patience: 50 * time.Millisecond, again: 10 * time.Minute,
+// newReverseNames returns the names of addresses.
+func newReverseNames() *lookup.Cache[netip.Addr] {
+	ask := func(ctx context.Context, a netip.Addr) (string, error) {
+		return firstName(net.DefaultResolver.LookupAddr(ctx, a.String()))
 	}
+	return lookup.New(ask, lookup.Options{
+		Workers: 8, Timeout: 10 * time.Second, Wait: 50 * time.Millisecond, Again: 10 * time.Minute, Retry: time.Minute,
+	})
 }
 
-// reverseName returns the first of the names that were found, as the ancestor does.
-func reverseName(found []string, err error) (string, error) {
-	if e := (*net.DNSError)(nil); errors.As(err, &e) && e.IsNotFound {
+// firstName returns the first of the names that were found, as the ancestor does.
+func firstName(found []string, err error) (string, error) {
+	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
 		return "", nil
 	}
 	if err != nil || len(found) == 0 {

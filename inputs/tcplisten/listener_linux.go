@@ -7,74 +7,62 @@ import (
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/escape"
 	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
 )
 
 // A listener is what is known of one listening socket, for as long as it is there.
 type listener struct {
-	space  *space
-	socket inet.Socket
-	owner  owner.Socket
-	cgroup cgroup.Name // of the cgroup that the socket was made in
-	since  int64       // when it was first seen, in Unix time; 0: it stood before
-	isNew  bool        // it was not there at the gather before
-	stamp  uint64      // of the listing that saw it last
+	table      *table
+	socket     inet.Socket
+	owner      owner.Socket
+	cgroup     cgroup.Name // of the cgroup that the socket was made in
+	since      int64       // when it was first seen, Unix time; 0: at the first gather
+	isNew      bool        // it was not there at the gather before
+	generation uint64      // of the listing that saw it last
 
-	established int // connections, where they are counted
-
-	made made // what tags and key were made of
-	tags []metric.Tag
-	key  string // tags as one string: the identity
+	describedBy facts // what tags and key were made of
+	tags        []metric.Tag
+	key         string // tags as one string: the identity
 }
 
-// made holds the versions of everything that tags depend on, beside the socket.
-type made struct {
-	owner, local, users uint32
-	done                bool
+// facts are all that the tags of a listener depend on.
+type facts struct {
+	socket inet.Socket // without its queues
+	owner  uint32      // owner.Socket.Version
+	local  *netns.Local
+	netns  string
+	users  uint32 // listenerSet.usersVersion
 }
 
-// is tells whether a listing means this socket. Its cookie is the same; without
-// netlink that is its inode, which another one may have after it.
+// is reports whether a listing means this socket. Before Linux 5.10 cookies are
+// unique within a namespace only, whose number may be used again; without netlink
+// the cookie is the inode, which another socket may have after this one.
 func (l *listener) is(s *inet.Socket) bool {
-	return l.socket.Port == s.Port && l.socket.Addr == s.Addr
+	return l.socket.Cookie == s.Cookie && l.socket.Inode == s.Inode &&
+		l.socket.Port == s.Port && l.socket.Addr == s.Addr
 }
 
-// sight takes over what a listing says of the socket, and tells whether that has
-// changed.
-func (l *listener) sight(s *inet.Socket) (changed bool) {
-	l.stamp = l.space.stamp
-	if l.socket == *s {
+// missing reports whether the last listing of its namespace was without it.
+func (l *listener) missing() bool { return l.generation != l.table.generation }
+
+// describe makes the tags again if something that they depend on has changed, and
+// reports whether it did.
+func (l *listener) describe(names userNames, usersVersion uint32) (changed bool) {
+	now := facts{l.socket, l.owner.Version, l.table.local, l.table.name, usersVersion}
+	now.socket.Backlog, now.socket.Limit = 0, 0
+	if l.key != "" && l.describedBy == now {
 		return false
 	}
-	before, now := l.socket, *s
-	before.Backlog, before.Limit = now.Backlog, now.Limit
-	if before != now {
-		l.made.done = false
+	l.describedBy = now
+	tags := l.describeTags(names)
+	if key := seriesKey(tags); key != l.key {
+		l.tags, l.key = tags, key
 	}
-	l.socket = *s
-	return true
+	return true // if not with another identity, then perhaps with other holders
 }
 
-// unseen tells whether the last listing of its space was without it.
-func (l *listener) unseen() bool { return l.stamp != l.space.stamp }
-
-// describe makes the tags anew where something they depend on has changed.
-func (l *listener) describe(users *users) (changed bool) {
-	now := made{l.owner.Version, l.space.local, users.version, true}
-	if l.made == now {
-		return false
-	}
-	l.made = now
-	tags := l.describeTags(users)
-	key := seriesKey(tags)
-	if key == l.key {
-		return true // of the same identity, but perhaps with other holders
-	}
-	l.tags, l.key = tags, key
-	return true
-}
-
-func (l *listener) describeTags(users *users) []metric.Tag {
+func (l *listener) describeTags(names userNames) []metric.Tag {
 	s := &l.socket
 	name, process := l.cgroup, ""
 	if p := l.owner.Named(); p != nil {
@@ -86,27 +74,39 @@ func (l *listener) describeTags(users *users) []metric.Tag {
 	return metric.NewTags(
 		"address", l.address(),
 		"container", name.Container,
-		"exposure", inet.Exposure(s, l.space.ifaces.Addresses).String(),
+		"exposure", l.exposure().String(),
 		"family", s.Family(),
-		"netns", l.space.name,
+		"netns", l.table.name,
 		"owner", l.owner.Status.String(),
 		"pod", name.Pod,
 		"port", strconv.Itoa(int(s.Port)),
 		"process", process,
 		"unit", name.Unit,
-		"user", users.name(s.UID),
+		"user", names.Name(s.UID),
+		"user_unit", name.UserUnit,
 	)
 }
 
-// address returns the address as bound, with the device where there is one.
+// exposure returns how far the listener can be reached; inet.Nowhere if nothing
+// reaches it, or if the addresses of its namespace are not known.
+func (l *listener) exposure() inet.Class {
+	if l.table.local == nil {
+		return inet.Nowhere
+	}
+	return l.table.local.Exposure(&l.socket)
+}
+
+// address returns the address as bound, with the device if there is one.
 func (l *listener) address() string {
 	address := l.socket.Addr.String()
 	if l.socket.Device == 0 {
 		return address
 	}
-	device, ok := l.space.ifaces.Names[l.socket.Device]
-	if !ok {
-		device = "if" + strconv.Itoa(int(l.socket.Device)) // gone, as ss shows it
+	device := "if" + strconv.Itoa(int(l.socket.Device)) // gone, as ss shows it
+	if l.table.local != nil {
+		if name, ok := l.table.local.DeviceName(l.socket.Device); ok {
+			device = name
+		}
 	}
 	return address + "%" + escape.Name([]byte(device))
 }

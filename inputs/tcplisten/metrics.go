@@ -28,10 +28,12 @@ func descs() []metric.Desc {
 		gauge(pointListener, "first_seen_time_seconds", "seconds", "When the listener was first seen, in Unix time"),
 		gauge(pointListener, "process_start_time_seconds", "seconds", "When the owner that the tag process names started, in Unix time"),
 		text("exe", "Path of the program of the owner that the tag process names"),
+		gauge(pointListener, "exe_deleted", "", "Whether the file of that program has been deleted or replaced since it was started"),
 		text("cmdline", "Arguments of the owner that the tag process names, 256 bytes at most"),
 		gauge(pointOverflow, "listeners", "count", "Listeners of the user that are beyond max_listeners and have no points of their own"),
 		gauge(pointOverflow, "sockets", "count", "Listening sockets of these listeners"),
 		gauge(pointOverflow, "backlog", "connections", "Established connections that wait for accept() at these listeners"),
+		gauge(pointOverflow, "exporter_points", "count", "Points custom_port_exporter of the user that are beyond max_listeners; absent without custom_port_exporter"),
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
 	}
 }

@@ -11,10 +11,10 @@ import (
 
 // Options are the options of [[inputs.tcp_listen]].
 type Options struct {
-	// Where listeners come from: "netlink" (sock_diag), "procfs" (/proc/net/tcp),
-	// or "auto": netlink, and procfs where the kernel refuses that.
+	// Source of the listeners: "netlink" (sock_diag), "procfs" (/proc/net/tcp), or
+	// "auto": netlink, and procfs if the kernel refuses netlink.
 	Backend string `toml:"backend"`
-	// Where procfs is mounted; empty: $HOST_PROC, and without that "/proc".
+	// Mount point of procfs; empty: $HOST_PROC, or "/proc" if that is not set.
 	Proc string `toml:"proc"`
 	// Show the listeners of the host's other network namespaces too.
 	Namespaces bool `toml:"namespaces"`
@@ -22,16 +22,15 @@ type Options struct {
 	Established bool `toml:"established"`
 	// Add the field cmdline, 256 bytes at most. Arguments may hold secrets.
 	Cmdline bool `toml:"cmdline"`
-	// How many points one gather may have; beyond it the listeners of the user with
-	// the most are counted in one point tcp_listen_overflow.
+	// Maximum number of points of one gather. Beyond it, whoever has the most
+	// listeners loses points first; tcp_listen_overflow counts them.
 	MaxListeners int `toml:"max_listeners"`
-	// How often further owners of known listeners are searched, through all
-	// processes.
+	// How often to rescan all processes for additional owners of known listeners.
 	OwnerRefresh plugin.Duration `toml:"owner_refresh"`
-	// Every known owner is looked at again within this time.
+	// Time within which every known owner is verified.
 	OwnerVerify plugin.Duration `toml:"owner_verify"`
 	// Add the series custom_port_exporter{app,host,pid,port,state} too, one for each
-	// owner of each listener.
+	// owner of each listener. They count towards max_listeners.
 	CustomPortExporter bool `toml:"custom_port_exporter"`
 	// Show names instead of addresses in the tag port of custom_port_exporter:
 	// "localhost:2379".
@@ -72,7 +71,7 @@ func (o *Options) Validate() error {
 		errs = append(errs, plugin.Invalid("backend", `unknown backend %q: "auto", "netlink" or "procfs"`, o.Backend))
 	}
 	if o.Proc != "" && !strings.HasPrefix(o.Proc, "/") {
-		errs = append(errs, plugin.Invalid("proc", "%q is no absolute path", o.Proc))
+		errs = append(errs, plugin.Invalid("proc", "%q is not an absolute path", o.Proc))
 	}
 	if o.MaxListeners <= 0 {
 		errs = append(errs, plugin.Invalid("max_listeners", "must be more than 0"))
@@ -94,4 +93,12 @@ func (o *Options) procPath(env func(string) string) string {
 		}
 	}
 	return "/proc"
+}
+
+// cmdlineBytes returns how much of a process's arguments is read.
+func (o *Options) cmdlineBytes() int {
+	if o.Cmdline {
+		return 256
+	}
+	return 0
 }

@@ -10,7 +10,7 @@ func TestOptionErrors(t *testing.T) {
 		want   string
 	}{
 		"backend": {func(o *Options) { o.Backend = "ebpf" }, `backend: unknown backend "ebpf": "auto", "netlink" or "procfs"`},
-		"proc":    {func(o *Options) { o.Proc = "proc" }, `proc: "proc" is no absolute path`},
+		"proc":    {func(o *Options) { o.Proc = "proc" }, `proc: "proc" is not an absolute path`},
 		"all at once": {
 			func(o *Options) { o.Backend, o.MaxListeners = "", 0 },
 			"backend: unknown backend \"\": \"auto\", \"netlink\" or \"procfs\"\nmax_listeners: must be more than 0",

@@ -169,7 +169,7 @@ func TestRandomHosts(t *testing.T) {
 			compare(t, seed, "after a worker's end", lasting)
 		}
 		closeInput(t, fresh)
-		fresh.fs = nil
+		fresh.open = nil
 	}
 	t.Logf("%d rows of %d hosts", total, *randomHosts)
 	if total < 5**randomHosts {

@@ -1,23 +1,14 @@
 package tcplisten
 
 import (
-	"bytes"
-	"context"
-	"io"
-	"log/slog"
 	"os/exec"
 	"regexp"
 	"slices"
-	"strconv"
+	"sockwatch/agent/metric"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-
-	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 )
 
 // A row is what both ss and tcp_listen say of the sockets of one address.
@@ -153,7 +144,7 @@ func rows(t *testing.T, in *input, b metric.Batch, netns string, ours func(port 
 			continue
 		}
 		var holders []int
-		for _, l := range in.shown[i].members {
+		for _, l := range in.groups.shown[i].members {
 			for _, h := range l.owner.Holders {
 				holders = append(holders, h.Process.PID)
 			}
@@ -194,118 +185,4 @@ func ssAddress(p metric.Point) string {
 		address += "%" + device
 	}
 	return address
-}
-
-func number(t *testing.T, s string) int {
-	t.Helper()
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// field returns the value of a field that a point must have.
-func field(t *testing.T, p metric.Point, key string) int {
-	t.Helper()
-	v, ok := p.Field(key)
-	n, isNumber := v.Number()
-	if !ok || !isNumber {
-		t.Fatalf("%s has no number %s", p.Series(), key)
-	}
-	return int(n)
-}
-
-// open returns an input that the test closes.
-func open(t testing.TB, options Options) plugin.Input {
-	in, _ := openLogging(t, options, plugin.Env{Name: pointListener, Hostname: "testhost"})
-	return in
-}
-
-// openLogging returns an input that the test closes, and what it logs.
-func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *bytes.Buffer) {
-	t.Helper()
-	if err := options.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	env.Log = slog.New(slog.NewTextHandler(&log, nil))
-	in, err := newInput(options, env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeInput(t, in) })
-	return in, &log
-}
-
-// closeInput closes an input that is open.
-func closeInput(t testing.TB, in plugin.Input) {
-	t.Helper()
-	if err := in.(io.Closer).Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// gather gathers once; its batch keeps every promise.
-func gather(t testing.TB, in plugin.Input) metric.Batch {
-	t.Helper()
-	b, err := in.Gather(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Check(); err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// TestNeverPassesOver lists all of many sockets of one address, though others of it
-// come and go while the kernel hands them out in pieces.
-func TestNeverPassesOver(t *testing.T) {
-	if elsewhere(t, 0) {
-		return
-	}
-	ip(t, "link set lo up")
-	for _, backend := range []string{backendNetlink, backendProcfs} {
-		t.Run(backend, func(t *testing.T) {
-			const n = 1500
-			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
-			for range n {
-				fd, _, err := listenAgain.open()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer unix.Close(fd)
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			var churn sync.WaitGroup
-			defer churn.Wait()
-			defer stop()
-			churn.Go(func() {
-				for ctx.Err() == nil {
-					if fd, _, err := listenAgain.open(); err == nil {
-						unix.Close(fd)
-					}
-				}
-			})
-			options := Defaults()
-			options.Backend = backend
-			in := open(t, options)
-			least, short := int64(n), 0
-			for range 100 {
-				got := int64(0)
-				for _, p := range gather(t, in).Points {
-					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {
-						got += sockets.AsInt()
-					}
-				}
-				if got < n {
-					least, short = min(least, got), short+1
-				}
-			}
-			if short > 0 {
-				t.Errorf("%d gathers are short, one of them by %d", short, n-least)
-			}
-		})
-	}
 }

@@ -1,157 +1,149 @@
-// Package cgroup tells which systemd unit, container and Kubernetes pod a cgroup
-// path belongs to, and finds the path of a cgroup by its number.
+// Package cgroup reads which systemd unit, container and Kubernetes pod a cgroup path
+// belongs to, and finds the path of a cgroup by its number.
 package cgroup
 
 import (
 	"bytes"
+	"slices"
 	"strings"
-
-	"sockwatch/inputs/internal/escape"
 )
 
-// A Name is whom the processes of a cgroup belong to; what is not known is "".
+// A Name is what the path of a cgroup says of its processes; what it does not say is
+// "". Everything below user@UID.service was named by that user, also containers and
+// pods. All that is in a container was named by that container.
 type Name struct {
-	Unit      string // a unit of the host's systemd, verbatim
-	UserUnit  string // a unit of a user's manager
-	Container string // the first 12 digits of its id; of LXC the escaped name
-	Pod       string // a Kubernetes pod's uid
+	// Unit is the outermost service or scope of the host's manager, verbatim. In a
+	// container that runs systemd it is the outermost one of that instead, unless the
+	// container is a user's. The scope that a container's runtime makes for it is not a
+	// unit.
+	Unit string
+	// UserUnit is the same of a user's manager, if Unit is user@UID.service.
+	UserUnit string
+	// Container is the first 12 digits of a container's id, or the escaped name of a
+	// container of LXC or systemd-nspawn. Of nested containers it is the innermost.
+	Container string
+	// Pod is a Kubernetes pod's uid.
+	Pod string
 	// Manager reports that the cgroup is an init.scope: its processes hold sockets for
 	// the units that they activate.
 	Manager bool
 }
 
-// ParseFile reads the text of /proc/PID/cgroup. Of its hierarchies the unified
-// one speaks first, then systemd's own, then the others; but before them one that
-// knows a container, since where version 1 is still in use the unified one may have
-// all containers in the service that runs them.
+// ParseFile reads the text of /proc/PID/cgroup. Of its hierarchies the unified one
+// comes first, then systemd's own, then the others; but before them one that knows a
+// container, since where version 1 is still in use the unified one may have all
+// containers in the service that runs them.
 func ParseFile(text []byte) Name {
-	var unified, systemd, other Name
+	var unified, systemd, other parsed
 	for line := range bytes.Lines(text) {
 		_, rest, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte{':'})
-		controllers, path, ok := bytes.Cut(rest, []byte{':'})
+		controllers, text, ok := bytes.Cut(rest, []byte{':'})
 		switch {
 		case !ok:
 		case len(controllers) == 0:
-			unified = ParsePath(string(path))
+			unified = parse(string(text))
 		case string(controllers) == "name=systemd":
-			systemd = ParsePath(string(path))
+			systemd = parse(string(text))
 		default:
-			if n := ParsePath(string(path)); other == (Name{}) || n.contained() && !other.contained() {
-				other = n
+			if p := parse(string(text)); other.name == (Name{}) || p.contained() && !other.contained() {
+				other = p
 			}
 		}
 	}
-	names := []Name{unified, systemd, other}
-	for _, n := range names {
-		if n.contained() {
-			return n
-		}
+	paths := []parsed{unified, systemd, other}
+	i := slices.IndexFunc(paths, parsed.contained)
+	if i < 0 {
+		i = slices.IndexFunc(paths, func(p parsed) bool { return p.name != Name{} })
 	}
-	for _, n := range names {
-		if n != (Name{}) {
-			return n
-		}
+	if i < 0 {
+		return Name{}
 	}
-	return Name{}
-}
-
-// contained tells whether a container or a pod is known.
-func (n Name) contained() bool { return n.Container != "" || n.Pod != "" }
-
-// ParsePath reads a path such as /system.slice/docker-ID.scope. Of several units
-// the innermost counts, which is the one that holds the processes.
-func ParsePath(path string) Name {
-	var n Name
-	outer := ""
-	for dir := range strings.SplitSeq(strings.TrimSuffix(path, " (deleted)"), "/") {
-		if unit := unescape(dir); isUnit(unit) {
-			n.Unit = unit
-		}
-		if uid := podUID(dir); uid != "" {
-			n.Pod = uid
-		}
-		if id := containerID(dir, outer); id != "" {
-			n.Container = id
-		}
-		outer = dir
+	n := paths[i].name
+	if u := slices.IndexFunc(paths, func(p parsed) bool { return p.user }); u >= 0 {
+		// Some hosts give users cgroups of version 1 in which they can make any name.
+		n.Unit, n.UserUnit, n.Manager = paths[u].name.Unit, paths[u].name.UserUnit, paths[u].name.Manager
 	}
 	return n
 }
 
-// unescape takes off the "_" that systemd puts before a unit whose name the
-// kernel might take for a file of its own.
-func unescape(dir string) string { return strings.TrimPrefix(dir, "_") }
+// ParsePath reads a path such as /system.slice/docker-ID.scope.
+func ParsePath(text string) Name { return parse(text).name }
 
-var unitTypes = []string{".service", ".scope", ".socket", ".mount", ".swap"}
+// A parsed path is what one path says.
+type parsed struct {
+	name Name
+	user bool // name.Unit is a unit below which a user can make cgroups of any name
+}
 
-// isUnit tells whether a directory's name is that of a unit that can hold
-// processes. Of pid 1's own, init.scope, it says no: sockets that are activated
-// by systemd carry it, and belong to others.
-func isUnit(name string) bool {
-	if len(name) > 255 || name == "init.scope" {
-		return false
-	}
-	for _, suffix := range unitTypes {
-		prefix, ok := strings.CutSuffix(name, suffix)
-		if !ok {
-			continue
+func (p parsed) contained() bool { return p.name.Container != "" || p.name.Pod != "" }
+
+func parse(text string) parsed {
+	dirs := strings.Split(strings.TrimSuffix(text, " (deleted)"), "/")
+	host, inside := dirs, []string(nil) // outside of all containers, and in the innermost
+	container, pod := "", ""
+	for i, dir := range dirs {
+		if uid := podUID(dir); uid != "" {
+			pod = uid
 		}
-		return prefix != "" && prefix[0] != '@' && !strings.HasSuffix(prefix, "@") &&
-			onlyOf(prefix, unitBytes)
+		if id := containerID(dirs, i); id != "" {
+			if container == "" {
+				host = dirs[:i]
+			}
+			container, inside = id, dirs[i+1:]
+		}
 	}
-	return false
+	p := findUnits(host)
+	if container != "" {
+		below := findUnits(inside).name
+		p.name.Manager = below.Manager
+		switch {
+		case below.Unit == "":
+		case p.user:
+			p.name.UserUnit = below.Unit
+		default:
+			p.name.Unit, p.name.UserUnit = below.Unit, below.UserUnit
+		}
+	}
+	p.name.Container, p.name.Pod = container, pod
+	return p
 }
 
-const unitBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@"
-
-func onlyOf(s, set string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) }) < 0
+// findUnits reads the units of a path below a system manager's own cgroup.
+func findUnits(dirs []string) parsed {
+	var p parsed
+	slice := false
+	for i, dir := range dirs {
+		unit := unescape(dir)
+		switch {
+		case isUserSlice(unit):
+			slice, p.user = true, true
+		case isUnit(unit, ".slice"):
+			slice = true
+		case unit == initScope:
+			p.name.Manager = !slice
+			return p
+		case isUnit(unit, processUnits...):
+			p.name.Unit = unit
+			manager := isUserManager(unit)
+			if p.user = p.user || manager; manager || isSession(unit) {
+				p.name.UserUnit = outermostUnit(dirs[i+1:])
+			}
+			p.name.Manager = manager && i+1 < len(dirs) && dirs[i+1] == initScope
+			return p
+		}
+	}
+	return p
 }
 
-// podUID reads "podUID" (cgroupfs driver) and "kubepods-burstable-podUID.slice"
-// (systemd driver, which writes "_" for "-"); "" where dir is neither.
-func podUID(dir string) string {
-	dir, _, _ = strings.Cut(dir, ":") // SLICE:cri-containerd:ID
-	uid, ok := strings.CutPrefix(dir, "pod")
-	if slice, isSlice := strings.CutSuffix(dir, ".slice"); isSlice && strings.HasPrefix(slice, "kubepods") {
-		i := strings.LastIndex(slice, "-pod")
-		if i < 0 {
+// outermostUnit returns the first unit of a path below a user manager's own cgroup.
+func outermostUnit(dirs []string) string {
+	for _, dir := range dirs {
+		switch unit := unescape(dir); {
+		case unit == initScope:
 			return ""
+		case isUnit(unit, processUnits...):
+			return unit
 		}
-		uid, ok = strings.ReplaceAll(slice[i+len("-pod"):], "_", "-"), true
 	}
-	if !ok || len(uid) < 32 || len(uid) > 36 || !onlyOf(uid, hexDigits+"-") {
-		return ""
-	}
-	return uid
-}
-
-const hexDigits = "0123456789abcdef"
-
-// containerID reads a directory's name, and that of the one around it, in the
-// spellings of docker, containerd, CRI-O, podman and LXC.
-func containerID(dir, outer string) string {
-	switch {
-	case outer == "lxc" || outer == "lxc.payload":
-		return escape.Name([]byte(dir))
-	case strings.HasPrefix(dir, "lxc.payload."):
-		return escape.Name([]byte(strings.TrimPrefix(dir, "lxc.payload.")))
-	}
-	id := strings.TrimSuffix(dir, ".scope")
-	if id != dir {
-		// docker-ID, cri-containerd-ID, crio-ID, libpod-ID. A conmon only watches.
-		i := strings.LastIndexByte(id, '-')
-		if i < 0 || strings.HasSuffix(id[:i], "conmon") {
-			return ""
-		}
-		id = id[i+1:]
-	} else if i := strings.LastIndexByte(id, ':'); i >= 0 {
-		id = id[i+1:] // SLICE:cri-containerd:ID
-	} else if kind, rest, ok := strings.Cut(id, "-"); ok && (kind == "crio" || kind == "libpod") {
-		id = rest
-	}
-	if len(id) != 64 || !onlyOf(id, hexDigits) {
-		return ""
-	}
-	return id[:12]
+	return ""
 }

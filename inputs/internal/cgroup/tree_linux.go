@@ -11,19 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Tree knows the cgroups of the unified hierarchy by number, which is the inode
-// of a cgroup's directory and what the kernel writes beside a socket.
+// A Tree holds the paths of the cgroups of the unified hierarchy by their numbers. The
+// number of a cgroup is the inode of its directory, and what sock_diag reports of a
+// socket. A Tree is used by one goroutine at a time.
 type Tree struct {
 	mount  string
-	paths  map[uint64]string // below mount: "/", "/system.slice/nginx.service"
+	paths  map[uint64]string // by inode, below mount: "/", "/system.slice/nginx.service"
 	walked bool              // since the last Begin
 }
 
-// ErrNoTree says that no unified hierarchy is mounted.
+// ErrNoTree is the error of a host on which no unified hierarchy is mounted.
 var ErrNoTree = errors.New("no cgroup2 file system is mounted")
 
-// OpenTree finds the unified hierarchy among the mounts that are listed in
-// /proc/self/mountinfo. It keeps nothing open.
+// OpenTree finds the unified hierarchy among the mounts that are listed in the file
+// mountinfo, /proc/self/mountinfo. It keeps nothing open.
 func OpenTree(mountinfo string) (*Tree, error) {
 	text, err := os.ReadFile(mountinfo)
 	if err != nil {
@@ -36,7 +37,7 @@ func OpenTree(mountinfo string) (*Tree, error) {
 	return &Tree{mount: mount}, nil
 }
 
-// mountPoint returns where the first cgroup2 file system is mounted, or "".
+// mountPoint returns the mount point of the first cgroup2 file system, or "".
 //
 //	31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw
 func mountPoint(mountinfo []byte) string {
@@ -50,7 +51,7 @@ func mountPoint(mountinfo []byte) string {
 	return ""
 }
 
-// unescapeMount reads the octal escapes of mountinfo: \040 for a space.
+// unescapeMount decodes the octal escapes of mountinfo: \040 is a space.
 func unescapeMount(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -66,16 +67,20 @@ func unescapeMount(s string) string {
 	return b.String()
 }
 
-// Mount returns where the hierarchy is mounted.
+// Mount returns the mount point of the hierarchy.
 func (t *Tree) Mount() string { return t.mount }
 
-// Begin allows the next Path of an unknown number to read the tree anew.
+// Begin allows the next Path of an unknown number to read the tree again.
 func (t *Tree) Begin() { t.walked = false }
 
-// Path returns the path of the cgroup of that number; false where it is gone or
-// hidden. Numbers are not used again, so what is known stays true.
+// Path returns the path of the cgroup with a number, and false if it is removed or
+// hidden. Numbers are not reused, so known paths stay valid.
 func (t *Tree) Path(number uint64) (string, bool) {
-	p, ok := t.paths[number]
+	inode := number
+	if strconv.IntSize == 32 {
+		inode = lowHalf(number)
+	}
+	p, ok := t.paths[inode]
 	if ok || t.walked {
 		return p, ok
 	}
@@ -86,12 +91,16 @@ func (t *Tree) Path(number uint64) (string, bool) {
 		t.paths[st.Ino] = "/"
 		t.walk("/")
 	}
-	p, ok = t.paths[number]
+	p, ok = t.paths[inode]
 	return p, ok
 }
 
-// walk notes the cgroups below one. What cannot be read is left out: the cgroup
-// may be gone by now.
+// lowHalf returns what a 32-bit kernel has as the inode of a cgroup. The other half of
+// the number is a generation there, and 0 on other kernels: kernfs_id_ino.
+func lowHalf(number uint64) uint64 { return number & (1<<32 - 1) }
+
+// walk adds the cgroups below one. It skips what cannot be read: the cgroup may be
+// removed by now.
 func (t *Tree) walk(dir string) {
 	entries, err := os.ReadDir(t.mount + dir)
 	if err != nil {
@@ -110,7 +119,7 @@ func (t *Tree) walk(dir string) {
 	}
 }
 
-// PIDs returns the processes of a cgroup; none where it is gone or hidden.
+// PIDs returns the processes of a cgroup; none if it is removed or hidden.
 func (t *Tree) PIDs(cgroup string) []int {
 	text, err := os.ReadFile(t.mount + cgroup + "/cgroup.procs")
 	if err != nil {

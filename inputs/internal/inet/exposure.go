@@ -2,41 +2,6 @@ package inet
 
 import "net/netip"
 
-// A Class says how far an address reaches, the narrowest first. It looks at the
-// address alone: firewalls and address translation are not seen.
-type Class uint8
-
-// The classes of addresses. Nowhere is the class of no address at all.
-const (
-	Nowhere Class = iota
-	Loopback
-	LinkLocal
-	Private // RFC 1918, RFC 4193, RFC 6598
-	Public
-)
-
-// String returns the class as the tag exposure spells it; "" for Nowhere.
-func (c Class) String() string {
-	return [...]string{"", "loopback", "link_local", "private", "public"}[c]
-}
-
-var sharedSpace = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598
-
-// Classify returns the class of one address that is not a wildcard.
-func Classify(a netip.Addr) Class {
-	a = a.Unmap()
-	switch {
-	case a.IsLoopback():
-		return Loopback
-	case a.IsLinkLocalUnicast():
-		return LinkLocal
-	case a.IsPrivate() || sharedSpace.Contains(a):
-		return Private
-	default:
-		return Public
-	}
-}
-
 // An Address is one address of an interface that is up.
 type Address struct {
 	Addr   netip.Addr

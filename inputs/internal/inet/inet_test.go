@@ -12,7 +12,9 @@ func TestClassify(t *testing.T) {
 		"10.0.0.1": Private, "172.16.0.1": Private, "172.31.255.255": Private, "192.168.1.1": Private,
 		"100.64.0.1": Private, "100.127.255.255": Private, "fd00::1": Private, "::ffff:10.0.0.1": Private,
 		"172.32.0.1": Public, "100.128.0.1": Public, "100.63.255.255": Public, "8.8.8.8": Public,
-		"2001:db8::1": Public, "fec0::1": Public,
+		"2001:db8::1": Public, "192.0.2.1": Public, "198.51.100.1": Public, "203.0.113.1": Public,
+		"fec0::1": Private, "198.18.0.1": Private, "198.19.255.255": Private, "198.20.0.0": Public, "240.0.0.1": Private,
+		"255.255.255.255": Nowhere, "224.0.0.1": Nowhere, "ff02::1": Nowhere, "fe80::1%eth0": LinkLocal,
 	} {
 		if got := Classify(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s is %s, expected %s", addr, got, want)

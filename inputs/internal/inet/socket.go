@@ -11,6 +11,10 @@ type Socket struct {
 	Device uint32 // the index of the device or link-local zone it is bound to, or 0
 	V6Only bool   // of an IPv6 socket: it takes no IPv4
 
+	// Transparent is IP_TRANSPARENT: it answers from addresses that are not the host's.
+	// A listing that does not say it gives false.
+	Transparent bool
+
 	// Cookie tells the socket from every other of its namespace, earlier and later
 	// ones too. A listing that knows none gives the inode, which is used again
 	// after the socket has closed.

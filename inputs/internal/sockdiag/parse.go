@@ -16,6 +16,7 @@ const (
 	messageSize  = 72
 	attrV6Only   = 11 // INET_DIAG_SKV6ONLY, one byte
 	attrCgroupID = 21 // INET_DIAG_CGROUP_ID, eight bytes
+	attrOptions  = 22 // INET_DIAG_SOCKOPT, struct inet_diag_sockopt, since 5.10
 
 	// What to ask for that is not read: it makes the messages longer.
 	extMemInfo   = 1 << 0 // INET_DIAG_MEMINFO
@@ -152,7 +153,9 @@ func parseAttributes(b []byte, s *inet.Socket) error {
 			s.V6Only = value[0] != 0
 		case kind == attrCgroupID && len(value) >= 8:
 			s.Cgroup = binary.NativeEndian.Uint64(value)
-		case kind == attrV6Only || kind == attrCgroupID:
+		case kind == attrOptions && len(value) >= 1:
+			s.Transparent = value[0]&transparentBit() != 0
+		case kind == attrV6Only || kind == attrCgroupID || kind == attrOptions:
 			return fmt.Errorf("attribute %d of %d bytes is too short", kind, size)
 		}
 		b = b[min((size+alignment-1)&^(alignment-1), len(b)):]
@@ -161,4 +164,14 @@ func parseAttributes(b []byte, s *inet.Socket) error {
 		return fmt.Errorf("%d bytes behind the last attribute", len(b))
 	}
 	return nil
+}
+
+// transparentBit returns which bit of struct inet_diag_sockopt is the sixth one: bit
+// fields begin at the lowest bit on little-endian machines, at the highest on others.
+func transparentBit() byte {
+	const sixth = 5
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return 1 << sixth
+	}
+	return 0x80 >> sixth
 }

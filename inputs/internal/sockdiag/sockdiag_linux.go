@@ -56,6 +56,22 @@ func Dial(netns int) (*Conn, error) {
 	})
 }
 
+// Open opens a connection; enter calls its argument on a thread that is in the
+// namespace, also when a connection has failed and is opened again.
+func Open(enter func(do func() error) error) (*Conn, error) {
+	return dial(func() (transport, error) {
+		var socket *netlink.Conn
+		err := enter(func() (err error) {
+			socket, err = netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return socket, nil
+	})
+}
+
 func dial(open func() (transport, error)) (*Conn, error) {
 	// The kernel puts at most 32 KiB into one datagram of a dump.
 	c := &Conn{dial: open, buf: make([]byte, 32<<10)}
@@ -128,6 +144,13 @@ func (c *Conn) attempt(ctx context.Context, states uint32, pass int, each func(*
 	if err := c.socket.SetDeadline(deadline); err != nil {
 		return err
 	}
+	socket := c.socket
+	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
+	defer func() {
+		if !stop() {
+			c.Close() // its deadline may still be set to the past
+		}
+	}()
 	padding := [...]byte{0, extMemInfo, extSKMemInfo, extMemInfo | extSKMemInfo}[pass%4]
 	if err := c.dump(familyIPv4, states, padding, each); err != nil {
 		return err

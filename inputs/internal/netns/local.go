@@ -1,0 +1,147 @@
+package netns
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+// A Local is what a network namespace answers to: the local routes of its routing
+// tables, reduced to what an exposure takes, and the names of its devices. It is
+// immutable.
+//
+// The kernel takes a connection if its routing tables say that the destination is
+// local (RTN_LOCAL), whatever device it comes by (the weak host model, RFC 1122
+// section 3.3.4.2), unless the destination is loopback or link-local IPv6. Which
+// tables are asked is said by the routing rules; IPv4 sockets that are not transparent
+// answer only from addresses of devices and of the table local. Rules that need a firewall's mark
+// do not count, as firewalls are not seen; rules that depend on the sender, the
+// protocol or the port of the listener count for every listener.
+type Local struct {
+	links   map[uint32]link // nil if they are not known
+	unbound view            // of a socket that is bound to no device
+	device  view            // of one that is bound to a device, if none of the next is its
+	devices map[uint32]view // by device or VRF: those that have rules or a table of their own
+}
+
+// A view is what arrives at the sockets that are bound to the same device.
+type view struct {
+	v4, v6  []*addresses
+	foreign []*addresses // IPv4 addresses from which only transparent sockets answer
+}
+
+func (v *view) add(other view) {
+	v.v4, v.v6, v.foreign = append(v.v4, other.v4...), append(v.v6, other.v6...), append(v.foreign, other.foreign...)
+}
+
+// A link is a network device.
+type link struct {
+	name     string
+	up       bool
+	loopback bool
+	master   uint32 // the index of the device that takes what this one receives, or 0
+	table    uint32 // of a VRF: its routing table
+	vrf      bool
+}
+
+// DeviceName returns the name of a device.
+func (l *Local) DeviceName(index uint32) (string, bool) {
+	d, ok := l.links[index]
+	return d.name, ok
+}
+
+// Exposure returns the widest class among the addresses on which a listener
+// answers: Nowhere if there is none. A loopback address is loopback even if
+// net.ipv4.conf.*.route_localnet lets neighbours on the link reach it.
+func (l *Local) Exposure(s *inet.Socket) inet.Class {
+	addr := s.Addr.Unmap()
+	if addr.IsLoopback() {
+		return inet.Loopback
+	}
+	v, at := l.unbound, arrivedAt{device: s.Device, bound: s.Device != 0}
+	if l.links == nil {
+		at.device = 0
+		if at.bound {
+			v = l.device
+		}
+	} else if at.bound {
+		d, ok := l.links[s.Device]
+		switch master := l.links[d.master]; {
+		case !ok: // the device is gone
+			return inet.Nowhere
+		case d.vrf:
+			v = l.devices[s.Device]
+		case master.vrf:
+			v = l.devices[d.master]
+		case d.loopback: // what arrives there was sent by the host itself
+			return min(l.unbound.exposure(s, addr, arrivedAt{}), inet.Loopback)
+		case !d.up || d.master != 0: // a port of a bridge or bond receives nothing itself
+			return inet.Nowhere
+		default:
+			v = l.device
+			if special, ok := l.devices[s.Device]; ok {
+				v = special
+			}
+		}
+	}
+	return v.exposure(s, addr, at)
+}
+
+// arrivedAt says by which device packets reach a socket.
+type arrivedAt struct {
+	bound  bool   // the socket is bound to one
+	device uint32 // 0 if it does not matter
+}
+
+func (v view) exposure(s *inet.Socket, addr netip.Addr, at arrivedAt) inet.Class {
+	v4 := v.v4
+	if s.Transparent {
+		v4 = slices.Concat(v4, v.foreign)
+	}
+	if !addr.IsUnspecified() {
+		tables := v.v6
+		if addr.Is4() {
+			tables = v4
+		}
+		if slices.ContainsFunc(tables, func(a *addresses) bool { return a.contains(addr, at.device) }) {
+			return inet.Classify(addr)
+		}
+		return inet.Nowhere
+	}
+	class := inet.Nowhere
+	family := s.Family()
+	if family != "ipv6" {
+		class = max(class, widest(v4, at))
+	}
+	if family != "ipv4" {
+		class = max(class, widest(v.v6, at))
+	}
+	return class
+}
+
+// widest returns the widest class that a wildcard socket answers to.
+func widest(tables []*addresses, at arrivedAt) inet.Class {
+	class := inet.Nowhere
+	for _, a := range tables {
+		class = max(class, a.widest)
+		if a.loopback && !at.bound {
+			class = max(class, inet.Loopback)
+		}
+		if a.hasLinkLocal(at.device) {
+			class = max(class, inet.LinkLocal)
+		}
+	}
+	return class
+}
+
+func (l *Local) equal(other *Local) bool {
+	return other != nil && (l.links == nil) == (other.links == nil) && maps.Equal(l.links, other.links) &&
+		l.unbound.equal(other.unbound) && l.device.equal(other.device) && maps.EqualFunc(l.devices, other.devices, view.equal)
+}
+
+func (v view) equal(other view) bool {
+	return slices.EqualFunc(v.v4, other.v4, (*addresses).equal) && slices.EqualFunc(v.v6, other.v6, (*addresses).equal) &&
+		slices.EqualFunc(v.foreign, other.foreign, (*addresses).equal)
+}

@@ -1,0 +1,149 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/host"
+)
+
+// namedDir is where iproute2 mounts the namespaces that have a name.
+const namedDir = "/run/netns"
+
+// mounts are the network namespaces that are mounted in the mount namespace of the
+// host's root, and their names. They are read again if the kernel says that mounts
+// have changed, or the directory of names has, and from time to time.
+type mounts struct {
+	host    host.Host
+	refresh time.Duration
+	info    *os.File // mountinfo; nil until the first update
+	named   time.Time
+	read    time.Time
+	places  []*place // those with a mount or a name
+}
+
+func (m *mounts) close() error {
+	if m.info == nil {
+		return nil
+	}
+	return m.info.Close()
+}
+
+// update brings mount and name of the places up to date; placeOf returns the place of
+// a number.
+func (m *mounts) update(now time.Time, placeOf func(number uint64) *place) error {
+	if !m.changed(now) {
+		return nil
+	}
+	found, err := m.readMountinfo()
+	if err != nil {
+		m.read = time.Time{} // again at the next update
+		return fmt.Errorf("mounted namespaces: %w", err)
+	}
+	names, err := m.readNames()
+	if err != nil {
+		m.read = time.Time{}
+		return fmt.Errorf("named namespaces: %w", err)
+	}
+	m.read = now
+	for _, p := range m.places {
+		p.mount, p.name = ref{}, ""
+	}
+	m.places = m.places[:0]
+	for _, f := range append(names, found...) { // of several the first counts, with a name first
+		p := placeOf(f.number)
+		if p.mount.mount == "" {
+			p.mount, p.name = f.ref, f.name
+			m.places = append(m.places, p)
+		}
+	}
+	return nil
+}
+
+// adopt replaces a place by another one.
+func (m *mounts) adopt(old, place *place) {
+	if i := slices.Index(m.places, old); i >= 0 {
+		m.places[i] = place
+	}
+}
+
+// changed reports whether mounts and names are to be read.
+func (m *mounts) changed(now time.Time) bool {
+	info, err := os.Stat(path.Join(m.host.Root, namedDir))
+	named := time.Time{}
+	if err == nil {
+		named = info.ModTime()
+	}
+	changed := m.read.IsZero() || now.Sub(m.read) >= m.refresh || !named.Equal(m.named)
+	m.named = named
+	if m.info == nil {
+		return true
+	}
+	poll := []unix.PollFd{{Fd: int32(m.info.Fd()), Events: unix.POLLPRI}}
+	n, err := unix.Poll(poll, 0) // a change is told once
+	return changed || n != 0 || err != nil
+}
+
+// A mountedNetNS is a file that is a network namespace.
+type mountedNetNS struct {
+	number uint64
+	ref    ref
+	name   string
+}
+
+func (m *mounts) readMountinfo() (all []mountedNetNS, err error) {
+	if m.info == nil {
+		name := "/proc/thread-self/mountinfo"
+		if m.host.Root != "/" {
+			name = m.host.Proc + "/1/mountinfo"
+		}
+		if m.info, err = os.Open(name); err != nil {
+			if isRefused(err) {
+				return nil, nil // with another host's procfs its mounts may be hidden
+			}
+			return nil, err
+		}
+	}
+	if _, err := m.info.Seek(0, 0); err != nil {
+		return nil, err
+	}
+	err = lineReader{file: m.info, piece: 4096}.read(context.Background(), func(line []byte) (bool, error) {
+		if number, path, ok := parseMount(line); ok {
+			r := ref{fd: -1, mount: path}
+			if n, err := r.number(m.host); err == nil && n == number { // nothing else is mounted over it
+				all = append(all, mountedNetNS{number: number, ref: r})
+			}
+		}
+		return true, nil
+	})
+	return all, err
+}
+
+// readNames reads /run/netns. What is not a network namespace there is no error.
+func (m *mounts) readNames() (all []mountedNetNS, err error) {
+	entries, err := os.ReadDir(path.Join(m.host.Root, namedDir)) // sorted
+	if errors.Is(err, fs.ErrNotExist) || isRefused(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		r := ref{fd: -1, mount: path.Join(namedDir, e.Name())}
+		if number, err := r.networkNumber(m.host); err == nil {
+			all = append(all, mountedNetNS{number: number, ref: r, name: escape.Name([]byte(e.Name()))})
+		} else if isExhausted(err) {
+			return nil, err
+		}
+	}
+	return all, nil
+}

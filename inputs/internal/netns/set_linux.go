@@ -1,0 +1,213 @@
+// Package netns finds the network namespaces of a host, lists the sockets of one, and
+// says which of its addresses can be reached. It returns why it could not look and
+// never logs.
+package netns
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/host"
+)
+
+// What Options.Backend may be.
+const (
+	Auto    = "auto"    // by netlink, and by procfs if the kernel refuses that
+	Netlink = "netlink" // by netlink alone
+	Procfs  = "procfs"  // by /proc/PID/net
+)
+
+// Options are the options of a Set.
+type Options struct {
+	// Backend says how sockets are listed: Auto, Netlink or Procfs.
+	Backend string
+	// Others adds all other network namespaces to the host's.
+	Others bool
+	// Refresh is how often everything is looked at again: threads, open files and
+	// mounts that hold namespaces, and routes for which no change was announced.
+	Refresh time.Duration
+}
+
+// A Set is the network namespaces of a host. It is for one goroutine.
+type Set struct {
+	finder *finder // nil unless there are others
+	shared *shared
+	root   *Namespace
+	all    []*Namespace
+	forced time.Time // when a lap was last done at once
+}
+
+// shared is what the namespaces of a set have in common.
+type shared struct {
+	host    host.Host
+	options Options
+	free    int                 // for how many more namespaces sockets may be kept
+	find    func(p *place) bool // finds another process of a namespace; nil unless there are others
+}
+
+// Open finds the host's namespace. The others are found by Find.
+func Open(h host.Host, o Options) (*Set, error) {
+	s := &Set{shared: &shared{host: h, options: o, free: keepLimit()}}
+	own := &place{host: h, own: true}
+	root := own
+	if !h.OwnNetNS {
+		root = &place{host: h, process: processRef(1)}
+	}
+	// Another program's namespace may be hidden, and then is known by its table.
+	own.number, _ = numberOf("/proc/thread-self/ns/net")
+	own.table, _ = ownTable()
+	if o.Others {
+		f, err := openFinder(h, o.Refresh)
+		if err != nil {
+			return nil, fmt.Errorf("network namespaces: %w", err)
+		}
+		f.own, f.root, s.finder = own, root, f
+		f.know(own)
+		s.shared.find = f.findAgain
+	}
+	s.root = newNamespace(root, s.shared)
+	s.root.root = true
+	s.all = []*Namespace{s.root}
+	return s, nil
+}
+
+// keepLimit returns for how many other namespaces sockets are kept open: two for each,
+// and at most half of the files that the program may open.
+func keepLimit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur/4, 4096))
+}
+
+func ownTable() (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Stat("/proc/thread-self/net/tcp", &st)
+	return st.Ino, err
+}
+
+// Find brings the set up to date. It is to be called before every gather: processes
+// that are new are looked at each time, and a namespace whose last process and mount
+// have ended is released. If it could not look everywhere, partial says why, and
+// nothing is missing that was there before. The error says that not even the host's
+// namespace can be told.
+func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err error) {
+	if err := s.findRoot(); err != nil {
+		return "", err
+	}
+	if s.finder == nil {
+		return "", nil
+	}
+	places, failed := s.finder.pass(ctx, now)
+	if failed == nil && s.hasLost(places) && now.Sub(s.forced) >= s.shared.options.Refresh/8 {
+		s.forced = now
+		places, failed = s.finder.searchAll(ctx, now)
+	}
+	if s.adopt(places, failed != nil); failed == nil {
+		s.finder.forgetOthers(places)
+	}
+	if failed != nil {
+		return "network namespaces: " + failed.Error(), nil
+	}
+	return "", nil
+}
+
+// findRoot learns the numbers of the host's namespace: those of the program's own are
+// known.
+func (s *Set) findRoot() error {
+	p := s.root.place
+	if p.own {
+		return nil
+	}
+	number, err := p.process.number(p.host)
+	if err != nil && !isRefused(err) {
+		return fmt.Errorf("network namespace of the host: %w", err)
+	}
+	table, err := tableNumber(p.host, p.process.pid)
+	if err != nil {
+		return fmt.Errorf("network namespace of the host: %w", err)
+	}
+	if p.number != number || p.table != table {
+		if s.finder != nil {
+			s.finder.forget(p)
+		}
+		p.number, p.table = number, table
+		s.root.release()
+	}
+	if s.finder != nil {
+		s.finder.know(p)
+	}
+	return nil
+}
+
+// hasLost reports whether a namespace that had sockets is not among those that were
+// found: a thread or an open file may hold it, which only a lap finds.
+func (s *Set) hasLost(places []*place) bool {
+	held := setOf(places)
+	return slices.ContainsFunc(s.all, func(n *Namespace) bool { return n.sockets.found > 0 && !held[n.place] })
+}
+
+// adopt takes over what was found. If not everything was looked at, what is missing
+// stays.
+func (s *Set) adopt(places []*place, partial bool) {
+	held := setOf(places)
+	known := make(map[*place]bool, len(s.all))
+	kept := s.all[:0]
+	for _, n := range s.all {
+		if n != s.root && (n.gone || !partial && !held[n.place]) {
+			n.gone = true
+			n.release()
+			continue
+		}
+		known[n.place] = true
+		kept = append(kept, n)
+	}
+	for _, p := range places {
+		if !known[p] {
+			kept = append(kept, newNamespace(p, s.shared))
+		}
+	}
+	clear(s.all[min(len(kept), len(s.all)):])
+	s.all = kept
+	slices.SortFunc(s.all, func(a, b *Namespace) int {
+		if a == s.root {
+			return -1
+		}
+		if b == s.root {
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.place.number, b.place.number), cmp.Compare(a.place.table, b.place.table))
+	})
+}
+
+func setOf(places []*place) map[*place]bool {
+	set := make(map[*place]bool, len(places))
+	for _, p := range places {
+		set[p] = true
+	}
+	return set
+}
+
+// All returns the namespaces as Find left them: the host's first, then the others by
+// name. A pointer stays the same as long as its namespace lives. The slice is valid
+// until the next call of Find.
+func (s *Set) All() []*Namespace { return s.all }
+
+// Close releases everything.
+func (s *Set) Close() error {
+	var errs []error
+	for _, n := range s.all {
+		n.release()
+	}
+	if s.finder != nil {
+		errs = append(errs, s.finder.close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,860 @@
+package tcplisten
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/cgroup"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// open returns an input that the test closes.
+func open(t testing.TB, options Options) plugin.Input {
+	in, _ := openLogging(t, options, plugin.Env{Name: pointListener, Hostname: "testhost"})
+	return in
+}
+
+// openLogging returns an input that the test closes, and what it logs.
+func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *bytes.Buffer) {
+	t.Helper()
+	if err := options.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	env.Log = slog.New(slog.NewTextHandler(&log, nil))
+	in, err := newInput(options, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeInput(t, in) })
+	return in, &log
+}
+
+// closeInput closes an input that is open.
+func closeInput(t testing.TB, in plugin.Input) {
+	t.Helper()
+	if err := in.(io.Closer).Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// gather gathers once; its batch keeps every promise.
+func gather(t testing.TB, in plugin.Input) metric.Batch {
+	t.Helper()
+	b, err := in.Gather(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Check(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// gatherAs gathers in a child, which the test program becomes.
+func gatherAs(t *testing.T, job task, attr *syscall.SysProcAttr) found {
+	t.Helper()
+	var f found
+	cmd, err := spawn(&job, nil, attr, &f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if f.Error != "" {
+		t.Fatal(f.Error)
+	}
+	return f
+}
+
+// gatherCut gathers without any time for the search for owners.
+func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
+	t.Helper()
+	search, cancel := context.WithCancel(t.Context())
+	cancel()
+	b, err := in.gatherWithin(t.Context(), search, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// finish does the rest of a gather whose listing has been done.
+func finish(t *testing.T, in *input, now time.Time) metric.Batch {
+	t.Helper()
+	if err := in.findOwners(t.Context(), t.Context(), now, new(notes)); err != nil {
+		t.Fatal(err)
+	}
+	in.describe(t.Context(), now)
+	in.groups.update(in.open.procfs.StartTime)
+	in.listeners.gathered()
+	b := metric.Batch{Time: now, Points: in.points(t.Context(), now)}
+	if err := b.Check(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// listed returns an input that has listed the sockets and not looked for owners.
+func listed(t *testing.T, now time.Time) *input {
+	t.Helper()
+	in := open(t, Defaults()).(*input)
+	if err := in.openReaders(); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.list(t.Context(), now, new(notes)); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// at returns the points tcp_listen of one port.
+func at(b metric.Batch, port int) (points []metric.Point) {
+	for _, p := range b.Points {
+		if p.Name == pointListener && p.Tag("port") == strconv.Itoa(port) {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// one returns the only point of a port.
+func one(t *testing.T, b metric.Batch, port int) metric.Point {
+	t.Helper()
+	points := at(b, port)
+	if len(points) != 1 {
+		t.Fatalf("%d points of port %d", len(points), port)
+	}
+	return points[0]
+}
+
+// field returns the value of a field that a point must have.
+func field(t *testing.T, p metric.Point, key string) int {
+	t.Helper()
+	v, ok := p.Field(key)
+	n, isNumber := v.Number()
+	if !ok || !isNumber {
+		t.Fatalf("%s has no number %s", p.Series(), key)
+	}
+	return int(n)
+}
+
+func fieldOf(b metric.Batch, port int, key string) (metric.Value, bool) {
+	for _, p := range at(b, port) {
+		return p.Field(key)
+	}
+	return metric.Value{}, false
+}
+
+func show(p metric.Point, key string) string {
+	v, _ := p.Field(key)
+	return v.String()
+}
+
+func number(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+const nobody = 65534
+
+// TestP1 keeps a socket whose process exits in mid-scan.
+func TestProcessExitsDuringTheSearch(t *testing.T) {
+	child, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	now := time.Now()
+	in := listed(t, now)
+	end(child)
+	p := one(t, finish(t, in, now), ports[0])
+	if p.Tag("owner") != "exited" || p.Tag("process") != "" || field(t, p, "processes") != 0 || field(t, p, "sockets") != 1 {
+		t.Errorf("%s %v", p.Series(), p.Fields)
+	}
+	if again := at(gather(t, in), ports[0]); len(again) != 0 {
+		t.Errorf("at the next gather it is still there: %v", again)
+	}
+}
+
+// TestP9 is right at the next gather when a listener is closed and opened again
+// between the dump and the search.
+func TestListenerIsReopenedDuringTheSearch(t *testing.T) {
+	first, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := first.Addr().(*net.TCPAddr).Port
+	now := time.Now()
+	in := listed(t, now)
+	first.Close()
+	second, err := net.Listen("tcp4", first.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if p := one(t, finish(t, in, now), port); p.Tag("owner") != "exited" {
+		t.Errorf("in the same gather: %s", p.Series())
+	}
+	p := one(t, gather(t, in), port)
+	if p.Tag("owner") != "resolved" || field(t, p, "pid") != os.Getpid() {
+		t.Errorf("at the next gather: %s %v", p.Series(), p.Fields)
+	}
+}
+
+// TestGoneWhileOthersAreSearched does not show a known listener that closes while
+// the owner of a new one is searched.
+func TestGoneWhileOthersAreSearched(t *testing.T) {
+	child, known := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in := open(t, Defaults()).(*input)
+	gather(t, in)
+	_, added := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	now := time.Now()
+	if err := in.list(t.Context(), now, new(notes)); err != nil {
+		t.Fatal(err)
+	}
+	end(child)
+	b := finish(t, in, now)
+	if points := at(b, known[0]); len(points) != 0 {
+		t.Errorf("the one that closed: %v", points)
+	}
+	if p := one(t, b, added[0]); p.Tag("owner") != "resolved" {
+		t.Errorf("the new one: %s", p.Series())
+	}
+}
+
+// TestP3 shows every socket with its user, and says once what is missing, where
+// the program has no capability; what it may read it resolves all the same.
+func TestWithoutCapabilities(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	_, roots := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	ports := startAs(t, nobody, task{Name: []byte("readable"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	options := Defaults()
+	f := gatherAs(t, task{Gather: &options}, as(nobody))
+	for _, want := range []string{
+		fmt.Sprintf(`tcp_listen{address="127.0.0.1",exposure="loopback",family="ipv4",owner="unreadable",port="%d",user="root"} sockets=1`, roots[0]),
+		fmt.Sprintf(`tcp_listen{address="127.0.0.1",exposure="loopback",family="ipv4",owner="resolved",port="%d",process="readable",user="nobody"} sockets=1`, ports[0]),
+	} {
+		if !slices.Contains(f.Points, want) {
+			t.Errorf("%s is not among\n%s", want, strings.Join(f.Points, "\n"))
+		}
+	}
+	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+		t.Errorf("%d lines are logged:\n%s", n, f.Log)
+	}
+}
+
+// TestWarningsAreLoggedOncePerRun does not repeat after a reload what has been
+// logged, but for what the new input may do elsewhere.
+func TestWarningsAreLoggedOncePerRun(t *testing.T) {
+	old := open(t, Defaults()).(*input)
+	gather(t, old)
+	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, firstSeen: true}
+	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	next.(*input).InheritFrom(old)
+	want := old.warned
+	want.firstSeen = false
+	if got := next.(*input).warned; got != want {
+		t.Errorf("warned of %+v, want %+v", got, want)
+	}
+	gather(t, next)
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// TestHiddenProcessesAreUnreadable is the same where procfs hides what may not be read, and where all
+// capabilities are those of a user namespace alone.
+func TestHiddenProcessesAreUnreadable(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	options := Defaults()
+	within := as(0)
+	within.Cloneflags = unix.CLONE_NEWUSER
+	within.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	within.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+	for _, test := range []struct {
+		name, mount string
+		attr        *syscall.SysProcAttr
+	}{
+		{"user namespace", "", within},
+		{"hidepid", "hidepid=2", as(nobody)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.mount != "" {
+				if err := unix.Mount("proc", "/proc", "proc", 0, test.mount); err != nil {
+					t.Skip(err)
+				}
+				defer unix.Unmount("/proc", unix.MNT_DETACH)
+			}
+			f := gatherAs(t, task{Gather: &options}, test.attr)
+			if text := strings.Join(f.Points, "\n"); !strings.Contains(text, fmt.Sprintf(`owner="unreadable",port="%d"`, ports[0])) {
+				t.Error(text)
+			}
+			if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+				t.Errorf("%d lines are logged:\n%s", n, f.Log)
+			}
+		})
+	}
+}
+
+// TestUnitOfUnreadableOwner knows the unit of a socket by its cgroup where its owner may not be
+// read.
+func TestUnitOfUnreadableOwner(t *testing.T) {
+	tree, err := cgroup.OpenTree("/proc/self/mountinfo")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := filepath.Join(tree.Mount(), "sockwatch-test-p3.service")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { soon(t, "the cgroup is empty", func() bool { return os.Remove(dir) == nil }) })
+	procs, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer procs.Close()
+	in := &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(procs.Fd())}
+	_, ports := startWith(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}}, in)
+	options := Defaults()
+	f := gatherAs(t, task{Gather: &options}, as(nobody))
+	want := fmt.Sprintf(`owner="unreadable",port="%d",unit="sockwatch-test-p3.service",user="root"} sockets=1`, ports[0])
+	if !strings.Contains(strings.Join(f.Points, "\n"), want) {
+		t.Errorf("%s is not among\n%s", want, strings.Join(f.Points, "\n"))
+	}
+	// And with the owner known, by that one's cgroup.
+	p := one(t, gather(t, open(t, options)), ports[0])
+	if p.Tag("owner") != "resolved" || p.Tag("unit") != "sockwatch-test-p3.service" {
+		t.Error(p.Series())
+	}
+}
+
+// TestP4 resolves what it may although another process refuses.
+func TestOneProcessRefuses(t *testing.T) {
+	if _, err := os.Readlink("/proc/1/fd/0"); !os.IsPermission(err) {
+		t.Skipf("no process refuses: %v", err)
+	}
+	_, ports := start(t, task{Name: []byte("readable"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	p := one(t, gather(t, in), ports[0])
+	if p.Tag("owner") != "resolved" || p.Tag("process") != "readable" {
+		t.Error(p.Series())
+	}
+	if os.Geteuid() == 0 && log.Len() > 0 {
+		t.Errorf("root is told %s", log)
+	}
+}
+
+// TestP6 names what is wrong where there is no procfs.
+func TestNoProcfs(t *testing.T) {
+	options := Defaults()
+	options.Proc = t.TempDir()
+	_, err := open(t, options).Gather(t.Context())
+	want := fmt.Sprintf("proc %q: %s is not a procfs: open stat: no such file or directory", options.Proc, options.Proc)
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, expected %s", err, want)
+	}
+}
+
+// TestP7 gives the same result without netlink, and says so once.
+func TestWithoutNetlink(t *testing.T) {
+	own, done := isolated(t)
+	if done {
+		return
+	}
+	if own {
+		ip(t, "link set lo up")
+		ip(t, "address add 10.9.8.7/32 dev lo")
+	}
+	_, ports := start(t, task{Workers: 1, Listen: []listenTask{{Addr: "127.0.0.1"}, {Addr: "0.0.0.0"}, {Addr: "::1"}, {Addr: "::"}}})
+	ours := func(f found) (points []string) {
+		for _, p := range f.Points {
+			if slices.ContainsFunc(ports, func(port int) bool { return strings.Contains(p, fmt.Sprintf(`port="%d"`, port)) }) {
+				points = append(points, p)
+			}
+		}
+		return points
+	}
+	options := Defaults()
+	with := gatherAs(t, task{Gather: &options}, nil)
+	without := gatherAs(t, task{Gather: &options, NoNetlink: true}, nil)
+	if diff := cmp.Diff(ours(with), ours(without)); diff != "" || len(ours(with)) != 4 {
+		t.Errorf("%d points (-netlink +procfs):\n%s", len(ours(with)), diff)
+	}
+	if n := strings.Count(without.Log, "netlink is refused"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, without.Log)
+	}
+	options.Backend = backendNetlink
+	var f found
+	if cmd, err := spawn(&task{Gather: &options, NoNetlink: true}, nil, nil, &f); err != nil {
+		t.Error(err)
+	} else {
+		cmd.Wait()
+	}
+	if want := "open a sock_diag socket: socket: operation not permitted"; f.Error != want {
+		t.Errorf("backend = netlink: %q, expected %q", f.Error, want)
+	}
+}
+
+// TestP13 says that the search was cut by the deadline, names new listeners
+// pending, and resolves them when there is time. TestH10 is the same.
+func TestSearchIsCutByTheDeadline(t *testing.T) {
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in := open(t, Defaults()).(*input)
+	b := gatherCut(t, in, time.Now())
+	if !strings.HasPrefix(b.Partial, "owners: cut by the deadline after 0 of ") {
+		t.Errorf("partial %q", b.Partial)
+	}
+	if p := one(t, b, ports[0]); p.Tag("owner") != "pending" {
+		t.Error(p.Series())
+	}
+	b = gather(t, in)
+	p := one(t, b, ports[0])
+	if p.Tag("owner") != "resolved" || b.Partial != "" {
+		t.Errorf("%s, partial %q", p.Series(), b.Partial)
+	}
+	if _, ok := p.Field("first_seen_time_seconds"); ok {
+		t.Error("that it was pending makes it new")
+	}
+}
+
+// TestSearchEndsBeforeTheGather ends the search so early that the rest of the gather can be done.
+func TestSearchEndsBeforeTheGather(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct{ timeout, search time.Duration }{
+		{10 * time.Second, 8750 * time.Millisecond}, {100 * time.Millisecond, 80 * time.Millisecond}, {time.Minute, 58 * time.Second},
+	} {
+		ctx, cancel := context.WithDeadline(t.Context(), now.Add(test.timeout))
+		search, cancelSearch := searchContext(ctx, now)
+		if deadline, ok := search.Deadline(); !ok || deadline.Sub(now) != test.search {
+			t.Errorf("of %v the search has %v", test.timeout, deadline.Sub(now))
+		}
+		cancelSearch()
+		cancel()
+	}
+	if search, _ := searchContext(t.Context(), now); search != t.Context() {
+		t.Error("a deadline out of nothing")
+	}
+}
+
+// TestHostProc finds the host's namespace by its /proc, mounted elsewhere.
+func TestHostProc(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("/proc", dir, "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	start(t, task{Name: []byte("inside"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	options := Defaults()
+	options.Proc = dir
+	in := open(t, options).(*input)
+	b := gather(t, in)
+	if len(at(b, 4000)) != 0 {
+		t.Error("a listener of this test's own namespace is taken for one of the host")
+	}
+	options.Namespaces = true
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own = strings.Trim(own, "net:[]")
+	b = gather(t, open(t, options))
+	found := slices.ContainsFunc(at(b, 4000), func(p metric.Point) bool {
+		return p.Tag("netns") == own && p.Tag("process") == "inside"
+	})
+	if !found {
+		t.Errorf("no listener of namespace %s", own)
+	}
+}
+
+// TestHostProcOfOwnNamespace knows that the host's network namespace is the program's
+// own without the right to see which that of pid 1 is.
+func TestHostProcOfOwnNamespace(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return
+	}
+	ip(t, "link set lo up")
+	dir := t.TempDir()
+	for _, up := range []string{dir, filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} {
+		os.Chmod(up, 0o755)
+	}
+	if err := unix.Mount("proc", dir, "proc", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	options := Defaults()
+	options.Proc, options.Namespaces = dir, true
+	f := gatherAs(t, task{Gather: &options}, as(nobody))
+	want := []string{`tcp_listen{address="127.0.0.1",exposure="loopback",family="ipv4",owner="unreadable",port="4000",user="root"} sockets=1`}
+	if diff := cmp.Diff(want, f.Points); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+		t.Errorf("%d lines are logged:\n%s", n, f.Log)
+	}
+}
+
+// TestSteadyAllocations makes nothing anew for listeners that have not changed.
+func TestSteadyAllocations(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is no steady host
+		return
+	}
+	ip(t, "link set lo up")
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.7", Port: 20000, Count: 500}}})
+	options := Defaults()
+	options.OwnerVerify, options.OwnerRefresh = 1<<62, 1<<62
+	in := open(t, options)
+	for range 4 {
+		gather(t, in)
+	}
+	n := testing.AllocsPerRun(20, func() {
+		if _, err := in.Gather(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 250 { // about 60, however many the listeners
+		t.Errorf("%v allocations for 500 listeners that stay", n)
+	}
+}
+
+// churn listens on one address after the other, and calls itself after the address
+// as long as it does: never does it listen under another name.
+func churn() {
+	for i := 0; ; i++ {
+		addr := fmt.Sprintf("127.0.%d.%d", i>>8&255, i&255)
+		if err := os.WriteFile("/proc/self/comm", []byte(addr), 0); err != nil {
+			fmt.Println("error:", err)
+			return
+		}
+		if fd, _, err := (&listenTask{Addr: addr}).open(); err == nil {
+			time.Sleep(time.Duration(i%8) * 300 * time.Microsecond) // as long as a search takes
+			unix.Close(fd)
+		}
+	}
+}
+
+// TestNeverAWrongOwner names no owner but the right one, and says nothing, where
+// thousands of sockets a second come and go, and their owner changes its name.
+func TestNeverAWrongOwner(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return
+	}
+	ip(t, "link set lo up")
+	for range 4 {
+		start(t, task{Churn: true})
+	}
+	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	status := make(map[string]int)
+	for range 500 {
+		for _, p := range gather(t, in).Points {
+			status[p.Tag("owner")]++
+			if process := p.Tag("process"); process != "" && process != p.Tag("address") {
+				t.Errorf("%s", p.Series())
+			}
+		}
+	}
+	t.Log(status)
+	if status["resolved"] == 0 || status["exited"] == 0 {
+		t.Errorf("too little happened: %v", status)
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// TestH9 learns within owner_verify that a process has renamed itself.
+func TestRenamedProcess(t *testing.T) {
+	child, ports := start(t, task{Name: []byte("before"), NewName: []byte("after"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in := open(t, Defaults()).(*input)
+	now := time.Now()
+	again := func() string {
+		t.Helper()
+		b, err := in.gather(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := one(t, b, ports[0])
+		return p.Tag("process")
+	}
+	if name := again(); name != "before" {
+		t.Fatalf("it is called %q", name)
+	}
+	child.Process.Signal(syscall.SIGUSR1)
+	soon(t, "it has renamed itself", func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", child.Process.Pid))
+		return string(text) == "after\n"
+	})
+	for range 6 {
+		now = now.Add(10 * time.Second)
+		again()
+	}
+	if name := again(); name != "after" {
+		t.Errorf("after owner_verify it is still called %q", name)
+	}
+}
+
+// TestFirstSeen is absent for what stood at the first gather, goes on through a
+// restart of the service, and through one of the agent where there is a state
+// directory.
+func TestFirstSeen(t *testing.T) {
+	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
+	_, stood := start(t, job)
+	env := plugin.Env{Name: "tcp_listen-x", StateDir: t.TempDir()}
+	now := time.Unix(2_000_000_000, 0)
+	in, log := openLogging(t, Defaults(), env)
+	if got := firstSeen(t, in, stood[0], now); got != "absent" {
+		t.Errorf("what stood before was first seen %s", got)
+	}
+	child, opened := start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(t, in, opened[0], now); got != "2000000010" {
+		t.Errorf("what opened was first seen %s", got)
+	}
+	if got := firstSeen(t, in, stood[0], now); got != "absent" {
+		t.Errorf("what stood before was then first seen %s", got)
+	}
+
+	end(child)
+	now = now.Add(10 * time.Second)
+	if _, err := in.(*input).gather(context.Background(), now); err != nil {
+		t.Fatal(err)
+	}
+	job.Listen[0].Port = opened[0]
+	again, _ := start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(t, in, opened[0], now); got != "2000000010" {
+		t.Errorf("the restarted service was first seen %s", got)
+	}
+	closeInput(t, in)
+
+	in, _ = openLogging(t, Defaults(), env)
+	now = now.Add(time.Hour)
+	if got := firstSeen(t, in, opened[0], now); got != "2000000010" {
+		t.Errorf("after a restart of the agent it was first seen %s", got)
+	}
+	if got := firstSeen(t, in, stood[0], now); got != "absent" {
+		t.Errorf("after a restart of the agent, what stood before: %s", got)
+	}
+
+	end(again)
+	for range 2 {
+		now = now.Add(10 * time.Second)
+		if _, err := in.(*input).gather(context.Background(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, job)
+	now = now.Add(10 * time.Second)
+	if got := firstSeen(t, in, opened[0], now); got != strconv.FormatInt(now.Unix(), 10) {
+		t.Errorf("after it was away for long it was first seen %s", got)
+	}
+	if log.Len() > 0 && os.Geteuid() == 0 {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// firstSeen gathers and returns the field of the listener on a port, or "absent".
+func firstSeen(t *testing.T, in plugin.Input, port int, now time.Time) string {
+	t.Helper()
+	b, err := in.(*input).gather(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := one(t, b, port)
+	if v, ok := p.Field("first_seen_time_seconds"); ok {
+		return v.String()
+	}
+	return "absent"
+}
+
+// TestFirstSeenIsInherited goes on through a reload that changes the input, without
+// a state directory, and also where the successor does not find the owners in time.
+func TestFirstSeenIsInherited(t *testing.T) {
+	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
+	_, stood := start(t, job)
+	var in plugin.Input = open(t, Defaults())
+	now := time.Unix(2_000_000_000, 0)
+	gatherLater := func() {
+		t.Helper()
+		now = now.Add(10 * time.Second)
+		if _, err := in.(*input).gather(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(port int, want string) {
+		t.Helper()
+		if got := firstSeen(t, in, port, now); got != want {
+			t.Errorf("first seen %s, expected %s", got, want)
+		}
+	}
+	succeed := func(change func(*Options)) {
+		t.Helper()
+		o := in.(*input).options
+		change(&o)
+		closeInput(t, in)
+		next := open(t, o)
+		next.(plugin.Inheritor).InheritFrom(in)
+		in = next
+		now = now.Add(10 * time.Second)
+	}
+	gatherLater()
+	service, opened := start(t, job)
+	gatherLater()
+	const first = "2000000020"
+	expect(opened[0], first)
+	end(service)
+	job.Listen[0].Port = opened[0]
+	service, _ = start(t, job) // another socket of the identity that was first seen then
+	gatherLater()
+
+	succeed(func(o *Options) { o.Cmdline = true })
+	expect(opened[0], first)
+	expect(stood[0], "absent")
+	job.Listen[0].Port = 0
+	_, fresh := start(t, job)
+	succeed(func(o *Options) { o.MaxListeners++ })
+	expect(fresh[0], strconv.FormatInt(now.Unix(), 10))
+
+	// A search that is cut leaves the owners unknown, and with them the identity.
+	succeed(func(o *Options) { o.OwnerVerify *= 2 })
+	for range 3 {
+		now = now.Add(10 * time.Second)
+		b := gatherCut(t, in.(*input), now)
+		if p := one(t, b, stood[0]); b.Partial == "" || p.Tag("owner") != "pending" {
+			t.Errorf("partial %q, %s", b.Partial, p.Series())
+		} else if since, ok := p.Field("first_seen_time_seconds"); ok {
+			t.Errorf("while its owner is searched it was first seen %v", since)
+		}
+	}
+	expect(stood[0], "absent")
+	expect(opened[0], first)
+
+	// It never saw these: whether they stood before nobody knows.
+	_, elsewhere := start(t, task{Listen: []listenTask{{Addr: "127.0.0.2"}}})
+	succeed(func(o *Options) { o.Backend = backendProcfs })
+	expect(elsewhere[0], "absent")
+	expect(opened[0], first)
+
+	end(service)
+	gatherLater()
+	gatherLater()
+	if known := in.(*input).firstSeen.Len(); known > len(in.(*input).groups.sorted) {
+		t.Errorf("%d are remembered of %d", known, len(in.(*input).groups.sorted))
+	}
+}
+
+// TestFirstSeenDamaged goes on without a file that cannot be read, and says so.
+func TestFirstSeenDamaged(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"damaged":       {`{"version":1,"first_seen":{"a`, "unexpected EOF"},
+		"other version": {`{"version":2}`, "version 2, expected 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "tcp_listen.first_seen.json"), []byte(test.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+			in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener, StateDir: dir})
+			gather(t, in)
+			if !strings.Contains(log.String(), test.want) {
+				t.Errorf("logged %q, expected %q", log, test.want)
+			}
+		})
+	}
+}
+
+// TestFirstSeenIsInheritedTwice goes on through a reload that comes before the first gather
+// after another.
+func TestFirstSeenIsInheritedTwice(t *testing.T) {
+	_, stood := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	now := time.Unix(2_000_000_000, 0)
+	in := open(t, Defaults()).(*input)
+	if got := firstSeen(t, in, stood[0], now); got != "absent" {
+		t.Errorf("first seen %s", got)
+	}
+	for range 3 {
+		next := open(t, Defaults()).(*input)
+		closeInput(t, in)
+		next.InheritFrom(in)
+		in = next
+	}
+	p := one(t, gatherCut(t, in, now.Add(time.Minute)), stood[0])
+	if since, ok := p.Field("first_seen_time_seconds"); ok {
+		t.Errorf("it is new, first seen %v", since)
+	}
+}
+
+// namesOf are the names of users as a function knows them.
+type namesOf func(uid uint32) string
+
+func (n namesOf) Name(uid uint32) string                                  { return n(uid) }
+func (n namesOf) Person(uint32) string                                    { return "" }
+func (n namesOf) Update(context.Context, map[uint32]bool, time.Time) bool { return true }
+func (n namesOf) Close()                                                  {}
+
+// TestFirstSeenWithoutUserNames goes on though the service that knows the names of users
+// is not up when the agent starts.
+func TestFirstSeenWithoutUserNames(t *testing.T) {
+	dir, up := t.TempDir(), true
+	restart := func(in *input) *input {
+		if in != nil {
+			closeInput(t, in)
+		}
+		in = open(t, Defaults()).(*input)
+		in.env.StateDir = dir
+		if err := in.openReaders(); err != nil {
+			t.Fatal(err)
+		}
+		in.open.users = namesOf(func(uid uint32) string {
+			if !up {
+				return strconv.Itoa(int(uid))
+			}
+			return "somebody"
+		})
+		return in
+	}
+	now := time.Unix(2_000_000_000, 0)
+	in := restart(nil)
+	if _, err := in.gather(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	_, opened := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	for i := range 8 {
+		now = now.Add(time.Minute)
+		if got := firstSeen(t, in, opened[0], now); got != "2000000060" {
+			t.Errorf("after %d minutes it was first seen %s", i, got)
+		}
+		if i == 0 {
+			up = false
+			in = restart(in)
+		}
+		up = i > 3
+	}
+}

@@ -1,0 +1,256 @@
+package tcplisten
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// TestNeverPassesOver lists all of many sockets of one address, though others of it
+// come and go while the kernel hands them out in pieces.
+func TestNeverPassesOver(t *testing.T) {
+	if elsewhere(t, 0) {
+		return
+	}
+	ip(t, "link set lo up")
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			const n = 1500
+			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
+			for range n {
+				fd, _, err := listenAgain.open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var churn sync.WaitGroup
+			defer churn.Wait()
+			defer stop()
+			churn.Go(func() {
+				for ctx.Err() == nil {
+					if fd, _, err := listenAgain.open(); err == nil {
+						unix.Close(fd)
+					}
+				}
+			})
+			options := Defaults()
+			options.Backend = backend
+			in := open(t, options)
+			least, short := int64(n), 0
+			for range 100 {
+				got := int64(0)
+				for _, p := range gather(t, in).Points {
+					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {
+						got += sockets.AsInt()
+					}
+				}
+				if got < n {
+					least, short = min(least, got), short+1
+				}
+			}
+			if short > 0 {
+				t.Errorf("%d gathers are short, one of them by %d", short, n-least)
+			}
+		})
+	}
+}
+
+// TestAnotherSocketIsAnotherListener tells sockets apart that have the cookie, the
+// inode, or the address of one before: without netlink the cookie is the inode, which
+// is used again, and before Linux 5.10 every namespace counts cookies of its own.
+func TestAnotherSocketIsAnotherListener(t *testing.T) {
+	first := inet.Socket{Addr: netip.MustParseAddr("127.0.0.1"), Port: 80, Cookie: 1, Inode: 2}
+	tests := []struct {
+		name   string
+		change func(*inet.Socket)
+		same   bool
+	}{
+		{name: "nothing", change: func(*inet.Socket) {}, same: true},
+		{name: "queues", change: func(s *inet.Socket) { s.Backlog, s.Limit = 3, 4 }, same: true},
+		{name: "port", change: func(s *inet.Socket) { s.Port = 81 }},
+		{name: "address", change: func(s *inet.Socket) { s.Addr = netip.MustParseAddr("127.0.0.2") }},
+		{name: "inode", change: func(s *inet.Socket) { s.Inode = 3 }},
+		{name: "cookie", change: func(s *inet.Socket) { s.Cookie = 3 }},
+	}
+	in := listed(t, time.Now())
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			elsewhere := &table{ns: new(netns.Namespace), byCookie: make(map[uint64]*listener)}
+			see := func(s inet.Socket) *listener {
+				elsewhere.generation++
+				in.observe(elsewhere, &s)
+				in.remove(func(l *listener) bool { return l.table == elsewhere && l.missing() })
+				if len(elsewhere.byCookie) != 1 {
+					t.Errorf("%d listeners, want 1", len(elsewhere.byCookie))
+				}
+				return elsewhere.byCookie[s.Cookie]
+			}
+			before := see(first)
+			second := first
+			tt.change(&second)
+			after := see(second)
+			if after == nil || after.socket != second || (after == before) != tt.same {
+				t.Errorf("%+v after %+v: the same %v, want %v", second, first, after == before, tt.same)
+			}
+		})
+	}
+}
+
+// TestNamespaces finds the listeners of other network namespaces, of processes and
+// of mounts, and shows the exposure that they have there.
+func TestNamespaces(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	const name = "sockwatch-test"
+	ip(t, "link set lo up")
+	ip(t, "netns add "+name)
+	ip(t, "-n "+name+" link set lo up")
+	ip(t, "-n "+name+" address add 198.51.100.7/32 dev lo")
+	mounted, err := os.Open("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	listen := []listenTask{{Addr: "0.0.0.0", Port: 4000}, {Addr: "127.0.0.1", Port: 4001}}
+	start(t, task{Name: []byte("here"), Listen: listen})
+	startIn(t, mounted, task{Name: []byte("mounted"), Listen: listen})
+	unnamed, _ := startWith(t, task{Name: []byte("unnamed"), Listen: listen}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true})
+	inode, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", unnamed.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode = strings.Trim(inode, "net:[]")
+
+	threads := namespaces(t)
+	for _, backend := range []string{backendNetlink, backendProcfs} {
+		t.Run(backend, func(t *testing.T) {
+			options := Defaults()
+			options.Namespaces, options.Backend = true, backend
+			in := open(t, options).(*input)
+			var got []string
+			for range 3 {
+				got = nil
+				for _, p := range gather(t, in).Points {
+					// Whatever else runs on this machine may have namespaces, too.
+					ours := slices.Contains([]string{"", inode, name}, p.Tag("netns"))
+					if port := p.Tag("port"); ours && (port == "4000" || port == "4001") {
+						got = append(got, fmt.Sprintf("%s %s:%s %s %s", p.Tag("netns"), p.Tag("address"), port, p.Tag("exposure"), p.Tag("process")))
+					}
+				}
+			}
+			want := []string{
+				" 0.0.0.0:4000 loopback here", " 127.0.0.1:4001 loopback here",
+				inode + " 0.0.0.0:4000  unnamed", inode + " 127.0.0.1:4001 loopback unnamed",
+				name + " 0.0.0.0:4000 public mounted", name + " 127.0.0.1:4001 loopback mounted",
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if backend == backendNetlink {
+				if after := namespaces(t); len(after) != 1 || after[0] != threads[0] {
+					t.Errorf("threads are left in namespaces %v, the program's is %v", after, threads)
+				}
+			}
+		})
+	}
+
+	ip(t, "netns add "+name+"-empty")
+	options := Defaults()
+	options.Namespaces, options.Backend = true, backendProcfs
+	without, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	gather(t, without)
+	gather(t, without)
+	if n := strings.Count(log.String(), "netns="+name+"-empty"); n != 1 {
+		t.Errorf("that a namespace is left out is said %d times: %s", n, log)
+	}
+
+	options.Backend = backendAuto
+	opened, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	in := opened.(*input)
+	gather(t, in)
+	end(unnamed) // before it is listed, and known from the gather before
+	var partial notes
+	log.Reset() // of what is refused in namespaces of this machine
+	if err := in.listAll(t.Context(), in.observe, &partial); err != nil || log.Len() > 0 || len(partial) > 0 {
+		t.Errorf("a namespace ends meanwhile: %v, partial %q, logged: %s", err, partial, log)
+	}
+	for _, p := range gather(t, in).Points {
+		if p.Tag("netns") == inode {
+			t.Errorf("a namespace that is gone has %s", p.Series())
+		}
+	}
+	gather(t, in)
+	for _, table := range in.listeners.tables {
+		if table.ns.Name() == inode {
+			t.Error("a namespace that is gone is remembered")
+		}
+	}
+	if points := gather(t, open(t, Defaults())).Points; slices.ContainsFunc(points, func(p metric.Point) bool { return p.Tag("netns") != "" }) {
+		t.Error("other namespaces are shown though that is off")
+	}
+}
+
+// TestH8 remembers nothing of listeners that come and go.
+func TestChurnLeavesNothingBehind(t *testing.T) {
+	in := open(t, Defaults()).(*input)
+	gather(t, in)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var opened atomic.Int64
+	var churn sync.WaitGroup
+	churn.Go(func() {
+		for ctx.Err() == nil {
+			if l, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
+				opened.Add(1)
+				l.Close()
+			}
+		}
+	})
+	gatherUntil := func(n int64) (heap uint64) {
+		for opened.Load() < n {
+			gather(t, in)
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := gatherUntil(1000)
+	after := gatherUntil(5000)
+	stop()
+	churn.Wait()
+	for range 3 {
+		gather(t, in)
+	}
+	if after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", before, after)
+	}
+	n := 0
+	for _, table := range in.listeners.tables {
+		n += len(table.byCookie)
+	}
+	if n != len(in.listeners.all) || len(in.groups.byKey) != len(in.groups.sorted) || in.firstSeen.Len() > len(in.groups.sorted) {
+		t.Errorf("%d listeners, %d in tables, %d groups, %d by key, %d first seen", len(in.listeners.all), n,
+			len(in.groups.sorted), len(in.groups.byKey), in.firstSeen.Len())
+	}
+}

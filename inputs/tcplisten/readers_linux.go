@@ -1,0 +1,104 @@
+package tcplisten
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"sockwatch/inputs/internal/cgroup"
+	"sockwatch/inputs/internal/firstseen"
+	"sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/netns"
+	"sockwatch/inputs/internal/owner"
+	"sockwatch/inputs/internal/procfs"
+	"sockwatch/inputs/internal/users"
+)
+
+// readers are what the input keeps open to look at the host.
+type readers struct {
+	procfs     *procfs.FS
+	namespaces *netns.Set
+	owners     *owner.Finder
+	cgroups    *cgroup.Tree // nil if no cgroup2 is mounted
+	users      userNames
+	bootRead   time.Time // when the host's boot time was read last
+}
+
+// userNames are users.Names.
+type userNames interface {
+	Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool)
+	Name(uid uint32) string
+	Person(uid uint32) string
+	Close()
+}
+
+// openReaders opens what the first gather needs, and keeps it.
+func (in *input) openReaders() (err error) {
+	if in.open != nil {
+		return nil
+	}
+	path := in.options.procPath(os.Getenv)
+	h := host.Find(path)
+	r := &readers{users: users.New(h, time.Duration(in.options.OwnerRefresh))}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	if r.procfs, err = procfs.Open(h); err != nil {
+		return fmt.Errorf("proc %q: %w", path, err)
+	}
+	r.namespaces, err = netns.Open(h, netns.Options{
+		Backend: in.options.Backend,
+		Others:  in.options.Namespaces,
+		Refresh: time.Duration(in.options.OwnerRefresh),
+	})
+	if err != nil {
+		return err
+	}
+	// Without a unified hierarchy units and containers come from the owners alone.
+	r.cgroups, _ = cgroup.OpenTree(path + "/self/mountinfo")
+	r.owners, err = owner.NewFinder(r.procfs, owner.Options{
+		Verify:  time.Duration(in.options.OwnerVerify),
+		Refresh: time.Duration(in.options.OwnerRefresh),
+		Cmdline: in.options.cmdlineBytes(),
+		Members: r.members,
+	})
+	if err != nil {
+		return err
+	}
+	if in.firstSeen == nil {
+		if in.firstSeen, err = firstseen.Open(in.env.StateDir, in.env.Name); err != nil {
+			in.env.Log.Warn("first-seen times of earlier runs are not used", "error", err)
+			err = nil
+		}
+	}
+	in.open = r
+	return nil
+}
+
+// members returns the processes of a cgroup; none of the root, whose are most of the
+// host's.
+func (r *readers) members(path string) []int {
+	if r.cgroups == nil || path == "/" {
+		return nil
+	}
+	return r.cgroups.PIDs(path)
+}
+
+func (r *readers) close() error {
+	var errs []error
+	r.users.Close()
+	if r.owners != nil {
+		errs = append(errs, r.owners.Close())
+	}
+	if r.namespaces != nil {
+		errs = append(errs, r.namespaces.Close())
+	}
+	if r.procfs != nil {
+		errs = append(errs, r.procfs.Close())
+	}
+	return errors.Join(errs...)
+}
