@@ -561,15 +561,37 @@ func TestManagerIsNamedLast(t *testing.T) {
 	h := newFakeHost(t)
 	h.remove("1")
 	h.process(1, 1, "/system.slice/x.service", 7)
+	h.process(20, 2, "/user.slice/user-1000.slice/user@1000.service/init.scope", 7)
 	h.process(30, 5, "/system.slice/sshd.service", 7)
 	s := &Socket{Inode: 7}
 	f := h.finder(rarely(), s)
 	f.Update(t.Context(), time.Now())
-	expect(t, s, 1, 30)
+	expect(t, s, 1, 20, 30)
 	if p := s.Named(); p.PID != 30 || p.Cgroup.Unit != "sshd.service" {
 		t.Errorf("%d of unit %q is named", p.PID, p.Cgroup.Unit)
 	}
-	if p := s.Holders[1].Process; p.PID != 1 || !p.CgroupRead || p.Cgroup.Unit != "" {
-		t.Errorf("the manager: %+v", p)
+	for i, pid := range []int{1, 20} {
+		if p := s.Holders[i+1].Process; p.PID != pid || !p.CgroupRead || p.Cgroup.Unit != "" || p.Cgroup.UserUnit != "" {
+			t.Errorf("manager %d: %+v", pid, p)
+		}
+	}
+}
+
+// TestManagerIsSearchedFurther walks for the service of a socket of which the cgroup's
+// search has found a manager only.
+func TestManagerIsSearchedFurther(t *testing.T) {
+	h := newFakeHost(t)
+	h.process(20, 2, "/lxc.payload.a/init.scope", 7)
+	h.process(30, 5, "/lxc.payload.a/system.slice/sshd.service", 7)
+	options := rarely()
+	options.Members = func(string) []int { return []int{20} }
+	f := h.finder(options, &Socket{Inode: 8})
+	f.Update(t.Context(), time.Now()) // the walk of the beginning
+	s := &Socket{Inode: 7, Cgroup: "/lxc.payload.a/init.scope"}
+	f.Add(s)
+	f.Update(t.Context(), time.Now())
+	expect(t, s, 20, 30)
+	if s.Named().PID != 30 {
+		t.Errorf("%d is named, want 30", s.Named().PID)
 	}
 }
