@@ -585,7 +585,9 @@ func TestManagerIsSearchedFurther(t *testing.T) {
 	h.process(30, 5, "/lxc.payload.a/system.slice/sshd.service", 7)
 	options := rarely()
 	options.Members = func(string) []int { return []int{20} }
-	f := h.finder(options, &Socket{Inode: 8})
+	f := h.finder(options)
+	f.Add(&Socket{Inode: 9})
+	h.process(40, 6, "/a.service", 9)
 	f.Update(t.Context(), time.Now()) // the walk of the beginning
 	s := &Socket{Inode: 7, Cgroup: "/lxc.payload.a/init.scope"}
 	f.Add(s)
