@@ -194,12 +194,13 @@ func CountProcesses(sockets iter.Seq[*Socket]) int {
 	var union bitset
 	others := 0
 	add := func(s *Socket) {
-		for _, h := range s.Holders {
-			union.set(h.Process.slot)
-		}
 		if s.crowd != nil {
 			union.add(s.crowd.all)
 			others = max(others, s.crowd.others, s.crowd.foundOthers)
+			return
+		}
+		for _, h := range s.Holders {
+			union.set(h.Process.slot)
 		}
 	}
 	for s := range sockets {
