@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // A Stat is what /proc/PID/stat says of a process.
@@ -79,6 +80,22 @@ func parseCapabilities(text []byte) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no line CapEff")
+}
+
+// allUsers reports whether the text of /proc/PID/uid_map is that of the host's user
+// namespace.
+func allUsers(text []byte) bool {
+	return string(bytes.Join(bytes.Fields(text), []byte(" "))) == "0 0 4294967295"
+}
+
+// parseProfile returns the AppArmor profile that is enforced: "docker-default
+// (enforce)". What other security modules print there has no such end.
+func parseProfile(text []byte) string {
+	profile, mode, ok := strings.Cut(strings.TrimRight(string(text), "\n\x00"), " (")
+	if !ok || mode != "enforce)" && mode != "kill)" && mode != "mixed)" {
+		return ""
+	}
+	return profile
 }
 
 // parsePID reads the name of a directory of a process; false for all others.
