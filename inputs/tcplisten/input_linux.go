@@ -248,6 +248,9 @@ func (in *input) describe(ctx context.Context, now time.Time) {
 	if r.users.Update(ctx, in.listeners.uids(), now) {
 		in.listeners.usersVersion++
 	}
+	if err := r.users.Err(); err != nil {
+		in.warnOnce(&in.warned.users, "users cannot be read, showing numbers for names that are not known", "error", err)
+	}
 	if now.Sub(r.bootRead) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock moves the time at which the host booted. If it cannot be
 		// read, what was read before serves.

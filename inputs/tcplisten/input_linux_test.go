@@ -3,8 +3,10 @@ package tcplisten
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -267,7 +269,7 @@ func TestWithoutCapabilities(t *testing.T) {
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
-	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, firstSeen: true}
+	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true, firstSeen: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
 	want := old.warned
@@ -319,35 +321,102 @@ func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	}
 }
 
-// TestUnitOfUnreadableOwner knows the unit of a socket by its cgroup where its owner may not be
-// read.
-func TestUnitOfUnreadableOwner(t *testing.T) {
+// makeCgroup makes a cgroup with all that are around it, which the test removes, and
+// returns how to start a child in it.
+func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
+	t.Helper()
 	tree, err := cgroup.OpenTree("/proc/self/mountinfo")
 	if err != nil {
 		t.Skip(err)
 	}
-	dir := filepath.Join(tree.Mount(), "sockwatch-test-p3.service")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Skip(err)
+	dir := tree.Mount()
+	for name := range strings.SplitSeq(path, "/") {
+		dir = filepath.Join(dir, name)
+		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			t.Skip(err)
+		}
+		made := dir
+		t.Cleanup(func() { soon(t, made+" is empty", func() bool { return os.Remove(made) == nil }) })
 	}
-	t.Cleanup(func() { soon(t, "the cgroup is empty", func() bool { return os.Remove(dir) == nil }) })
 	procs, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer procs.Close()
-	in := &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(procs.Fd())}
-	_, ports := startWith(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}}, in)
-	options := Defaults()
-	f := gatherAs(t, task{Gather: &options}, as(nobody))
-	want := fmt.Sprintf(`owner="unreadable",port="%d",unit="sockwatch-test-p3.service",user="root"} sockets=1`, ports[0])
-	if !strings.Contains(strings.Join(f.Points, "\n"), want) {
-		t.Errorf("%s is not among\n%s", want, strings.Join(f.Points, "\n"))
+	t.Cleanup(func() { procs.Close() })
+	return &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(procs.Fd())}
+}
+
+// The unit and the container are those of the owner's cgroup, and those of the
+// socket's own if the owner may not be read.
+func TestUnitsAndContainers(t *testing.T) {
+	const id = "abababababababababababababababababababababababababababababababab"
+	tests := []struct{ name, path, want string }{
+		{name: "a service", path: "system.slice/sockwatch-test.service", want: `unit="sockwatch-test.service"`},
+		{name: "what a user calls sshd", path: "user.slice/user-1000.slice/user@1000.service/app.slice/sshd.service",
+			want: `unit="user@1000.service",user="root",user_unit="sshd.service"`},
+		{name: "podman of a service", path: "system.slice/sockwatch-test.service/libpod-payload-" + id,
+			want: `unit="sockwatch-test.service"`},
+		{name: "docker", path: "system.slice/docker-" + id + ".scope", want: `user="root"`},
+		{name: "systemd in docker", path: "system.slice/docker-" + id + ".scope/system.slice/nginx.service", want: `unit="nginx.service"`},
 	}
-	// And with the owner known, by that one's cgroup.
-	p := one(t, gather(t, open(t, options)), ports[0])
-	if p.Tag("owner") != "resolved" || p.Tag("unit") != "sockwatch-test-p3.service" {
-		t.Error(p.Series())
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, ports := startWith(t, task{Name: []byte("in-cgroup"), Listen: []listenTask{{Addr: "127.0.0.1"}}}, makeCgroup(t, tt.path))
+			options := Defaults()
+			known, _ := openLogging(t, options, plugin.Env{Name: pointListener})
+			p := one(t, gather(t, known), ports[0])
+			unreadable := gatherAs(t, task{Gather: &options}, as(nobody))
+			for _, series := range append(unreadable.Points, p.Series()) {
+				if !strings.Contains(series, fmt.Sprintf(`port="%d"`, ports[0])) {
+					continue
+				}
+				_, rest, _ := strings.Cut(series, fmt.Sprintf(`port="%d",`, ports[0]))
+				rest = strings.TrimPrefix(rest, `process="in-cgroup",`)
+				if !strings.HasPrefix(rest, tt.want) {
+					t.Errorf("%s, want %s", series, tt.want)
+				}
+				if container := strings.Contains(series, `container="abababababab"`); container != strings.Contains(tt.path, id) {
+					t.Errorf("container %v: %s", container, series)
+				}
+			}
+		})
+	}
+}
+
+// A manager, whatever its pid, is not the owner as soon as the service that it
+// activates is there.
+func TestActivatedServiceIsNamed(t *testing.T) {
+	const user = "user.slice/user-1000.slice/user@1000.service/"
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	begin := func(name, path string) {
+		cmd, err := spawn(&task{Name: []byte(name), Worker: true}, []*os.File{file}, makeCgroup(t, path), new([]int))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { end(cmd) })
+	}
+	begin("systemd", user+"init.scope")
+	in := open(t, Defaults())
+	alone := one(t, gather(t, in), port)
+	if alone.Tag("process") != "tcplisten.test" && alone.Tag("process") != "systemd" {
+		t.Errorf("before the service is there: %s", alone.Series())
+	}
+	begin("service", user+"app.slice/web.service")
+	file.Close()
+	again := one(t, gather(t, open(t, Defaults())), port)
+	if again.Tag("process") != "service" || again.Tag("user_unit") != "web.service" || field(t, again, "processes") != 2 {
+		t.Errorf("%s %v", again.Series(), again.Fields)
 	}
 }
 
@@ -817,6 +886,7 @@ type namesOf func(uid uint32) string
 func (n namesOf) Name(uid uint32) string                                  { return n(uid) }
 func (n namesOf) Person(uint32) string                                    { return "" }
 func (n namesOf) Update(context.Context, map[uint32]bool, time.Time) bool { return true }
+func (n namesOf) Err() error                                              { return nil }
 func (n namesOf) Close()                                                  {}
 
 // TestFirstSeenWithoutUserNames goes on though the service that knows the names of users

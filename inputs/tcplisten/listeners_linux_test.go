@@ -115,6 +115,45 @@ func TestAnotherSocketIsAnotherListener(t *testing.T) {
 	}
 }
 
+// TestNamespaceThatCannotBeListed keeps its listeners until it can be listed again.
+func TestNamespaceThatCannotBeListed(t *testing.T) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return
+	}
+	ip(t, "link set lo up")
+	ip(t, "netns add other")
+	mounted, err := os.Open("/run/netns/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	start(t, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	startIn(t, mounted, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
+	options := Defaults()
+	options.Namespaces, options.Established = true, true
+	in := open(t, options).(*input)
+	gather(t, in)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	var other *table
+	for _, table := range in.listeners.tables {
+		if table.name == "other" {
+			other = table
+		}
+	}
+	if _, err := other.list(cancelled, in.observe); err == nil {
+		t.Error("listed though its time was over")
+	}
+	in.remove((*listener).missing)
+	if n := len(in.listeners.all); n != 2 {
+		t.Errorf("%d listeners, want 2", n)
+	}
+	b := gather(t, in)
+	if len(at(b, 4000)) != 1 || len(at(b, 4001)) != 1 || b.Partial != "" {
+		t.Errorf("%d points, partial %q", len(b.Points), b.Partial)
+	}
+}
+
 // TestNamespaces finds the listeners of other network namespaces, of processes and
 // of mounts, and shows the exposure that they have there.
 func TestNamespaces(t *testing.T) {

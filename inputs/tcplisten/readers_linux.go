@@ -31,6 +31,7 @@ type userNames interface {
 	Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool)
 	Name(uid uint32) string
 	Person(uid uint32) string
+	Err() error
 	Close()
 }
 

@@ -15,7 +15,7 @@ import (
 // warnings notes which warnings have been logged: each is logged once a run, also
 // across the reloads of that run.
 type warnings struct {
-	netlink, foreignNetlink, namespaces, hidden, files, firstSeen bool
+	netlink, foreignNetlink, namespaces, hidden, files, users, firstSeen bool
 }
 
 // warnOnce logs a warning unless that has been done.

@@ -173,6 +173,8 @@ var containers = []pathTest{
 	{path: "/machine.slice/machine-web.scope/payload", want: Name{Container: "web"}},
 	{path: "/machine.slice/machine-web.scope/supervisor", want: Name{Unit: "machine-web.scope"}},
 	{path: `/machine.slice/machine-my\x2dbox.scope/payload/init.scope`, want: Name{Container: "my-box", Manager: true}},
+	{path: "/machine.slice/machine-web.scope", want: Name{Unit: "machine-web.scope"}},
+	{path: "/machine.slice/machine-web.scope/init.scope", want: Name{Container: "web", Manager: true}},
 	{path: `/machine.slice/machine-web.scope/system.slice/nginx.service`, want: Name{Unit: "nginx.service", Container: "web"}},
 	{path: `/machine.slice/machine-lxc\x2d17\x2dweb.scope`, want: Name{Container: "lxc-17-web"}},
 	{path: `/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`, want: Name{Unit: `machine-qemu\x2d1\x2dvm.scope`}},

@@ -81,16 +81,14 @@ func runtimeID(dir string) string {
 	return dir
 }
 
-// machine returns the name of a machine of systemd-machined that is a container:
-// virtual machines have scopes of the same form. In a container's scope is the payload
-// of systemd-nspawn, or a manager's tree where an older one runs systemd.
+// machine returns the name of a machine of systemd-machined that is a container, "" if
+// it may be a virtual one: their scopes have names of the same form. A container's scope
+// holds the payload of systemd-nspawn, or directly the cgroups of a systemd in it, or it
+// is one of libvirt's, "lxc-".
 func machine(escaped, inner string) string {
 	name := machineName(escaped)
-	if strings.HasPrefix(name, "qemu-") {
-		return ""
-	}
 	if inner == "payload" || inner == initScope || isUnit(unescape(inner), ".slice") || strings.HasPrefix(name, "lxc-") {
-		return name // "lxc-" is libvirt's
+		return name
 	}
 	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,17 @@ func TestMountPoint(t *testing.T) {
 				t.Errorf("got %q, expected %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestNumbersOf32BitKernelsHoldAGeneration(t *testing.T) {
+	tree := &Tree{paths: map[uint64]string{7: "/a.service"}, walked: true}
+	want := ""
+	if strconv.IntSize == 32 {
+		want = "/a.service"
+	}
+	if got, _ := tree.Path(5<<32 | 7); got != want {
+		t.Errorf("got %q, expected %q", got, want)
 	}
 }
 

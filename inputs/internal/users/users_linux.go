@@ -14,11 +14,10 @@ import (
 	"sockwatch/inputs/internal/lookup"
 )
 
-// wait is how long Update waits for each source of names that it does not know yet.
-const wait = time.Second
-
-// retry is when a source that failed is asked again.
-const retry = time.Minute
+const (
+	wait  = time.Second // longest time that Update waits for /etc/passwd, and for userdb
+	retry = time.Minute // until a source that failed is asked again
+)
 
 // Names knows the names of user ids. Its methods are called by one goroutine at a
 // time.
@@ -27,7 +26,7 @@ type Names struct {
 	// A user may have 65,536 subordinate uids. They are looked up apart from the uids of
 	// users, whose names they must not delay.
 	users, subordinate             *lookup.Cache[uint32]
-	absentUsers, absentSubordinate map[uint32]bool // those that are not in /etc/passwd
+	absentUsers, absentSubordinate map[uint32]bool // the uids that are not in /etc/passwd
 }
 
 // New returns the names of a host's users, none of them known yet. All are looked up
@@ -46,10 +45,10 @@ func New(h host.Host, again time.Duration) *Names {
 	return n
 }
 
-// Update looks up the uids whose names are not known, and all of them if their time
-// has come. It waits a moment for what is at hand; what takes longer is there at a
-// later call. It reports whether a name or a person has changed since the last call.
-// Names stay known while their source fails.
+// Update looks up the uids whose names are not known, and all of them if they are due
+// again. It waits a moment for sources that answer at once; what the others know is
+// there at a later call. It reports whether a name or a person has changed since the
+// last call. Names stay known while their source fails.
 func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
 	changed = n.files.update(ctx, uids, now)
 	clear(n.absentUsers)
