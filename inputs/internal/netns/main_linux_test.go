@@ -112,7 +112,7 @@ type task struct {
 	Listen    []listener // what it listens on
 	Thread    bool       // it listens in a namespace that only a thread of it is in
 	Open      string     // a file that it holds open
-	Move      string     // a namespace that it moves to after it has begun to listen
+	In        string     // a namespace in which it only has its sockets
 	Report    *Options   // it lists all namespaces twice, prints []report of the second time, and ends
 	Proc      string     // the procfs of the report
 	NoNetlink bool       // it is refused netlink sockets, by seccomp
@@ -159,6 +159,15 @@ func (t *task) run() error {
 		if err := <-ready; err != nil {
 			return err
 		}
+	} else if t.In != "" {
+		f, err := os.Open(t.In)
+		if err != nil {
+			return err
+		}
+		if err := inside(f, t.listen); err != nil {
+			return err
+		}
+		f.Close()
 	} else if err := t.listen(); err != nil {
 		return err
 	}
@@ -167,28 +176,8 @@ func (t *task) run() error {
 			return err
 		}
 	}
-	if t.Move != "" {
-		f, err := os.Open(t.Move)
-		if err != nil {
-			return err
-		}
-		runtime.LockOSThread()
-		if err := moveAllThreads(int(f.Fd())); err != nil {
-			return err
-		}
-		f.Close()
-	}
 	fmt.Println("{}")
 	io.Copy(io.Discard, os.Stdin)
-	return nil
-}
-
-// moveAllThreads moves every thread to a namespace.
-func moveAllThreads(netns int) error {
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETNS, uintptr(netns), unix.CLONE_NEWNET, 0)
-	if errno != 0 {
-		return errno
-	}
 	return nil
 }
 
@@ -495,3 +484,5 @@ func named(s *Set, name string) *Namespace {
 	}
 	return nil
 }
+
+var wildcardIPv4 = netip.IPv4Unspecified()

@@ -1,14 +1,13 @@
 package netns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
-
-	"cmp"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -34,6 +33,9 @@ func dialRoutes() (*netlink.Conn, error) {
 func readRoutes(ctx context.Context, c *netlink.Conn, accept bool) (*Local, error) {
 	const attempts = 8
 	for range attempts {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
 		b := builder{accept: accept}
 		intact, err := b.read(ctx, c)
 		if err != nil {

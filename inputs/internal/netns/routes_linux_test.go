@@ -1,0 +1,153 @@
+package netns
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newNamed makes a namespace and finds it.
+func newNamed(t *testing.T, name string) *Namespace {
+	t.Helper()
+	ip(t, "netns add "+name)
+	t.Cleanup(func() { ip(t, "netns delete "+name) })
+	ip(t, "-n "+name+" link set lo up")
+	s := open(t, options(Auto))
+	find(t, s)
+	return named(s, name)
+}
+
+// TestWatchPassesOverOtherRoutes reads nothing again for routes of a router: of 1,000
+// changes none is seen, of a local route it is.
+func TestWatchPassesOverOtherRoutes(t *testing.T) {
+	isolated(t)
+	n := newNamed(t, "router")
+	if _, err := n.Local(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := n.routes.watch
+	w.changed()
+	for _, test := range []struct {
+		command string
+		want    bool
+	}{
+		{command: "route add 198.51.100.0/24 dev lo", want: false},
+		{command: "route add blackhole 192.0.2.0/24", want: false},
+		{command: "-6 route add 2001:db8:1::/64 dev lo", want: false},
+		{command: "route del 198.51.100.0/24 dev lo", want: false},
+		{command: "route add local 203.0.113.0/24 dev lo", want: true},
+		{command: "route del local 203.0.113.0/24 dev lo", want: true},
+		{command: "-6 route add local 2001:db8:2::/64 dev lo", want: true},
+		{command: "rule add pref 100 lookup 100", want: true},
+		{command: "-6 rule add pref 100 lookup 100", want: true},
+		{command: "address add 203.0.113.9/32 dev lo", want: true},
+		{command: "link add k0 type veth peer name k1", want: true},
+		{command: "link set k0 up", want: true},
+	} {
+		ip(t, "-n router "+test.command)
+		if got := w.changed(); got != test.want {
+			t.Errorf("after ip %s: changed %t, expected %t", test.command, got, test.want)
+		}
+		// The kernel announces the rest of a change of links a moment later.
+		for end := time.Now().Add(30 * time.Second); strings.HasPrefix(test.command, "link") && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+			if !w.changed() {
+				break
+			}
+		}
+	}
+}
+
+// TestLargeRoutingTable reads the local routes of a router with 200,000 others without
+// reading those: in a fraction of the time that they would take.
+func TestLargeRoutingTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes 200,000 routes")
+	}
+	isolated(t)
+	ip(t, "netns add router")
+	t.Cleanup(func() { ip(t, "netns delete router") })
+	ip(t, "-n router link set lo up")
+	ip(t, "-n router address add 203.0.113.7/32 dev lo")
+	batchIn(t, "router", func(yield func(string) bool) {
+		for i := range 200_000 {
+			if !yield(fmt.Sprintf("route add blackhole %d.%d.%d.0/24", 16+i/50_000, i/250%200, i%250)) {
+				return
+			}
+		}
+	})
+	start(t, "/run/netns/router", task{Listen: everywhere}, nil)
+	for _, backend := range []string{Auto, Procfs} {
+		o := Options{Backend: backend, Refresh: time.Minute}
+		all := start(t, "/run/netns/router", task{Report: &o}, nil).reports(t)
+		if len(all) != 1 || all[0].Error != "" || len(all[0].Sockets) != 1 || all[0].Sockets[0] != "0.0.0.0:4000 public" {
+			t.Errorf("by %s: %+v", backend, all)
+		}
+	}
+	// Without netlink what can be reached is not known, and that is said.
+	o := Options{Backend: Auto, Refresh: time.Minute}
+	all := start(t, "/run/netns/router", task{Report: &o, NoNetlink: true}, nil).reports(t)
+	if want := "fib_trie: too large to be read"; len(all) != 1 || !strings.Contains(all[0].Error, want) || len(all[0].Sockets) != 1 {
+		t.Errorf("without netlink: %+v, expected an error %q", all, want)
+	}
+}
+
+// batchIn runs commands of ip(8) in a namespace.
+func batchIn(t *testing.T, netns string, commands func(yield func(string) bool)) {
+	t.Helper()
+	var text strings.Builder
+	for c := range commands {
+		text.WriteString(c + "\n")
+	}
+	cmd := exec.Command("ip", "-n", netns, "-batch", "-")
+	cmd.Stdin = strings.NewReader(text.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// TestHostileNamespaceCostsItselfAlone lists the host while another namespace changes all
+// the time.
+func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
+	isolated(t)
+	start(t, "", task{Listen: []listener{{Addr: "127.0.0.1"}}}, nil)
+	ip(t, "netns add hostile")
+	t.Cleanup(func() { ip(t, "netns delete hostile") })
+	ip(t, "-n hostile link set lo up")
+	batchIn(t, "hostile", func(yield func(string) bool) {
+		for i := range 15_000 {
+			if !yield(fmt.Sprintf("address add 10.1.%d.%d/32 dev lo", i/250, i%250)) {
+				return
+			}
+		}
+	})
+	start(t, "/run/netns/hostile", task{Listen: everywhere}, nil)
+	for i := range 3 {
+		churn := exec.Command("bash", "-c", fmt.Sprintf(`while :; do for i in $(seq 200); do
+			echo "address add 10.%[1]d.0.1/32 dev lo"; echo "address del 10.%[1]d.0.1/32 dev lo"
+			echo "link add c%[1]d type veth peer name d%[1]d"; echo "link del c%[1]d"; done | ip -n hostile -batch -; done`, 100+i))
+		if err := churn.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			churn.Process.Kill()
+			churn.Wait()
+		})
+	}
+	s := open(t, options(Auto))
+	for range 20 {
+		find(t, s)
+		for _, n := range s.All() {
+			began := time.Now()
+			r := reportOf(n)
+			if n.Host() && (r.Error != "" || len(r.Sockets) != 1) || n.Gone() {
+				t.Errorf("%+v, gone %t", r, n.Gone())
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("%q took %v", n.Name(), took)
+			}
+		}
+	}
+}
