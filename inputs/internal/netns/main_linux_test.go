@@ -112,7 +112,7 @@ type task struct {
 	Listen    []listener // what it listens on
 	Thread    bool       // it listens in a namespace that only a thread of it is in
 	Open      string     // a file that it holds open
-	In        string     // a namespace in which it only has its sockets
+	In        []string   // namespaces in which it only has its sockets
 	Report    *Options   // it lists all namespaces twice, prints []report of the second time, and ends
 	Proc      string     // the procfs of the report
 	NoNetlink bool       // it is refused netlink sockets, by seccomp
@@ -159,15 +159,10 @@ func (t *task) run() error {
 		if err := <-ready; err != nil {
 			return err
 		}
-	} else if t.In != "" {
-		f, err := os.Open(t.In)
-		if err != nil {
+	} else if len(t.In) > 0 {
+		if err := t.listenIn(); err != nil {
 			return err
 		}
-		if err := inside(f, t.listen); err != nil {
-			return err
-		}
-		f.Close()
 	} else if err := t.listen(); err != nil {
 		return err
 	}
@@ -178,6 +173,22 @@ func (t *task) run() error {
 	}
 	fmt.Println("{}")
 	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// listenIn opens its sockets in other namespaces.
+func (t *task) listenIn() error {
+	for _, path := range t.In {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = inside(f, t.listen)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -82,7 +82,7 @@ func (b *builder) read(ctx context.Context, c *netlink.Conn) (intact bool, err e
 			return err
 		})
 		if isUnknownFamily(err) {
-			b.rules[family] = defaultRules()
+			b.rules[family], one = defaultRules(), true
 		} else if err != nil {
 			return false, fmt.Errorf("list routing rules: %w", err)
 		}

@@ -1,11 +1,19 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
+	"iter"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/inet"
 )
 
 // newNamed makes a namespace and finds it.
@@ -117,7 +125,7 @@ func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 	t.Cleanup(func() { ip(t, "netns delete hostile") })
 	ip(t, "-n hostile link set lo up")
 	batchIn(t, "hostile", func(yield func(string) bool) {
-		for i := range 15_000 {
+		for i := range 5_000 {
 			if !yield(fmt.Sprintf("address add 10.1.%d.%d/32 dev lo", i/250, i%250)) {
 				return
 			}
@@ -128,16 +136,22 @@ func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 		churn := exec.Command("bash", "-c", fmt.Sprintf(`while :; do for i in $(seq 200); do
 			echo "address add 10.%[1]d.0.1/32 dev lo"; echo "address del 10.%[1]d.0.1/32 dev lo"
 			echo "link add c%[1]d type veth peer name d%[1]d"; echo "link del c%[1]d"; done | ip -n hostile -batch -; done`, 100+i))
+		churn.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := churn.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			churn.Process.Kill()
+			syscall.Kill(-churn.Process.Pid, syscall.SIGKILL) // with its children, which are in the namespace
 			churn.Wait()
+			for { // this program is the first of its pid namespace
+				if _, err := syscall.Wait4(-churn.Process.Pid, nil, 0, nil); err != nil && err != syscall.EINTR {
+					return
+				}
+			}
 		})
 	}
 	s := open(t, options(Auto))
-	for range 20 {
+	for range 8 {
 		find(t, s)
 		for _, n := range s.All() {
 			began := time.Now()
@@ -149,5 +163,148 @@ func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 				t.Errorf("%q took %v", n.Name(), took)
 			}
 		}
+	}
+}
+
+// A kernel answers the n-th request of a connection, from 1 on.
+type kernel struct {
+	answer   func(n int, request netlink.Message) []netlink.Message
+	requests int
+	last     netlink.Message
+}
+
+func (k *kernel) Close() error                         { return nil }
+func (k *kernel) SetDeadline(time.Time) error          { return nil }
+func (k *kernel) SetReadDeadline(time.Time) error      { return nil }
+func (k *kernel) SetWriteDeadline(time.Time) error     { return nil }
+func (k *kernel) SendMessages([]netlink.Message) error { return errors.ErrUnsupported }
+func (k *kernel) Receive() ([]netlink.Message, error)  { return nil, errors.ErrUnsupported }
+func (k *kernel) ReceiveIter() iter.Seq2[netlink.Message, error] {
+	return func(yield func(netlink.Message, error) bool) {
+		for _, m := range k.answer(k.requests, k.last) {
+			if m.Header.Sequence == 0 {
+				m.Header.Sequence = k.last.Header.Sequence
+			}
+			m.Header.Flags |= netlink.Multi
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (k *kernel) Send(m netlink.Message) error {
+	k.requests++
+	k.last = m
+	return nil
+}
+
+// TestP8RoutesAreReadAgain plays what may go wrong in an answer: it is asked for again, or
+// an error.
+func TestP8RoutesAreReadAgain(t *testing.T) {
+	message := func(kind netlink.HeaderType, data []byte) netlink.Message {
+		return netlink.Message{Header: netlink.Header{Type: kind}, Data: data}
+	}
+	done := message(netlink.Done, number32(0))
+	failed := func(errno unix.Errno) netlink.Message { return message(netlink.Done, number32(uint32(-int32(errno)))) }
+	whole := func(request netlink.Message) []netlink.Message {
+		switch request.Header.Type {
+		case unix.RTM_GETLINK:
+			return []netlink.Message{message(unix.RTM_NEWLINK, linkMessage(1, unix.IFF_UP|unix.IFF_LOOPBACK)), done}
+		case unix.RTM_GETRULE:
+			return []netlink.Message{message(unix.RTM_NEWRULE, ruleMessage(0, 0, 255, unix.FR_ACT_TO_TBL, 0)), done}
+		}
+		if request.Data[0] == unix.AF_INET6 {
+			return []netlink.Message{done}
+		}
+		return []netlink.Message{message(unix.RTM_NEWROUTE, routeMessage(unix.AF_INET, 32, 255, unix.RTN_LOCAL, 0, attribute(unix.RTA_DST, 203, 0, 113, 7))), done}
+	}
+	torn := func(request netlink.Message) []netlink.Message {
+		answer := whole(request)
+		answer[0].Header.Flags |= netlink.DumpInterrupted
+		return answer
+	}
+	const perAttempt = 5 // requests
+	for name, test := range map[string]struct {
+		answer   func(n int, request netlink.Message) []netlink.Message
+		attempts int
+		err      string
+	}{
+		"whole": {
+			answer:   func(n int, r netlink.Message) []netlink.Message { return whole(r) },
+			attempts: 1,
+		},
+		"links torn twice": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				if n <= 2*perAttempt && r.Header.Type == unix.RTM_GETLINK {
+					return torn(r)
+				}
+				return whole(r)
+			},
+			attempts: 3,
+		},
+		"rules torn once": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				if n == 2 {
+					return torn(r)
+				}
+				return whole(r)
+			},
+			attempts: 2,
+		},
+		"torn always": {
+			answer:   func(n int, r netlink.Message) []netlink.Message { return torn(r) },
+			attempts: 8, err: "read routes: interrupted by changes at every attempt",
+		},
+		"no rules": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				if r.Header.Type == unix.RTM_GETRULE {
+					return []netlink.Message{failed(unix.EAFNOSUPPORT)}
+				}
+				return whole(r)
+			},
+			attempts: 1,
+		},
+		"no IPv6": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				if r.Header.Type != unix.RTM_GETLINK && r.Data[0] == unix.AF_INET6 {
+					return []netlink.Message{failed(unix.EOPNOTSUPP)}
+				}
+				return whole(r)
+			},
+			attempts: 1,
+		},
+		"refused": {
+			answer:   func(n int, r netlink.Message) []netlink.Message { return []netlink.Message{failed(unix.EPERM)} },
+			attempts: 0, err: "list devices: netlink receive: operation not permitted",
+		},
+		"answer to another request": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				answer := whole(r)
+				answer[0].Header.Sequence = r.Header.Sequence + 2
+				return answer
+			},
+			err: "list devices: answer to request ",
+		},
+		"short message": {
+			answer: func(n int, r netlink.Message) []netlink.Message {
+				return []netlink.Message{message(unix.RTM_NEWLINK, []byte{1, 2, 3}), done}
+			},
+			err: "list devices: message of 3 bytes",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &kernel{answer: test.answer}
+			l, err := readRoutes(t.Context(), netlink.NewConn(k, 1), false)
+			if (err == nil) != (test.err == "") || err != nil && !strings.HasPrefix(err.Error(), test.err) {
+				t.Fatalf("error %v, expected %q", err, test.err)
+			}
+			if k.requests/perAttempt != test.attempts {
+				t.Errorf("%d requests, expected %d attempts", k.requests, test.attempts)
+			}
+			if err == nil && l.Exposure(&inet.Socket{Addr: wildcardIPv4}) != inet.Public {
+				t.Errorf("%+v", l)
+			}
+		})
 	}
 }
