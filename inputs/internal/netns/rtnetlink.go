@@ -201,9 +201,5 @@ func prefixOf(address []byte, bits uint8) (netip.Prefix, error) {
 	if !ok {
 		return netip.Prefix{}, fmt.Errorf("address of %d bytes", len(address))
 	}
-	p, err := a.Prefix(int(bits))
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("prefix of %d bits: %w", bits, err)
-	}
-	return p, nil
+	return a.Prefix(int(bits))
 }
