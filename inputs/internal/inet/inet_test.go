@@ -22,34 +22,44 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-func TestExposure(t *testing.T) {
-	local := func(texts ...string) (all []Address) {
-		for i, s := range texts {
-			all = append(all, Address{netip.MustParseAddr(s), uint32(i + 1)})
-		}
-		return all
-	}
-	for name, test := range map[string]struct {
-		socket Socket
-		local  []Address
-		want   string
-	}{
-		"as bound":                 {Socket{Addr: netip.MustParseAddr("10.0.0.1")}, local("8.8.8.8"), "private"},
-		"wildcard":                 {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "10.0.0.1"), "private"},
-		"wildcard of IPv4 alone":   {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "2001:db8::1"), "loopback"},
-		"wildcard of IPv6 alone":   {Socket{Addr: netip.MustParseAddr("::"), V6Only: true}, local("8.8.8.8", "::1", "fe80::1"), "link_local"},
-		"dual":                     {Socket{Addr: netip.MustParseAddr("::")}, local("8.8.8.8", "::1"), "public"},
-		"mapped wildcard":          {Socket{Addr: netip.MustParseAddr("::ffff:0.0.0.0")}, local("10.0.0.1", "2001:db8::1"), "private"},
-		"wildcard of a device":     {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 1}, local("10.0.0.1", "8.8.8.8"), "private"},
-		"device without addresses": {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 9}, local("10.0.0.1"), ""},
-		"no addresses":             {Socket{Addr: netip.MustParseAddr("::")}, nil, ""},
+// TestClassifyPrefix gives a prefix the widest class of its addresses.
+func TestClassifyPrefix(t *testing.T) {
+	for prefix, want := range map[string]Class{
+		"127.0.0.0/8": Loopback, "127.0.0.1/32": Loopback, "126.0.0.0/7": Public, "0.0.0.0/0": Public, "::/0": Public,
+		"10.0.0.0/8": Private, "10.0.0.0/7": Public, "100.0.0.0/9": Public, "100.64.0.0/10": Private, "169.254.0.0/16": LinkLocal,
+		"224.0.0.0/3": Private, "240.0.0.0/4": Private, "224.0.0.0/4": Nowhere, "255.255.255.255/32": Nowhere,
+		"fe80::/9": Private, "fe80::/10": LinkLocal, "fc00::/7": Private, "fc00::/6": Public, "ff00::/8": Nowhere,
+		"203.0.113.0/24": Public, "2001:db8::/32": Public, "::1/128": Loopback, "::/127": Loopback,
 	} {
-		t.Run(name, func(t *testing.T) {
-			if got := Exposure(&test.socket, test.local).String(); got != test.want {
-				t.Errorf("got %q, expected %q", got, test.want)
-			}
-		})
+		if got := ClassifyPrefix(netip.MustParsePrefix(prefix)); got != want {
+			t.Errorf("%s is %q, expected %q", prefix, got, want)
+		}
 	}
+}
+
+// FuzzClassifyPrefix: no address of a prefix has a wider class, and a single address has
+// its own.
+func FuzzClassifyPrefix(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, uint8(8), []byte{10, 9, 9, 9})
+	f.Add([]byte{0, 0, 0, 0}, uint8(0), []byte{255, 255, 255, 255})
+	f.Add(netip.MustParseAddr("fe80::").AsSlice(), uint8(9), netip.MustParseAddr("fec0::1").AsSlice())
+	f.Fuzz(func(t *testing.T, address []byte, bits uint8, other []byte) {
+		a, ok := netip.AddrFromSlice(address)
+		b, otherOK := netip.AddrFromSlice(other)
+		if !ok || !otherOK || a.Is4In6() || b.Is4In6() {
+			return
+		}
+		p, err := a.Prefix(int(bits))
+		if err != nil || !p.Contains(b) {
+			return
+		}
+		if got := ClassifyPrefix(p); got < Classify(b) {
+			t.Errorf("%v is %q, but %v in it %q", p, got, b, Classify(b))
+		}
+		if got := ClassifyPrefix(netip.PrefixFrom(b, b.BitLen())); got != Classify(b) {
+			t.Errorf("%v is %q, as a prefix %q", b, Classify(b), got)
+		}
+	})
 }
 
 func TestFamily(t *testing.T) {

@@ -112,7 +112,7 @@ type task struct {
 	Listen    []listener // what it listens on
 	Thread    bool       // it listens in a namespace that only a thread of it is in
 	Open      string     // a file that it holds open
-	Move      string     // a namespace that it moves to after it has begun to listen
+	In        []string   // namespaces in which it only has its sockets
 	Report    *Options   // it lists all namespaces twice, prints []report of the second time, and ends
 	Proc      string     // the procfs of the report
 	NoNetlink bool       // it is refused netlink sockets, by seccomp
@@ -159,6 +159,10 @@ func (t *task) run() error {
 		if err := <-ready; err != nil {
 			return err
 		}
+	} else if len(t.In) > 0 {
+		if err := t.listenIn(); err != nil {
+			return err
+		}
 	} else if err := t.listen(); err != nil {
 		return err
 	}
@@ -167,27 +171,23 @@ func (t *task) run() error {
 			return err
 		}
 	}
-	if t.Move != "" {
-		f, err := os.Open(t.Move)
-		if err != nil {
-			return err
-		}
-		runtime.LockOSThread()
-		if err := moveAllThreads(int(f.Fd())); err != nil {
-			return err
-		}
-		f.Close()
-	}
 	fmt.Println("{}")
 	io.Copy(io.Discard, os.Stdin)
 	return nil
 }
 
-// moveAllThreads moves every thread to a namespace.
-func moveAllThreads(netns int) error {
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETNS, uintptr(netns), unix.CLONE_NEWNET, 0)
-	if errno != 0 {
-		return errno
+// listenIn opens its sockets in other namespaces.
+func (t *task) listenIn() error {
+	for _, path := range t.In {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = inside(f, t.listen)
+		f.Close()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -495,3 +495,5 @@ func named(s *Set, name string) *Namespace {
 	}
 	return nil
 }
+
+var wildcardIPv4 = netip.IPv4Unspecified()

@@ -1,14 +1,13 @@
 package netns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
-
-	"cmp"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -34,6 +33,9 @@ func dialRoutes() (*netlink.Conn, error) {
 func readRoutes(ctx context.Context, c *netlink.Conn, accept bool) (*Local, error) {
 	const attempts = 8
 	for range attempts {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
 		b := builder{accept: accept}
 		intact, err := b.read(ctx, c)
 		if err != nil {
@@ -80,7 +82,7 @@ func (b *builder) read(ctx context.Context, c *netlink.Conn) (intact bool, err e
 			return err
 		})
 		if isUnknownFamily(err) {
-			b.rules[family] = defaultRules()
+			b.rules[family], one = defaultRules(), true
 		} else if err != nil {
 			return false, fmt.Errorf("list routing rules: %w", err)
 		}

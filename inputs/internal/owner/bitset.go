@@ -33,6 +33,13 @@ func (b *bitset) add(other bitset) {
 	}
 }
 
+// remove removes the members of another set.
+func (b bitset) remove(other bitset) {
+	for i := range min(len(b), len(other)) {
+		b[i] &^= other[i]
+	}
+}
+
 // and returns the members of both sets.
 func (b bitset) and(other bitset) bitset {
 	both := slices.Clone(b[:min(len(b), len(other))])

@@ -111,8 +111,12 @@ func (f *Finder) dropGone() {
 	if len(f.processes.gone) == 0 {
 		return
 	}
+	var gone bitset
+	for _, p := range f.processes.gone {
+		gone.set(p.slot)
+	}
 	for _, s := range f.sockets {
-		s.removeGone(f.scanner.walk, f.processes.gone)
+		s.removeGone(f.scanner.walk, gone)
 	}
 	f.processes.gone, f.dirty = nil, true
 }

@@ -187,7 +187,7 @@ func TestExit(t *testing.T) {
 			f.Remove(s)
 			f.Update(t.Context(), time.Now())
 			if len(f.processes.byPID)+len(f.processes.list)+len(f.scanner.sockets)+len(f.sockets)+f.processes.unwatched != 0 {
-				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d blind", len(f.processes.list), len(f.sockets), f.processes.unwatched)
+				t.Errorf("of a socket that is gone there remain %d processes, %d sockets, %d unwatched processes", len(f.processes.list), len(f.sockets), f.processes.unwatched)
 			}
 		})
 	}
@@ -291,7 +291,7 @@ func TestP2PIDReused(t *testing.T) {
 // holdAs is hold, by a process that has the pid of one that has ended.
 func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	t.Helper()
-	time.Sleep(20 * time.Millisecond) // start times are told apart by 10 ms
+	time.Sleep(20 * time.Millisecond) // start times have a resolution of 10 ms
 	for range 200 {
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
 			t.Skip(err)
@@ -561,15 +561,39 @@ func TestManagerIsNamedLast(t *testing.T) {
 	h := newFakeHost(t)
 	h.remove("1")
 	h.process(1, 1, "/system.slice/x.service", 7)
+	h.process(20, 2, "/user.slice/user-1000.slice/user@1000.service/init.scope", 7)
 	h.process(30, 5, "/system.slice/sshd.service", 7)
 	s := &Socket{Inode: 7}
 	f := h.finder(rarely(), s)
 	f.Update(t.Context(), time.Now())
-	expect(t, s, 1, 30)
+	expect(t, s, 1, 20, 30)
 	if p := s.Named(); p.PID != 30 || p.Cgroup.Unit != "sshd.service" {
 		t.Errorf("%d of unit %q is named", p.PID, p.Cgroup.Unit)
 	}
-	if p := s.Holders[1].Process; p.PID != 1 || !p.CgroupRead || p.Cgroup.Unit != "" {
-		t.Errorf("the manager: %+v", p)
+	for i, pid := range []int{1, 20} {
+		if p := s.Holders[i+1].Process; p.PID != pid || !p.CgroupRead || p.Cgroup.Unit != "" || p.Cgroup.UserUnit != "" {
+			t.Errorf("manager %d: %+v", pid, p)
+		}
+	}
+}
+
+// TestManagerIsSearchedFurther walks for the service of a socket of which the cgroup's
+// search has found a manager only.
+func TestManagerIsSearchedFurther(t *testing.T) {
+	h := newFakeHost(t)
+	h.process(20, 2, "/lxc.payload.a/init.scope", 7)
+	h.process(30, 5, "/lxc.payload.a/system.slice/sshd.service", 7)
+	options := rarely()
+	options.Members = func(string) []int { return []int{20} }
+	f := h.finder(options)
+	f.Add(&Socket{Inode: 9})
+	h.process(40, 6, "/a.service", 9)
+	f.Update(t.Context(), time.Now()) // the walk of the beginning
+	s := &Socket{Inode: 7, Cgroup: "/lxc.payload.a/init.scope"}
+	f.Add(s)
+	f.Update(t.Context(), time.Now())
+	expect(t, s, 20, 30)
+	if s.Named().PID != 30 {
+		t.Errorf("%d is named, want 30", s.Named().PID)
 	}
 }

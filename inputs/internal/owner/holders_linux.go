@@ -136,14 +136,12 @@ func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	return true
 }
 
-// removeGone removes processes that have exited.
-func (s *Socket) removeGone(walk uint32, gone []*Process) {
+// removeGone removes processes that have exited, given the set of their slots.
+func (s *Socket) removeGone(walk uint32, gone bitset) {
 	if s.crowd != nil {
 		before := s.crowd.count()
-		for _, p := range gone {
-			s.crowd.all.clear(p.slot)
-			s.crowd.found.clear(p.slot)
-		}
+		s.crowd.all.remove(gone)
+		s.crowd.found.remove(gone)
 		if s.crowd.count() != before {
 			s.Version++
 		}
@@ -196,12 +194,13 @@ func CountProcesses(sockets iter.Seq[*Socket]) int {
 	var union bitset
 	others := 0
 	add := func(s *Socket) {
-		for _, h := range s.Holders {
-			union.set(h.Process.slot)
-		}
 		if s.crowd != nil {
 			union.add(s.crowd.all)
 			others = max(others, s.crowd.others, s.crowd.foundOthers)
+			return
+		}
+		for _, h := range s.Holders {
+			union.set(h.Process.slot)
 		}
 	}
 	for s := range sockets {

@@ -37,6 +37,9 @@ func TestBitset(t *testing.T) {
 	if b.count() != 6 || !b.has(65) || !b.has(1001) { // 64 was there
 		t.Errorf("added: %v", b)
 	}
+	if b.remove(append(c, 1)); b.count() != 2 || b.has(1) || !b.has(0) || !b.has(1000) {
+		t.Errorf("removed: %v", b)
+	}
 }
 
 // TestAllHoldersAreCounted though facts are kept of 64 at most: also after some have
@@ -95,27 +98,35 @@ func TestAllHoldersAreCounted(t *testing.T) {
 	}
 }
 
-// TestHoldersBeyondTheLimitAreCounted though they are not told apart.
+// TestHoldersBeyondTheLimitAreCounted though only their number is kept.
 func TestHoldersBeyondTheLimitAreCounted(t *testing.T) {
-	s := &Socket{Inode: 7}
+	sockets := []*Socket{{Inode: 7}, {Inode: 8}}
 	limit := limits{holders: 4, slots: 10}
 	all := make([]*Process, 20)
 	for i := range all {
-		all[i] = &Process{PID: 100 + i, Start: uint64(i), slot: int32(i), walk: 1}
+		all[i] = &Process{PID: 100 + i, Start: uint64(100 - i), slot: int32(i)}
 	}
 	for number := range uint32(3) {
 		w := &walk{number: number + 1}
-		s.begin()
+		for _, s := range sockets {
+			s.begin()
+		}
 		for _, i := range rand.Perm(len(all)) {
-			all[i].walk = w.number
-			for range 3 { // by three files
-				if holder := (Holder{Process: all[i], walk: w.number}); !s.find(holder, limit) {
-					s.add(holder, limit)
+			for range 3 { // by three files of each
+				for _, s := range sockets {
+					if h := (Holder{Process: all[i], walk: w.number}); !s.find(h, limit) {
+						s.add(h, limit)
+					}
 				}
 			}
 		}
-		if !s.commit(w, nil) || s.Count() != 20 || len(s.Holders) != 4 || s.Named() != all[0] {
-			t.Errorf("walk %d: %d holders, %d kept, %d named", w.number, s.Count(), len(s.Holders), s.Named().PID)
+		for _, s := range sockets {
+			if !s.commit(w, nil) || s.Count() != 20 || len(s.Holders) != 4 || s.Named() != all[19] {
+				t.Errorf("walk %d: %d holders, %d kept, %d named; want 20, 4, 119", w.number, s.Count(), len(s.Holders), s.Named().PID)
+			}
+		}
+		if got := CountProcesses(slices.Values(sockets)); got != 20 {
+			t.Errorf("walk %d: %d of both, want 20", w.number, got)
 		}
 	}
 }

@@ -59,7 +59,8 @@ func (s *Socket) Named() *Process {
 	return s.Holders[0].Process
 }
 
-// Count returns the number of processes that hold the socket.
+// Count returns the number of processes that hold the socket. Those beyond Holders
+// leave it when they exit; that one has closed the socket is seen by the next walk.
 func (s *Socket) Count() int {
 	if s.crowd != nil {
 		return max(s.crowd.count(), len(s.Holders))

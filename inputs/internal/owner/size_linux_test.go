@@ -90,7 +90,7 @@ func TestP13AMillionFiles(t *testing.T) {
 	veryManyFiles(t, f, pid, s, other)
 }
 
-// fastDir returns a directory in memory where there is one.
+// fastDir returns a directory in memory if there is one.
 func fastDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "sockwatch")
@@ -166,7 +166,7 @@ func TestH10VeryManyProcesses(t *testing.T) {
 		f.Add(s)
 		now := time.Now()
 		if report := f.Update(&limited{t.Context(), n / 2}, now); report.Partial == "" {
-			t.Error("not said to be partial")
+			t.Error("the report is not partial")
 		}
 		heap := retains(func() {
 			if report := f.Update(t.Context(), now); report.Partial != "" {

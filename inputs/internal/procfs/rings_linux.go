@@ -23,39 +23,57 @@ func ownRingFormat() ringFormat {
 }
 
 // RingSockets calls visit for each socket that an io_uring among the files of the
-// process holds. known reports whether that were all: kernels before 6.15 do not
-// print which sockets they are, and a busy ring prints nothing. It is false too if
-// more, which is asked now and then, says no.
-func (p Process) RingSockets(ring File, more func() bool, visit func(File)) (known bool, err error) {
-	name := strconv.Itoa(int(ring.FD))
+// process holds, and returns its inode, 0 if it is closed by now. known reports whether
+// that were all: kernels before 6.15 do not print which sockets they are, and a busy
+// ring prints nothing.
+func (p Process) RingSockets(ring File, visit func(File)) (inode uint64, known bool, err error) {
+	thread := ""
 	if int(ring.TID) != p.PID {
-		name = "task/" + strconv.Itoa(int(ring.TID)) + "/fd/" + name
-	} else {
-		name = "fd/" + name
+		thread = "task/" + strconv.Itoa(int(ring.TID)) + "/"
 	}
-	link, err := p.fs.readLink(p.dir, []byte(name))
-	if err == nil && string(link) == ringLink {
-		info := name[:len(name)-len("/"+strconv.Itoa(int(ring.FD)))] + "info/" + strconv.Itoa(int(ring.FD))
-		known, err = p.fs.ringSockets(p.dir, info, more, func(inode uint64) {
-			visit(File{TID: ring.TID, FD: ring.FD, Inode: inode, Ring: true})
-		})
-	} else if err == nil {
-		return true, nil // another file by now
+	fd := thread + "fd/" + strconv.Itoa(int(ring.FD))
+	link, err := p.readLink(fd)
+	if errors.Is(err, ErrExited) || err == nil && string(link) != ringLink {
+		return 0, true, nil
 	}
 	if err != nil {
-		if err = p.fs.processError(p.PID, name, err); errors.Is(err, ErrExited) {
-			return true, nil // closed by now
-		}
+		return 0, false, err
 	}
-	return known, err
+	var st unix.Stat_t
+	if err = unix.Fstatat(p.dir, fd, &st, 0); err == nil {
+		known, err = p.fs.ringSockets(p.dir, thread+"fdinfo/"+strconv.Itoa(int(ring.FD)), func(socket uint64) {
+			visit(File{TID: ring.TID, FD: ring.FD, Inode: socket, Ring: true})
+		})
+	}
+	if err != nil {
+		err = p.fs.processError(p.PID, fd, err)
+	}
+	if errors.Is(err, ErrExited) {
+		return 0, true, nil
+	}
+	return st.Ino, known, err
+}
+
+// MappedRings calls visit with the inode of each io_uring that the process has mapped:
+// one whose file is closed lives on by that.
+func (p Process) MappedRings(visit func(inode uint64)) error {
+	err := p.fs.lines(p.dir, "maps", func(line []byte) {
+		if inode, ok := parseMappedRing(line); ok {
+			visit(inode)
+		}
+	})
+	if err != nil {
+		return p.fs.processError(p.PID, "maps", err)
+	}
+	return nil
 }
 
 // ringSockets reads one file of /proc/PID/fdinfo: three times at most if the ring is
 // busy.
-func (f *FS) ringSockets(dir int, name string, more func() bool, visit func(inode uint64)) (known bool, err error) {
+func (f *FS) ringSockets(dir int, name string, visit func(inode uint64)) (known bool, err error) {
 	for try := 0; try < 3 && !known && err == nil; try++ {
 		r := ringParser{format: f.rings, visit: visit}
-		err = f.lines(dir, name, more, r.line)
+		err = f.lines(dir, name, r.line)
 		known = err == nil && r.known()
 		if r.unknown {
 			break
@@ -64,9 +82,8 @@ func (f *FS) ringSockets(dir int, name string, more func() bool, visit func(inod
 	return known, err
 }
 
-// lines calls visit for each line of a file. It stops if more, which is asked for each
-// piece, says no.
-func (f *FS) lines(dir int, name string, more func() bool, visit func([]byte)) error {
+// lines calls visit for each line of a file.
+func (f *FS) lines(dir int, name string, visit func([]byte)) error {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: name, Err: err}
@@ -95,9 +112,6 @@ func (f *FS) lines(dir int, name string, more func() bool, visit func([]byte)) e
 		}
 		if rest = copy(buf, text); rest == len(buf) {
 			return fmt.Errorf("read %s: a line of more than %d bytes", name, rest)
-		}
-		if !more() {
-			return errRingBusy
 		}
 	}
 }

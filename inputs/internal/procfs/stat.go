@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // A Stat is what /proc/PID/stat says of a process.
@@ -81,16 +82,20 @@ func parseCapabilities(text []byte) (uint64, error) {
 	return 0, fmt.Errorf("no line CapEff")
 }
 
-// parsePID reads the name of a directory of a process; false for all others.
-func parsePID(name []byte) (int, bool) {
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' || n > 1<<31/10 {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
+// allUsers reports whether the text of /proc/PID/uid_map is that of the host's user
+// namespace.
+func allUsers(text []byte) bool {
+	return string(bytes.Join(bytes.Fields(text), []byte(" "))) == "0 0 4294967295"
+}
+
+// parseProfile returns the AppArmor profile that is enforced: "docker-default
+// (enforce)". What other security modules print there has no such end.
+func parseProfile(text []byte) string {
+	profile, mode, ok := strings.Cut(strings.TrimRight(string(text), "\n\x00"), " (")
+	if !ok || mode != "enforce)" && mode != "kill)" && mode != "mixed)" {
+		return ""
 	}
-	return n, n > 0
+	return profile
 }
 
 // parseLink reads the inode from the text of a link such as socket:[1045], given
@@ -106,16 +111,4 @@ func parseLink(link []byte, prefix string) (inode uint64, ok bool) {
 		inode = inode*10 + uint64(c-'0')
 	}
 	return inode, true
-}
-
-// parseFD reads the name of an open file in /proc/PID/fd.
-func parseFD(name []byte) (int32, bool) {
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' || n > (1<<31-1-9)/10 {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return int32(n), len(name) > 0
 }

@@ -1,11 +1,6 @@
 package procfs
 
-import (
-	"bytes"
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // A Visibility says what keeps this program from seeing who holds sockets.
 type Visibility struct {
@@ -66,16 +61,6 @@ func (f *FS) readOwn(name string) ([]byte, error) {
 	return text, err
 }
 
-// parseProfile returns the AppArmor profile that is enforced: "docker-default
-// (enforce)". What other security modules print there has no such end.
-func parseProfile(text []byte) string {
-	profile, mode, ok := strings.Cut(strings.TrimRight(string(text), "\n\x00"), " (")
-	if !ok || mode != "enforce)" && mode != "kill)" && mode != "mixed)" {
-		return ""
-	}
-	return profile
-}
-
 // initPIDNS is the inode of the host's pid namespace, PROC_PID_INIT_INO of
 // include/linux/proc_ns.h.
 const initPIDNS = 0xEFFFFFFC
@@ -106,10 +91,4 @@ func (f *FS) showsHost() bool {
 func (f *FS) hidesPIDs() bool {
 	var st unix.Stat_t
 	return unix.Fstatat(f.dir, "1", &st, 0) != nil
-}
-
-// allUsers reports whether the text of /proc/PID/uid_map is that of the host's user
-// namespace.
-func allUsers(text []byte) bool {
-	return string(bytes.Join(bytes.Fields(text), []byte(" "))) == "0 0 4294967295"
 }

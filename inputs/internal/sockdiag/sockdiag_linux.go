@@ -113,6 +113,9 @@ func (c *Conn) Close() error {
 func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), each func(*inet.Socket)) error {
 	const attempts = 8
 	for range attempts {
+		if err := context.Cause(ctx); err != nil {
+			return fmt.Errorf("dump sockets: %w", err)
+		}
 		begin()
 		err := c.attempt(ctx, states, pass, each)
 		if err == nil {
