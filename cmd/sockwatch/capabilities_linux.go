@@ -1,11 +1,6 @@
 package main
 
-import (
-	"os"
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // protect keeps other processes of the user out of a program that holds
 // capabilities, by which they could read what is not theirs: it cannot be traced
@@ -17,16 +12,6 @@ func protect() error {
 		return err
 	}
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-}
-
-// mayReadProcesses reports whether the program holds the capabilities that open
-// the processes of other users to it. Those of a user namespace do not.
-func mayReadProcesses() bool {
-	const needed = 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_DAC_READ_SEARCH
-	held, err := capabilities()
-	ids, _ := os.ReadFile("/proc/self/uid_map")
-	confined := len(ids) > 0 && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
-	return err == nil && held&needed == needed && !confined
 }
 
 // capabilities returns the permitted capabilities, a bit for each. Go programs do

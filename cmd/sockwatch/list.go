@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sockwatch/agent/config"
@@ -33,11 +35,11 @@ const listConfig = `
 `
 
 func (c *listCommand) Run(p *program) error {
-	a, err := p.build([]config.File{{Name: "list", Text: fmt.Sprintf(listConfig, "json")}})
+	var warned warnings
+	a, err := p.buildLogging([]config.File{{Name: "list", Text: fmt.Sprintf(listConfig, "json")}}, slog.New(&warned))
 	if err != nil {
 		return err
 	}
-	p.log.set(a.Options.LogLevel, a.Options.LogFormat)
 	batches, err := a.GatherOnce(context.Background())
 	if err != nil {
 		return err
@@ -46,11 +48,14 @@ func (c *listCommand) Run(p *program) error {
 	listeners := slices.SortedFunc(slices.Values(scan.Points), byPort)
 	if c.JSON {
 		p.warnOfPartial(batches)
+		for _, message := range warned.messages {
+			fmt.Fprintf(p.stderr, "sockwatch: %s\n", printable(message))
+		}
 		return p.printPoints("json", scan.Time, listeners)
 	}
 	w := bufio.NewWriter(p.stdout)
 	writeTable(w, listenerColumns(listeners, scan.Time), p.width())
-	for _, line := range unseen(listeners, scan.Partial, mayReadProcesses()) {
+	for _, line := range unseen(listeners, scan.Partial, warned.messages) {
 		fmt.Fprint(w, folded(line, p.width()))
 	}
 	return w.Flush()
@@ -107,7 +112,7 @@ func listenerColumns(listeners []metric.Point, scanned time.Time) []column {
 		p := &listeners[i]
 		for c, cell := range []string{
 			address(p), p.Tag("exposure"), owner(p), pid(p), p.Tag("user"),
-			cmp.Or(p.Tag("unit"), p.Tag("container"), p.Tag("pod")), queue(p), since(p, scanned),
+			unit(p), queue(p), since(p, scanned),
 		} {
 			columns[c].cells = append(columns[c].cells, cell)
 		}
@@ -145,6 +150,15 @@ func pid(p *metric.Point) string {
 		}
 	}
 	return s
+}
+
+// unit returns the unit of the owner, or else its container or pod. That of a user's
+// manager says so: users name theirs as they like, also "sshd.service".
+func unit(p *metric.Point) string {
+	if unit := p.Tag("user_unit"); unit != "" {
+		return unit + " (user)"
+	}
+	return cmp.Or(p.Tag("unit"), p.Tag("container"), p.Tag("pod"))
 }
 
 // queue returns BACKLOG/LIMIT, or what of it is known.
@@ -186,8 +200,8 @@ func ago(d time.Duration) string {
 	}
 }
 
-// unseen says what a scan could not see, why, and what to do.
-func unseen(listeners []metric.Point, partial string, capable bool) []string {
+// unseen says what a scan could not see, and what the input warned of.
+func unseen(listeners []metric.Point, partial string, warnings []string) []string {
 	unreadable := 0
 	for i := range listeners {
 		if listeners[i].Tag("owner") == "unreadable" {
@@ -196,14 +210,35 @@ func unseen(listeners []metric.Point, partial string, capable bool) []string {
 	}
 	var lines []string
 	if unreadable > 0 {
-		why := "sockwatch lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH. Run it as root of the host, or grant it both."
-		if capable {
-			why = "some processes are closed even to CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, as by a security module."
+		count := fmt.Sprintf("Owners unknown: %d of %d.", unreadable, len(listeners))
+		if len(warnings) == 0 {
+			count += " Some processes may not be read even by root, as with a security module."
 		}
-		lines = append(lines, fmt.Sprintf("Owners unknown: %d of %d: %s", unreadable, len(listeners), why))
+		lines = append(lines, count)
+	}
+	for _, message := range warnings {
+		lines = append(lines, "Warning: "+printable(message)+".")
 	}
 	if partial != "" {
 		lines = append(lines, "The scan is not whole: "+printable(partial)+".")
 	}
 	return lines
+}
+
+// warnings is a slog.Handler that keeps the messages of warnings: a command of one
+// scan shows them beside its output.
+type warnings struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+func (w *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+func (w *warnings) WithAttrs([]slog.Attr) slog.Handler               { return w }
+func (w *warnings) WithGroup(string) slog.Handler                    { return w }
+
+func (w *warnings) Handle(_ context.Context, r slog.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.messages = append(w.messages, r.Message)
+	return nil
 }

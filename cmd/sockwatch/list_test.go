@@ -138,20 +138,21 @@ func TestListSaysWhatItCouldNotSee(t *testing.T) {
 		name      string
 		listeners []metric.Point
 		partial   string
-		capable   bool
+		warnings  []string
 		want      []string
 	}{
-		{"all seen", someListeners()[:2], "", false, nil},
-		{"no capability", someListeners(), "", false, []string{
-			"Owners unknown: 1 of 4: sockwatch lacks CAP_SYS_PTRACE or CAP_DAC_READ_SEARCH. Run it as root of the host, or grant it both.",
+		{name: "all seen", listeners: someListeners()[:2]},
+		{name: "warned", listeners: someListeners(), warnings: []string{"the capabilities are missing\n"}, want: []string{
+			"Owners unknown: 1 of 4.",
+			`Warning: the capabilities are missing\x0a.`,
 		}},
-		{"P4 refused in spite of them", someListeners(), "", true, []string{
-			"Owners unknown: 1 of 4: some processes are closed even to CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, as by a security module.",
+		{name: "refused without a known cause", listeners: someListeners(), want: []string{
+			"Owners unknown: 1 of 4. Some processes may not be read even by root, as with a security module.",
 		}},
-		{"cut", nil, "a\nb", false, []string{`The scan is not whole: a\x0ab.`}},
+		{name: "cut", partial: "a\nb", want: []string{`The scan is not whole: a\x0ab.`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, unseen(test.listeners, test.partial, test.capable)); diff != "" {
+			if diff := cmp.Diff(test.want, unseen(test.listeners, test.partial, test.warnings)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -193,6 +194,24 @@ func TestAddressAsSSPrintsIt(t *testing.T) {
 		p := metric.Point{Tags: metric.NewTags("address", test.address, "family", test.family, "port", "1")}
 		if got := address(&p); got != test.want {
 			t.Errorf("%v: %s", test, got)
+		}
+	}
+}
+
+func TestUnit(t *testing.T) {
+	tests := []struct {
+		tags []string
+		want string
+	}{
+		{tags: []string{"unit", "nginx.service", "container", "0123456789ab"}, want: "nginx.service"},
+		{tags: []string{"unit", "user@1000.service", "user_unit", "sshd.service"}, want: "sshd.service (user)"},
+		{tags: []string{"container", "0123456789ab", "pod", "p"}, want: "0123456789ab"},
+		{tags: []string{"pod", "p"}, want: "p"},
+		{want: ""},
+	}
+	for _, tt := range tests {
+		if got := unit(&metric.Point{Tags: metric.NewTags(tt.tags...)}); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.tags, got, tt.want)
 		}
 	}
 }

@@ -174,8 +174,12 @@ func (p *program) reader(f configFlags) *sourceReader {
 }
 
 func (p *program) build(files []config.File) (*agent.Agent, error) {
+	return p.buildLogging(files, slog.New(p.log))
+}
+
+func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Agent, error) {
 	return config.Load(files, p.plugins, config.Host{
-		Getenv: p.getenv, Hostname: os.Hostname, Log: slog.New(p.log), Listen: p.sockets.Listen, Version: version(),
+		Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(),
 	})
 }
 

@@ -48,7 +48,7 @@ func TestListFitsTheTerminal(t *testing.T) {
 		}
 		widest := 0
 		for line := range strings.SplitSeq(text, "\r\n") {
-			if strings.HasPrefix(line, "Owners unknown: ") {
+			if strings.HasPrefix(line, "Owners unknown: ") || strings.HasPrefix(line, "Warning: ") {
 				continue // a sentence, which the terminal may wrap
 			}
 			widest = max(widest, cells(line))
