@@ -180,7 +180,7 @@ func number(t *testing.T, s string) int {
 
 const nobody = 65534
 
-// TestP1 keeps a socket whose process exits in mid-scan.
+// TestProcessExitsDuringTheSearch keeps a socket whose process exits in mid-scan.
 func TestProcessExitsDuringTheSearch(t *testing.T) {
 	child, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now := time.Now()
@@ -195,7 +195,7 @@ func TestProcessExitsDuringTheSearch(t *testing.T) {
 	}
 }
 
-// TestP9 is right at the next gather when a listener is closed and opened again
+// TestListenerIsReopenedDuringTheSearch is right at the next gather when a listener is closed and opened again
 // between the dump and the search.
 func TestListenerIsReopenedDuringTheSearch(t *testing.T) {
 	first, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -241,7 +241,7 @@ func TestGoneWhileOthersAreSearched(t *testing.T) {
 	}
 }
 
-// TestP3 shows every socket with its user, and says once what is missing, where
+// TestWithoutCapabilities shows every socket with its user, and says once what is missing, where
 // the program has no capability; what it may read it resolves all the same.
 func TestWithoutCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -420,7 +420,7 @@ func TestActivatedServiceIsNamed(t *testing.T) {
 	}
 }
 
-// TestP4 resolves what it may although another process refuses.
+// TestOneProcessRefuses resolves what it may although another process refuses.
 func TestOneProcessRefuses(t *testing.T) {
 	if _, err := os.Readlink("/proc/1/fd/0"); !os.IsPermission(err) {
 		t.Skipf("no process refuses: %v", err)
@@ -436,7 +436,7 @@ func TestOneProcessRefuses(t *testing.T) {
 	}
 }
 
-// TestP6 names what is wrong where there is no procfs.
+// TestNoProcfs names what is wrong if proc is not a procfs.
 func TestNoProcfs(t *testing.T) {
 	options := Defaults()
 	options.Proc = t.TempDir()
@@ -447,7 +447,7 @@ func TestNoProcfs(t *testing.T) {
 	}
 }
 
-// TestP7 gives the same result without netlink, and says so once.
+// TestWithoutNetlink gives the same result without netlink, and says so once.
 func TestWithoutNetlink(t *testing.T) {
 	own, done := isolated(t)
 	if done {
@@ -487,8 +487,8 @@ func TestWithoutNetlink(t *testing.T) {
 	}
 }
 
-// TestP13 says that the search was cut by the deadline, names new listeners
-// pending, and resolves them when there is time. TestH10 is the same.
+// TestSearchIsCutByTheDeadline says that the search was cut by the deadline, names new listeners
+// pending, and resolves them when there is time.
 func TestSearchIsCutByTheDeadline(t *testing.T) {
 	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
@@ -589,9 +589,9 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestSteadyAllocations makes nothing anew for listeners that have not changed.
+// TestSteadyAllocations makes nothing again for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
-	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is no steady host
+	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is not a steady host
 		return
 	}
 	ip(t, "link set lo up")
@@ -657,7 +657,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	}
 }
 
-// TestH9 learns within owner_verify that a process has renamed itself.
+// TestRenamedProcess learns within owner_verify that a process has renamed itself.
 func TestRenamedProcess(t *testing.T) {
 	child, ports := start(t, task{Name: []byte("before"), NewName: []byte("after"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
@@ -689,7 +689,7 @@ func TestRenamedProcess(t *testing.T) {
 }
 
 // TestFirstSeen is absent for what stood at the first gather, goes on through a
-// restart of the service, and through one of the agent where there is a state
+// restart of the service, and through one of the agent if it has a state
 // directory.
 func TestFirstSeen(t *testing.T) {
 	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestH1H3 shows hostile names as one line each, and two names as two.
+// TestHostileNames shows hostile names as one line each, and two names as two.
 func TestHostileNames(t *testing.T) {
 	names := map[string]string{
 		"a\nb c=1 2": `a\x0ab c=1 2`, ") R 1 1": ") R 1 1", "\xff\xfe": `\xff\xfe`, "\xff": `\xff`, `\xff`: `\x5cxff`,
@@ -47,7 +47,7 @@ func TestEmptyName(t *testing.T) {
 	}
 }
 
-// TestH5 shows arguments only where they are asked for, and at most 256 bytes of
+// TestHugeArguments shows arguments only where they are asked for, and at most 256 bytes of
 // them, cut between two characters.
 func TestHugeArguments(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -87,7 +87,7 @@ func TestHugeArguments(t *testing.T) {
 	}
 }
 
-// TestH6 shows a program that was deleted, and one whose path has a newline.
+// TestDeletedProgram shows a program that was deleted, and one whose path has a newline.
 func TestDeletedProgram(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "evil\nname (deleted)")
 	copyFile(t, exe)

@@ -249,7 +249,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// TestH8 remembers nothing of listeners that come and go.
+// TestChurnLeavesNothingBehind remembers nothing of listeners that come and go.
 func TestChurnLeavesNothingBehind(t *testing.T) {
 	in := open(t, Defaults()).(*input)
 	gather(t, in)

@@ -119,7 +119,7 @@ func (a *actor) hear(t *testing.T) []int {
 // watches them all, as it would one host that changes; another sees each for the
 // first time.
 func TestRandomHosts(t *testing.T) {
-	if elsewhere(t, unix.CLONE_NEWPID) { // where there is nobody else, a search is short
+	if elsewhere(t, unix.CLONE_NEWPID) { // without other processes a search is short
 		return
 	}
 	ip(t, "link set lo up")

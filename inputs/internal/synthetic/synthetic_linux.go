@@ -173,7 +173,7 @@ func (h *Host) Stop() {
 const EnvAlone = "SOCKWATCH_SYNTHETIC_ALONE"
 
 // Alone runs this program again, with the same arguments, in network, mount and pid
-// namespaces of its own, where there is nothing but what it starts itself, and
+// namespaces of its own, with nothing but what it starts itself, and
 // exits as that does. It returns there, and where the program is not root.
 func Alone() {
 	if os.Geteuid() != 0 {
