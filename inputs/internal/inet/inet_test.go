@@ -62,36 +62,6 @@ func FuzzClassifyPrefix(f *testing.F) {
 	})
 }
 
-func TestExposure(t *testing.T) {
-	local := func(texts ...string) (all []Address) {
-		for i, s := range texts {
-			all = append(all, Address{netip.MustParseAddr(s), uint32(i + 1)})
-		}
-		return all
-	}
-	for name, test := range map[string]struct {
-		socket Socket
-		local  []Address
-		want   string
-	}{
-		"as bound":                 {Socket{Addr: netip.MustParseAddr("10.0.0.1")}, local("8.8.8.8"), "private"},
-		"wildcard":                 {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "10.0.0.1"), "private"},
-		"wildcard of IPv4 alone":   {Socket{Addr: netip.MustParseAddr("0.0.0.0")}, local("127.0.0.1", "2001:db8::1"), "loopback"},
-		"wildcard of IPv6 alone":   {Socket{Addr: netip.MustParseAddr("::"), V6Only: true}, local("8.8.8.8", "::1", "fe80::1"), "link_local"},
-		"dual":                     {Socket{Addr: netip.MustParseAddr("::")}, local("8.8.8.8", "::1"), "public"},
-		"mapped wildcard":          {Socket{Addr: netip.MustParseAddr("::ffff:0.0.0.0")}, local("10.0.0.1", "2001:db8::1"), "private"},
-		"wildcard of a device":     {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 1}, local("10.0.0.1", "8.8.8.8"), "private"},
-		"device without addresses": {Socket{Addr: netip.MustParseAddr("0.0.0.0"), Device: 9}, local("10.0.0.1"), ""},
-		"no addresses":             {Socket{Addr: netip.MustParseAddr("::")}, nil, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := Exposure(&test.socket, test.local).String(); got != test.want {
-				t.Errorf("got %q, expected %q", got, test.want)
-			}
-		})
-	}
-}
-
 func TestFamily(t *testing.T) {
 	for _, test := range []struct {
 		addr   string

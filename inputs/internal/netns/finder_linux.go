@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/dirent"
 	"sockwatch/inputs/internal/host"
 )
 
@@ -356,8 +357,8 @@ func numbers(dir int, visit func(n int) bool) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		for name, rest := nextEntry(buf[:n]); len(name) > 0; name, rest = nextEntry(rest) {
-			if number, ok := parseDecimal(name); ok && !visit(number) {
+		for name, rest := dirent.Next(buf[:n]); len(name) > 0; name, rest = dirent.Next(rest) {
+			if number, ok := dirent.Number(name); ok && !visit(number) {
 				return nil
 			}
 		}

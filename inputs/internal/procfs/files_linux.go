@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/dirent"
 )
 
 // A File is an open file that is a socket, or an io_uring, which may hold sockets
@@ -144,8 +146,8 @@ func (p Process) files(name string, tid int, c *Cursor, more func() bool, visit 
 		if size == 0 {
 			return n, true, nil
 		}
-		for entry, rest := nextEntry(p.fs.dirs[:size]); len(entry) > 0; entry, rest = nextEntry(rest) {
-			fd, ok := parseFD(entry)
+		for entry, rest := dirent.Next(p.fs.dirs[:size]); len(entry) > 0; entry, rest = dirent.Next(rest) {
+			fd, ok := dirent.Number(entry)
 			if !ok {
 				continue
 			}
@@ -158,9 +160,9 @@ func (p Process) files(name string, tid int, c *Cursor, more func() bool, visit 
 				continue // closed meanwhile
 			}
 			if inode, ok := parseLink(link, "socket:["); ok {
-				visit(File{TID: int32(tid), FD: fd, Inode: inode})
+				visit(File{TID: int32(tid), FD: int32(fd), Inode: inode})
 			} else if string(link) == ringLink {
-				visit(File{TID: int32(tid), FD: fd, Ring: true})
+				visit(File{TID: int32(tid), FD: int32(fd), Ring: true})
 			}
 		}
 		if !more() {

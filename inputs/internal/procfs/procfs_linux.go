@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/dirent"
 	"sockwatch/inputs/internal/host"
 )
 
@@ -99,8 +100,8 @@ func (f *FS) numbers(dir int, dst []int) ([]int, error) {
 		if err != nil || n == 0 {
 			return dst, err
 		}
-		for name, rest := nextEntry(f.dirs[:n]); len(name) > 0; name, rest = nextEntry(rest) {
-			if pid, ok := parsePID(name); ok {
+		for name, rest := dirent.Next(f.dirs[:n]); len(name) > 0; name, rest = dirent.Next(rest) {
+			if pid, ok := dirent.Number(name); ok && pid > 0 {
 				dst = append(dst, pid)
 			}
 		}

@@ -98,18 +98,6 @@ func parseProfile(text []byte) string {
 	return profile
 }
 
-// parsePID reads the name of a directory of a process; false for all others.
-func parsePID(name []byte) (int, bool) {
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' || n > 1<<31/10 {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n, n > 0
-}
-
 // parseLink reads the inode from the text of a link such as socket:[1045], given
 // what stands before it; false for links to anything else.
 func parseLink(link []byte, prefix string) (inode uint64, ok bool) {
@@ -123,16 +111,4 @@ func parseLink(link []byte, prefix string) (inode uint64, ok bool) {
 		inode = inode*10 + uint64(c-'0')
 	}
 	return inode, true
-}
-
-// parseFD reads the name of an open file in /proc/PID/fd.
-func parseFD(name []byte) (int32, bool) {
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' || n > (1<<31-1-9)/10 {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return int32(n), len(name) > 0
 }

@@ -2,7 +2,6 @@ package netns
 
 import (
 	"bytes"
-	"encoding/binary"
 	"strconv"
 )
 
@@ -60,36 +59,4 @@ func unescapeMount(b []byte) string {
 		path, b = append(path, b[0]), b[1:]
 	}
 	return string(path)
-}
-
-// nextEntry cuts the first entry off what getdents64(2) wrote and returns its name,
-// which is part of b; an empty name if the entry is damaged or none is left.
-//
-//	struct linux_dirent64 { u64 ino; s64 off; u16 reclen; u8 type; char name[]; }
-func nextEntry(b []byte) (name, rest []byte) {
-	const header = 19
-	if len(b) < header {
-		return nil, nil
-	}
-	size := int(binary.NativeEndian.Uint16(b[16:]))
-	if size < header || size > len(b) {
-		return nil, nil
-	}
-	name, _, _ = bytes.Cut(b[header:size], []byte{0})
-	return name, b[size:]
-}
-
-// parseDecimal parses the name of a process, thread or open file.
-func parseDecimal(name []byte) (int, bool) {
-	if len(name) == 0 || len(name) > 9 {
-		return 0, false
-	}
-	n := 0
-	for _, c := range name {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n, true
 }

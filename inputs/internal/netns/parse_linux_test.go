@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"encoding/binary"
 	"testing"
 )
 
@@ -39,37 +38,4 @@ func TestParseNumber(t *testing.T) {
 			t.Errorf("%q: %d, %t, expected %d", link, got, ok, want)
 		}
 	}
-}
-
-func TestParseDecimal(t *testing.T) {
-	for name, want := range map[string]int{"0": 0, "1": 1, "4194304": 4194304, "self": -1, "": -1, "1a": -1, "9999999999": -1} {
-		if got, ok := parseDecimal([]byte(name)); ok != (want >= 0) || ok && got != want {
-			t.Errorf("%q: %d, %t, expected %d", name, got, ok, want)
-		}
-	}
-}
-
-// FuzzEntries: entries of a directory end, and every name stands in the buffer.
-func FuzzEntries(f *testing.F) {
-	entry := func(name string) []byte {
-		b := make([]byte, (19+len(name)+1+7)&^7)
-		binary.NativeEndian.PutUint16(b[16:], uint16(len(b)))
-		copy(b[19:], name)
-		return b
-	}
-	f.Add(append(entry("1"), entry("self")...))
-	f.Add(entry("a")[:10])
-	f.Add(make([]byte, 40))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		n := 0
-		for name, rest := nextEntry(b); len(name) > 0; name, rest = nextEntry(rest) {
-			if n += len(name); n > len(b) || len(rest) >= len(b) {
-				t.Fatalf("entries without end in %q", b)
-			}
-			if number, ok := parseDecimal(name); ok && number < 0 {
-				t.Errorf("%q is %d", name, number)
-			}
-			parseNumber(name)
-		}
-	})
 }

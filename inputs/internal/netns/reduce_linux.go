@@ -3,9 +3,10 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"golang.org/x/sys/unix"
 	"maps"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // A builder makes a Local of the answers of rtnetlink.
