@@ -23,49 +23,30 @@ func ownRingFormat() ringFormat {
 }
 
 // RingSockets calls visit for each socket that an io_uring among the files of the
-// process holds, and returns its inode, 0 if it is closed by now. known reports whether
-// that were all: kernels before 6.15 do not print which sockets they are, and a busy
-// ring prints nothing.
-func (p Process) RingSockets(ring File, visit func(File)) (inode uint64, known bool, err error) {
+// process holds. known reports whether that were all: kernels before 6.15 do not print
+// which sockets they are, and a busy ring prints nothing.
+func (p Process) RingSockets(ring File, visit func(File)) (known bool, err error) {
 	thread := ""
 	if int(ring.TID) != p.PID {
 		thread = "task/" + strconv.Itoa(int(ring.TID)) + "/"
 	}
 	fd := thread + "fd/" + strconv.Itoa(int(ring.FD))
 	link, err := p.readLink(fd)
-	if errors.Is(err, ErrExited) || err == nil && string(link) != ringLink {
-		return 0, true, nil
-	}
-	if err != nil {
-		return 0, false, err
-	}
-	var st unix.Stat_t
-	if err = unix.Fstatat(p.dir, fd, &st, 0); err == nil {
+	if err == nil && string(link) == ringLink {
 		known, err = p.fs.ringSockets(p.dir, thread+"fdinfo/"+strconv.Itoa(int(ring.FD)), func(socket uint64) {
 			visit(File{TID: ring.TID, FD: ring.FD, Inode: socket, Ring: true})
 		})
-	}
-	if err != nil {
-		err = p.fs.processError(p.PID, fd, err)
+		if err != nil {
+			err = p.fs.processError(p.PID, fd, err)
+		}
+		if !errors.Is(err, ErrExited) {
+			return known, err
+		}
 	}
 	if errors.Is(err, ErrExited) {
-		return 0, true, nil
+		err = nil // it is closed by now
 	}
-	return st.Ino, known, err
-}
-
-// MappedRings calls visit with the inode of each io_uring that the process has mapped:
-// one whose file is closed lives on by that.
-func (p Process) MappedRings(visit func(inode uint64)) error {
-	err := p.fs.lines(p.dir, "maps", func(line []byte) {
-		if inode, ok := parseMappedRing(line); ok {
-			visit(inode)
-		}
-	})
-	if err != nil {
-		return p.fs.processError(p.PID, "maps", err)
-	}
-	return nil
+	return err == nil, err
 }
 
 // ringSockets reads one file of /proc/PID/fdinfo: three times at most if the ring is
