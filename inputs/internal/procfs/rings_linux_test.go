@@ -1,8 +1,11 @@
 package procfs
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -96,5 +99,46 @@ func TestBusyRing(t *testing.T) {
 	ring.Inode = 8
 	if held, err := p.Holds(ring); held || err == nil || err.Error() != "read "+f.Path()+"/7/fd: io_uring does not tell its files" {
 		t.Errorf("held %v, %v, want false and an error", held, err)
+	}
+}
+
+// TestStuckRing does not wait for an io_uring that does not answer, and reads others
+// again when it has.
+func TestStuckRing(t *testing.T) {
+	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/4": "->" + ringLink,
+		"7/fdinfo/4": "UserFiles:\t1\n    0: socket:[9]\nUserBufs:\t0\n"})
+	f.rings, f.ringTimeout = ringWhole, 10*time.Millisecond
+	fifo := filepath.Join(f.Path(), "7/fdinfo/3")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	p, err := f.Process(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	want := "read " + f.Path() + "/7/fd/%d: io_uring does not tell its files"
+	for _, fd := range []int32{3, 4} {
+		if known, err := p.RingSockets(File{TID: 7, FD: fd, Ring: true}, func(File) {}); known || err == nil || err.Error() != fmt.Sprintf(want, fd) {
+			t.Errorf("file %d: known %v, %v", fd, known, err)
+		}
+	}
+	writer.Write([]byte("x\n"))
+	writer.Close() // the end of the file, for the read that waits
+	f.ringTimeout = time.Minute
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		var sockets []uint64
+		known, err := p.RingSockets(File{TID: 7, FD: 4, Ring: true}, func(file File) { sockets = append(sockets, file.Inode) })
+		if known && err == nil && len(sockets) == 1 && sockets[0] == 9 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v, known %v, %v, want 9", sockets, known, err)
+		}
 	}
 }
