@@ -136,7 +136,7 @@ func namespaceNumber(fd int, path string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
-	if unix.Mkdev(st.Dev_major, st.Dev_minor) != own.Dev {
+	if unix.Mkdev(st.Dev_major, st.Dev_minor) != uint64(own.Dev) {
 		return 0, fmt.Errorf("%s is %w", path, errNotNetwork)
 	}
 	return st.Ino, nil

@@ -1,72 +1,73 @@
 package netns
 
 import (
-	"encoding/binary"
-	"fmt"
+	"context"
+	"errors"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sockwatch/inputs/internal/inet"
 )
 
-const row = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 00:00000000 00000000  1000        0 4242 1 0000000022c2e640 100 0 0 10 0"
-
-var compareAddresses = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
-
-func TestParseRow(t *testing.T) {
-	var got inet.Socket
-	state, err := parseRow([]byte(row), &got)
-	want := inet.Socket{Addr: netip.MustParseAddr("127.0.0.1"), Port: 8080, Cookie: 4242, Inode: 4242, UID: 1000, Backlog: 5}
-	if diff := cmp.Diff(want, got, compareAddresses); err != nil || state != stateListen || diff != "" {
-		t.Errorf("state %d, %v (-want +got):\n%s", state, err, diff)
+// TestBackendsAgree lists the same sockets in both states by both ways, but for what
+// procfs does not show.
+func TestBackendsAgree(t *testing.T) {
+	isolated(t)
+	start(t, "", task{Listen: []listener{{Addr: "127.0.0.1", Count: 300}, {Addr: "::", Port: 5000}, {Addr: "::", V6Only: true, Port: 5001}, {Addr: "0.0.0.0", Port: 5001}}}, nil)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	six := strings.Replace(row, "0100007F:1F90", "B80D0120000000000000000001000000:0050", 1)
-	if _, err := parseRow([]byte(six), &got); err != nil || got.Addr != netip.MustParseAddr("2001:db8::1") || got.Port != 80 {
-		t.Errorf("IPv6: %+v, %v", got, err)
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}); err != nil {
+		t.Fatal(err)
 	}
-	for line, want := range map[string]string{
-		"":       "row of 0 fields, expected 10 at least",
-		"0: 1 2": "row of 3 fields, expected 10 at least",
-		strings.Replace(row, "0100007F:1F90", "0100007F:1F901", 1):             `port of "0100007F:1F901"`,
-		strings.Replace(row, "0100007F:1F90", "0100007F", 1):                   `address "0100007F"`,
-		strings.Replace(row, " 0A ", " 1FF ", 1):                               `state "1FF"`,
-		strings.Replace(row, "00000000:00000005", "00000000", 1):               `queues "00000000"`,
-		strings.Replace(row, " 1000 ", " -1 ", 1):                              `uid "-1"`,
-		strings.Replace(row, " 4242 ", " 99999999999999999999 ", 1):            `inode "99999999999999999999"`,
-		strings.Replace(row, "0100007F:1F90", strings.Repeat("0", 34)+":1", 1): `address "` + strings.Repeat("0", 34) + `:1"`,
-	} {
-		if _, err := parseRow([]byte(line), &got); text(err) != want {
-			t.Errorf("%q: %v, expected %s", line, err, want)
+	for _, state := range []State{Listen, Established} {
+		list := func(backend string) map[netip.AddrPort]inet.Socket {
+			s := open(t, options(backend))
+			all := make(map[netip.AddrPort]inet.Socket)
+			for pass := range 4 {
+				begun := 0
+				source, err := s.All()[0].Dump(t.Context(), state, pass, func() { begun++ }, func(s *inet.Socket) {
+					all[netip.AddrPortFrom(s.Addr, s.Port)] = *s
+				})
+				if err != nil || begun != 1 || source != (Source{Procfs: backend == Procfs}) {
+					t.Fatalf("by %s: %+v, begun %d times, %v", backend, source, begun, err)
+				}
+			}
+			return all
+		}
+		byNetlink, byProcfs := list(Netlink), list(Procfs)
+		if wanted := map[State]int{Listen: 303, Established: 2}[state]; len(byNetlink) != wanted {
+			t.Errorf("state %d: %d sockets, expected %d", state, len(byNetlink), wanted)
+		}
+		for _, s := range byNetlink {
+			key := netip.AddrPortFrom(s.Addr, s.Port)
+			s.Cookie, s.Cgroup, s.Limit, s.HasLimit = s.Inode, 0, 0, false
+			byNetlink[key] = s
+		}
+		if diff := cmp.Diff(byNetlink, byProcfs, compareAddresses, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("state %d (-netlink +procfs):\n%s", state, diff)
 		}
 	}
 }
 
-// FuzzParseRow: a row is an error or a socket with an address; what the kernel prints
-// of an address comes back.
-func FuzzParseRow(f *testing.F) {
-	f.Add([]byte(row))
-	f.Add([]byte("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, line []byte) {
-		var s inet.Socket
-		if _, err := parseRow(line, &s); err != nil {
-			return
+// TestDumpObeysContext ends with the context, by both ways.
+func TestDumpObeysContext(t *testing.T) {
+	isolated(t)
+	over, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	cancel(cause)
+	for _, backend := range []string{Netlink, Procfs} {
+		s := open(t, options(backend))
+		if _, err := s.All()[0].Dump(over, Listen, 0, func() {}, func(*inet.Socket) {}); !errors.Is(err, cause) {
+			t.Errorf("by %s: %v", backend, err)
 		}
-		if !s.Addr.IsValid() || s.Cookie != s.Inode {
-			t.Errorf("%q: %+v", line, s)
+		if _, err := s.All()[0].Local(over); !errors.Is(err, cause) {
+			t.Errorf("Local by %s: %v", backend, err)
 		}
-		var printed string
-		if raw := s.Addr.AsSlice(); len(raw) > 0 {
-			for i := 0; i < len(raw); i += 4 {
-				printed += fmt.Sprintf("%08X", binary.NativeEndian.Uint32(raw[i:]))
-			}
-		}
-		a, p, err := parseAddrPort(fmt.Appendf(nil, "%s:%04X", printed, s.Port))
-		if err != nil || a != s.Addr || p != s.Port {
-			t.Errorf("%s:%04X came back as %v:%d, %v", printed, s.Port, a, p, err)
-		}
-	})
+	}
 }
