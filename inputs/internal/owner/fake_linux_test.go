@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
@@ -29,9 +27,8 @@ func newFakeHost(t *testing.T) fakeHost {
 	return h
 }
 
-// write writes a file, or makes a directory whose name ends in "/", and returns its
-// inode.
-func (h fakeHost) write(name, text string) uint64 {
+// write writes a file, or makes a directory whose name ends in "/".
+func (h fakeHost) write(name, text string) {
 	h.t.Helper()
 	path := filepath.Join(h.path, name)
 	dir := filepath.Dir(path)
@@ -42,14 +39,9 @@ func (h fakeHost) write(name, text string) uint64 {
 	if err == nil && dir != path {
 		err = os.WriteFile(path, []byte(text), 0o600)
 	}
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Stat(path, &st)
-	}
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return st.Ino
 }
 
 // process makes a process of one thread that has sockets open.

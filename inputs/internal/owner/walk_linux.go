@@ -23,10 +23,9 @@ type walk struct {
 	laps    int           // through newcomers
 	deep    bool          // files of processes are done, those of threads and io_urings are next
 	rings   []ring        // to be read then
-	inodes  ringInodes
-	refused int   // processes that could not be looked at
-	unknown int   // threads and io_urings that could not be looked at
-	failure error // the last one that is not a refusal
+	refused int           // processes that could not be looked at
+	unknown int           // threads and io_urings that could not be looked at
+	failure error         // the last one that is not a refusal
 }
 
 // A ring is an io_uring that a process has.
@@ -34,10 +33,6 @@ type ring struct {
 	pid  int
 	file procfs.File
 }
-
-// ringInodes are the inodes of io_urings, and whether a file of each was seen or it is
-// only mapped.
-type ringInodes map[uint64]bool
 
 // errCut says that the time was over before the walk was.
 var errCut = errors.New("cut by the deadline")
@@ -67,28 +62,11 @@ func (w *walk) run(ctx context.Context) error {
 		w.deep, w.next = true, 0
 	}
 	// Few programs have files that their threads do not share, or close what an io_uring
-	// holds, or that itself; but one that is to be hidden could.
-	if err := w.each(ctx, w.lookDeep); err != nil {
+	// holds; but one that is to be hidden could.
+	if err := w.each(ctx, procfs.Process.ThreadFiles); err != nil {
 		return err
 	}
-	if err := w.readRings(ctx); err != nil {
-		return err
-	}
-	for _, seen := range w.inodes {
-		if !seen {
-			w.unknown++
-		}
-	}
-	return nil
-}
-
-// lookDeep looks at the files that threads do not share, and for io_urings without a
-// file.
-func (w *walk) lookDeep(p procfs.Process, c *procfs.Cursor, more func() bool, visit func(procfs.File)) (done bool, err error) {
-	if done, err = p.ThreadFiles(c, more, visit); err != nil || !done {
-		return done, err
-	}
-	return true, p.MappedRings(func(inode uint64) { w.addInode(inode, false) })
+	return w.readRings(ctx)
 }
 
 // each looks at the processes that are left.
@@ -183,17 +161,6 @@ func (w *walk) addRing(pid int, file procfs.File) {
 	w.rings = append(w.rings, ring{pid, file})
 }
 
-func (w *walk) addInode(inode uint64, seen bool) {
-	if len(w.inodes) == maxRings {
-		w.unknown++
-		return
-	}
-	if w.inodes == nil {
-		w.inodes = make(ringInodes)
-	}
-	w.inodes[inode] = w.inodes[inode] || seen
-}
-
 // readRings looks at the sockets that io_urings hold.
 func (w *walk) readRings(ctx context.Context) error {
 	for ; len(w.rings) > 0; w.rings = w.rings[1:] {
@@ -202,9 +169,7 @@ func (w *walk) readRings(ctx context.Context) error {
 		}
 		r, known := w.rings[0], true
 		_, err := w.scanner.scan(ctx, r.pid, func(p procfs.Process, _ *procfs.Cursor, _ func() bool, visit func(procfs.File)) (done bool, err error) {
-			var inode uint64
-			inode, known, err = p.RingSockets(r.file, visit)
-			w.addInode(inode, true)
+			known, err = p.RingSockets(r.file, visit)
 			return true, err
 		}, &procfs.Cursor{}, nil)
 		switch {

@@ -3,7 +3,6 @@ package owner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -393,29 +392,14 @@ func TestNoneIsProven(t *testing.T) {
 		{name: "hidepid", make: func(h fakeHost) { h.remove("1") }, hidden: "processes of other users are not visible (hidepid)", want: Unreadable},
 		{name: "an io_uring without sockets", make: func(h fakeHost) {
 			h.link(10, 5, "anon_inode:[io_uring]")
-			h.write("10/fd/anon_inode:[io_uring]", "")
 			h.write("10/fdinfo/5", "UserFiles:\t1\n    0: /x\nUserBufs:\t0\n")
 		}, want: None},
 		{name: "a busy io_uring", make: func(h fakeHost) {
 			h.link(10, 5, "anon_inode:[io_uring]")
-			h.write("10/fd/anon_inode:[io_uring]", "")
 			h.write("10/fdinfo/5", "pos:\t0\n")
 		}, want: Unreadable},
-		{name: "an io_uring that is only mapped", make: func(h fakeHost) {
-			h.write("10/maps", "7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f 1047 anon_inode:[io_uring]\n")
-		}, want: Unreadable},
-		{name: "an io_uring that is mapped in two processes and open in one", make: func(h fakeHost) {
-			h.link(10, 5, "anon_inode:[io_uring]")
-			inode := h.write("10/fd/anon_inode:[io_uring]", "")
-			h.write("10/fdinfo/5", "UserFiles:\t1\n    0: /x\nUserBufs:\t0\n")
-			h.process(20, 2, "/b.service")
-			maps := fmt.Sprintf("7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f %d anon_inode:[io_uring]\n", inode)
-			h.write("10/maps", maps)
-			h.write("20/maps", maps)
-		}, want: None},
 		{name: "an io_uring that cannot be read", make: func(h fakeHost) {
 			h.link(10, 5, "anon_inode:[io_uring]")
-			h.write("10/fd/anon_inode:[io_uring]", "")
 			h.write("10/fdinfo/5/", "")
 		}, want: Unreadable},
 		{name: "files of a thread that cannot be read", make: func(h fakeHost) {

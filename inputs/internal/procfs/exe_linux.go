@@ -50,20 +50,16 @@ func (p Process) readLink(name string) ([]byte, error) {
 }
 
 // unlinked reports whether " (deleted)" at the end of a path is the kernel's (d_path
-// of fs/d_path.c), and not part of a name that leads to the same file still. Nothing here
-// waits for the file system, which may be a stalled one, or a hostile user's.
+// of fs/d_path.c), and not part of a name that leads to the same file still. That name
+// is in the kernel's cache then: nothing here waits for a file system, which may be a
+// stalled one, or a hostile user's.
 func (p Process) unlinked(link string, path []byte) bool {
-	var exe, named unix.Statx_t
-	const mask = unix.STATX_NLINK | unix.STATX_INO
-	const cached = 0x20 // RESOLVE_CACHED, Linux 5.12
-	if unix.Statx(p.dir, link, unix.AT_STATX_DONT_SYNC, mask, &exe) != nil || exe.Nlink == 0 {
-		return true
-	}
 	root, err := unix.Openat(p.dir, "root", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return true
 	}
 	defer unix.Close(root)
+	const cached = 0x20 // RESOLVE_CACHED, Linux 5.12
 	file, err := unix.Openat2(root, string(path), &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | cached,
@@ -72,6 +68,9 @@ func (p Process) unlinked(link string, path []byte) bool {
 		return true
 	}
 	defer unix.Close(file)
-	err = unix.Statx(file, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, mask, &named)
+	var exe, named unix.Statx_t
+	err = errors.Join(
+		unix.Statx(p.dir, link, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &exe),
+		unix.Statx(file, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &named))
 	return err != nil || named.Ino != exe.Ino || named.Dev_major != exe.Dev_major || named.Dev_minor != exe.Dev_minor
 }

@@ -38,8 +38,6 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-const row = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 00:00000000 00000000  1000        0 4242 1 0000000022c2e640 100 0 0 10 0"
-
 func TestParseLink(t *testing.T) {
 	for link, want := range map[string]uint64{
 		"socket:[1045]": 1045, "socket:[]": 0, "socket:[1045": 0, "socket:[-1]": 0, "pipe:[1]": 0, "/tmp/socket:[1]": 0,

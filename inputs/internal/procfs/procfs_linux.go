@@ -22,9 +22,13 @@ type FS struct {
 	dir   int
 	boot  time.Time // zero if unknown
 	rings ringFormat
-	dirs  []byte // what getdents64 wrote
-	text  []byte // what was read of a file
-	link  []byte // the target of a link
+	// ringTimeout is the constant, except in tests. stuck is not nil if a read of an
+	// io_uring has not ended: see ringSockets.
+	ringTimeout time.Duration
+	stuck       chan ringAnswer
+	dirs        []byte // what getdents64 wrote
+	text        []byte // what was read of a file
+	link        []byte // the target of a link
 }
 
 // Open opens the procfs of a host.
@@ -33,7 +37,7 @@ func Open(h host.Host) (*FS, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: h.Proc, Err: err}
 	}
-	f := &FS{host: h, dir: dir, rings: ownRingFormat(), dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096)}
+	f := &FS{host: h, dir: dir, rings: ownRingFormat(), ringTimeout: ringTimeout, dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096)}
 	// Mounted with subset=pid it has no stat.
 	if err := f.ReadBootTime(); err != nil && !f.mounted() {
 		f.Close()

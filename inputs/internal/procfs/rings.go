@@ -104,19 +104,3 @@ func (r *ringParser) known() bool {
 	}
 	return true
 }
-
-// parseMappedRing reads a line of /proc/PID/maps, and returns the inode of the io_uring
-// that is mapped there:
-//
-//	7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f 1047 anon_inode:[io_uring]
-func parseMappedRing(line []byte) (inode uint64, ok bool) {
-	if !bytes.HasSuffix(line, []byte(ringLink)) {
-		return 0, false
-	}
-	fields := bytes.Fields(line)
-	if len(fields) != 6 || string(fields[5]) != ringLink {
-		return 0, false
-	}
-	inode, err := strconv.ParseUint(string(fields[4]), 10, 64)
-	return inode, err == nil
-}

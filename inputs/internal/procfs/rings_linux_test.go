@@ -1,9 +1,11 @@
 package procfs
 
 import (
+	"fmt"
 	"os"
-	"slices"
+	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +58,7 @@ func TestRingSockets(t *testing.T) {
 		t.Fatalf("%v, %v, want %v alone", files, err, ring)
 	}
 	var sockets []File
-	inode, known, err := p.RingSockets(ring, func(file File) { sockets = append(sockets, file) })
+	known, err := p.RingSockets(ring, func(file File) { sockets = append(sockets, file) })
 	if f.rings == ringNames {
 		if known || err != nil || len(sockets) != 0 {
 			t.Errorf("an old kernel: %v, known %v, %v, want none and not known", sockets, known, err)
@@ -75,25 +77,15 @@ func TestRingSockets(t *testing.T) {
 			t.Errorf("another socket: held %v, %v, want false", held, err)
 		}
 	}
-	// IORING_OFF_SQ_RING: a page that holds the ring when its file is closed.
-	page, err := unix.Mmap(int(fd32), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Munmap(page)
 	unix.Close(int(fd32))
-	if inode, known, err := p.RingSockets(ring, func(File) {}); inode != 0 || !known || err != nil {
-		t.Errorf("closed: inode %d, known %v, %v, want 0, true", inode, known, err)
-	}
-	var mapped []uint64
-	if err := p.MappedRings(func(inode uint64) { mapped = append(mapped, inode) }); err != nil || !slices.Contains(mapped, inode) {
-		t.Errorf("mapped are %v, %v, want %d among them", mapped, err, inode)
+	if known, err := p.RingSockets(ring, func(File) {}); !known || err != nil {
+		t.Errorf("closed: known %v, %v, want true", known, err)
 	}
 }
 
 // TestBusyRing is not known to hold no socket.
 func TestBusyRing(t *testing.T) {
-	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/" + ringLink: "", "7/fdinfo/3": "pos:\t0\n"})
+	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fdinfo/3": "pos:\t0\n"})
 	f.rings = ringWhole
 	p, err := f.Process(7)
 	if err != nil {
@@ -101,11 +93,52 @@ func TestBusyRing(t *testing.T) {
 	}
 	defer p.Close()
 	ring := File{TID: 7, FD: 3, Ring: true}
-	if inode, known, err := p.RingSockets(ring, func(File) {}); inode == 0 || known || err != nil {
-		t.Errorf("inode %d, known %v, %v, want one, false", inode, known, err)
+	if known, err := p.RingSockets(ring, func(File) {}); known || err != nil {
+		t.Errorf("known %v, %v, want false", known, err)
 	}
 	ring.Inode = 8
 	if held, err := p.Holds(ring); held || err == nil || err.Error() != "read "+f.Path()+"/7/fd: io_uring does not tell its files" {
 		t.Errorf("held %v, %v, want false and an error", held, err)
+	}
+}
+
+// TestStuckRing does not wait for an io_uring that does not answer, and reads others
+// again when it has.
+func TestStuckRing(t *testing.T) {
+	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/4": "->" + ringLink,
+		"7/fdinfo/4": "UserFiles:\t1\n    0: socket:[9]\nUserBufs:\t0\n"})
+	f.rings, f.ringTimeout = ringWhole, 10*time.Millisecond
+	fifo := filepath.Join(f.Path(), "7/fdinfo/3")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	p, err := f.Process(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	want := "read " + f.Path() + "/7/fd/%d: io_uring does not tell its files"
+	for _, fd := range []int32{3, 4} {
+		if known, err := p.RingSockets(File{TID: 7, FD: fd, Ring: true}, func(File) {}); known || err == nil || err.Error() != fmt.Sprintf(want, fd) {
+			t.Errorf("file %d: known %v, %v", fd, known, err)
+		}
+	}
+	writer.Write([]byte("x\n"))
+	writer.Close() // the end of the file, for the read that waits
+	f.ringTimeout = time.Minute
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		var sockets []uint64
+		known, err := p.RingSockets(File{TID: 7, FD: 4, Ring: true}, func(file File) { sockets = append(sockets, file.Inode) })
+		if known && err == nil && len(sockets) == 1 && sockets[0] == 9 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v, known %v, %v, want 9", sockets, known, err)
+		}
 	}
 }

@@ -84,17 +84,3 @@ func FuzzRingParser(f *testing.F) {
 		}
 	})
 }
-
-func TestParseMappedRing(t *testing.T) {
-	for line, want := range map[string]uint64{
-		"7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f 1047                       anon_inode:[io_uring]":    1047,
-		"7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f 1047                       /anon_inode:[io_uring]":   0,
-		"7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f 1047                       /a anon_inode:[io_uring]": 0,
-		"7f66a5c00000-7f66a5c01000 rw-s 00000000 00:0f x anon_inode:[io_uring]":                             0,
-		"anon_inode:[io_uring]": 0, "7f66a5c00000-7f66a5c01000 r-xp 00001000 08:01 12 /usr/bin/x": 0, "": 0,
-	} {
-		if got, ok := parseMappedRing([]byte(line)); got != want || ok != (want != 0) {
-			t.Errorf("%q: %d, %v, want %d", line, got, ok, want)
-		}
-	}
-}
