@@ -86,7 +86,7 @@ func (f *finder) pass(ctx context.Context, now time.Time) (all []*place, partial
 	elapsed := now.Sub(f.last)
 	f.last = now
 	partial = f.lookAtProcesses(ctx)
-	if err := f.mounts.update(now, f.placeOf); err != nil && partial == nil {
+	if err := f.mounts.update(ctx, now, f.placeOf); err != nil && partial == nil {
 		partial = err
 	}
 	if err := f.continueLap(ctx, now, elapsed); err != nil && partial == nil {

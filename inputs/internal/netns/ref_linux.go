@@ -73,7 +73,8 @@ func (r ref) networkNumber(h host.Host) (uint64, error) {
 	return number, err
 }
 
-// open opens the file that is the namespace of that number. Nothing else is opened:
+// open opens the file that is the namespace of that number, or of any if it is 0: then
+// the number was hidden when its process was looked at. Nothing else is opened:
 // another file may be a FIFO, which would wait for a writer.
 func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	fd, err := r.find(h)
@@ -85,7 +86,7 @@ func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if number != want {
+	if want != 0 && number != want {
 		return nil, errMoved
 	}
 	return os.Open("/proc/thread-self/fd/" + strconv.Itoa(fd))

@@ -78,13 +78,14 @@ func Open(h host.Host, o Options) (*Set, error) {
 }
 
 // keepLimit returns for how many other namespaces sockets are kept open: two for each,
-// and at most half of the files that the program may open.
+// and at most half of the files that the program may open beyond what else it needs.
 func keepLimit() int {
+	const others, most = 256, 4096
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < others {
 		return 0
 	}
-	return int(min(limit.Cur/4, 4096))
+	return int(min((limit.Cur-others)/4, most))
 }
 
 func ownTable() (uint64, error) {
