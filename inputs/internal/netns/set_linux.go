@@ -63,13 +63,11 @@ func Open(h host.Host, o Options) (*Set, error) {
 	own.number, _ = numberOf("/proc/thread-self/ns/net")
 	own.table, _ = ownTable()
 	if o.Others {
-		f, err := openFinder(h, o.Refresh)
+		f, err := openFinder(h, own, root, o.Refresh)
 		if err != nil {
 			return nil, fmt.Errorf("network namespaces: %w", err)
 		}
-		f.own, f.root, s.finder = own, root, f
-		f.know(own)
-		s.shared.find = f.findAgain
+		s.finder, s.shared.find = f, f.findAgain
 	}
 	s.root = newNamespace(root, s.shared)
 	s.root.root = true
@@ -112,7 +110,7 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 		places, failed = s.finder.searchAll(ctx, now)
 	}
 	if s.adopt(places, failed != nil); failed == nil {
-		s.finder.forgetOthers(places)
+		s.finder.known.forgetOthers(places)
 	}
 	if failed != nil {
 		return "network namespaces: " + failed.Error(), nil
@@ -137,13 +135,13 @@ func (s *Set) findRoot() error {
 	}
 	if p.number != number || p.table != table {
 		if s.finder != nil {
-			s.finder.forget(p)
+			s.finder.known.forget(p)
 		}
 		p.number, p.table = number, table
 		s.root.release()
 	}
 	if s.finder != nil {
-		s.finder.know(p)
+		s.finder.known.know(p)
 	}
 	return nil
 }

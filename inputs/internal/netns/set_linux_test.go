@@ -555,24 +555,23 @@ func TestLapIsResumed(t *testing.T) {
 	many := start(t, "", task{OpenMany: 2000, Open: path}, nil)
 	start(t, "", task{Listen: everywhere, In: []string{path}}, nil)
 	holder.end()
-	f, err := openFinder(host.Find("/proc"), time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.close()
 	number, err := numberOf("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.own = &place{own: true, number: number}
-	f.know(f.own)
+	own := &place{own: true, number: number}
+	f, err := openFinder(host.Find("/proc"), own, own, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
 	f.lap.mounts = make(map[uint64]bool)
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	calls := 0
 	for ; calls < 100; calls++ {
 		// The context ends inside: search looks at it at its start and every 256 files.
-		done, err := f.search(&endsLater{Context: over}, many.Process.Pid)
+		done, err := f.lap.search(t.Context(), &endsLater{Context: over}, many.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -580,8 +579,8 @@ func TestLapIsResumed(t *testing.T) {
 			break
 		}
 	}
-	if want := 2000 / 256; calls != want || len(f.places()) != 2 {
-		t.Errorf("cut %d times, expected %d; %d namespaces", calls, want, len(f.places()))
+	if want := 2000 / 256; calls != want || len(f.known.all()) != 2 {
+		t.Errorf("cut %d times, expected %d; %d namespaces", calls, want, len(f.known.all()))
 	}
 }
 
