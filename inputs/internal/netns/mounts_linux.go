@@ -89,7 +89,7 @@ func (m *mounts) changed(now time.Time) bool {
 		return true
 	}
 	poll := []unix.PollFd{{Fd: int32(m.info.Fd()), Events: unix.POLLPRI}}
-	n, err := unix.Poll(poll, 0) // a change is told once
+	n, err := unix.Poll(poll, 0) // which reports a change once
 	return changed || n != 0 || err != nil
 }
 

@@ -128,16 +128,15 @@ var errNotNetwork = errors.New("not a network namespace")
 // namespaceNumber returns the number of an open namespace. No file system is asked
 // that may not answer.
 func namespaceNumber(fd int, path string) (uint64, error) {
-	var own unix.Stat_t // whose device is that of all namespaces
-	var st unix.Statx_t
+	var own, st unix.Statx_t // all namespaces are of one device
 	err := errors.Join(
-		unix.Stat("/proc/thread-self/ns/net", &own),
+		unix.Statx(unix.AT_FDCWD, "/proc/thread-self/ns/net", 0, unix.STATX_INO, &own),
 		unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st),
 	)
 	if err != nil {
 		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
-	if unix.Mkdev(st.Dev_major, st.Dev_minor) != own.Dev {
+	if st.Dev_major != own.Dev_major || st.Dev_minor != own.Dev_minor {
 		return 0, fmt.Errorf("%s is %w", path, errNotNetwork)
 	}
 	return st.Ino, nil

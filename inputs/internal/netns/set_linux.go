@@ -59,7 +59,7 @@ func Open(h host.Host, o Options) (*Set, error) {
 	if !h.OwnNetNS {
 		root = &place{host: h, process: processRef(1)}
 	}
-	// Another program's namespace may be hidden, and then is known by its table.
+	// Without /proc/thread-self it has no numbers, and is still listed.
 	own.number, _ = numberOf("/proc/thread-self/ns/net")
 	own.table, _ = ownTable()
 	if o.Others {
