@@ -119,7 +119,11 @@ func (m *mounts) readMountinfo(ctx context.Context) (all []mountedNetNS, err err
 	err = lineReader{file: m.info, piece: 4096}.read(ctx, func(line []byte) (bool, error) {
 		if number, path, ok := parseMount(line); ok {
 			r := ref{fd: -1, mount: path}
-			if n, err := r.number(m.host); err == nil && n == number { // nothing else is mounted over it
+			n, err := r.number(m.host)
+			if isExhausted(err) {
+				return false, err
+			}
+			if err == nil && n == number { // nothing else is mounted over it
 				all = append(all, mountedNetNS{number: number, ref: r})
 			}
 		}

@@ -137,7 +137,7 @@ func (p *place) prune() {
 			return err != nil || !ok
 		}
 		number, err := r.number(p.host)
-		return err != nil || number != p.number
+		return err != nil && !isExhausted(err) || err == nil && number != p.number
 	})
 }
 

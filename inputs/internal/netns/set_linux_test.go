@@ -523,6 +523,54 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 	}
 }
 
+// TestNothingIsMissingWithoutDescriptors keeps the namespaces that are known if no file
+// can be opened, and says so.
+func TestNothingIsMissingWithoutDescriptors(t *testing.T) {
+	isolated(t)
+	newNetNS(t, "/run/netns/named")
+	newNetNS(t, "/run/elsewhere/opened")
+	start(t, "", task{Open: "/run/elsewhere/opened"}, nil)
+	if err := unix.Unmount("/run/elsewhere/opened", unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, options(Auto))
+	find(t, s)
+	before := slices.Clone(s.All())
+	if len(before) != 3 {
+		t.Fatalf("%d namespaces", len(before))
+	}
+	if err := os.WriteFile("/run/netns/new", nil, 0o644); err != nil { // so that the mounts are read again
+		t.Fatal(err)
+	}
+	defer os.Remove("/run/netns/new")
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	partial, err := s.Find(t.Context(), time.Now())
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || !strings.HasSuffix(partial, "too many open files") {
+		t.Errorf("partial %q, %v", partial, err)
+	}
+	if !slices.Equal(before, s.All()) {
+		t.Errorf("%d namespaces, expected %d", len(s.All()), len(before))
+	}
+	find(t, s)
+	if !slices.Equal(before, s.All()) {
+		t.Errorf("afterwards %d namespaces, expected %d", len(s.All()), len(before))
+	}
+}
+
 // TestLapsFindWhatIsNew finds a namespace that only a thread holds within Refresh.
 func TestLapsFindWhatIsNew(t *testing.T) {
 	isolated(t)
