@@ -6,7 +6,7 @@ import "net/netip"
 
 // A Socket is one TCP socket as a listing of the kernel shows it.
 type Socket struct {
-	Addr   netip.Addr // as bound, without a zone; v4-mapped where the socket is IPv6
+	Addr   netip.Addr // as bound, without a zone; v4-mapped if the socket is IPv6
 	Port   uint16
 	Device uint32 // the index of the device or link-local zone it is bound to, or 0
 	V6Only bool   // of an IPv6 socket: it takes no IPv4
@@ -15,9 +15,9 @@ type Socket struct {
 	// A listing that does not say it gives false.
 	Transparent bool
 
-	// Cookie tells the socket from every other of its namespace, earlier and later
-	// ones too. A listing that knows none gives the inode, which is used again
-	// after the socket has closed.
+	// Cookie distinguishes the socket from every other of its namespace, earlier and later
+	// ones too. Procfs does not show it: then it is the inode, which is used
+	// again after the socket has closed.
 	Cookie uint64
 	Inode  uint64
 	UID    uint32
@@ -41,8 +41,8 @@ func (s *Socket) Family() string {
 }
 
 // GuessV6Only fills in V6Only for the listeners of one network namespace, of a
-// listing that does not say it. An IPv6 wildcard takes no IPv4 where that is the
-// default, or where an IPv4 wildcard has the same port.
+// listing that does not say it. An IPv6 wildcard takes no IPv4 if that is the
+// default, or if an IPv4 wildcard has the same port.
 func GuessV6Only(sockets []Socket, byDefault bool) {
 	wildcards := make(map[uint16]bool)
 	for _, s := range sockets {

@@ -14,11 +14,13 @@ import (
 //
 // The kernel takes a connection if its routing tables say that the destination is
 // local (RTN_LOCAL), whatever device it comes by (the weak host model, RFC 1122
-// section 3.3.4.2), unless the destination is loopback or link-local IPv6. Which
-// tables are asked is said by the routing rules; IPv4 sockets that are not transparent
-// answer only from addresses of devices and of the table local. Rules that need a firewall's mark
-// do not count, as firewalls are not seen; rules that depend on the sender, the
-// protocol or the port of the listener count for every listener.
+// section 3.3.4.2), unless the destination is loopback or link-local IPv6. The routing
+// rules say which tables are asked. IPv4 sockets that are not transparent answer only
+// from addresses of devices and of the table local.
+//
+// Rules that need a firewall's mark do not count, as firewalls are not seen. Rules that
+// depend on the sender, the protocol or the port count for every listener. Routes that
+// another table has for the same destination do not hide those of later tables.
 type Local struct {
 	links   map[uint32]link // nil if they are not known
 	unbound view            // of a socket that is bound to no device

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,19 +21,14 @@ import (
 // and those that only threads, open files or mounts of other mount namespaces hold at
 // each lap over all processes.
 type finder struct {
-	host host.Host
-	proc *os.File // the directory Host.Proc
-	self int      // this program's pid there
-	own  *place
-	root *place // the host's, which may be the program's own
-
-	byNumber  map[uint64]*place
-	byTable   map[uint64]*place
+	known     *registry
+	root      *place    // the host's, which may be the program's own
+	proc      *os.File  // the directory Host.Proc
+	self      int       // this program's pid there
 	processes []process // by pid
 	spare     []process
 	mounts    mounts
 	lap       lap
-	refresh   time.Duration
 	last      time.Time // of the last pass
 }
 
@@ -46,40 +42,20 @@ type process struct {
 
 const looks = 3
 
-func openFinder(h host.Host, refresh time.Duration) (*finder, error) {
+func openFinder(h host.Host, own, root *place, refresh time.Duration) (*finder, error) {
 	proc, err := os.Open(h.Proc)
 	if err != nil {
 		return nil, err
 	}
-	f := &finder{host: h, proc: proc, refresh: refresh, byNumber: make(map[uint64]*place), byTable: make(map[uint64]*place)}
-	f.mounts = mounts{host: h, refresh: refresh}
+	f := &finder{known: newRegistry(h, own), root: root, proc: proc, mounts: mounts{host: h, refresh: refresh}}
 	if self, err := os.Readlink(h.Proc + "/self"); err == nil {
 		f.self, _ = strconv.Atoi(self)
 	}
+	f.lap = lap{known: f.known, refresh: refresh, found: f.found}
 	return f, nil
 }
 
 func (f *finder) close() error { return errors.Join(f.proc.Close(), f.mounts.close()) }
-
-// know adds a place whose numbers are known.
-func (f *finder) know(p *place) {
-	if p.number != 0 {
-		f.byNumber[p.number] = p
-	}
-	if p.table != 0 {
-		f.byTable[p.table] = p
-	}
-}
-
-// forget removes a place.
-func (f *finder) forget(p *place) {
-	if f.byNumber[p.number] == p {
-		delete(f.byNumber, p.number)
-	}
-	if f.byTable[p.table] == p {
-		delete(f.byTable, p.table)
-	}
-}
 
 // pass looks for namespaces, and returns those that are there. If it could not look
 // everywhere, partial says so: then what is missing may still be there.
@@ -87,10 +63,10 @@ func (f *finder) pass(ctx context.Context, now time.Time) (all []*place, partial
 	elapsed := now.Sub(f.last)
 	f.last = now
 	partial = f.lookAtProcesses(ctx)
-	if err := f.mounts.update(now, f.placeOf); err != nil && partial == nil {
+	if err := f.mounts.update(ctx, now, f.known.placeOf); err != nil && partial == nil {
 		partial = err
 	}
-	if err := f.continueLap(ctx, now, elapsed); err != nil && partial == nil {
+	if err := f.lap.goOn(ctx, now, elapsed, f.pids); err != nil && partial == nil {
 		partial = err
 	}
 	return f.verify(), partial
@@ -126,7 +102,7 @@ func (f *finder) lookAtProcesses(ctx context.Context) error {
 		return true
 	})
 	if err != nil {
-		return &fs.PathError{Op: "readdir", Path: f.host.Proc, Err: err}
+		return &fs.PathError{Op: "readdir", Path: f.known.host.Proc, Err: err}
 	}
 	f.processes, f.spare = next, f.processes
 	if failed == nil && unseen > 0 {
@@ -138,10 +114,10 @@ func (f *finder) lookAtProcesses(ctx context.Context) error {
 // look finds the namespace of a process. An error says that nothing can be looked at.
 func (f *finder) look(p *process) error {
 	if p.pid == f.self {
-		p.in, p.looks = f.own, looks
+		p.in, p.looks = f.known.own, looks
 		return nil
 	}
-	in, err := f.find(p.pid)
+	in, err := f.known.find(p.pid)
 	if isExhausted(err) {
 		return err
 	}
@@ -150,56 +126,10 @@ func (f *finder) look(p *process) error {
 	return nil
 }
 
-// find returns the namespace of a process or thread; nil if it has ended or is
-// hidden.
-func (f *finder) find(pid int) (*place, error) {
-	link := processRef(pid)
-	number, err := link.number(f.host)
-	if err == nil {
-		if p := f.byNumber[number]; p != nil {
-			return p, nil
-		}
-		table, err := tableNumber(f.host, pid)
-		if again, e := link.number(f.host); err != nil || e != nil || again != number {
-			return nil, err // it moves: it is new, and looked at again
-		}
-		p := f.byTable[table]
-		if p == nil || p.number != 0 {
-			p = &place{host: f.host}
-		}
-		p.number, p.table = number, table
-		f.know(p)
-		return p, nil
-	}
-	if !isRefused(err) {
-		return nil, err
-	}
-	table, err := tableNumber(f.host, pid)
-	if err != nil {
-		return nil, err
-	}
-	p := f.byTable[table]
-	if p == nil {
-		p = &place{host: f.host, table: table}
-		f.know(p)
-	}
-	return p, nil
-}
-
-// placeOf returns the namespace of that number, which need not be known.
-func (f *finder) placeOf(number uint64) *place {
-	p := f.byNumber[number]
-	if p == nil {
-		p = &place{host: f.host, number: number}
-		f.know(p)
-	}
-	return p
-}
-
 // verify finds a process for every namespace, and returns the namespaces that
 // something holds.
 func (f *finder) verify() []*place {
-	places := f.places()
+	places := f.known.all()
 	for _, p := range places {
 		if !p.process.isProcess() {
 			continue
@@ -212,22 +142,22 @@ func (f *finder) verify() []*place {
 	}
 	for i := range f.processes {
 		c := &f.processes[i]
-		for c.in != nil && c.in != f.own && !c.in.process.isProcess() {
+		for c.in != nil && c.in != f.known.own && !c.in.process.isProcess() {
 			if ok, err := c.in.holds(c.pid); err == nil && ok {
 				c.in.process = processRef(c.pid)
 				break
 			}
 			before := c.in
-			if c.in, _ = f.find(c.pid); c.in == before {
+			if c.in, _ = f.known.find(c.pid); c.in == before {
 				break
 			}
 		}
 	}
 	f.uniteHidden()
 	held := places[:0]
-	for _, p := range f.places() {
+	for _, p := range f.known.all() {
 		p.prune()
-		if _, ok := p.entry(); ok || p == f.own || p == f.root {
+		if _, ok := p.entry(); ok || p == f.known.own || p == f.root {
 			held = append(held, p)
 		}
 	}
@@ -238,8 +168,8 @@ func (f *finder) verify() []*place {
 // processes hide its number. To learn that takes CAP_SYS_ADMIN: without it none of its
 // sockets is listed by the mount.
 func (f *finder) uniteHidden() {
-	hidden := len(f.places()) > len(f.byNumber)
-	for _, p := range f.byNumber {
+	hidden := len(f.known.all()) > len(f.known.byNumber)
+	for _, p := range f.known.byNumber {
 		if !hidden || p.own || p.table != 0 || p.mount.mount == "" {
 			continue
 		}
@@ -247,27 +177,43 @@ func (f *finder) uniteHidden() {
 			p.table, err = ownTable()
 			return err
 		})
-		q := f.byTable[p.table]
+		q := f.known.byTable[p.table]
 		switch {
 		case err != nil:
 		case q == nil:
-			f.know(p)
+			f.known.know(p)
 		case q.number == 0:
 			q.number, q.mount, q.name = p.number, p.mount, p.name
-			f.know(q)
+			f.known.know(q)
 			f.mounts.adopt(p, q)
 		}
 	}
 }
 
-// forgetOthers forgets the namespaces that are not held: their numbers are given to
-// others.
-func (f *finder) forgetOthers(held []*place) {
-	is := setOf(held)
-	for _, p := range f.places() {
-		if !is[p] {
-			f.forget(p)
+// searchAll does a whole lap at once, and returns the namespaces that are there.
+func (f *finder) searchAll(ctx context.Context, now time.Time) ([]*place, error) {
+	f.lap = lap{known: f.known, refresh: f.lap.refresh, found: f.found}
+	err := f.lap.goOn(ctx, now, 0, f.pids)
+	return f.verify(), err
+}
+
+// pids returns the processes that a lap searches: the threads and files of the program
+// itself are in other namespaces only to list them.
+func (f *finder) pids() []int {
+	all := make([]int, 0, len(f.processes))
+	for _, p := range f.processes {
+		if p.pid != f.self {
+			all = append(all, p.pid)
 		}
+	}
+	return all
+}
+
+// found notes where a lap has found a process.
+func (f *finder) found(pid int, in *place) {
+	i, ok := slices.BinarySearchFunc(f.processes, pid, func(p process, pid int) int { return cmp.Compare(p.pid, pid) })
+	if ok {
+		f.processes[i].in = in
 	}
 }
 
@@ -293,56 +239,14 @@ func (f *finder) findAgain(p *place) bool {
 
 // replace forgets a namespace that has ended: its number is another's.
 func (f *finder) replace(p *place) {
-	f.forget(p)
+	f.known.forget(p)
 	p.process, p.mount, p.others = ref{}, ref{}, nil
 	for i := range f.processes {
 		if c := &f.processes[i]; c.in == p {
-			c.in, _ = f.find(c.pid)
+			c.in, _ = f.known.find(c.pid)
 		}
 	}
 	f.mounts.read = time.Time{}
-}
-
-// places returns all namespaces that are known, in no order.
-func (f *finder) places() []*place {
-	all := make([]*place, 0, len(f.byNumber))
-	for _, p := range f.byNumber {
-		all = append(all, p)
-	}
-	for _, p := range f.byTable {
-		if p.number == 0 {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// prune removes what does not lead to the namespace any more. A thread serves as its
-// process if there is no other.
-func (p *place) prune() {
-	p.others = slices.DeleteFunc(p.others, func(r ref) bool {
-		if r.isProcess() {
-			ok, err := p.holds(r.pid)
-			if err == nil && ok && !p.process.isProcess() {
-				p.process = r
-			}
-			return err != nil || !ok
-		}
-		number, err := r.number(p.host)
-		return err != nil || number != p.number
-	})
-}
-
-// maxOthers bounds what is kept of one namespace.
-const maxOthers = 8
-
-func (p *place) keep(r ref) {
-	if len(p.others) >= maxOthers {
-		p.prune()
-	}
-	if len(p.others) < maxOthers && !slices.Contains(p.others, r) {
-		p.others = append(p.others, r)
-	}
 }
 
 // numbers calls visit for every name in a directory that is a number, until that

@@ -112,6 +112,7 @@ type task struct {
 	Listen    []listener // what it listens on
 	Thread    bool       // it listens in a namespace that only a thread of it is in
 	Open      string     // a file that it holds open
+	OpenMany  int        // how many other files it holds open, before that one
 	In        []string   // namespaces in which it only has its sockets
 	Report    *Options   // it lists all namespaces twice, prints []report of the second time, and ends
 	Proc      string     // the procfs of the report
@@ -147,15 +148,7 @@ func (t *task) run() error {
 	}
 	if t.Thread {
 		ready := make(chan error)
-		go func() {
-			runtime.LockOSThread()
-			err := unix.Unshare(unix.CLONE_NEWNET)
-			if err == nil {
-				err = t.listen()
-			}
-			ready <- err
-			select {}
-		}()
+		go func() { ready <- t.listenOnThread() }()
 		if err := <-ready; err != nil {
 			return err
 		}
@@ -166,6 +159,11 @@ func (t *task) run() error {
 	} else if err := t.listen(); err != nil {
 		return err
 	}
+	for range t.OpenMany {
+		if _, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err != nil {
+			return err
+		}
+	}
 	if t.Open != "" {
 		if _, err := unix.Open(t.Open, unix.O_RDONLY, 0); err != nil {
 			return err
@@ -174,6 +172,26 @@ func (t *task) run() error {
 	fmt.Println("{}")
 	io.Copy(io.Discard, os.Stdin)
 	return nil
+}
+
+// listenOnThread opens its sockets in a namespace of its own, in which a thread that is
+// not the first one stays.
+func (t *task) listenOnThread() error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			done <- t.listenOnThread()
+			select {}
+		}
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = t.listen()
+		}
+		done <- err
+		select {}
+	}()
+	return <-done
 }
 
 // listenIn opens its sockets in other namespaces.

@@ -40,11 +40,11 @@ func (m *mounts) close() error {
 
 // update brings mount and name of the places up to date; placeOf returns the place of
 // a number.
-func (m *mounts) update(now time.Time, placeOf func(number uint64) *place) error {
+func (m *mounts) update(ctx context.Context, now time.Time, placeOf func(number uint64) *place) error {
 	if !m.changed(now) {
 		return nil
 	}
-	found, err := m.readMountinfo()
+	found, err := m.readMountinfo(ctx)
 	if err != nil {
 		m.read = time.Time{} // again at the next update
 		return fmt.Errorf("mounted namespaces: %w", err)
@@ -89,7 +89,7 @@ func (m *mounts) changed(now time.Time) bool {
 		return true
 	}
 	poll := []unix.PollFd{{Fd: int32(m.info.Fd()), Events: unix.POLLPRI}}
-	n, err := unix.Poll(poll, 0) // a change is told once
+	n, err := unix.Poll(poll, 0) // which reports a change once
 	return changed || n != 0 || err != nil
 }
 
@@ -100,7 +100,7 @@ type mountedNetNS struct {
 	name   string
 }
 
-func (m *mounts) readMountinfo() (all []mountedNetNS, err error) {
+func (m *mounts) readMountinfo(ctx context.Context) (all []mountedNetNS, err error) {
 	if m.info == nil {
 		name := "/proc/thread-self/mountinfo"
 		if m.host.Root != "/" {
@@ -116,10 +116,14 @@ func (m *mounts) readMountinfo() (all []mountedNetNS, err error) {
 	if _, err := m.info.Seek(0, 0); err != nil {
 		return nil, err
 	}
-	err = lineReader{file: m.info, piece: 4096}.read(context.Background(), func(line []byte) (bool, error) {
+	err = lineReader{file: m.info, piece: 4096}.read(ctx, func(line []byte) (bool, error) {
 		if number, path, ok := parseMount(line); ok {
 			r := ref{fd: -1, mount: path}
-			if n, err := r.number(m.host); err == nil && n == number { // nothing else is mounted over it
+			n, err := r.number(m.host)
+			if isExhausted(err) {
+				return false, err
+			}
+			if err == nil && n == number { // nothing else is mounted over it
 				all = append(all, mountedNetNS{number: number, ref: r})
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,34 @@ func (p *place) isAnother() bool {
 	}
 	table, err := tableNumber(p.host, p.process.pid)
 	return err == nil && table != p.table
+}
+
+// prune removes what does not lead to the namespace any more. A thread serves as its
+// process if there is no other.
+func (p *place) prune() {
+	p.others = slices.DeleteFunc(p.others, func(r ref) bool {
+		if r.isProcess() {
+			ok, err := p.holds(r.pid)
+			if err == nil && ok && !p.process.isProcess() {
+				p.process = r
+			}
+			return err != nil || !ok
+		}
+		number, err := r.number(p.host)
+		return err != nil && !isExhausted(err) || err == nil && number != p.number
+	})
+}
+
+// maxOthers bounds what is kept of one namespace.
+const maxOthers = 8
+
+func (p *place) keep(r ref) {
+	if len(p.others) >= maxOthers {
+		p.prune()
+	}
+	if len(p.others) < maxOthers && !slices.Contains(p.others, r) {
+		p.others = append(p.others, r)
+	}
 }
 
 // inside calls do on a thread that is in that namespace. Afterwards the thread is

@@ -73,7 +73,8 @@ func (r ref) networkNumber(h host.Host) (uint64, error) {
 	return number, err
 }
 
-// open opens the file that is the namespace of that number. Nothing else is opened:
+// open opens the file that is the namespace of that number, or of any if it is 0: then
+// the number was hidden when its process was looked at. Nothing else is opened:
 // another file may be a FIFO, which would wait for a writer.
 func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	fd, err := r.find(h)
@@ -85,7 +86,7 @@ func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if number != want {
+	if want != 0 && number != want {
 		return nil, errMoved
 	}
 	return os.Open("/proc/thread-self/fd/" + strconv.Itoa(fd))
@@ -127,16 +128,15 @@ var errNotNetwork = errors.New("not a network namespace")
 // namespaceNumber returns the number of an open namespace. No file system is asked
 // that may not answer.
 func namespaceNumber(fd int, path string) (uint64, error) {
-	var own unix.Stat_t // whose device is that of all namespaces
-	var st unix.Statx_t
+	var own, st unix.Statx_t // all namespaces are of one device
 	err := errors.Join(
-		unix.Stat("/proc/thread-self/ns/net", &own),
+		unix.Statx(unix.AT_FDCWD, "/proc/thread-self/ns/net", 0, unix.STATX_INO, &own),
 		unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st),
 	)
 	if err != nil {
 		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
-	if unix.Mkdev(st.Dev_major, st.Dev_minor) != uint64(own.Dev) {
+	if st.Dev_major != own.Dev_major || st.Dev_minor != own.Dev_minor {
 		return 0, fmt.Errorf("%s is %w", path, errNotNetwork)
 	}
 	return st.Ino, nil

@@ -59,17 +59,15 @@ func Open(h host.Host, o Options) (*Set, error) {
 	if !h.OwnNetNS {
 		root = &place{host: h, process: processRef(1)}
 	}
-	// Another program's namespace may be hidden, and then is known by its table.
+	// Without /proc/thread-self it has no numbers, and is still listed.
 	own.number, _ = numberOf("/proc/thread-self/ns/net")
 	own.table, _ = ownTable()
 	if o.Others {
-		f, err := openFinder(h, o.Refresh)
+		f, err := openFinder(h, own, root, o.Refresh)
 		if err != nil {
 			return nil, fmt.Errorf("network namespaces: %w", err)
 		}
-		f.own, f.root, s.finder = own, root, f
-		f.know(own)
-		s.shared.find = f.findAgain
+		s.finder, s.shared.find = f, f.findAgain
 	}
 	s.root = newNamespace(root, s.shared)
 	s.root.root = true
@@ -78,13 +76,14 @@ func Open(h host.Host, o Options) (*Set, error) {
 }
 
 // keepLimit returns for how many other namespaces sockets are kept open: two for each,
-// and at most half of the files that the program may open.
+// and at most half of the files that the program may open beyond what else it needs.
 func keepLimit() int {
+	const others, most = 256, 4096
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < others {
 		return 0
 	}
-	return int(min(limit.Cur/4, 4096))
+	return int(min((limit.Cur-others)/4, most))
 }
 
 func ownTable() (uint64, error) {
@@ -111,7 +110,7 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 		places, failed = s.finder.searchAll(ctx, now)
 	}
 	if s.adopt(places, failed != nil); failed == nil {
-		s.finder.forgetOthers(places)
+		s.finder.known.forgetOthers(places)
 	}
 	if failed != nil {
 		return "network namespaces: " + failed.Error(), nil
@@ -136,13 +135,13 @@ func (s *Set) findRoot() error {
 	}
 	if p.number != number || p.table != table {
 		if s.finder != nil {
-			s.finder.forget(p)
+			s.finder.known.forget(p)
 		}
 		p.number, p.table = number, table
 		s.root.release()
 	}
 	if s.finder != nil {
-		s.finder.know(p)
+		s.finder.known.know(p)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -266,6 +267,10 @@ func TestPointersStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.routes.stale = true
+	if again, err := n.Local(t.Context()); err != nil || again != before {
+		t.Errorf("another Local of what has not changed, %v", err)
+	}
 	newNetNS(t, "/run/netns/a") // sorted before numbers
 	find(t, s)
 	if !slices.Contains(s.All(), n) {
@@ -494,7 +499,7 @@ func TestHostProc(t *testing.T) {
 // cannot look.
 func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 	isolated(t)
-	start(t, "", task{Listen: everywhere}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	c := start(t, "", task{Listen: everywhere}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
 	s := open(t, options(Auto))
 	find(t, s)
 	n := s.All()[1]
@@ -502,6 +507,7 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 		t.Fatal(r.Error)
 	}
 	start(t, "", task{}, nil)
+	c.end() // but another process may have come into it
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	partial, err := s.Find(over, time.Now())
@@ -512,7 +518,199 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 		t.Error("the namespace is gone")
 	}
 	find(t, s)
-	if !slices.Contains(s.All(), n) {
-		t.Error("the namespace is another one")
+	if len(s.All()) != 1 || !n.Gone() {
+		t.Error("the namespace is not gone, though everything was looked at")
 	}
+}
+
+// TestNothingIsMissingWithoutDescriptors keeps the namespaces that are known if no file
+// can be opened, and says so.
+func TestNothingIsMissingWithoutDescriptors(t *testing.T) {
+	isolated(t)
+	newNetNS(t, "/run/netns/named")
+	newNetNS(t, "/run/elsewhere/opened")
+	start(t, "", task{Open: "/run/elsewhere/opened"}, nil)
+	if err := unix.Unmount("/run/elsewhere/opened", unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, options(Auto))
+	find(t, s)
+	before := slices.Clone(s.All())
+	if len(before) != 3 {
+		t.Fatalf("%d namespaces", len(before))
+	}
+	if err := os.WriteFile("/run/netns/new", nil, 0o644); err != nil { // so that the mounts are read again
+		t.Fatal(err)
+	}
+	defer os.Remove("/run/netns/new")
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	partial, err := s.Find(t.Context(), time.Now())
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || !strings.HasSuffix(partial, "too many open files") {
+		t.Errorf("partial %q, %v", partial, err)
+	}
+	if !slices.Equal(before, s.All()) {
+		t.Errorf("%d namespaces, expected %d", len(s.All()), len(before))
+	}
+	find(t, s)
+	if !slices.Equal(before, s.All()) {
+		t.Errorf("afterwards %d namespaces, expected %d", len(s.All()), len(before))
+	}
+}
+
+// TestLapsFindWhatIsNew finds a namespace that only a thread holds within Refresh.
+func TestLapsFindWhatIsNew(t *testing.T) {
+	isolated(t)
+	s := open(t, options(Auto))
+	find(t, s)
+	start(t, "", task{Listen: everywhere, Thread: true}, nil)
+	find(t, s)
+	if n := len(s.All()); n != 1 {
+		t.Fatalf("%d namespaces: the lap is not due", n)
+	}
+	now := time.Now().Add(s.shared.options.Refresh)
+	soon(t, "the lap has found it", func() bool {
+		partial, err := s.Find(t.Context(), now)
+		if err != nil || partial != "" {
+			t.Fatalf("partial %q, %v", partial, err)
+		}
+		return len(s.All()) == 2
+	})
+	if r := reportOf(s.All()[1]); r.Error != "" || !slices.Equal(r.Sockets, []string{"0.0.0.0:4000"}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestLapIsResumed goes on where it was cut, also inside of a process with many open
+// files.
+func TestLapIsResumed(t *testing.T) {
+	isolated(t)
+	holder := start(t, "", task{}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	path := fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid)
+	many := start(t, "", task{OpenMany: 2000, Open: path}, nil)
+	start(t, "", task{Listen: everywhere, In: []string{path}}, nil)
+	holder.end()
+	number, err := numberOf("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &place{own: true, number: number}
+	f, err := openFinder(host.Find("/proc"), own, own, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	f.lap.mounts = make(map[uint64]bool)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	calls := 0
+	for ; calls < 100; calls++ {
+		// The context ends inside: search looks at it at its start and every 256 files.
+		done, err := f.lap.search(t.Context(), &endsLater{Context: over}, many.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			break
+		}
+	}
+	if want := 2000 / 256; calls != want || len(f.known.all()) != 2 {
+		t.Errorf("cut %d times, expected %d; %d namespaces", calls, want, len(f.known.all()))
+	}
+}
+
+// An endsLater has not ended when it is asked first.
+type endsLater struct {
+	context.Context
+	asked bool
+}
+
+func (e *endsLater) Err() error {
+	if !e.asked {
+		e.asked = true
+		return nil
+	}
+	return e.Context.Err()
+}
+
+// TestLostNamespaceIsSearched finds at once what else holds a namespace that had
+// listeners, and whose last process has ended.
+func TestLostNamespaceIsSearched(t *testing.T) {
+	isolated(t)
+	c := start(t, "", task{}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	path := fmt.Sprintf("/proc/%d/ns/net", c.Process.Pid)
+	start(t, "", task{Listen: everywhere, In: []string{path}}, nil)
+	s := open(t, options(Auto))
+	find(t, s)
+	n := s.All()[1]
+	if r := reportOf(n); r.Error != "" || len(r.Sockets) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	start(t, "", task{Open: path}, nil)
+	c.end()
+	find(t, s)
+	if !slices.Contains(s.All(), n) {
+		t.Error("the namespace is gone, but a file of it is open")
+	}
+	if r := reportOf(n); r.Error != "" || len(r.Sockets) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestTimeIsShared leaves the host all of the time, and each other namespace a part.
+func TestTimeIsShared(t *testing.T) {
+	for _, test := range []struct {
+		root    bool
+		timeout time.Duration
+		want    time.Duration
+	}{
+		{root: true, timeout: 10 * time.Second, want: 10 * time.Second},
+		{timeout: 10 * time.Second, want: time.Second},
+		{timeout: 2 * time.Second, want: 500 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), test.timeout)
+			defer cancel()
+			n := &Namespace{root: test.root}
+			shared, cancelShared := n.share(ctx)
+			defer cancelShared()
+			deadline, ok := shared.Deadline()
+			if !ok || time.Until(deadline) != test.want {
+				t.Errorf("of %v it has %v, expected %v", test.timeout, time.Until(deadline), test.want)
+			}
+		})
+	}
+}
+
+// TestFailingListingRests does not take the time of the others every time.
+func TestFailingListingRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sockets{place: &place{}, backend: Procfs}
+		slow := listing{begin: func() { time.Sleep(time.Second) }, visit: func(*inet.Socket) {}}
+		calls := 0
+		quick := listing{begin: func() { calls++ }, visit: func(*inet.Socket) {}}
+		if _, err := s.list(t.Context(), slow); err != ErrNoProcess {
+			t.Fatal(err)
+		}
+		if _, err := s.list(t.Context(), quick); err != ErrNoProcess || calls != 0 {
+			t.Errorf("%v, listed %d times", err, calls)
+		}
+		time.Sleep(restFactor * time.Second)
+		if _, err := s.list(t.Context(), quick); err != ErrNoProcess || calls != 1 {
+			t.Errorf("after the rest: %v, listed %d times", err, calls)
+		}
+	})
 }

@@ -34,21 +34,21 @@ const (
 const (
 	headerSize = 16
 
-	typeError      = 2  // NLMSG_ERROR
-	typeDone       = 3  // NLMSG_DONE
-	typeSockDiag   = 20 // SOCK_DIAG_BY_FAMILY
-	flagRequest    = 0x001
-	flagDump       = 0x300
-	flagDisturbed  = 0x010 // NLM_F_DUMP_INTR
-	protocolTCP    = 6
-	requestSize    = headerSize + 56
-	errnoSize      = 4
-	alignment      = 4
-	attrHeaderSize = 4
+	typeError       = 2  // NLMSG_ERROR
+	typeDone        = 3  // NLMSG_DONE
+	typeSockDiag    = 20 // SOCK_DIAG_BY_FAMILY
+	flagRequest     = 0x001
+	flagDump        = 0x300
+	flagInterrupted = 0x010 // NLM_F_DUMP_INTR
+	protocolTCP     = 6
+	requestSize     = headerSize + 56
+	errnoSize       = 4
+	alignment       = 4
+	attrHeaderSize  = 4
 )
 
-// errDisturbed says that the sockets have changed during a dump: it must be redone.
-var errDisturbed = errors.New("disturbed")
+// errDumpInterrupted says that the sockets have changed during a dump: it must be redone.
+var errDumpInterrupted = errors.New("interrupted")
 
 // appendRequest appends a request for a dump: a struct nlmsghdr and a struct
 // inet_diag_req_v2.
@@ -64,9 +64,9 @@ func appendRequest(dst []byte, family byte, states, sequence uint32, padding byt
 	return append(dst, make([]byte, 48)...) // any address, any port, any cookie
 }
 
-// parseDatagram calls each for every socket of one datagram of a dump; done tells
+// parseDatagram calls visit for every socket of one datagram of a dump; done reports
 // whether it was the last one.
-func parseDatagram(b []byte, sequence uint32, each func(*inet.Socket)) (done bool, err error) {
+func parseDatagram(b []byte, sequence uint32, visit func(*inet.Socket)) (done bool, err error) {
 	native := binary.NativeEndian
 	var s inet.Socket
 	for len(b) > 0 {
@@ -76,13 +76,13 @@ func parseDatagram(b []byte, sequence uint32, each func(*inet.Socket)) (done boo
 		size := native.Uint32(b)
 		kind, flags := native.Uint16(b[4:]), native.Uint16(b[6:])
 		if size < headerSize || uint64(size) > uint64(len(b)) {
-			return false, fmt.Errorf("message of %d bytes where %d are left", size, len(b))
+			return false, fmt.Errorf("message of %d bytes, but %d are left", size, len(b))
 		}
 		if got := native.Uint32(b[8:]); got != sequence {
 			return false, fmt.Errorf("answer to request %d, expected %d", got, sequence)
 		}
-		if flags&flagDisturbed != 0 {
-			return false, errDisturbed
+		if flags&flagInterrupted != 0 {
+			return false, errDumpInterrupted
 		}
 		data := b[headerSize:size]
 		switch kind {
@@ -92,7 +92,7 @@ func parseDatagram(b []byte, sequence uint32, each func(*inet.Socket)) (done boo
 			if err := parseSocket(data, &s); err != nil {
 				return false, err
 			}
-			each(&s)
+			visit(&s)
 		default:
 			return false, fmt.Errorf("message of type %d", kind)
 		}
@@ -145,7 +145,7 @@ func parseAttributes(b []byte, s *inet.Socket) error {
 	for len(b) >= attrHeaderSize {
 		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
 		if size < attrHeaderSize || size > len(b) {
-			return fmt.Errorf("attribute %d of %d bytes where %d are left", kind, size, len(b))
+			return fmt.Errorf("attribute %d of %d bytes, but %d are left", kind, size, len(b))
 		}
 		value := b[attrHeaderSize:size]
 		switch {

@@ -47,8 +47,9 @@ type transport interface {
 	Close() error
 }
 
-// Dial opens a connection in the namespace of that file descriptor, which takes
-// CAP_SYS_ADMIN, or in the program's own where it is 0. The descriptor must stay
+// Dial is Open for a namespace of which the caller holds a descriptor. It opens a
+// connection in the namespace of that file descriptor, which takes
+// CAP_SYS_ADMIN, or in the program's own if it is 0. The descriptor must stay
 // open as long as the connection.
 func Dial(netns int) (*Conn, error) {
 	return dial(func() (transport, error) {
@@ -101,23 +102,23 @@ func (c *Conn) Close() error {
 	return socket.Close()
 }
 
-// Dump calls each for all TCP sockets in the states given, IPv4 before IPv6. A
-// listing that was disturbed is done again, hence begin: it is called before
+// Dump calls visit for all TCP sockets in the states given, IPv4 before IPv6. A
+// dump that was interrupted is done again, hence begin: it is called before
 // every attempt, to forget what the last one found. The Socket is valid during
 // the call only. A socket that moved meanwhile may come twice.
 //
 // The kernel goes on in the middle of a hash bucket by the number of sockets it
-// has been through (inet_diag_dump_icsk): where one of those was closed meanwhile,
-// it passes over another one. Dumps of a different pass, from 0 on, are cut into
+// has been through (inet_diag_dump_icsk): if one of those was closed meanwhile,
+// it skips another one. Dumps of a different pass, from 0 on, are cut into
 // datagrams at other places, and so miss others.
-func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), each func(*inet.Socket)) error {
+func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), visit func(*inet.Socket)) error {
 	const attempts = 8
 	for range attempts {
 		if err := context.Cause(ctx); err != nil {
 			return fmt.Errorf("dump sockets: %w", err)
 		}
 		begin()
-		err := c.attempt(ctx, states, pass, each)
+		err := c.attempt(ctx, states, pass, visit)
 		if err == nil {
 			return nil
 		}
@@ -126,14 +127,14 @@ func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), 
 		if ctx.Err() != nil {
 			return fmt.Errorf("dump sockets: %w", context.Cause(ctx))
 		}
-		if !errors.Is(err, errDisturbed) && !errors.Is(err, unix.ENOBUFS) {
+		if !errors.Is(err, errDumpInterrupted) && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("dump sockets: %w", err)
 		}
 	}
 	return fmt.Errorf("dump sockets: %w", ErrInterrupted)
 }
 
-func (c *Conn) attempt(ctx context.Context, states uint32, pass int, each func(*inet.Socket)) error {
+func (c *Conn) attempt(ctx context.Context, states uint32, pass int, visit func(*inet.Socket)) error {
 	if c.socket == nil {
 		if err := c.open(); err != nil {
 			return err
@@ -155,17 +156,17 @@ func (c *Conn) attempt(ctx context.Context, states uint32, pass int, each func(*
 		}
 	}()
 	padding := [...]byte{0, extMemInfo, extSKMemInfo, extMemInfo | extSKMemInfo}[pass%4]
-	if err := c.dump(familyIPv4, states, padding, each); err != nil {
+	if err := c.dump(familyIPv4, states, padding, visit); err != nil {
 		return err
 	}
-	err := c.dump(familyIPv6, states, padding, each)
+	err := c.dump(familyIPv6, states, padding, visit)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // a kernel without IPv6 has no handler for it
 	}
 	return err
 }
 
-func (c *Conn) dump(family byte, states uint32, padding byte, each func(*inet.Socket)) error {
+func (c *Conn) dump(family byte, states uint32, padding byte, visit func(*inet.Socket)) error {
 	c.sequence++
 	if err := c.send(appendRequest(nil, family, states, c.sequence, padding)); err != nil {
 		return err
@@ -175,7 +176,7 @@ func (c *Conn) dump(family byte, states uint32, padding byte, each func(*inet.So
 		if err != nil {
 			return err
 		}
-		done, err := parseDatagram(datagram, c.sequence, each)
+		done, err := parseDatagram(datagram, c.sequence, visit)
 		if err != nil || done {
 			return err
 		}

@@ -3,9 +3,11 @@ package sockdiag
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -70,7 +72,7 @@ type kernel func(request int, sequence uint32) [][]byte
 // dialKernel returns a connection to a kernel of the test's own.
 func dialKernel(t *testing.T, answer kernel) *Conn {
 	t.Helper()
-	requests := 0
+	var requests atomic.Int32
 	c, err := dial(func() (transport, error) {
 		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -92,8 +94,8 @@ func dialKernel(t *testing.T, answer kernel) *Conn {
 				if err != nil || n != requestSize {
 					return
 				}
-				requests++
-				for _, d := range answer(requests, binary.NativeEndian.Uint32(request[8:])) {
+				number := requests.Add(1)
+				for _, d := range answer(int(number), binary.NativeEndian.Uint32(request[8:])) {
 					if _, err := theirs.Write(d); err != nil {
 						return
 					}
@@ -159,7 +161,7 @@ func TestP8(t *testing.T) {
 		"interrupted once": {func(n int, seq uint32) [][]byte {
 			switch n {
 			case 1:
-				return [][]byte{socketMessage(nil, 2, seq, 9), doneMessage(socketMessage(nil, 2|flagDisturbed, seq, 10), typeDone, seq, 0)}
+				return [][]byte{socketMessage(nil, 2, seq, 9), doneMessage(socketMessage(nil, 2|flagInterrupted, seq, 10), typeDone, seq, 0)}
 			case 2:
 				return [][]byte{whole(seq)}
 			}
@@ -168,14 +170,14 @@ func TestP8(t *testing.T) {
 		"interrupted in its last message": {func(n int, seq uint32) [][]byte {
 			switch n {
 			case 1:
-				return [][]byte{header(socketMessage(nil, 2, seq, 9), headerSize, typeDone, 2|flagDisturbed, seq)}
+				return [][]byte{header(socketMessage(nil, 2, seq, 9), headerSize, typeDone, 2|flagInterrupted, seq)}
 			case 2:
 				return [][]byte{whole(seq)}
 			}
 			return done(seq)
 		}, []uint16{80, 443}, ""},
 		"interrupted always": {func(n int, seq uint32) [][]byte {
-			return [][]byte{socketMessage(nil, 2|flagDisturbed, seq, 9)}
+			return [][]byte{socketMessage(nil, 2|flagInterrupted, seq, 9)}
 		}, nil, "dump sockets: interrupted by changes at every attempt"},
 		"no buffers once": {func(n int, seq uint32) [][]byte {
 			switch n {
@@ -203,7 +205,7 @@ func TestP8(t *testing.T) {
 		}, nil, "dump sockets: 12 bytes behind the last message"},
 		"message longer than the datagram": {func(n int, seq uint32) [][]byte {
 			return [][]byte{whole(seq)[:60]}
-		}, nil, "dump sockets: message of 88 bytes where 60 are left"},
+		}, nil, "dump sockets: message of 88 bytes, but 60 are left"},
 		"short message": {func(n int, seq uint32) [][]byte {
 			return [][]byte{append(header(nil, headerSize+4, typeSockDiag, 2, seq), 1, 2, 3, 4)}
 		}, nil, "dump sockets: message of 4 bytes, expected 72 at least"},
@@ -224,7 +226,7 @@ func TestP8(t *testing.T) {
 		}, []uint16{80}, ""},
 		"attribute longer than the message": {func(n int, seq uint32) [][]byte {
 			return [][]byte{socketMessage(nil, 2, seq, 80, 9, 0, 11, 0, 1)}
-		}, nil, "dump sockets: attribute 11 of 9 bytes where 5 are left"},
+		}, nil, "dump sockets: attribute 11 of 9 bytes, but 5 are left"},
 		"attribute too short": {func(n int, seq uint32) [][]byte {
 			return [][]byte{socketMessage(nil, 2, seq, 80, 8, 0, 21, 0, 1, 2, 3, 4)}
 		}, nil, "dump sockets: attribute 21 of 8 bytes is too short"},
@@ -263,6 +265,68 @@ func TestSilentKernel(t *testing.T) {
 	}
 }
 
+// TestTransparent agrees with the kernel on the bit of IP_TRANSPARENT.
+func TestTransparent(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1); err != nil {
+		t.Skip(err)
+	}
+	plain, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	if err := unix.Listen(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint16]bool{uint16(name.(*unix.SockaddrInet4).Port): true, uint16(plain.Addr().(*net.TCPAddr).Port): false}
+	c, err := Open(func(do func() error) error { return do() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var got map[uint16]bool
+	err = c.Dump(t.Context(), Listen, 0, func() { got = make(map[uint16]bool) }, func(s *inet.Socket) {
+		if _, ok := want[s.Port]; ok {
+			got[s.Port] = s.Transparent
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("transparent (-want +got):\n%s", diff)
+	}
+}
+
+// TestCanceledDump ends as soon as its context does, without a deadline, and the
+// connection serves the next dump.
+func TestCanceledDump(t *testing.T) {
+	c := dialKernel(t, func(n int, seq uint32) [][]byte {
+		if n == 1 {
+			return nil
+		}
+		return [][]byte{doneMessage(nil, typeDone, seq, 0)}
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
+	if err := c.Dump(ctx, Listen, 0, func() {}, func(*inet.Socket) {}); !errors.Is(err, cause) {
+		t.Errorf("error %v, expected %v", err, cause)
+	}
+	if err := c.Dump(t.Context(), Listen, 0, func() {}, func(*inet.Socket) {}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestParseSocket reads a whole message.
 func TestParseSocket(t *testing.T) {
 	b := make([]byte, messageSize)
@@ -274,6 +338,7 @@ func TestParseSocket(t *testing.T) {
 		binary.NativeEndian.PutUint32(b[at:], v)
 	}
 	b = append(b, 5, 0, attrV6Only, 0, 1, 0, 0, 0)
+	b = append(b, 6, 0, attrOptions, 0, transparentBit(), 0, 0, 0)
 	b = append(b, 12, 0, attrCgroupID, 0)
 	b = binary.NativeEndian.AppendUint64(b, 99)
 	var got inet.Socket
@@ -281,7 +346,7 @@ func TestParseSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := inet.Socket{
-		Addr: netip.MustParseAddr("fe80::1"), Port: 8080, Device: 3, V6Only: true, Cookie: 0x5566778811223344,
+		Addr: netip.MustParseAddr("fe80::1"), Port: 8080, Device: 3, V6Only: true, Transparent: true, Cookie: 0x5566778811223344,
 		Inode: 4242, UID: 1000, Cgroup: 99, Backlog: 5, Limit: 128, HasLimit: true,
 	}
 	if diff := cmp.Diff(want, got, comparable); diff != "" {

@@ -1,0 +1,110 @@
+package netns
+
+import (
+	"sockwatch/inputs/internal/host"
+)
+
+// A registry is the namespaces that are known, by both of their numbers.
+type registry struct {
+	host     host.Host
+	own      *place
+	byNumber map[uint64]*place
+	byTable  map[uint64]*place
+}
+
+func newRegistry(h host.Host, own *place) *registry {
+	r := &registry{host: h, own: own, byNumber: make(map[uint64]*place), byTable: make(map[uint64]*place)}
+	r.know(own)
+	return r
+}
+
+// know adds a place whose numbers are known.
+func (r *registry) know(p *place) {
+	if p.number != 0 {
+		r.byNumber[p.number] = p
+	}
+	if p.table != 0 {
+		r.byTable[p.table] = p
+	}
+}
+
+// forget removes a place.
+func (r *registry) forget(p *place) {
+	if r.byNumber[p.number] == p {
+		delete(r.byNumber, p.number)
+	}
+	if r.byTable[p.table] == p {
+		delete(r.byTable, p.table)
+	}
+}
+
+// find returns the namespace of a process or thread; nil if it has ended or is
+// hidden.
+func (r *registry) find(pid int) (*place, error) {
+	link := processRef(pid)
+	number, err := link.number(r.host)
+	if err == nil {
+		if p := r.byNumber[number]; p != nil {
+			return p, nil
+		}
+		table, err := tableNumber(r.host, pid)
+		if again, e := link.number(r.host); err != nil || e != nil || again != number {
+			return nil, err // it moves: it is new, and looked at again
+		}
+		p := r.byTable[table]
+		if p == nil || p.number != 0 {
+			p = &place{host: r.host}
+		}
+		p.number, p.table = number, table
+		r.know(p)
+		return p, nil
+	}
+	if !isRefused(err) {
+		return nil, err
+	}
+	table, err := tableNumber(r.host, pid)
+	if err != nil {
+		return nil, err
+	}
+	p := r.byTable[table]
+	if p == nil {
+		p = &place{host: r.host, table: table}
+		r.know(p)
+	}
+	return p, nil
+}
+
+// placeOf returns the namespace of that number, which need not be known.
+func (r *registry) placeOf(number uint64) *place {
+	p := r.byNumber[number]
+	if p == nil {
+		p = &place{host: r.host, number: number}
+		r.know(p)
+	}
+	return p
+}
+
+// all returns all namespaces that are known, in no order.
+func (r *registry) all() []*place {
+	all := make([]*place, 0, len(r.byNumber))
+	for _, p := range r.byNumber {
+		all = append(all, p)
+	}
+	for _, p := range r.byTable {
+		if p.number == 0 {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// forgetOthers forgets the namespaces that are not held: their numbers are given to
+// others.
+func (r *registry) forgetOthers(held []*place) {
+	is := setOf(held)
+	for _, p := range r.all() {
+		if !is[p] {
+			r.forget(p)
+		}
+	}
+}
