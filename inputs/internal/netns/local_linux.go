@@ -16,6 +16,7 @@ type routes struct {
 	place   *place
 	backend string
 	refresh time.Duration
+	keep    bool // a socket may stay open, which announces changes
 
 	watch   *watch // nil if changes are not announced
 	stale   bool   // one has been announced since the last read
@@ -88,7 +89,7 @@ func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	var conn *netlink.Conn
 	accept := false
 	err := r.place.enter(func() (err error) {
-		if r.watch == nil {
+		if r.watch == nil && r.keep {
 			r.watch, _ = openWatch() // before it is read: no change is missed
 		}
 		accept = acceptsVRFs()

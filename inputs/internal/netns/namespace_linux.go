@@ -104,6 +104,7 @@ func (n *Namespace) Dump(ctx context.Context, state State, pass int, begin func(
 func (n *Namespace) Local(ctx context.Context) (*Local, error) {
 	ctx, cancel := n.share(ctx)
 	defer cancel()
+	n.routes.keep = n.kept || n.place.own || n.shared.free > 0
 	l, err := n.routes.local(ctx, time.Now())
 	for tries := 0; tries < 3 && n.findAgain(err); tries++ {
 		l, err = n.routes.local(ctx, time.Now())
