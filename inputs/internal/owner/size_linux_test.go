@@ -22,9 +22,9 @@ var (
 	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 
-// TestP13VeryManyFiles finds what a process holds among all the files that it may
+// TestVeryManyFiles finds what a process holds among all the files that it may
 // have, its memory the same as for few; and says so where its time ends in there.
-func TestP13VeryManyFiles(t *testing.T) {
+func TestVeryManyFiles(t *testing.T) {
 	file, s := listen(t)
 	_, other := listen(t)
 	var limit unix.Rlimit
@@ -48,9 +48,9 @@ func TestP13VeryManyFiles(t *testing.T) {
 	veryManyFiles(t, newFinder(t, rarely()), os.Getpid(), s, other)
 }
 
-// TestP13AMillionFiles does so with more files than the limits of most hosts let
+// TestVeryManyFilesInADirectory does so with more files than the limits of most hosts let
 // one process have: links in a directory, which procfs shows in the same way.
-func TestP13AMillionFiles(t *testing.T) {
+func TestVeryManyFilesInADirectory(t *testing.T) {
 	root := fastDir(t)
 	const pid = 100
 	fds := filepath.Join(root, strconv.Itoa(pid), "fd")
@@ -127,9 +127,9 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 	}
 }
 
-// TestH10VeryManyProcesses searches all of them, also where it takes several
+// TestVeryManyProcesses searches all of them, also where it takes several
 // updates, at the cost of their pids in memory, and knows each that is a holder.
-func TestH10VeryManyProcesses(t *testing.T) {
+func TestVeryManyProcesses(t *testing.T) {
 	file, s := listen(t)
 	_, other := listen(t)
 	n := *hostSize
