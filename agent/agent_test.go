@@ -169,7 +169,7 @@ func TestLateFailuresAreLoggedOnce(t *testing.T) {
 				got = append(got, text)
 			}
 		}
-		want := []string{"ERROR msg=\"gather: its series are withdrawn\" plugin=inputs.a error=\"not done after 10s\"\n"}
+		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"not done after 10s\"\n"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("logged (-want +got):\n%s", diff)
 		}
@@ -332,13 +332,13 @@ func TestUntilTick(t *testing.T) {
 	}
 }
 
-func TestDresserNamesTagsAndFilters(t *testing.T) {
+func TestTransformRenamesTagsAndFilters(t *testing.T) {
 	in := &Input{Name: "a", Plugin: plugin.Plugin{Descs: []metric.Desc{{Name: "x", Field: "value", Help: "h"}}}}
 	in.Options.NamePrefix, in.Options.NameSuffix = "p_", "_s"
 	in.Options.NamePass = []string{"x"} // selects by the plugin's own name
 	in.Options.TagExclude = []string{"secret"}
 	in.Options.Tags = map[string]string{"b": "instance", "k": "instance"}
-	d, err := newDresser(in)
+	d, err := newTransform(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestDresserNamesTagsAndFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := d.batch(raw); err != nil || !same(again.Points, b.Points) {
-		t.Error("unchanged points were dressed again")
+		t.Error("unchanged points were transformed again")
 	}
 	want := []metric.Point{pointOf("p_x_s", 1, "a", "1", "b", "instance", "k", "own")}
 	if diff := cmp.Diff(want, b.Points, cmp.AllowUnexported(metric.Value{})); diff != "" {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A full disk takes whole letters or none: what could not be kept is written once,
+// A full disk takes whole entries or none: what could not be kept is written once,
 // when there is space again.
 func TestS8DeadLettersOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -23,8 +23,10 @@ func TestS8DeadLettersOnAFullDisk(t *testing.T) {
 		}
 	})
 	d := newDeadLetters(dir, "out")
-	record := func(c byte, n int) [][]byte { return [][]byte{bytes.Repeat([]byte{c}, n)} }
-	if err := d.add(record('a', 30<<10), errors.New("why")); err != nil {
+	entry := func(c byte, n int) []deadLetter {
+		return []deadLetter{{bytes.Repeat([]byte{c}, n), errors.New("why")}}
+	}
+	if err := d.add(entry('a', 30<<10)); err != nil {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(dir, "filler")
@@ -32,20 +34,20 @@ func TestS8DeadLettersOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := d.add(record('b', 30<<10), errors.New("why")); !errors.Is(err, unix.ENOSPC) {
+		if err := d.add(entry('b', 30<<10)); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("on a full disk: %v", err)
 		}
 	}
-	if letters := readLetters(t, d.path); len(letters) != 1 {
-		t.Errorf("%d letters on the full disk, want the one before", len(letters))
+	if entries := readDeadLetters(t, d.path); len(entries) != 1 {
+		t.Errorf("%d entries on the full disk, want the one before", len(entries))
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.add(record('b', 20<<10), errors.New("why")); err != nil {
+	if err := d.add(entry('b', 20<<10)); err != nil {
 		t.Fatal(err)
 	}
-	if letters := readLetters(t, d.path); len(letters) != 2 || letters[1].Record != string(record('b', 20<<10)[0]) {
-		t.Errorf("%d letters in the end", len(letters))
+	if entries := readDeadLetters(t, d.path); len(entries) != 2 || entries[1].Record != string(entry('b', 20<<10)[0].record) {
+		t.Errorf("%d entries in the end", len(entries))
 	}
 }

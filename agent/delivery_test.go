@@ -78,7 +78,7 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		}, nil, nil, 30, 0, 0},
 		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 20, 0, 1},
 		{"two too large alone", rejecting(plugin.ErrTooLarge, "x 3", "x 997"), []int{3, 997}, []string{"x 3", "x 997"}, 120, 0, 2},
-		{"all rejected", rejecting(plugin.ErrAllRejected, "x 0"), []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
+		{"all rejected", rejectingAll, []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,10 +103,10 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 					t.Errorf("%d pushes, want at most %d", out.pushes.Load(), tt.atMost)
 				}
 				var letters []string
-				for _, l := range readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
+				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
 					letters = append(letters, l.Record)
 					if !strings.HasPrefix(l.Error, "server says: ") {
-						t.Errorf("letter without the server's words: %q", l.Error)
+						t.Errorf("entry without the server's words: %q", l.Error)
 					}
 				}
 				if diff := cmp.Diff(tt.letters, letters); diff != "" {
@@ -121,7 +121,12 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 	}
 }
 
-func readLetters(t *testing.T, path string) []letter {
+// rejectingAll is a Push whose destination rejects each record.
+func rejectingAll(_ context.Context, records []string) error {
+	return plugin.RejectAll(len(records), errors.New("server says: no"))
+}
+
+func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -130,9 +135,9 @@ func readLetters(t *testing.T, path string) []letter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var letters []letter
+	var letters []deadLetterEntry
 	for line := range strings.Lines(string(text)) {
-		var l letter
+		var l deadLetterEntry
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +155,7 @@ func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
 				bad = append(bad, fmt.Sprint("x ", i))
 			}
 		}
-		out := &fakePusher{push: rejecting(plugin.ErrOthersStored, bad...)}
+		out := &fakePusher{push: rejecting(&plugin.RejectedError{OthersStored: true}, bad...)}
 		r.agent.input("a", manyPoints(1000))
 		r.agent.push("out", out)
 		r.start()
@@ -207,8 +212,8 @@ func TestO15AHangingOutputDelaysNobody(t *testing.T) {
 		after(11 * time.Second)
 		select {
 		case err := <-r.ended:
-			if err != nil {
-				t.Error(err)
+			if got, want := fmt.Sprint(err), "not stopped within 10s, not returned: outputs.deaf: Push"; got != want {
+				t.Errorf("error %q, want %q", got, want)
 			}
 		default:
 			t.Error("an output that is deaf to its context holds the stop up")
@@ -240,18 +245,20 @@ func TestFlushIntervalAndPhase(t *testing.T) {
 	})
 }
 
-func TestL1StopEndsInTimeInEveryState(t *testing.T) {
+func TestStopEndsInTimeInEveryState(t *testing.T) {
 	tests := []struct {
 		name    string
 		state   string // directory
 		push    func(context.Context, []string) error
 		gather  time.Duration
 		atMost  time.Duration
+		wantErr string
 		wantLog string
 	}{
 		{name: "idle", atMost: 0},
 		{name: "gathering", gather: 4 * time.Second, atMost: 4 * time.Second},
-		{name: "gather hangs", gather: time.Hour, atMost: 10 * time.Second, wantLog: "its gather has not returned"},
+		{name: "gather hangs", gather: time.Hour, atMost: 11 * time.Second,
+			wantErr: "not stopped within 10s, not returned: inputs.a: Gather"},
 		{name: "output down", push: func(context.Context, []string) error { return errors.New("no") }, atMost: 10 * time.Second,
 			wantLog: "not delivered, lost with the queue in memory"},
 		{name: "sending", push: func(ctx context.Context, _ []string) error {
@@ -265,7 +272,7 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 		{name: "sending, deaf to its context", push: func(context.Context, []string) error {
 			time.Sleep(time.Hour)
 			return nil
-		}, gather: time.Second, atMost: 10 * time.Second, wantLog: "stopped, though Push has not returned"},
+		}, gather: time.Second, atMost: 11 * time.Second, wantErr: "not stopped within 10s, not returned: outputs.out: Push"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -280,13 +287,13 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 				r.start()
 				after(time.Second)
 				began := time.Now()
-				if err := r.end(); err != nil {
-					t.Error(err)
+				if err := r.end(); (err != nil || tt.wantErr != "") && fmt.Sprint(err) != tt.wantErr {
+					t.Errorf("error %q, want %q", fmt.Sprint(err), tt.wantErr)
 				}
 				if took := time.Since(began); took > tt.atMost {
 					t.Errorf("stopped after %v, want %v at most", took, tt.atMost)
 				}
-				if tt.wantLog == "" && len(out.got("x")) != 1 {
+				if tt.wantLog+tt.wantErr == "" && len(out.got("x")) != 1 {
 					t.Error("what was gathered is not delivered")
 				}
 				if !strings.Contains(r.log.String(), tt.wantLog) {
@@ -364,7 +371,7 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		if diff := cmp.Diff(xs(0, 1000, 617), out.got("x")); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if letters := readLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
+		if letters := readDeadLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
 			t.Errorf("dead letters %v", letters)
 		}
 		if got := health("rejected_points_total").AsInt(); got != 1 || !health("up").AsBool() {
@@ -375,9 +382,10 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 }
 
 func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
+	why := errors.New("why")
 	dir := t.TempDir()
 	d := newDeadLetters(dir, "out")
-	if err := d.add([][]byte{[]byte("good"), {0xff, 0xfe}}, errors.New("why")); err != nil {
+	if err := d.add([]deadLetter{{[]byte("good"), why}, {[]byte{0xff, 0xfe}, why}}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_WRONLY, 0)
@@ -386,25 +394,25 @@ func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
 	}
 	fmt.Fprintf(f, `{"time":"torn`)
 	f.Close()
-	if err := d.add([][]byte{[]byte("next")}, errors.New("why")); err != nil {
+	if err := d.add([]deadLetter{{[]byte("next"), why}}); err != nil {
 		t.Fatal(err)
 	}
 	text, _ := os.ReadFile(d.path)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if len(lines) != 4 || !strings.Contains(lines[3], `"record":"next"`) || !strings.Contains(lines[1], `"record_base64":"//4="`) {
-		t.Errorf("letters:\n%s", text)
+		t.Errorf("entries:\n%s", text)
 	}
 	if info, _ := os.Stat(d.path); info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	big := [][]byte{[]byte(strings.Repeat("x", 5<<20))}
+	big := []deadLetter{{[]byte(strings.Repeat("x", 5<<20)), why}}
 	for range 5 {
-		if err := d.add(big, errors.New("why")); err != nil {
+		if err := d.add(big); err != nil {
 			t.Fatal(err)
 		}
 	}
 	info, err := os.Stat(d.path)
-	if err != nil || info.Size() > maxLetters {
+	if err != nil || info.Size() > maxDeadLetters {
 		t.Errorf("after the rotation: %v, %v", info.Size(), err)
 	}
 	if _, err := os.Stat(d.path + ".1"); err != nil {
@@ -419,7 +427,7 @@ func TestH12DeadLettersFollowNoSymlink(t *testing.T) {
 	if err := os.Symlink(target, d.path); err != nil {
 		t.Skip(err)
 	}
-	if err := d.add([][]byte{[]byte("x")}, errors.New("why")); err == nil {
+	if err := d.add([]deadLetter{{[]byte("x"), errors.New("why")}}); err == nil {
 		t.Error("written through a symbolic link")
 	}
 	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {

@@ -229,9 +229,9 @@ func TestOnceKeepsRejectedPoints(t *testing.T) {
 		if err, want := r.agent.Once(t.Context()), "outputs.out: 1 points rejected"; fmt.Sprint(err) != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
-		letters := readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))
-		if len(letters) != 1 || letters[0].Record != "count 1" {
-			t.Errorf("kept: %v", letters)
+		entries := readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))
+		if len(entries) != 1 || entries[0].Record != "count 1" {
+			t.Errorf("kept: %v", entries)
 		}
 	})
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"sockwatch/agent"
 )
@@ -39,7 +41,11 @@ func (c *runCommand) Run(p *program) error {
 			a.Log.Warn("systemd is not told that sockwatch is ready", "error", err)
 		}
 	}
-	return a.Run(ctx, reload, load, ready)
+	err = a.Run(ctx, reload, load, ready)
+	if _, hung := errors.AsType[*agent.HungError](err); hung {
+		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may be what hangs
+	}
+	return err
 }
 
 // onHangup returns a channel that holds a token after a SIGHUP: a hundred of them

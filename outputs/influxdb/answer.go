@@ -40,7 +40,7 @@ func (o *output) judge(resp *http.Response, records int) error {
 	case status == http.StatusRequestEntityTooLarge || said.has("max request size"): // 3.x says 500
 		return fmt.Errorf("%s (%w)", text, plugin.ErrTooLarge)
 	case said.ofPoints():
-		return fmt.Errorf("%s (%w)", text, said.rejection(records))
+		return said.rejection(text, records)
 	case status == http.StatusTooManyRequests || status >= 500:
 		if wait := retryAfter(resp.Header); wait > 0 {
 			return &plugin.RetryAfterError{Wait: wait, Err: errors.New(text)}
@@ -154,15 +154,15 @@ func (a *answer) ofPoints() bool {
 		a.has("beyond retention policy") || a.has("parsing failed for write_lp") || a.has("failed to parse line protocol")
 }
 
-// rejection tells how many of the records a server that speaks of points rejects.
-func (a *answer) rejection(records int) error {
+// rejection returns the error of a server that speaks of points.
+func (a *answer) rejection(text string, records int) error {
 	switch {
 	case records == 1 || a.lines >= records || a.dropped() >= records:
-		return plugin.ErrAllRejected
+		return plugin.RejectAll(records, errors.New(text))
 	case a.has("partial write"):
-		return plugin.ErrOthersStored
+		return fmt.Errorf("%s (%w)", text, &plugin.RejectedError{OthersStored: true})
 	default:
-		return plugin.ErrRejected
+		return fmt.Errorf("%s (%w)", text, plugin.ErrRejected)
 	}
 }
 

@@ -184,12 +184,13 @@ func pushIn(t testing.TB, out *output, timeout time.Duration) error {
 // stored", "rejected", "too large", "after 5s", or "kept".
 func kind(err error) string {
 	after, isAfter := errors.AsType[*plugin.RetryAfterError](err)
+	rejection, isRejection := errors.AsType[*plugin.RejectedError](err)
 	switch {
 	case err == nil:
 		return "stored"
-	case errors.Is(err, plugin.ErrAllRejected):
+	case isRejection && len(rejection.Records) > 0:
 		return "all rejected"
-	case errors.Is(err, plugin.ErrOthersStored):
+	case isRejection && rejection.OthersStored:
 		return "others stored"
 	case errors.Is(err, plugin.ErrRejected):
 		return "rejected"

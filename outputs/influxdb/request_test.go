@@ -112,7 +112,7 @@ func TestServersInTurn(t *testing.T) {
 	c.took()
 	a.answers(400, "unable to parse 'x'")
 	step("an answer about the points is none about the server",
-		a.URL+": 400 Bad Request: unable to parse 'x' (rejected, all of it)", 1, 0, 0)
+		a.URL+": 400 Bad Request: unable to parse 'x'", 1, 0, 0)
 }
 
 // TestO12RedirectIsNotFollowed sends to another host, which must not see the token.

@@ -208,6 +208,9 @@ type emptyBoard struct{}
 func (emptyBoard) Latest() []*metric.Batch                            { return nil }
 func (emptyBoard) Refresh(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 func (emptyBoard) Sources() []plugin.SourceState                      { return nil }
+func (emptyBoard) Events() []metric.Point                             { return nil }
+func (emptyBoard) Health() plugin.Health                              { return plugin.Health{} }
+func (emptyBoard) Changed() <-chan struct{}                           { return nil }
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 

@@ -9,64 +9,64 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A dresser makes a plugin's batch the instance's: checked, named, filtered,
+// A transform makes a plugin's batch the instance's: checked, renamed, filtered and
 // tagged.
-type dresser struct {
+type transform struct {
 	source string
 	rename func(string) string // nil: names stay
 	filter filter.Filter
 	tags   []metric.Tag // of every point that does not have them
 	descs  []metric.Desc
 
-	// An input whose points have not changed may return those of its last batch:
-	// published points are immutable, so that what became of them holds, too.
-	mu           sync.Mutex
-	raw, dressed []metric.Point
+	// An input whose points have not changed may return those of its last batch.
+	// Published points are immutable, so that their result still holds.
+	mu          sync.Mutex
+	raw, result []metric.Point
 }
 
-func newDresser(in *Input) (*dresser, error) {
+func newTransform(in *Input) (*transform, error) {
 	f, err := filter.New(in.Options.Options)
 	if err != nil {
 		return nil, err
 	}
-	d := &dresser{source: in.Name, filter: f, descs: in.Plugin.Descs}
+	t := &transform{source: in.Name, filter: f, descs: in.Plugin.Descs}
 	for key, value := range in.Options.Tags {
 		if value != "" {
-			d.tags = append(d.tags, metric.Tag{Key: key, Value: value})
+			t.tags = append(t.tags, metric.Tag{Key: key, Value: value})
 		}
 	}
-	metric.SortTags(d.tags)
+	metric.SortTags(t.tags)
 	if o := in.Options; o.NameOverride+o.NamePrefix+o.NameSuffix != "" {
-		d.rename = func(name string) string {
+		t.rename = func(name string) string {
 			if o.NameOverride != "" {
 				name = o.NameOverride
 			}
 			return o.NamePrefix + name + o.NameSuffix
 		}
-		d.descs = slices.Clone(d.descs)
-		for i := range d.descs {
-			d.descs[i].Name = d.rename(d.descs[i].Name)
+		t.descs = slices.Clone(t.descs)
+		for i := range t.descs {
+			t.descs[i].Name = t.rename(t.descs[i].Name)
 		}
 	}
-	return d, nil
+	return t, nil
 }
 
-// batch returns the batch that is published, or an error where the plugin's breaks
+// batch returns the batch that is published, or an error if the plugin's batch breaks
 // its promises. As in Telegraf the names and tags that the filter selects by are
 // the plugin's own, and tags and fields are excluded last.
-func (d *dresser) batch(raw metric.Batch) (*metric.Batch, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !same(raw.Points, d.raw) || len(raw.Events) > 0 || raw.Time.IsZero() {
+func (t *transform) batch(raw metric.Batch) (*metric.Batch, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !same(raw.Points, t.raw) || len(raw.Events) > 0 || raw.Time.IsZero() {
 		if err := raw.Check(); err != nil {
 			return nil, err
 		}
 	}
-	if !same(raw.Points, d.raw) {
-		d.raw, d.dressed = raw.Points, d.points(raw.Points)
+	if !same(raw.Points, t.raw) {
+		t.raw, t.result = raw.Points, t.points(raw.Points)
 	}
-	raw.Source, raw.Descs = d.source, d.descs
-	raw.Points, raw.Events = d.dressed, d.points(raw.Events)
+	raw.Source, raw.Descs = t.source, t.descs
+	raw.Points, raw.Events = t.result, t.points(raw.Events)
 	return &raw, nil
 }
 
@@ -75,27 +75,27 @@ func same(a, b []metric.Point) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-func (d *dresser) points(raw []metric.Point) []metric.Point {
-	if len(raw) == 0 || d.rename == nil && len(d.tags) == 0 && d.filter.PassesAll() {
+func (t *transform) points(raw []metric.Point) []metric.Point {
+	if len(raw) == 0 || t.rename == nil && len(t.tags) == 0 && t.filter.PassesAll() {
 		return raw
 	}
 	points := make([]metric.Point, 0, len(raw))
 	tags := 0
 	for i := range raw {
-		tags += len(raw[i].Tags) + len(d.tags)
+		tags += len(raw[i].Tags) + len(t.tags)
 	}
 	arena := make([]metric.Tag, 0, tags) // of all points: one allocation
 	for _, p := range raw {
-		if !d.filter.Select(p.Name, p.Tags) {
+		if !t.filter.Select(p.Name, p.Tags) {
 			continue
 		}
-		if d.rename != nil {
-			p.Name = d.rename(p.Name)
+		if t.rename != nil {
+			p.Name = t.rename(p.Name)
 		}
 		from := len(arena)
-		arena = appendMerged(arena, p.Tags, d.tags)
+		arena = appendMerged(arena, p.Tags, t.tags)
 		p.Tags = arena[from:len(arena):len(arena)]
-		if p, ok := d.filter.Modify(p); ok {
+		if p, ok := t.filter.Modify(p); ok {
 			points = append(points, p)
 		}
 	}
