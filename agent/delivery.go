@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -101,17 +100,21 @@ func (p *livePush) setUp(err error, wait time.Duration) {
 // reject keeps records that can never be stored in the dead letter file, where
 // there is one, and counts them. On an error they are neither kept nor counted.
 func (p *livePush) reject(records [][]byte, cause error) error {
-	if err := p.letters.add(records, cause); err != nil {
+	letters := make([]buffer.DeadLetter, len(records))
+	for i, r := range records {
+		letters[i] = buffer.DeadLetter{Record: r, Reason: cause}
+	}
+	if err := p.letters.Add(letters); err != nil {
 		return fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", err, cause)
 	}
 	p.health.rejected.Add(int64(len(records)))
 	n := p.rejectLog.add(len(records))
 	switch {
 	case n == 0:
-	case p.letters.path == "":
+	case p.letters.Path() == "":
 		p.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", cause, "first", firstOf(records))
 	default:
-		p.log.Warn("points rejected", "points", n, "error", cause, "kept_in", p.letters.path)
+		p.log.Warn("points rejected", "points", n, "error", cause, "kept_in", p.letters.Path())
 	}
 	return nil
 }
@@ -140,6 +143,14 @@ func (p *livePush) drop(n int, err error) {
 			p.log.Error("points dropped: the queue is full", "points", n, "buffer_limit", p.Options.BufferLimit)
 		}
 	}
+}
+
+// deadLetterPath returns the dead-letter file of an output; "" keeps none.
+func deadLetterPath(stateDir, output string) string {
+	if stateDir == "" {
+		return ""
+	}
+	return filepath.Join(stateDir, output+".rejected.jsonl")
 }
 
 // queueDir returns where the output's queue lives; "" for memory.
@@ -171,17 +182,17 @@ func (p *livePush) openQueue(ctx context.Context) error {
 
 var errDiskHangs = errors.New("the disk hangs")
 
-// makeStateDirectory makes the state directory where its parent lacks it, and
-// gives up when ctx is done.
+// makeStateDirectory makes the state directory, which must be this user's or
+// root's, and gives up when ctx is done.
 func makeStateDirectory(ctx context.Context, path string) error {
 	if path == "" {
 		return nil
 	}
 	var err error
-	if !unlessHung(ctx, func() { err = os.Mkdir(path, 0o700) }) {
+	if !unlessHung(ctx, func() { err = buffer.MakeDirectory(path) }) {
 		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err != nil {
 		return fmt.Errorf("agent.state_directory: %w", err)
 	}
 	return nil

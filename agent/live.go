@@ -45,7 +45,7 @@ type livePush struct {
 	persistent bool          // what is queued outlives the output: no last minute retries
 	maxBytes   int           // of records in one Push
 	phase      time.Duration // of its flushes
-	letters    *deadLetters
+	letters    *buffer.DeadLetters
 	inbox      chan *metric.Batch
 	appended   chan struct{} // holds a token when something was queued
 	closing    chan struct{} // closed when nothing will be queued any more
@@ -105,7 +105,7 @@ func newPush(a *Agent, p *Push, h *outputHealth) (*livePush, error) {
 	l := &livePush{
 		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, filter: f,
 		queueDir: queueDir(a, p), maxBytes: maxPushBytes,
-		letters: newDeadLetters(a.Options.StateDirectory, p.Name),
+		letters: buffer.NewDeadLetters(deadLetterPath(a.Options.StateDirectory, p.Name)),
 		inbox:   make(chan *metric.Batch, inboxBatches), appended: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}),
 	}

@@ -33,7 +33,7 @@ func openDisk(dir string, limit int64, log *slog.Logger) (Queue, error) {
 	if err := lockable(); err != nil {
 		return nil, err
 	}
-	if err := makeDirectory(dir); err != nil {
+	if err := mkdir(dir); err != nil {
 		return nil, err
 	}
 	d, err := openDirectory(dir)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -33,6 +32,8 @@ type file interface {
 	Sync() error
 	Close() error
 }
+
+type syncer interface{ Sync() error }
 
 type entry struct {
 	name    string
@@ -74,31 +75,6 @@ func openDirectory(path string) (*directory, error) {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
-}
-
-// makeDirectory makes a directory for its owner alone where there is none; its
-// parent must exist.
-func makeDirectory(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	parent, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncDirectory(parent), parent.Close())
-}
-
-// syncDirectory takes it from file systems that cannot sync a directory.
-func syncDirectory(f *os.File) error {
-	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
 }
 
 // own takes the directory for this process alone.
