@@ -150,22 +150,3 @@ func appendDeadLetters(dst []byte, letters []DeadLetter, now time.Time) ([]byte,
 	}
 	return dst, nil
 }
-
-var errNotRegular = errors.New("is not a regular file (a symbolic link is not followed)")
-
-func notRegular(name string) error { return fmt.Errorf("%q %w", name, errNotRegular) }
-
-// setAside renames what is in the place of a regular file, so that the file can be
-// made again, and returns the error that says so. A directory stays: it may be
-// somebody's data.
-func setAside(path string, cause error) error {
-	info, err := os.Lstat(path)
-	if err != nil || info.IsDir() {
-		return cause
-	}
-	aside := path + ".replaced"
-	if err := os.Rename(path, aside); err != nil {
-		return errors.Join(cause, err)
-	}
-	return fmt.Errorf("%w: renamed to %q", cause, aside)
-}

@@ -62,10 +62,7 @@ var errNotDirectory = errors.New("not a directory (a symbolic link is not follow
 
 // openSecure opens a directory that nobody but this user and root may write to.
 func openSecure(path string) (*os.File, error) {
-	f, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, unix.ENOTDIR) || isLink(err) {
-		return nil, errNotDirectory
-	}
+	f, err := openDirectory(path)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +70,14 @@ func openSecure(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+func openDirectory(path string) (*os.File, error) {
+	f, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENOTDIR) || isLink(err) {
+		return nil, errNotDirectory
+	}
+	return f, err
 }
 
 func checkOwner(f *os.File) error {

@@ -2,6 +2,8 @@ package buffer
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -97,14 +99,20 @@ func TestS9Limit(t *testing.T) {
 			}
 			wantIDs(t, q, 10, 3, 4, 5)
 		}},
-		{"a block beyond the limit is dropped whole, alone", func(t *testing.T, q *disk) {
+		{"a block beyond the limit is an error", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2)
 			var block [][]byte
 			for n := range uint32(12) {
 				block = append(block, blockOf(100+n)...)
 			}
-			if n, err := q.Append(block); n != 12 || err != nil {
-				t.Fatalf("Append = %d, %v, want 12, nil", n, err)
+			n, err := q.Append(block)
+			large, ok := errors.AsType[*TooLargeError](err)
+			if n != 0 || !ok || large.Limit != smallLimit || large.Size < 12*3000 || large.Size > 12*3000+1000+segmentOverhead {
+				t.Fatalf("Append = %d, %v", n, err)
+			}
+			want := fmt.Sprintf(`queue "fake": make room: a batch of %d bytes is larger than the queue's limit of 32768 bytes`, large.Size)
+			if err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
 			}
 			wantIDs(t, q, 10, 1, 2)
 		}},
