@@ -62,7 +62,7 @@ func (d *DeadLetters) Add(letters []DeadLetter) error {
 }
 
 func (d *DeadLetters) lockedAdd(lines []byte) error {
-	dir, err := makeDirectory(filepath.Dir(d.path))
+	dir, err := makeAgain(filepath.Dir(d.path))
 	if err != nil {
 		return err
 	}

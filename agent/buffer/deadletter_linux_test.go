@@ -63,6 +63,20 @@ func TestDeadLettersReplaceWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// Nor does a FIFO in the place of the directory.
+func TestDeadLettersReplaceWhatIsNoDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "out")
+	dir := filepath.Dir(path)
+	must(t, unix.Mkfifo(dir, 0o600))
+	d := NewDeadLetters(path)
+	want := fmt.Sprintf("%q: not a directory (a symbolic link is not followed): renamed to %q", dir, dir+".replaced")
+	if err := addLetter(d, "x", "why"); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	must(t, addLetter(d, "y", "why"))
+	wantDeadLetters(t, path, deadLetterLine{Error: "why", Record: "y"})
+}
+
 // A failingSync is a directory that cannot be synced.
 type failingSync struct{}
 

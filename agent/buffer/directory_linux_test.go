@@ -215,9 +215,14 @@ func (d *powerDisk) mount() error {
 	return nil
 }
 
-// losePower stops all writes to the disk at once, and mounts a copy of what is on
-// it: files may still be open.
+// losePower stops all writes to the disk at once, and mounts again what is on it.
 func (d *powerDisk) losePower(t *testing.T) {
+	t.Helper()
+	d.stop(t)
+	d.restart(t)
+}
+
+func (d *powerDisk) stop(t *testing.T) {
 	t.Helper()
 	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN of linux/fs/ext4/ext4.h
 	f, err := os.Open(d.dir)
@@ -227,10 +232,15 @@ func (d *powerDisk) losePower(t *testing.T) {
 	if err != nil {
 		t.Skipf("shut the file system down: %v", err)
 	}
+}
+
+// restart mounts a copy: files of the disk that was stopped may still be open.
+func (d *powerDisk) restart(t *testing.T) {
+	t.Helper()
 	must(t, unix.Unmount(d.dir, unix.MNT_DETACH))
 	left, err := os.ReadFile(d.image)
 	must(t, err)
-	d.image += "'"
+	must(t, os.Remove(d.image)) // what is still mounted keeps it
 	must(t, os.WriteFile(d.image, left, 0o600))
 	must(t, d.mount())
 }

@@ -41,6 +41,16 @@ func makeDirectory(path string) (*os.File, error) {
 	return f, nil
 }
 
+// makeAgain makes and opens a directory that somebody may have removed. What is in
+// its place by now is an error once: it is renamed.
+func makeAgain(path string) (*os.File, error) {
+	f, err := makeDirectory(path)
+	if errors.Is(err, errNotDirectory) {
+		err = setAside(path, err)
+	}
+	return f, err
+}
+
 func mkdir(path string) error {
 	if err := os.Mkdir(path, 0o700); !errors.Is(err, fs.ErrExist) {
 		return err

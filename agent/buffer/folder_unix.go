@@ -5,7 +5,6 @@ package buffer
 import (
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -119,22 +118,31 @@ func (d *directory) setAside(name string) error {
 }
 
 func (d *directory) names(name string, f file) bool {
-	now, err := os.Lstat(filepath.Join(d.path, name))
+	return d.atPath() && sameFile(filepath.Join(d.path, name), f.(*os.File))
+}
+
+// atPath reports whether the path of the directory still is this one's.
+func (d *directory) atPath() bool { return sameFile(d.path, d.self) }
+
+func sameFile(path string, f *os.File) bool {
+	now, err := os.Lstat(path)
 	if err != nil {
 		return false
 	}
-	info, err := f.(*os.File).Stat()
+	info, err := f.Stat()
 	return err == nil && os.SameFile(now, info)
 }
 
 func (d *directory) renew() (folder, error) {
-	if now, err := os.Lstat(d.path); err == nil {
-		if info, err := d.self.Stat(); err == nil && os.SameFile(now, info) {
-			return d, nil
-		}
+	if d.atPath() {
+		return d, nil
 	}
-	if err := mkdirAgain(d.path); err != nil {
-		return nil, err
+	if info, err := os.Stat(filepath.Dir(d.path)); err != nil || !info.IsDir() {
+		parent, err := makeAgain(filepath.Dir(d.path))
+		if err != nil {
+			return nil, err
+		}
+		parent.Close() // nothing is written to it
 	}
 	next, err := makeFolder(d.path)
 	if errors.Is(err, errNotDirectory) {
@@ -145,14 +153,6 @@ func (d *directory) renew() (folder, error) {
 	}
 	d.self.Close() // gives its lock up
 	return next, nil
-}
-
-// mkdirAgain makes the parent of a queue's directory again, if that is gone too.
-func mkdirAgain(path string) error {
-	if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
-		return MakeDirectory(filepath.Dir(path))
-	}
-	return nil
 }
 
 func (d *directory) sync() error { return syncDirectory(d.self) }

@@ -33,13 +33,21 @@ func (r *retryReader) ReadAt(b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
-// readPages fills b page by page, with zeros for those that cannot be read.
+// readPages fills b page by page, with zeros for those that cannot be read. Each is
+// tried several times, unless the one before it failed: a bad disk is slow.
 func readPages(r io.ReaderAt, b []byte, off int64) {
 	const page = 4096
+	tries := readTries
 	for len(b) > 0 {
 		n := min(len(b), page-int(off%page))
-		if err := readAt(r, b[:n], off); err != nil {
+		err := readAt(r, b[:n], off)
+		for i := 1; i < tries && err != nil; i++ {
+			err = readAt(r, b[:n], off)
+		}
+		tries = readTries
+		if err != nil {
 			clear(b[:n])
+			tries = 1
 		}
 		b, off = b[n:], off+int64(n)
 	}
