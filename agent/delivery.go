@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
+	"sockwatch/agent/buffer"
 	"sockwatch/agent/plugin"
 )
 
@@ -58,7 +61,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		return false, errAbandoned
 	}
 	n, o := len(records), d.bisect.classify(len(records), err)
-	var dead []deadLetter
+	var dead []buffer.DeadLetter
 	switch o {
 	case stored:
 		dead = deadLetters(records, named)
@@ -66,7 +69,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		dead = deadLetters(records, allFor(n, err))
 	}
 	if kerr := d.rejects.keep(dead); kerr != nil {
-		o, err = failed, fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", kerr, dead[0].reason)
+		o, err = failed, fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", kerr, dead[0].Reason)
 	}
 	switch o {
 	case stored, rejected:
@@ -90,6 +93,15 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 }
 
 func allFor(n int, reason error) map[int]error { return plugin.RejectAll(n, reason).Records }
+
+// deadLetters returns those of the records for which there is a reason, in order.
+func deadLetters(records [][]byte, reasons map[int]error) []buffer.DeadLetter {
+	dead := make([]buffer.DeadLetter, 0, len(reasons))
+	for _, i := range slices.Sorted(maps.Keys(reasons)) {
+		dead = append(dead, buffer.DeadLetter{Record: records[i], Reason: reasons[i]})
+	}
+	return dead
+}
 
 // abandon takes the queue away from a deliver that does not return. It waits for a disk
 // that hangs.
@@ -181,7 +193,7 @@ func (o *outage) ended() {
 
 // rejects keeps the records that can never be stored.
 type rejects struct {
-	file     *deadLetterFile
+	file     *buffer.DeadLetters
 	health   *outputHealth
 	log      *slog.Logger
 	throttle throttle
@@ -189,21 +201,21 @@ type rejects struct {
 
 // keep writes entries to the dead-letter file, if there is one, and counts them. On an
 // error they are neither kept nor counted.
-func (r *rejects) keep(entries []deadLetter) error {
+func (r *rejects) keep(entries []buffer.DeadLetter) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := r.file.add(entries); err != nil {
+	if err := r.file.Add(entries); err != nil {
 		return err
 	}
 	r.health.rejected.Add(int64(len(entries)))
 	n := r.throttle.add(len(entries))
 	switch first := entries[0]; {
 	case n == 0:
-	case r.file.path == "":
-		r.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", first.reason, "first", first.excerpt())
+	case r.file.Path() == "":
+		r.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", first.Reason, "first", excerpt(first.Record))
 	default:
-		r.log.Warn("points rejected", "points", n, "error", first.reason, "kept_in", r.file.path)
+		r.log.Warn("points rejected", "points", n, "error", first.Reason, "kept_in", r.file.Path())
 	}
 	return nil
 }
@@ -215,3 +227,6 @@ func (r *rejects) lost(n int, err error) {
 		r.log.Error("points rejected and not kept", "points", n, "error", err)
 	}
 }
+
+// excerpt returns the beginning of a record, for the log.
+func excerpt(record []byte) string { return string(record[:min(len(record), 300)]) }

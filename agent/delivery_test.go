@@ -126,6 +126,12 @@ func rejectingAll(_ context.Context, records []string) error {
 	return plugin.RejectAll(len(records), errors.New("server says: no"))
 }
 
+// A deadLetterEntry is a line of a dead-letter file.
+type deadLetterEntry struct {
+	Error  string
+	Record string
+}
+
 func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -379,58 +385,4 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		}
 		r.end()
 	})
-}
-
-func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
-	why := errors.New("why")
-	dir := t.TempDir()
-	d := newDeadLetters(dir, "out")
-	if err := d.add([]deadLetter{{[]byte("good"), why}, {[]byte{0xff, 0xfe}, why}}); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(f, `{"time":"torn`)
-	f.Close()
-	if err := d.add([]deadLetter{{[]byte("next"), why}}); err != nil {
-		t.Fatal(err)
-	}
-	text, _ := os.ReadFile(d.path)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	if len(lines) != 4 || !strings.Contains(lines[3], `"record":"next"`) || !strings.Contains(lines[1], `"record_base64":"//4="`) {
-		t.Errorf("entries:\n%s", text)
-	}
-	if info, _ := os.Stat(d.path); info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v", info.Mode())
-	}
-	big := []deadLetter{{[]byte(strings.Repeat("x", 5<<20)), why}}
-	for range 5 {
-		if err := d.add(big); err != nil {
-			t.Fatal(err)
-		}
-	}
-	info, err := os.Stat(d.path)
-	if err != nil || info.Size() > maxDeadLetters {
-		t.Errorf("after the rotation: %v, %v", info.Size(), err)
-	}
-	if _, err := os.Stat(d.path + ".1"); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestH12DeadLettersFollowNoSymlink(t *testing.T) {
-	dir := t.TempDir()
-	target := filepath.Join(dir, "target")
-	d := newDeadLetters(dir, "out")
-	if err := os.Symlink(target, d.path); err != nil {
-		t.Skip(err)
-	}
-	if err := d.add([]deadLetter{{[]byte("x"), errors.New("why")}}); err == nil {
-		t.Error("written through a symbolic link")
-	}
-	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the link's target was made")
-	}
 }

@@ -38,8 +38,8 @@
 // The files: agent.go is the path of the data. supervisor.go holds what runs, with the
 // watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go are
 // the instances at work; queue.go is an output's queue and when it is flushed,
-// delivery.go what becomes of a Push, bisect.go the search for rejected records,
-// deadletter.go where these are kept. transform.go makes a plugin's batch the
+// delivery.go what becomes of a Push, bisect.go the search for rejected records.
+// transform.go makes a plugin's batch the
 // instance's, encode.go makes records of it, board.go holds the latest batches and
 // events, schedule.go the ticks. calls.go knows the calls that have not returned.
 // health.go counts, and metrics.go describes what it counts. instances.go is a

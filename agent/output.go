@@ -70,7 +70,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		maxBytes = b.MaxBytes()
 	}
 	o.queue = newOutputQueue(int64(p.Options.BufferLimit), int64(maxBytes))
-	o.rejects = &rejects{file: newDeadLetters(a.Options.StateDirectory, p.Name), health: h, log: o.log}
+	o.rejects = &rejects{file: buffer.NewDeadLetters(deadLetterPath(a, p)), health: h, log: o.log}
 	o.delivery = &delivery{
 		name: "outputs." + p.Name, pusher: p.Pusher, queue: o.queue, rejects: o.rejects, health: h, calls: c, log: o.log,
 		timeout: time.Duration(p.Options.Timeout), maxBytes: maxBytes, persistent: o.queueDir != "",
@@ -105,6 +105,14 @@ func queueDir(a *Agent, p *Push) string {
 		return ""
 	}
 	return filepath.Join(state, p.Name)
+}
+
+// deadLetterPath returns where the output's rejected records are kept; "": nowhere.
+func deadLetterPath(a *Agent, p *Push) string {
+	if a.Options.StateDirectory == "" {
+		return ""
+	}
+	return filepath.Join(a.Options.StateDirectory, p.Name+".rejected.jsonl")
 }
 
 // openQueue opens the output's own queue, and gives up when ctx is done. An output of
@@ -266,8 +274,8 @@ func (o *runningOutput) closeQueue() {
 // that could wait in the queue until the dead-letter file can be written.
 func (o *runningOutput) rejectUnencoded(series string, cause error) {
 	defer o.calls.begin("outputs." + o.Name + ": writing the dead-letter file")()
-	entry := deadLetter{record: []byte(series), reason: fmt.Errorf("encode: %w", cause)}
-	if err := o.rejects.keep([]deadLetter{entry}); err != nil {
+	dead := []buffer.DeadLetter{{Record: []byte(series), Reason: fmt.Errorf("encode: %w", cause)}}
+	if err := o.rejects.keep(dead); err != nil {
 		o.rejects.lost(1, err)
 	}
 }

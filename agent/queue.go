@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -126,16 +124,17 @@ func (f *flushSchedule) await(ctx context.Context) bool {
 }
 
 // makeStateDirectory makes the state directory if its parent does not have it, and
-// gives up when ctx is done.
+// checks that it is this user's or root's (see buffer.MakeDirectory). It gives up when
+// ctx is done.
 func makeStateDirectory(ctx context.Context, c *calls, path string) error {
 	if path == "" {
 		return nil
 	}
 	var err error
-	if !c.callWithin(ctx, "making the state directory", func() { err = os.Mkdir(path, 0o700) }) {
+	if !c.callWithin(ctx, "making the state directory", func() { err = buffer.MakeDirectory(path) }) {
 		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err != nil {
 		return fmt.Errorf("agent.state_directory: %w", err)
 	}
 	return nil
