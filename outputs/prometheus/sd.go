@@ -23,41 +23,36 @@ type targetGroup struct {
 // discover answers with one target for each listener, a point with the tags
 // address and port. The query selects by tags (?exposure=public&exposure=private,
 // any of the values), but for address: that is what a wildcard becomes.
-func (e *endpoint) discover(w http.ResponseWriter, r *http.Request, board plugin.Board) {
-	if !gathered(w, board) {
-		return
+func discover(r *http.Request, board plugin.Board) (*answer, error) {
+	latest := board.Latest()
+	if len(latest) == 0 {
+		return nil, errNothingGathered
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return nil, &httpError{http.StatusBadRequest, err.Error()}
 	}
 	wildcard := query.Get("address")
 	if !query.Has("address") {
 		wildcard = requestHost(r)
 	}
 	if !isTargetHost(wildcard) {
-		http.Error(w, "the address for wildcards is neither an IP address nor a host name", http.StatusBadRequest)
-		return
+		return nil, &httpError{http.StatusBadRequest, "the address for wildcards is neither an IP address nor a host name"}
 	}
 	query.Del("address")
 	groups := []targetGroup{}
-	for _, b := range board.Latest() {
+	for _, b := range latest {
 		for i := range b.Points {
 			if g, ok := target(&b.Points[i], query, wildcard); ok {
 				groups = append(groups, g)
 			}
 		}
 	}
-	answer, err := json.Marshal(groups)
+	body, err := json.Marshal(groups)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return nil, err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-	patient(w)
-	w.Write(answer)
+	return &answer{map[string]string{"Content-Type": "application/json"}, body}, nil
 }
 
 // target returns the target of a point; false where it is no listener or the query
