@@ -307,6 +307,9 @@ func (p *livePush) pause(ctx context.Context, wait time.Duration, gone bool) boo
 func (p *livePull) serve(ctx context.Context, board plugin.Board) {
 	defer close(p.done)
 	p.health.up.Store(true)
+	if h, ok := p.Endpoint.(plugin.HealthReporter); ok {
+		h.ReportHealth(p.report)
+	}
 	err := func() (err error) {
 		defer p.health.panics.recover(&err, p.log)
 		return p.Endpoint.Serve(ctx, board)
@@ -314,6 +317,16 @@ func (p *livePull) serve(ctx context.Context, board plugin.Board) {
 	p.health.up.Store(false)
 	if ctx.Err() == nil {
 		p.log.Error("the endpoint is down", "error", err)
+	}
+}
+
+// report takes over what the endpoint says of itself while it serves.
+func (p *livePull) report(err error) {
+	switch was := p.health.up.Swap(err == nil); {
+	case err != nil && was:
+		p.log.Error("endpoint is down", "error", err)
+	case err == nil && !was:
+		p.log.Info("endpoint answers again")
 	}
 }
 

@@ -112,7 +112,14 @@ func (v *view) Sources() []plugin.SourceState {
 	defer v.run.mu.RUnlock()
 	states := make([]plugin.SourceState, 0, len(v.run.inputs))
 	for _, name := range slices.Sorted(maps.Keys(v.run.inputs)) {
-		states = append(states, v.run.inputs[name].health.state(name))
+		in := v.run.inputs[name]
+		state := in.health.state(name)
+		if tags := in.Plugin.Tags; tags != nil {
+			state.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
+			slices.Sort(state.Tags)
+			state.Tags = slices.Compact(state.Tags)
+		}
+		states = append(states, state)
 	}
 	return states
 }

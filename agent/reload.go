@@ -310,6 +310,11 @@ func (r *run) launch(live, cut context.Context, c *change) {
 		f, _ := filter.New(p.Options.Options) // config has validated it
 		go p.serve(ctx, &view{run: r, filter: f})
 	}
+	for _, p := range r.pulls {
+		if l, ok := p.Endpoint.(plugin.Reloader); ok && c.kept[p] {
+			l.Reload()
+		}
+	}
 	for _, in := range c.inputs {
 		if !r.board.opened() && in.startAfter == nil {
 			in.first = r.firsts.hold()

@@ -117,6 +117,23 @@ type Endpoint interface {
 	Serve(ctx context.Context, board Board) error
 }
 
+// A HealthReporter is an Endpoint that can fail while Serve runs, such as one whose
+// certificate is replaced by a broken one.
+type HealthReporter interface {
+	// ReportHealth is called once, before Serve. The Endpoint calls report with the
+	// reason when it no longer answers, and with nil when it answers again. The agent
+	// logs each change once and shows it as sockwatch_output_up. report does not block,
+	// and may be called concurrently, until Serve returns.
+	ReportHealth(report func(error))
+}
+
+// A Reloader is an Endpoint that depends on more than its options, such as on files.
+type Reloader interface {
+	// Reload is called at each reload of the configuration that leaves the Endpoint
+	// as it is, while Serve runs. It does not block: what it causes is done by Serve.
+	Reload()
+}
+
 // A Board holds the latest batch of every input.
 type Board interface {
 	// Latest returns them ordered by source, filtered for this endpoint; they
@@ -144,4 +161,8 @@ type SourceState struct {
 	// Err is the error of the last gather, nil if it gave a batch. While it is not nil
 	// the source's batch is withdrawn.
 	Err error
+	// Tags are the keys of the tags that its points can have, sorted: those that its
+	// plugin's Definition names and the global ones. It is nil if the Definition names
+	// none.
+	Tags []string
 }
