@@ -297,6 +297,9 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 		awaitFor(ctx, handOverWait, replaced.done)
 	}
 	e.health.setState(nil)
+	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
+		h.ReportHealth(e.report)
+	}
 	err := func() (err error) {
 		defer e.calls.begin("outputs." + e.Name + ": Serve")()
 		defer e.health.panics.recover(&err, e.log)
@@ -308,6 +311,16 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 	if err == nil {
 		err = errors.New("Serve has returned")
 	}
-	e.health.setState(err)
-	e.log.Error("the endpoint is down", "error", err)
+	e.report(err)
+}
+
+// report logs and shows whether the endpoint is up.
+func (e *runningEndpoint) report(err error) {
+	switch turned := e.health.setState(err); {
+	case !turned:
+	case err != nil:
+		e.log.Error("endpoint is down", "error", err)
+	default:
+		e.log.Info("endpoint answers again")
+	}
 }

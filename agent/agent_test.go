@@ -361,3 +361,74 @@ func TestTransformRenamesTagsAndFilters(t *testing.T) {
 		t.Error("the plugin's own batch was changed")
 	}
 }
+
+// A troubledEndpoint says that it fails when it is told so.
+type troubledEndpoint struct {
+	*fakeEndpoint
+	report  func(error)
+	reloads atomic.Int32
+}
+
+func (e *troubledEndpoint) ReportHealth(report func(error)) { e.report = report }
+
+func (e *troubledEndpoint) Reload() { e.reloads.Add(1) }
+
+func TestEndpointReportsItsHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page := &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}
+		r.agent.input("a", counting())
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		for _, step := range []struct {
+			err  error
+			up   bool
+			down int // how often the log says so
+		}{
+			{err: nil, up: true, down: 0},
+			{err: errors.New("no certificate"), up: false, down: 1},
+			{err: errors.New("still no certificate"), up: false, down: 1},
+			{err: nil, up: true, down: 1},
+			{err: errors.New("no certificate"), up: false, down: 2},
+		} {
+			page.report(step.err)
+			after(time.Duration(r.agent.Options.Interval))
+			if up := value(t, board, "sockwatch_output", "up", "output", "page").AsBool(); up != step.up {
+				t.Errorf("after the report of %v up is %v", step.err, up)
+			}
+			if down := strings.Count(r.log.String(), `level=ERROR msg="endpoint is down" plugin=outputs.page error="no certificate"`); down != step.down {
+				t.Errorf("after the report of %v the log says %d times that it is down, want %d", step.err, down, step.down)
+			}
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestReloadIsPassedToKeptEndpoints: one that is replaced or new has just been opened.
+func TestReloadIsPassedToKeptEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		kept, replaced, successor := &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}, &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}, &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}
+		r.agent.input("a", counting())
+		r.agent.pull("kept", kept)
+		r.agent.pull("replaced", replaced)
+		r.start()
+		next := r.sibling()
+		next.input("a", counting())
+		next.pull("kept", newFakeEndpoint())
+		next.pull("replaced", successor).Settings = &fakeSettings{Version: 2}
+		for range 2 {
+			r.reloadTo(next, nil)
+		}
+		got := []int32{kept.reloads.Load(), replaced.reloads.Load(), successor.reloads.Load()}
+		if diff := cmp.Diff([]int32{2, 0, 1}, got); diff != "" {
+			t.Errorf("reloads of the kept, the replaced and the new endpoint (-want +got):\n%s", diff)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -44,5 +44,5 @@
 // events, schedule.go the ticks. calls.go knows the calls that have not returned.
 // health.go counts, and metrics.go describes what it counts. instances.go is a
 // configuration that is built, options.go and validate.go are its options. once.go runs
-// the one-shot commands. sockets.go binds the sockets of endpoints.
+// the one-shot commands. Package listen binds the sockets of endpoints.
 package agent

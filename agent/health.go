@@ -170,10 +170,11 @@ func (i *inputHealth) state(name string) plugin.SourceState {
 	return plugin.SourceState{Name: name, Gathered: i.gathered, Err: i.err, Since: i.since}
 }
 
-// setState notes the error of an attempt to deliver or to serve; nil if it succeeded.
-func (o *outputHealth) setState(err error) {
+// setState notes the error of an attempt to deliver or to serve, nil if it succeeded. It
+// reports whether the output has gone down or up.
+func (o *outputHealth) setState(err error) (turned bool) {
 	o.mu.Lock()
-	turned := (o.err == nil) != (err == nil)
+	turned = (o.err == nil) != (err == nil)
 	if turned {
 		o.since = time.Now()
 	}
@@ -182,6 +183,7 @@ func (o *outputHealth) setState(err error) {
 	if turned && o.changed != nil {
 		o.changed()
 	}
+	return turned
 }
 
 // state returns the state of the output, as a Board shows it.

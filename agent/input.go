@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,6 +110,17 @@ func (in *runningInput) gatherNow(ctx context.Context) {
 	case <-<-reply:
 	case <-ctx.Done():
 	}
+}
+
+// state returns the state of the input, as a Board shows it.
+func (in *runningInput) state() plugin.SourceState {
+	s := in.health.state(in.Name)
+	if tags := in.Plugin.Tags; tags != nil {
+		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
+		slices.Sort(s.Tags)
+		s.Tags = slices.Compact(s.Tags)
+	}
+	return s
 }
 
 // retire waits until the input has ended, for so long at most.

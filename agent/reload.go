@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // reload adopts the configuration that load returns. What runs stays if that fails.
@@ -180,7 +181,13 @@ func (s *supervisor) forget() {
 
 // launch starts the new instances, each with the one that it replaces.
 func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
-	for name, e := range t.endpoints.new {
+	for name, e := range t.endpoints.next {
+		if t.endpoints.new[name] != e {
+			if kept, ok := e.Endpoint.(plugin.Reloader); ok {
+				kept.Reload()
+			}
+			continue
+		}
 		var live context.Context
 		live, e.cancel = context.WithCancel(ctx)
 		go e.serve(live, t.endpoints.old[name])

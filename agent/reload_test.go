@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -234,77 +230,6 @@ func TestOnceKeepsRejectedPoints(t *testing.T) {
 			t.Errorf("kept: %v", entries)
 		}
 	})
-}
-
-func TestSocketsAreHandedOver(t *testing.T) {
-	var s Sockets
-	first, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := first.Addr().String()
-	second, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second.Addr().String() != address {
-		t.Errorf("an equal address gave another socket: %v, %v", second.Addr(), address)
-	}
-	serve := func(l net.Listener, text string) *http.Server {
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
-		go srv.Serve(l)
-		return srv
-	}
-	old := serve(first, "old")
-	get := func() string {
-		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(resp.Body)
-		return string(text)
-	}
-	if got := get(); got != "old" {
-		t.Errorf("got %q", got)
-	}
-	old.Shutdown(t.Context())
-	next := serve(second, "new")
-	if got := get(); got != "new" {
-		t.Errorf("got %q", got)
-	}
-	next.Shutdown(t.Context())
-	if _, err := net.Dial("tcp", address); err == nil {
-		t.Error("the address is bound when nobody uses it")
-	}
-}
-
-func TestStaleUnixSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s Sockets
-	if _, err := s.Listen(t.Context(), "unix", path); err == nil {
-		t.Error("a socket in use was taken away")
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
-	mine, err := s.Listen(t.Context(), "unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine.Close()
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the socket file stays behind")
-	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Listen(t.Context(), "unix", path); err == nil || !strings.Contains(err.Error(), "no socket") {
-		t.Errorf("over a plain file: %v", err)
-	}
 }
 
 func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {

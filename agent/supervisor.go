@@ -176,7 +176,7 @@ func (s *supervisor) sources() []plugin.SourceState {
 	defer s.mu.RUnlock()
 	states := make([]plugin.SourceState, 0, len(s.running.inputs))
 	for _, name := range slices.Sorted(maps.Keys(s.running.inputs)) {
-		states = append(states, s.running.inputs[name].health.state(name))
+		states = append(states, s.running.inputs[name].state())
 	}
 	return states
 }

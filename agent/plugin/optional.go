@@ -2,11 +2,13 @@ package plugin
 
 // This file lists what a plugin may implement or return besides its contract.
 //
-//	interface   implemented by  meaning
-//	Inheritor   Input           takes over what a replaced Input knew
-//	Bounded     Pusher          limits the bytes of one Push
-//	Exclusive   Options         names what only one instance may have (define.go)
-//	io.Closer   all             releases what it holds, as the last call
+//	interface       implemented by  meaning
+//	Inheritor       Input           takes over what a replaced Input knew
+//	Bounded         Pusher          limits the bytes of one Push
+//	HealthReporter  Endpoint        says that it no longer answers
+//	Reloader        Endpoint        is told of a reload that keeps it
+//	Exclusive       Options         names what only one instance may have (define.go)
+//	io.Closer       all             releases what it holds, as the last call
 //
 //	error            returned by  meaning
 //	RejectedError    Push         some records can never be stored
@@ -25,3 +27,20 @@ type Inheritor interface{ InheritFrom(predecessor Input) }
 // single record is larger. Each record counts one byte more than it has, for what
 // separates it from the next.
 type Bounded interface{ MaxBytes() int }
+
+// A HealthReporter is an Endpoint that can fail while Serve runs, such as one whose
+// certificate is replaced by a broken one.
+type HealthReporter interface {
+	// ReportHealth is called once, before Serve. The Endpoint calls report with the
+	// reason when it no longer answers, and with nil when it answers again. The agent
+	// logs each change once and shows it as sockwatch_output_up. report does not block,
+	// and may be called concurrently, until Serve returns.
+	ReportHealth(report func(error))
+}
+
+// A Reloader is an Endpoint that depends on more than its options, such as on files.
+type Reloader interface {
+	// Reload is called at each reload of the configuration that leaves the Endpoint
+	// as it is, while Serve runs. It does not block: what it causes is done by Serve.
+	Reload()
+}

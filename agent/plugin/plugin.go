@@ -148,6 +148,10 @@ type SourceState struct {
 	// Since is the time of the first gather after which Err has been nil, or has not
 	// been nil. It is zero before the first gather has ended.
 	Since time.Time
+	// Tags are the keys of the tags that its points can have, sorted: those that its
+	// plugin's Definition names and the global ones. It is nil if the Definition names
+	// none.
+	Tags []string
 }
 
 // Health is the state of the outputs and of the configuration.

@@ -21,6 +21,7 @@ import (
 	"sockwatch"
 	"sockwatch/agent"
 	"sockwatch/agent/config"
+	"sockwatch/agent/listen"
 	"sockwatch/agent/plugin"
 )
 
@@ -62,7 +63,7 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 	}
 	p := &program{
 		plugins: plugins(), getenv: getenv, stdout: stdout, stderr: stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
+		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 	if err := command.Run(p); err != nil {
 		printError(stderr, err)
@@ -105,7 +106,7 @@ type program struct {
 	plugins        []plugin.Plugin
 	getenv         func(string) (string, bool)
 	stdout, stderr io.Writer
-	sockets        *agent.Sockets
+	sockets        *listen.Sockets
 	log            *logSwitch
 }
 

@@ -2,11 +2,9 @@ package prometheus
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/prometheus/exporter-toolkit/web"
 )
@@ -49,60 +47,4 @@ func (e *endpoint) warnOpen() {
 		e.env.Log.Warn("what listens here and who owns it is shown to everybody who reaches this address; "+
 			"web_config_file (TLS, basic auth) or a loopback address would limit that", "listen", strings.Join(open, ", "))
 	}
-}
-
-// limit returns l accepting only as many connections as have a place in the
-// channel; the rest wait in the kernel's queue and cost no descriptor, so that
-// clients cannot take those which the inputs need.
-func limit(l net.Listener, places chan struct{}) net.Listener {
-	return &limited{Listener: l, places: places, closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	places chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-// Accept waits for a place, then for a connection.
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.places <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	leave := sync.OnceFunc(func() { <-l.places })
-	c, err := l.Listener.Accept()
-	if err != nil {
-		leave()
-		return nil, err
-	}
-	return &limitedConn{c, leave}, nil
-}
-
-// Close also ends an Accept that waits for a place.
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type limitedConn struct {
-	net.Conn
-	leave func()
-}
-
-// CloseWrite lets net/http end an answer so that the client reads it even where it
-// has sent more than was read.
-func (c *limitedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
-}
-
-// Close leaves the place to another connection.
-func (c *limitedConn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
 }

@@ -26,8 +26,8 @@ type Options struct {
 	// With gather_on_scrape: what was gathered less long ago than this is shown as it
 	// is.
 	MinAge plugin.Duration `toml:"min_age"`
-	// The most series on the page. Beyond it the user with the most is folded first,
-	// into one point whose name ends in _overflow, and counted.
+	// The most series on the page. Beyond it the last points of the largest batch are
+	// dropped, and counted.
 	MaxSeries int `toml:"max_series"`
 }
 

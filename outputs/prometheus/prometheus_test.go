@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -120,6 +121,29 @@ func TestO21NothingGatheredYet(t *testing.T) {
 				t.Errorf("/nothing: status %d", r.StatusCode)
 			}
 		})
+	}
+}
+
+// TestFailedSourcesAreShown: on /-/ready and the page for people, without the reason,
+// which may be nobody else's business.
+func TestFailedSourcesAreShown(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("sockwatch", point("sockwatch_input_up", 0)))
+	board.sources = []plugin.SourceState{{Name: "cpu", Err: errors.New("secret")}, {Name: "disk", Gathered: true}, {Name: "tcp_listen", Err: errors.New("secret")}}
+	r := get(t, e, board, "/-/ready")
+	if body, want := bodyOf(t, r), "the last gather has failed: cpu, tcp_listen\n"; r.StatusCode != 503 || body != want {
+		t.Errorf("/-/ready: status %d, %q, want 503, %q", r.StatusCode, body, want)
+	}
+	page := bodyOf(t, get(t, e, board, "/"))
+	if want := "<p>The last gather has failed: cpu, tcp_listen. The log has the reason.</p>"; !strings.Contains(page, want) || strings.Contains(page, "secret") {
+		t.Errorf("the page for people does not hold %q, or the reason:\n%s", want, page)
+	}
+	board.sources = []plugin.SourceState{{Name: "cpu", Gathered: true}, {Name: "disk", Gathered: true}}
+	if r := get(t, e, board, "/-/ready"); r.StatusCode != 200 {
+		t.Errorf("/-/ready: status %d", r.StatusCode)
+	}
+	if page := bodyOf(t, get(t, e, board, "/")); strings.Contains(page, "failed") {
+		t.Errorf("the page for people says that something has failed:\n%s", page)
 	}
 }
 

@@ -351,8 +351,8 @@ func TestPromtool(t *testing.T) {
 	e, _ := newTestEndpoint(t, func(o *Options) { o.MaxSeries = 200 })
 	points := append(listeners(40), point("custom_port_exporter", 7, "app", "a"))
 	page := bodyOf(t, get(t, e, boardOf(batch("tcp_listen", points...)), "/metrics"))
-	if !strings.Contains(page, "tcp_listen_overflow_listeners{") {
-		t.Error("the page has no overflow")
+	if !strings.Contains(page, `{reason="max_series"} 121`) {
+		t.Error("the page has all series")
 	}
 	run(page, "check", "metrics")
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,11 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		for _, f := range point.Fields {
 			if !documented(p, point.Name, f.Key) {
 				t.Errorf("%s.%s has no Desc", point.Name, f.Key)
+			}
+		}
+		for _, tag := range point.Tags {
+			if p.Tags != nil && !slices.Contains(p.Tags, tag.Key) {
+				t.Errorf("%s has the tag %s, which Definition.Tags does not name", point.Name, tag.Key)
 			}
 		}
 	}

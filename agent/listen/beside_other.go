@@ -1,6 +1,6 @@
 //go:build !linux
 
-package agent
+package listen
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"net"
 )
 
-// listenBeside is not known to be possible here: that the address is in use stands.
+// listenBeside is not known to be possible here: the address is in use.
 func listenBeside(context.Context, string, []net.Listener) (net.Listener, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -3,7 +3,6 @@ package prometheus
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,10 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
-func TestO22TwoScrapers(t *testing.T) {
+func TestTwoScrapers(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listeners(200)...))
 	url := "http://" + serve(t, e, board)[0].String() + "/metrics"
@@ -42,7 +42,7 @@ func TestO22TwoScrapers(t *testing.T) {
 	wg.Wait()
 }
 
-func TestO22Head(t *testing.T) {
+func TestHead(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	url := "http://" + serve(t, e, boardOf(batch("tcp_listen", listeners(10)...)))[0].String()
 	for _, path := range []string{"/metrics", "/", "/-/healthy", "/-/ready", "/sd/listeners"} {
@@ -81,7 +81,7 @@ func exchange(t *testing.T, addr net.Addr, request string) *http.Response {
 	return r
 }
 
-func TestO22PostAndOtherBodies(t *testing.T) {
+func TestRequestsWithBodiesAreRefused(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	addr := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0]
 	for _, test := range []struct {
@@ -102,50 +102,86 @@ func TestO22PostAndOtherBodies(t *testing.T) {
 	}
 }
 
-func TestO22SlowClients(t *testing.T) {
+// scrapeSlowly scrapes and reads nothing of the answer.
+func scrapeSlowly(t *testing.T, addr net.Addr) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.(*net.TCPConn).SetReadBuffer(4 << 10)
+	if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within asks again until it is so, and fails after a deadline past any busy machine.
+func within(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// TestSlowReadersKeepNobodyWaiting: many more than may be answered at once do not
+// read, of a page that no socket buffer holds.
+func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	e, book := newTestEndpoint(t, nil)
-	board := boardOf(batch("tcp_listen", listeners(2000)...))
+	var points []metric.Point
+	for i := range 1000 {
+		points = append(points, listener(i+1, strings.Repeat("x", 500), "root"))
+	}
+	board := boardOf(batch("tcp_listen", points...)) // 9 MB
 	addr := serve(t, e, board)[0]
-	// All but one of the places are taken by clients that read nothing.
-	for range maxRequests - 1 {
-		c, err := net.Dial("tcp", addr.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.(*net.TCPConn).SetReadBuffer(4 << 10)
-		io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+	for range 3 * maxRequests {
+		scrapeSlowly(t, addr)
 	}
-	for len(e.slots) < maxRequests-1 {
-		time.Sleep(time.Millisecond)
-	}
-	scrape := func() *http.Response {
-		r, err := http.Get("http://" + addr.String() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
-	board.publish(batch("tcp_listen", listener(80, "nginx", "root")))
-	if r := scrape(); r.StatusCode != 200 || strings.Count(bodyOf(t, r), "\ntcp_listen_sockets{") != 1 {
-		t.Errorf("status %d beside slow clients", r.StatusCode)
-	}
-	for len(e.slots) > maxRequests-1 { // until the place of that scrape is free again
-		time.Sleep(time.Millisecond)
-	}
-	e.slots <- struct{}{}
-	if r := scrape(); r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" || bodyOf(t, r) != "16 requests are being answered\n" {
-		t.Errorf("status %d without a place", r.StatusCode)
-	}
-	if r, err := http.Get("http://" + addr.String() + "/-/healthy"); err != nil || r.StatusCode != 200 {
-		t.Errorf("health without a place: %v, %v", r, err)
-	}
-	<-e.slots
-	if page := bodyOf(t, scrape()); !strings.Contains(page, "\n"+ownName+"_refused_requests_total 1\n") {
-		t.Error("what was refused is not counted")
+	c := &http.Client{Timeout: 20 * time.Second} // less than a slow reader gets
+	for i := range 3 {
+		board.publish(batch("tcp_listen", listener(80, "nginx", "root"), point("m", float64(i))))
+		within(t, "a scrape is answered", func() bool {
+			r, err := c.Get("http://" + addr.String() + "/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			page := bodyOf(t, r)
+			if r.StatusCode == 503 { // the slow ones' answers are being made
+				return false
+			}
+			if r.StatusCode != 200 || strings.Count(page, "\ntcp_listen_sockets{") != 1 {
+				t.Fatalf("status %d beside slow readers", r.StatusCode)
+			}
+			return true
+		})
 	}
 	if len(book.all()) > 0 {
-		t.Errorf("slow clients are logged: %q", book.all())
+		t.Errorf("slow readers are logged: %q", book.all())
+	}
+}
+
+func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))
+	for range maxRequests {
+		e.slots <- struct{}{}
+	}
+	for _, path := range []string{"/metrics", "/", sdPath} {
+		r := get(t, e, board, path)
+		if body := bodyOf(t, r); r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" || body != "16 requests are being answered\n" {
+			t.Errorf("%s: status %d, %q", path, r.StatusCode, body)
+		}
+	}
+	for _, path := range []string{"/-/healthy", "/-/ready"} {
+		if r := get(t, e, board, path); r.StatusCode != 200 {
+			t.Errorf("%s: status %d", path, r.StatusCode)
+		}
+	}
+	<-e.slots
+	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, "\n"+ownName+"_refused_requests_total 3\n") {
+		t.Error("refused requests are not counted")
 	}
 }
 
@@ -225,113 +261,3 @@ func (p pipeListener) Close() error {
 }
 
 func (pipeListener) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "pipe"} }
-
-func TestConnectionsAreLimited(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := limit(inner, make(chan struct{}, 2))
-	accepted := make(chan net.Conn)
-	failed := make(chan error, 1)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				failed <- err
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 3 {
-		c, err := net.Dial("tcp", inner.Addr().String()) // the kernel takes it
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first, second := <-accepted, <-accepted
-	select {
-	case <-accepted:
-		t.Fatal("a third connection has a place")
-	case <-time.After(50 * time.Millisecond):
-	}
-	first.Close()
-	first.Close() // gives its place back once
-	third := <-accepted
-	select {
-	case <-accepted:
-		t.Fatal("a fourth connection has a place")
-	default:
-	}
-	l.Close()
-	if err := <-failed; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Accept gives %v", err)
-	}
-	second.Close()
-	third.Close()
-}
-
-func TestGatherOnScrape(t *testing.T) {
-	for _, test := range []struct {
-		header string
-		want   time.Duration
-	}{
-		{"", 9500 * time.Millisecond},
-		{"10", 9500 * time.Millisecond},
-		{"30.5", 30 * time.Second},
-		{"0.5", 250 * time.Millisecond},
-		{"100000", maxGather - 500*time.Millisecond},
-		{"1e300", maxGather - 500*time.Millisecond},
-		{"+Inf", maxGather - 500*time.Millisecond},
-		{"NaN", 9500 * time.Millisecond},
-		{"-1", 9500 * time.Millisecond},
-		{"soon", 9500 * time.Millisecond},
-	} {
-		t.Run(test.header, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e, _ := newTestEndpoint(t, func(o *Options) {
-					o.GatherOnScrape, o.MinAge = true, plugin.Duration(3*time.Second)
-				})
-				board := boardOf(batch("a", point("m", 1)))
-				board.refresh = func(ctx context.Context, maxAge time.Duration) error {
-					if maxAge != 3*time.Second {
-						t.Errorf("Refresh with %v, want min_age", maxAge)
-					}
-					<-ctx.Done()
-					return ctx.Err()
-				}
-				start := time.Now()
-				page := bodyOf(t, get(t, e, board, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", test.header))
-				if took := time.Since(start); took != test.want {
-					t.Errorf("answered after %v, want %v", took, test.want)
-				}
-				if gatheredPart(page) != "# TYPE m untyped\nm 1\n" {
-					t.Errorf("a late gather leaves %q", gatheredPart(page))
-				}
-			})
-		})
-	}
-}
-
-func TestGatherOnScrapeShowsTheMoment(t *testing.T) {
-	e, _ := newTestEndpoint(t, func(o *Options) { o.GatherOnScrape = true })
-	board := &fakeBoard{}
-	gathers := 0.0
-	board.refresh = func(context.Context, time.Duration) error {
-		gathers++
-		board.publish(batch("a", point("m", gathers)))
-		return nil
-	}
-	for _, want := range []string{"m 1\n", "m 2\n"} { // also at the first, of an empty board
-		if page := gatheredPart(bodyOf(t, get(t, e, board, "/metrics"))); page != "# TYPE m untyped\n"+want {
-			t.Errorf("page %q, want %q", page, want)
-		}
-	}
-	bodyOf(t, get(t, e, board, "/sd/listeners"))
-	bodyOf(t, get(t, e, board, "/"))
-	if gathers != 2 {
-		t.Errorf("%v gathers, want 2", gathers)
-	}
-}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package prometheus
 
 import (
@@ -11,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"sockwatch/agent/plugin"
@@ -137,22 +140,54 @@ func serveActivated(t *testing.T, listen []string) {
 }
 
 func TestSystemdPassesNothing(t *testing.T) {
-	for _, test := range []struct{ pid, fds, names, listen, want string }{
-		{"", "", "", "systemd", `listen: systemd has passed no socket to this process (LISTEN_PID is "")`},
-		{"1", "1", "", "systemd", `listen: systemd has passed no socket to this process (LISTEN_PID is "1")`},
-		{"self", "", "", "systemd", `listen: LISTEN_FDS: strconv.ParseUint: parsing "": invalid syntax`},
-		{"self", "0", "", "systemd", `listen: systemd has passed no socket named "" (LISTEN_FDNAMES is "")`},
-		{"self", "1", "other", "systemd:web", `listen: systemd has passed no socket named "web" (LISTEN_FDNAMES is "other")`},
+	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"systemd"} })
+	want := "listen: systemd has passed no socket to this process"
+	if err := e.Listen(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("Listen gives %v, want %s", err, want)
+	}
+}
+
+func TestSystemdPassesOtherSockets(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	socket, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	fd, err := syscall.Dup(int(socket.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := os.NewFile(uintptr(fd), "web")
+	defer web.Close()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, test := range []struct {
+		files      []*os.File
+		name, want string
+	}{
+		{[]*os.File{web}, "local", `listen: systemd has passed no socket named "local", only ["web"]`},
+		{[]*os.File{file}, "", `listen: socket "` + file.Name() + `" of systemd: file file+net ` + file.Name() + `: getsockopt: socket operation on non-socket`},
 	} {
-		if test.pid == "self" {
-			test.pid = fmt.Sprint(os.Getpid())
+		if _, err := passedListeners(test.files, test.name); err == nil || err.Error() != test.want {
+			t.Errorf("%q: %v, want %s", test.name, err, test.want)
 		}
-		t.Setenv("LISTEN_PID", test.pid)
-		t.Setenv("LISTEN_FDS", test.fds)
-		t.Setenv("LISTEN_FDNAMES", test.names)
-		e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{test.listen} })
-		if err := e.Listen(t.Context()); err == nil || err.Error() != test.want {
-			t.Errorf("Listen gives %v, want %s", err, test.want)
+	}
+	for range 2 { // the socket stays open for the next reload
+		passed, err := passedListeners([]*os.File{web}, "web")
+		if err != nil {
+			t.Fatal(err)
 		}
+		if passed[0].Addr().String() != l.Addr().String() {
+			t.Errorf("listening on %v, want %v", passed[0].Addr(), l.Addr())
+		}
+		passed[0].Close()
 	}
 }

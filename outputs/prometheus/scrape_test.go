@@ -3,19 +3,27 @@ package prometheus
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"google.golang.org/protobuf/encoding/protodelim"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 const (
@@ -68,6 +76,7 @@ func TestO22FormatsAndEncodings(t *testing.T) {
 		{"*/*", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"},
 		{"text/html,application/xhtml+xml,*/*;q=0.8", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"},
 		{acceptText, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"},
+		{"text/plain;version=1.0.0;escaping=allow-utf-8", "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"},
 		{acceptOpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"},
 		{acceptOpenMetrics + ";escaping=allow-utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"},
 		{"application/openmetrics-text;version=0.0.1", "application/openmetrics-text; version=0.0.1; charset=utf-8; escaping=underscores"},
@@ -133,10 +142,18 @@ func protobufFamilies(t *testing.T, page string) map[string]*dto.MetricFamily {
 	}
 }
 
-func TestRenderedOncePerBoard(t *testing.T) {
+// TestBodiesAreMadeOncePerBoard: until a source publishes, scrapes get the same bytes.
+func TestBodiesAreMadeOncePerBoard(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("a", point("m", 1)), batch("b", point("n", 1)))
-	first := e.page.of(board.Latest(), e)
+	body := func(enc encoding) []byte {
+		t.Helper()
+		b, err := e.cache.page(board.Latest(), e).body(expfmt.FmtText, enc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -150,64 +167,100 @@ func TestRenderedOncePerBoard(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if e.page.of(board.Latest(), e) != first {
-		t.Error("an unchanged board is another page")
+	for _, enc := range []encoding{identity, gzipped, zstandard} {
+		if a, b := body(enc), body(enc); &a[0] != &b[0] {
+			t.Errorf("%q: an unchanged board is encoded twice", enc)
+		}
 	}
-	a, b := first.body(text, gzipped, &scratch{}), first.body(text, gzipped, &scratch{})
-	if &a.bytes[0] != &b.bytes[0] {
-		t.Error("the same page is compressed twice")
-	}
+	before := body(identity)
 	same := *board.Latest()[1]
 	board.publish(board.Latest()[0], &same)
-	if e.page.of(board.Latest(), e) == first {
-		t.Error("a board with another batch is the same page")
+	if after := body(identity); &before[0] == &after[0] {
+		t.Error("a source has published, and the program's own metrics are those of before")
 	}
 	board.publish(board.Latest()[:1]...)
-	if p := e.page.of(board.Latest(), e); p.has("n") {
+	if strings.Contains(string(body(identity)), "\nn 1\n") {
 		t.Error("a source that is gone is on the page")
 	}
 }
 
-// TestOwnMetricsAreFresh: the page is from the cache, what the program says of
-// itself is not.
-func TestOwnMetricsAreFresh(t *testing.T) {
-	e, _ := newTestEndpoint(t, nil)
-	board := boardOf(batch("a", point("m", 1)))
-	for _, enc := range []string{"identity", "gzip", "zstd"} {
-		for want := range 3 {
-			page := decoded(t, get(t, e, board, "/metrics", "Accept-Encoding", enc))
-			if line := ownName + "_refused_requests_total " + string(rune('0'+want)) + "\n"; !strings.Contains(page, "\n"+line) {
-				t.Errorf("%s: no line %q", enc, line)
+// TestFamiliesAreMadeAgainOnlyIfPointsChange: equal points, in the same slice or in
+// another one, keep their families.
+func TestFamiliesAreMadeAgainOnlyIfPointsChange(t *testing.T) {
+	steady := batch("steady", listeners(3)...)
+	first := newPage([]*metric.Batch{batch("moving", point("m", 1)), steady}, usualSize, nil)
+	documented := batch("steady", listeners(3)...)
+	documented.Descs = []metric.Desc{{Name: "tcp_listen", Field: "sockets", Help: "Another help"}}
+	later := batch("steady", listeners(3)...)
+	later.Time = later.Time.Add(time.Minute)
+	changed := batch("steady", listeners(3)...)
+	changed.Points[2].Fields[0].Value = metric.Int(7)
+	for _, test := range []struct {
+		name  string
+		batch *metric.Batch
+		kept  bool
+	}{
+		{name: "the same batch", batch: steady, kept: true},
+		{name: "the same points in a new batch", batch: batch("steady", steady.Points...), kept: true},
+		{name: "equal points", batch: later, kept: true},
+		{name: "another value", batch: changed},
+		{name: "a point less", batch: batch("steady", steady.Points[:2]...)},
+		{name: "another Desc", batch: documented},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			next := newPage([]*metric.Batch{batch("moving", point("m", 2)), test.batch}, usualSize, first)
+			if kept := next.byName["tcp_listen_sockets"][0] == first.byName["tcp_listen_sockets"][0]; kept != test.kept {
+				t.Errorf("families kept: %v, want %v", kept, test.kept)
 			}
-			e.own.refused.Inc()
-		}
-		e.own = newOwnMetrics()
+			fresh := newPage(next.board, usualSize, nil)
+			if diff := cmp.Diff(encoded(t, fresh, expfmt.FmtText), encoded(t, next, expfmt.FmtText)); diff != "" {
+				t.Errorf("page (-made afresh +made from the one before):\n%s", diff)
+			}
+		})
 	}
 }
 
-func TestEncodeErrorIsSaid(t *testing.T) {
+// TestOwnMetricsAreThoseOfTheLastGather: what the program says of itself is made
+// with the page, after every gather.
+func TestOwnMetricsAreThoseOfTheLastGather(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	for want := range 3 {
+		board := boardOf(batch("a", point("m", 1)))
+		for _, enc := range []string{"identity", "gzip", "zstd"} {
+			page := decoded(t, get(t, e, board, "/metrics", "Accept-Encoding", enc))
+			if line := ownName + "_refused_requests_total " + strconv.Itoa(want) + "\n"; !strings.Contains(page, "\n"+line) {
+				t.Errorf("%s: no line %q", enc, line)
+			}
+		}
+		e.own.refused.Inc()
+	}
+}
+
+func TestEncodeErrorIsLogged(t *testing.T) {
 	e, book := newTestEndpoint(t, nil)
 	board := boardOf(batch("a", point("m", 1)))
-	e.page.of(board.Latest(), e).families[0].name = "" // which no point can have
-	r := get(t, e, board, "/metrics")
-	if want := "the metrics could not be encoded; the log of sockwatch has the reason\n"; r.StatusCode != 500 || bodyOf(t, r) != want {
-		t.Errorf("status %d", r.StatusCode)
+	e.cache.page(board.Latest(), e).families[0].Name = new("") // which no point can have
+	for _, enc := range []string{"identity", "gzip", "zstd"} {
+		r := get(t, e, board, "/metrics", "Accept-Encoding", enc)
+		if want := "the metrics could not be encoded; the log of sockwatch has the reason\n"; r.StatusCode != 500 || bodyOf(t, r) != want {
+			t.Errorf("%s: status %d", enc, r.StatusCode)
+		}
 	}
-	if lines := book.all(); len(lines) != 1 || !strings.Contains(lines[0], "MetricFamily has no name") {
+	if lines := book.all(); len(lines) != 3 || !strings.Contains(lines[0], "MetricFamily has no name") {
 		t.Errorf("logged %q", lines)
 	}
 }
 
-func TestPanicIsSaid(t *testing.T) {
+func TestPanicIsLogged(t *testing.T) {
 	e, book := newTestEndpoint(t, nil)
 	board := boardOf(batch("a", point("m", 1)))
-	e.page.of(board.Latest(), e).families[0] = nil
-	for range 2 {
-		if r := get(t, e, board, "/metrics"); r.StatusCode != 500 {
+	e.cache.page(board.Latest(), e).families[0] = nil
+	for range maxRequests + 1 { // a slot that a panic kept would be missed
+		if r := get(t, e, board, "/metrics"); r.StatusCode != 500 || bodyOf(t, r) != "the log of sockwatch has the reason\n" {
 			t.Errorf("status %d", r.StatusCode)
 		}
 	}
-	if lines := book.all(); len(lines) != 2 || !strings.Contains(lines[0], "panic while answering") || !strings.Contains(lines[1], errHalfMade.Error()) {
+	if lines := book.all(); len(lines) != maxRequests+1 || !strings.Contains(lines[0], "panic while answering") {
 		t.Errorf("logged %q", lines)
 	}
 }
@@ -237,11 +290,7 @@ func TestCurlReadsItAll(t *testing.T) {
 func TestCachedScrapeAllocates(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	h := e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...)))
-	r, err := http.NewRequest("GET", "/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Accept-Encoding", "gzip")
+	r := scrapeRequest(t, "gzip")
 	w := &discard{header: http.Header{}}
 	h.ServeHTTP(w, r)
 	h.ServeHTTP(w, r)
@@ -260,47 +309,65 @@ func TestCachedScrapeAllocates(t *testing.T) {
 	}
 }
 
-func TestNegotiateEncoding(t *testing.T) {
+func TestGatherOnScrape(t *testing.T) {
 	for _, test := range []struct {
-		header []string
-		want   encoding
+		header string
+		want   time.Duration
 	}{
-		{nil, identity},
-		{[]string{""}, identity},
-		{[]string{"gzip"}, gzipped},
-		{[]string{"x-gzip"}, gzipped},
-		{[]string{"GZIP"}, gzipped},
-		{[]string{"gzip, deflate, br, zstd"}, zstandard},
-		{[]string{"gzip;q=1.0, zstd;q=0.5"}, gzipped},
-		{[]string{"gzip;q=0"}, identity},
-		{[]string{"gzip;q=0, *"}, identity},
-		{[]string{"*"}, gzipped},
-		{[]string{"*;q=0"}, identity},
-		{[]string{"identity, gzip;q=0.5"}, identity},
-		{[]string{"identity;q=0.5, gzip;q=0.5"}, gzipped},
-		{[]string{"br", "zstd ; q=0.1"}, zstandard},
-		{[]string{"gzip;q=2"}, identity},
-		{[]string{"gzip;q=NaN"}, identity},
-		{[]string{"gzip;q=x, ,;;,zstd;q=-1"}, identity},
+		{"", 9500 * time.Millisecond},
+		{"10", 9500 * time.Millisecond},
+		{"30.5", 30 * time.Second},
+		{"0.5", 250 * time.Millisecond},
+		{"100000", maxGather - 500*time.Millisecond},
+		{"1e300", maxGather - 500*time.Millisecond},
+		{"+Inf", maxGather - 500*time.Millisecond},
+		{"NaN", 9500 * time.Millisecond},
+		{"-1", 9500 * time.Millisecond},
+		{"soon", 9500 * time.Millisecond},
 	} {
-		if got := negotiateEncoding(http.Header{"Accept-Encoding": test.header}); got != test.want {
-			t.Errorf("%q: %v, want %v", test.header, got, test.want)
-		}
+		t.Run(test.header, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, _ := newTestEndpoint(t, func(o *Options) {
+					o.GatherOnScrape, o.MinAge = true, plugin.Duration(3*time.Second)
+				})
+				board := boardOf(batch("a", point("m", 1)))
+				board.refresh = func(ctx context.Context, maxAge time.Duration) error {
+					if maxAge != 3*time.Second {
+						t.Errorf("Refresh with %v, want min_age", maxAge)
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				start := time.Now()
+				page := bodyOf(t, get(t, e, board, "/metrics", "X-Prometheus-Scrape-Timeout-Seconds", test.header))
+				if took := time.Since(start); took != test.want {
+					t.Errorf("answered after %v, want %v", took, test.want)
+				}
+				if gatheredPart(page) != "# TYPE m untyped\nm 1\n" {
+					t.Errorf("a late gather leaves %q", gatheredPart(page))
+				}
+			})
+		})
 	}
 }
 
-func FuzzNegotiate(f *testing.F) {
-	f.Add("gzip;q=0.5, *", prometheusAccept)
-	f.Add(";q=,;", "a/b;version=x,*/*;q=z;escaping=allow-utf-8")
-	f.Fuzz(func(t *testing.T, encodings, accept string) {
-		h := http.Header{"Accept-Encoding": {encodings}, "Accept": {accept}}
-		enc := negotiateEncoding(h)
-		if enc != identity && !strings.Contains(strings.ToLower(encodings), enc.String()) && !strings.Contains(encodings, "*") {
-			t.Errorf("%q gives %v", encodings, enc)
+func TestGatherOnScrapeShowsTheMoment(t *testing.T) {
+	e, _ := newTestEndpoint(t, func(o *Options) { o.GatherOnScrape = true })
+	board := &fakeBoard{}
+	gathers := 0.0
+	board.refresh = func(context.Context, time.Duration) error {
+		gathers++
+		board.publish(batch("a", point("m", gathers)))
+		return nil
+	}
+	for _, want := range []string{"m 1\n", "m 2\n"} { // also at the first, of an empty board
+		if page := gatheredPart(bodyOf(t, get(t, e, board, "/metrics"))); page != "# TYPE m untyped\n"+want {
+			t.Errorf("page %q, want %q", page, want)
 		}
-		format, contentType := negotiateFormat(h)
-		if expfmt.Format(contentType).FormatType() == expfmt.TypeUnknown || format < 0 || format >= formats {
-			t.Errorf("%q gives %q", accept, contentType)
-		}
-	})
+	}
+	bodyOf(t, get(t, e, board, "/sd/listeners"))
+	bodyOf(t, get(t, e, board, "/"))
+	if gathers != 2 {
+		t.Errorf("%v gathers, want 2", gathers)
+	}
 }
