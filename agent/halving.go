@@ -56,6 +56,7 @@ func (h *halving) size() int {
 
 // judge tells what becomes of n records whose Push ended in err.
 func (h *halving) judge(n int, err error) verdict {
+	named, isNamed := errors.AsType[*plugin.RejectedError](err)
 	switch {
 	case err == nil:
 		return stored
@@ -64,13 +65,13 @@ func (h *halving) judge(n int, err error) verdict {
 			return halved
 		}
 		return rejected // perhaps it alone was what was too large: there is no bound again
-	case errors.Is(err, plugin.ErrRejected):
+	case errors.Is(err, plugin.ErrRejected) || isNamed:
 		if h.left == 0 {
 			h.left = n
 		}
 		h.probes++
-		othersStored := errors.Is(err, plugin.ErrOthersStored)
-		if n == 1 || h.give && othersStored || errors.Is(err, plugin.ErrAllRejected) {
+		othersStored := errors.Is(err, plugin.ErrOthersStored) || isNamed && named.OthersStored
+		if n == 1 || isNamed && len(named.Records) == n || h.give && othersStored || errors.Is(err, plugin.ErrAllRejected) {
 			return rejected
 		}
 		h.suspects = n
