@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -118,6 +119,29 @@ func TestInfluxdReturnsWhatWasWritten(t *testing.T) {
 		})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// TestFieldKeysStayApart has keys that InfluxDB would read as one if they were
+// written as they are.
+func TestFieldKeysStayApart(t *testing.T) {
+	server := servertest.Influxd(t)
+	query(t, server, "CREATE DATABASE sockwatch")
+	out, _ := newOutput(t, v1(server.URL))
+	keys := map[string]string{ // key: as the server has it
+		`a"`: `a"`, `a\"`: `a\X5C"`, `a,`: `a,`, `a\,`: `a\X5C,`, `a `: `a `, `a\ `: `a\X5C `, `a=`: `a=`, `a\=`: `a\X5C=`, `a\`: `a\X5C`, `"a`: `"a`,
+	}
+	point := metric.Point{Name: "m", Time: at}
+	want := map[string]any{"time": json.Number("1795341600123456789")}
+	for i, key := range slices.Sorted(maps.Keys(keys)) {
+		point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.Int(int64(i))})
+		want[keys[key]] = json.Number(fmt.Sprint(i))
+	}
+	if err := out.Push(t.Context(), encode(t, out, point)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]map[string]any{want}, query(t, server, "SELECT * FROM m")); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
