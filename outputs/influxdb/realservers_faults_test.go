@@ -270,13 +270,9 @@ func TestOutageOfRealServers(t *testing.T) {
 		if err := out.Push(t.Context(), records); err != nil {
 			t.Fatal(err)
 		}
-		get(t, server.URL+"/internal/force_flush")
-		var series struct{ Values []float64 }
-		if err := json.Unmarshal(get(t, server.URL+"/api/v1/export?match[]=m_v&start=0"), &series); err != nil {
-			t.Fatal(err)
-		}
-		if len(series.Values) != 100 || series.Values[99] != 99 {
-			t.Errorf("values %v", series.Values)
+		series := exported(t, server, "m_v", 100)
+		if len(series) != 1 || len(series[0].Values) != 100 || series[0].Values[99] != 99 {
+			t.Errorf("series %v", series)
 		}
 	})
 }

@@ -164,23 +164,43 @@ func TestVictoriaMetricsReturnsWhatWasWritten(t *testing.T) {
 	for _, p := range []string{"nginx", "a b,c=d", `a\x0ab`, `a\X0Ab c=1 2`, `a\X5C`, `a\X5C,b=c`, `a\X5C\b`} {
 		want[p] = 31337
 	}
-	get(t, server.URL+"/internal/force_flush")
 	got := map[string]float64{}
-	for line := range strings.Lines(string(get(t, server.URL+"/api/v1/export?match[]=tcp_listen_pid&start=0"))) {
-		var s struct {
-			Metric     map[string]string
-			Values     []float64
-			Timestamps []int64
+	for _, series := range exported(t, server, "tcp_listen_pid", len(want)) {
+		if !slices.Equal(series.Timestamps, []int64{at.UnixMilli()}) || series.Metric["address"] != "::" || series.Metric["port"] != "443" {
+			t.Errorf("series %v at %v", series.Metric, series.Timestamps)
 		}
-		if err := json.Unmarshal([]byte(line), &s); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		if !slices.Equal(s.Timestamps, []int64{at.UnixMilli()}) || s.Metric["address"] != "::" || s.Metric["port"] != "443" {
-			t.Errorf("series %v at %v", s.Metric, s.Timestamps)
-		}
-		got[s.Metric["process"]] = s.Values[0]
+		got[series.Metric["process"]] = series.Values[0]
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A vmSeries is a series as VictoriaMetrics exports it.
+type vmSeries struct {
+	Metric     map[string]string
+	Values     []float64
+	Timestamps []int64
+}
+
+// exported returns the series of a name. It asks until there are so many points, or
+// for as long as only a fault takes.
+func exported(t testing.TB, server *servertest.Server, name string, points int) []vmSeries {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		get(t, server.URL+"/internal/force_flush")
+		var all []vmSeries
+		n := 0
+		for line := range strings.Lines(string(get(t, server.URL+"/api/v1/export?match[]="+name+"&start=0&end=2100-01-01T00:00:00Z"))) {
+			var s vmSeries
+			if err := json.Unmarshal([]byte(line), &s); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			all = append(all, s)
+			n += len(s.Values)
+		}
+		if n >= points || time.Now().After(deadline) {
+			return all
+		}
 	}
 }
