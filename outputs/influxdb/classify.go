@@ -86,7 +86,7 @@ func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 	for i, reason := range reasons {
 		rejected.Records[i] = errors.New(s.name + ": " + c.line(a.status, reason))
 	}
-	rejected.OthersStored = all && a.says("partial write") && a.status != http.StatusInternalServerError
+	rejected.OthersStored = all && a.says("partial write")
 	return rejected
 }
 

@@ -265,6 +265,9 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 			text: "X-Key: k1, X-Key: k12, k1", want: "X-Key: [secret], X-Key: k12, k1"},
 		{name: "a header with a scheme", change: func(o *Options) { o.HTTPHeaders = map[string]string{"Authorization": "Bearer k1"} },
 			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; Bearer [secret]"},
+		{name: "a secret that begins with another", change: func(o *Options) {
+			o.HTTPHeaders = map[string]string{"A": long, "B": long + " b", "C": long + " b c", "D": long + " b c d"}
+		}, text: long + " b c d, " + long + " b c, " + long + " b, " + long, want: "[secret], [secret], [secret], [secret]"},
 		{name: "one at the cut of the text", change: func(o *Options) { o.API, o.Token = "v3", long },
 			text: strings.Repeat("x", 490) + " " + long, want: strings.Repeat("x", 490) + " [secret]"},
 	} {
