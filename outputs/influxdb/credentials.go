@@ -1,14 +1,12 @@
 package influxdb
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -22,7 +20,7 @@ type credentials struct {
 	headers  map[string]string
 	log      *slog.Logger
 
-	echoes           []echo // of what is sent, by which server text is searched
+	echoes           echoes // of what is sent
 	warnedOfReaders  bool
 	warnedOfNetworks bool
 }
@@ -130,56 +128,23 @@ func (c *credentials) warnOfPlaintext(servers []*server) {
 	}
 }
 
-// An echo is a form in which a server may quote what a request carried, and what is
-// shown of it.
-type echo struct{ text, shown string }
-
-// minBareSecret is the length from which on a secret is hidden wherever it stands by
-// itself. A shorter one may be a word of the server's own, which hiding would give
-// away: it is hidden only behind the name that it was sent with.
-const minBareSecret = 16
-
-// listEchoes returns the echoes to hide, longest first.
-func (c *credentials) listEchoes() []echo {
-	var echoes []echo
-	add := func(name, separator, secret string) {
-		if secret == "" {
-			return
-		}
-		echoes = append(echoes, echo{name + separator + secret, name + separator + hidden})
-		if len(secret) >= minBareSecret {
-			echoes = append(echoes, echo{secret, hidden})
-		}
-	}
-	addAuthorization := func(value string) {
-		if scheme, secret, ok := strings.Cut(value, " "); ok {
-			add(scheme, " ", secret)
-		}
-	}
-	addAuthorization(c.authorization())
+// listEchoes returns the forms in which a server may quote what a request carries.
+func (c *credentials) listEchoes() echoes {
+	var e echoes
+	e.addAuthorization(c.authorization())
 	if c.username != "" {
-		add(c.username, ":", c.secret)
+		e.add(c.username+":", c.secret)
 	}
 	for name, value := range c.headers {
-		add(name, ": ", value)
-		addAuthorization(value)
+		e.add(name+": ", value)
+		e.addAuthorization(value)
 	}
-	slices.SortFunc(echoes, func(a, b echo) int {
-		return cmp.Or(cmp.Compare(len(b.text), len(a.text)), strings.Compare(a.text, b.text))
-	})
-	return echoes
+	e.sort()
+	return e
 }
 
-const hidden = "[secret]"
-
-// hide replaces the credentials that a server quotes in a text that is to be shown.
-// It is no part of deciding what the text means.
-func (c *credentials) hide(text string) string {
-	for _, e := range c.echoes {
-		text = replaceWhole(text, e.text, e.shown)
-	}
-	return text
-}
+// hide is hide of the echoes of what is sent now.
+func (c *credentials) hide(text string) string { return c.echoes.hide(text) }
 
 // hideInError does the same for an error of the transport, which may quote what a
 // server sent.
@@ -188,30 +153,4 @@ func (c *credentials) hideInError(err error) error {
 		return errors.New(text)
 	}
 	return err
-}
-
-// replaceWhole replaces old in s, but not as a part of a longer word.
-func replaceWhole(s, old, with string) string {
-	var b strings.Builder
-	for {
-		i := strings.Index(s, old)
-		if i < 0 {
-			b.WriteString(s)
-			return b.String()
-		}
-		end := i + len(old)
-		if isWordByte(old[0]) && i > 0 && isWordByte(s[i-1]) ||
-			isWordByte(old[len(old)-1]) && end < len(s) && isWordByte(s[end]) {
-			b.WriteString(s[:i+1])
-			s = s[i+1:]
-			continue
-		}
-		b.WriteString(s[:i])
-		b.WriteString(with)
-		s = s[end:]
-	}
-}
-
-func isWordByte(b byte) bool {
-	return b >= '0' && b <= '9' || b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || b == '_' || b >= 0x80
 }
