@@ -126,9 +126,9 @@ func TestCompressedAnswers(t *testing.T) {
 	conflict := `{"error":"partial write: field type conflict dropped=1"}`
 	bomb := compress(strings.Repeat("x", 100<<20))
 	testAnswers(t, []answerTest{
-		{name: "gzip", status: 400, headers: []string{"Content-Encoding: gzip"}, body: compress(conflict), kind: "bisect",
+		{name: "gzip", status: 400, headers: []string{"Content-Encoding: gzip"}, body: compress(conflict), kind: "bisect, others stored",
 			err: "400 Bad Request: partial write: field type conflict dropped=1 (rejected)"},
-		{name: "x-gzip", status: 400, headers: []string{"Content-Encoding: X-GZIP"}, body: compress(conflict), kind: "bisect",
+		{name: "x-gzip", status: 400, headers: []string{"Content-Encoding: X-GZIP"}, body: compress(conflict), kind: "bisect, others stored",
 			err: "400 Bad Request: partial write: field type conflict dropped=1 (rejected)"},
 		{name: "nothing", status: 503, headers: []string{"Content-Encoding: gzip"}, kind: "kept", err: "503 Service Unavailable"},
 		{name: "none after all", status: 400, headers: []string{"Content-Encoding: gzip"}, body: conflict, kind: "kept",

@@ -68,7 +68,7 @@ func (c *classifier) rejectsPoints(a *answer) bool {
 }
 
 // rejection returns the error of an answer that speaks of points: with the records
-// that it rejects, if that is known, else plugin.ErrRejected.
+// that it rejects, if that is known. A partial write stores all others.
 func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 	if len(records) == 1 || a.dropped() >= len(records) {
 		err := errors.New(s.name + ": " + c.describe(a))
@@ -78,15 +78,18 @@ func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 		}
 		return rejected
 	}
+	partial := a.says("partial write") && a.status < 500 // 2.x may have stored none
 	reasons, all := a.rejectedRecords(records)
-	if len(reasons) == 0 {
+	switch {
+	case len(reasons) == 0 && partial:
+		return fmt.Errorf("%s: %s (%w)", s.name, c.describe(a), &plugin.RejectedError{OthersStored: true})
+	case len(reasons) == 0:
 		return fmt.Errorf("%s: %s (%w)", s.name, c.describe(a), plugin.ErrRejected)
 	}
-	rejected := &plugin.RejectedError{Records: make(map[int]error, len(reasons))}
+	rejected := &plugin.RejectedError{Records: make(map[int]error, len(reasons)), OthersStored: all && partial}
 	for i, reason := range reasons {
 		rejected.Records[i] = errors.New(s.name + ": " + c.line(a.status, reason))
 	}
-	rejected.OthersStored = all && a.says("partial write")
 	return rejected
 }
 

@@ -21,7 +21,7 @@ func TestSecretThatIsAWordOfTheAnswer(t *testing.T) {
 		out, _ := newOutput(t, o)
 		err := push(t, out, "m v=1i 1", "m v=2i 2")
 		want := server.URL + ": 400 Bad Request: partial write: max-values-per-tag limit exceeded dropped=1 (rejected)"
-		if fmt.Sprint(err) != want || kind(err) != "bisect" {
+		if fmt.Sprint(err) != want || kind(err) != "bisect, others stored" {
 			t.Errorf("%q: %s: error\n%v, want\n%s", secret, kind(err), err, want)
 		}
 	}

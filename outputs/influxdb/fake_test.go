@@ -182,14 +182,16 @@ func pushIn(t testing.TB, out *output, timeout time.Duration) error {
 }
 
 // kind names what the agent makes of an error: "stored", "rejected [0 2]" with the
-// indices of the records and perhaps ", others stored", "bisect", "too large",
-// "after 5s", or "kept".
+// indices of the records and perhaps ", others stored", "bisect" and the same, "too
+// large", "after 5s", or "kept".
 func kind(err error) string {
 	after, isAfter := errors.AsType[*plugin.RetryAfterError](err)
 	rejected, isRejected := errors.AsType[*plugin.RejectedError](err)
 	switch {
 	case err == nil:
 		return "stored"
+	case isRejected && len(rejected.Records) == 0:
+		return "bisect, others stored"
 	case isRejected && rejected.OthersStored:
 		return fmt.Sprintf("rejected %v, others stored", slices.Sorted(maps.Keys(rejected.Records)))
 	case isRejected:

@@ -33,9 +33,9 @@ func deliver(t testing.TB, out *output, records [][]byte) (dead []deadLetter, pu
 		n = min(n, len(records))
 		pushes++
 		err := out.Push(t.Context(), records[:n])
-		rejected, named := errors.AsType[*plugin.RejectedError](err)
+		rejected, isRejected := errors.AsType[*plugin.RejectedError](err)
 		switch {
-		case named:
+		case isRejected && len(rejected.Records) > 0:
 			var others [][]byte
 			for i, r := range records[:n] {
 				if reason, ok := rejected.Records[i]; ok {
@@ -49,7 +49,7 @@ func deliver(t testing.TB, out *output, records [][]byte) (dead []deadLetter, pu
 		case err == nil:
 			records = records[n:]
 			n = len(records)
-		case !errors.Is(err, plugin.ErrRejected) && !errors.Is(err, plugin.ErrTooLarge):
+		case !isRejected && !errors.Is(err, plugin.ErrRejected) && !errors.Is(err, plugin.ErrTooLarge):
 			t.Fatal(err)
 		case n == 1:
 			reject(records[0], err)
