@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -122,6 +123,29 @@ func TestInfluxdReturnsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// TestFieldKeysStayApart has keys that InfluxDB would read as one if they were
+// written as they are.
+func TestFieldKeysStayApart(t *testing.T) {
+	server := servertest.Influxd(t)
+	query(t, server, "CREATE DATABASE sockwatch")
+	out, _ := newOutput(t, v1(server.URL))
+	keys := map[string]string{ // key: as the server has it
+		`a"`: `a"`, `a\"`: `a\X5C"`, `a,`: `a,`, `a\,`: `a\X5C,`, `a `: `a `, `a\ `: `a\X5C `, `a=`: `a=`, `a\=`: `a\X5C=`, `a\`: `a\X5C`, `"a`: `"a`,
+	}
+	point := metric.Point{Name: "m", Time: at}
+	want := map[string]any{"time": json.Number("1795341600123456789")}
+	for i, key := range slices.Sorted(maps.Keys(keys)) {
+		point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.Int(int64(i))})
+		want[keys[key]] = json.Number(fmt.Sprint(i))
+	}
+	if err := out.Push(t.Context(), encode(t, out, point)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]map[string]any{want}, query(t, server, "SELECT * FROM m")); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 // TestVictoriaMetricsReturnsWhatWasWritten writes by the 2.x path.
 func TestVictoriaMetricsReturnsWhatWasWritten(t *testing.T) {
 	server := servertest.VictoriaMetrics(t)
@@ -140,23 +164,43 @@ func TestVictoriaMetricsReturnsWhatWasWritten(t *testing.T) {
 	for _, p := range []string{"nginx", "a b,c=d", `a\x0ab`, `a\X0Ab c=1 2`, `a\X5C`, `a\X5C,b=c`, `a\X5C\b`} {
 		want[p] = 31337
 	}
-	get(t, server.URL+"/internal/force_flush")
 	got := map[string]float64{}
-	for line := range strings.Lines(string(get(t, server.URL+"/api/v1/export?match[]=tcp_listen_pid&start=0"))) {
-		var s struct {
-			Metric     map[string]string
-			Values     []float64
-			Timestamps []int64
+	for _, series := range exported(t, server, "tcp_listen_pid", len(want)) {
+		if !slices.Equal(series.Timestamps, []int64{at.UnixMilli()}) || series.Metric["address"] != "::" || series.Metric["port"] != "443" {
+			t.Errorf("series %v at %v", series.Metric, series.Timestamps)
 		}
-		if err := json.Unmarshal([]byte(line), &s); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		if !slices.Equal(s.Timestamps, []int64{at.UnixMilli()}) || s.Metric["address"] != "::" || s.Metric["port"] != "443" {
-			t.Errorf("series %v at %v", s.Metric, s.Timestamps)
-		}
-		got[s.Metric["process"]] = s.Values[0]
+		got[series.Metric["process"]] = series.Values[0]
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A vmSeries is a series as VictoriaMetrics exports it.
+type vmSeries struct {
+	Metric     map[string]string
+	Values     []float64
+	Timestamps []int64
+}
+
+// exported returns the series of a name. It asks until there are so many points, or
+// for as long as only a fault takes.
+func exported(t testing.TB, server *servertest.Server, name string, points int) []vmSeries {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		get(t, server.URL+"/internal/force_flush")
+		var all []vmSeries
+		n := 0
+		for line := range strings.Lines(string(get(t, server.URL+"/api/v1/export?match[]="+name+"&start=0&end=2100-01-01T00:00:00Z"))) {
+			var s vmSeries
+			if err := json.Unmarshal([]byte(line), &s); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			all = append(all, s)
+			n += len(s.Values)
+		}
+		if n >= points || time.Now().After(deadline) {
+			return all
+		}
 	}
 }

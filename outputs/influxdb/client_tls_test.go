@@ -117,8 +117,8 @@ func overTLS(url, caFile string) Options {
 	return o
 }
 
-// TestN1Certificates refuses certificates that do not hold, and says why.
-func TestN1Certificates(t *testing.T) {
+// TestCertificates refuses certificates that do not hold, and says why.
+func TestCertificates(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, caFile, ca.certPEM())
@@ -162,8 +162,8 @@ func TestN1Certificates(t *testing.T) {
 	}
 }
 
-// TestN2ReplacedCertificates replaces those of the server and the CA's on disk.
-func TestN2ReplacedCertificates(t *testing.T) {
+// TestReplacedCertificates replaces those of the server and the CA's on disk.
+func TestReplacedCertificates(t *testing.T) {
 	first, second := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, caFile, first.certPEM())
@@ -187,9 +187,9 @@ func TestN2ReplacedCertificates(t *testing.T) {
 	}
 }
 
-// TestN4ClientCertificate is a server that requires one: without it, and with one
+// TestClientCertificate is a server that requires one: without it, and with one
 // that it does not know, everything is kept until there is one.
-func TestN4ClientCertificate(t *testing.T) {
+func TestClientCertificate(t *testing.T) {
 	ca, clients := newCA(t), newCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(clients.cert)

@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestN7ProxyFromTheEnvironment pushes in a child process, since a process reads
+// TestProxyFromTheEnvironment pushes in a child process, since a process reads
 // these variables once.
-func TestN7ProxyFromTheEnvironment(t *testing.T) {
+func TestProxyFromTheEnvironment(t *testing.T) {
 	if url := os.Getenv("TEST_PUSH_TO"); url != "" {
 		out, _ := newOutput(t, v1(url))
 		if err := push(t, out, "m v=1i 1"); err != nil {
@@ -31,7 +31,7 @@ func TestN7ProxyFromTheEnvironment(t *testing.T) {
 	}
 	proxy := newFake(t)
 	child := func(url string) ([]byte, error) {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestN7ProxyFromTheEnvironment$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestProxyFromTheEnvironment$")
 		cmd.Env = append(os.Environ(), "TEST_PUSH_TO="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
 		return cmd.CombinedOutput()
 	}
@@ -60,8 +60,8 @@ func TestN7ProxyFromTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestN8IPv6Only has a server on [::1] alone.
-func TestN8IPv6Only(t *testing.T) {
+// TestIPv6Only has a server on [::1] alone.
+func TestIPv6Only(t *testing.T) {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
 		t.Skipf("no IPv6: %v", err)
@@ -76,9 +76,9 @@ func TestN8IPv6Only(t *testing.T) {
 	}
 }
 
-// TestN8TwoAddressesOneDead has a name of an IPv4 and an IPv6 address, of which
+// TestTwoAddressesOneDead has a name of an IPv4 and an IPv6 address, of which
 // only one has a server.
-func TestN8TwoAddressesOneDead(t *testing.T) {
+func TestTwoAddressesOneDead(t *testing.T) {
 	resolve(t, map[uint16][]byte{typeA: net.IPv4(127, 0, 0, 1).To4(), typeAAAA: net.IPv6loopback})
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", address)
@@ -96,8 +96,8 @@ func TestN8TwoAddressesOneDead(t *testing.T) {
 	}
 }
 
-// TestN8NoSuchHost keeps what a name server cannot place.
-func TestN8NoSuchHost(t *testing.T) {
+// TestNoSuchHost keeps what a name server cannot place.
+func TestNoSuchHost(t *testing.T) {
 	resolve(t, nil)
 	out, _ := newOutput(t, v1("http://influxdb.example:8086"))
 	err := push(t, out, "m v=1i 1")
@@ -159,10 +159,10 @@ func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
 	return append(answer, data...)
 }
 
-// TestN9HalfOpenConnection keeps a connection whose other end has gone without a
+// TestHalfOpenConnection keeps a connection whose other end has gone without a
 // word: the push that finds out fails in its time, the next one has a new
 // connection.
-func TestN9HalfOpenConnection(t *testing.T) {
+func TestHalfOpenConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -205,9 +205,9 @@ func TestN9HalfOpenConnection(t *testing.T) {
 	}
 }
 
-// TestN9DeadConnection closes a kept connection before each request: net/http sends
+// TestDeadConnection closes a kept connection before each request: net/http sends
 // it again on a new one.
-func TestN9DeadConnection(t *testing.T) {
+func TestDeadConnection(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v1(server.URL))
 	for i := range 20 {
@@ -218,9 +218,9 @@ func TestN9DeadConnection(t *testing.T) {
 	}
 }
 
-// TestN9CutAnywhere cuts the connection after every number of bytes that the
+// TestCutAnywhere cuts the connection after every number of bytes that the
 // server sends, and slows it down: nothing but the whole answer is delivery.
-func TestN9CutAnywhere(t *testing.T) {
+func TestCutAnywhere(t *testing.T) {
 	const answer = "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
 	for cut := 0; cut <= len(answer); cut += 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -19,33 +19,45 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// A letter is a record that is given up, and why.
-type letter struct{ Record, Error string }
+// A deadLetter is a record that is given up, and why.
+type deadLetter struct{ Record, Error string }
 
-// deliver pushes records as the contract of a Pusher says that the agent does:
-// what is rejected or too large is halved until it stands alone.
-func deliver(t testing.TB, out *output, records [][]byte) (dead []letter, pushes int) {
+// deliver pushes records as the contract of a Pusher says that the agent does: what
+// a RejectedError names leaves the queue; what else is rejected or too large is
+// bisected until it stands alone.
+func deliver(t testing.TB, out *output, records [][]byte) (dead []deadLetter, pushes int) {
 	t.Helper()
+	reject := func(record []byte, err error) { dead = append(dead, deadLetter{string(record), err.Error()}) }
+	n := len(records)
 	for len(records) > 0 {
-		n := len(records)
-		for {
-			pushes++
-			err := out.Push(t.Context(), records[:n])
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, plugin.ErrRejected) && !errors.Is(err, plugin.ErrTooLarge) {
-				t.Fatal(err)
-			}
-			if n == 1 || kind(err) == "all rejected" {
-				for _, r := range records[:n] {
-					dead = append(dead, letter{string(r), err.Error()})
+		n = min(n, len(records))
+		pushes++
+		err := out.Push(t.Context(), records[:n])
+		rejected, isRejected := errors.AsType[*plugin.RejectedError](err)
+		switch {
+		case isRejected && len(rejected.Records) > 0:
+			var others [][]byte
+			for i, r := range records[:n] {
+				if reason, ok := rejected.Records[i]; ok {
+					reject(r, reason)
+				} else if !rejected.OthersStored {
+					others = append(others, r)
 				}
-				break
 			}
+			records = append(others, records[n:]...)
+			n = len(records)
+		case err == nil:
+			records = records[n:]
+			n = len(records)
+		case !isRejected && !errors.Is(err, plugin.ErrRejected) && !errors.Is(err, plugin.ErrTooLarge):
+			t.Fatal(err)
+		case n == 1:
+			reject(records[0], err)
+			records = records[1:]
+			n = len(records)
+		default:
 			n /= 2
 		}
-		records = records[n:]
 	}
 	return dead, pushes
 }
@@ -75,35 +87,39 @@ func numbered(t testing.TB, out *output, name string, n int) [][]byte {
 	return encode(t, out, points...)
 }
 
-// TestO5OneBadLineOfAThousand has a real influxd refuse one of 1,000 records.
-func TestO5OneBadLineOfAThousand(t *testing.T) {
+// TestOneBadLineOfAThousand has a real influxd refuse one of 1,000 records.
+func TestOneBadLineOfAThousand(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch")
 	out, _ := newOutput(t, v1(server.URL))
-	for _, tt := range []struct{ bad, err string }{
-		{`m v=1u 1795341600000000000`, `unable to parse 'm v=1u 1795341600000000000': invalid number`},
-		{`m,t= v=1i 1795341600000000000`, `unable to parse 'm,t= v=1i 1795341600000000000': missing tag value`},
-		{`m v=0.5 1795341605000000000`, `partial write: field type conflict: input field "v" on measurement "m" is type float, already exists as type integer dropped=1`},
+	for _, tt := range []struct {
+		bad, err  string
+		maxPushes int
+	}{
+		{bad: `m v=1u 1795341600000000000`, err: `unable to parse 'm v=1u 1795341600000000000': invalid number`, maxPushes: 1},
+		{bad: `m,t= v=1i 1795341600000000000`, err: `unable to parse 'm,t= v=1i 1795341600000000000': missing tag value`, maxPushes: 1},
+		{bad: `m v=0.5 1795341605000000000`, maxPushes: 64,
+			err: `partial write: field type conflict: input field "v" on measurement "m" is type float, already exists as type integer dropped=1`},
 	} {
 		query(t, server, "DROP MEASUREMENT m")
 		records := numbered(t, out, "m", 1000)
 		records[617] = []byte(tt.bad)
 		dead, pushes := deliver(t, out, records)
-		want := []letter{{tt.bad, server.URL + ": 400 Bad Request: " + tt.err}}
+		want := []deadLetter{{tt.bad, server.URL + ": 400 Bad Request: " + tt.err}}
 		if diff := cmp.Diff(want, dead); diff != "" {
 			t.Errorf("dead letters (-want +got)\n%s", diff)
 		}
 		if n := count(t, server, "v", "m"); n != 999 {
 			t.Errorf("%d points stored, want 999", n)
 		}
-		if pushes > 64 {
-			t.Errorf("%d pushes to find one record", pushes)
+		if pushes > tt.maxPushes {
+			t.Errorf("%d pushes to find one record, want at most %d", pushes, tt.maxPushes)
 		}
 	}
 }
 
-// TestO6BeyondRetention has a real influxd refuse all points as too old: at once.
-func TestO6BeyondRetention(t *testing.T) {
+// TestBeyondRetention has a real influxd refuse all points as too old: at once.
+func TestBeyondRetention(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch WITH DURATION 1h")
 	out, _ := newOutput(t, v1(server.URL))
@@ -119,7 +135,7 @@ func TestO6BeyondRetention(t *testing.T) {
 	if len(dead) != 100 || pushes != 1 {
 		t.Fatalf("%d dead letters after %d pushes, want all 100 after one", len(dead), pushes)
 	}
-	if want := server.URL + ": 400 Bad Request: partial write: points beyond retention policy dropped=100 (and 99 more rejected records)"; dead[0].Error != want {
+	if want := server.URL + ": 400 Bad Request: partial write: points beyond retention policy dropped=100"; dead[0].Error != want {
 		t.Errorf("error\n%s, want\n%s", dead[0].Error, want)
 	}
 	err := out.Push(t.Context(), append(records[:2:2], encode(t, out, fresh)...))
@@ -131,21 +147,27 @@ func TestO6BeyondRetention(t *testing.T) {
 	}
 }
 
-// TestO8MissingDatabase keeps the points until somebody creates the database.
-func TestO8MissingDatabase(t *testing.T) {
+// TestRealMissingDatabase has a real influxd without the database: it is created,
+// unless the options say not to.
+func TestRealMissingDatabase(t *testing.T) {
 	server := servertest.Influxd(t)
-	out, _ := newOutput(t, v1(server.URL))
+	o := v1(server.URL)
+	o.SkipDatabaseCreation = true
+	out, _ := newOutput(t, o)
 	err := push(t, out, "m v=1i 1795341600000000000")
 	want := server.URL + `: 404 Not Found: database not found: "sockwatch": create database "sockwatch", or check urls`
 	if fmt.Sprint(err) != want || kind(err) != "kept" {
 		t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
 	}
-	query(t, server, "CREATE DATABASE sockwatch")
+	out, _ = newOutput(t, v1(server.URL))
 	if err := push(t, out, "m v=1i 1795341600000000000"); err != nil {
 		t.Error(err)
 	}
+	if n := count(t, server, "v", "m"); n != 1 {
+		t.Errorf("%d points stored, want 1", n)
+	}
 
-	o := v1(server.URL)
+	o = v1(server.URL)
 	o.RetentionPolicy = "nosuch"
 	out, _ = newOutput(t, o)
 	if err := push(t, out, "m v=1i 1795341600000000000"); kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "nosuch") {
@@ -153,9 +175,9 @@ func TestO8MissingDatabase(t *testing.T) {
 	}
 }
 
-// TestO9TooLarge has a real influxd with a small limit: what fits is found by
+// TestTooLarge has a real influxd with a small limit: what fits is found by
 // halving, and a single point that is larger is given up.
-func TestO9TooLarge(t *testing.T) {
+func TestTooLarge(t *testing.T) {
 	server := servertest.Influxd(t, "max-body-size = 2000")
 	query(t, server, "CREATE DATABASE sockwatch")
 	o := v1(server.URL)
@@ -173,9 +195,9 @@ func TestO9TooLarge(t *testing.T) {
 	}
 }
 
-// TestO7RealAuthorization has a real influxd that wants a password, and a user who
+// TestRealAuthorization has a real influxd that wants a password, and a user who
 // may not write.
-func TestO7RealAuthorization(t *testing.T) {
+func TestRealAuthorization(t *testing.T) {
 	server := servertest.Influxd(t, "auth-enabled = true")
 	admin := server.URL + "/query?u=root&p=r00t&q="
 	do(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape(`CREATE USER root WITH PASSWORD 'r00t' WITH ALL PRIVILEGES`), http.StatusOK)
@@ -192,18 +214,26 @@ func TestO7RealAuthorization(t *testing.T) {
 	o.Password = "s3cret"
 	out, _ = newOutput(t, o)
 	err = push(t, out, "m v=1i 1795341600000000000")
-	if want := server.URL + `: 403 Forbidden: "w" user is not authorized to write to database "sockwatch": allow to write to database "sockwatch"`; fmt.Sprint(err) != want || kind(err) != "kept" {
+	if want := server.URL + `: 403 Forbidden: "w" user is not authorized to write to database "sockwatch": allow writing to database "sockwatch"`; fmt.Sprint(err) != want || kind(err) != "kept" {
 		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
 	}
 	do(t, http.MethodPost, admin+url.QueryEscape("GRANT WRITE ON sockwatch TO w"), http.StatusOK)
 	if err := push(t, out, "m v=1i 1795341600000000000"); err != nil {
 		t.Error(err)
 	}
+
+	o.Database = "another"
+	out, _ = newOutput(t, o)
+	err = push(t, out, "m v=1i 1795341600000000000")
+	want := server.URL + `: 404 Not Found: database not found: "another": CREATE DATABASE: 403 Forbidden: error authorizing query: w not authorized to execute statement 'CREATE DATABASE another', requires admin privilege: create database "another", or check urls`
+	if fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	}
 }
 
-// TestO3OutageOfRealServers stops and starts real servers: the same records are
+// TestOutageOfRealServers stops and starts real servers: the same records are
 // sent again, and each is there once.
-func TestO3OutageOfRealServers(t *testing.T) {
+func TestOutageOfRealServers(t *testing.T) {
 	t.Run("influxd", func(t *testing.T) {
 		server := servertest.Influxd(t)
 		query(t, server, "CREATE DATABASE sockwatch")
@@ -240,13 +270,9 @@ func TestO3OutageOfRealServers(t *testing.T) {
 		if err := out.Push(t.Context(), records); err != nil {
 			t.Fatal(err)
 		}
-		get(t, server.URL+"/internal/force_flush")
-		var series struct{ Values []float64 }
-		if err := json.Unmarshal(get(t, server.URL+"/api/v1/export?match[]=m_v&start=0"), &series); err != nil {
-			t.Fatal(err)
-		}
-		if len(series.Values) != 100 || series.Values[99] != 99 {
-			t.Errorf("values %v", series.Values)
+		series := exported(t, server, "m_v", 100)
+		if len(series) != 1 || len(series[0].Values) != 100 || series[0].Values[99] != 99 {
+			t.Errorf("series %v", series)
 		}
 	})
 }
