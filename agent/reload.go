@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -14,17 +15,23 @@ import (
 
 // reload adopts the configuration that load returns. What runs stays if that fails.
 func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, error)) {
+	loadCtx, cancel := afterwards(ctx, openGrace)
+	defer cancel()
 	var next *Agent
 	var err error
-	if !s.calls.callWithin(ctx, "reading the configuration", func() { next, err = load() }) {
-		return // the program stops
-	}
 	var c changes
-	if err == nil {
+	switch {
+	case !s.calls.callWithin(loadCtx, "reading the configuration", func() { next, err = load() }):
+		err = errors.New("the program stops, and the configuration is not read yet")
+	case err == nil:
 		c, err = s.adopt(ctx, haltCtx, next)
 	}
 	s.reloaded(c, err)
 }
+
+// openGrace is how long a configuration may still be read or opened when the program
+// is to stop.
+const openGrace = time.Second
 
 // adopt goes over to the configuration next. Everything new is opened before anything
 // old stops, and an error of that leaves everything as it was. Nothing here waits for
@@ -87,9 +94,9 @@ func plan[C configured, R any](running map[string]R, next []C, equal func(R, C) 
 }
 
 // open prepares what next has and does not run yet. It gives up on a disk that is not
-// responding a second after ctx is done.
+// responding when ctx has been done for openGrace.
 func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err error) {
-	openCtx, cancel := afterwards(ctx, time.Second)
+	openCtx, cancel := afterwards(ctx, openGrace)
 	defer cancel()
 	prev := s.config.Options
 	if prev.StateDirectory != next.Options.StateDirectory { // a disk that hangs keeps even the mkdir of what is there

@@ -107,7 +107,7 @@ func TestL3HundredReloadsWhilePointsFlow(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 1)
 	for i := range 100 {
-		c.flush = time.Duration(10+i) * time.Millisecond
+		c.flush = time.Duration(100+i) * time.Millisecond
 		if i%10 == 3 { // the output goes, and comes again
 			d.reload(t, withoutInfluxdb(c))
 		}

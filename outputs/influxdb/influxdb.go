@@ -24,6 +24,24 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Example:       Example,
 	New:           New,
 	FlushInterval: 10 * time.Second,
+	Sample: plugin.Sample{
+		NameDrop: []string{"custom_port_exporter"},
+		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+	},
+	Telegraf: plugin.Telegraf{
+		Names: []string{"influxdb_v2"},
+		Options: map[string]string{
+			"bucket_tag":           "leave it out: write an [[outputs.influxdb]] for each bucket, with tagpass",
+			"database_tag":         "leave it out: write an [[outputs.influxdb]] for each database, with tagpass",
+			"exclude_bucket_tag":   "write tagexclude",
+			"exclude_database_tag": "write tagexclude",
+			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are followed",
+			"retention_policy_tag": "leave it out: write an [[outputs.influxdb]] for each retention policy, with tagpass",
+			"udp_payload":          "leave it out: points are sent over HTTP",
+			"user_agent":           "leave it out: it cannot be set",
+			"write_consistency":    "leave it out: it cannot be set",
+		},
+	},
 })
 
 // New returns the output of one instance.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sockwatch/agent/plugin"
@@ -92,8 +93,11 @@ func (o *Options) Validate() error {
 		invalid("urls", "must name a server")
 	}
 	for _, u := range o.URLs {
-		if _, err := parseURL(u); err != nil {
+		parsed, err := parseURL(u)
+		if err != nil {
 			invalid("urls", "%w", err)
+		} else if port := parsed.Port(); port != "" && !isPort(port) {
+			invalid("urls", "the port of %q is not a number from 1 to 65535", u)
 		}
 	}
 	errs = append(errs, o.validateAPI())
@@ -246,6 +250,11 @@ func parseURL(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("%q names no host", shown)
 	}
 	return u, nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
