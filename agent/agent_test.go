@@ -432,3 +432,79 @@ func TestReloadIsPassedToKeptEndpoints(t *testing.T) {
 		}
 	})
 }
+
+// A gather that succeeds after its timeout is one failed gather, and its batch is
+// published. The log says that the input fails when it begins, and that it no longer
+// does after a gather in time.
+func TestLateGathersCountAndAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page, out := newFakeEndpoint(), &fakePusher{}
+		n, slow := int64(0), atomic.Bool{}
+		slow.Store(true)
+		in := r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			if slow.Load() {
+				time.Sleep(15 * time.Second)
+			}
+			return batchOf(pointOf("x", n)), nil
+		}))
+		in.Options.Interval = plugin.Duration(20 * time.Second)
+		r.agent.pull("page", page)
+		r.agent.push("out", out)
+		r.start()
+		board := <-page.board
+		after(199 * time.Second)
+		counts := func(gathers, errors int64) {
+			t.Helper()
+			got := []int64{
+				value(t, board, "sockwatch_input", "gathers_total", "input", "a").AsInt(),
+				value(t, board, "sockwatch_input", "gather_errors_total", "input", "a").AsInt(),
+			}
+			if diff := cmp.Diff([]int64{gathers, errors}, got); diff != "" {
+				t.Errorf("gathers and errors (-want +got):\n%s", diff)
+			}
+		}
+		counts(10, 10)
+		slow.Store(false)
+		after(40 * time.Second)
+		counts(12, 10)
+		if got := out.got("x"); len(got) != 12 {
+			t.Errorf("delivered %v, want 12 points", got)
+		}
+		for _, message := range []string{"gather failed, withdrawing its series", "gathering resumed"} {
+			if n := strings.Count(r.log.String(), fmt.Sprintf("msg=%q plugin=inputs.a", message)) + strings.Count(r.log.String(), fmt.Sprintf("msg=%s plugin=inputs.a", message)); n != 1 {
+				t.Errorf("%d times in the log, want once: %s\n%s", n, message, r.log)
+			}
+		}
+		r.end()
+	})
+}
+
+// ready may wait for others for ever: nothing waits for it.
+func TestNothingWaitsForReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out := &fakePusher{}
+		r.agent.input("a", counting())
+		r.agent.push("out", out)
+		ctx, stop := context.WithCancel(t.Context())
+		release := make(chan struct{})
+		go func() { r.ended <- r.agent.Run(ctx, r.reload, nil, func() { <-release }) }()
+		after(25 * time.Second)
+		if diff := cmp.Diff([]string{"count 1", "count 2", "count 3"}, out.got("count")); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		stop()
+		synctest.Wait()
+		select {
+		case err := <-r.ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("the stop waits for ready")
+		}
+		close(release)
+	})
+}

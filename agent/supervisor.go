@@ -149,23 +149,17 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, turned bool) {
 
 // offer hands a batch to every output, and its events to every endpoint.
 func (s *supervisor) offer(b *metric.Batch) {
-	events := slices.Clone(b.Events)
-	for i := range events {
-		if events[i].Time.IsZero() {
-			events[i].Time = b.Time
-		}
-	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, o := range s.running.outputs {
 		o.offer(b)
 	}
-	if len(events) == 0 {
+	if len(b.Events) == 0 {
 		return
 	}
-	s.events.add(events)
+	s.events.add(b.Events)
 	for _, e := range s.running.endpoints {
-		e.view.addEvents(events)
+		e.view.addEvents(b.Events)
 	}
 	s.board.changed()
 }

@@ -111,7 +111,7 @@ type Board interface {
 	// Latest is empty until every input has gathered once, or has failed to.
 	Latest() []*metric.Batch
 	// Events returns the last MaxEvents events that passed the filter of this endpoint,
-	// in the order of their arrival, oldest first. Each has its Time set.
+	// in the order of their arrival, oldest first. Each has a Time of its own.
 	Events() []metric.Point
 	// Sources returns the state of every input, ordered by name. It tells a source
 	// whose last gather failed from one that has nothing. The agent's own points are a
