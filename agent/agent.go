@@ -57,7 +57,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	defer close(in.done)
 	defer in.firstDone()
 	if replaced != nil {
-		in.takeOver(ctx, replaced, wait)
+		in.takeOver(replaced, wait)
 	}
 	if in.startAfter != nil {
 		in.await(ctx, in.startAfter)

@@ -386,3 +386,120 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		r.end()
 	})
 }
+
+// Records that the destination names go to the dead letters, each with its own reason.
+// The others are pushed again only if they are not stored.
+func TestNamedRecordsAreRejectedEachForItsReason(t *testing.T) {
+	reasons := map[string]string{"x 1": "bad tag", "x 3": "bad time"}
+	for _, tt := range []struct {
+		name         string
+		othersStored bool
+		alone        bool // only the first of those in a Push is named
+		down         bool // after the first that names some, once
+		want         [][]string
+	}{
+		{name: "others stored", othersStored: true, want: [][]string{xs(0, 5)}},
+		{name: "others not stored", want: [][]string{xs(0, 5), xs(0, 5, 1, 3)}},
+		{name: "one after the other", alone: true, want: [][]string{xs(0, 5), xs(0, 5, 1), xs(0, 5, 1, 3)}},
+		{name: "an outage before the others are stored", down: true, want: [][]string{xs(0, 5), xs(0, 5, 1, 3), xs(0, 5), xs(0, 5, 1, 3)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				out, page := &fakePusher{}, newFakeEndpoint()
+				var got [][]string
+				out.push = func(_ context.Context, records []string) error {
+					got = append(got, records)
+					if tt.down && len(got) == 2 {
+						return errors.New("down")
+					}
+					named := map[int]error{}
+					for i, r := range records {
+						if reasons[r] != "" && !(tt.alone && len(named) > 0) {
+							named[i] = errors.New(reasons[r])
+						}
+					}
+					if len(named) == 0 {
+						return nil
+					}
+					if tt.othersStored {
+						out.store(xs(0, 5, 1, 3))
+					}
+					return fmt.Errorf("server says: %w", &plugin.RejectedError{Records: named, OthersStored: tt.othersStored})
+				}
+				r.agent.input("a", manyPoints(5))
+				r.agent.push("out", out).Options.NamePass = []string{"x"}
+				r.agent.pull("page", page)
+				r.start()
+				board := <-page.board
+				after(11 * time.Second)
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("pushes (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(xs(0, 5, 1, 3), out.got("x")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				want := []deadLetterEntry{{Error: "bad tag", Record: "x 1"}, {Error: "bad time", Record: "x 3"}}
+				if diff := cmp.Diff(want, readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))); diff != "" {
+					t.Errorf("dead letters (-want +got):\n%s", diff)
+				}
+				o := board.Health().Outputs[0]
+				if o.WrittenPoints != 3 || o.RejectedPoints != 2 || o.QueuedPoints != 0 {
+					t.Errorf("written %d, rejected %d, queued %d", o.WrittenPoints, o.RejectedPoints, o.QueuedPoints)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+// A Push whose records are only split, or only rejected, has delivered nothing: an
+// outage lasts until something is stored.
+func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out, page := &fakePusher{}, newFakeEndpoint()
+		stage := "down"
+		pushes := map[string]int{}
+		out.push = func(_ context.Context, records []string) error {
+			pushes[stage]++
+			switch {
+			case stage == "down", stage == "too large" && len(records) == 1:
+				return errors.New("refused")
+			case stage == "too large":
+				return plugin.ErrTooLarge
+			case stage == "rejecting":
+				return plugin.RejectAll(len(records), errors.New("bad"))
+			}
+			return nil
+		}
+		r.agent.input("a", counting()).Options.Interval = plugin.Duration(time.Second)
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		for _, s := range []string{"down", "too large", "rejecting"} {
+			stage = s
+			after(5 * time.Minute)
+			if o := board.Health().Outputs[0]; o.Err == nil || pushes[s] < 2 {
+				t.Errorf("%s: up after %d pushes", s, pushes[s])
+			}
+			if value(t, board, "sockwatch_output", "up", "output", "out").AsBool() {
+				t.Errorf("%s: up is 1", s)
+			}
+			if strings.Contains(r.log.String(), "delivery resumed") {
+				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
+			}
+		}
+		stage = "healthy"
+		after(time.Minute)
+		if o := board.Health().Outputs[0]; o.Err != nil {
+			t.Errorf("down after it has stored records: %v", o.Err)
+		}
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
+			t.Errorf("said to be resumed %d times", n)
+		}
+		r.end()
+	})
+}

@@ -64,9 +64,10 @@ func (in *runningInput) current() *inFlight {
 }
 
 // takeOver waits until the input that this one replaces has ended, and lets this one
-// go on with what that one knew. It gives up after the wait.
-func (in *runningInput) takeOver(ctx context.Context, replaced *runningInput, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
+// go on with what that one knew. It gives up after the wait, not before: this one may
+// have been replaced, too, and hand on what it takes over.
+func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	inheritor, ok := in.Input.Input.(plugin.Inheritor)
 	if !in.await(ctx, replaced.done) || !ok {
