@@ -17,30 +17,40 @@ import (
 
 // A delivery empties the queue of one output.
 type delivery struct {
-	name       string // for the watchdog's message
-	pusher     plugin.Pusher
+	sender     sender
 	queue      *outputQueue
 	rejects    *rejects
 	health     *outputHealth
-	calls      *calls
-	log        *slog.Logger
-	timeout    time.Duration // of a Push
-	maxBytes   int           // of records in one Push
-	persistent bool          // what is queued outlives the output: no last-minute retries
+	maxBytes   int  // of records in one Push
+	persistent bool // what is queued outlives the output: no last-minute retries
 	flush      flushSchedule
 	bisect     bisect
 	outage     outage
 	handedOver func() bool   // by a reload: what is queued is another output's
 	done       chan struct{} // closed when deliver has returned
-	ackLog     throttle
 
 	using     chan struct{} // holds a token while the queue is used
 	abandoned bool          // deliver, which does not return, must leave the queue alone
 }
 
+// A sender calls the Pusher of one output.
+type sender struct {
+	name    string // for the watchdog's message
+	pusher  plugin.Pusher
+	timeout time.Duration // of a Push
+	health  *outputHealth
+	calls   *calls
+	log     *slog.Logger
+}
+
+func (s *sender) close() {
+	defer s.calls.begin(s.name + ": Close")()
+	closeIf(s.pusher, s.log)
+}
+
 // peek returns the records for the next Push.
 func (d *delivery) peek() ([][]byte, error) {
-	defer d.calls.begin(d.name + ": reading its queue")()
+	defer d.sender.calls.begin(d.sender.name + ": reading its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -54,7 +64,7 @@ func (d *delivery) peek() ([][]byte, error) {
 // it for the dead letters. It reports whether any have left, and returns the error
 // after which all are to be pushed again.
 func (d *delivery) commit(records [][]byte, named map[int]error, err error) (progress bool, _ error) {
-	defer d.calls.begin(d.name + ": writing its queue")()
+	defer d.sender.calls.begin(d.sender.name + ": writing its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -86,9 +96,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		d.health.retried.Add(int64(n))
 		n = 0
 	}
-	if aerr := d.queue.Ack(n); aerr != nil && d.ackLog.add(1) > 0 {
-		d.log.Error("queue: delivered points may be sent again", "error", aerr)
-	}
+	d.queue.ack(n)
 	return n > 0, err
 }
 

@@ -63,7 +63,7 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		name     string
 		push     func(context.Context, []string) error
 		without  []int // of what is delivered
-		letters  []string
+		dead     []string
 		atMost   int64 // pushes
 		dropped  int
 		rejected int64
@@ -102,14 +102,14 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 				if out.pushes.Load() > tt.atMost {
 					t.Errorf("%d pushes, want at most %d", out.pushes.Load(), tt.atMost)
 				}
-				var letters []string
+				var dead []string
 				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
-					letters = append(letters, l.Record)
+					dead = append(dead, l.Record)
 					if !strings.HasPrefix(l.Error, "server says: ") {
 						t.Errorf("entry without the server's words: %q", l.Error)
 					}
 				}
-				if diff := cmp.Diff(tt.letters, letters); diff != "" {
+				if diff := cmp.Diff(tt.dead, dead); diff != "" {
 					t.Errorf("dead letters (-want +got):\n%s", diff)
 				}
 				if got := value(t, board, "sockwatch_output", "rejected_points_total", "output", "out").AsInt(); got != tt.rejected {
@@ -141,15 +141,15 @@ func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var letters []deadLetterEntry
+	var entries []deadLetterEntry
 	for line := range strings.Lines(string(text)) {
 		var l deadLetterEntry
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
-		letters = append(letters, l)
+		entries = append(entries, l)
 	}
-	return letters
+	return entries
 }
 
 func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
@@ -343,7 +343,7 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	})
 }
 
-// What is rejected stays queued while the dead letter file cannot be written, and
+// What is rejected stays queued while the dead-letter file cannot be written, and
 // is neither counted nor lost.
 func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -377,8 +377,8 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		if diff := cmp.Diff(xs(0, 1000, 617), out.got("x")); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if letters := readDeadLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
-			t.Errorf("dead letters %v", letters)
+		if entries := readDeadLetters(t, path); len(entries) != 1 || entries[0].Record != "x 617" {
+			t.Errorf("dead letters %v", entries)
 		}
 		if got := health("rejected_points_total").AsInt(); got != 1 || !health("up").AsBool() {
 			t.Errorf("rejected_points_total = %d, up %v", got, health("up"))

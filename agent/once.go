@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 )
 
@@ -100,7 +99,7 @@ func (a *Agent) Once(ctx context.Context) error {
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
 func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
-	o.queue.Queue = buffer.NewMemory(o.queue.limit)
+	o.queue.openMemory()
 	o.delivery.persistent = true // nothing is gained by trying until the end
 	o.inbox = make(chan *metric.Batch, len(batches))
 	for _, b := range batches {
