@@ -79,7 +79,6 @@ func (s *supervisor) gracePeriod() time.Duration {
 // stop ends everything. Outputs deliver what the last gathers publish until haltCtx
 // cuts them off; what does not obey that is for the watchdog.
 func (s *supervisor) stop(haltCtx context.Context) {
-	s.log.Info("stopping")
 	close(s.stopping)
 	last := s.running
 	for _, in := range last.inputs {
@@ -88,6 +87,7 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	for _, e := range last.endpoints {
 		e.cancel()
 	}
+	s.log.Info("stopping") // nothing waits for the log
 	for _, in := range last.inputs {
 		await(haltCtx, in.done)
 	}
