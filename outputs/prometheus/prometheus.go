@@ -58,7 +58,7 @@ const (
 	maxGather         = 2 * time.Minute
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	stopTimeout       = 3 * time.Second // of requests under way when Serve is to end
+	stopTimeout       = 900 * time.Millisecond // of requests in flight when Serve is to end: the agent gives it a second
 	maxHeaderBytes    = 16 << 10
 	maxConnections    = 256
 	maxRequests       = 16 // answered at once, of those that cost something
