@@ -278,6 +278,16 @@ func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]e
 
 func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
 	defer s.calls.begin(s.name + ": Push")()
+	noted := make(chan struct{})
+	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
+		defer close(noted)
+		s.overdue()
+	})
+	defer func() {
+		if !overdue.Stop() {
+			<-noted
+		}
+	}()
 	defer s.health.panics.recover(&err, s.log)
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()

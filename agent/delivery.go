@@ -38,10 +38,14 @@ type sender struct {
 	name    string // for the watchdog's message
 	pusher  plugin.Pusher
 	timeout time.Duration // of a Push
+	overdue func()        // called when a Push has not returned though its timeout is over
 	health  *outputHealth
 	calls   *calls
 	log     *slog.Logger
 }
+
+// pushGrace is how long after its timeout a Push may return.
+const pushGrace = time.Second
 
 func (s *sender) close() {
 	defer s.calls.begin(s.name + ": Close")()

@@ -503,3 +503,40 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 		r.end()
 	})
 }
+
+// A Push that does not return, whatever its context says, is shown and logged while it
+// hangs, once; when it has stored its records after all, the outage is over.
+func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release, page := make(chan struct{}), newFakeEndpoint()
+		out := &fakePusher{push: func(context.Context, []string) error { <-release; return nil }}
+		r.agent.input("a", counting())
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(10 * time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down before the timeout is over: %v", err)
+		}
+		after(time.Hour)
+		if got, want := fmt.Sprint(board.Health().Outputs[0].Err), "Push has not returned after 10s"; got != want {
+			t.Errorf("error %q, want %q", got, want)
+		}
+		if n := strings.Count(r.log.String(), "Push has not returned"); n != 1 {
+			t.Errorf("logged %d times:\n%s", n, r.log)
+		}
+		close(release)
+		after(time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down after it has delivered: %v", err)
+		}
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
+			t.Errorf("said to be resumed %d times", n)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -78,6 +78,9 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	o.delivery.sender.overdue = func() { // while deliver waits for Push
+		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
+	}
 	return o, nil
 }
 

@@ -44,7 +44,7 @@ type instances struct {
 func newSupervisor(a *Agent, ready func()) *supervisor {
 	b := newBoard()
 	return &supervisor{
-		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{}, ready: ready,
+		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
 		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until the first is adopted
 	}
