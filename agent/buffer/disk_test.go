@@ -261,21 +261,29 @@ func interfere(d *fakeFolder, rng *rand.Rand) {
 	}
 }
 
-// TestSegmentThatComesBack: a segment whose file was missing for a moment is not
-// written any more, as its reader has given it up.
+// TestSegmentThatComesBack: a segment that the reader has given up as missing, before
+// a block or while it is written, does not take that block, though its file is back.
 func TestSegmentThatComesBack(t *testing.T) {
-	d := newFakeFolder()
-	q := mustOpen(t, d, 1<<20)
-	wantAppend(t, q, 0, "a")
-	moved := d.files[segment1]
-	delete(d.files, segment1)
-	q.reader.closeCurrent()
-	q.reader.last = 0
-	wantPeek(t, q, 10, 100)
-	d.files[segment1] = moved
-	wantAppend(t, q, 0, "b")
-	wantPeek(t, q, 10, 100, "b")
-	wantStats(t, q, Stats{Records: 1, Bytes: q.Stats().Bytes, Damaged: 1})
+	for _, meanwhile := range []bool{false, true} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, 1<<20)
+		wantAppend(t, q, 0, "a")
+		giveUp := func() {
+			d.before = nil
+			moved := d.files[segment1]
+			delete(d.files, segment1)
+			wantPeek(t, q, 10, 100)
+			d.files[segment1] = moved
+		}
+		if meanwhile {
+			d.before = giveUp
+		} else {
+			giveUp()
+		}
+		wantAppend(t, q, 0, "b")
+		wantPeek(t, q, 10, 100, "b")
+		wantStats(t, q, Stats{Records: 1, Bytes: q.Stats().Bytes, Damaged: 1})
+	}
 }
 
 // TestPositionIsKeptInAFileThatIsMadeAgain: an ack is noted where the next process
