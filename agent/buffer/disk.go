@@ -57,7 +57,7 @@ type disk struct {
 	closed bool // changes under w and r
 }
 
-func newDisk(d folder, path string, limit int64, log *slog.Logger) (*disk, error) {
+func newDisk(d folder, path string, limit int64, log *slog.Logger) (q *disk, err error) {
 	log = log.With("queue", path)
 	l, err := list(d)
 	if err != nil {
@@ -73,43 +73,36 @@ func newDisk(d folder, path string, limit int64, log *slog.Logger) (*disk, error
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, acks.close())
+		}
+	}()
 	if damaged {
 		log.Warn("queue: the delivered position is damaged: delivered points may be sent again")
 	}
-	q, err := newDiskOf(l, acks, &store{dir: d, catalog: &catalog{limit: limit}, log: log})
-	if err != nil {
-		return nil, errors.Join(err, acks.close())
-	}
-	q.path = path
-	q.reader.lookAhead()
-	return q, nil
-}
-
-// newDiskOf returns the queue of what a directory holds.
-func newDiskOf(l listing, acks *acks, s *store) (*disk, error) {
-	if err := keepReserve(s.dir); isFull(err) {
-		s.log.Warn("queue: the disk is full", "error", err)
+	if err := keepReserve(d); isFull(err) {
+		log.Warn("queue: the disk is full", "error", err)
 	} else if err != nil {
 		return nil, err
 	}
-	if err := survey(s.dir, l.segments, acks.last); err != nil {
+	if err := survey(d, l.segments, acks.last); err != nil {
 		return nil, err
 	}
-	s.catalog.segments = l.segments
-	q := &disk{
-		store:  s,
-		writer: writer{store: s, next: acks.last, lastIndex: l.lastIndex},
-		reader: reader{store: s, acks: acks, acked: acks.last},
-	}
+	s := &store{dir: d, catalog: &catalog{limit: limit, segments: l.segments}, log: log}
+	q = &disk{store: s, path: path, writer: writer{store: s}, reader: reader{store: s, acks: acks, acked: acks.last}}
+	q.writer.next, q.writer.lastIndex = acks.last, l.lastIndex
 	if n := len(l.segments); n > 0 {
 		q.writer.next = max(q.writer.next, l.segments[n-1].end)
 	}
-	var err error
 	if q.writer.encoder, err = newEncoder(); err != nil {
 		return nil, err
 	}
-	q.reader.zstd, err = newDecoder()
-	return q, err
+	if q.reader.zstd, err = newDecoder(); err != nil {
+		return nil, err
+	}
+	q.reader.lookAhead()
+	return q, nil
 }
 
 func (q *disk) Append(block [][]byte) (dropped int, err error) {
@@ -151,8 +144,14 @@ func (q *disk) repair(cause error) error {
 	case isFull(cause):
 		return q.freeDelivered(cause)
 	case errors.Is(cause, errReplaced), errors.Is(cause, fs.ErrNotExist):
+		// What the reader has open it reads to the end; of the rest of the directory it
+		// finds that it is missing.
 		q.log.Error("queue: its file or directory was removed or replaced by something else, making another")
-		return q.renewDirectory()
+		d, err := q.dir.renew()
+		if err == nil {
+			q.dir = d
+		}
+		return err
 	default:
 		return cause
 	}
@@ -162,7 +161,7 @@ func (q *disk) repair(cause error) error {
 // among them, which goes on otherwise: a full disk must not silence an output that
 // delivers everything.
 func (q *disk) freeDelivered(cause error) error {
-	if !q.catalog.spent() {
+	if q.catalog.stats().Records > 0 {
 		return cause
 	}
 	q.writer.seal()
@@ -171,17 +170,6 @@ func (q *disk) freeDelivered(cause error) error {
 	if err != nil {
 		return cause
 	}
-	return nil
-}
-
-// renewDirectory makes the directory again if its path names another, or none. What
-// the reader has open it reads to the end; of the rest it finds that it is missing.
-func (q *disk) renewDirectory() error {
-	d, err := q.dir.renew()
-	if err != nil {
-		return err
-	}
-	q.dir = d
 	return nil
 }
 

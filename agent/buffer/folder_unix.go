@@ -21,19 +21,12 @@ type directory struct {
 // makeFolder makes a queue's directory unless it exists, opens and locks it. A
 // symbolic link is refused.
 func makeFolder(path string) (folder, error) {
-	if err := mkdir(path); err != nil {
-		return nil, err
-	}
-	f, err := openSecure(path)
+	f, err := makeSecure(path)
 	if err != nil {
 		return nil, err
 	}
-	err = lockFile(f)
-	if err == nil {
+	if err = lockFile(f); err == nil {
 		err = restrict(f)
-	}
-	if err == nil {
-		err = syncParent(path, f)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
