@@ -58,5 +58,5 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("a batch of %d bytes is larger than the queue's limit of %d bytes", e.Size, e.Limit)
+	return fmt.Sprintf("a batch of %d bytes is larger than buffer_limit (%d bytes)", e.Size, e.Limit)
 }

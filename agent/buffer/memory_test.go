@@ -96,7 +96,7 @@ func TestMemory(t *testing.T) {
 		{"S9: a block beyond the limit is an error", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			dropped, err := q.Append([][]byte{[]byte("bbbbbbb")})
-			const want = "queue in memory: append: a batch of 31 bytes is larger than the queue's limit of 30 bytes"
+			const want = "queue in memory: append: a batch of 31 bytes is larger than buffer_limit (30 bytes)"
 			if dropped != 0 || err == nil || err.Error() != want {
 				t.Fatalf("Append = %d, %v, want 0, %s", dropped, err, want)
 			}
