@@ -18,8 +18,8 @@ type Queue interface {
 	// block is queued.
 	Append(block [][]byte) (dropped int, err error)
 	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
-	// them, each a byte more for what will end it, yet at least one where there is
-	// any. They stay queued and are not dropped until Ack; the caller changes none
+	// them, each a byte more for what will end it, yet at least one if there is any.
+	// They stay queued and are not dropped until Ack; the caller changes none
 	// and keeps none beyond it. Peek before Ack hands out from the oldest again.
 	Peek(maxRecords, maxBytes int) ([][]byte, error)
 	// Ack removes the first n of the records handed out, for good, and takes the

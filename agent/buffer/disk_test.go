@@ -71,9 +71,9 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 	}
 }
 
-// TestS8EverythingFailsNowAndThen lets a part of all operations fail, while the
+// TestNothingIsLostIfEverythingFailsNowAndThen lets a part of all operations fail, while the
 // process is killed now and then; nothing that Append took is lost.
-func TestS8EverythingFailsNowAndThen(t *testing.T) {
+func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
 	for seed := range soak(t, 60) {
@@ -126,9 +126,9 @@ func TestS8EverythingFailsNowAndThen(t *testing.T) {
 	}
 }
 
-// TestS1PowerLost: what Append has returned for is there after a loss of power
+// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a loss of power
 // that keeps any part of what was not synced; with syncs that fail, too.
-func TestS1PowerLost(t *testing.T) {
+func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0
 	for seed := range soak(t, 60) {
@@ -405,7 +405,7 @@ func TestReadErrorsThatComeAndGo(t *testing.T) {
 	}
 }
 
-func TestS14DrainsWhileAppending(t *testing.T) {
+func TestDrainsWhileAppending(t *testing.T) {
 	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)

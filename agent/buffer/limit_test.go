@@ -48,9 +48,9 @@ func wantIDs(t *testing.T, q Queue, maxRecords int, want ...uint32) {
 	}
 }
 
-// TestS9Limit: at the limit the oldest segment that is not handed out goes, and
+// TestLimitDropsTheOldestThatIsNotHandedOut: at the limit the oldest segment that is not handed out goes, and
 // what it held is counted exactly.
-func TestS9Limit(t *testing.T) {
+func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 	tests := []struct {
 		name string
 		run  func(t *testing.T, q *disk)
