@@ -19,8 +19,8 @@ type Queue interface {
 	Append(block [][]byte) (dropped int, err error)
 	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
 	// them, each a byte more for what will end it, yet at least one if there is any.
-	// They stay queued and are not dropped until Ack; the caller changes none
-	// and keeps none beyond it. Peek before Ack hands out from the oldest again.
+	// They stay queued and are not dropped until Ack. The caller changes none and
+	// keeps none beyond it. Peek before Ack hands out from the oldest again.
 	Peek(maxRecords, maxBytes int) ([][]byte, error)
 	// Ack removes the first n of the records handed out, for good, and takes the
 	// others back: Ack(0) takes back all.
@@ -47,7 +47,8 @@ type Stats struct {
 	// Damaged counts the records that turned out to be lost to damage since the
 	// queue was opened, as far as what is left tells; DamagedBytes what was skipped
 	// since it was no part of a whole block: damage, or the end of a block that
-	// a kill cut off before it was queued.
+	// a kill cut off before it was queued. A block that was never queued counts as
+	// damaged only if a loss of power kept its header and not the rest.
 	Damaged      int
 	DamagedBytes int64
 }

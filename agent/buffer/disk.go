@@ -130,10 +130,7 @@ func (q *disk) Append(block [][]byte) (dropped int, err error) {
 			err = q.writer.write(b)
 		}
 	}
-	if err != nil {
-		return dropped, q.fault("append", err)
-	}
-	return dropped, nil
+	return dropped, q.fault("append", err)
 }
 
 // repair removes the cause of a failed write. An error: it cannot.
@@ -180,10 +177,7 @@ func (q *disk) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 		return nil, q.fault("read", os.ErrClosed)
 	}
 	records, err := q.reader.peek(maxRecords, maxBytes)
-	if err != nil {
-		return nil, q.fault("read", err)
-	}
-	return records, nil
+	return records, q.fault("read", err)
 }
 
 func (q *disk) Ack(n int) error {
@@ -192,10 +186,7 @@ func (q *disk) Ack(n int) error {
 	if q.closed {
 		return q.fault("ack", os.ErrClosed)
 	}
-	if err := q.reader.ack(n); err != nil {
-		return q.fault("ack", err)
-	}
-	return nil
+	return q.fault("ack", q.reader.ack(n))
 }
 
 func (q *disk) SetLimit(limit int64) { q.catalog.setLimit(limit) }
@@ -213,13 +204,13 @@ func (q *disk) Close() error {
 	}
 	q.closed = true
 	q.writer.seal()
-	if err := errors.Join(q.reader.close(), q.dir.close()); err != nil {
-		return q.fault("close", err)
-	}
-	return nil
+	return q.fault("close", errors.Join(q.reader.close(), q.dir.close()))
 }
 
-// fault says where an error happened.
+// fault says where an error happened, if it is one.
 func (q *disk) fault(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("queue %q: %s: %w", q.path, what, err)
 }
