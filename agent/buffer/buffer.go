@@ -1,5 +1,14 @@
 // Package buffer holds queues of encoded records between the agent, which
-// appends a block for every batch, and the delivery to one output.
+// appends a block for every batch, and the delivery to one output; and the records
+// that an output's destination rejected.
+//
+// disk.go is the path of a queue on disk from top to bottom. Its writer (writer.go)
+// appends frames (frame.go) to the active segment (segment.go), its reader
+// (reader.go, retry.go) hands them out and notes the position (acks.go), and the
+// catalog knows what each segment holds (catalog.go). What they ask of the file
+// system is in folder.go, and done in folder_unix.go and directory_unix.go.
+// memory.go is the queue in memory, backlog.go looks into a queue that nobody
+// opens, deadletter.go keeps what was rejected.
 package buffer
 
 import (

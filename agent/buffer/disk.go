@@ -143,12 +143,13 @@ func (q *disk) repair(cause error) error {
 	case errors.Is(cause, errReplaced), errors.Is(cause, fs.ErrNotExist):
 		// What the reader has open it reads to the end; of the rest of the directory it
 		// finds that it is missing.
-		q.log.Error("queue: its file or directory was removed or replaced by something else, making another")
 		d, err := q.dir.renew()
-		if err == nil {
-			q.dir = d
+		if err != nil {
+			return err
 		}
-		return err
+		q.dir = d
+		q.log.Error("queue: a file in use or the directory was removed or replaced by something else, making it again", "error", cause)
+		return nil
 	default:
 		return cause
 	}

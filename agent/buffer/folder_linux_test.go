@@ -126,7 +126,7 @@ func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	wantAck(t, q, 3)
 	must(t, q.Close())
 	for _, want := range []string{
-		`level=ERROR msg="queue: its file or directory was removed or replaced by something else, making another"`,
+		`level=ERROR msg="queue: a file in use or the directory was removed or replaced by something else, making it again"`,
 		`level=ERROR msg="queue: a segment is missing"`,
 		"points_lost=2\n",
 	} {
