@@ -25,7 +25,8 @@ type Env struct {
 	Name string
 	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". The
 	// agent hands a socket of an equal address over when it reloads, so that the
-	// old and the new instance may both hold one for a while.
+	// old and the new instance may both hold one for a while. It makes the file of a
+	// unix socket again that was removed, for all who hold that socket.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 

@@ -18,6 +18,9 @@ type address struct {
 // parseAddress parses one address without looking anything up.
 func parseAddress(s string) (address, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		if strings.HasPrefix(p, "///") { // a URL, whose host is empty
+			p = p[len("//"):]
+		}
 		switch {
 		case !filepath.IsAbs(p):
 			return address{}, fmt.Errorf(`%q: the path of a unix socket begins with "/"`, s)
@@ -39,10 +42,10 @@ func parseAddress(s string) (address, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return address{}, fmt.Errorf(`%q is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
+		return address{}, fmt.Errorf(`%q is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return address{}, fmt.Errorf("%q: port %q is no number from 0 to 65535", s, port)
+		return address{}, fmt.Errorf("%q: port %q is not a number from 0 to 65535", s, port)
 	}
 	if _, err := netip.ParseAddr(host); err != nil && !isHostname(host) {
 		return address{}, fmt.Errorf("%q: %q is neither an IP address nor a host name", s, host)

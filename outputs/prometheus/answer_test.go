@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -200,7 +201,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				pipes := make(pipeListener)
 				o := Defaults()
-				e, err := newEndpoint(o, plugin.Env{Listen: func(context.Context, string, string) (net.Listener, error) { return pipes, nil }})
+				e, err := newEndpoint(o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: func(context.Context, string, string) (net.Listener, error) { return pipes, nil }})
 				if err != nil {
 					t.Fatal(err)
 				}

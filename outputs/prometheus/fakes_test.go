@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -141,7 +142,7 @@ func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) 
 		t.Fatal(err)
 	}
 	book := &logBook{}
-	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus"})
+	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus", Listen: new(listen.Sockets).Listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,4 +212,15 @@ func listeners(n int) []metric.Point {
 		points[i] = listener(1+i%65535, "daemon-"+strconv.Itoa(i/10), "user-"+strconv.Itoa(i%50))
 	}
 	return points
+}
+
+// next receives, before a deadline past any busy machine.
+func next[T any](t testing.TB, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing comes")
+	}
+	return v
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -214,7 +215,7 @@ func TestListenUsesTheAgentsSockets(t *testing.T) {
 	var asked []string
 	o := Defaults()
 	o.Listen = plugin.Strings{":8088", "[::1]:9000", "unix:/run/x"}
-	e, err := Plugin.NewEndpoint(&o, plugin.Env{Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+	e, err := Plugin.NewEndpoint(&o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 		asked = append(asked, network+" "+address)
 		return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	}})
