@@ -164,12 +164,15 @@ func serve(t testing.TB, e *endpoint, board plugin.Board) []net.Addr {
 	go func() { done <- e.Serve(ctx, board) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := next(t, done); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
 	return addrs
 }
+
+// patientClient waits past any busy machine, not for ever.
+var patientClient = &http.Client{Timeout: time.Minute}
 
 // get asks the handler, without a network.
 func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...string) *http.Response {

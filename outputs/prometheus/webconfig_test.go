@@ -85,7 +85,6 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 	said := reports(e)
 	address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 	c := client(t, nil)
-	c.Timeout = time.Minute
 	if r, err := c.Get("http://" + address + "/metrics"); err != nil || r.StatusCode != http.StatusUnauthorized {
 		t.Fatalf("with a good file: %v, %v", r, err)
 	}
