@@ -37,8 +37,8 @@ func newPage(board []*metric.Batch, most size, before *page) *page {
 	for i, n := range fit(p.sources, most) {
 		s := p.sources[i]
 		s.make(n)
-		p.drops.join(s.invalid)
-		p.drops.join(s.drops)
+		maps.Copy(p.drops, s.invalid) // each source has kinds of its own
+		maps.Copy(p.drops, s.drops)
 		for _, f := range s.families {
 			p.byName[f.GetName()] = append(p.byName[f.GetName()], f)
 		}
@@ -107,7 +107,7 @@ func (p *page) join(name string) *dto.MetricFamily {
 		for _, m := range part.Metric {
 			key := string(appendLabels(nil, m.Label))
 			if seen[key] {
-				p.drops.add(duplicate, 1, part.source, name, func() string { return seriesName(name, m.Label) })
+				p.drops.add(dropKind{duplicate, part.source, name}, 1, func() string { return seriesName(name, m.Label) })
 				continue
 			}
 			seen[key] = true
