@@ -125,7 +125,7 @@ func (a *activated) waitServing(t *testing.T) {
 	t.Fatal("the child does not serve")
 }
 
-// serveActivated is the child: it serves, ends, and serves anew, as at a reload,
+// serveActivated is the child: it serves, ends, and serves again, as at a reload,
 // whenever it reads a line.
 func serveActivated(t *testing.T, listen []string) {
 	in := bufio.NewScanner(os.Stdin)

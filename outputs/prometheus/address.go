@@ -57,7 +57,7 @@ func parseAddress(s string) (address, error) {
 // unix(7).
 const maxUnixPath = 107
 
-// isHostname tells whether host is "" (every address) or looks like a name.
+// isHostname reports whether host is "" (every address) or looks like a name.
 func isHostname(host string) bool {
 	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
@@ -94,7 +94,7 @@ func (a address) identity() string {
 	return net.JoinHostPort(host, port)
 }
 
-// isLoopback tells whether only this host reaches a bound address.
+// isLoopback reports whether only this host reaches a bound address.
 func isLoopback(a net.Addr) bool {
 	tcp, ok := a.(*net.TCPAddr)
 	return !ok || tcp.IP.IsLoopback()

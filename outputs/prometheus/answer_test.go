@@ -26,7 +26,7 @@ func TestTwoScrapers(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			for range 20 {
-				r, err := patientClient.Get(url)
+				r, err := testClient.Get(url)
 				if err != nil {
 					t.Error(err)
 					return
@@ -47,7 +47,7 @@ func TestHead(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	url := "http://" + serve(t, e, boardOf(batch("tcp_listen", listeners(10)...)))[0].String()
 	for _, path := range []string{"/metrics", "/", "/-/healthy", "/-/ready", "/sd/listeners"} {
-		r, err := patientClient.Head(url + path)
+		r, err := testClient.Head(url + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -171,8 +171,8 @@ func serve(t testing.TB, e *endpoint, board plugin.Board) []net.Addr {
 	return addrs
 }
 
-// patientClient waits past any busy machine, not for ever.
-var patientClient = &http.Client{Timeout: time.Minute}
+// testClient waits past any busy machine, not for ever.
+var testClient = &http.Client{Timeout: time.Minute}
 
 // get asks the handler, without a network.
 func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...string) *http.Response {

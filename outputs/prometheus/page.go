@@ -62,7 +62,7 @@ func (p *page) source(b *metric.Batch) *source {
 	return newSource(b)
 }
 
-// fit returns how many points of each source the page has room for. While there are
+// fit returns how many points of each source fit on the page. While there are
 // too many, the source with the largest part loses its last point: a batch begins
 // with what matters most.
 func fit(sources []*source, most size) []int {

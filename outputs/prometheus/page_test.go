@@ -155,7 +155,7 @@ func TestLabelClashes(t *testing.T) {
 		point("m", 1, "a-b", "changed", "a_b", "own"),
 		point("m", 2, "a-b", "first", "a.b", "second"),
 		point("m", 3, "a_b", "own", "Z", "z"),
-		point("m", 4, "é", "1", "b", "2"), // sorted anew
+		point("m", 4, "é", "1", "b", "2"), // sorted again
 	))
 	const want = `# TYPE m untyped
 m{a_b="own"} 1

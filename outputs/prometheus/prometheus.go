@@ -210,7 +210,7 @@ func stop(servers []*http.Server) {
 	wg.Wait()
 }
 
-// handler routes by hand: a configured path is no pattern.
+// handler routes by hand: a configured path is not a pattern.
 func (e *endpoint) handler(board plugin.Board) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -307,7 +307,7 @@ func TestServeEndsGracefully(t *testing.T) {
 	served, answered := make(chan error, 1), make(chan error, 1)
 	go func() { served <- e.Serve(ctx, board) }()
 	go func() {
-		r, err := patientClient.Get("http://" + addr + "/metrics")
+		r, err := testClient.Get("http://" + addr + "/metrics")
 		if err == nil {
 			_, err = io.Copy(io.Discard, r.Body)
 			r.Body.Close()

@@ -133,7 +133,7 @@ func (p *encodedPage) encode(v variant) ([]byte, error) {
 	if err := errors.Join(encode(w, families, v.format), w.Close()); err != nil {
 		return nil, err
 	}
-	return bytes.Clone(body.Bytes()), nil // without the room to grow
+	return bytes.Clone(body.Bytes()), nil // without spare capacity
 }
 
 // withOwn returns the page's families and behind them the program's own, unless the

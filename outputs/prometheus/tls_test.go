@@ -159,7 +159,7 @@ func TestN1CertificatesThatDoNotHold(t *testing.T) {
 			if page := bodyOf(t, r); r.StatusCode != 200 || !strings.Contains(page, "tcp_listen_sockets{") {
 				t.Errorf("status %d", r.StatusCode)
 			}
-			plain, err := patientClient.Get("http" + strings.TrimPrefix(url, "https"))
+			plain, err := testClient.Get("http" + strings.TrimPrefix(url, "https"))
 			if err != nil || plain.StatusCode != 400 {
 				t.Errorf("without TLS: %v, %v", plain, err)
 			}
