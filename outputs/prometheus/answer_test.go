@@ -145,6 +145,35 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	}
 }
 
+// TestSlowReadersAreCutOffBeyondTheLimitOfMemory: over a real connection, whose write
+// ends with an error.
+func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	e.unread.most = 1
+	board := boardOf(batch("tcp_listen", listeners(benchListeners)...)) // more than sockets buffer
+	addr := serve(t, e, board)[0]
+	slow, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	slow.SetDeadline(time.Now().Add(time.Minute))
+	slow.(*net.TCPConn).SetReadBuffer(256 << 10)
+	if _, err := io.WriteString(slow, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(slow), nil) // the answer has begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := testClient.Get("http://" + addr.String() + sdPath); err != nil || r.StatusCode != 200 || len(bodyOf(t, r)) < 1000 {
+		t.Errorf("a client beside the slow one: %v, %v", r, err)
+	}
+	if n, err := io.Copy(io.Discard, answer.Body); err == nil || n >= answer.ContentLength {
+		t.Errorf("the slow client reads %d bytes of %d, %v", n, answer.ContentLength, err)
+	}
+}
+
 func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))

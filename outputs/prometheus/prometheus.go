@@ -46,6 +46,7 @@ const (
 	maxHeaderBytes    = 16 << 10
 	maxConnections    = 256
 	maxRequests       = 16 // answered at once, of those that cost something
+	maxUnread         = 128 << 20
 )
 
 // An endpoint is one [[outputs.prometheus]].
@@ -57,11 +58,12 @@ type endpoint struct {
 	web       webConfig
 	watch     *watch
 	slots     chan struct{} // one for each answer being made
+	unread    *unread
 	listeners []net.Listener
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: webConfig{file: o.WebConfigFile}, slots: make(chan struct{}, maxRequests)}
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: webConfig{file: o.WebConfigFile}, slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
 	e.watch = newWatch(e.checkListening)
 	return e, nil
 }
