@@ -51,8 +51,9 @@ func (e *endpoint) withSlot(w http.ResponseWriter, r *http.Request, do func() (*
 		w.Header().Set(name, value)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
-	setWriteDeadline(w, time.Now().Add(writeTimeout))
-	defer e.unread.begin(a.body, func() { setWriteDeadline(w, time.Now()) })()
+	extendWriteDeadline(w)
+	cutOff := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
+	defer e.unread.begin(a.body, cutOff)()
 	_, _ = w.Write(a.body) // its error is that the client has gone
 }
 
@@ -82,8 +83,8 @@ func serviceUnavailable(w http.ResponseWriter, text string) {
 	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
-// setWriteDeadline limits how long the client may read the answer. If that cannot be
-// set, the server's own, longer timeout holds.
-func setWriteDeadline(w http.ResponseWriter, at time.Time) {
-	_ = http.NewResponseController(w).SetWriteDeadline(at)
+// extendWriteDeadline gives the client writeTimeout to read the answer. If that
+// cannot be set, the server's own, longer timeout holds.
+func extendWriteDeadline(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 }
