@@ -105,16 +105,16 @@ func (p *page) join(name string) *dto.MetricFamily {
 	seen := map[string]bool{}
 	for _, part := range parts {
 		for _, m := range part.Metric {
+			v := cmp.Or(m.GetGauge().GetValue(), m.GetCounter().GetValue(), m.GetUntyped().GetValue())
+			if kind == dto.MetricType_COUNTER && math.IsNaN(v) {
+				continue // OpenMetrics has none
+			}
 			key := string(appendLabels(nil, m.Label))
 			if seen[key] {
 				p.drops.add(dropKind{duplicate, part.source, name}, 1, func() string { return seriesName(name, m.Label) })
 				continue
 			}
 			seen[key] = true
-			v := cmp.Or(m.GetGauge().GetValue(), m.GetCounter().GetValue(), m.GetUntyped().GetValue())
-			if kind == dto.MetricType_COUNTER && math.IsNaN(v) {
-				continue // OpenMetrics has none
-			}
 			joined.Metric = append(joined.Metric, newMetric(kind, m.Label, v))
 		}
 	}

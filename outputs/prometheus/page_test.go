@@ -230,6 +230,36 @@ sockwatch_input_gathers_total 1.0
 	}
 }
 
+// TestMetricsOfSeveralSources: the type of the source that documents it holds for all.
+func TestMetricsOfSeveralSources(t *testing.T) {
+	undocumented := func(v float64, tags ...string) metric.Point {
+		p := point("sockwatch_input", v, tags...)
+		p.Fields[0].Key = "gathers_total"
+		return p
+	}
+	plain := batch("a", undocumented(math.NaN(), "x", "1"), undocumented(0, "x", "2"), undocumented(2.5, "x", "3"))
+	plain.Descs = nil
+	documented := batch("b", undocumented(1, "x", "1"), undocumented(9, "x", "3"))
+	got, p := textOf(t, usualSize, plain, documented)
+	const want = `# HELP sockwatch_input_gathers_total Gathers of the input that ended or timed out
+# TYPE sockwatch_input_gathers_total counter
+sockwatch_input_gathers_total{x="2"} 0
+sockwatch_input_gathers_total{x="3"} 2.5
+sockwatch_input_gathers_total{x="1"} 1
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[dropReason]int{duplicate: 1}, counts(p.drops)); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
+	}
+	alone := batch("a", undocumented(math.NaN(), "x", "1"))
+	alone.Descs = nil
+	if got, _ := textOf(t, usualSize, alone, batch("b", undocumented(1, "x", "1"))); !strings.HasSuffix(got, "\nsockwatch_input_gathers_total{x=\"1\"} 1\n") {
+		t.Errorf("a NaN of another source leaves the page\n%s", got)
+	}
+}
+
 func TestH1NamesThatHoldLines(t *testing.T) {
 	got, _ := textOf(t, usualSize, batch("tcp_listen",
 		point("m", 1, "process", "a\nb c=1 2"), point("m", 2, "process", `"} 7`+"\n# TYPE x counter"), point("m", 3, "process", "a\r\tb\x00")))

@@ -93,7 +93,9 @@ func (s *source) make(n int) {
 		f.seen = nil
 	}
 	for _, p := range s.valid[n:] {
-		s.drops.add(dropKind{maxSeries, s.name, p.Name}, sizeOf(p).series, p.Series)
+		if series := sizeOf(p).series; series > 0 {
+			s.drops.add(dropKind{maxSeries, s.name, p.Name}, series, p.Series)
+		}
 	}
 }
 
