@@ -12,18 +12,18 @@ type encoder struct {
 // encode returns the records of the batch's events and points that the output
 // takes; they are valid until the next call. Points that cannot be encoded are
 // rejected.
-func (e *encoder) encode(p *livePush, b *metric.Batch) [][]byte {
+func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
 	e.bytes, e.ends, e.records = e.bytes[:0], e.ends[:0], e.records[:0]
-	for _, points := range [][]metric.Point{p.filter.Points(b.Events), p.filter.Points(b.Points)} {
+	for _, points := range [][]metric.Point{o.filter.Points(b.Events), o.filter.Points(b.Points)} {
 		for _, point := range points {
 			if point.Time.IsZero() {
 				point.Time = b.Time
 			}
 			before := len(e.bytes)
-			bytes, err := p.callEncode(e.bytes, &point)
+			bytes, err := o.callEncode(e.bytes, &point)
 			if err != nil {
 				e.bytes = e.bytes[:before]
-				p.rejectUnencoded(point.Series(), err)
+				o.rejectUnencoded(point.Series(), err)
 				continue
 			}
 			e.bytes, e.ends = bytes, append(e.ends, len(bytes))
@@ -37,7 +37,7 @@ func (e *encoder) encode(p *livePush, b *metric.Batch) [][]byte {
 	return e.records
 }
 
-func (p *livePush) callEncode(dst []byte, point *metric.Point) (b []byte, err error) {
-	defer p.health.panics.recover(&err, p.log)
-	return p.Pusher.Encode(dst, point)
+func (o *runningOutput) callEncode(dst []byte, point *metric.Point) (b []byte, err error) {
+	defer o.health.panics.recover(&err, o.log)
+	return o.Pusher.Encode(dst, point)
 }

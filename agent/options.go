@@ -10,24 +10,24 @@ import (
 
 // Options are the [agent] table.
 type Options struct {
-	// How often every input gathers, unless it has an interval of its own.
+	// How often every input without an interval of its own gathers.
 	Interval plugin.Duration `toml:"interval"`
 	// Gather at whole multiples of the interval: "10s" at :00, :10, :20.
 	RoundInterval bool `toml:"round_interval"`
-	// Each gather is put off by a random time up to this.
+	// Delay each gather by a random time of at most this.
 	CollectionJitter plugin.Duration `toml:"collection_jitter"`
-	// How long SIGTERM waits for queued points to be delivered.
+	// How long a stop waits for queued points to be delivered.
 	ShutdownTimeout plugin.Duration `toml:"shutdown_timeout"`
-	// The tag "host" of every point; empty: what the system calls itself.
+	// Value of the tag "host" of every point; empty: the hostname of the system.
 	Hostname string `toml:"hostname"`
-	// Leave the tag "host" out.
+	// Omit the tag "host".
 	OmitHostname bool `toml:"omit_hostname"`
-	// Where queues and rejected points are kept; empty: $STATE_DIRECTORY, and
-	// without that queues live in memory.
+	// Directory for queues and rejected points; empty: $STATE_DIRECTORY, or queues in
+	// memory if that is not set.
 	StateDirectory string `toml:"state_directory"`
-	// "debug", "info", "warn" or "error".
+	// Lowest level that is logged: "debug", "info", "warn" or "error".
 	LogLevel string `toml:"log_level"`
-	// "text" or "json"; the log goes to stderr.
+	// Format of the log on stderr: "text" or "json".
 	LogFormat string `toml:"log_format"`
 }
 
@@ -45,8 +45,10 @@ func DefaultOptions() Options {
 // Validate returns every error of the options, joined.
 func (o *Options) Validate() error {
 	return errors.Join(
-		check(o.Interval > 0, "interval", "must be longer than 0s"),
-		check(o.ShutdownTimeout > 0, "shutdown_timeout", "must be longer than 0s"),
+		atLeast("interval", o.Interval),
+		checkJitter("collection_jitter", o.CollectionJitter, o.Interval),
+		atLeast("shutdown_timeout", o.ShutdownTimeout),
+		checkText("hostname", "", o.Hostname),
 		oneOf("log_level", o.LogLevel, "debug", "info", "warn", "error"),
 		oneOf("log_format", o.LogFormat, "text", "json"),
 	)
@@ -54,21 +56,21 @@ func (o *Options) Validate() error {
 
 // InputOptions are the options that every [[inputs.NAME]] has.
 type InputOptions struct {
-	// How often this input gathers; "0s": as the agent.
+	// How often this input gathers; "0s": the interval of [agent].
 	Interval plugin.Duration `toml:"interval"`
-	// Each gather is put off by a random time up to this; "0s": as the agent.
+	// Delay each gather by a random time of at most this; "0s": as in [agent].
 	CollectionJitter plugin.Duration `toml:"collection_jitter"`
-	// How long a gather may take; "0s": the interval.
+	// Time limit of a gather; "0s": the interval.
 	Timeout plugin.Duration `toml:"timeout"`
-	// Tells this instance from others of its kind.
+	// Name that distinguishes this instance from others of its kind.
 	Alias string `toml:"alias"`
-	// The name of every point, in place of its own.
+	// Name of every point, in place of its own.
 	NameOverride string `toml:"name_override"`
-	// Put before the name of every point.
+	// Prefix of the name of every point.
 	NamePrefix string `toml:"name_prefix"`
-	// Put behind the name of every point.
+	// Suffix of the name of every point.
 	NameSuffix string `toml:"name_suffix"`
-	// Tags of every point that does not have them itself.
+	// Tags to add to every point that does not have them itself.
 	Tags map[string]string `toml:"tags"`
 
 	filter.Options
@@ -76,23 +78,44 @@ type InputOptions struct {
 
 // Validate returns every error of the options, joined.
 func (o *InputOptions) Validate() error {
-	return errors.Join(checkAlias(o.Alias), checkTags("tags", o.Tags), o.Options.Validate())
+	return errors.Join(
+		o.checkTimes(),
+		checkAlias(o.Alias),
+		checkText("name_override", "", o.NameOverride),
+		checkText("name_prefix", "", o.NamePrefix),
+		checkText("name_suffix", "", o.NameSuffix),
+		checkTags("tags", o.Tags),
+		o.Options.Validate(),
+	)
+}
+
+// checkTimes leaves out what is 0, the agent's.
+func (o *InputOptions) checkTimes() error {
+	var errs []error
+	if o.Interval > 0 {
+		errs = append(errs, atLeast("interval", o.Interval), checkJitter("collection_jitter", o.CollectionJitter, o.Interval))
+	}
+	if o.Timeout > 0 {
+		errs = append(errs, atLeast("timeout", o.Timeout))
+	}
+	return errors.Join(errs...)
 }
 
 // PushOptions are the options that every [[outputs.NAME]] that pushes has.
 type PushOptions struct {
-	// Tells this instance from others of its kind; names its queue.
+	// Name that distinguishes this instance from others of its kind, and names its
+	// queue.
 	Alias string `toml:"alias"`
-	// How long one request may take.
+	// Time limit of one request.
 	Timeout plugin.Duration `toml:"timeout"`
-	// How often what is queued is sent; "0s": at once.
+	// How often queued points are sent; "0s": at once.
 	FlushInterval plugin.Duration `toml:"flush_interval"`
-	// Each flush is put off by a random time up to this.
+	// Delay each flush by a random time of at most this.
 	FlushJitter plugin.Duration `toml:"flush_jitter"`
-	// Where points wait for delivery: "disk", "memory", or "auto": disk where there
-	// is a state directory.
+	// Where points wait for delivery: "disk", "memory", or "auto", which is disk if
+	// state_directory is set.
 	Buffer string `toml:"buffer"`
-	// What may wait; beyond it the oldest points are dropped and counted.
+	// Size limit of the queue. Beyond it the oldest points are dropped and counted.
 	BufferLimit plugin.Size `toml:"buffer_limit"`
 
 	filter.Options
@@ -112,16 +135,32 @@ func DefaultPushOptions(p plugin.Plugin) PushOptions {
 func (o *PushOptions) Validate() error {
 	return errors.Join(
 		checkAlias(o.Alias),
-		check(o.Timeout > 0, "timeout", "must be longer than 0s"),
+		atLeast("timeout", o.Timeout),
+		o.checkFlush(),
 		oneOf("buffer", o.Buffer, "auto", "disk", "memory"),
-		check(o.BufferLimit >= 64<<10, "buffer_limit", "must be 64KiB at least"),
+		check(o.BufferLimit >= minBuffer && o.BufferLimit <= maxBuffer, "buffer_limit", "must be at least %v and at most %v", minBuffer, maxBuffer),
 		o.Options.Validate(),
 	)
 }
 
+// The bounds of buffer_limit: a queue that holds a useful request, and one that a disk
+// may have.
+const (
+	minBuffer plugin.Size = 64 << 10
+	maxBuffer plugin.Size = 1 << 40
+)
+
+// checkFlush leaves out an interval of 0, at once.
+func (o *PushOptions) checkFlush() error {
+	if o.FlushInterval == 0 {
+		return nil
+	}
+	return errors.Join(atLeast("flush_interval", o.FlushInterval), checkJitter("flush_jitter", o.FlushJitter, o.FlushInterval))
+}
+
 // EndpointOptions are the options that every [[outputs.NAME]] that is asked has.
 type EndpointOptions struct {
-	// Tells this instance from others of its kind.
+	// Name that distinguishes this instance from others of its kind.
 	Alias string `toml:"alias"`
 
 	filter.Options

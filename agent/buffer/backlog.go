@@ -11,7 +11,7 @@ import (
 // an output that is no more can be reported. A directory that is no queue holds
 // nothing.
 func Backlog(dir string) (records int, bytes int64, err error) {
-	d, err := openDirectory(dir)
+	d, err := openFolder(dir)
 	if err != nil {
 		return 0, 0, fmt.Errorf("queue %q: %w", dir, err)
 	}

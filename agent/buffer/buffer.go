@@ -2,16 +2,20 @@
 // appends a block for every batch, and the delivery to one output.
 package buffer
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Queue is a bounded FIFO of records, appended in blocks. One goroutine
 // appends, one peeks and acks, anyone asks for Stats.
 type Queue interface {
 	// Append adds the records of one batch, oldest first; nothing of the block is
 	// kept. On return they are as safe as the queue makes records: on disk, synced.
-	// Where they do not fit under the limit, the oldest records that are not handed
-	// out go, and dropped says how many; a block that is larger than the limit
-	// itself is dropped whole. On an error nothing of the block is queued.
+	// If they do not fit under the limit, the oldest records that are not handed out
+	// go, or the block if all the others are; dropped says how many. A block that is
+	// larger than the limit itself is a TooLargeError. On an error nothing of the
+	// block is queued.
 	Append(block [][]byte) (dropped int, err error)
 	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
 	// them, each a byte more for what will end it, yet at least one where there is
@@ -23,7 +27,7 @@ type Queue interface {
 	Ack(n int) error
 	// SetLimit changes the limit for the Appends that follow (a reload changed it).
 	SetLimit(limit int64)
-	// Stats tells what is queued now. It never blocks on I/O.
+	// Stats returns what is queued now. It never waits for I/O.
 	Stats() Stats
 	// Close ends the queue. What a queue on disk holds is there at the next open.
 	Close() error
@@ -32,8 +36,13 @@ type Queue interface {
 // Stats is what a queue holds.
 type Stats struct {
 	Records int       // queued, those handed out included
-	Bytes   int64     // of those records, as they count against the limit
-	Oldest  time.Time // when the oldest was appended; zero where there is none
+	Bytes   int64     // of those records, as they are stored
+	Oldest  time.Time // when the oldest was appended; zero if there is none
+
+	// Used is what the records count against Limit: Bytes, what of their blocks is
+	// delivered and still takes space, and what each costs beside its bytes. Appends
+	// drop records when Used would be larger than Limit.
+	Used, Limit int64
 
 	// Damaged counts the records that turned out to be lost to damage since the
 	// queue was opened, as far as what is left tells; DamagedBytes what was skipped
@@ -41,4 +50,13 @@ type Stats struct {
 	// a kill cut off before it was queued.
 	Damaged      int
 	DamagedBytes int64
+}
+
+// A TooLargeError is the error of a block that is larger than the whole limit.
+type TooLargeError struct {
+	Size, Limit int64 // in bytes, as they count against the limit
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("a batch of %d bytes is larger than the queue's limit of %d bytes", e.Size, e.Limit)
 }

@@ -45,7 +45,7 @@ func makeSpool(t *testing.T, acked int) spool {
 	s := spool{files: map[string][]byte{}}
 	dec, err := newDecoder()
 	must(t, err)
-	for _, g := range q.segments {
+	for _, g := range q.catalog.segments {
 		s.names = append(s.names, g.name())
 		data := d.files[g.name()].data
 		for off := int64(0); off < int64(len(data)); {
@@ -409,7 +409,7 @@ func TestS8Reserve(t *testing.T) {
 	full = false
 	q.SetLimit(8 * minSegment)
 	wantAppend(t, q, 0, strings.Repeat("d", 10))
-	q.abandon()
+	q.writer.seal()
 	wantAppend(t, q, 0, "e") // begins a segment
 	if _, ok := d.files[reserveName]; !ok {
 		t.Error("the reserve is not kept again")

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -91,20 +90,13 @@ func TestS8FullDiskAndAnEmptyQueue(t *testing.T) {
 // TestS10NotWritable: who may not write the directory is told.
 func TestS10NotWritable(t *testing.T) {
 	parent := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(parent), 0o755))
 	must(t, os.Chmod(parent, 0o555))
 	dir := filepath.Join(parent, "q")
-	var become, err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread, which changes its user, ends here
-		if become = unix.Setfsuid(65534); become == nil {
-			_, err = OpenDisk(dir, 1<<20, discard())
-		}
-	}()
-	if <-done; become != nil {
-		t.Skipf("setfsuid: %v", become)
-	}
+	err := asNobody(t, func() error {
+		_, err := OpenDisk(dir, 1<<20, discard())
+		return err
+	})
 	if want := fmt.Sprintf("queue %q: mkdir %s: permission denied", dir, dir); err == nil || err.Error() != want {
 		t.Fatalf("error %v, want %s", err, want)
 	}

@@ -201,7 +201,7 @@ func TestBacklog(t *testing.T) {
 	dir = t.TempDir()
 	check(0)
 	_, _, err = Backlog(dir + "/none")
-	if want := fmt.Sprintf("queue %q: lstat %s/none: no such file or directory", dir+"/none", dir); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("queue %q: open %s/none: no such file or directory", dir+"/none", dir); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -218,8 +218,8 @@ func TestS13StartReadsLittle(t *testing.T) {
 		q := mustOpen(t, d, limit)
 		for range blocks {
 			must(t, l.append(q, l.block(rng, 20, 200)))
-			if q.active != nil && q.active.size > 256<<10 {
-				q.abandon() // more segments than the limit alone would make
+			if q.writer.seg != nil && q.writer.seg.size > 256<<10 {
+				q.writer.seal() // more segments than the limit alone would make
 			}
 		}
 		d = d.killed()
@@ -227,11 +227,11 @@ func TestS13StartReadsLittle(t *testing.T) {
 		if got := q.Stats().Records; got != 20*blocks {
 			t.Fatalf("%d records, want %d", got, 20*blocks)
 		}
-		if n := len(q.chunks); n > 0 {
+		if n := len(q.reader.chunks); n > 0 {
 			t.Errorf("%d chunks in memory", n)
 		}
 		reads[blocks] = d.ops["read"]
-		t.Logf("%d blocks in %d segments: %d operations, %d bytes read", blocks, len(q.segments), d.ops["read"], d.bytes)
+		t.Logf("%d blocks in %d segments: %d operations, %d bytes read", blocks, len(q.catalog.segments), d.ops["read"], d.bytes)
 		must(t, l.drain(q))
 	}
 	if reads[2000] > 2*reads[100]+400 {

@@ -281,7 +281,7 @@ func TestS3PositionPassesDamage(t *testing.T) {
 	}
 	q = mustOpen(t, d.killed(), 1<<20)
 	wantStats(t, q, Stats{})
-	if q.next != 3 {
-		t.Errorf("goes on with %d, want 3", q.next)
+	if q.writer.next != 3 {
+		t.Errorf("goes on with %d, want 3", q.writer.next)
 	}
 }

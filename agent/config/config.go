@@ -5,10 +5,12 @@ package config
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sockwatch/agent"
@@ -31,20 +33,20 @@ type Host struct {
 }
 
 // Load returns the agent that the files describe together: their inputs and
-// outputs add up, [agent] and [global_tags] may each stand in one of them. Its
+// outputs add up, [agent] and [global_tags] may each be in one of them. Its
 // error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
-	l := loader{files: files, plugins: plugins, host: host, meant: make(map[string]bool), secrets: make(map[int]bool)}
+	l := loader{files: files, plugins: plugins, host: host, present: make(map[string]bool), secrets: make(map[int]bool)}
 	for i := range files {
 		l.read(i)
 	}
-	l.demandBothSides()
+	l.requireInputsAndOutputs()
 	settings := l.agentSettings()
 	for _, in := range l.instances {
 		l.decode(in)
 	}
 	l.name()
-	l.compareClaims()
+	l.compareExclusive()
 	a := &agent.Agent{Options: settings.options, Log: host.Log, Version: host.Version, Tags: settings.tags}
 	for _, in := range l.instances {
 		l.build(a, in, settings)
@@ -66,22 +68,22 @@ type loader struct {
 	plugins []plugin.Plugin
 	host    Host
 
-	agent      *table // [agent], nil where no file has it
-	globalTags *table // [global_tags], likewise
+	agent      *table // [agent], nil if no file has it
+	globalTags *table // [global_tags], nil if no file has it
 	instances  []*instance
-	broken     bool              // a file could not be parsed: what is missing may be in it
-	meant      map[string]bool   // the sides of which a file has something
-	hidden     map[string]string // what variables expanded to: what the files say
-	secrets    map[int]bool      // the files in which a secret stands
+	broken     bool            // a file could not be parsed: what is missing may be in it
+	present    map[string]bool // "inputs", "outputs": if a file has something of them
+	secrets    map[int]bool    // the files that hold a secret
 	errs       Errors
 }
 
-// A table is one table of a file: its values, and where they stand.
+// A table is one table of a file: its values, and their lines.
 type table struct {
-	file   int    // index in loader.files
-	path   string // "agent", "inputs.tcp_listen"
-	values map[string]any
-	at     *node
+	file    int    // index in loader.files
+	path    string // "agent", "inputs.tcp_listen"
+	values  map[string]any
+	at      *node
+	written redaction // of the values, filled while they are set
 }
 
 // An instance is one [[inputs.KIND]] or [[outputs.KIND]].
@@ -105,7 +107,7 @@ func (l *loader) read(file int) {
 		return
 	}
 	for _, key := range at.order {
-		t := table{file: file, path: key, at: at.key(key)}
+		t := table{file: file, path: key, at: at.key(key), written: redaction{}}
 		switch key {
 		case "agent":
 			l.single(&l.agent, t, values[key])
@@ -119,19 +121,19 @@ func (l *loader) read(file int) {
 	}
 }
 
-// unknownTable records that a file has something that is none of the four tables.
+// unknownTable records that a file has something that is not one of the four tables.
 func (l *loader) unknownTable(t table, value any) {
 	const known = "the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]]"
 	key := t.path
 	t.path = ""
 	if _, isTable := value.(map[string]any); !isTable {
 		if _, isList := tables(value); !isList {
-			l.errorf(t, t.at, "option %q stands in no table (%s)", key, known)
+			l.errorf(t, t.at, "option %q is in no table (%s)", key, known)
 			return
 		}
 	}
 	hint := didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"})
-	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(hint, known)))
+	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(telegrafTables[key], hint, known)))
 }
 
 // single keeps a table of which the files may hold one.
@@ -141,7 +143,7 @@ func (l *loader) single(kept **table, t table, value any) {
 	case !ok:
 		l.errorf(t, t.at, "must be one table: write [%s]", t.path)
 	case *kept != nil:
-		l.errorf(t, t.at, "stands in %s too; only one file may have it", l.place((*kept).file, (*kept).at))
+		l.errorf(t, t.at, "is in %s too; only one file may have it", l.place((*kept).file, (*kept).at))
 	default:
 		t.values = values
 		*kept = &t
@@ -151,12 +153,12 @@ func (l *loader) single(kept **table, t table, value any) {
 // side sorts the instances of [[inputs...]] or [[outputs...]].
 func (l *loader) side(t table, value any) {
 	kinds, ok := value.(map[string]any)
-	if !ok {
-		l.errorf(t, t.at, "must name a plugin: write [[%s.NAME]]", t.path)
-		return
+	if !ok || len(kinds) > 0 {
+		l.present[t.path] = true
 	}
-	if len(kinds) > 0 {
-		l.meant[t.path] = true
+	if !ok {
+		l.errorf(t, t.at, "must name a plugin: write [[%s.NAME]] (known: %s)", t.path, strings.Join(l.kinds(t.path), ", "))
+		return
 	}
 	var found []*instance
 	for _, kind := range t.at.order {
@@ -170,7 +172,7 @@ func (l *loader) side(t table, value any) {
 			l.errorf(of, of.at, "every instance is an element of a list: write [[%s]]", of.path)
 		default:
 			for i, values := range list {
-				of.values, of.at = values, t.at.key(kind).item(i)
+				of.values, of.at, of.written = values, t.at.key(kind).item(i), redaction{}
 				found = append(found, &instance{table: of, side: t.path, kind: kind, plugin: p})
 			}
 		}
@@ -196,6 +198,10 @@ func (l *loader) unknownPlugin(t table, side, kind string) {
 			return
 		}
 	}
+	if p, ok := l.telegrafPlugin(side, kind); ok {
+		l.errorf(t, t.at, "unknown plugin %q (write [[%s.%s]])", kind, side, p.Name)
+		return
+	}
 	known := l.kinds(side)
 	l.errorf(t, t.at, "unknown plugin %q%s", kind, inParentheses(didYouMean(kind, known), "known: "+strings.Join(known, ", ")))
 }
@@ -219,13 +225,13 @@ func sideOf(p plugin.Plugin) string {
 	return "outputs"
 }
 
-// demandBothSides demands an input and an output.
-func (l *loader) demandBothSides() {
+// requireInputsAndOutputs records an error unless there is an input and an output.
+func (l *loader) requireInputsAndOutputs() {
 	if l.broken {
 		return
 	}
 	for _, side := range []string{"inputs", "outputs"} {
-		if !l.meant[side] {
+		if !l.present[side] {
 			t := table{file: noFile}
 			if len(l.files) == 1 {
 				t.file = 0
@@ -257,28 +263,39 @@ func (l *loader) name() {
 		case alias == "" && count[in.path] > 1:
 			l.errorf(in.table, in.at.key("alias"), "alias: there are %d of this kind: give each one of its own", count[in.path])
 		case other != nil:
-			l.errorf(in.table, in.at.key("alias"), "alias: %q is taken by %s, %s", alias, other.path, l.place(other.file, other.at.key("alias")))
+			l.errorf(in.table, in.at.key("alias"), "alias: %q is taken by %s, %s", in.written.show(alias), other.path, l.place(other.file, other.at.key("alias")))
 		default:
 			taken[key] = in
 		}
 	}
 }
 
-// compareClaims keeps two instances from what only one may have.
-func (l *loader) compareClaims() {
+// compareExclusive keeps two instances from a resource that only one may have.
+func (l *loader) compareExclusive() {
 	taken := make(map[string]*instance)
 	for _, in := range l.instances {
 		exclusive, ok := in.settings.(plugin.Exclusive)
 		if !ok || !in.valid {
 			continue
 		}
-		for _, claim := range exclusive.Exclusive() {
-			if other := taken[claim]; other != nil {
-				option, _, _ := strings.Cut(claim, " ")
-				l.errorf(in.table, in.at.key(option), "%s is taken by %s, %s", claim, other.path, l.place(other.file, other.at.key(option)))
-			} else {
-				taken[claim] = in
+		for _, resource := range exclusive.Exclusive() {
+			other := taken[resource]
+			if other == nil {
+				taken[resource] = in
+				continue
 			}
+			if other == in {
+				continue
+			}
+			option, value, _ := strings.Cut(resource, " ")
+			if unquoted, err := strconv.Unquote(value); err == nil {
+				value = strconv.Quote(in.written.show(unquoted))
+			}
+			its := "" // the option of the other, if that is not the resource itself
+			if set, ok := other.values[option].(string); ok && strconv.Quote(set) != value {
+				its = fmt.Sprintf(" (%s = %q)", option, other.written.show(set))
+			}
+			l.errorf(in.table, in.at.key(option), "%s %s is taken by %s%s, %s", option, value, other.path, its, l.place(other.file, other.at.key(option)))
 		}
 	}
 }
@@ -296,7 +313,7 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	switch common := in.common.(type) {
 	case *agent.InputOptions:
 		env.Log = l.host.Log.With("plugin", "inputs."+in.name)
-		s.inherit(common)
+		l.inherit(in, common, s)
 		built := &agent.Input{
 			Name: in.name, Options: *common, RoundInterval: s.options.RoundInterval,
 			Settings: in.settings, Plugin: in.plugin,

@@ -174,7 +174,7 @@ func TestFilesAddUp(t *testing.T) {
 		{Name: "e.toml", Text: "x y"},
 	}, nil, strings.Join([]string{
 		`a.toml:2: inputs.tcp_listen: alias: there are 3 of this kind: give each one of its own`,
-		`b.toml:2: agent: stands in a.toml:1 too; only one file may have it`,
+		`b.toml:2: agent: is in a.toml:1 too; only one file may have it`,
 		`c.toml:2: inputs.tcp_listen: alias: "x" is taken by inputs.tcp_listen, b.toml:4`,
 		`c.toml:3: outputs.file: alias: there are 2 of this kind: give each one of its own`,
 		`d.toml:1: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, c.toml:3`,
@@ -194,12 +194,12 @@ func TestC1EmptyFile(t *testing.T) {
 func TestC2SyntaxError(t *testing.T) {
 	for _, b := range []badFile{
 		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
-		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; a string stands in quotes`},
-		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; a string stands in quotes`},
+		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; put a string in quotes`},
+		{"no value", "[agent]\n\ninterval =\n", `s.toml:3: agent.interval: expected a value; put a string in quotes`},
 		{"no equals sign", "[agent]\ninterval \"10s\"", `s.toml:2: agent: expected '.' or '=', but got '"' instead`},
 		{"no closing bracket", "[[inputs.tcp_listen]\n", `s.toml:1: expected end of table array name delimiter ']', but got '\n' instead`},
 		{"twice one key", "[agent]\ninterval = \"1s\"\ninterval = \"2s\"", `s.toml:3: agent.interval: Key 'agent.interval' has already been defined.`},
-		{"a bare word", "[[outputs.influxdb]]\ntoken = s3cretword", `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = s3cretword", `s.toml:2: outputs.influxdb.token: expected a value; put a string in quotes`},
 		{"a bare number", "[[outputs.influxdb]]\ntoken = 0123456", `s.toml:2: outputs.influxdb.token: Invalid integer: cannot have leading zeroes`},
 		{"a NUL", "a\x00", `s.toml:1: files cannot contain NULL bytes; probably using UTF-16; TOML files must be UTF-8`},
 		{"no UTF-8", "[agent]\nhostname = \"\xff\"", `s.toml:2: agent.hostname: invalid UTF-8 byte: 0xff`},
@@ -231,8 +231,8 @@ s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?
 s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
-s.toml:13: unknown table "processors" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
-		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" stands in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+s.toml:13: unknown table "processors" (there are no processors: every input and output has filters, and inputs add tags)`},
+		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
 s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
 		b.run(t)
@@ -263,6 +263,12 @@ func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
 		{"a token, in a file of one's own", `token = "t0p"`, false, false},
 		{"a token from the environment", `token = "${TOKEN}"`, true, false},
 		{"no token", `token = ""`, true, false},
+		{"a token as default", `token = "${NONE:-t0p}"`, true, true},
+		{"a token as default, in a file of one's own", `token = "${NONE:-t0p}"`, false, false},
+		{"an empty default", `token = "${NONE:-}"`, true, false},
+		{"a header with a token from the environment", `headers = { Authorization = "Bearer ${TOKEN}" }`, true, false},
+		{"a header", `headers = { Authorization = "Bearer t0p" }`, true, true},
+		{"a header from the environment", `headers = { Authorization = "${TOKEN}" }`, true, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log strings.Builder

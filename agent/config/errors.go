@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -28,8 +27,8 @@ func (e Errors) Error() string {
 
 // An Error is one thing wrong with a configuration.
 type Error struct {
-	File    string // "" where it concerns no single file
-	Line    int    // 0 where it concerns the file as a whole
+	File    string // "" if it concerns no single file
+	Line    int    // 0 if it concerns the file as a whole
 	Message string
 
 	file int
@@ -47,7 +46,7 @@ func (e *Error) Error() string {
 	}
 }
 
-// errorf records an error of a table that shows at a node of it.
+// errorf records an error of a table at one of its nodes.
 func (l *loader) errorf(t table, at *node, format string, args ...any) {
 	e := &Error{file: t.file, Message: fmt.Sprintf(format, args...)}
 	if t.path != "" {
@@ -64,7 +63,7 @@ func (l *loader) errorf(t table, at *node, format string, args ...any) {
 
 // invalid records the errors of a Validate or a constructor, each at its option,
 // but not those of bad options, which have an error already and the default in
-// place of what was meant, nor those of several options where one is bad.
+// place of their value, nor those of several options if one of them is bad.
 func (l *loader) invalid(t table, err error, bad map[string]bool) {
 	for _, e := range flatten(err) {
 		at := t.at
@@ -81,7 +80,7 @@ func (l *loader) invalid(t table, err error, bad map[string]bool) {
 		}
 		// One pattern of a list may be wrong beside another: errors of one option
 		// can hold several lines.
-		for line := range strings.SplitSeq(e.Error(), "\n") {
+		for line := range strings.SplitSeq(plugin.Show(e, t.written.show), "\n") {
 			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
 				line = option.Option + ": " + line
 			}
@@ -106,30 +105,20 @@ func flatten(err error) []error {
 	return all
 }
 
-// place names where a node stands, for an error elsewhere.
+// place returns file and line of a node, for an error elsewhere.
 func (l *loader) place(file int, at *node) string {
 	return fmt.Sprintf("%s:%d", l.files[file].Name, at.line)
 }
 
-// sortedErrors returns what is wrong, in the order of files and lines. A value
-// that came from the environment may be a secret: messages show what the file
-// says in its place.
+// sortedErrors returns what is wrong, in the order of files and lines.
 func (l *loader) sortedErrors() Errors {
-	longestFirst := slices.SortedFunc(maps.Keys(l.hidden), func(a, b string) int {
-		return cmp.Or(len(b)-len(a), strings.Compare(a, b))
-	})
-	for _, e := range l.errs {
-		for _, value := range longestFirst {
-			e.Message = strings.ReplaceAll(e.Message, value, l.hidden[value])
-		}
-	}
 	slices.SortFunc(l.errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
 	})
 	return l.errs
 }
 
-// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" where
+// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" if
 // none is near.
 func didYouMean(word string, known []string) string {
 	nearest, best := "", len(word)/3+1
@@ -144,7 +133,7 @@ func didYouMean(word string, known []string) string {
 	return fmt.Sprintf("did you mean %q?", nearest)
 }
 
-// inParentheses returns what is not empty in parentheses, behind a blank.
+// inParentheses returns the parts in parentheses, after a blank; "" if all are empty.
 func inParentheses(parts ...string) string {
 	text := strings.TrimSpace(strings.Join(parts, " "))
 	if text == "" {

@@ -57,13 +57,15 @@ type influxOptions struct {
 	Database string      `toml:"database"`
 	Token    string      `toml:"token" secret:""`
 	MaxBody  plugin.Size `toml:"max_body"`
+
+	Headers map[string]string `toml:"headers" secret:""`
 }
 
 func (o *influxOptions) Validate() error {
 	var errs []error
 	for _, u := range o.URLs {
 		if !strings.HasPrefix(u, "http://") {
-			errs = append(errs, plugin.Invalid("urls", "%q is no URL", u))
+			errs = append(errs, plugin.Invalid("urls", "%q is not a URL", u))
 		}
 	}
 	if o.Database == "" {
@@ -127,12 +129,14 @@ func fakePlugins() []plugin.Plugin {
 		}),
 		plugin.DefinePush(plugin.Definition[fileOptions, plugin.Pusher]{
 			Name:       "file",
+			Telegraf:   plugin.Telegraf{Options: map[string]string{"files": `write path = "FILE"`}},
 			MemoryOnly: true,
 			Defaults:   func() fileOptions { return fileOptions{Path: "/var/log/x.jsonl"} },
 			New:        func(o fileOptions, env plugin.Env) (plugin.Pusher, error) { return fake{o, env}, nil },
 		}),
 		plugin.DefineEndpoint(plugin.Definition[pageOptions, plugin.Endpoint]{
 			Name:     "prometheus",
+			Telegraf: plugin.Telegraf{Names: []string{"prometheus_client"}},
 			Defaults: func() pageOptions { return pageOptions{Listen: plugin.Strings{":8088"}} },
 			New:      func(o pageOptions, env plugin.Env) (plugin.Endpoint, error) { return fake{o, env}, nil },
 		}),
@@ -188,8 +192,7 @@ func wantErrors(t *testing.T, files []config.File, env map[string]string, want s
 	}
 }
 
-// whole adds the least to a text that makes it a whole configuration; it stands
-// behind, and moves no line.
+// whole adds the least to a text that makes it a whole configuration, after it: no line moves.
 func whole(text string) string {
 	if !strings.Contains(text, "inputs") {
 		text += "\n[[inputs.tcp_listen]]"

@@ -24,14 +24,14 @@ timeout = "0s"
 flush_interval = 1.5
 `, `s.toml:2: agent: interval: 10 has no unit: write a string such as "10s"
 s.toml:3: agent: collection_jitter: 10 has no unit: write a string such as "10s"
-s.toml:4: agent: shutdown_timeout: "soon" is no duration: write a string such as "10s"
+s.toml:4: agent: shutdown_timeout: "soon" is not a duration: write a string such as "10s"
 s.toml:6: inputs.tcp_listen: interval: "-1s" is negative
-s.toml:7: inputs.tcp_listen: timeout: a list cannot stand here: write a string
-s.toml:8: inputs.tcp_listen: owner_refresh: "true" is no duration: write a string such as "10s"
-s.toml:10: outputs.file: timeout: must be longer than 0s
+s.toml:7: inputs.tcp_listen: timeout: a list cannot be used here: write a string
+s.toml:8: inputs.tcp_listen: owner_refresh: "true" is not a duration: write a string such as "10s"
+s.toml:10: outputs.file: timeout: must be at least 100ms
 s.toml:11: outputs.file: flush_interval: 1.5 has no unit: write a string such as "1.5s"`},
-		{"zero interval", whole("[agent]\ninterval = \"0s\"\nshutdown_timeout = \"0s\""), `s.toml:2: agent: interval: must be longer than 0s
-s.toml:3: agent: shutdown_timeout: must be longer than 0s`},
+		{"zero interval", whole("[agent]\ninterval = \"0s\"\nshutdown_timeout = \"0s\""), `s.toml:2: agent: interval: must be at least 100ms
+s.toml:3: agent: shutdown_timeout: must be at least 100ms`},
 		{"sizes", `[[inputs.tcp_listen]]
 [[outputs.influxdb]]
 database = "x"
@@ -40,8 +40,8 @@ buffer_limit = "64 megs"
 [[outputs.file]]
 buffer_limit = "0B"
 `, `s.toml:4: outputs.influxdb: max_body: 5 has no unit: write a string such as "5MiB"
-s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is no size: write a string such as "64MiB"
-s.toml:7: outputs.file: buffer_limit: must be 64KiB at least`},
+s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is not a size: write a string such as "64MiB"
+s.toml:7: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB`},
 		{"types", `[global_tags]
 rack = 7
 [[inputs.tcp_listen]]
@@ -68,9 +68,9 @@ path = {}
 `, `s.toml:2: global_tags: rack: must be a string: put it in quotes
 s.toml:4: inputs.tcp_listen: backend: must be a string: put it in quotes
 s.toml:5: inputs.tcp_listen: namespaces: "yes" is neither true nor false
-s.toml:6: inputs.tcp_listen: max_listeners: "many" is no integer
-s.toml:7: inputs.tcp_listen: ratio: "half" is no number
-s.toml:8: inputs.tcp_listen: labels: "x" is no table: write { key = ... }
+s.toml:6: inputs.tcp_listen: max_listeners: "many" is not an integer
+s.toml:7: inputs.tcp_listen: ratio: "half" is not a number
+s.toml:8: inputs.tcp_listen: labels: "x" is not a table: write { key = ... }
 s.toml:9: inputs.tcp_listen: namepass: must be a list: put it in [ ]
 s.toml:10: inputs.tcp_listen: namedrop: must be a string: put it in quotes
 s.toml:11: inputs.tcp_listen: expect: must be a list of tables: write [[inputs.tcp_listen.expect]]
@@ -94,9 +94,9 @@ expect = []
 [[outputs.prometheus]]
 `, `s.toml:2: inputs.tcp_listen: alias: must be a string: put it in quotes
 s.toml:3: inputs.tcp_listen: namespaces: a date is neither true nor false
-s.toml:4: inputs.tcp_listen: ratio: a table is no number
-s.toml:5: inputs.tcp_listen: max_listeners: a list is no integer
-s.toml:6: inputs.tcp_listen: labels: 1.5 is no table: write { key = ... }
+s.toml:4: inputs.tcp_listen: ratio: a table is not a number
+s.toml:5: inputs.tcp_listen: max_listeners: a list is not an integer
+s.toml:6: inputs.tcp_listen: labels: 1.5 is not a table: write { key = ... }
 s.toml:7: inputs.tcp_listen: expect: must be a list of tables: write [[inputs.tcp_listen.expect]]
 s.toml:11: inputs.tcp_listen: unknown option "a\"b"`},
 		{"values that do not hold", `[agent]
@@ -121,7 +121,7 @@ urls = [
 buffer = "disk"
 `, `s.toml:2: agent: log_level: unknown value "loud" (known: debug, info, warn, error)
 s.toml:3: agent: log_format: unknown value "xml" (known: text, json)
-s.toml:4: agent: state_directory: "var/lib" is no absolute path
+s.toml:4: agent: state_directory: "var/lib" is not an absolute path
 s.toml:6: global_tags: tag "x" = "a\nb" holds a control character
 s.toml:8: inputs.tcp_listen: backend: unknown value "magic" (known: auto, netlink)
 s.toml:9: inputs.tcp_listen: max_listeners: must be more than 0
@@ -131,7 +131,7 @@ s.toml:11: inputs.tcp_listen: namepass: pattern "{": "{" without "}"
 s.toml:12: inputs.tcp_listen: tagdrop: pattern "}": "}" without "{"
 s.toml:14: outputs.influxdb: neither a database nor a bucket is set
 s.toml:15: outputs.influxdb: buffer: unknown value "tape" (known: auto, disk, memory)
-s.toml:16: outputs.influxdb: urls: "ftp://x" is no URL`},
+s.toml:16: outputs.influxdb: urls: "ftp://x" is not a URL`},
 		{"what Validate says of a mistyped option is left out", whole("[[inputs.tcp_listen]]\nbackend = 1\nmax_listeners = -1"),
 			`s.toml:2: inputs.tcp_listen: backend: must be a string: put it in quotes
 s.toml:3: inputs.tcp_listen: max_listeners: must be more than 0`},
@@ -148,8 +148,7 @@ s.toml:2: global_tags: must be one table: write [global_tags]`},
 s.toml:2: outputs.file: every instance is an element of a list: write [[outputs.file]]`},
 		{"an empty list", "inputs.tcp_listen = []\n[[outputs.file]]",
 			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]`},
-		{"no plugin named", "[[inputs]]\n[[outputs.file]]", `s.toml: no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
-s.toml:1: inputs: must name a plugin: write [[inputs.NAME]]`},
+		{"no plugin named", "[[inputs]]\n[[outputs.file]]", `s.toml:1: inputs: must name a plugin: write [[inputs.NAME]] (known: tcp_listen)`},
 	} {
 		b.run(t)
 	}
@@ -225,17 +224,17 @@ func TestC9SecretsAreNotInErrors(t *testing.T) {
 	env := map[string]string{"TOKEN": secret, "URL": "ftp://user:" + secret + "@h"}
 	for _, test := range []struct{ name, text, want string }{
 		{"a token in the wrong place", "[agent]\ninterval = \"${TOKEN}\"\nlog_level = \"${TOKEN}\"\nstate_directory = \"${TOKEN}\"",
-			`s.toml:2: agent: interval: "${TOKEN}" is no duration: write a string such as "10s"
+			`s.toml:2: agent: interval: "${TOKEN}" is not a duration: write a string such as "10s"
 s.toml:3: agent: log_level: unknown value "${TOKEN}" (known: debug, info, warn, error)
-s.toml:4: agent: state_directory: "${TOKEN}" is no absolute path`},
+s.toml:4: agent: state_directory: "${TOKEN}" is not an absolute path`},
 		{"in a URL", "[[outputs.influxdb]]\ndatabase = \"x\"\nurls = [\"ftp://u:${TOKEN}@h\", \"${URL}\", \"${NONE:-ftp}\"]",
-			`s.toml:3: outputs.influxdb: urls: "${NONE:-ftp}" is no URL
-s.toml:3: outputs.influxdb: urls: "${URL}" is no URL
-s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is no URL`},
+			`s.toml:3: outputs.influxdb: urls: "${NONE:-ftp}" is not a URL
+s.toml:3: outputs.influxdb: urls: "${URL}" is not a URL
+s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is not a URL`},
 		{"without quotes", "[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = 73514", `s.toml:3: outputs.influxdb: token: must be a string: put it in quotes`},
-		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; a string stands in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; put a string in quotes`},
 		{"a bare date", "[[outputs.influxdb]]\ntoken = 2026-99-99", `s.toml:2: outputs.influxdb.token: invalid datetime:`},
-		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; a string stands in quotes`},
+		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; put a string in quotes`},
 		{"a bare float", "[[outputs.influxdb]]\ntoken = 1.5e5.5", `s.toml:2: outputs.influxdb.token: Invalid float value:`},
 		{"a large number", "[[outputs.influxdb]]\ntoken = 99999999999999999999", `s.toml:2: outputs.influxdb.token: the number is out of range for int64`},
 	} {
@@ -255,7 +254,6 @@ alias = "${DB}"
 "${DB}" = "key"
 a = "${A}-${A}${NONE:-}"
 b = "$${DB} $DB $ {DB} $$ }"
-c = "${NONE:-de${fault}"
 d = '${EMPTY:-empty}'
 e = "${NESTED}"
 f = "${DB:-x}"
@@ -269,7 +267,7 @@ token = "${EMPTY}"
 		t.Errorf("name %q", got)
 	}
 	wantTags := map[string]string{
-		"${DB}": "key", "a": "1-1", "b": "${DB} $DB $ {DB} $$ }", "c": "de${fault", "d": "empty", "e": "${DB}", "f": "metrics", "host": "web1",
+		"${DB}": "key", "a": "1-1", "b": "${DB} $DB $ {DB} $$ }", "d": "empty", "e": "${DB}", "f": "metrics", "host": "web1",
 	}
 	if diff := cmp.Diff(wantTags, a.Inputs[0].Options.Tags); diff != "" {
 		t.Errorf("tags (-want +got):\n%s", diff)
@@ -294,6 +292,7 @@ urls = [
 ]
 database = "${DB"
 token = "${}"
+max_body = "${A:-${B}}"
 password = "${NONE}"
 [[outputs.file]]
 path = "${BYTES}"
@@ -304,23 +303,24 @@ s.toml:7: inputs.tcp_listen: expect.name: `+noVariable+`
 s.toml:11: outputs.influxdb: urls: the environment variable NONE is not set: set it, or write ${NONE:-default}
 s.toml:13: outputs.influxdb: database: `+noVariable+`
 s.toml:14: outputs.influxdb: token: `+noVariable+`
-s.toml:15: outputs.influxdb: unknown option "password"
-s.toml:17: outputs.file: path: the environment variable BYTES is no valid UTF-8`)
+s.toml:15: outputs.influxdb: max_body: the default of ${A:-...} holds another variable, and is not expanded: set A in the environment
+s.toml:16: outputs.influxdb: unknown option "password"
+s.toml:18: outputs.file: path: the environment variable BYTES is not valid UTF-8`)
 }
 
 func TestHostThatCannotSay(t *testing.T) {
 	host := fakeHost(map[string]string{"STATE_DIRECTORY": "relative"})
 	host.Hostname = func() (string, error) { return "", errors.New("it has none") }
 	_, err := config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]")}}, fakePlugins(), host)
-	want := `s.toml:1: agent: $STATE_DIRECTORY: "relative" is no absolute path
+	want := `s.toml:1: agent: $STATE_DIRECTORY: "relative" is not an absolute path
 s.toml:1: agent: hostname: it has none: set it here`
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}
 	host.Hostname = func() (string, error) { return "a\nb", nil }
 	_, err = config.Load([]config.File{{Name: "s.toml", Text: whole("")}}, fakePlugins(), host)
-	want = `agent: $STATE_DIRECTORY: "relative" is no absolute path
-agent: hostname: "a\nb" holds what is no printable text: set another`
+	want = `agent: $STATE_DIRECTORY: "relative" is not an absolute path
+agent: hostname: "a\nb" is not printable text: set another`
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}

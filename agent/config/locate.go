@@ -6,17 +6,17 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// A node tells where a value of a TOML text stands. The nodes of a text have the
+// A node has the line of a value of a TOML text. The nodes of a text have the
 // shape of its values. The library's own positions are by dotted key, and thus
 // those of the last of several [[tables]] of one name.
 type node struct {
 	line  int
 	keys  map[string]*node // of a table
-	order []string         // its keys as they come
+	order []string         // its keys in the order of the text
 	items []*node          // of an array
 }
 
-// key returns the node of a key, or n itself where it has none.
+// key returns the node of a key, or n itself if it has none.
 func (n *node) key(name string) *node {
 	if n == nil || n.keys[name] == nil {
 		return n
@@ -24,7 +24,7 @@ func (n *node) key(name string) *node {
 	return n.keys[name]
 }
 
-// item returns the node of an element, or n itself where it has none.
+// item returns the node of an element, or n itself if it has none.
 func (n *node) item(i int) *node {
 	if n == nil || i >= len(n.items) {
 		return n
@@ -32,7 +32,7 @@ func (n *node) item(i int) *node {
 	return n.items[i]
 }
 
-// child returns the node of a key, made where there is none.
+// child returns the node of a key, made if it does not exist.
 func (n *node) child(name string, line int) *node {
 	if c := n.keys[name]; c != nil {
 		return c
@@ -86,13 +86,49 @@ func locate(text string) *node {
 	return root
 }
 
+// maxDepth is how deep tables, lists and dotted keys may be nested. The library
+// takes memory by the square of the depth, and stack.
+const maxDepth = 32
+
+// tooDeep returns the line at which a text is nested deeper than maxDepth, 0 if it
+// is not. It sees all that the library parses before it finds an error.
+func tooDeep(text string) (line int) {
+	s := scanner{rest: text, line: 1}
+	brackets, dots := 0, 0
+	for s.rest != "" {
+		switch c := s.rest[0]; c {
+		case '[', '{':
+			brackets++
+			dots = 0
+		case ']', '}':
+			brackets--
+			dots = 0
+		case '.':
+			dots++
+		case '=', ',', '\n':
+			dots = 0
+		case '#':
+			s.skipBlank()
+			continue
+		case '"', '\'':
+			s.str()
+			continue
+		}
+		if brackets > maxDepth || dots > maxDepth {
+			return s.line
+		}
+		s.advance(1)
+	}
+	return 0
+}
+
 // A scanner walks through TOML text.
 type scanner struct {
 	rest string
 	line int // of the first byte of rest
 }
 
-// assignment reads `key = value` into the table; false where there is none.
+// assignment reads `key = value` into the table; false if there is none.
 func (s *scanner) assignment(table *node) bool {
 	line := s.line
 	path := s.keyPath()
@@ -103,7 +139,7 @@ func (s *scanner) assignment(table *node) bool {
 	return s.value(table.descend(path, line))
 }
 
-// value reads a value into its node; false where it has no end.
+// value reads a value into its node; false if it has no end.
 func (s *scanner) value(at *node) bool {
 	switch {
 	case s.accept("["):
@@ -138,7 +174,7 @@ func (s *scanner) value(at *node) bool {
 	return true
 }
 
-// keyPath reads a dotted key and the blanks around it; nil where there is none.
+// keyPath reads a dotted key and the blanks around it; nil if there is none.
 func (s *scanner) keyPath() []string {
 	var path []string
 	for {
@@ -177,7 +213,7 @@ func unquote(quoted string) string {
 	return v.K
 }
 
-// str reads a string of any of the four kinds, with its quotes; "" where it has
+// str reads a string of any of the four kinds, with its quotes; "" if it has
 // no end.
 func (s *scanner) str() string {
 	quote := s.rest[:1]
@@ -190,7 +226,7 @@ func (s *scanner) str() string {
 			end++
 		case strings.HasPrefix(s.rest[end:], quote):
 			end += len(quote)
-			// Up to two quotes may stand before the three that end the string.
+			// Up to two quotes may precede the three that end the string.
 			for range len(quote) - 1 {
 				if strings.HasPrefix(s.rest[end:], quote[:1]) {
 					end++
@@ -203,7 +239,7 @@ func (s *scanner) str() string {
 	return ""
 }
 
-// accept reads a token and the blanks before it, where it comes next.
+// accept reads a token, if it comes next.
 func (s *scanner) accept(token string) bool {
 	if !strings.HasPrefix(s.rest, token) {
 		return false

@@ -60,7 +60,7 @@ j = 1979-05-27 07:32:00
 		{"q.none", root.key("q").key("none").item(3), 22},
 	} {
 		if test.node.line != test.want {
-			t.Errorf("%s stands on line %d, want %d", test.name, test.node.line, test.want)
+			t.Errorf("%s is on line %d, want %d", test.name, test.node.line, test.want)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func FuzzLocate(f *testing.F) {
 
 func compareShape(t *testing.T, path string, v any, at *node, lines int) {
 	if at.line < 1 || at.line > lines {
-		t.Fatalf("%s stands on line %d of %d", path, at.line, lines)
+		t.Fatalf("%s is on line %d of %d", path, at.line, lines)
 	}
 	if list, ok := v.([]map[string]any); ok {
 		elements := make([]any, len(list))

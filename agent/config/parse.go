@@ -2,21 +2,25 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
 
-// parse returns the values of a file and where they stand; false where it has
-// none.
+// parse returns the values of a file and their lines; false if it has none.
 func (l *loader) parse(file int) (map[string]any, *node, bool) {
 	t := table{file: file}
 	text := strings.TrimPrefix(l.files[file].Text, "\ufeff") // some editors' byte order mark
 	if strings.TrimSpace(text) == "" {
 		l.errorf(t, nil, "the file is empty")
+		return nil, nil, false
+	}
+	if line := tooDeep(text); line > 0 {
+		l.errorf(t, &node{line: line}, "nested more than %d deep: not a configuration", maxDepth)
 		return nil, nil, false
 	}
 	var values map[string]any
@@ -44,9 +48,9 @@ func syntaxError(text string, err error) (line int, message string) {
 		line = 1 + strings.Count(text[:min(parse.Position.Start, len(text))], "\n")
 	}
 	if strings.HasPrefix(message, "expected value but found") {
-		message = "expected a value; a string stands in quotes"
+		message = "expected a value; put a string in quotes"
 	} else if _, got, ok := strings.Cut(message, "expected a top-level item to end with a newline, comment, or EOF, but got "); ok {
-		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; a string stands in quotes"
+		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; put a string in quotes"
 	} else if _, size, ok := strings.Cut(message, " is out of range for "); ok {
 		message = "the number is out of range for " + size
 	} else if m := unquotedValue.FindStringSubmatchIndex(message); m != nil {
@@ -62,11 +66,18 @@ func syntaxError(text string, err error) (line int, message string) {
 func (l *loader) expandValue(t table, path string, v any, at *node) any {
 	switch v := v.(type) {
 	case string:
-		expanded, err := expand(v, l.lookup)
-		if err != nil {
+		expanded, err := expand(v, func(name string) (string, bool) {
+			value, set := l.host.Getenv(name)
+			t.written.add(value, "${"+name+"}")
+			return value, set
+		})
+		switch {
+		case err != nil:
 			l.errorf(t, at, "%s: %v", path, err)
-		} else if expanded != v && expanded != "" {
-			l.hide(strconv.Quote(expanded), strconv.Quote(v))
+		case strings.ContainsRune(expanded, 0):
+			l.errorf(t, at, "%s: holds a NUL character", path)
+		case expanded != v:
+			t.written.add(expanded, v)
 		}
 		return expanded
 	case []any:
@@ -85,27 +96,83 @@ func (l *loader) expandValue(t table, path string, v any, at *node) any {
 	return v
 }
 
-// lookup returns a variable's value, which errors are not to show where it is
-// long enough to be a secret.
-func (l *loader) lookup(name string) (string, bool) {
-	value, set := l.host.Getenv(name)
-	if len(value) >= 8 {
-		l.hide(value, "${"+name+"}")
+// holdsSecret reports whether the file itself holds the value of a secret option: it
+// does not come from a variable, or the variable has a default.
+func holdsSecret(v any) bool {
+	switch v := v.(type) {
+	case string:
+		const mark = "\x00"
+		marked, err := expand(v, func(string) (string, bool) { return mark, true })
+		if err != nil {
+			return false
+		}
+		withDefaults, _ := expand(v, func(string) (string, bool) { return "", true })
+		withoutDefaults := strings.ReplaceAll(marked, mark, "")
+		return withDefaults != withoutDefaults || withDefaults != "" && marked == withDefaults
+	case []any:
+		return slices.ContainsFunc(v, holdsSecret)
+	case map[string]any:
+		return slices.ContainsFunc(slices.Collect(maps.Values(v)), holdsSecret)
+	default:
+		return false
 	}
-	return value, set
 }
 
-func (l *loader) hide(value, written string) {
-	if l.hidden == nil {
-		l.hidden = make(map[string]string)
+// A redaction maps values that may be secrets to what errors show in their place: for
+// a value from the environment, what the file says.
+type redaction map[string]string
+
+func (r redaction) add(value, shown string) {
+	if value != "" && value != shown {
+		r[value] = shown
 	}
-	l.hidden[value] = written
 }
+
+// hide adds the strings of a value that is a secret.
+func (r redaction) hide(v any) {
+	switch v := v.(type) {
+	case string:
+		r.add(v, "[secret]")
+	case []any:
+		for _, e := range v {
+			r.hide(e)
+		}
+	case map[string]any:
+		for _, e := range v {
+			r.hide(e)
+		}
+	}
+}
+
+// show returns an operand of an error as it may be shown. A part of a secret is shown
+// as little as the whole; what is shorter than minSecret is not one.
+func (r redaction) show(operand string) string {
+	if shown, ok := r[operand]; ok {
+		return shown
+	}
+	longest := ""
+	for value := range r {
+		if len(value) >= minSecret && strings.Contains(operand, value) &&
+			(len(value) > len(longest) || len(value) == len(longest) && value < longest) {
+			longest = value
+		}
+	}
+	if longest != "" {
+		return r[longest]
+	}
+	return operand
+}
+
+// minSecret is the shortest value that is hidden also where it is part of another.
+const minSecret = 4
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
+// maxExpanded bounds what a string with variables may become.
+const maxExpanded = 1 << 20
+
 // expand replaces ${NAME} by the variable's value and ${NAME:-text} by the text
-// where it is not set or empty; $${ stands for ${ itself. What comes from a
+// if it is not set or empty; $${ stands for ${ itself. What comes from a
 // variable is not expanded again. On an error it returns s.
 func expand(s string, getenv func(string) (string, bool)) (string, error) {
 	var b strings.Builder
@@ -126,6 +193,9 @@ func expand(s string, getenv func(string) (string, bool)) (string, error) {
 		if !closed || !variableName.MatchString(name) {
 			return s, errors.New(`"${" begins no variable such as ${NAME} or ${NAME:-default}; a literal "${" is written "$${"`)
 		}
+		if strings.Contains(fallback, "${") {
+			return s, errors.New("the default of ${" + name + ":-...} holds another variable, and is not expanded: set " + name + " in the environment")
+		}
 		value, set := getenv(name)
 		switch {
 		case hasFallback && value == "":
@@ -133,7 +203,9 @@ func expand(s string, getenv func(string) (string, bool)) (string, error) {
 		case !set:
 			return s, errors.New("the environment variable " + name + " is not set: set it, or write ${" + name + ":-default}")
 		case !utf8.ValidString(value):
-			return s, errors.New("the environment variable " + name + " is no valid UTF-8")
+			return s, errors.New("the environment variable " + name + " is not valid UTF-8")
+		case b.Len()+len(value) > maxExpanded:
+			return s, errors.New("with its variables it is longer than 1MiB")
 		}
 		b.WriteString(value)
 		rest = behind

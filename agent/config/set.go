@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"maps"
@@ -8,13 +9,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sockwatch/agent/plugin"
 )
 
 // set sets the options of a table in the structs (pointers to them), each in the
-// one that has it, and records an error for each that none has or that does not
+// one that has it, and records an error for each that is unknown or does not
 // fit. The library would stop at the first, would take a key in any case, and
 // speaks of Go's types. It returns the options whose values do not fit.
-func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
+//
+// foreign says what to write instead of options that Telegraf has.
+func (l *loader) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
 	secrets := make(map[string]bool)
@@ -26,11 +31,15 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 		at := t.at.key(key)
 		field, ok := fields[key]
 		if !ok {
-			l.errorf(t, at, "unknown option %q%s", key, inParentheses(didYouMean(key, slices.Sorted(maps.Keys(fields)))))
+			hint := cmp.Or(instead(key, foreign), didYouMean(key, slices.Sorted(maps.Keys(fields))))
+			l.errorf(t, at, "unknown option %q%s", key, inParentheses(hint))
 			continue
 		}
-		if s, ok := v.(string); ok && secrets[key] && s != "" && !strings.HasPrefix(s, "${") {
-			l.secrets[t.file] = true
+		if secrets[key] {
+			if holdsSecret(v) {
+				l.secrets[t.file] = true
+			}
+			t.written.hide(v)
 		}
 		if !l.setOption(t, key, field, v, at) {
 			bad[key] = true
@@ -39,8 +48,8 @@ func (l *loader) set(t table, structs ...any) (bad map[string]bool) {
 	return bad
 }
 
-// setOption expands the variables in an option's value and sets it; false where
-// that is an error.
+// setOption expands the variables in an option's value and sets it; false if that
+// is an error.
 func (l *loader) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
 	before := len(l.errs)
 	if v = l.expandValue(t, key, v, at); len(l.errs) == before {
@@ -55,20 +64,21 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 	mismatch := func(format string, args ...any) {
 		l.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
 	}
+	describe := func(v any) string { return describe(v, t.written) }
 	switch u := to.Addr().Interface().(type) {
 	case interface{ UnmarshalTOML(any) error }:
 		if err := u.UnmarshalTOML(v); err != nil {
-			mismatch("%v", err)
+			mismatch("%s", plugin.Show(err, t.written.show))
 		}
 		return
 	case encoding.TextUnmarshaler:
 		switch v.(type) {
 		case string, int64, float64, bool:
 			if err := u.UnmarshalText([]byte(fmt.Sprint(v))); err != nil {
-				mismatch("%v", err)
+				mismatch("%s", plugin.Show(err, t.written.show))
 			}
 		default:
-			mismatch("%s cannot stand here: write a string", describe(v))
+			mismatch("%s cannot be used here: write a string", describe(v))
 		}
 		return
 	}
@@ -89,7 +99,7 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 		if n, ok := v.(int64); ok && !to.OverflowInt(n) {
 			to.SetInt(n)
 		} else {
-			mismatch("%s is no integer", describe(v))
+			mismatch("%s is not an integer", describe(v))
 		}
 	case reflect.Float64:
 		switch n := v.(type) {
@@ -98,14 +108,14 @@ func (l *loader) setValue(t table, path string, to reflect.Value, v any, at *nod
 		case int64:
 			to.SetFloat(float64(n))
 		default:
-			mismatch("%s is no number", describe(v))
+			mismatch("%s is not a number", describe(v))
 		}
 	case reflect.Slice:
 		l.setList(t, path, to, v, at)
 	case reflect.Map:
 		entries, ok := v.(map[string]any)
 		if !ok {
-			mismatch("%s is no table: write { key = ... }", describe(v))
+			mismatch("%s is not a table: write { key = ... }", describe(v))
 			return
 		}
 		to.Set(reflect.MakeMap(to.Type()))
@@ -142,8 +152,8 @@ func (l *loader) setList(t table, path string, to reflect.Value, v any, at *node
 	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
 	for i, e := range list {
 		if isStructs {
-			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i)}
-			l.set(element, to.Index(i).Addr().Interface())
+			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i), written: t.written}
+			l.set(element, nil, to.Index(i).Addr().Interface())
 		} else {
 			l.setValue(t, path, to.Index(i), e, at.item(i))
 		}
@@ -205,10 +215,10 @@ func tables(v any) ([]map[string]any, bool) {
 }
 
 // describe names a value for an error about its type.
-func describe(v any) string {
+func describe(v any, written redaction) string {
 	switch v := v.(type) {
 	case string:
-		return fmt.Sprintf("%q", v)
+		return fmt.Sprintf("%q", written.show(v))
 	case time.Time:
 		return "a date"
 	case map[string]any:

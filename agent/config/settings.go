@@ -9,22 +9,22 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// settings are the [agent] table with what it leaves open filled in from the
-// host, and the tags that every input gets.
+// settings are the [agent] table, completed from the host, and the tags that every
+// input gets.
 type settings struct {
 	options  agent.Options
-	hostname string // also where omit_hostname keeps it out of the tags
+	hostname string // also if omit_hostname keeps it out of the tags
 	tags     map[string]string
 }
 
 // agentSettings decodes [agent] and [global_tags].
 func (l *loader) agentSettings() settings {
 	s := settings{options: agent.DefaultOptions()}
-	t := table{file: noFile, path: "agent"}
+	t := table{file: noFile, path: "agent", written: redaction{}}
 	var bad map[string]bool
 	if l.agent != nil {
 		t = *l.agent
-		bad = l.set(t, &s.options)
+		bad = l.set(t, []map[string]string{telegrafAgentOptions}, &s.options)
 	}
 	l.invalid(t, s.options.Validate(), bad)
 	l.resolveHostname(t, &s)
@@ -43,24 +43,24 @@ func (l *loader) agentSettings() settings {
 	return s
 }
 
+// resolveHostname falls back to the name of the system.
 func (l *loader) resolveHostname(t table, s *settings) {
-	s.hostname = s.options.Hostname
-	if s.hostname == "" {
-		name, err := l.host.Hostname()
-		if err != nil {
-			l.errorf(t, t.at, "hostname: %v: set it here", err)
-			return
-		}
-		s.hostname = name
+	if s.hostname = s.options.Hostname; s.hostname != "" {
+		return // Validate has checked it
 	}
-	host := agent.InputOptions{Tags: map[string]string{"host": s.hostname}}
-	if !utf8.ValidString(s.hostname) || host.Validate() != nil {
-		l.errorf(t, t.at.key("hostname"), "hostname: %q holds what is no printable text: set another", s.hostname)
+	name, err := l.host.Hostname()
+	if err != nil {
+		l.errorf(t, t.at, "hostname: %v: set it here", err)
+		return
+	}
+	s.hostname = name
+	if o := (agent.InputOptions{Tags: map[string]string{"host": name}}); !utf8.ValidString(name) || o.Validate() != nil {
+		l.errorf(t, t.at, "hostname: %q is not printable text: set another", name)
 	}
 }
 
 // resolveStateDirectory falls back to $STATE_DIRECTORY, in which systemd puts all
-// of a unit's state directories, separated by colons: the first is meant.
+// of a unit's state directories, separated by colons: the first is used.
 func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 	place := "state_directory: "
 	if o.StateDirectory == "" {
@@ -69,17 +69,25 @@ func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 		place = "$STATE_DIRECTORY: "
 	}
 	if o.StateDirectory != "" && !filepath.IsAbs(o.StateDirectory) {
-		l.errorf(t, t.at.key("state_directory"), "%s%q is no absolute path", place, o.StateDirectory)
+		l.errorf(t, t.at.key("state_directory"), "%s%q is not an absolute path", place, t.written.show(o.StateDirectory))
 	}
 }
 
 // inherit fills in what an input leaves to the agent.
-func (s *settings) inherit(o *agent.InputOptions) {
-	if o.Interval == 0 {
+func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
+	ownInterval, ownJitter := o.Interval != 0, o.CollectionJitter != 0
+	if !ownInterval {
 		o.Interval = s.options.Interval
 	}
-	if o.CollectionJitter == 0 {
+	if !ownJitter {
 		o.CollectionJitter = s.options.CollectionJitter
+	}
+	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else both are in one table, which has reported it
+		at := in.at.key("interval")
+		if ownJitter {
+			at = in.at.key("collection_jitter")
+		}
+		l.errorf(in.table, at, "collection_jitter: %v is longer than the interval, %v", o.CollectionJitter, o.Interval)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = o.Interval
@@ -92,7 +100,7 @@ func (l *loader) invalidTags(t table, tags map[string]string) {
 	for key, value := range tags {
 		o := agent.InputOptions{Tags: map[string]string{key: value}}
 		if err := o.Validate(); err != nil {
-			l.errorf(t, t.at.key(key), "%s", strings.TrimPrefix(err.Error(), "tags: "))
+			l.errorf(t, t.at.key(key), "%s", strings.TrimPrefix(plugin.Show(err, t.written.show), "tags: "))
 		}
 	}
 }
@@ -110,7 +118,7 @@ func (l *loader) decode(in *instance) {
 	}
 	in.settings = in.plugin.Defaults()
 	before := len(l.errs)
-	bad := l.set(in.table, in.common, in.settings)
+	bad := l.set(in.table, telegrafOptions(in.plugin), in.common, in.settings)
 	for _, o := range []plugin.Options{in.common, in.settings} {
 		l.invalid(in.table, o.Validate(), bad)
 	}

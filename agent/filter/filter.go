@@ -4,10 +4,8 @@ package filter
 
 import (
 	"errors"
-	"fmt"
-	"regexp"
+	"maps"
 	"slices"
-	"strings"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -15,23 +13,23 @@ import (
 
 // Options are the filter options of an instance. Patterns are shell globs: "*"
 // any characters, "?" one, "[a-z]" and "[!a-z]" one of a set, "{a,b}" alternatives, "\"
-// quotes the next character. A pattern matches the whole of what it is held against.
+// quotes the next character. A pattern matches a whole name or value.
 type Options struct {
-	// Only points whose name matches one of these globs.
+	// Keep only points whose name matches one of these globs.
 	NamePass []string `toml:"namepass"`
-	// No points whose name matches one of these globs.
+	// Drop points whose name matches one of these globs.
 	NameDrop []string `toml:"namedrop"`
-	// Only points with one of these tags whose value matches one of its globs.
+	// Keep only points with one of these tags whose value matches one of its globs.
 	TagPass map[string][]string `toml:"tagpass"`
-	// No points with one of these tags whose value matches one of its globs.
+	// Drop points with one of these tags whose value matches one of its globs.
 	TagDrop map[string][]string `toml:"tagdrop"`
-	// Only these tags of a point.
+	// Keep only the tags that match one of these globs.
 	TagInclude []string `toml:"taginclude"`
-	// Not these tags of a point.
+	// Remove the tags that match one of these globs.
 	TagExclude []string `toml:"tagexclude"`
-	// Only these fields of a point; one that has none of them is left out.
+	// Keep only the fields that match one of these globs, and points that have any.
 	FieldInclude []string `toml:"fieldinclude"`
-	// Not these fields of a point; one that has no others is left out.
+	// Remove the fields that match one of these globs, and points that have no others.
 	FieldExclude []string `toml:"fieldexclude"`
 }
 
@@ -41,7 +39,7 @@ func (o *Options) Validate() error {
 	return err
 }
 
-// A Filter is ready to be held against points. The zero Filter passes everything.
+// A Filter selects and modifies points. The zero Filter passes everything.
 type Filter struct {
 	namePass, nameDrop         globs
 	tagPass, tagDrop           []tagGlobs // sorted by key
@@ -66,10 +64,12 @@ func New(o Options) (Filter, error) {
 	}
 	table := func(option string, patterns map[string][]string) []tagGlobs {
 		var t []tagGlobs
-		for key, values := range patterns {
-			t = append(t, tagGlobs{key, list(option, values)})
+		for _, key := range slices.Sorted(maps.Keys(patterns)) {
+			if len(patterns[key]) == 0 {
+				errs = append(errs, plugin.Invalid(option, "%s has no patterns: no point passes", key))
+			}
+			t = append(t, tagGlobs{key, list(option, patterns[key])})
 		}
-		slices.SortFunc(t, func(a, b tagGlobs) int { return strings.Compare(a.key, b.key) })
 		return t
 	}
 	f := Filter{
@@ -105,7 +105,7 @@ func (f *Filter) Modifies() bool {
 	return len(f.tagInclude)+len(f.tagExclude)+len(f.fieldInclude)+len(f.fieldExclude) > 0
 }
 
-// Modify returns p with the tags and fields that f keeps; false where no field
+// Modify returns p with the tags and fields that f keeps; false if no field
 // is left. It does not change what p points to.
 func (f *Filter) Modify(p metric.Point) (metric.Point, bool) {
 	if len(f.tagInclude)+len(f.tagExclude) > 0 {
@@ -127,7 +127,7 @@ func keep[T any](all []T, include, exclude globs, key func(T) string) []T {
 	return kept
 }
 
-// Points returns the points that pass, modified; the same slice where f keeps
+// Points returns the points that pass, modified; the same slice if f keeps
 // everything.
 func (f *Filter) Points(points []metric.Point) []metric.Point {
 	if f.PassesAll() {
@@ -148,96 +148,4 @@ func (f *Filter) Points(points []metric.Point) []metric.Point {
 // PassesAll reports whether f keeps every point as it is.
 func (f *Filter) PassesAll() bool {
 	return len(f.namePass)+len(f.nameDrop)+len(f.tagPass)+len(f.tagDrop) == 0 && !f.Modifies()
-}
-
-// globs are compiled patterns. RE2 stands in for a glob library: Telegraf's own
-// (gobwas/glob) has been without a maintainer since 2018 and mismatches nested
-// alternatives.
-type globs []*regexp.Regexp
-
-func (g globs) match(s string) bool {
-	for _, re := range g {
-		if re.MatchString(s) {
-			return true
-		}
-	}
-	return false
-}
-
-func compile(patterns []string) (globs, error) {
-	var g globs
-	var errs []error
-	for _, p := range patterns {
-		expr, err := translate(p)
-		if err == nil {
-			var re *regexp.Regexp
-			if re, err = regexp.Compile(expr); err == nil {
-				g = append(g, re)
-				continue
-			}
-			err = errors.New("it is no glob")
-		}
-		errs = append(errs, fmt.Errorf("pattern %q: %w", p, err))
-	}
-	return g, errors.Join(errs...)
-}
-
-// translate returns the regular expression that a shell glob stands for.
-func translate(glob string) (string, error) {
-	var re strings.Builder
-	re.WriteString(`(?s)\A`)
-	braces := 0
-	runes := []rune(glob)
-	for i := 0; i < len(runes); i++ {
-		switch c := runes[i]; c {
-		case '*':
-			re.WriteString(".*")
-		case '?':
-			re.WriteString(".")
-		case '{':
-			braces++
-			re.WriteString("(?:")
-		case '}':
-			if braces == 0 {
-				return "", errors.New(`"}" without "{"`)
-			}
-			braces--
-			re.WriteString(")")
-		case ',':
-			if braces > 0 {
-				re.WriteString("|")
-			} else {
-				re.WriteString(",")
-			}
-		case '[':
-			end := slices.Index(runes[i+1:], ']')
-			if end <= 0 {
-				return "", errors.New(`"[" without "]"`)
-			}
-			set := string(runes[i+1 : i+1+end])
-			re.WriteString("[")
-			if rest, negated := strings.CutPrefix(set, "!"); negated {
-				re.WriteString("^")
-				set = rest
-			}
-			if set == "" {
-				return "", errors.New("empty set")
-			}
-			re.WriteString(strings.NewReplacer(`\`, `\\`, `^`, `\^`, `[`, `\[`).Replace(set))
-			re.WriteString("]")
-			i += end + 1
-		case '\\':
-			if i++; i == len(runes) {
-				return "", errors.New(`"\" at its end`)
-			}
-			re.WriteString(regexp.QuoteMeta(string(runes[i])))
-		default:
-			re.WriteString(regexp.QuoteMeta(string(c)))
-		}
-	}
-	if braces > 0 {
-		return "", errors.New(`"{" without "}"`)
-	}
-	re.WriteString(`\z`)
-	return re.String(), nil
 }

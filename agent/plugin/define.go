@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -10,8 +9,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// An Env is what the agent lends to a plugin instance. The constructors get it
-// and open nothing: Load calls them, and `check` is Load.
+// An Env is what the agent gives to a plugin instance. The constructors get it
+// and open nothing: config.Load calls them, also for `check`.
 type Env struct {
 	// Log is the instance's logger. An error that a method returns is logged by
 	// the agent; a plugin logs only what it cannot return, and each thing once.
@@ -21,12 +20,12 @@ type Env struct {
 	// StateDir is the directory for what must survive a restart, or "". Files in
 	// it begin with Name.
 	StateDir string
-	// Name tells the instance from others: its kind, or KIND-ALIAS.
+	// Name is unique among the instances of its side: the kind, or KIND-ALIAS.
 	Name string
-	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". The
-	// agent hands a socket of an equal address over when it reloads, so that the
-	// old and the new instance may both hold one for a while. It makes the file of a
-	// unix socket again that was removed, for all who hold that socket.
+	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". When the
+	// agent reloads, a socket of an equal address is shared: the old and the new
+	// instance may both hold it for a while. The file of a unix socket that was removed
+	// is made again, for all who hold that socket.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
@@ -36,15 +35,17 @@ type Env struct {
 // structs of those. One that holds a secret also has the tag `secret:""`.
 type Options interface {
 	// Validate returns every error of the options, joined, each made by Invalid
-	// where it concerns one option. It touches nothing outside of them.
+	// if it concerns one option, and its operands by Errorf. It touches nothing outside
+	// of the options.
 	Validate() error
 }
 
-// An Exclusive options struct names what only one instance of the program may
-// have, such as `listen "127.0.0.1:8088"` or `file "/var/log/x.jsonl"`.
+// An Exclusive options struct names the resources that only one instance of the
+// program may have, each as its option and a quoted value: `listen "127.0.0.1:8088"`
+// or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
-// A Plugin is a kind of input or output: a row of the list in
+// A Plugin is a kind of input or output: an element of the list in
 // cmd/sockwatch/plugins.go, made by DefineInput, DefinePush or DefineEndpoint.
 type Plugin struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
@@ -61,9 +62,33 @@ type Plugin struct {
 
 	FlushInterval time.Duration // a Pusher's default; 0: every batch at once
 	MemoryOnly    bool          // a Pusher whose `buffer = "auto"` is memory always
+
+	Sample   Sample
+	Telegraf Telegraf
 }
 
-// A Definition is what a plugin says of itself. O is its options struct, whose
+// A Sample is how an instance appears in the example configuration.
+type Sample struct {
+	// Active instances run if there is no configuration; others are commented out.
+	Active bool
+	// Options are those of the plugin that are set, as in Example.
+	Options []string
+	// NamePass or NameDrop is the filter that comes first, and why: what the output is
+	// better without. It is set if the instance is active.
+	NamePass, NameDrop []string
+	Why                string
+}
+
+// Telegraf helps people who come with a Telegraf configuration.
+type Telegraf struct {
+	// Names are other names of Telegraf's plugins for the same job.
+	Names []string
+	// Options are Telegraf's options that this plugin does not have, with what to do
+	// instead: `write "path"`.
+	Options map[string]string
+}
+
+// A Definition describes a plugin. O is its options struct, whose
 // pointer implements Options; P is Input, Pusher or Endpoint.
 type Definition[O, P any] struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
@@ -78,11 +103,14 @@ type Definition[O, P any] struct {
 
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
 	MemoryOnly    bool          // Pusher only: `buffer = "auto"` is memory always
+
+	Sample   Sample
+	Telegraf Telegraf
 }
 
 // DefineInput makes the Plugin of an input.
 func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.Tags = d.Tags
 	p.NewInput = build[O, PO](d.New)
 	return p
@@ -90,15 +118,15 @@ func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 
 // DefinePush makes the Plugin of an output that pushes.
 func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.NewPusher = build[O, PO](d.New)
 	p.FlushInterval, p.MemoryOnly = d.FlushInterval, d.MemoryOnly
 	return p
 }
 
-// DefineEndpoint makes the Plugin of an output that is asked.
+// DefineEndpoint makes the Plugin of an output that serves requests.
 func DefineEndpoint[O any, PO optionsOf[O]](d Definition[O, Endpoint]) Plugin {
-	p := define[O, PO](d.Name, d.Descs, d.Defaults, d.Example)
+	p := define[O, PO](d)
 	p.NewEndpoint = build[O, PO](d.New)
 	return p
 }
@@ -108,38 +136,24 @@ type optionsOf[O any] interface {
 	Options
 }
 
-func define[O any, PO optionsOf[O]](name string, descs []metric.Desc, defaults, example func() O) Plugin {
+func define[O any, PO optionsOf[O], P any](d Definition[O, P]) Plugin {
 	fresh := func(f func() O) func() Options {
 		return func() Options {
 			o := f()
 			return PO(&o)
 		}
 	}
-	if example == nil {
-		example = defaults
+	if d.Example == nil {
+		d.Example = d.Defaults
 	}
-	return Plugin{Name: name, Descs: descs, Defaults: fresh(defaults), Example: fresh(example)}
+	return Plugin{
+		Name: d.Name, Descs: d.Descs, Defaults: fresh(d.Defaults), Example: fresh(d.Example),
+		Sample: d.Sample, Telegraf: d.Telegraf,
+	}
 }
 
 func build[O any, PO optionsOf[O], P any](open func(O, Env) (P, error)) func(Options, Env) (P, error) {
 	return func(opts Options, env Env) (P, error) {
 		return open(*opts.(PO), env)
 	}
-}
-
-// An OptionError is an error of one option.
-type OptionError struct {
-	Option string
-	Err    error
-}
-
-// Error names the option and says what is wrong with it.
-func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
-
-// Unwrap returns what is wrong with the option.
-func (e *OptionError) Unwrap() error { return e.Err }
-
-// Invalid returns the error of one option, for Validate.
-func Invalid(option, format string, args ...any) error {
-	return &OptionError{option, fmt.Errorf(format, args...)}
 }

@@ -2,8 +2,12 @@ package plugin
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestDuration(t *testing.T) {
@@ -13,8 +17,12 @@ func TestDuration(t *testing.T) {
 		{"10s", "10s", ""}, {"1m30s", "1m30s", ""}, {"5m", "5m", ""}, {"2h", "2h", ""}, {"0s", "0s", ""}, {"90m", "1h30m", ""},
 		{"5", "", `5 has no unit: write a string such as "5s"`},
 		{"-1s", "", `"-1s" is negative`},
-		{"soon", "", `"soon" is no duration: write a string such as "10s"`},
-		{"", "", `"" is no duration: write a string such as "10s"`},
+		{"soon", "", `"soon" is not a duration: write a string such as "10s"`},
+		{"inf", "", `"inf" is not a duration: write a string such as "10s"`},
+		{"8760h", "8760h", ""},
+		{"8760h1ns", "", `"8760h1ns" is longer than a year, 8760h`},
+		{"2500000h", "", `"2500000h" is longer than a year, 8760h`},
+		{"", "", `"" is not a duration: write a string such as "10s"`},
 	}
 	for _, tt := range tests {
 		var d Duration
@@ -34,9 +42,9 @@ func TestSize(t *testing.T) {
 	}{
 		{"64MiB", "64MiB", ""}, {"1024 KiB", "1MiB", ""}, {"1GB", "1GB", ""}, {"1000kB", "1MB", ""}, {"0B", "0B", ""}, {"100B", "100B", ""},
 		{"64", "", `64 has no unit: write a string such as "64MiB"`},
-		{"-1MiB", "", `"-1MiB" is no size: write a string such as "64MiB"`},
-		{"9999999999GiB", "", `"9999999999GiB" is no size: write a string such as "64MiB"`},
-		{"much", "", `"much" is no size: write a string such as "64MiB"`},
+		{"-1MiB", "", `"-1MiB" is not a size: write a string such as "64MiB"`},
+		{"9999999999GiB", "", `"9999999999GiB" is not a size: write a string such as "64MiB"`},
+		{"much", "", `"much" is not a size: write a string such as "64MiB"`},
 	}
 	for _, tt := range tests {
 		var z Size
@@ -50,15 +58,29 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestErrorKinds(t *testing.T) {
-	for _, err := range []error{ErrAllRejected, ErrOthersStored} {
-		if !errors.Is(err, ErrRejected) {
-			t.Errorf("%v is no ErrRejected", err)
+func TestEveryRejectedErrorIsErrRejected(t *testing.T) {
+	for _, err := range []error{&RejectedError{}, &RejectedError{OthersStored: true}, RejectAll(1, errors.New("bad tag"))} {
+		if err = fmt.Errorf("http://h: %w", err); !errors.Is(err, ErrRejected) {
+			t.Errorf("%v is not ErrRejected", err)
+		}
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrGone) {
+			t.Errorf("%v is more than ErrRejected", err)
 		}
 	}
-	if errors.Is(ErrAllRejected, ErrOthersStored) {
-		t.Error("the two kinds are one")
+}
+
+func TestRejectAllNamesEachRecord(t *testing.T) {
+	reason := errors.New("bad time")
+	got := RejectAll(3, reason)
+	if diff := cmp.Diff(map[int]error{0: reason, 1: reason, 2: reason}, got.Records, cmpopts.EquateErrors()); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
 	}
+	if !got.OthersStored {
+		t.Error("there are no others, and they are said not to be stored")
+	}
+}
+
+func TestErrorTexts(t *testing.T) {
 	err := error(&RetryAfterError{Wait: time.Minute, Err: errors.New("busy")})
 	if got, want := err.Error(), "busy (to be tried again after 1m0s)"; got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -9,24 +8,35 @@ import (
 )
 
 // A Duration is a time span in a configuration: a string such as "10s" or
-// "1m30s", never negative. A bare number is an error.
+// "1m30s", never negative and at most MaxDuration. A bare number is an error.
 type Duration time.Duration
+
+// MaxDuration is a year: times to which it is added do not overflow.
+const MaxDuration Duration = Duration(365 * 24 * time.Hour)
 
 // UnmarshalText parses a span with its unit.
 func (d *Duration) UnmarshalText(text []byte) error {
 	s := string(text)
-	if n, err := strconv.ParseFloat(s, 64); err == nil {
-		return fmt.Errorf(`%v has no unit: write a string such as "%vs"`, n, n)
+	if isNumber(s) {
+		return Errorf(`%s has no unit: write a string such as "%ss"`, s, s)
 	}
 	v, err := time.ParseDuration(s)
-	if err != nil {
-		return fmt.Errorf(`%q is no duration: write a string such as "10s"`, s)
-	}
-	if v < 0 {
-		return fmt.Errorf("%q is negative", s)
+	switch {
+	case err != nil:
+		return Errorf(`%q is not a duration: write a string such as "10s"`, s)
+	case v < 0:
+		return Errorf("%q is negative", s)
+	case Duration(v) > MaxDuration:
+		return Errorf("%q is longer than a year, %v", s, MaxDuration)
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// isNumber reports whether s is a number without a unit.
+func isNumber(s string) bool {
+	n, err := strconv.ParseFloat(s, 64)
+	return err == nil && !math.IsInf(n, 0) && !math.IsNaN(n)
 }
 
 // MarshalText writes the span as UnmarshalText reads it.
@@ -59,8 +69,8 @@ var sizeUnits = []struct {
 // UnmarshalText parses a number of bytes with its unit.
 func (z *Size) UnmarshalText(text []byte) error {
 	s := string(text)
-	if _, err := strconv.ParseFloat(s, 64); err == nil {
-		return fmt.Errorf(`%s has no unit: write a string such as "%sMiB"`, s, s)
+	if isNumber(s) {
+		return Errorf(`%s has no unit: write a string such as "%sMiB"`, s, s)
 	}
 	for _, u := range sizeUnits {
 		digits, ok := strings.CutSuffix(s, u.name)
@@ -74,7 +84,7 @@ func (z *Size) UnmarshalText(text []byte) error {
 		*z = Size(int64(n) * u.bytes)
 		return nil
 	}
-	return fmt.Errorf(`%q is no size: write a string such as "64MiB"`, s)
+	return Errorf(`%q is not a size: write a string such as "64MiB"`, s)
 }
 
 // MarshalText writes the size as UnmarshalText reads it.
@@ -104,13 +114,13 @@ func (l *Strings) UnmarshalTOML(v any) error {
 		for _, e := range v {
 			s, ok := e.(string)
 			if !ok {
-				return fmt.Errorf("%v is no string", e)
+				return Errorf("%v is not a string", e)
 			}
 			list = append(list, s)
 		}
 		*l = list
 		return nil
 	default:
-		return fmt.Errorf("%v is neither a string nor a list of strings", v)
+		return Errorf("%v is neither a string nor a list of strings", v)
 	}
 }

@@ -52,6 +52,16 @@ func TestWrongUsageExits2(t *testing.T) {
 		{[]string{"check", "--config"}, "sockwatch: --config: missing value, expecting \"<arg>\"\n"},
 		{[]string{"list", "--config", "x"}, "sockwatch: unknown flag --config\n"},
 		{[]string{"version", "now"}, "sockwatch: unexpected argument now\n"},
+		{[]string{"--test"}, "sockwatch: --test is a command here: \"sockwatch test\"\n"},
+		{[]string{"--config", "x", "-test"}, "sockwatch: -test is a command here: \"sockwatch test\"\n"},
+		{[]string{"--once"}, "sockwatch: --once is a command here: \"sockwatch once\"\n"},
+		{[]string{"--version"}, "sockwatch: --version is a command here: \"sockwatch version\"\n"},
+		{[]string{"-V"}, "sockwatch: -V is a command here: \"sockwatch version\"\n"},
+		{[]string{"run", "--debug"}, "sockwatch: --debug is an option of the configuration: log_level = \"debug\" in [agent]\n"},
+		{[]string{"--pidfile=x"}, "sockwatch: --pidfile=x is not an option: the service manager knows the process\n"},
+		{[]string{"help"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
+		{[]string{"help", "list"}, "sockwatch: help is a flag here: \"sockwatch list --help\"\n"},
+		{[]string{"help", "frobnicate"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			if diff := cmp.Diff(result{2, "", test.want + try}, sockwatchRun(nil, test.args...)); diff != "" {
@@ -112,7 +122,7 @@ func TestC1FilesThatCannotBeRead(t *testing.T) {
 		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
 			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
 		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml in it\n"},
+		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml there\n"},
 	} {
 		for _, command := range []string{"check", "run", "once", "test"} {
 			t.Run(test.name+"/"+command, func(t *testing.T) {
@@ -176,8 +186,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
-	if _, err := os.Stat(systemConfig); !errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("%s stands here: %v", systemConfig, err)
+	if _, err := os.Stat(systemDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("%s exists here: %v", systemDir, err)
 	}
 	want := result{0, "built-in configuration: ok: inputs.tcp_listen, outputs.stdout, outputs.prometheus\n", ""}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check")); diff != "" {
@@ -236,7 +246,7 @@ func TestC1EndlessFile(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip(err)
 	}
-	want := result{1, "", "sockwatch: /dev/zero: larger than 8MiB: no configuration\n"}
+	want := result{1, "", "sockwatch: /dev/zero: larger than 1MiB: not a configuration\n"}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check", "--config", "/dev/zero")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

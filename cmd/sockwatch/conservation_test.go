@@ -80,7 +80,7 @@ func TestConservationChild(t *testing.T) {
 		New: func(idsOptions, plugin.Env) (plugin.Input, error) { return &idsInput{}, nil },
 	})
 	p := &program{
-		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr,
+		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: &dataWriter{Writer: os.Stdout}, stderr: os.Stderr,
 		sockets: &listen.Sockets{}, log: newLogSwitch(os.Stderr),
 	}
 	if err := (&runCommand{configFlags{Config: []string{file}}}).Run(p); err != nil {
@@ -97,7 +97,7 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sockwatch.toml")
 	text := fmt.Sprintf(`
 [agent]
-  interval = "40ms"
+  interval = "100ms"
   hostname = "h"
   log_level = "debug"
   log_format = "json"
@@ -107,7 +107,7 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
   urls = [%q]
   database = "db"
   timeout = "300ms"
-  flush_interval = "10ms"
+  flush_interval = "0s"
   buffer = "disk"
   max_body = "64KiB"
   namepass = ["ids"]

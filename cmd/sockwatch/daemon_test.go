@@ -54,9 +54,8 @@ func TestDaemonChild(t *testing.T) {
 		t.Skip("the child of other tests")
 	}
 	p := newDaemonProgram(os.Stdout, os.Stderr)
-	if err := (&runCommand{configFlags{Config: flag.Args()}}).Run(p); err != nil {
-		printError(os.Stderr, err)
-		os.Exit(exitFailed)
+	if code := p.execute(func() error { return (&runCommand{configFlags{Config: flag.Args()}}).Run(p) }); code != exitDone {
+		os.Exit(code)
 	}
 }
 
@@ -67,7 +66,7 @@ func newDaemonProgram(stdout, stderr io.Writer) *program {
 		New: func(o serialOptions, _ plugin.Env) (plugin.Input, error) { return &serialInput{options: o}, nil },
 	})
 	return &program{
-		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: stdout, stderr: stderr,
+		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: &dataWriter{Writer: stdout}, stderr: stderr,
 		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 }
@@ -302,15 +301,15 @@ type delivery struct {
 	input      string        // more options of the input
 	output     string        // more options of the output
 	more       string        // more tables
-	flush      time.Duration // 0: 20ms
+	flush      time.Duration // 0: 100ms
 	shutdown   time.Duration // 0: 30s
 }
 
 func (c delivery) String() string {
-	flush, shutdown := cmp.Or(c.flush, 20*time.Millisecond), cmp.Or(c.shutdown, 30*time.Second)
+	flush, shutdown := cmp.Or(c.flush, 100*time.Millisecond), cmp.Or(c.shutdown, 30*time.Second)
 	return fmt.Sprintf(`
 [agent]
-  interval = "50ms"
+  interval = "100ms"
   hostname = "h"
   log_level = "debug"
   log_format = "json"

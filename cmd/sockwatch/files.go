@@ -1,88 +1,144 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"sockwatch"
 	"sockwatch/agent/config"
 )
 
-// systemConfig is read where nothing else is said.
-const systemConfig = "/etc/sockwatch/sockwatch.toml"
+// systemDir is where the configuration is searched if neither a flag nor the
+// environment names one: sockwatch.toml, then sockwatch.d/*.toml.
+const systemDir = "/etc/sockwatch"
 
-// files reads the configuration: what the flags name, or else
-// $SOCKWATCH_CONFIG, or else the system's, or else the built-in one.
-func (p *program) files(f configFlags) ([]config.File, error) {
-	fromEnv, _ := p.getenv("SOCKWATCH_CONFIG")
-	switch {
-	case len(f.Config)+len(f.ConfigDirectory) > 0:
-		return named(f)
-	case fromEnv != "":
-		files, err := readAll([]string{fromEnv})
-		if err != nil {
-			err = fmt.Errorf("$SOCKWATCH_CONFIG: %w", err)
-		}
-		return files, err
-	}
-	files, err := readAll([]string{systemConfig})
-	if errors.Is(err, fs.ErrNotExist) {
-		return []config.File{{Name: "built-in configuration", Text: sockwatch.ExampleConfig}}, nil
-	}
-	return files, err
+// A source is where the configuration comes from. It is chosen at the start, and a
+// reload reads the same files again: one that has gone for a moment is an error,
+// never a reason to fall back to another source.
+type source struct {
+	prefix      string   // of errors
+	files       []string // read in this order
+	directories []string // whose *.toml are read after them, sorted
+	optional    bool     // files and directories that do not exist are skipped
+	builtIn     bool     // if nothing of it exists, it is the built-in configuration
+
+	required map[string]bool // paths that must exist though optional: they did when they were adopted
 }
 
-// named reads the files of the flags, and then the directories', sorted.
-func named(f configFlags) ([]config.File, error) {
-	paths := f.Config
+// newSource chooses the source: what the flags name, else $SOCKWATCH_CONFIG, else
+// the system's files or, if there are none, the built-in configuration.
+func newSource(f configFlags, getenv func(string) (string, bool)) *source {
+	fromEnv, _ := getenv("SOCKWATCH_CONFIG")
+	switch {
+	case len(f.Config)+len(f.ConfigDirectory) > 0:
+		return &source{files: f.Config, directories: f.ConfigDirectory}
+	case fromEnv != "":
+		return &source{prefix: "$SOCKWATCH_CONFIG: ", files: []string{fromEnv}}
+	default:
+		return systemSource(systemDir)
+	}
+}
+
+func systemSource(dir string) *source {
+	return &source{
+		files:       []string{filepath.Join(dir, "sockwatch.toml")},
+		directories: []string{filepath.Join(dir, "sockwatch.d")},
+		optional:    true, builtIn: true,
+	}
+}
+
+// adopted notes that a configuration of these files is in force: from now on they
+// must exist.
+func (s *source) adopted(files []config.File) {
+	if !s.optional || files[0].Name == builtInName {
+		return
+	}
+	s.builtIn = false
+	s.required = map[string]bool{}
+	for _, f := range files {
+		for _, path := range s.files {
+			s.required[path] = s.required[path] || f.Name == path
+		}
+		for _, dir := range s.directories {
+			s.required[dir] = s.required[dir] || filepath.Dir(f.Name) == dir
+		}
+	}
+}
+
+const builtInName = "built-in configuration"
+
+// read reads all files; its error joins those of all that cannot be read. Before it
+// touches a path it calls visit with it.
+func (s *source) read(visit func(path string)) ([]config.File, error) {
+	var files []config.File
 	var errs []error
-	for _, dir := range f.ConfigDirectory {
+	fail := func(err error) { errs = append(errs, fmt.Errorf("%s%w", s.prefix, err)) }
+	add := func(path string, optional bool) {
+		visit(path)
+		f, err := readConfig(path)
+		switch {
+		case err == nil:
+			files = append(files, f)
+		case !optional || !absent(path, err):
+			fail(err)
+		}
+	}
+	for _, path := range s.files {
+		add(path, s.optional && !s.required[path])
+	}
+	for _, dir := range s.directories {
+		visit(dir)
 		entries, err := os.ReadDir(dir)
-		if err != nil {
-			errs = append(errs, err)
+		if err != nil && (!s.optional || s.required[dir] || !absent(dir, err)) {
+			fail(err)
 		}
 		for _, e := range entries {
 			if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
-				paths = append(paths, filepath.Join(dir, name))
+				add(filepath.Join(dir, name), false)
 			}
 		}
 	}
-	if len(paths)+len(errs) == 0 {
-		return nil, fmt.Errorf("%s: no *.toml in it", strings.Join(f.ConfigDirectory, ", "))
+	switch {
+	case len(files)+len(errs) > 0:
+		return files, errors.Join(errs...)
+	case s.builtIn:
+		return []config.File{{Name: builtInName, Text: sockwatch.ExampleConfig}}, nil
+	default:
+		fail(fmt.Errorf("%s: no *.toml there", strings.Join(slices.Concat(s.files, s.directories), ", ")))
+		return nil, errors.Join(errs...)
 	}
-	files, err := readAll(paths)
-	return files, errors.Join(append([]error{err}, errs...)...)
 }
 
-// readAll reads files; its error joins those of all that cannot be read.
-func readAll(paths []string) ([]config.File, error) {
-	var files []config.File
-	var errs []error
-	for _, path := range paths {
-		f, err := read(path)
-		if errors.Is(err, syscall.EISDIR) {
-			err = fmt.Errorf("%w: --config-directory reads every *.toml of one", err)
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		files = append(files, f)
+// absent reports whether err says that a path does not exist, and none of its
+// components is a link to something that does not: a dangling link is a mistake.
+func absent(path string, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
 	}
-	return files, errors.Join(errs...)
+	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); err == nil {
+			_, err := os.Stat(path)
+			return err == nil
+		}
+	}
+	return true
 }
 
 // maxConfig is far more than any configuration: what is larger is something else.
-const maxConfig = 8 << 20
+const maxConfig = 1 << 20
 
-// read reads one file, or a pipe.
-func read(path string) (config.File, error) {
+// readConfig reads one file, or a pipe.
+func readConfig(path string) (config.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return config.File{}, err
@@ -93,8 +149,74 @@ func read(path string) (config.File, error) {
 		return config.File{}, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err == nil && len(text) > maxConfig {
-		err = fmt.Errorf("%s: larger than 8MiB: no configuration", path)
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		err = fmt.Errorf("%w: --config-directory reads every *.toml of one", err)
+	case err == nil && len(text) > maxConfig:
+		err = fmt.Errorf("%s: larger than 1MiB: not a configuration", path)
 	}
 	return config.File{Name: path, Text: string(text), Shared: info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0}, err
+}
+
+// A sourceReader reads a source with a deadline: a FIFO without a writer or a
+// stalled mount holds up its goroutine alone. There is one read at a time.
+type sourceReader struct {
+	source  *source
+	timeout time.Duration
+
+	busy chan struct{} // holds a token while a read is under way
+
+	mu   sync.Mutex
+	path string // what is being read
+}
+
+// readTimeout is how long a configuration may take to be read.
+const readTimeout = 10 * time.Second
+
+func newSourceReader(s *source, timeout time.Duration) *sourceReader {
+	return &sourceReader{source: s, timeout: timeout, busy: make(chan struct{}, 1)}
+}
+
+// read returns the files of the source. It returns early if ctx ends.
+func (r *sourceReader) read(ctx context.Context) ([]config.File, error) {
+	deadline := time.NewTimer(r.timeout)
+	defer deadline.Stop()
+	select {
+	case r.busy <- struct{}{}:
+	case <-deadline.C:
+		return nil, r.unread("not read within %v: a stalled mount, or a pipe that nobody writes to?", r.timeout)
+	case <-ctx.Done():
+		return nil, r.unread("not read: %w", ctx.Err())
+	}
+	type result struct {
+		files []config.File
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		files, err := r.source.read(r.visit)
+		done <- result{files, err}
+		<-r.busy
+	}()
+	select {
+	case got := <-done:
+		return got.files, got.err
+	case <-deadline.C:
+		return nil, r.unread("not read within %v: a stalled mount, or a pipe that nobody writes to?", r.timeout)
+	case <-ctx.Done():
+		return nil, r.unread("not read: %w", ctx.Err())
+	}
+}
+
+func (r *sourceReader) visit(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.path = path
+}
+
+// unread returns an error that names what is being read.
+func (r *sourceReader) unread(format string, args ...any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("%s%s: %w", r.source.prefix, r.path, fmt.Errorf(format, args...))
 }

@@ -3,11 +3,10 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/BurntSushi/toml"
 
 	"sockwatch/agent"
 	"sockwatch/agent/filter"
@@ -17,49 +16,26 @@ import (
 
 const exampleGuide = `## The configuration of sockwatch, with every option.
 ##
-## It is in force as it stands where sockwatch finds no other: --config FILE, or
-## $SOCKWATCH_CONFIG, or /etc/sockwatch/sockwatch.toml. Make it your own with
+## This is the built-in configuration. It is used if there is no other: --config FILE,
+## or $SOCKWATCH_CONFIG, or /etc/sockwatch/sockwatch.toml and then
+## /etc/sockwatch/sockwatch.d/*.toml. To write one of your own:
 ##   sockwatch config >/etc/sockwatch/sockwatch.toml
-##   sockwatch check     # every error, with its line
-##   kill -HUP PID       # go over to it; one with errors leaves the old one running
+##   sockwatch check     # print every error, with its line
+##   kill -HUP PID       # reload; if there are errors, the old one stays in force
 ##
-## "##" begins an explanation, "#" an option or a plugin that is not set: take the "#"
-## away to set it. Times are written "10s" or "1m30s", sizes "64MiB". Inside of
-## strings ${VAR} and ${VAR:-default} stand for environment variables, $${ for "${".
-## A plugin may stand here several times; each instance then needs an "alias".
+## "##" begins an explanation, "#" an option or a plugin that is not set: remove the "#"
+## to set it. Times are written "10s" or "1m30s", sizes "64MiB". Inside strings ${VAR}
+## and ${VAR:-default} are replaced by environment variables; write $${ for "${".
+## A plugin may be used several times; each instance then needs an "alias".
 `
 
-// A shipped instance is a plugin as config.example.toml sets it; every plugin
-// that is none is commented out.
-type shipped struct {
-	options string // its own, active
-	common  string // of every plugin of its kind, active
-}
-
-var shippedInstances = map[string]shipped{
-	"tcp_listen": {options: "custom_port_exporter = true\nresolve_addresses = true"},
-	"prometheus": {},
-	"stdout":     {common: `namepass = ["tcp_listen*"]`},
-}
-
-// A push output that gets custom_port_exporter has a series for each process that
-// ever listened: this common option stands first with each, and keeps it out.
-var (
-	commonFirst = map[string]string{"stdout": "namepass", "influxdb": "namedrop", "file": "namedrop"}
-
-	whyFirst = []string{
-		"The pid is a tag of custom_port_exporter: a series for each process that ever",
-		"listened. Leave that point to Prometheus.",
-	}
-)
-
-// allCommonShown are the plugins, one on either side, with which all common
-// options stand, and the lines with which these begin.
+// allCommonShown are the plugins, an input and an output, whose sections show all
+// common options, and the lines before these.
 var allCommonShown = map[string][]string{
-	"tcp_listen": {"What every input has. Patterns are globs: *, ?, [a-z], {a,b}."},
+	"tcp_listen": {"Options of every input. Patterns are globs: *, ?, [a-z], {a,b}."},
 	"influxdb": {
-		"What every output has that pushes. The alias and the filters, namepass to",
-		"fieldexclude, are also those of an endpoint such as prometheus.",
+		"Options of every output that pushes. An endpoint such as prometheus has the alias",
+		"and the filters too: namepass to fieldexclude.",
 	},
 }
 
@@ -77,6 +53,18 @@ func exampleFilters() filter.Options {
 	}
 }
 
+// sampleFilters are exampleFilters with those of the plugin's sample.
+func sampleFilters(p plugin.Plugin) filter.Options {
+	o := exampleFilters()
+	if p.Sample.NamePass != nil {
+		o.NamePass = p.Sample.NamePass
+	}
+	if p.Sample.NameDrop != nil {
+		o.NameDrop = p.Sample.NameDrop
+	}
+	return o
+}
+
 // exampleCommon returns the common options of a plugin with a value in each, and
 // their defaults.
 func exampleCommon(p plugin.Plugin) (example, defaults any) {
@@ -91,14 +79,14 @@ func exampleCommon(p plugin.Plugin) (example, defaults any) {
 			NamePrefix:       "edge_",
 			NameSuffix:       "_v1",
 			Tags:             map[string]string{"role": "web"},
-			Options:          exampleFilters(),
+			Options:          sampleFilters(p),
 		}, &agent.InputOptions{}
 	case p.NewPusher != nil:
 		o, d := agent.DefaultPushOptions(p), agent.DefaultPushOptions(p)
-		o.Alias, o.Options = "eu", exampleFilters()
+		o.Alias, o.Options = "eu", sampleFilters(p)
 		return &o, &d
 	default:
-		return &agent.EndpointOptions{Alias: "public", Options: exampleFilters()}, &agent.EndpointOptions{}
+		return &agent.EndpointOptions{Alias: "public", Options: sampleFilters(p)}, &agent.EndpointOptions{}
 	}
 }
 
@@ -143,32 +131,36 @@ func (w *exampleWriter) line(format string, args ...any) {
 }
 
 func (w *exampleWriter) plugin(t *testing.T, side string, p plugin.Plugin) {
-	ship, active := shippedInstances[p.Name]
 	w.line("")
 	w.comment("", wrap(packageSynopsis(t, pluginDir(p)), 86))
-	if active {
+	if p.Sample.Active {
 		w.line("[[%s.%s]]", side, p.Name)
 	} else {
 		w.line("# [[%s.%s]]", side, p.Name)
 	}
 	var first, rest []option // common ones
 	common, defaults := exampleCommon(p)
-	set := setActive(t, common, ship.common)
 	intro, all := allCommonShown[p.Name]
 	for _, o := range optionsOf(t, common) {
-		if o.name == commonFirst[p.Name] {
-			o.doc = whyFirst
+		if o.name == sampleFilter(p) {
+			o.doc = wrap(p.Sample.Why, 80)
 			first = append(first, o)
 		} else if all {
 			rest = append(rest, o)
 		}
 	}
-	w.options(t, first, optionsOf(t, defaults), set)
+	active := make(map[string]bool)
+	if p.Sample.Active {
+		active[sampleFilter(p)] = true
+	}
+	w.options(t, first, optionsOf(t, defaults), active)
 
-	example := p.Example()
-	own := setActive(t, example, ship.options)
+	own := make(map[string]bool)
+	for _, name := range p.Sample.Options {
+		own[name] = true
+	}
 	var values, tables []option
-	for _, o := range optionsOf(t, example) {
+	for _, o := range optionsOf(t, p.Example()) {
 		if o.nested != nil {
 			tables = append(tables, o)
 		} else {
@@ -181,9 +173,35 @@ func (w *exampleWriter) plugin(t *testing.T, side string, p plugin.Plugin) {
 		w.line("")
 		w.comment("  ", intro)
 	}
-	w.options(t, rest, optionsOf(t, defaults), set)
+	w.options(t, rest, optionsOf(t, defaults), nil)
 	for _, o := range tables { // what follows them would be theirs
 		w.table(t, side+"."+p.Name, o)
+	}
+}
+
+// sampleFilter returns the name of the filter option that a plugin's sample sets.
+func sampleFilter(p plugin.Plugin) string {
+	switch {
+	case p.Sample.NamePass != nil:
+		return "namepass"
+	case p.Sample.NameDrop != nil:
+		return "namedrop"
+	default:
+		return ""
+	}
+}
+
+// setAsShipped sets the options of a plugin that are active in the example file.
+func setAsShipped(t *testing.T, p plugin.Plugin, options any) {
+	t.Helper()
+	to := reflect.ValueOf(options).Elem()
+	example := reflect.ValueOf(p.Example()).Elem()
+	for _, name := range p.Sample.Options {
+		i := slices.IndexFunc(reflect.VisibleFields(to.Type()), func(f reflect.StructField) bool { return f.Tag.Get("toml") == name })
+		if i < 0 {
+			t.Fatalf("%s has no option %s, which its sample sets", p.Name, name)
+		}
+		to.Field(i).Set(example.Field(i))
 	}
 }
 
@@ -242,20 +260,6 @@ func (w *exampleWriter) table(t *testing.T, path string, o option) {
 			}
 		}
 	}
-}
-
-// setActive sets the options of a text in a struct and returns their names.
-func setActive(t *testing.T, options any, text string) map[string]bool {
-	t.Helper()
-	meta, err := toml.Decode(text, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	active := make(map[string]bool)
-	for _, key := range meta.Keys() {
-		active[key.String()] = true
-	}
-	return active
 }
 
 // pluginDir returns the folder of a plugin: that of its options struct.

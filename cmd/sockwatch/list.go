@@ -20,7 +20,7 @@ type listCommand struct {
 }
 
 // listConfig is the configuration of one scan that leaves nothing out. The
-// warnings of the input stand below the table, in other words.
+// warnings of the input are printed below the table, in other words.
 const listConfig = `
 [agent]
   omit_hostname = true
@@ -124,7 +124,7 @@ func address(p *metric.Point) string {
 	return net.JoinHostPort(host, p.Tag("port"))
 }
 
-// owner returns the owner's name, or why there is none.
+// owner returns the owner's name, or why it is not known.
 func owner(p *metric.Point) string {
 	if name := p.Tag("process"); name != "" {
 		return name

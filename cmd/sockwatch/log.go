@@ -5,21 +5,39 @@ import (
 	"io"
 	"log/slog"
 	"sync/atomic"
+	"time"
 )
 
 // A logSwitch passes log records on to the handler of the configuration in force,
 // so that a reload also changes the log of what it keeps running.
 type logSwitch struct {
-	out     io.Writer
-	current *atomic.Pointer[slog.Handler]
-	dress   func(slog.Handler) slog.Handler // adds the attributes of a logger
+	out      io.Writer
+	buffered *logWriter // out, if it is one
+	current  *atomic.Pointer[slog.Handler]
+	extend   func(slog.Handler) slog.Handler // adds the attributes of a logger
 }
 
 // newLogSwitch returns one that logs as an empty configuration says.
 func newLogSwitch(out io.Writer) *logSwitch {
-	s := &logSwitch{out: out, current: &atomic.Pointer[slog.Handler]{}, dress: func(h slog.Handler) slog.Handler { return h }}
+	s := &logSwitch{out: out, current: &atomic.Pointer[slog.Handler]{}, extend: func(h slog.Handler) slog.Handler { return h }}
 	s.set("info", "text")
 	return s
+}
+
+// buffer puts a bounded buffer before the writer of the log, for commands that must
+// not wait for its reader.
+func (s *logSwitch) buffer() {
+	s.buffered = newLogWriter(s.out, func(dropped int) {
+		slog.New(s).Error("dropped log records, the reader of the log did not keep up", "records", dropped)
+	})
+	s.out = s.buffered
+	s.set("info", "text")
+}
+
+// flush waits until the log is written, false if its reader does not take it within
+// the timeout.
+func (s *logSwitch) flush(timeout time.Duration) bool {
+	return s.buffered == nil || s.buffered.flush(timeout)
 }
 
 // set goes over to the level and format of an [agent] table.
@@ -41,7 +59,7 @@ func (s *logSwitch) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 func (s *logSwitch) Handle(ctx context.Context, r slog.Record) error {
-	return s.dress(*s.current.Load()).Handle(ctx, r)
+	return s.extend(*s.current.Load()).Handle(ctx, r)
 }
 
 func (s *logSwitch) WithAttrs(attrs []slog.Attr) slog.Handler {
@@ -53,6 +71,6 @@ func (s *logSwitch) WithGroup(name string) slog.Handler {
 }
 
 func (s *logSwitch) with(more func(slog.Handler) slog.Handler) slog.Handler {
-	dress := s.dress
-	return &logSwitch{s.out, s.current, func(h slog.Handler) slog.Handler { return more(dress(h)) }}
+	extend := s.extend
+	return &logSwitch{current: s.current, extend: func(h slog.Handler) slog.Handler { return more(extend(h)) }}
 }

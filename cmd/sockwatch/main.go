@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -26,7 +27,7 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
 
 // The exit codes.
@@ -39,6 +40,44 @@ const (
 // run executes a command line and returns the exit code. A stdout output does not
 // write to stdout but to the process's own descriptor.
 func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Writer) int {
+	data := &dataWriter{Writer: stdout}
+	command, err := parse(args, data, stderr)
+	if err != nil && data.err == nil { // else it is help that could not be written
+		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
+		return exitUsage
+	}
+	p := &program{
+		plugins: plugins(), getenv: getenv, stdout: data, stderr: stderr,
+		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
+	}
+	return p.execute(func() error {
+		if command == nil { // help was printed
+			return nil
+		}
+		return command.Run(p)
+	})
+}
+
+// execute runs a command, prints its error, and returns the exit code.
+func (p *program) execute(command func() error) int {
+	err := command()
+	if p.stdout.err != nil {
+		err = p.stdout.err
+	}
+	if logged := p.log.flush(logTimeout); err != nil && logged { // else nobody reads
+		printError(p.stderr, err)
+	}
+	if err != nil {
+		return exitFailed
+	}
+	return exitDone
+}
+
+// logTimeout is how long the end of the program waits for the reader of the log.
+const logTimeout = time.Second
+
+// parse parses a command line. It prints help to stdout, and then returns nil.
+func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	var line commandLine
 	helped := false
 	parser, err := kong.New(&line,
@@ -51,25 +90,16 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 	if err != nil {
-		panic(err) // commandLine is no grammar
+		panic(err) // commandLine is not a grammar
 	}
 	command, err := parser.Parse(args)
-	if helped {
-		return exitDone
+	switch {
+	case helped:
+		return nil, nil
+	case err != nil:
+		return nil, forTelegrafUsers(parser.Model, args, err)
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
-		return exitUsage
-	}
-	p := &program{
-		plugins: plugins(), getenv: getenv, stdout: stdout, stderr: stderr,
-		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
-	}
-	if err := command.Run(p); err != nil {
-		printError(stderr, err)
-		return exitFailed
-	}
-	return exitDone
+	return command, nil
 }
 
 // printError prints an error, each line with the program's name; the errors of a
@@ -84,7 +114,7 @@ func printError(stderr io.Writer, err error) {
 	}
 }
 
-// A commandLine is what kong understands. Its tags are the help.
+// A commandLine is the grammar of the command line. Its tags are the help.
 type commandLine struct {
 	Run     runCommand     `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. The default."`
 	Once    onceCommand    `cmd:"" help:"Gather once and deliver to every output that pushes."`
@@ -97,45 +127,51 @@ type commandLine struct {
 
 // configFlags choose the configuration.
 type configFlags struct {
-	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; several add up. Without it: $$SOCKWATCH_CONFIG, then /etc/sockwatch/sockwatch.toml, then what \"sockwatch config\" prints."`
+	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; several add up. Without it: $$SOCKWATCH_CONFIG, then /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, then what \"sockwatch config\" prints."`
 	ConfigDirectory []string `placeholder:"DIR" sep:"none" help:"Read every *.toml of this directory, too."`
 }
 
 // A program is what the commands work with.
 type program struct {
-	plugins        []plugin.Plugin
-	getenv         func(string) (string, bool)
-	stdout, stderr io.Writer
-	sockets        *listen.Sockets
-	log            *logSwitch
+	plugins []plugin.Plugin
+	getenv  func(string) (string, bool)
+	stdout  *dataWriter
+	stderr  io.Writer
+	sockets *listen.Sockets
+	log     *logSwitch
 }
 
-// load reads the configuration and builds it; the log is as it says from then on.
-func (p *program) load(f configFlags) (*agent.Agent, []config.File, error) {
-	files, err := p.files(f)
-	if err != nil {
-		return nil, nil, err
-	}
-	a, err := p.build(files)
+// load reads the configuration and builds it; from then on the log is as it says.
+func (p *program) load(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
+	a, files, err := p.reload(ctx, r)
 	if err == nil {
-		p.log.set(a.Options.LogLevel, a.Options.LogFormat)
+		a.InForce()
+		a.InForce = nil
 	}
 	return a, files, err
 }
 
-// reload reads and builds the configuration anew; the log is as it says when it
+// reload reads and builds the configuration again; the log is as it says when it
 // is in force.
-func (p *program) reload(f configFlags) (*agent.Agent, error) {
-	files, err := p.files(f)
+func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
+	files, err := r.read(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	a, err := p.build(files)
 	if err != nil {
-		return nil, err
+		return nil, files, err
 	}
-	a.InForce = func() { p.log.set(a.Options.LogLevel, a.Options.LogFormat) }
-	return a, nil
+	a.InForce = func() {
+		p.log.set(a.Options.LogLevel, a.Options.LogFormat)
+		r.source.adopted(files)
+	}
+	return a, files, nil
+}
+
+// reader returns what reads the configuration that the flags choose.
+func (p *program) reader(f configFlags) *sourceReader {
+	return newSourceReader(newSource(f, p.getenv), readTimeout)
 }
 
 func (p *program) build(files []config.File) (*agent.Agent, error) {
@@ -147,7 +183,10 @@ func (p *program) build(files []config.File) (*agent.Agent, error) {
 type onceCommand struct{ configFlags }
 
 func (c *onceCommand) Run(p *program) error {
-	a, _, err := p.load(c.configFlags)
+	p.log.buffer()
+	ctx, stop := untilSignal()
+	defer stop()
+	a, _, err := p.load(ctx, p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
@@ -155,20 +194,18 @@ func (c *onceCommand) Run(p *program) error {
 		return errors.New("once delivers to outputs that push, and the configuration has none")
 	}
 	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
-	ctx, stop := untilSignal()
-	defer stop()
 	return a.Once(ctx)
 }
 
 type testCommand struct{ configFlags }
 
 func (c *testCommand) Run(p *program) error {
-	a, _, err := p.load(c.configFlags)
+	ctx, stop := untilSignal()
+	defer stop()
+	a, _, err := p.load(ctx, p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
-	ctx, stop := untilSignal()
-	defer stop()
 	batches, failed := a.GatherOnce(ctx)
 	p.warnOfPartial(batches)
 	for _, b := range batches {
@@ -182,7 +219,7 @@ func (c *testCommand) Run(p *program) error {
 type checkCommand struct{ configFlags }
 
 func (c *checkCommand) Run(p *program) error {
-	a, files, err := p.load(c.configFlags)
+	a, files, err := p.load(context.Background(), p.reader(c.configFlags))
 	if err != nil {
 		return err
 	}
@@ -217,7 +254,7 @@ func (versionCommand) Run(p *program) error {
 	return err
 }
 
-// version returns the module's version, and the commit where it was built from one.
+// version returns the module's version, with the commit if it was built from one.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
@@ -239,7 +276,7 @@ func untilSignal() (context.Context, func()) {
 		case <-signals:
 		case <-ctx.Done():
 		}
-		signal.Stop(signals) // before the program learns of the first, so that no second one is lost
+		signal.Stop(signals) // before the program acts on the first, so that a second one is not lost
 		cancel()
 	}()
 	return ctx, func() {

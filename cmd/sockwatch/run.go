@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"sockwatch/agent"
 )
@@ -18,13 +20,15 @@ func (c *runCommand) Run(p *program) error {
 	// program.
 	reload, stopReload := onHangup()
 	defer stopReload()
-	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
 	ctx, stop := untilSignal()
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
+	p.log.buffer()
 
-	a, files, err := p.load(c.configFlags)
+	reader := p.reader(c.configFlags)
+	a, files, err := p.load(ctx, reader)
 	if err != nil {
-		return err
+		return notInterrupted(ctx, err)
 	}
 	slog.SetDefault(a.Log) // what the standard library logs is of the same form
 	if err := protect(); err != nil {
@@ -33,13 +37,27 @@ func (c *runCommand) Run(p *program) error {
 	for _, f := range files {
 		a.Log.Info("configuration read", "file", f.Name)
 	}
-	load := func() (*agent.Agent, error) { return p.reload(c.configFlags) }
-	ready := func() {
-		if err := p.notify("READY=1"); err != nil {
-			a.Log.Warn("systemd is not told that sockwatch is ready", "error", err)
-		}
+	load := func() (*agent.Agent, error) {
+		next, _, err := p.reload(ctx, reader)
+		return next, err
 	}
-	return a.Run(ctx, reload, load, ready)
+	path, _ := p.getenv("NOTIFY_SOCKET")
+	manager := &notifier{path: path, log: a.Log}
+	defer manager.wait()
+	defer stop()
+	err = a.Run(ctx, reload, load, func() { manager.notify(ctx, "READY=1") })
+	if _, hung := errors.AsType[*agent.HungError](err); hung {
+		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may be what hangs
+	}
+	return err
+}
+
+// notInterrupted returns nil in place of an error that comes of a signal to stop.
+func notInterrupted(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // onHangup returns a channel that holds a token after a SIGHUP: a hundred of them
@@ -63,19 +81,4 @@ func onHangup() (<-chan struct{}, func()) {
 		close(signals)
 		<-done
 	}
-}
-
-// notify tells systemd of a state, sd_notify(3), where it asked to be told.
-func (p *program) notify(state string) error {
-	path, _ := p.getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return nil
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = conn.Write([]byte(state))
-	return err
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -155,17 +154,17 @@ func runeCells(r rune) int {
 	}
 }
 
-// width returns the width of the terminal that stdout is; 0 where it is none.
+// width returns the width of the terminal that stdout is; 0 if it is not one.
 func (p *program) width() int {
-	f, ok := p.stdout.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	fd, ok := p.stdout.terminal()
+	if !ok {
 		return 0
 	}
 	set, _ := p.getenv("COLUMNS")
 	if n, err := strconv.Atoi(set); err == nil && n > 0 {
 		return n
 	}
-	n, _, err := term.GetSize(int(f.Fd()))
+	n, _, err := term.GetSize(fd)
 	if err != nil {
 		return 0
 	}

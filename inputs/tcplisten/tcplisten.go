@@ -14,4 +14,5 @@ var Plugin = plugin.DefineInput(plugin.Definition[Options, plugin.Input]{
 	Defaults: Defaults,
 	Example:  Example,
 	New:      newInput,
+	Sample:   plugin.Sample{Active: true, Options: []string{"custom_port_exporter", "resolve_addresses"}},
 })

@@ -31,7 +31,9 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Path = "" }, "path: must be set"},
 		{func(o *Options) { o.DataFormat = "csv" }, `data_format: unknown value "csv" (known: json, influx)`},
 		{func(o *Options) { o.Path, o.RotationMaxSize, o.RotationMaxArchives = "", -1, -1 },
-			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must not be negative"},
+			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must be at least 0 and at most 1000"},
+		{func(o *Options) { o.RotationMaxArchives = 1001 }, "rotation_max_archives: must be at least 0 and at most 1000"},
+		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" names a directory: append the name of a file`},
 	} {
 		o := Defaults()
 		tt.change(&o)
@@ -44,11 +46,17 @@ func TestValidate(t *testing.T) {
 func TestExclusive(t *testing.T) {
 	a, b := Defaults(), Defaults()
 	a.Path, b.Path = "/var/log/x.jsonl", "/var/log/./y/../x.jsonl"
-	if diff := cmp.Diff([]string{`path "/var/log/x.jsonl"`}, a.Exclusive()); diff != "" {
+	a.RotationMaxArchives, b.RotationMaxArchives = 2, 2
+	want := []string{`path "/var/log/x.jsonl"`, `path "/var/log/x.jsonl.1"`, `path "/var/log/x.jsonl.2"`}
+	if diff := cmp.Diff(want, a.Exclusive()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if diff := cmp.Diff(a.Exclusive(), b.Exclusive()); diff != "" {
 		t.Errorf("two spellings (-want +got)\n%s", diff)
+	}
+	a.RotationMaxSize = 0
+	if diff := cmp.Diff(want[:1], a.Exclusive()); diff != "" {
+		t.Errorf("without rotation (-want +got)\n%s", diff)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
@@ -42,20 +43,33 @@ func Example() Options { return Defaults() }
 // Validate returns every error of the options, joined.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Path == "" {
+	switch {
+	case o.Path == "":
 		errs = append(errs, plugin.Invalid("path", "must be set"))
+	case strings.HasSuffix(o.Path, "/"):
+		errs = append(errs, plugin.Invalid("path", "%q names a directory: append the name of a file", o.Path))
 	}
 	errs = append(errs, format.Validate(o.DataFormat, o.TimestampFormat))
 	if o.RotationMaxSize < 0 {
 		errs = append(errs, plugin.Invalid("rotation_max_size", "must not be negative"))
 	}
-	if o.RotationMaxArchives < 0 {
-		errs = append(errs, plugin.Invalid("rotation_max_archives", "must not be negative"))
+	if o.RotationMaxArchives < 0 || o.RotationMaxArchives > maxArchives {
+		errs = append(errs, plugin.Invalid("rotation_max_archives", "must be at least 0 and at most %d", maxArchives))
 	}
 	return errors.Join(errs...)
 }
 
-// Exclusive names the file.
+// maxArchives bounds the renames of one rotation.
+const maxArchives = 1000
+
+// Exclusive names the file, and those that rotation makes of it.
 func (o *Options) Exclusive() []string {
-	return []string{fmt.Sprintf("path %q", filepath.Clean(o.Path))}
+	path := filepath.Clean(o.Path)
+	names := []string{fmt.Sprintf("path %q", path)}
+	if o.RotationMaxSize > 0 {
+		for i := range o.RotationMaxArchives {
+			names = append(names, fmt.Sprintf("path %q", fmt.Sprintf("%s.%d", path, i+1)))
+		}
+	}
+	return names
 }

@@ -1,12 +1,13 @@
 package prometheus
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"sockwatch/agent/plugin"
 )
 
 // An address is one parsed string of the option listen.
@@ -23,11 +24,11 @@ func parseAddress(s string) (address, error) {
 		}
 		switch {
 		case !filepath.IsAbs(p):
-			return address{}, fmt.Errorf(`%q: the path of a unix socket begins with "/"`, s)
+			return address{}, plugin.Errorf(`%q: the path of a unix socket begins with "/"`, s)
 		case len(p) > maxUnixPath:
-			return address{}, fmt.Errorf("%q: the path of a unix socket has at most %d bytes", s, maxUnixPath)
+			return address{}, plugin.Errorf("%q: the path of a unix socket has at most %d bytes", s, maxUnixPath)
 		case strings.ContainsRune(p, 0) || filepath.Clean(p) != p:
-			return address{}, fmt.Errorf("%q: the path of a unix socket is not in its shortest form", s)
+			return address{}, plugin.Errorf("%q: the path of a unix socket is not in its shortest form", s)
 		}
 		return address{"unix", p}, nil
 	}
@@ -36,19 +37,19 @@ func parseAddress(s string) (address, error) {
 	}
 	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
 		if name == "" || strings.ContainsAny(name, ":\x00\n") {
-			return address{}, fmt.Errorf("%q: what follows systemd: is the name of a socket (FileDescriptorName=)", s)
+			return address{}, plugin.Errorf("%q: what follows systemd: is the name of a socket (FileDescriptorName=)", s)
 		}
 		return address{"systemd", name}, nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return address{}, fmt.Errorf(`%q is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
+		return address{}, plugin.Errorf(`%q is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return address{}, fmt.Errorf("%q: port %q is not a number from 0 to 65535", s, port)
+		return address{}, plugin.Errorf("%q: port %q is not a number from 0 to 65535", s, port)
 	}
 	if _, err := netip.ParseAddr(host); err != nil && !isHostname(host) {
-		return address{}, fmt.Errorf("%q: %q is neither an IP address nor a host name", s, host)
+		return address{}, plugin.Errorf("%q: %q is neither an IP address nor a host name", s, host)
 	}
 	return address{"tcp", s}, nil
 }

@@ -45,6 +45,12 @@ func (b *fakeBoard) Sources() []plugin.SourceState {
 	return b.sources
 }
 
+func (b *fakeBoard) Events() []metric.Point { return nil }
+
+func (b *fakeBoard) Health() plugin.Health { return plugin.Health{} }
+
+func (b *fakeBoard) Changed() <-chan struct{} { return nil }
+
 func (b *fakeBoard) publish(batches ...*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

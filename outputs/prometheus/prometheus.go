@@ -31,6 +31,22 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 	Defaults: Defaults,
 	Example:  Example,
 	New:      newEndpoint,
+	Sample:   plugin.Sample{Active: true},
+	Telegraf: plugin.Telegraf{
+		Names: []string{"prometheus_client"},
+		Options: map[string]string{
+			"basic_password":      `write web_config_file = "FILE", with basic_auth_users in it`,
+			"basic_username":      `write web_config_file = "FILE", with basic_auth_users in it`,
+			"collectors_exclude":  "leave it out: the metrics process_ and go_ are always there",
+			"expiration_interval": "leave it out: a series ends with the gather that does not have it",
+			"export_timestamp":    "leave it out: samples have no timestamps",
+			"ip_range":            `listen on an address that only they reach, or write web_config_file = "FILE"`,
+			"metric_version":      "leave it out: there is one format",
+			"string_as_label":     "leave it out: strings are not shown",
+			"tls_cert":            `write web_config_file = "FILE", with tls_server_config in it`,
+			"tls_key":             `write web_config_file = "FILE", with tls_server_config in it`,
+		},
+	},
 })
 
 // What a client may take. A scrape may wait maxGather for a gather, then

@@ -21,6 +21,11 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Example:    Example,
 	New:        New,
 	MemoryOnly: true,
+	Sample: plugin.Sample{
+		Active:   true,
+		NamePass: []string{"tcp_listen*"},
+		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+	},
 })
 
 // atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)):

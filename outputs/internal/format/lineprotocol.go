@@ -66,7 +66,7 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 			}
 			continue // NaN or infinite
 		}
-		key, err := carried(f.Key)
+		key, err := carriedBy(f.Key, escapesInFieldKey)
 		if err != nil {
 			return dst, fmt.Errorf("field key: %w", err)
 		}
@@ -108,7 +108,9 @@ func lineValue(v metric.Value) (lineprotocol.Value, bool) {
 // is escaped too, so that no two strings become one. All others, so what an input
 // escaped and systemd's own \x2d, stay as they are. Empty strings and what is not
 // UTF-8 are errors.
-func carried(s string) (string, error) {
+func carried(s string) (string, error) { return carriedBy(s, escapes) }
+
+func carriedBy(s string, must func(string, int) bool) (string, error) {
 	if s == "" {
 		return "", errEmpty
 	}
@@ -116,8 +118,8 @@ func carried(s string) (string, error) {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
 			ascii = false
-		} else if suspect(s[i]) && escapes(s, i) {
-			s, ascii = escape(s, i, escapes), false
+		} else if suspect(s[i]) && must(s, i) {
+			s, ascii = escape(s, i, must), false
 			break
 		}
 	}
@@ -154,6 +156,12 @@ func escapes(s string, i int) bool {
 	default:
 		return suspect(next)
 	}
+}
+
+// escapesInFieldKey reports whether the suspect byte s[i] is escaped in a field key:
+// there InfluxDB 1.x and 2.x read \" as " (pkg/escape of influxdb).
+func escapesInFieldKey(s string, i int) bool {
+	return escapes(s, i) || s[i+1] == '"'
 }
 
 // escapesInString reports whether the suspect byte s[i] is escaped in the value of

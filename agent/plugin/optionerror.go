@@ -1,0 +1,70 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// An OptionError is an error of one option.
+type OptionError struct {
+	Option string
+	Err    error
+}
+
+// Error names the option and says what is wrong with it.
+func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong with the option.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// Invalid returns the error of one option, for Validate.
+func Invalid(option, format string, args ...any) error {
+	return &OptionError{option, Errorf(format, args...)}
+}
+
+// Errorf is fmt.Errorf for errors about the values of options. It keeps the operands
+// apart from the text: a value may be a secret, and Show can leave it out.
+func Errorf(format string, args ...any) error {
+	return &valueError{format, args, fmt.Errorf(format, args...)}
+}
+
+type valueError struct {
+	format string
+	args   []any
+	err    error
+}
+
+func (e *valueError) Error() string { return e.err.Error() }
+func (e *valueError) Unwrap() error { return e.err }
+
+// Show returns the text of an error of options in which show has replaced each
+// operand that is a string. An error that is made neither by Invalid, Errorf nor
+// errors.Join is one operand as a whole.
+func Show(err error, show func(operand string) string) string {
+	switch e := err.(type) {
+	case *OptionError:
+		return e.Option + ": " + Show(e.Err, show)
+	case *valueError:
+		args := make([]any, len(e.args))
+		for i, arg := range e.args {
+			switch arg := arg.(type) {
+			case string:
+				args[i] = show(arg)
+			case error:
+				args[i] = errors.New(Show(arg, show))
+			default:
+				args[i] = arg
+			}
+		}
+		return fmt.Errorf(e.format, args...).Error()
+	case interface{ Unwrap() []error }:
+		var lines []string
+		for _, err := range e.Unwrap() {
+			lines = append(lines, Show(err, show))
+		}
+		return strings.Join(lines, "\n")
+	default:
+		return show(err.Error())
+	}
+}

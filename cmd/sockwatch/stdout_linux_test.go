@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A command whose data is lost fails, and says so. Who discards it on purpose is not
+// bothered.
+func TestDataThatIsLost(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := writeFile(t, t.TempDir(), "s.toml", smallConfig)
+	for _, command := range []string{"list", "list --json", "check --config " + config, "version", "config", "test --config " + config, "--help", "check --help"} {
+		for _, test := range []struct {
+			redirect string
+			want     result
+		}{
+			{">&-", result{1, "", "sockwatch: standard output is closed\n"}},
+			{">/dev/full", result{1, "", "sockwatch: write /dev/stdout: no space left on device\n"}},
+			{">/dev/null", result{0, "", ""}},
+			{"<>/dev/null >&0", result{0, "", ""}},
+		} {
+			t.Run(command+" "+test.redirect, func(t *testing.T) {
+				var stderr strings.Builder
+				cmd := exec.Command("/bin/sh", "-c", "exec "+exe+" "+command+" "+test.redirect)
+				cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=sockwatch", "SOCKWATCH_CONFIG=")
+				cmd.Stderr = &stderr
+				cmd.Run()
+				if diff := cmp.Diff(test.want, result{cmd.ProcessState.ExitCode(), "", stderr.String()}); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
