@@ -86,7 +86,10 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 
 // Restamp appends a line that Append made, with another time.
 func (l *LineProtocol) Restamp(dst, line []byte, t time.Time) ([]byte, error) {
-	if y := t.Year(); y < 1678 || y > 2261 {
+	switch {
+	case t.IsZero():
+		return dst, errNoTime
+	case t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)):
 		return dst, errTimeRange
 	}
 	dst = append(dst, line[:bytes.LastIndexByte(line, ' ')+1]...)
