@@ -1,10 +1,13 @@
 package plugin
 
+import "time"
+
 // This file lists what a plugin may implement or return besides its contract.
 //
 //	interface       implemented by  meaning
 //	Inheritor       Input           takes over what a replaced Input knew
 //	Bounded         Pusher          limits the bytes of one Push
+//	Restamper       Pusher          gives a record another time
 //	HealthReporter  Endpoint        says that it no longer answers
 //	Reloader        Endpoint        is told of a reload that keeps it
 //	Exclusive       Options         names what only one instance may have (define.go)
@@ -27,6 +30,19 @@ type Inheritor interface{ InheritFrom(predecessor Input) }
 // single record is larger. Each record counts one byte more than it has, for what
 // separates it from the next.
 type Bounded interface{ MaxBytes() int }
+
+// A Restamper is a Pusher that can give a record another time. Most points of a batch
+// have the tags and fields that they had in the batch before: the agent keeps the
+// records of the last batch of each source, and encodes only what has changed.
+type Restamper interface {
+	// Restamp appends record to dst, with the time t: what Encode would make of the
+	// same point at that time.
+	//
+	// record is one that Encode of this Pusher made. Restamp must not change it.
+	// After an error the agent calls Encode.
+	// Restamp and Encode are never called concurrently with each other or themselves.
+	Restamp(dst, record []byte, t time.Time) ([]byte, error)
+}
 
 // A HealthReporter is an Endpoint that can fail while Serve runs, such as one whose
 // certificate is replaced by a broken one.

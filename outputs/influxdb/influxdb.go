@@ -83,6 +83,11 @@ func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	return o.encoder.Append(dst, p)
 }
 
+// Restamp appends a record with another time.
+func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	return o.encoder.Restamp(dst, record, t)
+}
+
 // Push posts records to the server that worked last. If that server fails, the
 // others are tried in turn. What a server says about the records themselves is
 // final: no other server is asked.

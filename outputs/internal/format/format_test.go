@@ -143,7 +143,7 @@ func TestRefused(t *testing.T) {
 		{"a string that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.String("\xff")}}},
 			"not UTF-8", "field v: not UTF-8"},
 		{"a key twice", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "a"}, {Key: "t", Value: "b"}}},
-			"", "its tags are out of order"},
+			"its tags are out of order", "its tags are out of order"},
 		{"no name", metric.Point{Time: at, Fields: one}, "", "name: empty"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,9 +1,12 @@
 package format
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/influxdata/line-protocol/v2/lineprotocol"
@@ -19,10 +22,7 @@ import (
 // The zero value is ready to use.
 type LineProtocol struct{ enc lineprotocol.Encoder }
 
-var (
-	errNoFields = errors.New("no field that line protocol can carry")
-	errTagOrder = errors.New("its tags are out of order")
-)
+var errNoFields = errors.New("no field that line protocol can carry")
 
 // Append appends p as one line.
 func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
@@ -82,6 +82,18 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 	}
 	line := e.Bytes()
 	return line[:len(line)-1], nil // without the newline
+}
+
+// Restamp appends a line that Append made, with another time.
+func (l *LineProtocol) Restamp(dst, line []byte, t time.Time) ([]byte, error) {
+	switch {
+	case t.IsZero():
+		return dst, errNoTime
+	case t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)):
+		return dst, errTimeRange
+	}
+	dst = append(dst, line[:bytes.LastIndexByte(line, ' ')+1]...)
+	return strconv.AppendInt(dst, t.UnixNano(), 10), nil
 }
 
 // lineValue returns the value as line protocol has it; false where it has none.
