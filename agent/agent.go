@@ -4,58 +4,65 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"runtime/debug"
-	"sync"
 	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
-// Run gathers and delivers until ctx is done, then drains what is queued within
-// the shutdown timeout. Its error says why it could not start; a stop is none.
-// After each receive from reload it calls load and goes over to what that
-// returns; a configuration that does not load or open leaves the running one
-// untouched. ready, if not nil, is called once: when the endpoints are bound and
-// every input has gathered or failed to.
+// Run gathers and delivers until ctx is done. It then drains what is queued for as
+// long as the grace period lasts, which is the shutdown timeout, and cuts off what
+// remains. Its error says why it could not start; a stop is none. If something has
+// not stopped a second after the grace period, Run returns a HungError, leaves
+// goroutines behind, and the program must end.
+//
+// After each receive from reload it calls load and adopts the configuration that
+// this returns; one that does not load or open leaves the running one untouched.
+// ready, if not nil, is called once, in a goroutine of its own: when the endpoints
+// are bound and every input has gathered or failed to.
 func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*Agent, error), ready func()) error {
-	r := newRun(a, ready)
-	cut, cancel := r.cutAfter(ctx)
-	defer cancel()
-	if err := r.adopt(ctx, cut, a); err != nil {
+	s := newSupervisor(a, ready)
+	haltCtx, overdue, end := s.watchdog(ctx)
+	defer end()
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx, haltCtx, a, reload, load) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-overdue:
+		return &HungError{After: s.gracePeriod(), Calls: s.calls.list()}
+	}
+}
+
+func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {
+	if _, err := s.adopt(ctx, haltCtx, first); err != nil {
 		return err
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			r.stop(cut)
+			s.stop(haltCtx)
 			return nil
 		case <-reload:
-			next, err := load()
-			if err == nil {
-				err = r.adopt(ctx, cut, next)
-			}
-			r.reloaded(err)
+			s.reload(ctx, haltCtx, load)
 		}
 	}
 }
 
-// gatherEvery gathers at once and then at each tick of the input's interval, and
-// whenever a Refresh asks, until ctx is done. A tick that finds the last gather
-// under way is skipped and counted. It awaits the last gather until cut, and
-// closes the input.
-func (in *liveInput) gatherEvery(ctx, cut context.Context) {
+// gatherEvery takes over from the input that it replaces, if any. It gathers at once
+// and then at each tick of the interval, and whenever a Refresh asks, until ctx is
+// done. A tick that finds a gather in flight is skipped and counted. In the end it
+// waits for the gather in flight, and closes the input.
+func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput, wait time.Duration) {
 	defer close(in.done)
-	defer in.first()
-	if in.startAfter != nil {
-		select {
-		case <-in.startAfter:
-		case <-ctx.Done():
-		}
+	defer in.firstDone()
+	if replaced != nil {
+		in.takeOver(replaced, wait)
 	}
-	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: in.successor}
+	if in.startAfter != nil {
+		in.await(ctx, in.startAfter)
+	}
+	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: replaced != nil}
 	tick := time.NewTimer(s.next(time.Now()))
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -63,297 +70,262 @@ func (in *liveInput) gatherEvery(ctx, cut context.Context) {
 		case <-tick.C:
 			if _, joined := in.gather(ctx); joined {
 				in.health.skipped.Add(1)
-				in.log.Debug("gather skipped: the last one is under way")
+				in.log.Debug("gather skipped: the previous one is in flight")
 			}
 			tick.Reset(s.next(time.Now()))
 		case reply := <-in.demand:
-			f, _ := in.gather(ctx)
-			reply <- f
+			g, _ := in.gather(ctx)
+			reply <- g.published
 		case <-ctx.Done():
 		}
 	}
-	if f := in.underWay(); f != nil {
-		select {
-		case <-f.over:
-		case <-cut.Done():
-			return
-		}
+	if g := in.current(); g != nil {
+		<-g.done
 	}
+	defer in.calls.begin(in.title() + ": Close")()
 	closeIf(in.Input.Input, in.log)
 }
 
-// gather starts a gather, or joins the one under way. It does not wait.
-func (in *liveInput) gather(ctx context.Context) (f *flight, joined bool) {
+// gather starts a gather, or joins the one in flight. It does not wait.
+func (in *runningInput) gather(ctx context.Context) (g *inFlight, joined bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.flight != nil {
-		return in.flight, true
+	if in.inFlight != nil {
+		return in.inFlight, true
 	}
-	f = &flight{shown: make(chan struct{}), over: make(chan struct{})}
-	in.flight = f
-	go in.fly(ctx, f)
-	return f, false
+	in.inFlight = newInFlight()
+	go in.runGather(ctx, in.inFlight)
+	return in.inFlight, false
 }
 
-// fly is one gather: it calls Gather, and publishes its batch or withdraws the
-// last one where it fails or outlasts its timeout. The plugin's ctx ends a tenth
-// earlier, which leaves it time to return what it has.
-func (in *liveInput) fly(ctx context.Context, f *flight) {
+// runGather is one gather: it publishes the batch, or withdraws the last one if
+// Gather fails or outlasts its timeout. The plugin's ctx ends a tenth earlier, which
+// leaves it time to return what it has. What comes late is published all the same.
+func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	timeout := time.Duration(in.Options.Timeout)
 	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
 	defer cancel()
 	began := time.Now()
 	overdue := time.AfterFunc(timeout, func() {
-		in.withdraw(began, fmt.Errorf("not done after %v", timeout))
-		f.show()
-		in.first()
+		in.failed(began, fmt.Errorf("not done after %v", timeout))
+		g.publish()
+		in.firstDone()
 	})
-	raw, err := in.callGather(gctx)
-	var batch *metric.Batch
-	if err == nil {
-		batch, err = in.dress.batch(raw)
-	}
+	batch, err := in.callGather(gctx)
 	late := !overdue.Stop()
 	if late {
-		<-f.shown
+		<-g.published
 	}
 	switch {
 	case err == nil:
-		in.publish(began, batch)
-	case ctx.Err() != nil: // stopped: that it was cut short says nothing of the input
+		in.succeeded(began, batch, late)
+	case ctx.Err() != nil: // stopped: the error says nothing about the input
 	case late: // withdrawn, counted and logged already
 		in.log.Debug("the late gather failed", "error", err)
 	default:
-		in.withdraw(began, err)
+		in.failed(began, err)
 	}
 	in.mu.Lock()
-	in.flight = nil
+	in.inFlight = nil
 	in.mu.Unlock()
-	f.show()
-	in.first()
-	close(f.over)
+	g.publish()
+	in.firstDone()
+	close(g.done)
 }
 
-func (in *liveInput) callGather(ctx context.Context) (b metric.Batch, err error) {
+// callGather returns what the plugin gathers, as it is to be published.
+func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
+	defer in.calls.begin(in.title() + ": Gather")()
 	defer in.health.panics.recover(&err, in.log)
-	return in.Input.Input.Gather(ctx)
-}
-
-// withdraw takes the input's batch from the board and counts the failed gather.
-func (in *liveInput) withdraw(began time.Time, err error) {
-	turned := in.health.failed(time.Since(began), err)
-	if turned {
-		in.log.Error("gather: its series are withdrawn", "error", err)
-	} else {
-		in.log.Debug("gather", "error", err)
+	raw, err := in.Input.Input.Gather(ctx)
+	if err != nil {
+		return nil, err
 	}
-	in.run.show(in, nil, turned)
+	return in.transform.batch(raw)
 }
 
-// publish shows a batch on the board and hands it to every push output.
-func (in *liveInput) publish(began time.Time, batch *metric.Batch) {
-	turned := in.health.succeeded(time.Since(began), batch)
-	if turned {
-		in.log.Info("gathers again")
+// failed withdraws the input's batch and counts the failed gather.
+func (in *runningInput) failed(began time.Time, err error) {
+	turned, first := in.health.failed(time.Since(began), err)
+	if first {
+		in.log.Error("gather failed, withdrawing its series", "error", err)
+	} else {
+		in.log.Debug("gather failed", "error", err)
+	}
+	in.withdraw(turned)
+}
+
+// succeeded publishes a batch. A late one has been counted as failed.
+func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late bool) {
+	turned, resumed := in.health.succeeded(time.Since(began), batch, late)
+	if resumed {
+		in.log.Info("gathering resumed")
 	}
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.run.show(in, batch, turned)
-	in.run.offer(batch)
+	in.publish(batch, turned)
 }
 
-// offer puts a batch into the output's inbox. The inbox is full only where
-// the queue itself hangs (a disk that does not answer): then it is dropped.
-func (p *livePush) offer(b *metric.Batch) {
+// offer puts a batch into the output's inbox. The inbox is full only if the queue
+// itself hangs (a disk that does not respond): then the batch is dropped.
+func (o *runningOutput) offer(b *metric.Batch) {
 	select {
-	case p.inbox <- b:
+	case o.inbox <- b:
 	default:
-		p.drop(len(p.filter.Points(b.Points))+len(p.filter.Points(b.Events)), errQueueHangs)
+		o.queue.drop(len(o.filter.Points(b.Points))+len(o.filter.Points(b.Events)), errQueueHangs)
 	}
 }
 
-// push encodes and queues batches until the inbox is closed.
-func (p *livePush) push() {
-	defer close(p.closing)
+// fill encodes and queues batches until the inbox is closed.
+func (o *runningOutput) fill() {
+	defer close(o.filled)
 	var e encoder
-	for b := range p.inbox {
-		records := e.encode(p, b)
-		if len(records) > 0 && p.enqueue(records) {
-			p.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
+	for b := range o.inbox {
+		records := e.encode(o, b)
+		if len(records) > 0 && o.enqueue(records) {
+			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
 }
 
-// enqueue appends one block of records to the queue; false where that or
-// another block had no place.
-func (p *livePush) enqueue(records [][]byte) bool {
-	dropped, err := p.queue.Append(records)
-	if err != nil {
-		dropped += len(records)
-	}
-	if dropped > 0 {
-		p.drop(dropped, err)
-	}
-	select {
-	case p.appended <- struct{}{}:
-	default:
-	}
-	return dropped == 0
+// enqueue appends one block of records to the queue. It reports whether nothing was
+// dropped.
+func (o *runningOutput) enqueue(records [][]byte) bool {
+	defer o.calls.begin(o.title() + ": appending to its queue")()
+	return o.queue.append(records)
 }
 
-// deliver sends what is queued at every flush, and once more when nothing comes
-// any more, until ctx cuts it off.
-func (p *livePush) deliver(ctx context.Context) {
-	defer close(p.done)
-	for p.awaitFlush(ctx) {
-		p.drain(ctx)
+// deliver sends what is queued at every flush, and once more when the queue is
+// filled, until ctx cuts it off.
+func (d *delivery) deliver(ctx context.Context) {
+	defer close(d.done)
+	for d.flush.await(ctx) {
+		d.drain(ctx)
 	}
-	p.drain(ctx)
-	closeIf(p.Pusher, p.log)
+	d.drain(ctx)
+	d.sender.close()
 }
 
-// drain sends records, the oldest first, until the queue is empty, ctx is done or
-// the output is replaced; a queue that keeps its records is left alone after the
-// first failure once the output is closing. Records that are rejected are halved
-// until what fails stands alone, and dead-lettered; they wait for a dead letter
-// file that cannot be written as all wait for a destination.
-func (p *livePush) drain(ctx context.Context) {
-	var h halving
+// drain sends records, the oldest first, until the queue is empty, ctx is done, or
+// the output is handed over. A queue that keeps its records is left alone after the
+// first failure once the output is ending. Rejected records are found by bisecting
+// if the destination does not name them; they wait for a dead-letter file that cannot
+// be written as all records wait for a destination.
+func (d *delivery) drain(ctx context.Context) {
+	d.queue.flushed()
 	retry := newRetry()
-	for ctx.Err() == nil && !p.replaced.Load() {
-		records, err := p.queue.Peek(h.size(), p.maxBytes)
+	for ctx.Err() == nil && !d.handedOver() {
+		records, err := d.peek()
 		if len(records) == 0 && err == nil {
 			return
 		}
+		var rejected map[int]error
 		if err == nil {
-			err = p.callPush(ctx, records)
+			rejected, err = d.sender.push(ctx, records)
 		}
-		err = p.settle(&h, records, err)
-		if err == nil {
-			p.setUp(nil, 0)
+		progress, err := d.commit(records, rejected, err)
+		if progress {
 			retry.Reset()
+		}
+		if err == nil {
 			continue
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errAbandoned) {
 			return
 		}
 		wait := retry.wait(err)
-		p.setUp(err, wait)
-		if !p.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
+		d.outage.failed(err, wait)
+		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}
 	}
 }
 
-func (p *livePush) callPush(ctx context.Context, records [][]byte) (err error) {
-	defer p.health.panics.recover(&err, p.log)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Options.Timeout))
-	defer cancel()
-	return p.Pusher.Push(ctx, records)
-}
-
-// awaitFlush waits for the next flush; false once the output is closing.
-func (p *livePush) awaitFlush(ctx context.Context) bool {
-	var tick <-chan time.Time
-	appended := p.appended
-	if interval := time.Duration(p.Options.FlushInterval); interval > 0 {
-		appended = nil
-		t := time.NewTimer(untilTick(time.Now(), interval, p.phase, true) + jitter(p.Options.FlushJitter))
-		defer t.Stop()
-		tick = t.C
-	}
-	select {
-	case <-tick:
-		return true
-	case <-appended:
-	case <-p.closing:
-		return false
-	case <-ctx.Done():
-		return false
-	}
-	select {
-	case <-time.After(jitter(p.Options.FlushJitter)):
-	case <-p.closing:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
-}
-
-// pause waits before the next attempt. It ends early when the output begins to
-// close; false where nothing is to be tried any more.
-func (p *livePush) pause(ctx context.Context, wait time.Duration, gone bool) bool {
-	closing := p.closing
-	select {
-	case <-closing:
-		if p.persistent || gone {
-			return false
+// push sends records, and those again that were not stored because the destination
+// named others that it rejects. It returns the reasons of these by their index.
+func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
+	rejected = map[int]error{}
+	rest, index := records, []int(nil) // what is sent next, and the indexes of it; nil: all
+	for {
+		err := s.callPush(ctx, rest)
+		named, ok := errors.AsType[*plugin.RejectedError](err)
+		if !ok {
+			return rejected, err
 		}
-		closing = nil
-	default:
+		var others [][]byte
+		var othersIndex []int
+		for i, r := range rest {
+			at := i
+			if index != nil {
+				at = index[i]
+			}
+			if reason := named.Records[i]; reason != nil {
+				rejected[at] = reason
+			} else {
+				others, othersIndex = append(others, r), append(othersIndex, at)
+			}
+		}
+		switch {
+		case len(others) == len(rest): // none is named
+			return rejected, err
+		case len(others) == 0 || named.OthersStored:
+			return rejected, nil
+		}
+		rest, index = others, othersIndex
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-closing:
-	case <-ctx.Done():
-		return false
-	}
-	return true
 }
 
-// serve answers until ctx is done.
-func (p *livePull) serve(ctx context.Context, board plugin.Board) {
-	defer close(p.done)
-	p.health.up.Store(true)
-	err := func() (err error) {
-		defer p.health.panics.recover(&err, p.log)
-		return p.Endpoint.Serve(ctx, board)
+func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
+	defer s.calls.begin(s.name + ": Push")()
+	noted := make(chan struct{})
+	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
+		defer close(noted)
+		s.overdue()
+	})
+	defer func() {
+		if !overdue.Stop() {
+			<-noted
+		}
 	}()
-	p.health.up.Store(false)
-	if ctx.Err() == nil {
-		p.log.Error("the endpoint is down", "error", err)
+	defer s.health.panics.recover(&err, s.log)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.pusher.Push(ctx, records)
+}
+
+// serve answers until ctx is done. It gives the endpoint that this one replaces, if
+// any, a moment to end, so that clients no longer get what that one would answer.
+func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
+	defer close(e.done)
+	if replaced != nil {
+		awaitFor(ctx, handOverWait, replaced.done)
 	}
-}
-
-// A flight is one gather.
-type flight struct {
-	once  sync.Once
-	shown chan struct{} // closed when the board shows what came of it
-	over  chan struct{} // closed when Gather has returned
-}
-
-func (f *flight) show() { f.once.Do(func() { close(f.shown) }) }
-
-// sleep waits, and reports whether ctx let it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
+	e.health.setState(nil)
+	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
+		h.ReportHealth(e.report)
 	}
-}
-
-// closeIf closes what is an io.Closer.
-func closeIf(v any, log *slog.Logger) {
-	if c, ok := v.(io.Closer); ok {
-		if err := c.Close(); err != nil {
-			log.Warn("close", "error", err)
-		}
+	err := func() (err error) {
+		defer e.calls.begin(e.title() + ": Serve")()
+		defer e.health.panics.recover(&err, e.log)
+		return e.Endpoint.Serve(ctx, e.view)
+	}()
+	if ctx.Err() != nil {
+		return
 	}
+	if err == nil {
+		err = errors.New("Serve has returned")
+	}
+	e.report(err)
 }
 
-var errQueueHangs = errors.New("the queue does not take them: its disk hangs")
-
-// recover turns a panic into an error, counts it and logs where it arose.
-func (c *counter) recover(err *error, log *slog.Logger) {
-	if v := recover(); v != nil {
-		c.Add(1)
-		*err = fmt.Errorf("panic: %v", v)
-		log.Error("panic", "value", v, "stack", string(debug.Stack()))
+// report logs and shows whether the endpoint is up.
+func (e *runningEndpoint) report(err error) {
+	switch turned := e.health.setState(err); {
+	case !turned:
+	case err != nil:
+		e.log.Error("endpoint is down", "error", err)
+	default:
+		e.log.Info("endpoint answers again")
 	}
 }

@@ -169,7 +169,7 @@ func TestLateFailuresAreLoggedOnce(t *testing.T) {
 				got = append(got, text)
 			}
 		}
-		want := []string{"ERROR msg=\"gather: its series are withdrawn\" plugin=inputs.a error=\"not done after 10s\"\n"}
+		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"not done after 10s\"\n"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("logged (-want +got):\n%s", diff)
 		}
@@ -332,13 +332,13 @@ func TestUntilTick(t *testing.T) {
 	}
 }
 
-func TestDresserNamesTagsAndFilters(t *testing.T) {
+func TestTransformRenamesTagsAndFilters(t *testing.T) {
 	in := &Input{Name: "a", Plugin: plugin.Plugin{Descs: []metric.Desc{{Name: "x", Field: "value", Help: "h"}}}}
 	in.Options.NamePrefix, in.Options.NameSuffix = "p_", "_s"
 	in.Options.NamePass = []string{"x"} // selects by the plugin's own name
 	in.Options.TagExclude = []string{"secret"}
 	in.Options.Tags = map[string]string{"b": "instance", "k": "instance"}
-	d, err := newDresser(in)
+	d, err := newTransform(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestDresserNamesTagsAndFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := d.batch(raw); err != nil || !same(again.Points, b.Points) {
-		t.Error("unchanged points were dressed again")
+		t.Error("unchanged points were transformed again")
 	}
 	want := []metric.Point{pointOf("p_x_s", 1, "a", "1", "b", "instance", "k", "own")}
 	if diff := cmp.Diff(want, b.Points, cmp.AllowUnexported(metric.Value{})); diff != "" {
@@ -360,4 +360,151 @@ func TestDresserNamesTagsAndFilters(t *testing.T) {
 	if len(raw.Points[0].Tags) != 3 {
 		t.Error("the plugin's own batch was changed")
 	}
+}
+
+// A troubledEndpoint says that it fails when it is told so.
+type troubledEndpoint struct {
+	*fakeEndpoint
+	report  func(error)
+	reloads atomic.Int32
+}
+
+func (e *troubledEndpoint) ReportHealth(report func(error)) { e.report = report }
+
+func (e *troubledEndpoint) Reload() { e.reloads.Add(1) }
+
+func TestEndpointReportsItsHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page := &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}
+		r.agent.input("a", counting())
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		for _, step := range []struct {
+			err  error
+			up   bool
+			down int // how often the log says so
+		}{
+			{err: nil, up: true, down: 0},
+			{err: errors.New("no certificate"), up: false, down: 1},
+			{err: errors.New("still no certificate"), up: false, down: 1},
+			{err: nil, up: true, down: 1},
+			{err: errors.New("no certificate"), up: false, down: 2},
+		} {
+			page.report(step.err)
+			after(time.Duration(r.agent.Options.Interval))
+			if up := value(t, board, "sockwatch_output", "up", "output", "page").AsBool(); up != step.up {
+				t.Errorf("after the report of %v up is %v", step.err, up)
+			}
+			if down := strings.Count(r.log.String(), `level=ERROR msg="endpoint is down" plugin=outputs.page error="no certificate"`); down != step.down {
+				t.Errorf("after the report of %v the log says %d times that it is down, want %d", step.err, down, step.down)
+			}
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestReloadIsPassedToKeptEndpoints: one that is replaced or new has just been opened.
+func TestReloadIsPassedToKeptEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		kept, replaced, successor := &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}, &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}, &troubledEndpoint{fakeEndpoint: newFakeEndpoint()}
+		r.agent.input("a", counting())
+		r.agent.pull("kept", kept)
+		r.agent.pull("replaced", replaced)
+		r.start()
+		next := r.sibling()
+		next.input("a", counting())
+		next.pull("kept", newFakeEndpoint())
+		next.pull("replaced", successor).Settings = &fakeSettings{Version: 2}
+		for range 2 {
+			r.reloadTo(next, nil)
+		}
+		got := []int32{kept.reloads.Load(), replaced.reloads.Load(), successor.reloads.Load()}
+		if diff := cmp.Diff([]int32{2, 0, 1}, got); diff != "" {
+			t.Errorf("reloads of the kept, the replaced and the new endpoint (-want +got):\n%s", diff)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A gather that succeeds after its timeout is one failed gather, and its batch is
+// published. The log says that the input fails when it begins, and that it no longer
+// does after a gather in time.
+func TestLateGathersCountAndAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page, out := newFakeEndpoint(), &fakePusher{}
+		n, slow := int64(0), atomic.Bool{}
+		slow.Store(true)
+		in := r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			if slow.Load() {
+				time.Sleep(15 * time.Second)
+			}
+			return batchOf(pointOf("x", n)), nil
+		}))
+		in.Options.Interval = plugin.Duration(20 * time.Second)
+		r.agent.pull("page", page)
+		r.agent.push("out", out)
+		r.start()
+		board := <-page.board
+		after(199 * time.Second)
+		counts := func(gathers, errors int64) {
+			t.Helper()
+			got := []int64{
+				value(t, board, "sockwatch_input", "gathers_total", "input", "a").AsInt(),
+				value(t, board, "sockwatch_input", "gather_errors_total", "input", "a").AsInt(),
+			}
+			if diff := cmp.Diff([]int64{gathers, errors}, got); diff != "" {
+				t.Errorf("gathers and errors (-want +got):\n%s", diff)
+			}
+		}
+		counts(10, 10)
+		slow.Store(false)
+		after(40 * time.Second)
+		counts(12, 10)
+		if got := out.got("x"); len(got) != 12 {
+			t.Errorf("delivered %v, want 12 points", got)
+		}
+		for _, message := range []string{"gather failed, withdrawing its series", "gathering resumed"} {
+			if n := strings.Count(r.log.String(), fmt.Sprintf("msg=%q plugin=inputs.a", message)) + strings.Count(r.log.String(), fmt.Sprintf("msg=%s plugin=inputs.a", message)); n != 1 {
+				t.Errorf("%d times in the log, want once: %s\n%s", n, message, r.log)
+			}
+		}
+		r.end()
+	})
+}
+
+// ready may wait for others for ever: nothing waits for it.
+func TestNothingWaitsForReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out := &fakePusher{}
+		r.agent.input("a", counting())
+		r.agent.push("out", out)
+		ctx, stop := context.WithCancel(t.Context())
+		release := make(chan struct{})
+		go func() { r.ended <- r.agent.Run(ctx, r.reload, nil, func() { <-release }) }()
+		after(25 * time.Second)
+		if diff := cmp.Diff([]string{"count 1", "count 2", "count 3"}, out.got("count")); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		stop()
+		synctest.Wait()
+		select {
+		case err := <-r.ended:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("the stop waits for ready")
+		}
+		close(release)
+	})
 }

@@ -31,17 +31,17 @@ func BenchmarkPath(b *testing.B) {
 	batch := listenerPoints(1000)
 	in := &Input{Name: "tcp_listen"}
 	in.Options.Tags = map[string]string{"host": "web1", "dc": "fra1"}
-	d, err := newDresser(in)
+	d, err := newTransform(in)
 	if err != nil {
 		b.Fatal(err)
 	}
 	push := &Push{Name: "out", Pusher: &fakePusher{}, Options: DefaultPushOptions(plugin.Plugin{})}
 	push.Options.NamePass = []string{"tcp_listen*"}
-	p, err := newPush(&Agent{Log: newRig(nil).agent.Log}, push, &outputHealth{})
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	p.queue = buffer.NewMemory(1 << 20)
+	o.queue.Queue = buffer.NewMemory(1 << 20)
 	b.Run("check", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -50,7 +50,7 @@ func BenchmarkPath(b *testing.B) {
 			}
 		}
 	})
-	b.Run("dress", func(b *testing.B) {
+	b.Run("transform", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			d.points(batch.Points)
@@ -59,13 +59,13 @@ func BenchmarkPath(b *testing.B) {
 	b.Run("encode and queue", func(b *testing.B) {
 		b.ReportAllocs()
 		var e encoder
-		dressed, err := d.batch(batch)
+		transformed, err := d.batch(batch)
 		if err != nil {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			p.enqueue(e.encode(p, dressed))
-			<-p.appended
+			o.enqueue(e.encode(o, transformed))
+			<-o.queue.appended
 		}
 	})
 }

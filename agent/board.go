@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"context"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -10,20 +8,27 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
-// A board holds the latest batch of every source. Readers never wait.
+// A board holds the latest batch of every source, and tells of changes. Readers never
+// wait.
 type board struct {
 	mu     sync.Mutex // of those who change it
 	isOpen atomic.Bool
 	latest atomic.Pointer[[]*metric.Batch] // sorted by source; never changed, only replaced
+	change atomic.Pointer[chan struct{}]   // closed and replaced at each change
 }
 
-// set replaces the batches of sources, all at once; a nil batch takes its
-// source's off.
+func newBoard() *board {
+	b := &board{}
+	b.changed()
+	return b
+}
+
+// set replaces the batches of sources, all at once; a nil batch takes its source's
+// off.
 func (b *board) set(batches map[string]*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -42,7 +47,16 @@ func (b *board) set(batches map[string]*metric.Batch) {
 	b.latest.Store(&next)
 }
 
-func (b *board) remove(source string) { b.set(map[string]*metric.Batch{source: nil}) }
+// changed wakes those who wait for a change.
+func (b *board) changed() {
+	next := make(chan struct{})
+	if before := b.change.Swap(&next); before != nil {
+		close(*before)
+	}
+}
+
+// next returns a channel that is closed at the next change.
+func (b *board) next() <-chan struct{} { return *b.change.Load() }
 
 // open shows the board to endpoints; true the first time.
 func (b *board) open() bool { return b.isOpen.CompareAndSwap(false, true) }
@@ -52,8 +66,7 @@ func (b *board) opened() bool { return b.isOpen.Load() }
 // forever is the age of what never was.
 const forever = time.Duration(math.MaxInt64)
 
-// age returns how long ago the source's batch was begun; forever where it has
-// none.
+// age returns how long ago the source's batch was begun; forever if it has none.
 func (b *board) age(source string) time.Duration {
 	for _, batch := range b.all() {
 		if batch.Source == source {
@@ -70,54 +83,31 @@ func (b *board) all() []*metric.Batch {
 	return nil
 }
 
-// A view is the board as one endpoint sees it: a plugin.Board.
-type view struct {
-	run    *run
-	filter filter.Filter
-
-	mu       sync.Mutex
-	filtered map[*metric.Batch]*metric.Batch // of what Latest returned last
+// An eventLog holds the last plugin.MaxEvents events. The zero value is empty.
+type eventLog struct {
+	mu     sync.Mutex
+	events []metric.Point // twice as many at most; never changed, only appended to and replaced
 }
 
-// Latest returns the latest batches, filtered, ordered by source.
-func (v *view) Latest() []*metric.Batch {
-	if !v.run.board.opened() {
-		return nil
+// add appends events, oldest first. It keeps nothing of the slice.
+func (l *eventLog) add(events []metric.Point) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	events = events[max(0, len(events)-plugin.MaxEvents):]
+	if len(l.events)+len(events) > 2*plugin.MaxEvents {
+		l.events = slices.Clone(l.last())
 	}
-	all := v.run.board.all()
-	if v.filter.PassesAll() {
-		return all
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.filtered == nil {
-		v.filtered = map[*metric.Batch]*metric.Batch{}
-	}
-	latest := make([]*metric.Batch, len(all))
-	for i, b := range all {
-		if v.filtered[b] == nil {
-			f := *b
-			f.Points, f.Events = v.filter.Points(b.Points), nil
-			v.filtered[b] = &f
-		}
-		latest[i] = v.filtered[b]
-	}
-	maps.DeleteFunc(v.filtered, func(b, _ *metric.Batch) bool { return !slices.Contains(all, b) })
-	return latest
+	l.events = append(l.events, events...)
 }
 
-// Sources returns the state of every input, ordered by name.
-func (v *view) Sources() []plugin.SourceState {
-	v.run.mu.RLock()
-	defer v.run.mu.RUnlock()
-	states := make([]plugin.SourceState, 0, len(v.run.inputs))
-	for _, name := range slices.Sorted(maps.Keys(v.run.inputs)) {
-		states = append(states, v.run.inputs[name].health.state(name))
-	}
-	return states
+// all returns the last events, oldest first.
+func (l *eventLog) all() []metric.Point {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last()
 }
 
-// Refresh gathers the inputs whose batch is older than maxAge.
-func (v *view) Refresh(ctx context.Context, maxAge time.Duration) error {
-	return v.run.refresh(ctx, maxAge)
+func (l *eventLog) last() []metric.Point {
+	n := len(l.events)
+	return l.events[max(0, n-plugin.MaxEvents):n:n]
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math"
-	"os"
-	"path/filepath"
-	"sync"
+	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -16,6 +14,139 @@ import (
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/plugin"
 )
+
+// A delivery empties the queue of one output.
+type delivery struct {
+	sender     sender
+	queue      *outputQueue
+	rejects    *rejects
+	health     *outputHealth
+	maxBytes   int  // of records in one Push
+	persistent bool // what is queued outlives the output: no last-minute retries
+	flush      flushSchedule
+	bisect     bisect
+	outage     outage
+	handedOver func() bool   // by a reload: what is queued is another output's
+	done       chan struct{} // closed when deliver has returned
+
+	using     chan struct{} // holds a token while the queue is used
+	abandoned bool          // deliver, which does not return, must leave the queue alone
+}
+
+// A sender calls the Pusher of one output.
+type sender struct {
+	name    string // for the watchdog's message
+	pusher  plugin.Pusher
+	timeout time.Duration // of a Push
+	overdue func()        // called when a Push has not returned though its timeout is over
+	health  *outputHealth
+	calls   *calls
+	log     *slog.Logger
+}
+
+// pushGrace is how long after its timeout a Push may return.
+const pushGrace = time.Second
+
+func (s *sender) close() {
+	defer s.calls.begin(s.name + ": Close")()
+	closeIf(s.pusher, s.log)
+}
+
+// peek returns the records for the next Push.
+func (d *delivery) peek() ([][]byte, error) {
+	defer d.sender.calls.begin(d.sender.name + ": reading its queue")()
+	d.using <- struct{}{}
+	defer func() { <-d.using }()
+	if d.abandoned {
+		return nil, errAbandoned
+	}
+	return d.queue.Peek(d.bisect.size(), d.maxBytes)
+}
+
+// commit lets the records of a Push leave the queue, or stay in it, as its error says;
+// those that the destination has named as rejected, with their reasons by index, leave
+// it for the dead letters. It reports whether any have left, and returns the error
+// after which all are to be pushed again.
+func (d *delivery) commit(records [][]byte, named map[int]error, err error) (progress bool, _ error) {
+	defer d.sender.calls.begin(d.sender.name + ": writing its queue")()
+	d.using <- struct{}{}
+	defer func() { <-d.using }()
+	if d.abandoned {
+		return false, errAbandoned
+	}
+	n, o := len(records), d.bisect.classify(len(records), err)
+	var dead []buffer.DeadLetter
+	switch o {
+	case stored:
+		dead = deadLetters(records, named)
+	case rejected:
+		dead = deadLetters(records, allFor(n, err))
+	}
+	if kerr := d.rejects.keep(dead); kerr != nil {
+		o, err = failed, fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", kerr, dead[0].Reason)
+	}
+	switch o {
+	case stored, rejected:
+		d.bisect.commit(n, o)
+		if n > len(dead) {
+			d.health.written.Add(int64(n - len(dead)))
+			d.outage.ended()
+		}
+		err = nil
+	case split:
+		n, err = 0, nil
+	case failed:
+		d.health.errors.Add(1)
+		d.health.retried.Add(int64(n))
+		n = 0
+	}
+	d.queue.ack(n)
+	return n > 0, err
+}
+
+func allFor(n int, reason error) map[int]error { return plugin.RejectAll(n, reason).Records }
+
+// deadLetters returns those of the records for which there is a reason, in order.
+func deadLetters(records [][]byte, reasons map[int]error) []buffer.DeadLetter {
+	dead := make([]buffer.DeadLetter, 0, len(reasons))
+	for _, i := range slices.Sorted(maps.Keys(reasons)) {
+		dead = append(dead, buffer.DeadLetter{Record: records[i], Reason: reasons[i]})
+	}
+	return dead
+}
+
+// abandon takes the queue away from a deliver that does not return. It waits for a disk
+// that hangs.
+func (d *delivery) abandon() {
+	d.using <- struct{}{}
+	d.abandoned = true
+	<-d.using
+}
+
+// pause waits before the next attempt. It ends early when the output begins to end,
+// and reports false if nothing is to be tried any more.
+func (d *delivery) pause(ctx context.Context, wait time.Duration, gone bool) bool {
+	stopping, filled := d.flush.stopping, d.flush.filled
+	ending := false
+	for _, c := range []*<-chan struct{}{&stopping, &filled} {
+		if isClosed(*c) {
+			ending, *c = true, nil
+		}
+	}
+	if ending && (d.persistent || gone) {
+		return false
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-stopping:
+	case <-filled:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
 
 // A retry says how long to wait after failures in a row: exponentially longer
 // with full jitter, so that a fleet does not come back to its server as one herd.
@@ -38,259 +169,76 @@ func (r retry) wait(err error) time.Duration {
 	return r.NextBackOff()
 }
 
-// settle lets the records of a Push leave the queue, or stay in it, as its error
-// says. It returns the error after which they are to be pushed again.
-func (p *livePush) settle(h *halving, records [][]byte, err error) error {
-	p.settling.Lock()
-	defer p.settling.Unlock()
-	if p.disowned.Load() {
-		return context.Canceled
-	}
-	done, verdict := len(records), h.judge(len(records), err)
-	switch verdict {
-	case stored:
-		p.health.written.Add(int64(done))
-	case rejected:
-		if kerr := p.reject(records, err); kerr != nil {
-			verdict, err = failed, kerr
-		}
-	}
-	switch verdict {
-	case stored, rejected:
-		h.settle(done, verdict)
-		err = nil
-	case halved:
-		done, err = 0, nil
-	case failed:
-		p.health.errors.Add(1)
-		p.health.retried.Add(int64(done))
-		done = 0
-	}
-	if p.disowned.Load() { // while a disk hung
-		return context.Canceled
-	}
-	if aerr := p.queue.Ack(done); aerr != nil && p.ackLog.add(1) > 0 {
-		p.log.Error("queue: delivered points may be sent again", "error", aerr)
-	}
-	return err
+// An outage notes when a delivery begins to fail and when it delivers again. It logs
+// both, and in between other errors once a minute: some tell each attempt from the
+// last.
+type outage struct {
+	log    *slog.Logger
+	health *outputHealth
+	queue  *outputQueue
+
+	logged error // last; nil if there is no outage
+	limit  throttle
 }
 
-// setUp notes the outcome of an attempt and logs where an outage begins and ends;
-// within it other errors too, once a minute: some tell each attempt from the last.
-func (p *livePush) setUp(err error, wait time.Duration) {
-	p.health.up.Store(err == nil)
-	before := p.downWith
+func (o *outage) failed(err error, retryIn time.Duration) {
+	o.health.setState(err)
 	switch {
-	case err == nil && before == nil:
-		return
-	case err == nil:
-		p.log.Info("delivers again", "queued", p.queue.Stats().Records)
-		p.downWith = nil
-		return
-	case before == nil:
-		p.downLog = throttle{}
-	case err.Error() == before.Error():
+	case o.logged == nil:
+		o.limit = throttle{}
+	case err.Error() == o.logged.Error():
 		return
 	}
-	if p.downLog.add(1) > 0 {
-		p.log.Warn("not delivered, queued", "error", err, "queued", p.queue.Stats().Records, "retry_in", wait.Round(time.Millisecond))
-		p.downWith = err
+	if o.limit.add(1) > 0 {
+		o.log.Warn("delivery failed, will retry", "error", err, "queued", o.queue.Stats().Records, "retry_in", retryIn.Round(time.Millisecond))
+		o.logged = err
 	}
 }
 
-// reject keeps records that can never be stored in the dead letter file, where
-// there is one, and counts them. On an error they are neither kept nor counted.
-func (p *livePush) reject(records [][]byte, cause error) error {
-	if err := p.letters.add(records, cause); err != nil {
-		return fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", err, cause)
-	}
-	p.health.rejected.Add(int64(len(records)))
-	n := p.rejectLog.add(len(records))
-	switch {
-	case n == 0:
-	case p.letters.path == "":
-		p.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", cause, "first", firstOf(records))
-	default:
-		p.log.Warn("points rejected", "points", n, "error", cause, "kept_in", p.letters.path)
-	}
-	return nil
-}
-
-// rejectUnencoded is for a point that the output cannot encode: there is no
-// record that could wait in the queue until the dead letter file takes it.
-func (p *livePush) rejectUnencoded(series string, cause error) {
-	cause = fmt.Errorf("encode: %w", cause)
-	if err := p.reject([][]byte{[]byte(series)}, cause); err != nil {
-		p.health.rejected.Add(1)
-		if n := p.rejectLog.add(1); n > 0 {
-			p.log.Error("points rejected and not kept", "points", n, "error", err)
-		}
+func (o *outage) ended() {
+	o.health.setState(nil)
+	if o.logged != nil {
+		o.log.Info("delivery resumed", "queued", o.queue.Stats().Records)
+		o.logged = nil
 	}
 }
 
-func firstOf(records [][]byte) string { return string(records[0][:min(len(records[0]), 300)]) }
-
-// drop counts records that had no place in the queue.
-func (p *livePush) drop(n int, err error) {
-	p.health.dropped.Add(int64(n))
-	if n = p.dropLog.add(n); n > 0 {
-		if err != nil {
-			p.log.Error("points dropped", "points", n, "error", err)
-		} else {
-			p.log.Error("points dropped: the queue is full", "points", n, "buffer_limit", p.Options.BufferLimit)
-		}
-	}
+// rejects keeps the records that can never be stored.
+type rejects struct {
+	file     *buffer.DeadLetters
+	health   *outputHealth
+	log      *slog.Logger
+	throttle throttle
 }
 
-// queueDir returns where the output's queue lives; "" for memory.
-func queueDir(a *Agent, p *Push) string {
-	state := a.Options.StateDirectory
-	if state == "" || p.Options.Buffer == "memory" || p.Options.Buffer == "auto" && p.Plugin.MemoryOnly {
-		return ""
-	}
-	return filepath.Join(state, p.Name)
-}
-
-// openQueue opens the output's own queue, and gives up when ctx is done.
-func (p *livePush) openQueue(ctx context.Context) error {
-	if p.queueDir != "" {
-		var q buffer.Queue
-		var err error
-		if !unlessHung(ctx, func() { q, err = buffer.OpenDisk(p.queueDir, int64(p.Options.BufferLimit), p.log) }) {
-			return fmt.Errorf("queue %q: %w", p.queueDir, errDiskHangs)
-		}
-		p.queue = q
-		return err
-	}
-	p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
-	if p.Options.Buffer == "auto" && !p.Plugin.MemoryOnly {
-		p.log.Warn("the queue is in memory: a restart loses what is not delivered; agent.state_directory keeps it")
-	}
-	return nil
-}
-
-var errDiskHangs = errors.New("the disk hangs")
-
-// makeStateDirectory makes the state directory where its parent lacks it, and
-// gives up when ctx is done.
-func makeStateDirectory(ctx context.Context, path string) error {
-	if path == "" {
+// keep writes entries to the dead-letter file, if there is one, and counts them. On an
+// error they are neither kept nor counted.
+func (r *rejects) keep(entries []buffer.DeadLetter) error {
+	if len(entries) == 0 {
 		return nil
 	}
-	var err error
-	if !unlessHung(ctx, func() { err = os.Mkdir(path, 0o700) }) {
-		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
+	if err := r.file.Add(entries); err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("agent.state_directory: %w", err)
+	r.health.rejected.Add(int64(len(entries)))
+	n := r.throttle.add(len(entries))
+	switch first := entries[0]; {
+	case n == 0:
+	case r.file.Path() == "":
+		r.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", first.Reason, "first", excerpt(first.Record))
+	default:
+		r.log.Warn("points rejected", "points", n, "error", first.Reason, "kept_in", r.file.Path())
 	}
 	return nil
 }
 
-// reportBacklogs logs the queues on disk that no output of the configuration
-// empties.
-func (r *run) reportBacklogs(a *Agent) {
-	if a.Options.StateDirectory == "" {
-		return
-	}
-	used := map[string]bool{}
-	for _, p := range a.Push {
-		used[queueDir(a, p)] = true
-	}
-	entries, err := os.ReadDir(a.Options.StateDirectory)
-	if err != nil {
-		r.log.Warn("state directory", "error", err)
-	}
-	for _, e := range entries {
-		dir := filepath.Join(a.Options.StateDirectory, e.Name())
-		if !e.IsDir() || used[dir] {
-			continue
-		}
-		points, bytes, err := buffer.Backlog(dir)
-		if err != nil {
-			r.log.Warn("a queue without an output", "error", err)
-		} else if points > 0 {
-			r.log.Warn("a queue without an output: an output of its name would deliver it", "queue", dir, "points", points, "bytes", bytes)
-		}
+// lost counts rejected points that could not be kept.
+func (r *rejects) lost(n int, err error) {
+	r.health.rejected.Add(int64(n))
+	if n := r.throttle.add(n); n > 0 {
+		r.log.Error("points rejected and not kept", "points", n, "error", err)
 	}
 }
 
-// handsOver reports whether next takes over the very queue of p.
-func (p *livePush) handsOver(next *livePush) bool {
-	return p.queueDir == next.queueDir
-}
-
-// inherit takes over what the output of the same name before has queued. What
-// is on disk does not move to memory: it stays, and is reported.
-func (p *livePush) inherit(cut context.Context, old *livePush, wait time.Duration) {
-	if p.queue == nil {
-		p.queue = old.queue
-		p.queue.SetLimit(int64(p.Options.BufferLimit))
-		return
-	}
-	if p.queueDir != "" || old.queueDir == "" {
-		unlessHung(cut, func() { p.takeOver(cut, old.queue) })
-	}
-	old.closeQueue(wait)
-}
-
-// takeOver moves what old holds into the queue of p, as far as it goes.
-func (p *livePush) takeOver(cut context.Context, old buffer.Queue) {
-	for cut.Err() == nil {
-		records, err := old.Peek(math.MaxInt, maxPushBytes)
-		if len(records) == 0 && err == nil {
-			return
-		}
-		if err == nil {
-			var dropped int
-			if dropped, err = p.queue.Append(records); dropped > 0 {
-				p.drop(dropped, nil)
-			}
-		}
-		if err != nil {
-			p.log.Error("not all of the queue before is taken over", "error", err)
-			return
-		}
-		if err := old.Ack(len(records)); err != nil {
-			p.log.Error("queue: points may be sent again", "error", err)
-		}
-	}
-}
-
-// closeQueue closes the queue of an output that is gone and reports what it
-// holds. It leaves a disk alone that hangs for longer than the wait.
-func (p *livePush) closeQueue(wait time.Duration) {
-	switch n := p.queue.Stats().Records; {
-	case n > 0 && p.persistent:
-		p.log.Info("not delivered, kept in its queue", "points", n, "queue", p.queueDir)
-	case n > 0:
-		p.health.dropped.Add(int64(n))
-		p.log.Error("not delivered, lost with the queue in memory", "points", n)
-	}
-	p.health.watch(nil)
-	last, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
-	if !unlessHung(last, func() { closeIf(p.queue, p.log) }) {
-		p.log.Error("the queue is not closed: its disk hangs", "queue", p.queueDir)
-	}
-}
-
-// A throttle lets a repeated message through once a minute.
-type throttle struct {
-	mu    sync.Mutex
-	last  time.Time
-	count int
-}
-
-// add counts n and returns the count since the last message where one is due,
-// else 0.
-func (t *throttle) add(n int) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.count += n
-	if t.count == 0 || !t.last.IsZero() && time.Since(t.last) < time.Minute {
-		return 0
-	}
-	n, t.count, t.last = t.count, 0, time.Now()
-	return n
-}
+// excerpt returns the beginning of a record, for the log.
+func excerpt(record []byte) string { return string(record[:min(len(record), 300)]) }

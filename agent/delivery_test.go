@@ -63,7 +63,7 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		name     string
 		push     func(context.Context, []string) error
 		without  []int // of what is delivered
-		letters  []string
+		dead     []string
 		atMost   int64 // pushes
 		dropped  int
 		rejected int64
@@ -78,7 +78,7 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		}, nil, nil, 30, 0, 0},
 		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 20, 0, 1},
 		{"two too large alone", rejecting(plugin.ErrTooLarge, "x 3", "x 997"), []int{3, 997}, []string{"x 3", "x 997"}, 120, 0, 2},
-		{"all rejected", rejecting(plugin.ErrAllRejected, "x 0"), []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
+		{"all rejected", rejectingAll, []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -102,14 +102,14 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 				if out.pushes.Load() > tt.atMost {
 					t.Errorf("%d pushes, want at most %d", out.pushes.Load(), tt.atMost)
 				}
-				var letters []string
-				for _, l := range readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
-					letters = append(letters, l.Record)
+				var dead []string
+				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
+					dead = append(dead, l.Record)
 					if !strings.HasPrefix(l.Error, "server says: ") {
-						t.Errorf("letter without the server's words: %q", l.Error)
+						t.Errorf("entry without the server's words: %q", l.Error)
 					}
 				}
-				if diff := cmp.Diff(tt.letters, letters); diff != "" {
+				if diff := cmp.Diff(tt.dead, dead); diff != "" {
 					t.Errorf("dead letters (-want +got):\n%s", diff)
 				}
 				if got := value(t, board, "sockwatch_output", "rejected_points_total", "output", "out").AsInt(); got != tt.rejected {
@@ -121,7 +121,18 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 	}
 }
 
-func readLetters(t *testing.T, path string) []letter {
+// rejectingAll is a Push whose destination rejects each record.
+func rejectingAll(_ context.Context, records []string) error {
+	return plugin.RejectAll(len(records), errors.New("server says: no"))
+}
+
+// A deadLetterEntry is a line of a dead-letter file.
+type deadLetterEntry struct {
+	Error  string
+	Record string
+}
+
+func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -130,15 +141,15 @@ func readLetters(t *testing.T, path string) []letter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var letters []letter
+	var entries []deadLetterEntry
 	for line := range strings.Lines(string(text)) {
-		var l letter
+		var l deadLetterEntry
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
-		letters = append(letters, l)
+		entries = append(entries, l)
 	}
-	return letters
+	return entries
 }
 
 func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
@@ -150,7 +161,7 @@ func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
 				bad = append(bad, fmt.Sprint("x ", i))
 			}
 		}
-		out := &fakePusher{push: rejecting(plugin.ErrOthersStored, bad...)}
+		out := &fakePusher{push: rejecting(&plugin.RejectedError{OthersStored: true}, bad...)}
 		r.agent.input("a", manyPoints(1000))
 		r.agent.push("out", out)
 		r.start()
@@ -207,8 +218,8 @@ func TestO15AHangingOutputDelaysNobody(t *testing.T) {
 		after(11 * time.Second)
 		select {
 		case err := <-r.ended:
-			if err != nil {
-				t.Error(err)
+			if got, want := fmt.Sprint(err), "not stopped within 10s, not returned: outputs.deaf: Push"; got != want {
+				t.Errorf("error %q, want %q", got, want)
 			}
 		default:
 			t.Error("an output that is deaf to its context holds the stop up")
@@ -240,18 +251,20 @@ func TestFlushIntervalAndPhase(t *testing.T) {
 	})
 }
 
-func TestL1StopEndsInTimeInEveryState(t *testing.T) {
+func TestStopEndsInTimeInEveryState(t *testing.T) {
 	tests := []struct {
 		name    string
 		state   string // directory
 		push    func(context.Context, []string) error
 		gather  time.Duration
 		atMost  time.Duration
+		wantErr string
 		wantLog string
 	}{
 		{name: "idle", atMost: 0},
 		{name: "gathering", gather: 4 * time.Second, atMost: 4 * time.Second},
-		{name: "gather hangs", gather: time.Hour, atMost: 10 * time.Second, wantLog: "its gather has not returned"},
+		{name: "gather hangs", gather: time.Hour, atMost: 11 * time.Second,
+			wantErr: "not stopped within 10s, not returned: inputs.a: Gather"},
 		{name: "output down", push: func(context.Context, []string) error { return errors.New("no") }, atMost: 10 * time.Second,
 			wantLog: "not delivered, lost with the queue in memory"},
 		{name: "sending", push: func(ctx context.Context, _ []string) error {
@@ -265,7 +278,7 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 		{name: "sending, deaf to its context", push: func(context.Context, []string) error {
 			time.Sleep(time.Hour)
 			return nil
-		}, gather: time.Second, atMost: 10 * time.Second, wantLog: "stopped, though Push has not returned"},
+		}, gather: time.Second, atMost: 11 * time.Second, wantErr: "not stopped within 10s, not returned: outputs.out: Push"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -280,13 +293,13 @@ func TestL1StopEndsInTimeInEveryState(t *testing.T) {
 				r.start()
 				after(time.Second)
 				began := time.Now()
-				if err := r.end(); err != nil {
-					t.Error(err)
+				if err := r.end(); (err != nil || tt.wantErr != "") && fmt.Sprint(err) != tt.wantErr {
+					t.Errorf("error %q, want %q", fmt.Sprint(err), tt.wantErr)
 				}
 				if took := time.Since(began); took > tt.atMost {
 					t.Errorf("stopped after %v, want %v at most", took, tt.atMost)
 				}
-				if tt.wantLog == "" && len(out.got("x")) != 1 {
+				if tt.wantLog+tt.wantErr == "" && len(out.got("x")) != 1 {
 					t.Error("what was gathered is not delivered")
 				}
 				if !strings.Contains(r.log.String(), tt.wantLog) {
@@ -330,7 +343,7 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	})
 }
 
-// What is rejected stays queued while the dead letter file cannot be written, and
+// What is rejected stays queued while the dead-letter file cannot be written, and
 // is neither counted nor lost.
 func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -364,8 +377,8 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		if diff := cmp.Diff(xs(0, 1000, 617), out.got("x")); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if letters := readLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
-			t.Errorf("dead letters %v", letters)
+		if entries := readDeadLetters(t, path); len(entries) != 1 || entries[0].Record != "x 617" {
+			t.Errorf("dead letters %v", entries)
 		}
 		if got := health("rejected_points_total").AsInt(); got != 1 || !health("up").AsBool() {
 			t.Errorf("rejected_points_total = %d, up %v", got, health("up"))
@@ -374,55 +387,156 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	})
 }
 
-func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
-	dir := t.TempDir()
-	d := newDeadLetters(dir, "out")
-	if err := d.add([][]byte{[]byte("good"), {0xff, 0xfe}}, errors.New("why")); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(f, `{"time":"torn`)
-	f.Close()
-	if err := d.add([][]byte{[]byte("next")}, errors.New("why")); err != nil {
-		t.Fatal(err)
-	}
-	text, _ := os.ReadFile(d.path)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	if len(lines) != 4 || !strings.Contains(lines[3], `"record":"next"`) || !strings.Contains(lines[1], `"record_base64":"//4="`) {
-		t.Errorf("letters:\n%s", text)
-	}
-	if info, _ := os.Stat(d.path); info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v", info.Mode())
-	}
-	big := [][]byte{[]byte(strings.Repeat("x", 5<<20))}
-	for range 5 {
-		if err := d.add(big, errors.New("why")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	info, err := os.Stat(d.path)
-	if err != nil || info.Size() > maxLetters {
-		t.Errorf("after the rotation: %v, %v", info.Size(), err)
-	}
-	if _, err := os.Stat(d.path + ".1"); err != nil {
-		t.Error(err)
+// Records that the destination names go to the dead letters, each with its own reason.
+// The others are pushed again only if they are not stored.
+func TestNamedRecordsAreRejectedEachForItsReason(t *testing.T) {
+	reasons := map[string]string{"x 1": "bad tag", "x 3": "bad time"}
+	for _, tt := range []struct {
+		name         string
+		othersStored bool
+		alone        bool // only the first of those in a Push is named
+		down         bool // after the first that names some, once
+		want         [][]string
+	}{
+		{name: "others stored", othersStored: true, want: [][]string{xs(0, 5)}},
+		{name: "others not stored", want: [][]string{xs(0, 5), xs(0, 5, 1, 3)}},
+		{name: "one after the other", alone: true, want: [][]string{xs(0, 5), xs(0, 5, 1), xs(0, 5, 1, 3)}},
+		{name: "an outage before the others are stored", down: true, want: [][]string{xs(0, 5), xs(0, 5, 1, 3), xs(0, 5), xs(0, 5, 1, 3)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				out, page := &fakePusher{}, newFakeEndpoint()
+				var got [][]string
+				out.push = func(_ context.Context, records []string) error {
+					got = append(got, records)
+					if tt.down && len(got) == 2 {
+						return errors.New("down")
+					}
+					named := map[int]error{}
+					for i, r := range records {
+						if reasons[r] != "" && !(tt.alone && len(named) > 0) {
+							named[i] = errors.New(reasons[r])
+						}
+					}
+					if len(named) == 0 {
+						return nil
+					}
+					if tt.othersStored {
+						out.store(xs(0, 5, 1, 3))
+					}
+					return fmt.Errorf("server says: %w", &plugin.RejectedError{Records: named, OthersStored: tt.othersStored})
+				}
+				r.agent.input("a", manyPoints(5))
+				r.agent.push("out", out).Options.NamePass = []string{"x"}
+				r.agent.pull("page", page)
+				r.start()
+				board := <-page.board
+				after(11 * time.Second)
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("pushes (-want +got):\n%s", diff)
+				}
+				if diff := cmp.Diff(xs(0, 5, 1, 3), out.got("x")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				want := []deadLetterEntry{{Error: "bad tag", Record: "x 1"}, {Error: "bad time", Record: "x 3"}}
+				if diff := cmp.Diff(want, readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))); diff != "" {
+					t.Errorf("dead letters (-want +got):\n%s", diff)
+				}
+				o := board.Health().Outputs[0]
+				if o.WrittenPoints != 3 || o.RejectedPoints != 2 || o.QueuedPoints != 0 {
+					t.Errorf("written %d, rejected %d, queued %d", o.WrittenPoints, o.RejectedPoints, o.QueuedPoints)
+				}
+				r.end()
+			})
+		})
 	}
 }
 
-func TestH12DeadLettersFollowNoSymlink(t *testing.T) {
-	dir := t.TempDir()
-	target := filepath.Join(dir, "target")
-	d := newDeadLetters(dir, "out")
-	if err := os.Symlink(target, d.path); err != nil {
-		t.Skip(err)
-	}
-	if err := d.add([][]byte{[]byte("x")}, errors.New("why")); err == nil {
-		t.Error("written through a symbolic link")
-	}
-	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the link's target was made")
-	}
+// A Push whose records are only split, or only rejected, has delivered nothing: an
+// outage lasts until something is stored.
+func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		out, page := &fakePusher{}, newFakeEndpoint()
+		stage := "down"
+		pushes := map[string]int{}
+		out.push = func(_ context.Context, records []string) error {
+			pushes[stage]++
+			switch {
+			case stage == "down", stage == "too large" && len(records) == 1:
+				return errors.New("refused")
+			case stage == "too large":
+				return plugin.ErrTooLarge
+			case stage == "rejecting":
+				return plugin.RejectAll(len(records), errors.New("bad"))
+			}
+			return nil
+		}
+		r.agent.input("a", counting()).Options.Interval = plugin.Duration(time.Second)
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		for _, s := range []string{"down", "too large", "rejecting"} {
+			stage = s
+			after(5 * time.Minute)
+			if o := board.Health().Outputs[0]; o.Err == nil || pushes[s] < 2 {
+				t.Errorf("%s: up after %d pushes", s, pushes[s])
+			}
+			if value(t, board, "sockwatch_output", "up", "output", "out").AsBool() {
+				t.Errorf("%s: up is 1", s)
+			}
+			if strings.Contains(r.log.String(), "delivery resumed") {
+				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
+			}
+		}
+		stage = "healthy"
+		after(time.Minute)
+		if o := board.Health().Outputs[0]; o.Err != nil {
+			t.Errorf("down after it has stored records: %v", o.Err)
+		}
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
+			t.Errorf("said to be resumed %d times", n)
+		}
+		r.end()
+	})
+}
+
+// A Push that does not return, whatever its context says, is shown and logged while it
+// hangs, once; when it has stored its records after all, the outage is over.
+func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release, page := make(chan struct{}), newFakeEndpoint()
+		out := &fakePusher{push: func(context.Context, []string) error { <-release; return nil }}
+		r.agent.input("a", counting())
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(10 * time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down before the timeout is over: %v", err)
+		}
+		after(time.Hour)
+		if got, want := fmt.Sprint(board.Health().Outputs[0].Err), "Push has not returned after 10s"; got != want {
+			t.Errorf("error %q, want %q", got, want)
+		}
+		if n := strings.Count(r.log.String(), "Push has not returned"); n != 1 {
+			t.Errorf("logged %d times:\n%s", n, r.log)
+		}
+		close(release)
+		after(time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down after it has delivered: %v", err)
+		}
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
+			t.Errorf("said to be resumed %d times", n)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }

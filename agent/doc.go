@@ -6,15 +6,15 @@
 //	   │
 //	   │  one goroutine for each input                one for each endpoint
 //	   ▼                                                      ▼
-//	gatherEvery ─tick─▶ gather ─▶ Input.Gather            Endpoint.Serve
+//	gatherEvery ─tick─▶ runGather ─▶ Input.Gather         Endpoint.Serve
 //	                                  │ Batch                 ▲
-//	                     dresser: name, tags, filter          │ Latest, Refresh
+//	                     transform: name, tags, filter        │ Latest, Events, Refresh
 //	                                  ▼                       │
 //	                               publish ──▶ board ──▶ view (filter)
 //	                                  │
 //	                                  │ offer: the inbox of each output that pushes
 //	   one goroutine fills its queue  ▼
-//	                               push: filter, Encode each point
+//	                               fill: filter, Encode each point
 //	                                  │ block of records
 //	                                  ▼
 //	                            buffer.Queue (in memory or on disk)
@@ -28,11 +28,21 @@
 //     share them.
 //   - A gather, a scrape, an encoding, a delivery wait for no other instance.
 //   - A record leaves its queue when the destination has stored it, when it is in
-//     the dead letter file, or when the queue is full: each is counted.
+//     the dead-letter file, or when the queue is full: each is counted.
 //   - The agent's own points (health.go) are an input like any other.
+//   - A reload waits for nothing that it replaces: the successor of an instance does,
+//     for a bounded time, in a goroutine of its own.
+//   - A stop has two stages: outputs drain for the grace period, then haltCtx ends and
+//     everything returns. What does not is for the watchdog: Run returns a HungError.
 //
-// agent.go is the path, live.go what an instance is at work, run.go what they share,
-// reload.go how a reload exchanges them, delivery.go the queue's rules, halving.go the
-// search for what is rejected, schedule.go the ticks, once.go the
-// one-shot commands.
+// The files: agent.go is the path of the data. supervisor.go holds what runs, with the
+// watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go are
+// the instances at work; queue.go is an output's queue and when it is flushed,
+// delivery.go what becomes of a Push, bisect.go the search for rejected records.
+// transform.go makes a plugin's batch the
+// instance's, encode.go makes records of it, board.go holds the latest batches and
+// events, schedule.go the ticks. calls.go knows the calls that have not returned.
+// health.go counts, and metrics.go describes what it counts. instances.go is a
+// configuration that is built, options.go and validate.go are its options. once.go runs
+// the one-shot commands. Package listen binds the sockets of endpoints.
 package agent

@@ -1,43 +1,139 @@
 package agent
 
-import "sockwatch/agent/metric"
+import (
+	"errors"
+	"slices"
+	"time"
 
-// An encoder turns batches into records. Its buffers are used again.
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// An encoder turns batches into records for one output. What a source's last batch
+// was encoded to is kept: records of points that have not changed since are only
+// given another time.
 type encoder struct {
-	bytes   []byte
-	ends    []int
+	last    map[string]encoding // by source; empty if the Pusher is not a Restamper
+	spare   encoding            // buffers of one that is not needed any more
+	events  encoding
 	records [][]byte
 }
+
+// keepEncoding is how long the records of a source are kept that publishes no more:
+// it may have been removed. An input whose interval is longer has each batch encoded.
+const keepEncoding = time.Hour
 
 // encode returns the records of the batch's events and points that the output
 // takes; they are valid until the next call. Points that cannot be encoded are
 // rejected.
-func (e *encoder) encode(p *livePush, b *metric.Batch) [][]byte {
-	e.bytes, e.ends, e.records = e.bytes[:0], e.ends[:0], e.records[:0]
-	for _, points := range [][]metric.Point{p.filter.Points(b.Events), p.filter.Points(b.Points)} {
-		for _, point := range points {
-			if point.Time.IsZero() {
-				point.Time = b.Time
-			}
-			before := len(e.bytes)
-			bytes, err := p.callEncode(e.bytes, &point)
-			if err != nil {
-				e.bytes = e.bytes[:before]
-				p.rejectUnencoded(point.Series(), err)
-				continue
-			}
-			e.bytes, e.ends = bytes, append(e.ends, len(bytes))
-		}
+func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
+	e.events.fill(o, nil, o.filter.Points(b.Events), b.Time, &encoding{})
+	restamper, _ := o.Pusher.(plugin.Restamper)
+	last, next := e.last[b.Source], e.spare
+	next.fill(o, restamper, o.filter.Points(b.Points), b.Time, &last)
+	e.records = next.appendRecords(e.events.appendRecords(e.records[:0]))
+	if restamper == nil {
+		e.spare = next
+		return e.records
 	}
-	from := 0
-	for _, end := range e.ends {
-		e.records = append(e.records, e.bytes[from:end:end])
-		from = end
+	if e.last == nil {
+		e.last = map[string]encoding{}
+	}
+	e.last[b.Source], e.spare = next, encoding{}
+	if cap(last.bytes) <= 2*len(next.bytes) { // else the batch has shrunk, and so do the buffers
+		e.spare = last
+		e.spare.points = nil
+	}
+	for source, s := range e.last {
+		if b.Time.Sub(s.time) > keepEncoding {
+			delete(e.last, source)
+		}
 	}
 	return e.records
 }
 
-func (p *livePush) callEncode(dst []byte, point *metric.Point) (b []byte, err error) {
-	defer p.health.panics.recover(&err, p.log)
-	return p.Pusher.Encode(dst, point)
+// An encoding is points and their records.
+type encoding struct {
+	time   time.Time // of the batch
+	points []metric.Point
+	bytes  []byte // the records, one behind the other
+	ends   []int  // of the record of each point; a rejected point has an empty one
+}
+
+// fill encodes points in place of what s held, which may share nothing with last. If
+// there is a restamper, points that last holds too are not encoded again.
+func (s *encoding) fill(o *runningOutput, restamper plugin.Restamper, points []metric.Point, at time.Time, last *encoding) {
+	s.time, s.points = at, points
+	s.bytes = slices.Grow(s.bytes[:0], len(last.bytes))
+	s.ends = slices.Grow(s.ends[:0], len(points))
+	cursor := 0 // in last
+	for _, point := range points {
+		if point.Time.IsZero() {
+			point.Time = at
+		}
+		var record []byte
+		record, cursor = last.find(&point, cursor)
+		b, err := s.bytes, errUnknown
+		if len(record) > 0 {
+			b, err = o.callRestamp(restamper, s.bytes, record, point.Time)
+		}
+		if err != nil {
+			b, err = o.callEncode(s.bytes, &point)
+		}
+		if err != nil {
+			o.rejectUnencoded(point.Series(), err)
+			b = s.bytes
+		}
+		s.bytes, s.ends = b, append(s.ends, len(b))
+	}
+}
+
+var errUnknown = errors.New("the last batch did not have the point")
+
+// lookAhead is how many points find skips: so many may have been removed in a row.
+// If there are more, what follows them is encoded again, once.
+const lookAhead = 64
+
+// find returns the record of p if it has not changed, else nil, and where the point
+// after p is likely to be. It looks from the cursor on: sources keep the order of their
+// points.
+func (s *encoding) find(p *metric.Point, cursor int) ([]byte, int) {
+	for i := cursor; i < min(cursor+lookAhead, len(s.points)); i++ {
+		switch q := &s.points[i]; {
+		case q.Name != p.Name || !slices.Equal(q.Tags, p.Tags):
+		case slices.Equal(q.Fields, p.Fields):
+			return s.record(i), i + 1
+		default:
+			return nil, i + 1
+		}
+	}
+	return nil, cursor
+}
+
+func (s *encoding) record(i int) []byte {
+	from := 0
+	if i > 0 {
+		from = s.ends[i-1]
+	}
+	return s.bytes[from:s.ends[i]:s.ends[i]]
+}
+
+// appendRecords appends the records of all points that were not rejected.
+func (s *encoding) appendRecords(records [][]byte) [][]byte {
+	for i := range s.ends {
+		if r := s.record(i); len(r) > 0 {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+func (o *runningOutput) callEncode(dst []byte, point *metric.Point) (b []byte, err error) {
+	defer o.health.panics.recover(&err, o.log)
+	return o.Pusher.Encode(dst, point)
+}
+
+func (o *runningOutput) callRestamp(r plugin.Restamper, dst, record []byte, t time.Time) (b []byte, err error) {
+	defer o.health.panics.recover(&err, o.log)
+	return r.Restamp(dst, record, t)
 }

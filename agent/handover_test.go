@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,7 +60,7 @@ func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
 		r.reloadTo(next, nil)
 		after(10 * time.Second)
-		if want := "stopped, though Push has not returned"; !strings.Contains(r.log.String(), want) {
+		if want := "abandoned: Push has not returned"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		close(release)
@@ -331,64 +332,72 @@ func (q *hangingQueue) Close() error {
 	return q.Queue.Close()
 }
 
-// A disk that hangs holds up neither the stop nor a reload for long.
-func TestL1StopWhileTheDiskHangs(t *testing.T) {
+// A disk that hangs is left to the watchdog by a stop, and holds up no reload. What is
+// offered meanwhile waits in the inbox, and is dropped and counted beyond that.
+func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 	tests := []struct {
 		name    string
 		hanging hangingQueue
 		dropped int64 // since the inbox was full
-		log     string
+		call    string
 	}{
-		{"appending", hangingQueue{appending: true}, inboxBatches - 1, "the queue is not closed: its disk hangs"}, // one is being queued, as many as the inbox holds wait
-		{"reading", hangingQueue{peeking: true}, 0, "the queue is not closed: its disk hangs"},
-		{"acknowledging", hangingQueue{acking: true}, 0, "stopped, though the disk of its queue or of its dead letters hangs"},
+		// One is being queued, and as many as the inbox holds wait.
+		{name: "appending", hanging: hangingQueue{appending: true}, dropped: inboxBatches - 1, call: "outputs.out: appending to its queue"},
+		{name: "reading", hanging: hangingQueue{peeking: true}, call: "outputs.out: reading its queue"},
+		{name: "acknowledging", hanging: hangingQueue{acking: true}, call: "outputs.out: writing its queue"},
 	}
 	for _, tt := range tests {
 		for _, reload := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, reload %v", tt.name, reload), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := newRig(t)
-					run := newRun(r.agent, nil)
-					run.config = r.agent
-					cut, cancel := context.WithCancel(t.Context())
-					start := func(name string, p plugin.Pusher, q buffer.Queue) *livePush {
-						l, err := newPush(r.agent, (&Agent{}).push(name, p), run.health.output(name))
+					s := newSupervisor(r.agent, nil)
+					s.config = r.agent
+					haltCtx, cancel := context.WithCancel(t.Context())
+					start := func(q buffer.Queue, replaced *runningOutput) *runningOutput {
+						o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), s.health.output("out"), s.calls, s.stopping)
 						if err != nil {
 							t.Fatal(err)
 						}
-						l.persistent = true
-						if l.queue = q; q != nil {
-							l.start(cut)
-						}
-						return l
+						o.queue.Queue = q
+						o.start(haltCtx, replaced)
+						return o
 					}
 					tt.hanging.Queue, tt.hanging.release = buffer.NewMemory(1<<20), make(chan struct{})
-					p := start("out", &fakePusher{}, &tt.hanging)
+					o := start(&tt.hanging, nil)
 					for range 2 * inboxBatches {
 						b := batchOf(pointOf("x", 1))
-						p.offer(&b)
+						o.offer(&b)
 						synctest.Wait()
 					}
-					began := time.Now()
-					if reload {
-						run.pushes["out"] = start("out", &fakePusher{}, nil)
-						run.handOver(cut, &change{pushes: []*livePush{run.pushes["out"]}}, &change{pushes: []*livePush{p}})
-						run.pushes["out"].cancel()
-						close(run.pushes["out"].inbox)
-					} else {
-						run.finish(cut, []*livePush{p})
-						if !strings.Contains(r.log.String(), tt.log) {
-							t.Errorf("want %q in the log:\n%s", tt.log, r.log)
-						}
-					}
-					if took := time.Since(began); took > 11*time.Second {
-						t.Errorf("it took %v", took)
-					}
-					if got := p.health.dropped.Load(); got != tt.dropped {
+					if got := o.health.dropped.Load(); got != tt.dropped {
 						t.Errorf("%d counted as dropped, want %d", got, tt.dropped)
 					}
+					last := o
+					if reload {
+						if !o.handOver() {
+							t.Error("not handed over")
+						}
+						last = start(nil, o)
+						b := batchOf(pointOf("x", 1))
+						last.offer(&b)
+						synctest.Wait()
+						if got := len(last.inbox); got != 1 {
+							t.Errorf("%d batches wait, want 1", got)
+						}
+					}
+					go last.leave(haltCtx, false)
+					after(10 * time.Second)
 					cancel()
+					after(time.Second)
+					if isClosed(last.left) {
+						t.Error("left though the disk hangs")
+					}
+					if got := s.calls.list(); !slices.Contains(got, tt.call) {
+						t.Errorf("hanging calls %q, want %q among them", got, tt.call)
+					}
 					close(tt.hanging.release)
+					<-last.left
 				})
 			})
 		}

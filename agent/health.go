@@ -29,9 +29,10 @@ type health struct {
 	inputs  map[string]*inputHealth
 	outputs map[string]*outputHealth
 
-	reloadFailed   atomic.Bool
-	loaded         atomic.Int64 // Unix nanoseconds of the last configuration that was taken
+	config         plugin.ConfigState
 	reloadFailures counter
+
+	changed func() // called when an output goes down or up, and after a reload
 }
 
 // inputHealth counts the gathers of one input.
@@ -39,27 +40,37 @@ type inputHealth struct {
 	gathers, errors, skipped, partial, panics counter
 
 	mu       sync.Mutex
-	known    bool // a gather has ended
-	up       bool
-	err      error // of the last gather
+	gathered bool // a gather has ended
+	err      error
+	since    time.Time // err has been nil, or has not been nil
+	failing  bool      // since a failed gather no other has ended in time
 	duration time.Duration
 	points   int
 }
 
-// outputHealth counts the points of one output; of an endpoint only up.
+// outputHealth counts the points of one output; of an endpoint it knows the state
+// alone.
 type outputHealth struct {
 	written, rejected, dropped, retried, errors, panics counter
 
-	up       atomic.Bool
 	endpoint atomic.Bool
-	mu       sync.Mutex
-	queue    buffer.Queue // nil: none
+	changed  func()
+
+	mu    sync.Mutex
+	err   error        // of the last attempt; nil if it delivers or serves
+	since time.Time    // err has been nil, or has not been nil
+	queue buffer.Queue // nil: none
 }
 
-func newHealth(version string) *health {
-	h := &health{version: version, inputs: map[string]*inputHealth{}, outputs: map[string]*outputHealth{}}
-	h.loaded.Store(time.Now().UnixNano())
-	return h
+func newHealth(version string, changed func()) *health {
+	return &health{
+		version: version, changed: changed, inputs: map[string]*inputHealth{}, outputs: map[string]*outputHealth{},
+		config: plugin.ConfigState{Loaded: time.Now()},
+	}
+}
+
+func newOutputHealth(changed func()) *outputHealth {
+	return &outputHealth{changed: changed, since: time.Now()}
 }
 
 // input returns the counters of an input; they survive its reload.
@@ -77,8 +88,7 @@ func (h *health) output(name string) *outputHealth {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.outputs[name] == nil {
-		h.outputs[name] = &outputHealth{}
-		h.outputs[name].up.Store(true)
+		h.outputs[name] = newOutputHealth(h.changed)
 	}
 	return h.outputs[name]
 }
@@ -93,36 +103,63 @@ func (h *health) forget(input, output func(name string) bool) {
 
 // reloaded notes the outcome of a reload.
 func (h *health) reloaded(err error) {
-	h.reloadFailed.Store(err != nil)
+	h.mu.Lock()
+	h.config.Err = err
 	if err != nil {
 		h.reloadFailures.Add(1)
-		return
+		h.config.Failed = time.Now()
+	} else {
+		h.config.Loaded = time.Now()
 	}
-	h.loaded.Store(time.Now().UnixNano())
+	h.mu.Unlock()
+	h.changed()
 }
 
-// succeeded notes a gather; true where the input was down before.
-func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch) (turned bool) {
-	i.gathers.Add(1)
+// state returns the state of the outputs and of the configuration.
+func (h *health) state() plugin.Health {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := plugin.Health{Config: h.config}
+	for _, name := range slices.Sorted(maps.Keys(h.outputs)) {
+		s.Outputs = append(s.Outputs, h.outputs[name].state(name))
+	}
+	return s
+}
+
+// succeeded notes a gather with a batch. One that is late has been counted as failed.
+// turned: the input was down before. resumed: it is the first in time after a failure.
+func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch, late bool) (turned, resumed bool) {
+	if !late {
+		i.gathers.Add(1)
+	}
 	if b.Partial != "" {
 		i.partial.Add(1)
 	}
-	return i.end(nil, took, len(b.Points))
-}
-
-// failed notes a gather without a batch; true where the input was not down before.
-func (i *inputHealth) failed(took time.Duration, err error) (turned bool) {
-	i.gathers.Add(1)
-	i.errors.Add(1)
-	return i.end(err, took, 0) || i.gathers.Load() == 1
-}
-
-func (i *inputHealth) end(err error, took time.Duration, points int) (turned bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	up := err == nil
-	turned = i.known && i.up != up
-	i.known, i.up, i.err, i.duration, i.points = true, up, err, took, points
+	if !late {
+		resumed, i.failing = i.failing, false
+	}
+	return i.lockedEnd(nil, took, len(b.Points)), resumed
+}
+
+// failed notes a gather without a batch. turned: the input was not down before. first:
+// it is the first that fails after one in time.
+func (i *inputHealth) failed(took time.Duration, err error) (turned, first bool) {
+	i.gathers.Add(1)
+	i.errors.Add(1)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	first, i.failing = !i.failing, true
+	return i.lockedEnd(err, took, 0), first
+}
+
+func (i *inputHealth) lockedEnd(err error, took time.Duration, points int) (turned bool) {
+	turned = (i.err == nil) != (err == nil)
+	if turned || !i.gathered {
+		i.since = time.Now()
+	}
+	i.gathered, i.err, i.duration, i.points = true, err, took, points
 	return turned
 }
 
@@ -130,7 +167,38 @@ func (i *inputHealth) end(err error, took time.Duration, points int) (turned boo
 func (i *inputHealth) state(name string) plugin.SourceState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return plugin.SourceState{Name: name, Gathered: i.known, Err: i.err}
+	return plugin.SourceState{Name: name, Gathered: i.gathered, Err: i.err, Since: i.since}
+}
+
+// setState notes the error of an attempt to deliver or to serve, nil if it succeeded. It
+// reports whether the output has gone down or up.
+func (o *outputHealth) setState(err error) (turned bool) {
+	o.mu.Lock()
+	turned = (o.err == nil) != (err == nil)
+	if turned {
+		o.since = time.Now()
+	}
+	o.err = err
+	o.mu.Unlock()
+	if turned && o.changed != nil {
+		o.changed()
+	}
+	return turned
+}
+
+// state returns the state of the output, as a Board shows it.
+func (o *outputHealth) state(name string) plugin.OutputState {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := plugin.OutputState{
+		Name: name, Endpoint: o.endpoint.Load(), Err: o.err, Since: o.since, WrittenPoints: o.written.Load(),
+		RejectedPoints: o.rejected.Load(), DroppedPoints: o.dropped.Load(), RetriedPoints: o.retried.Load(),
+	}
+	if o.queue != nil {
+		q := o.queue.Stats()
+		s.QueuedPoints, s.QueuedBytes, s.OldestQueued, s.DamagedPoints = q.Records, q.Bytes, q.Oldest, int64(q.Damaged)
+	}
+	return s
 }
 
 // watch names the queue whose Stats are shown.
@@ -171,8 +239,8 @@ func (h *health) batch() metric.Batch {
 	b.Points = append(b.Points, metric.Point{
 		Name: "sockwatch_config",
 		Fields: []metric.Field{
-			{Key: "last_reload_successful", Value: metric.Bool(!h.reloadFailed.Load())},
-			{Key: "last_reload_success_time_seconds", Value: metric.Float(float64(h.loaded.Load()) / 1e9)},
+			{Key: "last_reload_successful", Value: metric.Bool(h.config.Err == nil)},
+			{Key: "last_reload_success_time_seconds", Value: metric.Float(float64(h.config.Loaded.UnixNano()) / 1e9)},
 			{Key: "reload_failures_total", Value: metric.Int(h.reloadFailures.Load())},
 		},
 	}, metric.Point{
@@ -190,7 +258,7 @@ func (i *inputHealth) point(name string) metric.Point {
 		Name: "sockwatch_input",
 		Tags: metric.NewTags("input", name),
 		Fields: []metric.Field{
-			{Key: "up", Value: metric.Bool(i.up)},
+			{Key: "up", Value: metric.Bool(i.gathered && i.err == nil)},
 			{Key: "gathers_total", Value: metric.Int(i.gathers.Load())},
 			{Key: "gather_errors_total", Value: metric.Int(i.errors.Load())},
 			{Key: "gathers_skipped_total", Value: metric.Int(i.skipped.Load())},
@@ -203,36 +271,31 @@ func (i *inputHealth) point(name string) metric.Point {
 }
 
 func (o *outputHealth) point(name string, now time.Time) metric.Point {
+	s := o.state(name)
 	p := metric.Point{
 		Name: "sockwatch_output",
 		Tags: metric.NewTags("output", name),
 		Fields: []metric.Field{
-			{Key: "up", Value: metric.Bool(o.up.Load())},
+			{Key: "up", Value: metric.Bool(s.Err == nil)},
 			{Key: "panics_total", Value: metric.Int(o.panics.Load())},
 		},
 	}
-	if o.endpoint.Load() {
+	if s.Endpoint {
 		return p
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var s buffer.Stats
-	if o.queue != nil {
-		s = o.queue.Stats()
-	}
 	age := 0.0
-	if !s.Oldest.IsZero() {
-		age = max(0, now.Sub(s.Oldest).Seconds())
+	if !s.OldestQueued.IsZero() {
+		age = max(0, now.Sub(s.OldestQueued).Seconds())
 	}
 	p.Fields = append(p.Fields,
-		metric.Field{Key: "written_points_total", Value: metric.Int(o.written.Load())},
-		metric.Field{Key: "rejected_points_total", Value: metric.Int(o.rejected.Load())},
-		metric.Field{Key: "dropped_points_total", Value: metric.Int(o.dropped.Load())},
-		metric.Field{Key: "damaged_points_total", Value: metric.Int(int64(s.Damaged))},
-		metric.Field{Key: "retried_points_total", Value: metric.Int(o.retried.Load())},
+		metric.Field{Key: "written_points_total", Value: metric.Int(s.WrittenPoints)},
+		metric.Field{Key: "rejected_points_total", Value: metric.Int(s.RejectedPoints)},
+		metric.Field{Key: "dropped_points_total", Value: metric.Int(s.DroppedPoints)},
+		metric.Field{Key: "damaged_points_total", Value: metric.Int(s.DamagedPoints)},
+		metric.Field{Key: "retried_points_total", Value: metric.Int(s.RetriedPoints)},
 		metric.Field{Key: "write_errors_total", Value: metric.Int(o.errors.Load())},
-		metric.Field{Key: "queue_points", Value: metric.Int(int64(s.Records))},
-		metric.Field{Key: "queue_bytes", Value: metric.Int(s.Bytes)},
+		metric.Field{Key: "queue_points", Value: metric.Int(int64(s.QueuedPoints))},
+		metric.Field{Key: "queue_bytes", Value: metric.Int(s.QueuedBytes)},
 		metric.Field{Key: "oldest_queued_seconds", Value: metric.Float(age)},
 	)
 	return p

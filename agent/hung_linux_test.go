@@ -59,9 +59,21 @@ func freezable(t *testing.T) (dir string, freeze func()) {
 	}
 }
 
-// A reload while the disk of the state directory hangs is taken where it opens
-// nothing there. One that does waits for the disk, and the stop does not wait for it.
-func TestL1StopAndReloadWhileTheStateDiskHangs(t *testing.T) {
+// An askedPusher is a Pusher that says when it is asked for its bound: when its queue is
+// to be opened.
+type askedPusher struct {
+	*fakePusher
+	asked chan struct{}
+}
+
+func (p askedPusher) MaxBytes() int {
+	close(p.asked)
+	return 1 << 20
+}
+
+// A reload while the disk of the state directory hangs is adopted if it opens nothing
+// there. One that does waits for the disk, and the stop does not wait for it.
+func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 	disk, freeze := freezable(t)
 	r := newRig(t)
 	r.agent.Options.StateDirectory = filepath.Join(disk, "state")
@@ -87,19 +99,21 @@ func TestL1StopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 	if got := <-adopted; got != "nothing new" {
 		t.Errorf("adopted %q", got)
 	}
-	reload("a new queue", func(a *Agent) { onDisk(a.push("out", &fakePusher{})) })
+	asked := make(chan struct{})
+	reload("a new queue", func(a *Agent) { onDisk(a.push("out", askedPusher{&fakePusher{}, asked})) })
+	<-asked
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	want := "queue \\\"" + filepath.Join(disk, "state", "out") + "\\\": the disk hangs"
+	want := "queue \\\"" + filepath.Join(disk, "state", "out") + "\\\": the disk is not responding"
 	if !strings.Contains(r.log.String(), want) {
 		t.Errorf("want %q in the log:\n%s", want, r.log)
 	}
 }
 
 // A start on a disk that hangs can be ended.
-func TestL1StopWhileTheStartHangs(t *testing.T) {
+func TestStopWhileTheStartHangs(t *testing.T) {
 	disk, freeze := freezable(t)
 	freeze()
 	r := newRig(t)
@@ -108,7 +122,7 @@ func TestL1StopWhileTheStartHangs(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	err := r.agent.Run(ctx, nil, nil, nil)
-	if want := `agent.state_directory: "` + r.agent.Options.StateDirectory + `": the disk hangs`; err == nil || err.Error() != want {
+	if want := `agent.state_directory: "` + r.agent.Options.StateDirectory + `": the disk is not responding`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

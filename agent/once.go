@@ -9,26 +9,23 @@ import (
 	"sync"
 	"time"
 
-	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 )
 
 // GatherOnce gathers every input once and returns the batches as they would be
 // published, ordered by source, with the joined errors of the inputs that failed.
 func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
-	h := newHealth(a.Version)
-	r := &run{health: h}
 	var mu sync.Mutex
 	var batches []*metric.Batch
 	var errs []error
 	var wg sync.WaitGroup
 	for _, in := range a.Inputs {
-		l, err := r.newInput(a, in)
+		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
 		if err != nil {
 			return nil, err
 		}
 		wg.Go(func() {
-			b, err := l.gatherOnce(ctx)
+			b, err := r.gatherOnce(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -44,13 +41,13 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	return batches, errors.Join(errs...)
 }
 
-func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
+func (in *runningInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 	defer closeIf(in.Input.Input, in.log)
 	timeout := time.Duration(in.Options.Timeout)
 	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
 	defer cancel()
 	type result struct {
-		batch metric.Batch
+		batch *metric.Batch
 		err   error
 	}
 	gathered := make(chan result, 1)
@@ -60,10 +57,7 @@ func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 	}()
 	select {
 	case g := <-gathered:
-		if g.err != nil {
-			return nil, g.err
-		}
-		return in.dress.batch(g.batch)
+		return g.batch, g.err
 	case <-time.After(timeout):
 		return nil, fmt.Errorf("not done after %v", timeout)
 	}
@@ -73,7 +67,7 @@ func (in *liveInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 // through queues in memory. Its error joins whatever failed.
 func (a *Agent) Once(ctx context.Context) error {
 	if len(a.Push) > 0 { // which may have rejected points to keep
-		if err := makeStateDirectory(ctx, a.Options.StateDirectory); err != nil {
+		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
 	}
@@ -87,12 +81,12 @@ func (a *Agent) Once(ctx context.Context) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
-		p, err := newPush(a, push, &outputHealth{})
+		o, err := newOutput(a, push, newOutputHealth(nil), &calls{log: a.Log}, nil)
 		if err != nil {
 			return err
 		}
 		wg.Go(func() {
-			if err := p.deliverOnce(ctx, batches); err != nil {
+			if err := o.deliverOnce(ctx, batches); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, fmt.Errorf("outputs.%s: %w", push.Name, err))
@@ -104,25 +98,26 @@ func (a *Agent) Once(ctx context.Context) error {
 }
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
-func (p *livePush) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
-	p.queue = buffer.NewMemory(int64(p.Options.BufferLimit))
-	p.persistent = true // nothing is gained by trying until the end
-	p.inbox = make(chan *metric.Batch, len(batches))
+func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
+	o.queue.openMemory()
+	o.delivery.persistent = true // nothing is gained by trying until the end
+	o.inbox = make(chan *metric.Batch, len(batches))
 	for _, b := range batches {
-		p.inbox <- b
+		o.inbox <- b
 	}
-	close(p.inbox)
-	p.push()
-	p.deliver(ctx)
-	switch left := p.queue.Stats().Records; {
-	case left > 0 && p.downWith != nil:
-		return fmt.Errorf("%d points not delivered: %w", left, p.downWith)
+	close(o.inbox)
+	o.fill()
+	o.delivery.deliver(ctx)
+	state := o.health.state(o.Name)
+	switch left := o.queue.Stats().Records; {
+	case left > 0 && state.Err != nil:
+		return fmt.Errorf("%d points not delivered: %w", left, state.Err)
 	case left > 0:
 		return fmt.Errorf("%d points not delivered: %w", left, ctx.Err())
-	case p.health.rejected.Load() > 0:
-		return fmt.Errorf("%d points rejected", p.health.rejected.Load())
-	case p.health.dropped.Load() > 0:
-		return fmt.Errorf("%d points dropped: buffer_limit is %v", p.health.dropped.Load(), p.Options.BufferLimit)
+	case state.RejectedPoints > 0:
+		return fmt.Errorf("%d points rejected", state.RejectedPoints)
+	case state.DroppedPoints > 0:
+		return fmt.Errorf("%d points dropped: buffer_limit is %v", state.DroppedPoints, o.Options.BufferLimit)
 	}
 	return nil
 }

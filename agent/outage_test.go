@@ -69,15 +69,16 @@ func TestO2OutageIsRiddenOutInOrder(t *testing.T) {
 func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		p, err := newPush(r.agent, (&Agent{}).push("out", &fakePusher{}), &outputHealth{})
+		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), newOutputHealth(nil), &calls{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.queue = buffer.NewMemory(1 << 20)
+		o.queue.Queue = buffer.NewMemory(1 << 20)
+		p := &o.delivery.outage
 		var want []string
 		fail := func(n int, logged bool) {
 			err := fmt.Errorf("reset by peer, from port %d", n)
-			p.setUp(err, 0)
+			p.failed(err, 0)
 			if logged {
 				want = append(want, err.Error())
 			}
@@ -86,10 +87,10 @@ func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 			fail(n, n%6 == 0)
 			time.Sleep(10 * time.Second)
 		}
-		p.setUp(nil, 0)
+		p.ended()
 		fail(100, true)
 		fail(101, false)
-		p.setUp(nil, 0)
+		p.ended()
 		var got []string
 		for line := range strings.Lines(r.log.String()) {
 			if _, rest, ok := strings.Cut(line, `error="`); ok {
@@ -99,7 +100,7 @@ func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("logged (-want +got):\n%s", diff)
 		}
-		if n := strings.Count(r.log.String(), "delivers again"); n != 2 {
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 2 {
 			t.Errorf("%d recoveries are logged, want 2", n)
 		}
 	})

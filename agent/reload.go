@@ -2,337 +2,299 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
-	"sync"
 	"time"
 
-	"sockwatch/agent/filter"
+	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
-// A change is the way from one configuration to the next.
-type change struct {
-	kept   map[any]bool // the live instances that go on
-	inputs []*liveInput // to be launched
-	pushes []*livePush  // to be launched; without a queue where an old one's is handed over
-	pulls  []*livePull  // to be launched, listening
+// reload adopts the configuration that load returns. What runs stays if that fails.
+func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, error)) {
+	loadCtx, cancel := afterwards(ctx, openGrace)
+	defer cancel()
+	var next *Agent
+	var err error
+	var c changes
+	switch {
+	case !s.calls.callWithin(loadCtx, "reading the configuration", func() { next, err = load() }):
+		err = errors.New("the program stops, and the configuration is not read yet")
+	case err == nil:
+		c, err = s.adopt(ctx, haltCtx, next)
+	}
+	s.reloaded(c, err)
 }
 
-// adopt goes over to the configuration next: everything new is opened before
-// anything old stops, and an error of that leaves the run as it was. Inputs and
-// endpoints live until live is done, the delivery of outputs until cut is.
-func (r *run) adopt(live, cut context.Context, next *Agent) error {
-	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], r.health.asInput(next))
-	r.leaving.Wait() // a queue that is to be opened may still be theirs
-	c, err := r.open(live, cut, next)
+// openGrace is how long a configuration may still be read or opened when the program
+// is to stop.
+const openGrace = time.Second
+
+// adopt goes over to the configuration next. Everything new is opened before anything
+// old stops, and an error of that leaves everything as it was. Nothing here waits for
+// what is replaced: its successor does, in a goroutine of its own. Inputs and
+// endpoints live until ctx is done, outputs until haltCtx is.
+func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, error) {
+	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], s.health.asInput(next))
+	t, err := s.open(ctx, next)
 	if err != nil {
-		r.forget()
-		return err
+		t.undo()
+		s.forget()
+		return changes{}, err
 	}
-	defer r.firsts.hold()() // the board does not open between the old inputs and the new
-	retired := r.exchange(next, c)
-	r.handOver(cut, c, retired)
+	defer s.firsts.hold()() // the board does not open between the old inputs and the new
+	s.switchTo(next, instances{t.inputs.next, t.outputs.next, t.endpoints.next})
 	if next.InForce != nil {
 		next.InForce()
 	}
-	r.halt(cut, retired)
-	r.launch(live, cut, c)
-	r.leaving.Go(func() {
-		r.finish(cut, retired.pushes)
-		unlessHung(cut, func() { r.reportBacklogs(next) })
+	s.launch(ctx, haltCtx, t)
+	s.retire(haltCtx, t)
+	s.retiring.Go(func() {
+		s.calls.callWithin(ctx, "reading the state directory", func() { reportBacklogs(next) })
 	})
-	return nil
+	return t.changes(), nil
 }
 
-// open prepares what next has and the run does not. A disk that hangs holds it up
-// until cut.
-func (r *run) open(live, cut context.Context, next *Agent) (c *change, err error) {
-	c = &change{kept: map[any]bool{}}
-	defer func() {
-		if err != nil {
-			c.undo(r.log)
+// A transition is the way from one configuration to the next.
+type transition struct {
+	inputs    exchange[*runningInput]
+	outputs   exchange[*runningOutput] // without a queue if that of the replaced one is taken over
+	endpoints exchange[*runningEndpoint]
+}
+
+// An exchange is the part of a transition for instances of one kind.
+type exchange[R configured] struct {
+	next map[string]R // all of the next configuration
+	new  map[string]R // of those the ones to be launched
+	old  map[string]R // to be retired; new may have their successor
+}
+
+// plan returns the exchange of the running instances for the configured ones. It opens
+// those that do not run yet, or not with this configuration; alike tells whether what
+// all instances depend on has stayed.
+func plan[C, R configured](running map[string]R, next []C, alike bool, open func(c C, old R) (R, error)) (exchange[R], error) {
+	x := exchange[R]{next: map[string]R{}, new: map[string]R{}, old: maps.Clone(running)}
+	for _, c := range next {
+		name := c.name()
+		old, ok := running[name]
+		if ok && alike && reflect.DeepEqual(old.settings(), c.settings()) {
+			x.next[name] = old
+			delete(x.old, name)
+			continue
 		}
-	}()
-	prev := r.config.Options
+		r, err := open(c, old)
+		if err != nil {
+			return x, fmt.Errorf("%s: %w", c.title(), err)
+		}
+		x.next[name], x.new[name] = r, r
+	}
+	return x, nil
+}
+
+// open prepares what next has and does not run yet. It gives up on a disk that is not
+// responding when ctx has been done for openGrace.
+func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err error) {
+	openCtx, cancel := afterwards(ctx, openGrace)
+	defer cancel()
+	prev := s.config.Options
 	if prev.StateDirectory != next.Options.StateDirectory { // a disk that hangs keeps even the mkdir of what is there
-		if err := makeStateDirectory(cut, next.Options.StateDirectory); err != nil {
-			return c, err
+		if err := makeStateDirectory(openCtx, s.calls, next.Options.StateDirectory); err != nil {
+			return t, err
 		}
 	}
 	alike := prev.Hostname == next.Options.Hostname && prev.StateDirectory == next.Options.StateDirectory
-	for _, in := range next.Inputs {
-		if old := r.inputs[in.Name]; old != nil && alike && in.equal(old.Input) {
-			c.kept[old] = true
-			continue
-		}
-		l, err := r.newInput(next, in)
-		if err != nil {
-			return c, fmt.Errorf("inputs.%s: %w", in.Name, err)
-		}
-		c.inputs = append(c.inputs, l)
-	}
-	for _, p := range next.Pull {
-		if old := r.pulls[p.Name]; old != nil && alike && p.equal(old.Pull) {
-			c.kept[old] = true
-			continue
-		}
-		l := r.newPull(next, p)
-		if err := p.Endpoint.Listen(live); err != nil {
-			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
-		}
-		c.pulls = append(c.pulls, l)
-	}
-	for _, p := range next.Push {
-		old := r.pushes[p.Name]
-		if old != nil && alike && p.equal(old.Push) {
-			c.kept[old] = true
-			continue
-		}
-		l, err := newPush(next, p, r.health.output(p.Name))
-		if err == nil && (old == nil || !old.handsOver(l)) {
-			err = l.openQueue(cut)
-		}
-		if err != nil {
-			return c, fmt.Errorf("outputs.%s: %w", p.Name, err)
-		}
-		c.pushes = append(c.pushes, l)
-	}
-	return c, nil
-}
-
-// undo closes what was opened for a change that does not come.
-func (c *change) undo(log *slog.Logger) {
-	for _, p := range c.pulls {
-		closeIf(p.Endpoint, log)
-	}
-	for _, p := range c.pushes {
-		if p.queue != nil {
-			closeIf(p.queue, log)
-		}
-	}
-}
-
-// exchange puts the new instances in the places of the old and returns those
-// that are to stop. From here on batches go to the inboxes of the new outputs.
-func (r *run) exchange(next *Agent, c *change) (retired *change) {
-	retired = &change{}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.config = next
-	for name, in := range r.inputs {
-		if !c.kept[in] {
-			retired.inputs = append(retired.inputs, in)
-			delete(r.inputs, name)
-		}
-	}
-	for name, p := range r.pushes {
-		if !c.kept[p] {
-			retired.pushes = append(retired.pushes, p)
-			delete(r.pushes, name)
-		}
-	}
-	for name, p := range r.pulls {
-		if !c.kept[p] {
-			retired.pulls = append(retired.pulls, p)
-			delete(r.pulls, name)
-		}
-	}
-	for _, in := range c.inputs {
-		r.inputs[in.Name] = in
-	}
-	for _, p := range c.pushes {
-		r.pushes[p.Name] = p
-	}
-	for _, p := range c.pulls {
-		r.pulls[p.Name] = p
-	}
-	r.forget()
-	return retired
-}
-
-// forget drops the counters of instances that are not at work.
-func (r *run) forget() {
-	r.health.forget(
-		func(input string) bool { return r.inputs[input] == nil },
-		func(output string) bool { return r.pushes[output] == nil && r.pulls[output] == nil })
-}
-
-// stop ends everything.
-func (r *run) stop(cut context.Context) {
-	r.log.Info("stopping")
-	inputs := &change{kept: map[any]bool{}}
-	for _, p := range r.pushes {
-		inputs.kept[p] = true // they take what the inputs still publish
-	}
-	r.halt(cut, r.exchange(r.config, inputs))
-	r.finish(cut, r.exchange(r.config, &change{}).pushes)
-	r.leaving.Wait()
-}
-
-// handOver starts the new outputs. One that replaces another of its name takes
-// over what that has queued; that one is none of the retired any more.
-func (r *run) handOver(cut context.Context, c, retired *change) {
-	brief, cancel := context.WithTimeout(cut, r.shutdownTimeout()/2)
-	defer cancel()
-	replaced := map[string]*livePush{}
-	retired.pushes = slices.DeleteFunc(retired.pushes, func(old *livePush) bool {
-		if r.pushes[old.Name] == nil {
-			return false
-		}
-		replaced[old.Name] = old
-		old.replaced.Store(true)
-		close(old.inbox)
-		return true
+	t.inputs, err = plan(s.running.inputs, next.Inputs, alike, func(c *Input, _ *runningInput) (*runningInput, error) {
+		return s.newInput(next, c)
 	})
-	moment, cancelMoment := context.WithTimeout(brief, time.Second) // for what is being sent: else it is sent again
-	defer cancelMoment()
-	for _, p := range c.pushes {
-		if old := replaced[p.Name]; old != nil {
-			await(brief, old.closing)
-			await(moment, old.done)
-			old.cutOff(r.lastWait())
-			p.inherit(cut, old, r.lastWait())
+	if err != nil {
+		return t, err
+	}
+	t.endpoints, err = plan(s.running.endpoints, next.Pull, alike, func(c *Pull, _ *runningEndpoint) (*runningEndpoint, error) {
+		e, err := newEndpoint(next, c, s.health.output(c.Name), s.calls, s)
+		if err == nil {
+			err = c.Endpoint.Listen(ctx)
 		}
-		p.start(cut)
+		return e, err
+	})
+	if err != nil {
+		return t, err
+	}
+	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
+		o, err := newOutput(next, c, s.health.output(c.Name), s.calls, s.stopping)
+		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
+			err = o.openQueue(openCtx, s.leaving[c.Name])
+		}
+		return o, err
+	})
+	return t, err
+}
+
+// newInput prepares an input that publishes on the board and to the outputs.
+func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
+	in, err := newInput(a, c, s.health.input(c.Name), s.calls)
+	if err != nil {
+		return nil, err
+	}
+	in.publish = func(b *metric.Batch, turned bool) {
+		s.show(in, b, turned)
+		s.offer(b)
+	}
+	in.withdraw = func(turned bool) { s.show(in, nil, turned) }
+	if in.Name == agentSource {
+		in.startAfter = s.firsts.opened // when every other has gathered once, or failed to
+	}
+	return in, nil
+}
+
+// undo closes what was opened for a transition that does not come.
+func (t *transition) undo() {
+	for _, e := range t.endpoints.new {
+		closeIf(e.Endpoint, e.log)
+	}
+	for _, o := range t.outputs.new {
+		if o.queue.Queue != nil {
+			closeIf(o.queue.Queue, o.log)
+		}
 	}
 }
 
-// succeed lets an input go on with what the one knew that it replaces.
-func (in *liveInput) succeed(old *liveInput) {
-	s, ok := in.Input.Input.(plugin.Inheritor)
-	if !ok || old.underWay() != nil {
-		return
+// switchTo puts other instances in the place of those that run. From here on batches
+// go to the inboxes of the others' outputs, and what the old inputs publish is not
+// shown any more.
+func (s *supervisor) switchTo(config *Agent, running instances) {
+	s.mu.Lock()
+	for name, e := range running.endpoints {
+		if s.running.endpoints[name] != e {
+			e.view.addEvents(s.events.all())
+		}
 	}
-	var err error // logged by recover
-	defer in.health.panics.recover(&err, in.log)
-	s.InheritFrom(old.Input.Input)
+	s.config, s.running = config, running
+	s.mu.Unlock()
+	s.forget()
 }
 
-// halt stops inputs and endpoints. It waits for half the shutdown timeout, so that
-// outputs have time to drain what these publish.
-func (r *run) halt(cut context.Context, c *change) {
-	brief, cancel := context.WithTimeout(cut, r.shutdownTimeout()/2)
-	defer cancel()
-	for _, in := range c.inputs {
-		in.cancel()
-	}
-	for _, p := range c.pulls {
-		p.cancel()
-	}
-	for _, in := range c.inputs {
-		stopped := await(brief, in.done)
-		if !stopped {
-			in.log.Warn("not waited for: its gather has not returned")
-		}
-		if next := r.inputs[in.Name]; next == nil { // else its batch stands until that of next
-			r.board.remove(in.Name)
-		} else if stopped {
-			next.succeed(in)
-		}
-	}
-	for _, p := range c.pulls {
-		if !await(brief, p.done) {
-			p.log.Error("stopped, though Serve has not returned")
-		}
-	}
+// forget drops the counters of instances that do not run.
+func (s *supervisor) forget() {
+	s.health.forget(
+		func(input string) bool { return s.running.inputs[input] == nil },
+		func(output string) bool {
+			return s.running.outputs[output] == nil && s.running.endpoints[output] == nil
+		})
 }
 
-// finish lets outputs deliver what they have queued, as long as the shutdown
-// timeout and cut let it, and closes their queues.
-func (r *run) finish(cut context.Context, pushes []*livePush) {
-	patience, cancel := context.WithTimeout(cut, r.shutdownTimeout())
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, p := range pushes {
-		close(p.inbox)
-		wg.Go(func() {
-			if !await(patience, p.closing) || !await(patience, p.done) {
-				p.cutOff(r.lastWait())
+// launch starts the new instances, each with the one that it replaces.
+func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
+	for name, e := range t.endpoints.next {
+		if t.endpoints.new[name] != e {
+			if kept, ok := e.Endpoint.(plugin.Reloader); ok {
+				kept.Reload()
 			}
-			p.closeQueue(r.lastWait())
+			continue
+		}
+		var live context.Context
+		live, e.cancel = context.WithCancel(ctx)
+		go e.serve(live, t.endpoints.old[name])
+	}
+	for name, o := range t.outputs.new {
+		replaced := t.outputs.old[name]
+		if replaced == nil {
+			replaced = s.leaving[name]
+		}
+		if replaced != nil && !replaced.handOver() {
+			replaced = nil // it has ended
+		}
+		o.start(haltCtx, replaced)
+	}
+	for _, in := range t.inputs.new {
+		if !s.board.opened() && in.startAfter == nil {
+			in.firstDone = s.firsts.hold()
+		}
+	}
+	for name, in := range t.inputs.new {
+		var live context.Context
+		live, in.cancel = context.WithCancel(ctx)
+		go in.gatherEvery(live, t.inputs.old[name], s.gracePeriod())
+	}
+}
+
+// retire ends the old instances. It does not wait for them.
+func (s *supervisor) retire(haltCtx context.Context, t transition) {
+	wait := s.gracePeriod()
+	gone := map[string]*metric.Batch{} // of inputs without a successor, whose batch would stand until its own
+	for name, in := range t.inputs.old {
+		in.cancel()
+		s.retiring.Go(func() { in.retire(haltCtx, wait) })
+		if t.inputs.new[name] == nil {
+			gone[name] = nil
+		}
+	}
+	s.board.set(gone)
+	for _, e := range t.endpoints.old {
+		e.cancel()
+		s.retiring.Go(func() { e.retire(haltCtx, wait) })
+	}
+	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return isClosed(o.left) })
+	for name, o := range t.outputs.old {
+		if t.outputs.new[name] != nil {
+			continue // which takes over its queue
+		}
+		s.leaving[name] = o
+		drainCtx, cancel := context.WithTimeout(haltCtx, wait)
+		o.cutDrain = cancel
+		s.retiring.Go(func() {
+			defer cancel()
+			o.leave(drainCtx, true)
 		})
 	}
-	wg.Wait()
 }
 
-// await waits for done to be closed; false where ctx ends first.
-func await(ctx context.Context, done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-	}
-	select {
-	case <-done: // both: nothing is said to hang that is over
-		return true
-	default:
-		return false
-	}
+// changes are the titles of the instances that a reload has changed.
+type changes struct{ added, removed, replaced []string }
+
+func (t *transition) changes() (c changes) {
+	note(&c, t.inputs)
+	note(&c, t.outputs)
+	note(&c, t.endpoints)
+	return c
 }
 
-// unlessHung does what a disk that hangs would keep, and waits for it until ctx is
-// done; false: it goes on alone, and nothing that it writes may be read.
-func unlessHung(ctx context.Context, do func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	return await(ctx, done)
-}
-
-// cutOff ends the delivery. Where Push and Close have not returned when the wait is
-// over, they find the queue taken away when they do.
-func (p *livePush) cutOff(wait time.Duration) {
-	p.cancel()
-	last, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
-	if await(last, p.done) {
-		return
-	}
-	p.disowned.Store(true)
-	if !p.settling.TryLock() {
-		p.log.Error("stopped, though the disk of its queue or of its dead letters hangs")
-		return
-	}
-	p.settling.Unlock()
-	p.log.Error("stopped, though Push has not returned")
-}
-
-// launch starts the new inputs and endpoints.
-func (r *run) launch(live, cut context.Context, c *change) {
-	for _, p := range c.pulls {
-		ctx, cancel := context.WithCancel(live)
-		p.cancel = cancel
-		f, _ := filter.New(p.Options.Options) // config has validated it
-		go p.serve(ctx, &view{run: r, filter: f})
-	}
-	for _, in := range c.inputs {
-		if !r.board.opened() && in.startAfter == nil {
-			in.first = r.firsts.hold()
+func note[R configured](c *changes, x exchange[R]) {
+	for _, name := range slices.Sorted(maps.Keys(x.new)) {
+		if _, ok := x.old[name]; ok {
+			c.replaced = append(c.replaced, x.new[name].title())
+		} else {
+			c.added = append(c.added, x.new[name].title())
 		}
 	}
-	for _, in := range c.inputs {
-		ctx, cancel := context.WithCancel(live)
-		in.cancel = cancel
-		in.successor = r.board.age(in.Name) < forever
-		go in.gatherEvery(ctx, cut)
+	for _, name := range slices.Sorted(maps.Keys(x.old)) {
+		if _, ok := x.new[name]; !ok {
+			c.removed = append(c.removed, x.old[name].title())
+		}
 	}
 }
 
-// equal reports whether two instances are configured alike.
-func (in *Input) equal(other *Input) bool {
-	return in.RoundInterval == other.RoundInterval && reflect.DeepEqual(in.Options, other.Options) &&
-		reflect.DeepEqual(in.Settings, other.Settings)
+// attrs returns what there is to log.
+func (c changes) attrs() (attrs []any) {
+	for _, kind := range []struct {
+		name   string
+		titles []string
+	}{{"added", c.added}, {"removed", c.removed}, {"replaced", c.replaced}} {
+		if len(kind.titles) > 0 {
+			attrs = append(attrs, kind.name, kind.titles)
+		}
+	}
+	return attrs
 }
 
-func (p *Push) equal(other *Push) bool {
-	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
-}
-
-func (p *Pull) equal(other *Pull) bool {
-	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
+// afterwards returns a context that ends so long after ctx.
+func afterwards(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unused := context.AfterFunc(ctx, func() {
+		sleep(later, wait)
+		cancel()
+	})
+	return later, func() { unused(); cancel() }
 }

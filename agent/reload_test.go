@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -229,82 +225,11 @@ func TestOnceKeepsRejectedPoints(t *testing.T) {
 		if err, want := r.agent.Once(t.Context()), "outputs.out: 1 points rejected"; fmt.Sprint(err) != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
-		letters := readLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))
-		if len(letters) != 1 || letters[0].Record != "count 1" {
-			t.Errorf("kept: %v", letters)
+		entries := readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))
+		if len(entries) != 1 || entries[0].Record != "count 1" {
+			t.Errorf("kept: %v", entries)
 		}
 	})
-}
-
-func TestSocketsAreHandedOver(t *testing.T) {
-	var s Sockets
-	first, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := first.Addr().String()
-	second, err := s.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if second.Addr().String() != address {
-		t.Errorf("an equal address gave another socket: %v, %v", second.Addr(), address)
-	}
-	serve := func(l net.Listener, text string) *http.Server {
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })}
-		go srv.Serve(l)
-		return srv
-	}
-	old := serve(first, "old")
-	get := func() string {
-		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(resp.Body)
-		return string(text)
-	}
-	if got := get(); got != "old" {
-		t.Errorf("got %q", got)
-	}
-	old.Shutdown(t.Context())
-	next := serve(second, "new")
-	if got := get(); got != "new" {
-		t.Errorf("got %q", got)
-	}
-	next.Shutdown(t.Context())
-	if _, err := net.Dial("tcp", address); err == nil {
-		t.Error("the address is bound when nobody uses it")
-	}
-}
-
-func TestStaleUnixSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var s Sockets
-	if _, err := s.Listen(t.Context(), "unix", path); err == nil {
-		t.Error("a socket in use was taken away")
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
-	mine, err := s.Listen(t.Context(), "unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine.Close()
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the socket file stays behind")
-	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Listen(t.Context(), "unix", path); err == nil || !strings.Contains(err.Error(), "no socket") {
-		t.Errorf("over a plain file: %v", err)
-	}
 }
 
 func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {
@@ -337,7 +262,7 @@ func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {
 	})
 }
 
-// An heir is an input that notes what happens to it and by whom it is succeeded.
+// An heir is an input that notes what happens to it and from whom it inherits.
 type heir struct {
 	name string
 	note func(string)
@@ -358,10 +283,10 @@ func (h *heir) Close() error {
 }
 
 func (h *heir) InheritFrom(predecessor plugin.Input) {
-	h.note(h.name + " succeeds " + predecessor.(*heir).name)
+	h.note(h.name + " inherits from " + predecessor.(*heir).name)
 }
 
-func TestReloadLetsInputsSucceed(t *testing.T) {
+func TestReloadLetsInputsInherit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var mu sync.Mutex
@@ -387,10 +312,45 @@ func TestReloadLetsInputsSucceed(t *testing.T) {
 		r.end()
 		got := slices.Compact(notes)
 		want := []string{
-			"first gathers", "first is closed", "second succeeds first", "second gathers",
+			"first gathers", "first is closed", "second inherits from first", "second gathers",
 			"third gathers", "second is closed", "third is closed",
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// What an input knew reaches the last of several that replace it in a row, while its
+// gather is in flight.
+func TestReloadsInARowHandOnWhatTheFirstKnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var mu sync.Mutex
+		var notes []string
+		note := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			notes = append(notes, s)
+		}
+		hang := make(chan struct{})
+		r.agent.input("a", &heir{"first", note, hang})
+		r.agent.push("out", &fakePusher{})
+		r.start()
+		after(time.Second)
+		for i, name := range []string{"second", "third"} {
+			next := r.sibling()
+			next.input("a", &heir{name, note, nil}).Settings = &fakeSettings{Version: i + 2}
+			r.reloadTo(next, nil)
+		}
+		after(time.Second)
+		close(hang)
+		after(time.Second)
+		r.end()
+		want := []string{
+			"first gathers", "first is closed", "second inherits from first", "second is closed", "third inherits from second", "third gathers", "third is closed",
+		}
+		if diff := cmp.Diff(want, notes); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
@@ -445,4 +405,143 @@ func TestStopDoesNotWaitForWhatIsGone(t *testing.T) {
 			t.Errorf("stopped after %v", took)
 		}
 	})
+}
+
+func TestReloadSaysWhatHasChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("same", counting())
+		r.agent.input("old", counting())
+		r.agent.push("same", &fakePusher{})
+		r.agent.push("changed", &fakePusher{})
+		r.agent.pull("old", newFakeEndpoint())
+		r.start()
+		next := r.sibling()
+		next.input("same", counting())
+		next.input("new", counting())
+		next.push("same", &fakePusher{})
+		next.push("changed", &fakePusher{}).Settings = &fakeSettings{Version: 2}
+		next.pull("new", newFakeEndpoint())
+		r.reloadTo(next, nil)
+		r.end()
+		want := `msg=reloaded added="[inputs.new outputs.new]" removed="[inputs.old outputs.old]" replaced=[outputs.changed]`
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+	})
+}
+
+// A gather of an old input that hangs holds up nothing but its successor: changed
+// endpoints serve at once, a scrape that asks for a gather is answered with the last
+// batch, other inputs gather, and the next reload is adopted at once.
+func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release := make(chan struct{})
+		n := 0
+		r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+			if n++; n > 1 {
+				<-release
+			}
+			return batchOf(pointOf("x", int64(n))), nil
+		})).Options.Timeout = plugin.Duration(time.Hour)
+		r.agent.pull("page", newFakeEndpoint())
+		r.start()
+		after(15 * time.Second)
+
+		began := time.Now()
+		configure := func(version int) *fakeEndpoint {
+			next := r.sibling()
+			next.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+				return batchOf(pointOf("x", 100)), nil
+			})).Settings = &fakeSettings{Version: version}
+			next.input("other", counting()).Settings = &fakeSettings{Version: version}
+			page := newFakeEndpoint()
+			next.pull("page", page).Settings = &fakeSettings{Version: version}
+			r.reloadTo(next, nil)
+			return page
+		}
+		page := configure(2)
+		board := <-page.board
+		if err := board.Refresh(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
+		page = configure(3)
+		board = <-page.board
+		if err := board.Refresh(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("two reloads with their scrapes took %v", took)
+		}
+		if got := value(t, board, "x", "value").AsInt(); got != 1 {
+			t.Errorf("the board shows gather %d of the old input, want 1", got)
+		}
+		if got := value(t, board, "count", "value").AsInt(); got < 1 {
+			t.Errorf("the other input made gather %d", got)
+		}
+		after(21 * time.Second)
+		if got := value(t, board, "x", "value").AsInt(); got != 100 {
+			t.Errorf("after the wait for the old gather the board shows %d", got)
+		}
+		if want := `level=WARN msg="abandoned: its gather has not returned" plugin=inputs.a`; !strings.Contains(r.log.String(), want) {
+			t.Errorf("want %q in the log:\n%s", want, r.log)
+		}
+		if err := r.end(); err != nil {
+			t.Errorf("an abandoned gather holds up the stop: %v", err)
+		}
+		close(release)
+	})
+}
+
+// A removed output in memory whose destination is dead holds up no later reload; if it
+// is added again, what it still has goes to its successor, before anything new.
+func TestRemovedOutputHoldsUpNoReload(t *testing.T) {
+	for _, onDisk := range []bool{false, true} {
+		t.Run(fmt.Sprint("on disk ", onDisk), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				in := counting()
+				configure := func(a *Agent, out *fakePusher) *Agent {
+					a.input("a", in)
+					if out == nil {
+						return a
+					}
+					push := a.push("out", out)
+					push.Options.NamePass = []string{"count"}
+					push.Options.Timeout = plugin.Duration(time.Hour)
+					if onDisk {
+						push.Options.Buffer = "disk"
+					}
+					return a
+				}
+				configure(r.agent, &fakePusher{push: func(ctx context.Context, _ []string) error { // a black hole
+					<-ctx.Done()
+					return ctx.Err()
+				}})
+				r.start()
+				after(25 * time.Second)
+				began := time.Now()
+				r.reloadTo(configure(r.sibling(), nil), nil)
+				r.reloadTo(configure(r.sibling(), nil), nil)
+				out := &fakePusher{}
+				r.reloadTo(configure(r.sibling(), out), nil)
+				if took := time.Since(began); took > 0 {
+					t.Errorf("three reloads took %v", took)
+				}
+				if n := strings.Count(r.log.String(), "msg=reloaded"); n != 3 {
+					t.Errorf("%d of 3 reloads are adopted:\n%s", n, r.log)
+				}
+				after(6 * time.Second)
+				if diff := cmp.Diff(counts(1, 4), out.got("count")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				if strings.Contains(r.log.String(), "lost") || strings.Contains(r.log.String(), "dropped") {
+					t.Errorf("lost or dropped:\n%s", r.log)
+				}
+				r.end()
+			})
+		})
+	}
 }

@@ -14,7 +14,6 @@ import (
 // A slot, little-endian: magic 4, version 4, sequence of the first record that
 // is not acked 8, CRC-32C of these 4.
 type acks struct {
-	dir  folder
 	f    file   // nil: there is none yet
 	last uint64 // the highest position written
 	slot int64  // where the next goes: never over the highest
@@ -27,14 +26,14 @@ const (
 	slots    = 2
 )
 
-// openAcks reads the position, and makes the file where there is none. Where the
-// disk is too full for that, the first write tries again. damaged says that no
-// slot of a file that had one holds.
+// openAcks reads the position, and makes the file unless it exists. If the disk is
+// too full for that, the first write tries again. damaged says that no slot of a
+// file that had one holds.
 func openAcks(d folder) (a *acks, damaged bool, err error) {
-	a = &acks{dir: d}
+	a = &acks{}
 	a.f, err = d.edit(acksName)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = a.create(); isFull(err) {
+		if err = a.create(d); isFull(err) {
 			err = nil
 		}
 		return a, false, err
@@ -66,8 +65,8 @@ func readSlots(f io.ReaderAt) (last uint64, free int64, damaged bool) {
 }
 
 // create makes the file with its pages, so that later writes need no space.
-func (a *acks) create() error {
-	f, err := a.dir.create(acksName)
+func (a *acks) create(d folder) error {
+	f, err := d.create(acksName)
 	if err != nil {
 		return err
 	}
@@ -76,10 +75,10 @@ func (a *acks) create() error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = a.dir.sync()
+		err = d.sync()
 	}
 	if err != nil {
-		return errors.Join(err, f.Close(), a.dir.remove(acksName))
+		return errors.Join(err, f.Close(), d.remove(acksName))
 	}
 	a.f = f
 	return nil
@@ -87,12 +86,10 @@ func (a *acks) create() error {
 
 // write notes a position that is beyond the last. It survives a kill; sync makes
 // it survive a loss of power too.
-func (a *acks) write(position uint64) error {
-	return withReserve(a.dir, func() error {
-		if a.f == nil {
-			if err := a.create(); err != nil {
-				return err
-			}
+func (a *acks) write(d folder, position uint64) error {
+	return withReserve(d, func() error {
+		if err := a.ensure(d); err != nil {
+			return err
 		}
 		if _, err := a.f.WriteAt(appendSlot(nil, position), a.slot*slotPage); err != nil {
 			return err
@@ -102,13 +99,31 @@ func (a *acks) write(position uint64) error {
 	})
 }
 
-// sync makes the last position durable. After an error it is written anew, to
-// the same slot, for the kernel may have forgotten that the page is not on disk.
-func (a *acks) sync() error {
+// ensure makes the file again if somebody removed or replaced it.
+func (a *acks) ensure(d folder) error {
+	if a.f != nil {
+		if d.names(acksName, a.f) {
+			return nil
+		}
+		a.f.Close() // nobody reads it again
+		a.f = nil
+	}
+	err := a.create(d)
+	if errors.Is(err, fs.ErrExist) {
+		if err = d.setAside(acksName); err == nil {
+			err = a.create(d)
+		}
+	}
+	return err
+}
+
+// sync makes the last position durable. After an error it is written again, to
+// the same slot, since the kernel may have forgotten that the page is not on disk.
+func (a *acks) sync(d folder) error {
 	if a.f == nil {
 		return nil
 	}
-	err := withReserve(a.dir, a.f.Sync)
+	err := withReserve(d, a.f.Sync)
 	if err != nil {
 		a.slot = (a.slot + 1) % slots
 		a.last = 0

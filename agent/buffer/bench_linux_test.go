@@ -46,7 +46,7 @@ func batch(b testing.TB, e *lineprotocol.Encoder, arena []byte, records [][]byte
 // BenchmarkAppend1000 compares the CPU of queueing 1,000 points on disk with that of
 // encoding them, and counts the syncs.
 func BenchmarkAppend1000(b *testing.B) {
-	d, err := openDirectory(b.TempDir())
+	d, err := makeFolder(b.TempDir())
 	must(b, err)
 	counted := &countingFolder{folder: d}
 	q, err := newDisk(counted, "bench", 64<<20, discard())
@@ -79,7 +79,7 @@ func BenchmarkAppend1000(b *testing.B) {
 
 // BenchmarkCatchUp hands out and acks a backlog of blocks of 1,000 points.
 func BenchmarkCatchUp(b *testing.B) {
-	d, err := openDirectory(b.TempDir())
+	d, err := makeFolder(b.TempDir())
 	must(b, err)
 	q, err := newDisk(d, "bench", 1<<30, discard())
 	must(b, err)
@@ -172,6 +172,10 @@ func (d *countingFolder) create(name string) (file, error) {
 		return nil, err
 	}
 	return &countingFile{f, d}, nil
+}
+
+func (d *countingFolder) names(name string, f file) bool {
+	return d.folder.names(name, f.(*countingFile).file)
 }
 
 func (d *countingFolder) sync() error {

@@ -1,9 +1,13 @@
 package buffer
 
 import (
+	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -67,9 +71,9 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 	}
 }
 
-// TestS8EverythingFailsNowAndThen lets a part of all operations fail, while the
+// TestNothingIsLostIfEverythingFailsNowAndThen lets a part of all operations fail, while the
 // process is killed now and then; nothing that Append took is lost.
-func TestS8EverythingFailsNowAndThen(t *testing.T) {
+func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
 	for seed := range soak(t, 60) {
@@ -122,10 +126,11 @@ func TestS8EverythingFailsNowAndThen(t *testing.T) {
 	}
 }
 
-// TestS1PowerLost: what Append has returned for is there after a loss of power
+// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a loss of power
 // that keeps any part of what was not synced; with syncs that fail, too.
-func TestS1PowerLost(t *testing.T) {
+func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
+	losses := 0
 	for seed := range soak(t, 60) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		d, l := newFakeFolder(), newLedger()
@@ -158,6 +163,7 @@ func TestS1PowerLost(t *testing.T) {
 				step(l.ack(q, rng.IntN(len(l.handed)+2)))
 			default:
 				d = d.powerLost(rng)
+				losses++
 				l.repeats = true
 				q = mustOpen(t, d, limit)
 				step(l.reopened(q))
@@ -169,9 +175,237 @@ func TestS1PowerLost(t *testing.T) {
 		}
 		step(l.drain(q))
 	}
+	t.Logf("%d losses of power", losses)
 }
 
-func TestS14DrainsWhileAppending(t *testing.T) {
+// TestNothingIsLostAfterOthersHands: somebody removes, moves, truncates and replaces
+// files and the directory of a queue at work. What they hold may be lost, and is
+// counted then; what is appended later is queued without an error and arrives.
+func TestNothingIsLostAfterOthersHands(t *testing.T) {
+	t.Parallel()
+	for seed := range soak(t, 150) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		d, l := newFakeFolder(), newLedger()
+		const limit = 1 << 20 // never reached, but the segments are small
+		q := mustOpen(t, d, limit)
+		step := func(what string, err error) {
+			t.Helper()
+			if err == nil {
+				err = l.failed
+			}
+			if err != nil {
+				t.Fatalf("seed %d: %s: %v", seed, what, err)
+			}
+		}
+		for range 150 {
+			switch op := rng.IntN(20); {
+			case op < 8:
+				step("append", l.append(q, l.block(rng, 1+rng.IntN(60), 120)))
+			case op < 12:
+				step("peek", l.peek(q, rng.IntN(150), rng.IntN(30_000)))
+			case op < 16:
+				step("ack", l.ack(q, rng.IntN(len(l.handed)+2)))
+			case op < 19:
+				interfere(d, rng)
+				l.interfered()
+			default:
+				d = d.killed()
+				if f := d.files[acksName]; f != nil && f.special { // is refused
+					delete(d.files, acksName)
+				}
+				q = mustOpen(t, d, limit)
+				step("reopen", l.reopenedAfterInterference(q))
+			}
+		}
+		step("drain", l.drain(q))
+		step("append", l.append(q, l.block(rng, 60, 120)))
+		step("drain", l.drain(q))
+	}
+}
+
+// interfere does something to a file of a queue, or to its directory.
+func interfere(d *fakeFolder, rng *rand.Rand) {
+	switch rng.IntN(12) {
+	case 0:
+		d.replaceDirectory(true)
+		return
+	case 1:
+		d.replaceDirectory(false)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	files := d.files
+	if d.atPath != nil {
+		files = d.atPath
+	}
+	names := slices.Sorted(maps.Keys(files))
+	if len(names) == 0 {
+		return
+	}
+	name := names[rng.IntN(len(names))]
+	f := files[name]
+	switch rng.IntN(5) {
+	case 0: // removed
+		delete(files, name)
+	case 1: // moved
+		delete(files, name)
+		files["moved"] = f
+	case 2: // truncated
+		f.data = f.data[:rng.IntN(len(f.data)+1)]
+	case 3: // replaced by another file
+		other := files[names[rng.IntN(len(names))]]
+		files[name] = &fakeFile{special: other.special, data: slices.Clone(other.data)}
+	case 4: // replaced by a FIFO or a link
+		files[name] = &fakeFile{special: true}
+	}
+}
+
+// TestSegmentThatComesBack: a segment that the reader has given up as missing, before
+// a block or while it is written, does not take that block, though its file is back.
+func TestSegmentThatComesBack(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, 1<<20)
+		wantAppend(t, q, 0, "a")
+		giveUp := func() {
+			d.before = nil
+			moved := d.files[segment1]
+			delete(d.files, segment1)
+			wantPeek(t, q, 10, 100)
+			d.files[segment1] = moved
+		}
+		if meanwhile {
+			d.before = giveUp
+		} else {
+			giveUp()
+		}
+		wantAppend(t, q, 0, "b")
+		wantPeek(t, q, 10, 100, "b")
+		wantStats(t, q, Stats{Records: 1, Bytes: q.Stats().Bytes, Damaged: 1})
+	}
+}
+
+// TestPositionIsKeptInAFileThatIsMadeAgain: an ack is noted where the next process
+// finds it, whatever somebody did to the file.
+func TestPositionIsKeptInAFileThatIsMadeAgain(t *testing.T) {
+	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("garbage")}} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, 1<<20)
+		wantAppend(t, q, 0, "a", "b", "c")
+		if delete(d.files, acksName); replacement != nil {
+			d.files[acksName] = replacement
+		}
+		wantPeek(t, q, 2, 100, "a", "b")
+		wantAck(t, q, 2)
+		wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, "c")
+	}
+}
+
+// TestReserveIsMadeAgain with the next segment, whatever somebody did to it.
+func TestReserveIsMadeAgain(t *testing.T) {
+	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("truncated")}} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, 1<<20)
+		if delete(d.files, reserveName); replacement != nil {
+			d.files[reserveName] = replacement
+		}
+		wantAppend(t, q, 0, "a")
+		if f := d.files[reserveName]; f == nil || len(f.data) != reserveSize {
+			t.Errorf("%+v: the reserve is %+v", replacement, f)
+		}
+	}
+}
+
+// TestStatsNeverWaitForTheDisk: nor does SetLimit, whichever operation hangs.
+func TestStatsNeverWaitForTheDisk(t *testing.T) {
+	for _, hangs := range []string{"create", "write", "sync", "syncdir", "open", "read", "remove"} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, smallLimit)
+		appendAll(t, q, 1, 2, 3)
+		hanging, resume := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		d.fault = func(op, _ string) error {
+			if op == hangs {
+				once.Do(func() {
+					close(hanging)
+					<-resume
+				})
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { appendAll(t, q, 4, 5, 6) })
+		wg.Go(func() {
+			for range 4 {
+				if _, err := q.Peek(1, 1<<20); err != nil {
+					t.Error(err)
+				}
+				if err := q.Ack(1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			<-hanging
+			q.SetLimit(smallLimit)
+			q.Stats()
+		}()
+		select {
+		case <-answered:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: Stats wait", hangs)
+		}
+		close(resume)
+		wg.Wait()
+	}
+}
+
+// TestReadErrorsThatComeAndGo: as long as no more than a few reads fail in a row,
+// nothing is damaged, however often that happens.
+func TestReadErrorsThatComeAndGo(t *testing.T) {
+	t.Parallel()
+	for seed := range soak(t, 20) {
+		rng := rand.New(rand.NewPCG(seed, 12))
+		d, l := newFakeFolder(), newLedger()
+		q := mustOpen(t, d, 8<<20)
+		for range 150 {
+			must(t, l.append(q, l.block(rng, 60, 120)))
+		}
+		d = d.killed()
+		q = mustOpen(t, d, 8<<20)
+		must(t, l.reopened(q))
+		row, failed := 0, 0
+		d.fault = func(op, _ string) error {
+			if op != "read" || row == readTries-2 || rng.IntN(3) == 0 {
+				row = 0
+				return nil
+			}
+			row++
+			failed++
+			return syscall.EIO
+		}
+		for q.Stats().Records > 0 {
+			if err := l.peek(q, 20, 1<<20); errors.Is(err, syscall.EIO) {
+				continue
+			} else if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			must(t, l.ack(q, len(l.handed)))
+		}
+		must(t, l.drain(q))
+		if s := q.Stats(); s.Damaged != 0 || s.DamagedBytes != 0 {
+			t.Fatalf("seed %d: %d reads failed: %+v", seed, failed, s)
+		}
+		if failed < 10*readTries {
+			t.Errorf("seed %d: only %d reads failed", seed, failed)
+		}
+	}
+}
+
+func TestDrainsWhileAppending(t *testing.T) {
 	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)

@@ -17,8 +17,12 @@ type fakeFolder struct {
 	mu      sync.Mutex
 	files   map[string]*fakeFile
 	durable map[string]*fakeFile // the names as of the last sync
+	// atPath is what the path names now, if that is another directory; removed: it
+	// is not there any more.
+	atPath  map[string]*fakeFile
+	removed bool
 
-	// before, unlocked, precedes every read: what happens meanwhile.
+	// before, unlocked, precedes every read and sync: what happens meanwhile.
 	before func()
 	// fault is asked before every operation; its error is the outcome. Of a write
 	// that fails, written tells how many bytes went in all the same.
@@ -30,6 +34,7 @@ type fakeFolder struct {
 }
 
 type fakeFile struct {
+	special      bool // not a regular file
 	data, synced []byte
 	// A kernel forgets that pages are dirty when their sync fails: what lies between
 	// these is not synced by a later one.
@@ -52,6 +57,9 @@ func newFakeFolder() *fakeFolder {
 func (d *fakeFolder) killed() *fakeFolder {
 	k := newFakeFolder()
 	k.files, k.durable = d.files, d.durable
+	if d.atPath != nil {
+		k.files, k.durable = d.atPath, map[string]*fakeFile{}
+	}
 	return k
 }
 
@@ -99,7 +107,7 @@ func (d *fakeFolder) list() (entries []entry, err error) {
 		return nil, err
 	}
 	for name, f := range d.files {
-		entries = append(entries, entry{name, int64(len(f.data)), true})
+		entries = append(entries, entry{name, int64(len(f.data)), !f.special})
 	}
 	return entries, nil
 }
@@ -117,12 +125,18 @@ func (d *fakeFolder) openFile(op, name string, readOnly bool) (file, error) {
 	if !ok {
 		return nil, &os.PathError{Op: op, Path: name, Err: syscall.ENOENT}
 	}
+	if f.special {
+		return nil, notRegular(name)
+	}
 	return &fakeHandle{d, f, name, readOnly}, nil
 }
 
 func (d *fakeFolder) create(name string) (file, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.removed {
+		return nil, &os.PathError{Op: "create", Path: name, Err: syscall.ENOENT}
+	}
 	if _, ok := d.files[name]; ok {
 		return nil, &os.PathError{Op: "create", Path: name, Err: syscall.EEXIST}
 	}
@@ -145,6 +159,46 @@ func (d *fakeFolder) remove(name string) error {
 	}
 	delete(d.files, name)
 	return nil
+}
+
+func (d *fakeFolder) setAside(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.do("rename", name); err != nil {
+		return err
+	}
+	d.files[name+asideSuffix] = d.files[name]
+	delete(d.files, name)
+	return nil
+}
+
+func (d *fakeFolder) names(name string, f file) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.atPath != nil {
+		return d.atPath[name] == f.(*fakeHandle).f
+	}
+	return d.files[name] == f.(*fakeHandle).f
+}
+
+func (d *fakeFolder) renew() (folder, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.atPath != nil {
+		d.files, d.durable, d.atPath, d.removed = d.atPath, map[string]*fakeFile{}, nil, false
+	}
+	return d, nil
+}
+
+// replaceDirectory makes another, empty one in its place, and removes it or moves it
+// elsewhere.
+func (d *fakeFolder) replaceDirectory(remove bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.atPath, d.removed = map[string]*fakeFile{}, remove
+	if remove {
+		d.files = map[string]*fakeFile{}
+	}
 }
 
 func (d *fakeFolder) sync() error {
@@ -215,6 +269,9 @@ func (h *fakeHandle) Truncate(size int64) error {
 }
 
 func (h *fakeHandle) Sync() error {
+	if h.d.before != nil {
+		h.d.before()
+	}
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	f := h.f

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -15,12 +14,20 @@ import (
 // their faults here.
 type folder interface {
 	list() ([]entry, error)
-	// open opens a regular file for reading, edit for writing too, and create makes
-	// one that must not exist.
+	// open opens a file for reading, edit for writing too, and create makes one that
+	// must not exist. What is not a regular file is an errNotRegular.
 	open(name string) (file, error)
 	edit(name string) (file, error)
 	create(name string) (file, error)
 	remove(name string) error
+	// setAside renames what is in the place of a file.
+	setAside(name string) error
+	// names reports whether a name, at the path of the directory, is that of f, which
+	// somebody else may have removed, renamed or replaced.
+	names(name string, f file) bool
+	// renew makes the directory again if its path names another, or none, and returns
+	// it; else itself. What was opened in the old one can still be used.
+	renew() (folder, error)
 	// sync makes what was created and removed durable.
 	sync() error
 	close() error
@@ -34,139 +41,13 @@ type file interface {
 	Close() error
 }
 
+type syncer interface{ Sync() error }
+
 type entry struct {
 	name    string
 	size    int64
 	regular bool
 }
-
-// A directory is a folder on disk. Files are opened relative to it and no
-// symbolic link is followed: os.Root opens with O_NOFOLLOW and resolves links
-// itself, and what is not the regular file of that very name is refused.
-type directory struct {
-	root *os.Root
-	self *os.File
-}
-
-// openDirectory opens a directory, which must not be a symbolic link.
-func openDirectory(path string) (*directory, error) {
-	before, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !before.IsDir() {
-		return nil, errors.New("not a directory (a symbolic link is not followed)")
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	self, err := root.Open(".")
-	if err != nil {
-		return nil, errors.Join(err, root.Close())
-	}
-	d := &directory{root: root, self: self}
-	after, err := self.Stat()
-	if err == nil && !os.SameFile(before, after) {
-		err = errors.New("replaced while it was opened")
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.close())
-	}
-	return d, nil
-}
-
-// makeDirectory makes a directory for its owner alone where there is none; its
-// parent must exist.
-func makeDirectory(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	parent, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncDirectory(parent), parent.Close())
-}
-
-// syncDirectory takes it from file systems that cannot sync a directory.
-func syncDirectory(f *os.File) error {
-	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
-}
-
-// own takes the directory for this process alone.
-func (d *directory) own() error {
-	if err := lockFile(d.self); err != nil {
-		return err
-	}
-	info, err := d.self.Stat()
-	if err == nil && info.Mode().Perm() != 0o700 {
-		err = d.self.Chmod(0o700)
-	}
-	return err
-}
-
-func (d *directory) list() ([]entry, error) {
-	if _, err := d.self.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	infos, err := d.self.Readdir(-1)
-	if err != nil {
-		return nil, err
-	}
-	entries := make([]entry, len(infos))
-	for i, info := range infos {
-		entries[i] = entry{info.Name(), info.Size(), info.Mode().IsRegular()}
-	}
-	return entries, nil
-}
-
-func (d *directory) open(name string) (file, error) { return d.openFile(name, os.O_RDONLY) }
-func (d *directory) edit(name string) (file, error) { return d.openFile(name, os.O_RDWR) }
-
-func (d *directory) openFile(name string, flag int) (file, error) {
-	before, err := d.root.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("%q is not a regular file (a symbolic link is not followed)", name)
-	}
-	f, err := d.root.OpenFile(name, flag, 0)
-	if err != nil {
-		return nil, err
-	}
-	after, err := f.Stat()
-	if err == nil && !os.SameFile(before, after) {
-		err = fmt.Errorf("%q was replaced while it was opened", name)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-func (d *directory) create(name string) (file, error) {
-	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err // not f: a nil *os.File is not a nil file
-	}
-	return f, nil
-}
-
-func (d *directory) remove(name string) error { return d.root.Remove(name) }
-
-func (d *directory) sync() error { return syncDirectory(d.self) }
-
-// close gives the lock up too.
-func (d *directory) close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 
 // The reserve is a file that is given up when the disk is full, so that there is
 // space to note an ack and to remove a segment, which give space back.
@@ -175,7 +56,7 @@ const (
 	reserveSize = 64 << 10
 )
 
-// withReserve does what must not fail for want of space.
+// withReserve does something, a second time without the reserve if the disk is full.
 func withReserve(d folder, do func() error) error {
 	err := do()
 	if isFull(err) && d.remove(reserveName) == nil {
@@ -184,19 +65,44 @@ func withReserve(d folder, do func() error) error {
 	return err
 }
 
-// keepReserve makes the reserve where there is none. Random bytes take their
-// space on every file system.
+// keepReserve makes the reserve unless it is there, whole.
 func keepReserve(d folder) error {
 	f, err := d.create(reserveName)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		var whole bool
+		if whole, err = hasReserve(d); whole {
+			return nil
+		}
+		if errors.Is(err, errNotRegular) {
+			err = d.setAside(reserveName)
+		} else if err == nil { // somebody truncated it
+			err = d.remove(reserveName)
+		}
+		if err == nil {
+			f, err = d.create(reserveName)
+		}
 	}
 	if err != nil {
 		return err
 	}
+	return fillReserve(d, f)
+}
+
+func hasReserve(d folder) (bool, error) {
+	f, err := d.open(reserveName)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // read only
+	_, err = f.ReadAt(make([]byte, 1), reserveSize-1)
+	return err != io.EOF, nil
+}
+
+// fillReserve fills the new file. Random bytes take their space on every file system.
+func fillReserve(d folder, f file) error {
 	b := make([]byte, reserveSize)
 	rand.Read(b)
-	_, err = f.WriteAt(b, 0)
+	_, err := f.WriteAt(b, 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -208,4 +114,26 @@ func keepReserve(d folder) error {
 
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+var errNotRegular = errors.New("is not a regular file (a symbolic link is not followed)")
+
+func notRegular(name string) error { return fmt.Errorf("%q %w", name, errNotRegular) }
+
+// asideSuffix ends the name of what was in the place of a file.
+const asideSuffix = ".replaced"
+
+// setAside renames what is in the place of a file or directory, so that this can be
+// made again, and returns the error that says so. A directory stays: it may be
+// somebody's data.
+func setAside(path string, cause error) error {
+	info, err := os.Lstat(path)
+	if err != nil || info.IsDir() {
+		return cause
+	}
+	aside := path + asideSuffix
+	if err := os.Rename(path, aside); err != nil {
+		return errors.Join(cause, err)
+	}
+	return fmt.Errorf("%w: renamed to %q", cause, aside)
 }

@@ -13,30 +13,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOpenDiskErrors: S10 and H12.
+// TestOpenDiskErrors: what cannot or must not be used as a queue.
 func TestOpenDiskErrors(t *testing.T) {
 	tests := []struct {
 		name string
 		make func(t *testing.T, dir string)
 		want string
 	}{
-		{"S10: no parent", func(t *testing.T, dir string) {
+		{"no parent", func(t *testing.T, dir string) {
 			must(t, os.Remove(filepath.Dir(dir)))
 		}, "mkdir DIR: no such file or directory"},
-		{"S10: a file", func(t *testing.T, dir string) {
+		{"a file", func(t *testing.T, dir string) {
 			must(t, os.WriteFile(dir, nil, 0o600))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link", func(t *testing.T, dir string) {
+		{"a symbolic link", func(t *testing.T, dir string) {
 			must(t, os.Symlink(t.TempDir(), dir))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link to nothing", func(t *testing.T, dir string) {
+		{"a symbolic link to nothing", func(t *testing.T, dir string) {
 			must(t, os.Symlink("nowhere", dir))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link for the acks", func(t *testing.T, dir string) {
+		{"a symbolic link for the acks", func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir, 0o700))
 			must(t, os.Symlink(filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, acksName)))
 		}, `"acks.v1" is not a regular file (a symbolic link is not followed)`},
-		{"H12: a symbolic link for the acks, inside", func(t *testing.T, dir string) {
+		{"a symbolic link for the acks, inside", func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir, 0o700))
 			must(t, os.WriteFile(filepath.Join(dir, "victim"), nil, 0o600))
 			must(t, os.Symlink("victim", filepath.Join(dir, acksName)))
@@ -56,8 +56,8 @@ func TestOpenDiskErrors(t *testing.T) {
 	}
 }
 
-// TestS11SecondInstance: a directory belongs to one queue at a time.
-func TestS11SecondInstance(t *testing.T) {
+// TestSecondInstanceIsRefused: a directory belongs to one queue at a time.
+func TestSecondInstanceIsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q, err := OpenDisk(dir, 1<<20, discard())
 	must(t, err)
@@ -104,9 +104,9 @@ func TestModes(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestS6ForeignFiles: what is not the queue's own is left alone, with one warning
+// TestForeignFilesAreLeftAlone: what is not the queue's own is left alone, with one warning
 // for all of it, and another for files of a newer version.
-func TestS6ForeignFiles(t *testing.T) {
+func TestForeignFilesAreLeftAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q, err := OpenDisk(dir, 1<<20, discard())
 	must(t, err)
@@ -155,9 +155,9 @@ level=WARN msg="queue: foreign files are ignored" files="[0000000000000002-00000
 	}
 }
 
-// TestS6StaleSegment: a removed segment that a loss of power brought back does not
+// TestStaleSegmentHidesNothing: a removed segment that a loss of power brought back does not
 // hide those that were written after it.
-func TestS6StaleSegment(t *testing.T) {
+func TestStaleSegmentHidesNothing(t *testing.T) {
 	s := makeSpool(t, 0)
 	d := s.folder("", nil)
 	stale := &segment{index: 2, first: 1 << 20}
@@ -201,14 +201,14 @@ func TestBacklog(t *testing.T) {
 	dir = t.TempDir()
 	check(0)
 	_, _, err = Backlog(dir + "/none")
-	if want := fmt.Sprintf("queue %q: lstat %s/none: no such file or directory", dir+"/none", dir); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("queue %q: open %s/none: no such file or directory", dir+"/none", dir); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
-// TestS13StartReadsLittle: whatever the backlog, a start reads headers of at most
+// TestStartReadsLittle: whatever the backlog, a start reads headers of at most
 // the first and the last segment, and keeps no record in memory.
-func TestS13StartReadsLittle(t *testing.T) {
+func TestStartReadsLittle(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(13, 13))
 	reads := map[int]int{}
@@ -218,8 +218,8 @@ func TestS13StartReadsLittle(t *testing.T) {
 		q := mustOpen(t, d, limit)
 		for range blocks {
 			must(t, l.append(q, l.block(rng, 20, 200)))
-			if q.active != nil && q.active.size > 256<<10 {
-				q.abandon() // more segments than the limit alone would make
+			if q.writer.seg != nil && q.writer.seg.size > 256<<10 {
+				q.writer.seal() // more segments than the limit alone would make
 			}
 		}
 		d = d.killed()
@@ -227,11 +227,11 @@ func TestS13StartReadsLittle(t *testing.T) {
 		if got := q.Stats().Records; got != 20*blocks {
 			t.Fatalf("%d records, want %d", got, 20*blocks)
 		}
-		if n := len(q.chunks); n > 0 {
+		if n := len(q.reader.chunks); n > 0 {
 			t.Errorf("%d chunks in memory", n)
 		}
 		reads[blocks] = d.ops["read"]
-		t.Logf("%d blocks in %d segments: %d operations, %d bytes read", blocks, len(q.segments), d.ops["read"], d.bytes)
+		t.Logf("%d blocks in %d segments: %d operations, %d bytes read", blocks, len(q.catalog.segments), d.ops["read"], d.bytes)
 		must(t, l.drain(q))
 	}
 	if reads[2000] > 2*reads[100]+400 {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -91,10 +93,10 @@ func queueUntilKilled(dir string) error {
 	return <-errs
 }
 
-// TestS1KillAtRandomMoments kills a process that uses the queue, again and again:
+// TestKilledAtRandomMoments kills a process that uses the queue, again and again:
 // every record that it was told is queued and that it did not ack is there, in
 // order, and none that it acked comes back.
-func TestS1KillAtRandomMoments(t *testing.T) {
+func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))
@@ -102,7 +104,7 @@ func TestS1KillAtRandomMoments(t *testing.T) {
 	first, last := uint32(1), uint32(0) // what the queue holds
 	total, inAppend, inAck := 0, 0, 0
 	for kill := range kills {
-		r := childReports(t, rng, dir, last+1)
+		_, r := childReports(t, rng, dir, last+1, nil)
 		q, err := OpenDisk(dir, killLimit, discard())
 		if err != nil {
 			t.Fatalf("kill %d: %v", kill, err)
@@ -149,31 +151,57 @@ func TestS1KillAtRandomMoments(t *testing.T) {
 }
 
 // childReports runs the child, kills it at a random moment, and returns the last
-// record of every kind that it reported.
-func childReports(t *testing.T, rng *rand.Rand, dir string, next uint32) map[byte]uint32 {
+// record of every kind that it reported: before the end, and at all. The end is
+// losePower, if that is not nil.
+func childReports(t *testing.T, rng *rand.Rand, dir string, next uint32, losePower func()) (before, all map[byte]uint32) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childQueue+"="+dir, childNext+"="+strconv.Itoa(int(next)))
-	cmd.Stderr = os.Stderr
+	if losePower == nil { // else its disk fails before it is killed
+		cmd.Stderr = os.Stderr
+	}
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	r := bufio.NewReader(out)
+	first, ended := make(chan bool, 1), make(chan bool)
+	var mu sync.Mutex
+	all = map[byte]uint32{}
+	go func() {
+		defer close(ended)
+		for r := bufio.NewReader(out); ; {
+			var b [5]byte
+			_, err := io.ReadFull(r, b[:])
+			select {
+			case first <- err == nil:
+			default:
+			}
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			all[b[0]] = binary.BigEndian.Uint32(b[1:])
+			mu.Unlock()
+		}
+	}()
 	if rng.IntN(5) > 0 { // else it is killed while it starts
-		if _, err := r.Peek(5); err != nil {
-			t.Errorf("the child ended by itself: %v", err)
+		select {
+		case ok := <-first:
+			if !ok {
+				t.Error("the child ended by itself")
+			}
+		case <-time.After(time.Minute):
+			t.Error("the child does not begin")
 		}
 	}
 	time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
-	must(t, cmd.Process.Kill())
-	reports := map[byte]uint32{}
-	for {
-		var b [5]byte
-		if _, err := io.ReadFull(r, b[:]); err != nil {
-			break
-		}
-		reports[b[0]] = binary.BigEndian.Uint32(b[1:])
+	mu.Lock()
+	before = maps.Clone(all)
+	mu.Unlock()
+	if losePower != nil {
+		losePower()
 	}
+	must(t, cmd.Process.Kill())
+	<-ended
 	cmd.Wait() // killed, as was meant
-	return reports
+	return before, all
 }

@@ -22,6 +22,9 @@ type ledger struct {
 	faulty  bool            // a dropped segment that could not be removed may be back after a restart
 	ghosts  map[uint32]bool // they may turn up after a restart, for that or since their Append failed
 	repeats bool            // acked records may turn up
+
+	// safe is the first record that nothing has touched: none from it on may be lost.
+	safe uint32
 }
 
 func newLedger() *ledger { return &ledger{ghosts: map[uint32]bool{}} }
@@ -100,6 +103,9 @@ func (l *ledger) match(ids []uint32) error {
 		if skipped > l.absent {
 			return fmt.Errorf("%d lost before %d, %d of them counted: %v", skipped, want, l.absent, some(l.live[i:i+skipped]))
 		}
+		if skipped > 0 && l.safe > 0 && l.live[i+skipped-1] >= l.safe {
+			return fmt.Errorf("%d lost, which was queued after the last interference", l.live[i+skipped-1])
+		}
 		l.absent -= skipped
 		if l.faulty {
 			for _, n := range l.live[i : i+skipped] {
@@ -140,11 +146,27 @@ func (l *ledger) reopened(q Queue) error {
 	return l.check(q)
 }
 
+// interfered notes that somebody else has changed files of the queue: what is queued
+// may turn out to be damaged, what is appended from now on may not.
+func (l *ledger) interfered() { l.safe = l.next }
+
+// reopenedAfterInterference expects no count of what was lost with whole files.
+func (l *ledger) reopenedAfterInterference(q Queue) error {
+	l.handed, l.faulty, l.repeats = nil, true, true
+	l.absent = 0
+	for _, id := range l.live {
+		if id < l.safe {
+			l.absent++
+		}
+	}
+	return l.check(q)
+}
+
 func (l *ledger) check(q Queue) error {
 	s := q.Stats()
 	more := l.faulty || l.repeats || len(l.ghosts) > 0
 	if want := len(l.live) - l.absent; s.Records < want || s.Records > want && !more {
-		return fmt.Errorf("stats tell %d records, want %d", s.Records, want)
+		return fmt.Errorf("stats say %d records, want %d", s.Records, want)
 	}
 	if s.Records > 0 && (s.Bytes <= 0 || s.Oldest.IsZero()) || s.Records == 0 && (s.Bytes != 0 || !s.Oldest.IsZero()) {
 		return fmt.Errorf("stats do not agree: %+v", s)
@@ -167,6 +189,9 @@ func (l *ledger) drain(q Queue) error {
 	}
 	if len(l.live) > l.absent || len(l.live) < l.absent && !l.faulty {
 		return fmt.Errorf("%d lost at the end, %d of them counted: %v", len(l.live), l.absent, some(l.live))
+	}
+	if n := len(l.live); n > 0 && l.safe > 0 && l.live[n-1] >= l.safe {
+		return fmt.Errorf("%d lost at the end, which was queued after the last interference", l.live[n-1])
 	}
 	l.live, l.absent = nil, 0
 	return l.check(q)

@@ -2,10 +2,13 @@ package buffer
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // smallLimit has place for four segments of one block of blockOf each, not five.
@@ -45,9 +48,9 @@ func wantIDs(t *testing.T, q Queue, maxRecords int, want ...uint32) {
 	}
 }
 
-// TestS9Limit: at the limit the oldest segment that is not handed out goes, and
+// TestLimitDropsTheOldestThatIsNotHandedOut: at the limit the oldest segment that is not handed out goes, and
 // what it held is counted exactly.
-func TestS9Limit(t *testing.T) {
+func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 	tests := []struct {
 		name string
 		run  func(t *testing.T, q *disk)
@@ -97,14 +100,20 @@ func TestS9Limit(t *testing.T) {
 			}
 			wantIDs(t, q, 10, 3, 4, 5)
 		}},
-		{"a block beyond the limit is dropped whole, alone", func(t *testing.T, q *disk) {
+		{"a block beyond the limit is an error", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2)
 			var block [][]byte
 			for n := range uint32(12) {
 				block = append(block, blockOf(100+n)...)
 			}
-			if n, err := q.Append(block); n != 12 || err != nil {
-				t.Fatalf("Append = %d, %v, want 12, nil", n, err)
+			n, err := q.Append(block)
+			large, ok := errors.AsType[*TooLargeError](err)
+			if n != 0 || !ok || large.Limit != smallLimit || large.Size < 12*3000 || large.Size > 12*3000+1000+segmentOverhead {
+				t.Fatalf("Append = %d, %v", n, err)
+			}
+			want := fmt.Sprintf(`queue "fake": make room: a batch of %d bytes is larger than buffer_limit (32768 bytes)`, large.Size)
+			if err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
 			}
 			wantIDs(t, q, 10, 1, 2)
 		}},
@@ -171,5 +180,47 @@ func TestS9Limit(t *testing.T) {
 				t.Errorf("after a restart %+v, want %+v", got, stats)
 			}
 		})
+	}
+}
+
+// TestUsedDecidesWhatIsDropped: a block drops others if and only if what is used and
+// what it costs are more than the limit.
+func TestUsedDecidesWhatIsDropped(t *testing.T) {
+	cost := func(q Queue, block [][]byte) int64 {
+		if _, ok := q.(*memory); ok {
+			return blockBytes(block)
+		}
+		e, err := newEncoder()
+		must(t, err)
+		frame, err := e.encode(0, time.Now(), block)
+		must(t, err)
+		return int64(len(frame)) + segmentOverhead
+	}
+	for _, q := range []Queue{NewMemory(smallLimit), mustOpen(t, newFakeFolder(), smallLimit)} {
+		if s := q.Stats(); s.Used != 0 || s.Limit != smallLimit {
+			t.Errorf("%T: empty: %+v", q, s)
+		}
+		drops := 0
+		for n := range uint32(40) {
+			block := blockOf(n)
+			s := q.Stats()
+			dropped, err := q.Append(block)
+			must(t, err)
+			if want := s.Used+cost(q, block) > s.Limit; (dropped > 0) != want {
+				t.Errorf("%T: block %d with %+v: dropped %d", q, n, s, dropped)
+			}
+			drops += dropped
+		}
+		if drops == 0 {
+			t.Errorf("%T: nothing dropped", q)
+		}
+		for q.Stats().Records > 0 {
+			records, err := q.Peek(100, 1<<20)
+			must(t, err)
+			must(t, q.Ack(len(records)))
+		}
+		if s := q.Stats(); s.Used != 0 {
+			t.Errorf("%T: drained: %+v", q, s)
+		}
 	}
 }

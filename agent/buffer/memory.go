@@ -1,6 +1,7 @@
 package buffer
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ type memory struct {
 	mu       sync.Mutex
 	limit    int64
 	blocks   []block // oldest first
-	stats    Stats   // without Oldest
+	stats    Stats   // the counts
 	out      int     // records handed out, from the front on
 	outBytes int64   // of those
 }
@@ -42,6 +43,9 @@ func (m *memory) Append(records [][]byte) (dropped int, err error) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if size > m.limit {
+		return 0, fmt.Errorf("queue in memory: append: %w", &TooLargeError{Size: size, Limit: m.limit})
+	}
 	if m.outBytes+size > m.limit { // dropping all the others would not help
 		return len(records), nil
 	}
@@ -124,6 +128,7 @@ func (m *memory) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
+	s.Used, s.Limit = s.Bytes, m.limit
 	if len(m.blocks) > 0 {
 		s.Oldest = m.blocks[0].time
 	}

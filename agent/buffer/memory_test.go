@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -65,26 +66,26 @@ func TestMemory(t *testing.T) {
 			wantAck(t, q, 9)
 			wantPeek(t, q, 5, 100, "b")
 		}},
-		{"S9: the oldest block goes", 60, func(t *testing.T, q Queue) {
+		{"the oldest block goes", 60, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "b")
 			wantAppend(t, q, 2, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
 		}},
-		{"S9: what is handed out stays, the rest of its block goes", 90, func(t *testing.T, q Queue) {
+		{"what is handed out stays, the rest of its block goes", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "bbbbbb", "cccccc")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 2, "dddddd")
 			wantPeek(t, q, 5, 100, "aaaaaa", "dddddd")
 			wantStats(t, q, Stats{Records: 2, Bytes: 60})
 		}},
-		{"S9: a block beside what is handed out goes whole, alone", 90, func(t *testing.T, q Queue) {
+		{"a block beside what is handed out goes whole, alone", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantAppend(t, q, 0, "bbbbbb")
 			wantPeek(t, q, 1, 100, "aaaaaa")
-			wantAppend(t, q, 3, "cccccc", "dddddd", "eeeeee")
+			wantAppend(t, q, 3, "cccccc", "dddddd", "ee")
 			wantPeek(t, q, 5, 100, "aaaaaa", "bbbbbb")
 		}},
-		{"S9: what was taken back may go", 30, func(t *testing.T, q Queue) {
+		{"what was taken back may go", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 1, "bbbbbb")
@@ -92,9 +93,16 @@ func TestMemory(t *testing.T) {
 			wantAppend(t, q, 1, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
 		}},
-		{"S9: a block beyond the limit is dropped whole", 30, func(t *testing.T, q Queue) {
+		{"a block beyond the limit is an error", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
-			wantAppend(t, q, 1, "bbbbbbb")
+			dropped, err := q.Append([][]byte{[]byte("bbbbbbb")})
+			const want = "queue in memory: append: a batch of 31 bytes is larger than buffer_limit (30 bytes)"
+			if dropped != 0 || err == nil || err.Error() != want {
+				t.Fatalf("Append = %d, %v, want 0, %s", dropped, err, want)
+			}
+			if large, ok := errors.AsType[*TooLargeError](err); !ok || *large != (TooLargeError{Size: 31, Limit: 30}) {
+				t.Fatalf("error %#v", err)
+			}
 			wantPeek(t, q, 5, 100, "aaaaaa")
 		}},
 		{"a smaller limit holds from the next append on", 90, func(t *testing.T, q Queue) {
@@ -170,8 +178,9 @@ func playMemory(script []byte) error {
 		switch op {
 		case 0, 1, 2, 3: // appends outnumber the rest, so that the limit is met
 			block := m.make(arg % 12)
-			got, _ = q.Append(block)
-			want = m.append(block)
+			dropped, err := q.Append(block)
+			_, large := errors.AsType[*TooLargeError](err)
+			got, want = appendResult{dropped, large}, m.append(block)
 		case 4, 5:
 			got, _ = q.Peek(arg%16, arg)
 			want = m.peek(arg%16, arg)
@@ -183,8 +192,7 @@ func playMemory(script []byte) error {
 			m.limit = limit - int64(arg)
 		}
 		if !reflect.DeepEqual(want, got) {
-			diff := cmp.Diff(want, got)
-			return fmt.Errorf("operation %d, %d(%d) (-want +got):\n%s", i/2, op, arg, diff)
+			return fmt.Errorf("operation %d, %d(%d): %v, want %v", i/2, op, arg, got, want)
 		}
 		s := q.Stats()
 		s.Oldest = time.Time{}
@@ -225,27 +233,35 @@ func (m *model) bytes(records []modelRecord) (n int64) {
 	return n
 }
 
-func (m *model) append(block [][]byte) (dropped int) {
+type appendResult struct {
+	dropped  int
+	tooLarge bool
+}
+
+func (m *model) append(block [][]byte) (r appendResult) {
 	var added []modelRecord
 	for _, r := range block {
 		added = append(added, modelRecord{r, m.next})
 	}
 	if len(block) == 0 {
-		return 0
+		return r
+	}
+	if m.bytes(added) > m.limit {
+		return appendResult{tooLarge: true}
 	}
 	if m.bytes(m.queue[:m.out])+m.bytes(added) > m.limit {
-		return len(block)
+		return appendResult{dropped: len(block)}
 	}
 	for m.bytes(m.queue)+m.bytes(added) > m.limit {
 		end := m.out
 		for end < len(m.queue) && m.queue[end].block == m.queue[m.out].block {
 			end++
 		}
-		dropped += end - m.out
+		r.dropped += end - m.out
 		m.queue = slices.Delete(m.queue, m.out, end)
 	}
 	m.queue = append(m.queue, added...)
-	return dropped
+	return r
 }
 
 func (m *model) peek(maxRecords, maxBytes int) [][]byte {
@@ -268,11 +284,12 @@ func (m *model) ack(n int) {
 }
 
 func (m *model) stats() Stats {
-	return Stats{Records: len(m.queue), Bytes: m.bytes(m.queue)}
+	n := m.bytes(m.queue)
+	return Stats{Records: len(m.queue), Bytes: n, Used: n, Limit: m.limit}
 }
 
-// TestMemoryS14DrainsWhileAppending has both goroutines of the contract at work.
-func TestMemoryS14DrainsWhileAppending(t *testing.T) {
+// TestMemoryDrainsWhileAppending has both goroutines of the contract at work.
+func TestMemoryDrainsWhileAppending(t *testing.T) {
 	drainWhileAppending(t, NewMemory(1<<30), 300, 40)
 }
 
@@ -359,11 +376,11 @@ func wantAck(t *testing.T, q Queue, n int) {
 	}
 }
 
-// wantStats compares all but Oldest.
+// wantStats compares what is queued and what is damaged.
 func wantStats(t *testing.T, q Queue, want Stats) {
 	t.Helper()
 	got := q.Stats()
-	got.Oldest, want.Oldest = time.Time{}, time.Time{}
+	got.Oldest, got.Used, got.Limit = time.Time{}, 0, 0
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("stats (-want +got):\n%s", diff)
 	}

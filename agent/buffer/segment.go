@@ -10,18 +10,21 @@ import (
 	"strconv"
 )
 
-// A segment is one file of frames. Its name tells its index, which grows by one,
+// A segment is one file of frames. Its name is its index, which grows by one,
 // and the sequence of its first record; so the end of a segment is known from
 // the name of the next. It is written by the process that made it, and never
 // again.
 type segment struct {
 	index uint64
 	first uint64
-	end   uint64 // the sequence after its last record
-	size  int64  // of its whole frames
-	left  int    // records neither acked nor found damaged
-	done  int64  // bytes of the frames at its begin that are acked
-	gone  bool   // dropped: nothing of it is handed out any more
+
+	// The rest changes with the lock of the catalog.
+	end     uint64 // the sequence after its last record
+	size    int64  // of its whole frames
+	left    int    // records neither acked nor found damaged
+	done    int64  // bytes of the frames at its begin that are acked
+	writing bool   // it is the active segment
+	gone    bool   // dropped or missing: nothing of it is handed out any more
 }
 
 // A segment is at most a part of the limit and of maxSegment, unless one block is
@@ -128,16 +131,15 @@ func surveyOne(d folder, s *segment) (end uint64, err error) {
 	}
 	defer f.Close()
 	end = s.first
-	for off, tries := int64(0), 0; off < s.size; {
-		r := patchedAfter(f, tries)
+	r := &retryReader{r: f}
+	for off := int64(0); off < s.size; {
 		h, at, err := scan(r, off, s.size)
 		next, follows := at+h.size(), false
 		if err == nil {
 			_, follows, err = headerAt(r, next, s.size)
 		}
 		switch {
-		case err != nil:
-			tries++
+		case err != nil: // so often that r gives up
 		case at == s.size:
 			return end, nil
 		case follows || next == s.size:
@@ -161,7 +163,7 @@ func headerAt(f io.ReaderAt, off, size int64) (h header, ok bool, err error) {
 }
 
 // scan returns the first header at or after off that holds and whose frame ends
-// before size, and its offset; size where there is none.
+// before size, and its offset; size if there is none.
 func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
 	if h, ok, err := headerAt(f, off, size); ok || err != nil {
 		return h, off, err
@@ -185,31 +187,4 @@ func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
 		off += int64(len(b)) - headerSize + 1
 	}
 	return header{}, size, nil
-}
-
-// readTries is how often a read that fails is tried before what cannot be read
-// counts as damaged.
-const readTries = 5
-
-// patchedAfter returns f, and after readTries failures a reader that gives zeros
-// for the pages of f that cannot be read.
-func patchedAfter(f file, tries int) io.ReaderAt {
-	if tries < readTries {
-		return f
-	}
-	return patched{f}
-}
-
-type patched struct{ f file }
-
-func (p patched) ReadAt(b []byte, off int64) (int, error) {
-	const page = 4096
-	for i := 0; i < len(b); {
-		n := min(len(b)-i, page-int((off+int64(i))%page))
-		if err := readAt(p.f, b[i:i+n], off+int64(i)); err != nil {
-			clear(b[i : i+n])
-		}
-		i += n
-	}
-	return len(b), nil
 }

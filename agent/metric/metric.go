@@ -14,7 +14,8 @@ import (
 //
 // Points is a snapshot: it replaces the Points that the same source published
 // before, so a series missing from it has ceased to exist. Points are unique by
-// name and tags. Events are things that happened since the previous gather,
+// name and tags, and begin with what matters most: an output that has no place for
+// all of them drops the last. Events are things that happened since the previous gather,
 // each delivered once, each with its own time; endpoints ignore them. A Batch
 // is immutable once published.
 type Batch struct {

@@ -24,7 +24,8 @@ type Env struct {
 	Name string
 	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". When the
 	// agent reloads, a socket of an equal address is shared: the old and the new
-	// instance may both hold it for a while.
+	// instance may both hold it for a while. The file of a unix socket that was removed
+	// is made again, for all who hold that socket.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
@@ -49,6 +50,7 @@ type Exclusive interface{ Exclusive() []string }
 type Plugin struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
 	Descs    []metric.Desc
+	Tags     []string       // of Definition
 	Defaults func() Options // a pointer to a fresh options struct
 	Example  func() Options // the same, with a value in every option worth showing
 
@@ -95,6 +97,10 @@ type Definition[O, P any] struct {
 	Example  func() O // for the example file: valid, a value in every option worth showing
 	New      func(O, Env) (P, error)
 
+	// Tags are the keys of the tags that an Input's points can have. An input with the
+	// tags address and port is one of listeners: discovery answers 503 while it fails.
+	Tags []string
+
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
 	MemoryOnly    bool          // Pusher only: `buffer = "auto"` is memory always
 
@@ -105,6 +111,7 @@ type Definition[O, P any] struct {
 // DefineInput makes the Plugin of an input.
 func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 	p := define[O, PO](d)
+	p.Tags = d.Tags
 	p.NewInput = build[O, PO](d.New)
 	return p
 }

@@ -2,8 +2,12 @@ package plugin
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestDuration(t *testing.T) {
@@ -54,15 +58,29 @@ func TestSize(t *testing.T) {
 	}
 }
 
-func TestErrorKinds(t *testing.T) {
-	for _, err := range []error{ErrAllRejected, ErrOthersStored} {
-		if !errors.Is(err, ErrRejected) {
-			t.Errorf("%v is no ErrRejected", err)
+func TestEveryRejectedErrorIsErrRejected(t *testing.T) {
+	for _, err := range []error{&RejectedError{}, &RejectedError{OthersStored: true}, RejectAll(1, errors.New("bad tag"))} {
+		if err = fmt.Errorf("http://h: %w", err); !errors.Is(err, ErrRejected) {
+			t.Errorf("%v is not ErrRejected", err)
+		}
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrGone) {
+			t.Errorf("%v is more than ErrRejected", err)
 		}
 	}
-	if errors.Is(ErrAllRejected, ErrOthersStored) {
-		t.Error("the two kinds are one")
+}
+
+func TestRejectAllNamesEachRecord(t *testing.T) {
+	reason := errors.New("bad time")
+	got := RejectAll(3, reason)
+	if diff := cmp.Diff(map[int]error{0: reason, 1: reason, 2: reason}, got.Records, cmpopts.EquateErrors()); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
 	}
+	if !got.OthersStored {
+		t.Error("there are no others, and they are said not to be stored")
+	}
+}
+
+func TestErrorTexts(t *testing.T) {
 	err := error(&RetryAfterError{Wait: time.Minute, Err: errors.New("busy")})
 	if got, want := err.Error(), "busy (to be tried again after 1m0s)"; got != want {
 		t.Errorf("%q, want %q", got, want)

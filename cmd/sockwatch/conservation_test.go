@@ -26,7 +26,7 @@ import (
 	"testing"
 	"time"
 
-	"sockwatch/agent"
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -81,7 +81,7 @@ func TestConservationChild(t *testing.T) {
 	})
 	p := &program{
 		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: &dataWriter{Writer: os.Stdout}, stderr: os.Stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
+		sockets: &listen.Sockets{}, log: newLogSwitch(os.Stderr),
 	}
 	if err := (&runCommand{configFlags{Config: []string{file}}}).Run(p); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"sockwatch/agent"
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
@@ -67,7 +67,7 @@ func newDaemonProgram(stdout, stderr io.Writer) *program {
 	})
 	return &program{
 		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: &dataWriter{Writer: stdout}, stderr: stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
+		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 }
 

@@ -18,7 +18,10 @@ import (
 func smallDisk(t *testing.T, flags uintptr, options string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount("sockwatch-test", dir, "tmpfs", flags, options); err != nil {
+	if options != "" {
+		options += ","
+	}
+	if err := unix.Mount("sockwatch-test", dir, "tmpfs", flags, options+"mode=0700"); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
@@ -130,7 +133,14 @@ func TestS10StateDirectory(t *testing.T) {
 		{"its parent missing", func(t *testing.T) string { return filepath.Join(t.TempDir(), "a", "b") },
 			"sockwatch: agent.state_directory: mkdir %[1]s: no such file or directory\n"},
 		{"a file", func(t *testing.T) string { return writeFile(t, t.TempDir(), "state", "") },
-			"sockwatch: outputs.influxdb: queue \"%[1]s/influxdb\": mkdir %[1]s/influxdb: not a directory\n"},
+			"sockwatch: agent.state_directory: \"%[1]s\": not a directory (a symbolic link is not followed)\n"},
+		{"writable by others", func(t *testing.T) string {
+			dir := t.TempDir()
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		}, "sockwatch: agent.state_directory: \"%[1]s\": others may write to it (mode 0777)\n"},
 		{"read-only", func(t *testing.T) string { return smallDisk(t, unix.MS_RDONLY, "") },
 			"sockwatch: outputs.influxdb: queue \"%[1]s/influxdb\": mkdir %[1]s/influxdb: read-only file system\n"},
 		{"full to the last inode", func(t *testing.T) string { return smallDisk(t, 0, "nr_inodes=1") },

@@ -15,6 +15,7 @@ import (
 	"sockwatch"
 	"sockwatch/agent"
 	"sockwatch/agent/config"
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -244,7 +245,7 @@ func loadText(t *testing.T, text string) *agent.Agent {
 
 func load(text string, env map[string]string) (*agent.Agent, error) {
 	p := &program{
-		plugins: plugins(), sockets: &agent.Sockets{}, log: newLogSwitch(os.Stderr),
+		plugins: plugins(), sockets: &listen.Sockets{}, log: newLogSwitch(os.Stderr),
 		getenv: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 	}
 	return p.build([]config.File{{Name: "config", Text: text}})

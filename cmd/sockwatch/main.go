@@ -22,6 +22,7 @@ import (
 	"sockwatch"
 	"sockwatch/agent"
 	"sockwatch/agent/config"
+	"sockwatch/agent/listen"
 	"sockwatch/agent/plugin"
 )
 
@@ -47,7 +48,7 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 	}
 	p := &program{
 		plugins: plugins(), getenv: getenv, stdout: data, stderr: stderr,
-		sockets: &agent.Sockets{}, log: newLogSwitch(stderr),
+		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 	return p.execute(func() error {
 		if command == nil { // help was printed
@@ -136,7 +137,7 @@ type program struct {
 	getenv  func(string) (string, bool)
 	stdout  *dataWriter
 	stderr  io.Writer
-	sockets *agent.Sockets
+	sockets *listen.Sockets
 	log     *logSwitch
 }
 

@@ -121,10 +121,10 @@ func TestO2OutageOfARealServer(t *testing.T) {
 			eventually(t, "the first points", func() bool { return len(server.ids(t)) > 0 })
 
 			server.stop()
-			d.said(t, "not delivered, queued")
+			d.said(t, "delivery failed, will retry")
 			d.awaitQueued(t, 10*idsPerBatch)
 			server.Start()
-			d.said(t, "delivers again")
+			d.said(t, "delivery resumed")
 
 			server.stop()
 			d.awaitQueued(t, 10*idsPerBatch)
@@ -134,7 +134,7 @@ func TestO2OutageOfARealServer(t *testing.T) {
 			d = startDaemon(t, text)
 			d.awaitQueued(t, 5*idsPerBatch)
 			server.Start()
-			d.said(t, "delivers again")
+			d.said(t, "delivery resumed")
 			d.awaitQueued(t, 1)
 			d.stop(t)
 			queued = append(queued, d.queued("outputs.influxdb")...)

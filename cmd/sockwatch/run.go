@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"sockwatch/agent"
 )
@@ -44,7 +45,11 @@ func (c *runCommand) Run(p *program) error {
 	manager := &notifier{path: path, log: a.Log}
 	defer manager.wait()
 	defer stop()
-	return a.Run(ctx, reload, load, func() { manager.notify(ctx, "READY=1") })
+	err = a.Run(ctx, reload, load, func() { manager.notify(ctx, "READY=1") })
+	if _, hung := errors.AsType[*agent.HungError](err); hung {
+		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may be what hangs
+	}
+	return err
 }
 
 // notInterrupted returns nil in place of an error that comes of a signal to stop.

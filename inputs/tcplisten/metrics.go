@@ -37,3 +37,11 @@ func descs() []metric.Desc {
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
 	}
 }
+
+// tags are the keys of the tags of all points.
+func tags() []string {
+	return []string{
+		"address", "app", "container", "exposure", "family", "host", "netns", "owner", "pid", "pod", "port", "process",
+		"state", "unit", "user",
+	}
+}

@@ -10,6 +10,7 @@ import (
 var Plugin = plugin.DefineInput(plugin.Definition[Options, plugin.Input]{
 	Name:     pointListener,
 	Descs:    descs(),
+	Tags:     tags(),
 	Defaults: Defaults,
 	Example:  Example,
 	New:      newInput,

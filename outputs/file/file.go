@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -50,6 +51,11 @@ func (f *output) MaxBytes() int { return lines.MaxBytes }
 // Encode appends the point as one line without its newline.
 func (f *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	return f.encoder.Append(dst, p)
+}
+
+// Restamp appends a record with another time.
+func (f *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	return f.encoder.Restamp(dst, record, t)
 }
 
 // Push writes records as lines. The kernel has them when it returns: they outlive

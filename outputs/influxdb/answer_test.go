@@ -1,7 +1,9 @@
 package influxdb
 
 import (
+	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
 	"strings"
@@ -13,194 +15,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-const htmlType = "Content-Type: text/html"
-
-// An answerTest is an answer to three records, and what it means.
-type answerTest struct {
-	name    string
-	status  int
-	body    string
-	headers []string
-	kind    string
-	err     string // behind the server's name
-}
-
-// testAnswers lets a fake give each answer.
-func testAnswers(t *testing.T, tests []answerTest) {
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			server := newFake(t)
-			server.answers(tt.status, tt.body, tt.headers...)
-			out, _ := newOutput(t, v1(server.URL))
-			err := push(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3")
-			if got := kind(err); got != tt.kind {
-				t.Errorf("is %q, want %q", got, tt.kind)
-			}
-			if got, want := fmt.Sprint(err), server.URL+": "+tt.err; got != want {
-				t.Errorf("error\n%q, want\n%q", got, want)
-			}
-			if n := len(server.took()); n != 1 {
-				t.Errorf("%d requests, want 1", n)
-			}
-		})
-	}
-}
-
-// TestO1Stored holds that 204 is delivery, after one request.
-func TestO1Stored(t *testing.T) {
-	server := newFake(t)
-	out, _ := newOutput(t, v1(server.URL))
-	if err := push(t, out, "m v=1i 1", "m v=2i 2"); err != nil {
-		t.Error(err)
-	}
-	if n := len(server.took()); n != 1 {
-		t.Errorf("%d requests, want 1", n)
-	}
-}
-
-// TestAnswers holds what each other answer means. Texts are those of InfluxDB 1.6,
-// 2.7 and 3.
-func TestAnswers(t *testing.T) {
-	testAnswers(t, []answerTest{
-		{"a web page", 200, "<html>", []string{htmlType}, "kept", "200 OK: a web page: no InfluxDB answers a write so: check urls"},
-		{"an empty 200", 200, "", nil, "kept", "200 OK: no InfluxDB answers a write so: check urls"},
-		{"202", 202, "", nil, "kept", "202 Accepted: no InfluxDB answers a write so: check urls"},
-
-		{"O5: 1.x, a bad line among good ones", 400,
-			`{"error":"partial write: unable to parse 'x': missing fields dropped=0"}`, nil, "others stored",
-			"400 Bad Request: partial write: unable to parse 'x': missing fields dropped=0 (rejected in part)"},
-		{"1.x, bad lines alone", 400, `{"error":"unable to parse 'x': missing fields"}`, nil, "rejected",
-			"400 Bad Request: unable to parse 'x': missing fields (rejected)"},
-		{"O6: 1.x, type conflict", 400,
-			`{"error":"partial write: field type conflict: input field \"v\" on measurement \"m\" is type float, already exists as type integer dropped=1"}`, nil, "others stored",
-			`400 Bad Request: partial write: field type conflict: input field "v" on measurement "m" is type float, already exists as type integer dropped=1 (rejected in part)`},
-		{"O6: 1.x, beyond retention, all", 400, `{"error":"partial write: points beyond retention policy dropped=3"}`, nil, "all rejected",
-			"400 Bad Request: partial write: points beyond retention policy dropped=3 (rejected, all of it)"},
-		{"1.x, no database given", 400, `{"error":"database is required"}`, nil, "kept",
-			"400 Bad Request: database is required: check the options"},
-		{"O8: 1.x, no such database", 404, `{"error":"database not found: \"sockwatch\""}`, nil, "kept",
-			`404 Not Found: database not found: "sockwatch": create database "sockwatch", or check urls`},
-		{"O7: 1.x, unknown user", 401, `{"error":"authorization failed"}`, nil, "kept",
-			"401 Unauthorized: authorization failed: check username and password"},
-		{"O7: 1.x, no right", 403, `{"error":"\"u\" user is not authorized to write to database \"sockwatch\""}`, nil, "kept",
-			`403 Forbidden: "u" user is not authorized to write to database "sockwatch": allow to write to database "sockwatch"`},
-
-		{"2.x, a bad line", 400, `{"code":"invalid","message":"unable to parse 'x': missing fields"}`, nil, "rejected",
-			"400 Bad Request: unable to parse 'x': missing fields (rejected)"},
-		{"O6: 2.x, type conflict", 422,
-			`{"code":"unprocessable entity","message":"failure writing points to database: partial write: field type conflict: x dropped=2"}`, nil, "others stored",
-			"422 Unprocessable Entity: failure writing points to database: partial write: field type conflict: x dropped=2 (rejected in part)"},
-		{"2.x, another 422", 422, `{"code":"unprocessable entity","message":"bucket is read only"}`, nil, "kept",
-			"422 Unprocessable Entity: bucket is read only: check the options"},
-
-		{"3.x, a list of lines", 400,
-			`{"error":"partial write of line protocol occurred","data":[{"original_line":"x","line_number":2,"error_message":"no fields"}]}`, nil, "others stored",
-			"400 Bad Request: partial write of line protocol occurred: line 2: no fields (rejected in part)"},
-		{"3.x, every line", 400,
-			`{"error":"partial write of line protocol occurred","data":[{"line_number":1,"error_message":"a"},{"line_number":2,"error_message":"b"},{"line_number":3,"error_message":"c"}]}`, nil, "all rejected",
-			"400 Bad Request: partial write of line protocol occurred: line 1: a (rejected, all of it)"},
-		{"3.x, one line and nothing stored", 400,
-			`{"error":"parsing failed for write_lp endpoint","data":{"original_line":"x","line_number":1,"error_message":"no fields"}}`, nil, "rejected",
-			"400 Bad Request: parsing failed for write_lp endpoint: line 1: no fields (rejected)"},
-		{"3.x by the API of 2.x", 400, `{"code":"invalid","message":"failed to parse line protocol: errors encountered on line(s): 2"}`, nil, "rejected",
-			"400 Bad Request: failed to parse line protocol: errors encountered on line(s): 2 (rejected)"},
-		{"3.x, plain text", 400, "missing query parameter 'db'", nil, "kept",
-			"400 Bad Request: missing query parameter 'db': check the options"},
-		{"O9: 3.x, too large", 500, "max request size (10485760 bytes) exceeded", nil, "too large",
-			"500 Internal Server Error: max request size (10485760 bytes) exceeded (too large)"},
-
-		{"O9: too large", 413, `{"error":"Request Entity Too Large"}`, nil, "too large",
-			"413 Request Entity Too Large: Request Entity Too Large (too large)"},
-		{"O9: too large for a proxy", 413, "<html>", []string{htmlType}, "too large",
-			"413 Request Entity Too Large: a web page (too large)"},
-		{"a web page that speaks of points", 400, "<html>unable to parse", []string{htmlType}, "kept",
-			"400 Bad Request: a web page: check the options"},
-		{"a status beside it that speaks of points", 409, "unable to parse", nil, "kept", "409 Conflict: unable to parse"},
-		{"a timeout of the server's own", 408, "", nil, "kept", "408 Request Timeout"},
-
-		{"500", 500, `{"error":"timeout"}`, nil, "kept", "500 Internal Server Error: timeout"},
-		{"502 of a proxy", 502, "<html>", []string{htmlType}, "kept", "502 Bad Gateway: a web page"},
-
-		{"a hostile text is one line", 400, "a\nb\x1b[31m\x00c\xff", nil, "kept", "400 Bad Request: a b [31m c?: check the options"},
-		{"a long text is cut", 500, strings.Repeat("é", 3000), nil, "kept", "500 Internal Server Error: " + strings.Repeat("é", 500) + "..."},
-		{"JSON of another kind", 500, `["x"]`, nil, "kept", `500 Internal Server Error: ["x"]`},
-		{"a number that is none", 400, `{"error":"partial write: x dropped=99999999999999999999"}`, nil, "others stored",
-			"400 Bad Request: partial write: x dropped=99999999999999999999 (rejected in part)"},
-	})
-}
-
-// TestO10RetryAfter holds every form of the header, and the cap of ten minutes.
-func TestO10RetryAfter(t *testing.T) {
-	testAnswers(t, []answerTest{
-		{"429 without a time", 429, "", nil, "kept", "429 Too Many Requests"},
-		{"429, seconds", 429, `{"message":"limit"}`, []string{"Retry-After: 7"}, "after 7s",
-			"429 Too Many Requests: limit (to be tried again after 7s)"},
-		{"503, seconds", 503, "", []string{"Retry-After:  120 "}, "after 2m0s", "503 Service Unavailable (to be tried again after 2m0s)"},
-		{"503, IMF-fixdate, by the server's clock", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"503, RFC 850", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sunday, 06-Nov-94 08:49:37 GMT"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"503, asctime", 503, "",
-			[]string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun Nov  6 08:49:37 1994"}, "after 37s",
-			"503 Service Unavailable (to be tried again after 37s)"},
-		{"a day is capped", 503, "", []string{"Retry-After: 86400"}, "after 10m0s", "503 Service Unavailable (to be tried again after 10m0s)"},
-		{"more than an integer holds", 503, "", []string{"Retry-After: 99999999999999999999999"}, "after 10m0s",
-			"503 Service Unavailable (to be tried again after 10m0s)"},
-		{"a date far off", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 2094 08:49:37 GMT"}, "after 10m0s",
-			"503 Service Unavailable (to be tried again after 10m0s)"},
-		{"a date gone by", 503, "", []string{"Date: Sun, 06 Nov 1994 08:49:00 GMT", "Retry-After: Sun, 06 Nov 1994 08:48:00 GMT"}, "kept",
-			"503 Service Unavailable"},
-		{"zero, which must not spin", 429, "", []string{"Retry-After: 0"}, "kept", "429 Too Many Requests"},
-		{"no time at all", 503, "", []string{"Retry-After: soon"}, "kept", "503 Service Unavailable"},
-		{"a negative number", 503, "", []string{"Retry-After: -5"}, "kept", "503 Service Unavailable"},
-		{"another that says when", 504, "", []string{"Retry-After: 3"}, "after 3s", "504 Gateway Timeout (to be tried again after 3s)"},
-	})
-}
-
-// TestRejectedAlone is a rejection of a single record: it is always all of it.
-func TestRejectedAlone(t *testing.T) {
-	server := newFake(t)
-	out, _ := newOutput(t, v1(server.URL))
-	for _, body := range []string{"unable to parse 'x'", "partial write: field type conflict dropped=0"} {
-		server.answers(http.StatusBadRequest, body)
-		if got := kind(push(t, out, "m v=1i 1")); got != "all rejected" {
-			t.Errorf("%q is %q", body, got)
-		}
-	}
-}
-
-// TestAdvice holds what is said of the other APIs.
-func TestAdvice(t *testing.T) {
-	v2, v3 := Defaults(), Defaults()
-	v2.Organization, v2.Bucket = "o", "b"
-	v3.Database, v3.API = "d", "v3"
-	server := newFake(t)
-	for _, tt := range []struct {
-		options Options
-		status  int
-		want    string
-	}{
-		{v2, 401, "401 Unauthorized: check token"},
-		{v2, 403, `403 Forbidden: allow to write to bucket "b" of organization "o"`},
-		{v2, 404, `404 Not Found: create bucket "b" of organization "o", or check urls`},
-		{v3, 401, "401 Unauthorized: check token"},
-		{v3, 403, `403 Forbidden: allow to write to database "d"`},
-		{v3, 404, `404 Not Found: create database "d", or check urls`},
-	} {
-		server.answers(tt.status, "")
-		tt.options.URLs = []string{server.URL}
-		out, _ := newOutput(t, tt.options)
-		if got, want := fmt.Sprint(push(t, out, "m v=1i 1")), server.URL+": "+tt.want; got != want {
-			t.Errorf("error\n%q, want\n%q", got, want)
-		}
-	}
-}
-
-// TestO4OneByteASecond is a server whose answer never ends: the time that Push has
+// TestSlowAnswerEndsAtTheDeadline is a server whose answer never ends: the time that Push has
 // is all that it gets, whatever the answer began with.
-func TestO4OneByteASecond(t *testing.T) {
+func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
 	server := newFake(t)
 	server.does(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")
@@ -233,7 +50,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 		status     int
 		kind, want string
 	}{
-		{200, "kept", "200 OK: the answer breaks off: unexpected EOF: no InfluxDB answers a write so: check urls"},
+		{200, "kept", "200 OK: the answer breaks off: unexpected EOF: this is not how InfluxDB answers a write: check urls"},
 		{400, "kept", "400 Bad Request: the answer breaks off: unexpected EOF"},
 		{401, "kept", "401 Unauthorized: the answer breaks off: unexpected EOF"},
 		{413, "too large", "413 Request Entity Too Large: the answer breaks off: unexpected EOF (too large)"},
@@ -253,8 +70,8 @@ func TestAnswersThatBreakOff(t *testing.T) {
 	}
 }
 
-// TestO13HugeErrorBody is an error of a gigabyte: 64 KiB of it are read.
-func TestO13HugeErrorBody(t *testing.T) {
+// TestHugeErrorBodyIsNotReadWhole is an error of a gigabyte: 64 KiB of it are read.
+func TestHugeErrorBodyIsNotReadWhole(t *testing.T) {
 	server := newFake(t)
 	const size = 1 << 30
 	sent := make(chan int, 1)
@@ -285,8 +102,8 @@ func TestO13HugeErrorBody(t *testing.T) {
 	}
 }
 
-// TestHugeHeader is the same with a header.
-func TestHugeHeader(t *testing.T) {
+// TestHugeHeaderIsRefused is the same with a header.
+func TestHugeHeaderIsRefused(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusNoContent, "", "X-Huge: "+strings.Repeat("x", 1<<20))
 	out, _ := newOutput(t, v1(server.URL))
@@ -295,17 +112,55 @@ func TestHugeHeader(t *testing.T) {
 	}
 }
 
+// TestCompressedAnswers are compressed by a proxy that was not asked to.
+func TestCompressedAnswers(t *testing.T) {
+	compress := func(text string) string {
+		var b strings.Builder
+		z := gzip.NewWriter(&b)
+		z.Write([]byte(text))
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	conflict := `{"error":"partial write: field type conflict dropped=1"}`
+	bomb := compress(strings.Repeat("x", 100<<20))
+	testAnswers(t, []answerTest{
+		{name: "gzip", status: 400, headers: []string{"Content-Encoding: gzip"}, body: compress(conflict), kind: "bisect, others stored",
+			err: "400 Bad Request: partial write: field type conflict dropped=1 (rejected)"},
+		{name: "x-gzip", status: 400, headers: []string{"Content-Encoding: X-GZIP"}, body: compress(conflict), kind: "bisect, others stored",
+			err: "400 Bad Request: partial write: field type conflict dropped=1 (rejected)"},
+		{name: "nothing", status: 503, headers: []string{"Content-Encoding: gzip"}, kind: "kept", err: "503 Service Unavailable"},
+		{name: "none after all", status: 400, headers: []string{"Content-Encoding: gzip"}, body: conflict, kind: "kept",
+			err: "400 Bad Request: the answer breaks off: gzip: gzip: invalid header"},
+		{name: "cut", status: 400, headers: []string{"Content-Encoding: gzip"}, body: compress(conflict)[:30], kind: "kept",
+			err: "400 Bad Request: the answer breaks off: gzip: unexpected EOF"},
+		{name: "100 MiB", status: 500, headers: []string{"Content-Encoding: gzip"}, body: bomb, kind: "kept",
+			err: "500 Internal Server Error: " + strings.Repeat("x", 500) + "..."},
+		{name: "another encoding", status: 400, headers: []string{"Content-Encoding: br"}, body: "?", kind: "kept",
+			err: `400 Bad Request: the answer breaks off: unknown content encoding "br"`},
+	})
+}
+
 func FuzzAnswer(f *testing.F) {
-	f.Add(400, "application/json", "", "", `{"error":"partial write: x dropped=1","data":[{"line_number":1,"error_message":"x"}]}`, 3)
-	f.Add(503, "text/html", "7", "Sun, 06 Nov 1994 08:49:37 GMT", "<html>", 1)
-	f.Add(500, "", "Sun, 06 Nov 1994 08:49:37 GMT", "x", "dropped=", 1)
-	f.Add(307, "", "", "", `{"data":{}}`, 1)
-	f.Fuzz(func(t *testing.T, status int, contentType, retry, date, body string, records int) {
-		out, _ := newOutput(t, v1("http://127.0.0.1:1"))
-		resp := &http.Response{StatusCode: status, Status: fmt.Sprint(status), Body: http.NoBody, Header: http.Header{
-			"Content-Type": {contentType}, "Retry-After": {retry}, "Date": {date}, "Location": {body}}}
-		resp.Body = readCloser{strings.NewReader(body)}
-		err := out.judge(resp, records)
+	f.Add(400, "application/json", "", "", "", `{"error":"partial write: x dropped=1","data":[{"line_number":1,"error_message":"x"}]}`, 3)
+	f.Add(503, "text/html", "", "7", "Sun, 06 Nov 1994 08:49:37 GMT", "<html>", 1)
+	f.Add(500, "", "gzip", "Sun, 06 Nov 1994 08:49:37 GMT", "x", "dropped=", 1)
+	f.Add(307, "", "br", "", "", `{"data":{}}`, 1)
+	f.Add(400, "", "", "", "", "{\"error\":\"unable to parse 'm v=0i 0': x\\nunable to parse 'm v=2i 2': y", 3)
+	f.Add(400, "", "", "", "", `{"message":"failed to parse line protocol:\nerror in line 2: x"}`, 3)
+	f.Fuzz(func(t *testing.T, status int, contentType, encoding, retry, date, body string, n int) {
+		o := v1("http://127.0.0.1:1")
+		o.Username, o.Password = "user", "0123456789abcdef"
+		out, _ := newOutput(t, o)
+		resp := &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{
+			"Content-Type": {contentType}, "Content-Encoding": {encoding}, "Retry-After": {retry}, "Date": {date}, "Location": {body}}}
+		var records [][]byte
+		for i := range min(max(n, 1), 100) {
+			records = append(records, fmt.Appendf(nil, "m v=%di %d", i, i))
+		}
+		a := readAnswer(resp)
+		err := out.classifier.classify(out.servers[0], &a, records)
 		if (err == nil) != (status == http.StatusNoContent) {
 			t.Fatalf("status %d: %v", status, err)
 		}
@@ -315,12 +170,20 @@ func FuzzAnswer(f *testing.F) {
 		if strings.ContainsFunc(err.Error(), isControl) || len(err.Error()) > 4096 {
 			t.Errorf("not one short line: %q", err)
 		}
-		if after, ok := err.(*plugin.RetryAfterError); ok && (after.Wait <= 0 || after.Wait > maxRetryAfter) {
-			t.Errorf("wait %v", after.Wait)
+		switch err := err.(type) {
+		case *plugin.RetryAfterError:
+			if err.Wait <= 0 || err.Wait > maxRetryAfter {
+				t.Errorf("wait %v", err.Wait)
+			}
+		case *plugin.RejectedError:
+			if len(err.Records) == 0 {
+				t.Error("a rejection of no record")
+			}
+			for i, reason := range err.Records {
+				if i < 0 || i >= len(records) || reason == nil {
+					t.Errorf("record %d of %d: %v", i, len(records), reason)
+				}
+			}
 		}
 	})
 }
-
-type readCloser struct{ *strings.Reader }
-
-func (readCloser) Close() error { return nil }

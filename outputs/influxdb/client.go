@@ -2,79 +2,166 @@ package influxdb
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
+	"net/url"
 	"time"
 )
 
-// A client is an HTTP client that goes with the certificates on disk.
+// A client posts to servers with the credentials and certificates that are on disk
+// at that moment.
 type client struct {
-	options Options
-	http    *http.Client
-	pem     [3][]byte // contents of tls_ca, tls_cert and tls_key that http was made of
+	options     Options
+	credentials *credentials
+	pemFiles    [3]*file  // tls_ca, tls_cert and tls_key
+	pem         [3][]byte // their contents that http was made of
+	http        *http.Client
 }
 
-// refresh makes a new client where the certificates were replaced since the last
-// request, or where there is none yet.
-func (c *client) refresh() error {
-	var pem [3][]byte
+func newClient(o *Options, log *slog.Logger) *client {
+	c := &client{options: *o, credentials: newCredentials(o, log)}
 	for i, f := range []struct{ option, path string }{
-		{"tls_ca", c.options.TLSCA}, {"tls_cert", c.options.TLSCert}, {"tls_key", c.options.TLSKey},
+		{"tls_ca", o.TLSCA}, {"tls_cert", o.TLSCert}, {"tls_key", o.TLSKey},
 	} {
+		c.pemFiles[i] = newFile(f.option, f.path, maxPEM)
+	}
+	return c
+}
+
+// maxPEM bounds what is read of a file of certificates: bundles of all public
+// authorities have a quarter of a mebibyte.
+const maxPEM = 4 << 20
+
+// refresh reads the files of secrets and certificates again: they may have been
+// replaced since the last request. It makes a new HTTP client if the certificates
+// were, or for the first request.
+func (c *client) refresh(ctx context.Context, servers []*server) error {
+	if err := c.credentials.refresh(ctx); err != nil {
+		return err
+	}
+	c.credentials.warnOfPlaintext(servers)
+	var pem [3][]byte
+	same := c.http != nil
+	for i, f := range c.pemFiles {
 		if f.path == "" {
 			continue
 		}
-		var err error
-		if pem[i], err = os.ReadFile(f.path); err != nil {
-			return fmt.Errorf("%s: %w", f.option, err)
+		content, err := f.read(ctx)
+		if err != nil {
+			return err
 		}
+		pem[i] = content.data
+		same = same && bytes.Equal(pem[i], c.pem[i])
 	}
-	if c.http != nil && bytes.Equal(pem[0], c.pem[0]) && bytes.Equal(pem[1], c.pem[1]) && bytes.Equal(pem[2], c.pem[2]) {
+	if same {
 		return nil
 	}
+	config, err := c.tlsConfig(pem)
+	if err != nil {
+		return err
+	}
+	c.close()
+	c.pem, c.http = pem, newHTTPClient(config)
+	return nil
+}
+
+// tlsConfig returns the settings of the options with the contents of tls_ca,
+// tls_cert and tls_key.
+func (c *client) tlsConfig(pem [3][]byte) (*tls.Config, error) {
 	config := &tls.Config{ServerName: c.options.TLSServerName, InsecureSkipVerify: c.options.InsecureSkipVerify}
 	if c.options.TLSCA != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem[0]) {
-			return fmt.Errorf("tls_ca: %q holds no certificate in PEM", c.options.TLSCA)
+			return nil, fmt.Errorf("tls_ca: %q holds no certificate in PEM", c.options.TLSCA)
 		}
 	}
 	if c.options.TLSCert != "" {
 		cert, err := tls.X509KeyPair(pem[1], pem[2])
 		if err != nil {
-			return fmt.Errorf("tls_cert: %q: %w", c.options.TLSCert, err)
+			return nil, fmt.Errorf("tls_cert: %q: %w", c.options.TLSCert, err)
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}
-	c.close()
-	c.pem = pem
-	c.http = &http.Client{
-		// A server that sends elsewhere may send the token elsewhere.
+	return config, nil
+}
+
+func newHTTPClient(config *tls.Config) *http.Client {
+	return &http.Client{
+		// A redirect may lead to a host that must not see the token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:        config,
-			DisableCompression:     true, // what is read is bounded as it comes
+			DisableCompression:     true, // readAnswer bounds what it decompresses
 			MaxResponseHeaderBytes: maxAnswer,
 			IdleConnTimeout:        90 * time.Second,
+			ExpectContinueTimeout:  time.Second,
 		},
 	}
-	return nil
+}
+
+// A request is what a server is sent.
+type request struct {
+	url         string
+	contentType string
+	encoding    string // of the body; "": none
+	body        []byte
+}
+
+// expectAbove is the size of a body that a server is asked about first. One that
+// refuses it can answer 413 then; later it might reset the connection, and the
+// answer would be lost.
+const expectAbove = 1 << 20
+
+// post sends a request and returns the server's answer.
+func (c *client) post(ctx context.Context, s *server, r request) (answer, error) {
+	expect := len(r.body) > expectAbove && !s.refusesExpect
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(r.body))
+	if err != nil {
+		return answer{}, withoutURL(err)
+	}
+	req.Header.Set("Content-Type", r.contentType)
+	req.Header.Set("User-Agent", "sockwatch")
+	if r.encoding != "" {
+		req.Header.Set("Content-Encoding", r.encoding)
+	}
+	if expect {
+		req.Header.Set("Expect", "100-continue")
+	}
+	c.credentials.apply(req)
+	// A point that is written twice overwrites itself: net/http may repeat a request
+	// whose connection proves dead. The header itself is not sent.
+	req.Header["Idempotency-Key"] = nil
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, c.credentials.hideInError(withoutURL(err))
+	}
+	defer resp.Body.Close()
+	if expect && resp.StatusCode == http.StatusExpectationFailed {
+		s.refusesExpect = true
+		return c.post(ctx, s, r)
+	}
+	return readAnswer(resp), nil
+}
+
+// withoutURL takes the URL out of an error of net/http or net/url: it says no more
+// than the server's name.
+func withoutURL(err error) error {
+	if uerr, ok := errors.AsType[*url.Error](err); ok {
+		return uerr.Err
+	}
+	return err
 }
 
 func (c *client) close() {
 	if c.http != nil {
 		c.http.CloseIdleConnections()
 	}
-}
-
-// Close closes what connections are left.
-func (o *output) Close() error {
-	o.client.close()
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,10 +27,10 @@ type fake struct {
 
 	mu       sync.Mutex
 	answer   http.HandlerFunc
-	requests []request
+	requests []received
 }
 
-type request struct {
+type received struct {
 	method, url, login, encoding, contentType string
 	lines                                     []string
 }
@@ -52,7 +53,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	answer := f.answer
-	f.requests = append(f.requests, request{
+	f.requests = append(f.requests, received{
 		method: r.Method, url: r.URL.String(), login: r.Header.Get("Authorization"), encoding: r.Header.Get("Content-Encoding"),
 		contentType: r.Header.Get("Content-Type"), lines: slices.Collect(strings.Lines(string(body))),
 	})
@@ -91,7 +92,7 @@ func (f *fake) does(answer http.HandlerFunc) {
 }
 
 // took returns the requests since the last call.
-func (f *fake) took() []request {
+func (f *fake) took() []received {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := f.requests
@@ -180,19 +181,23 @@ func pushIn(t testing.TB, out *output, timeout time.Duration) error {
 	return out.Push(ctx, [][]byte{[]byte("m v=1i 1")})
 }
 
-// kind names what the agent makes of an error: "stored", "all rejected", "others
-// stored", "rejected", "too large", "after 5s", or "kept".
+// kind names what the agent makes of an error: "stored", "rejected [0 2]" with the
+// indices of the records and perhaps ", others stored", "bisect" and the same, "too
+// large", "after 5s", or "kept".
 func kind(err error) string {
 	after, isAfter := errors.AsType[*plugin.RetryAfterError](err)
+	rejected, isRejected := errors.AsType[*plugin.RejectedError](err)
 	switch {
 	case err == nil:
 		return "stored"
-	case errors.Is(err, plugin.ErrAllRejected):
-		return "all rejected"
-	case errors.Is(err, plugin.ErrOthersStored):
-		return "others stored"
+	case isRejected && len(rejected.Records) == 0:
+		return "bisect, others stored"
+	case isRejected && rejected.OthersStored:
+		return fmt.Sprintf("rejected %v, others stored", slices.Sorted(maps.Keys(rejected.Records)))
+	case isRejected:
+		return fmt.Sprintf("rejected %v", slices.Sorted(maps.Keys(rejected.Records)))
 	case errors.Is(err, plugin.ErrRejected):
-		return "rejected"
+		return "bisect"
 	case errors.Is(err, plugin.ErrTooLarge):
 		return "too large"
 	case isAfter:
@@ -213,3 +218,6 @@ func checkLogin(want string) http.HandlerFunc {
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
+
+// withoutPort replaces a fake's URL in a text.
+func withoutPort(text, url string) string { return strings.ReplaceAll(text, url, "URL") }

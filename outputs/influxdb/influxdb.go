@@ -3,18 +3,14 @@
 package influxdb
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/klauspost/compress/gzip"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -42,7 +38,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are followed",
 			"retention_policy_tag": "leave it out: write an [[outputs.influxdb]] for each retention policy, with tagpass",
 			"udp_payload":          "leave it out: points are sent over HTTP",
-			"user_agent":           "leave it out: it cannot be set",
+			"user_agent":           "set User-Agent in http_headers",
 			"write_consistency":    "leave it out: it cannot be set",
 		},
 	},
@@ -50,65 +46,33 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	out := &output{options: o, log: env.Log, client: client{options: o}, secret: newSecret(&o, env.Log)}
-	for _, s := range o.URLs {
-		u, err := parseURL(s)
+	out := &output{
+		options:    o,
+		log:        env.Log,
+		body:       bodyEncoder{compressed: o.ContentEncoding == "gzip"},
+		client:     newClient(&o, env.Log),
+		classifier: classifier{options: o},
+	}
+	out.classifier.hide = out.client.credentials.hide
+	for _, u := range o.URLs {
+		s, err := newServer(u, &o)
 		if err != nil {
 			return nil, err
 		}
-		out.servers = append(out.servers, server{
-			name:  u.Scheme + "://" + u.Host,
-			url:   writeURL(u, &o),
-			plain: u.Scheme == "http" && !isLoopback(u.Hostname()),
-		})
+		out.servers = append(out.servers, s)
 	}
 	return out, nil
 }
 
 type output struct {
-	options Options
-	log     *slog.Logger
-	encoder format.LineProtocol
-	servers []server
-	last    int // index of the server that worked last
-	client  client
-	secret  secret
-	warned  bool         // that the secret travels in the clear
-	gzip    *gzip.Writer // nil until the first request
-	lines   []byte       // what it compressed last, for use again
-}
-
-// A server is one of the URLs.
-type server struct {
-	name  string // for messages
-	url   string // to write to
-	plain bool   // others can read on the way what is sent
-}
-
-// writeURL returns the URL that points are posted to.
-func writeURL(base *url.URL, o *Options) string {
-	q := url.Values{}
-	var u *url.URL
-	switch o.api() {
-	case "v1":
-		u = base.JoinPath("write")
-		q.Set("db", o.Database)
-		if o.RetentionPolicy != "" {
-			q.Set("rp", o.RetentionPolicy)
-		}
-		q.Set("precision", "ns")
-	case "v2":
-		u = base.JoinPath("api/v2/write")
-		q.Set("org", o.Organization)
-		q.Set("bucket", o.Bucket)
-		q.Set("precision", "ns")
-	default:
-		u = base.JoinPath("api/v3/write_lp")
-		q.Set("db", o.Database)
-		q.Set("precision", "nanosecond")
-	}
-	u.RawQuery = q.Encode()
-	return u.String()
+	options    Options
+	log        *slog.Logger
+	encoder    format.LineProtocol
+	body       bodyEncoder
+	servers    []*server
+	current    int // index of the server that worked last
+	client     *client
+	classifier classifier
 }
 
 // MaxBytes bounds what one request carries.
@@ -119,102 +83,100 @@ func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	return o.encoder.Append(dst, p)
 }
 
-// Push posts records to the server that worked last. Where that server fails, the
-// others are tried in turn; where it has a mind of its own about the records, its
-// answer counts.
+// Restamp appends a record with another time.
+func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	return o.encoder.Restamp(dst, record, t)
+}
+
+// Push posts records to the server that worked last. If that server fails, the
+// others are tried in turn. What a server says about the records themselves is
+// final: no other server is asked.
 func (o *output) Push(ctx context.Context, records [][]byte) error {
-	body, err := o.compress(records)
+	body, err := o.body.encode(records)
 	if err != nil {
 		return err
 	}
-	login, err := o.login()
-	if err != nil {
-		return err
-	}
-	if err := o.client.refresh(); err != nil {
+	if err := o.client.refresh(ctx, o.servers); err != nil {
 		return err
 	}
 	var failures []error
-	for range o.servers {
-		s := &o.servers[o.last]
-		err := o.post(ctx, s, login, body, len(records), len(o.servers)-len(failures))
-		if err == nil || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge) {
+	for attempts := len(o.servers); attempts > 0; attempts-- {
+		err := o.pushTo(ctx, o.servers[o.current], body, records, attempts)
+		if err == nil || concernsRecords(err) {
 			return err
 		}
 		failures = append(failures, err)
-		o.last = (o.last + 1) % len(o.servers)
+		o.current = (o.current + 1) % len(o.servers)
 	}
 	return joinFailures(failures)
 }
 
-// compress returns the lines of the records, compressed where the options say so. It
-// is not used twice: a request that is given up may be sent on for a while.
-func (o *output) compress(records [][]byte) ([]byte, error) {
-	if o.options.ContentEncoding != "gzip" {
-		return appendLines(nil, records), nil
-	}
-	o.lines = appendLines(o.lines[:0], records) // gzip is faster on one large piece
-	var body bytes.Buffer
-	if o.gzip == nil {
-		var err error
-		if o.gzip, err = gzip.NewWriterLevel(&body, gzip.BestSpeed); err != nil {
-			return nil, err
+// pushTo posts the body to one server, within its share of the time left for so
+// many attempts. A missing database is created first.
+func (o *output) pushTo(ctx context.Context, s *server, body []byte, records [][]byte, attempts int) error {
+	ctx, cancel := shareOfTime(ctx, attempts)
+	defer cancel()
+	write := request{url: s.writeURL, contentType: "text/plain; charset=utf-8", encoding: o.body.encoding(), body: body}
+	a, err := o.client.post(ctx, s, write)
+	if err == nil && o.mayCreateDatabase(s, &a) {
+		if err = o.createDatabase(ctx, s); err == nil {
+			a, err = o.client.post(ctx, s, write)
 		}
 	}
-	o.gzip.Reset(&body)
-	o.gzip.Write(o.lines) // an error stays until Close
-	if err := o.gzip.Close(); err != nil {
-		return nil, err
-	}
-	return body.Bytes(), nil
-}
-
-func appendLines(dst []byte, records [][]byte) []byte {
-	for _, r := range records {
-		dst = append(append(dst, r...), '\n')
-	}
-	return dst
-}
-
-// post sends the body to one server, which has its share of the time that is left
-// for so many attempts.
-func (o *output) post(ctx context.Context, s *server, login string, body []byte, records, attempts int) error {
-	if deadline, ok := ctx.Deadline(); ok && attempts > 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
-		defer cancel()
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
-	req.Header.Set("User-Agent", "sockwatch")
-	if o.options.ContentEncoding == "gzip" {
-		req.Header.Set("Content-Encoding", "gzip")
+	return o.classifier.classify(s, &a, records)
+}
+
+// mayCreateDatabase reports whether InfluxDB 1.x answered that the database is
+// missing, and was not asked to create it before.
+func (o *output) mayCreateDatabase(s *server, a *answer) bool {
+	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !s.creationAsked &&
+		a.status == http.StatusNotFound && a.says("database not found")
+}
+
+// createDatabase asks a server once to create the database. That it refuses is not
+// an error: the points are kept, and the server's answer becomes part of the error
+// of the write.
+func (o *output) createDatabase(ctx context.Context, s *server) error {
+	a, err := o.client.post(ctx, s, s.createDatabase(o.options.Database))
+	if err == nil && (a.status == http.StatusTooManyRequests || a.status >= 500) {
+		err = errors.New(o.classifier.describe(&a)) // of the server's state, not of this request
 	}
-	if login != "" {
-		req.Header.Set("Authorization", login)
-	}
-	// What is written twice overwrites itself, so that net/http may send a request
-	// again whose connection proves dead. The header itself is not sent.
-	req.Header["Idempotency-Key"] = nil
-	resp, err := o.client.http.Do(req)
 	if err != nil {
-		if uerr, ok := errors.AsType[*url.Error](err); ok {
-			err = uerr.Err // without the URL, which says no more than the name
-		}
-		return fmt.Errorf("%s: %w", s.name, err)
+		return fmt.Errorf("create database %q: %w", o.options.Database, err)
 	}
-	defer resp.Body.Close()
-	if err := o.judge(resp, records); err != nil {
-		return fmt.Errorf("%s: %w", s.name, err)
+	s.creationAsked = true
+	if s.creationRefusal = o.classifier.refusal(&a); s.creationRefusal == "" {
+		o.log.Info("database created", "database", o.options.Database, "url", s.name)
 	}
 	return nil
 }
 
-// joinFailures returns the failures of all servers as one. Where each of them said
-// when to come back, the first of these times counts; else none does.
+// Close closes the connections.
+func (o *output) Close() error {
+	o.client.close()
+	return nil
+}
+
+// shareOfTime divides the time left evenly among so many attempts.
+func shareOfTime(ctx context.Context, attempts int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || attempts == 1 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
+}
+
+// concernsRecords reports whether an error is about the records, not the server.
+func concernsRecords(err error) bool {
+	_, rejected := errors.AsType[*plugin.RejectedError](err)
+	return rejected || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
+}
+
+// joinFailures returns the failures of all servers as one. If each of them said
+// when to come back, the earliest of these times counts; else none does.
 func joinFailures(failures []error) error {
 	if len(failures) == 1 {
 		return failures[0]

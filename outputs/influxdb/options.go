@@ -2,7 +2,8 @@ package influxdb
 
 import (
 	"errors"
-	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -12,46 +13,50 @@ import (
 
 // Options are the options of [[outputs.influxdb]].
 type Options struct {
-	// The servers, of which one gets each request: the one that worked last, and
-	// the others in turn where it fails. A path before the API's own is kept.
+	// URLs of the servers. Each request goes to one of them: the one that worked last,
+	// or the next if it fails. A path before the API's own is kept.
 	URLs []string `toml:"urls"`
-	// InfluxDB 1.x and 3.x: the database to write to. It has to exist in 1.x.
+	// InfluxDB 1.x and 3.x: database to write to.
 	Database string `toml:"database"`
-	// InfluxDB 1.x: the retention policy to write to; empty: the default one.
+	// InfluxDB 1.x: retention policy to write to; empty: the default one.
 	RetentionPolicy string `toml:"retention_policy"`
-	// InfluxDB 1.x: the user who writes, where the server asks for one.
+	// InfluxDB 1.x: do not create a missing database.
+	SkipDatabaseCreation bool `toml:"skip_database_creation"`
+	// InfluxDB 1.x: user with write permission; empty: no authentication.
 	Username string `toml:"username"`
-	// InfluxDB 1.x: the user's password.
+	// InfluxDB 1.x: password of the user.
 	Password string `toml:"password" secret:""`
-	// InfluxDB 1.x: a file that holds the password; read again when it is replaced.
+	// InfluxDB 1.x: file with the password. It is read again for each request.
 	PasswordFile string `toml:"password_file"`
-	// InfluxDB 2.x: the organization that the bucket belongs to.
+	// InfluxDB 2.x: organization of the bucket.
 	Organization string `toml:"organization"`
-	// InfluxDB 2.x: the bucket to write to. It has to exist.
+	// InfluxDB 2.x: bucket to write to. It must exist.
 	Bucket string `toml:"bucket"`
-	// InfluxDB 2.x and 3.x: the token that allows to write.
+	// InfluxDB 2.x and 3.x: API token with write permission.
 	Token string `toml:"token" secret:""`
-	// InfluxDB 2.x and 3.x: a file that holds the token; read again when it is
-	// replaced.
+	// InfluxDB 2.x and 3.x: file with the token. It is read again for each request.
 	TokenFile string `toml:"token_file"`
-	// Which write API: "v1", "v2", "v3", or "auto": v2 where a bucket is set, v3
-	// where a database and a token are, else v1.
+	// Write API: "v1", "v2", "v3", or "auto": v2 if a bucket is set, v3 if a database and
+	// a token are set, else v1.
 	API string `toml:"api"`
-	// "gzip" or "identity" (uncompressed).
+	// Additional HTTP headers of each request, such as Authorization = "Bearer ...". Their
+	// values are treated as secrets.
+	HTTPHeaders map[string]string `toml:"http_headers" secret:""`
+	// Compression of request bodies: "gzip" or "identity" (none).
 	ContentEncoding string `toml:"content_encoding"`
-	// How much line protocol one request carries at most, before compression.
+	// Maximum size of the line protocol in one request, before compression.
 	MaxBody plugin.Size `toml:"max_body"`
-	// A file of certificates (PEM) that servers' are verified by; empty: the
-	// system's. It and the next two are read again when they are replaced.
+	// File of CA certificates (PEM) that servers are verified by; empty: the system's.
+	// It and the next two are read again for each request.
 	TLSCA string `toml:"tls_ca"`
-	// A file with the client's certificate (PEM), where the server asks for one.
+	// File with the client certificate (PEM), for servers that require one.
 	TLSCert string `toml:"tls_cert"`
-	// A file with the key of that certificate (PEM).
+	// File with the key of the client certificate (PEM).
 	TLSKey string `toml:"tls_key"`
-	// The name that the server's certificate is to be for; empty: the URL's host.
+	// Name that the server's certificate must be valid for; empty: the URL's host.
 	TLSServerName string `toml:"tls_server_name"`
-	// Take any certificate: whoever stands between reads and changes all, and gets
-	// the token.
+	// Skip TLS certificate verification. Anyone on the network path can then read and
+	// alter the data, and steal the token.
 	InsecureSkipVerify bool `toml:"insecure_skip_verify"`
 }
 
@@ -72,6 +77,7 @@ func Example() Options {
 	o.Organization = "example"
 	o.Bucket = "sockwatch"
 	o.TokenFile = "/etc/sockwatch/influxdb.token"
+	o.HTTPHeaders = map[string]string{"X-Scope-OrgID": "example"}
 	return o
 }
 
@@ -111,6 +117,7 @@ func (o *Options) Validate() error {
 			invalid(s.option, "holds a control character, such as a line end")
 		}
 	}
+	errs = append(errs, o.validateHeaders())
 	if strings.Contains(o.Username, ":") {
 		invalid("username", `holds ":", which basic authentication cannot carry`)
 	}
@@ -129,11 +136,55 @@ func (o *Options) Validate() error {
 // maxMaxBody is more than any server takes by default, and less than an int holds.
 const maxMaxBody = 1 << 30
 
-// validateAPI holds the options of the three APIs against the one in use.
+// ownHeaders are those of which the output itself decides.
+var ownHeaders = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// validateHeaders checks http_headers. Its errors name headers and show no values.
+func (o *Options) validateHeaders() error {
+	var errs []error
+	seen := make(map[string]bool)
+	for _, name := range slices.Sorted(maps.Keys(o.HTTPHeaders)) {
+		canonical := http.CanonicalHeaderKey(name)
+		value := o.HTTPHeaders[name]
+		problem := ""
+		switch {
+		case name == "" || strings.ContainsFunc(name, isNotToken):
+			problem = "is not the name of an HTTP header"
+		case slices.Contains(ownHeaders, canonical):
+			problem = "is set by the output itself"
+		case seen[canonical]:
+			problem = "is set twice"
+		case canonical == "Authorization" && o.Username != "":
+			problem = "must not be set beside username"
+		case canonical == "Authorization" && (o.Token != "" || o.TokenFile != ""):
+			problem = "must not be set beside token or token_file"
+		case strings.ContainsFunc(value, isControl):
+			problem = "holds a control character, such as a line end"
+		case strings.TrimSpace(value) == "":
+			problem = "is empty"
+		}
+		seen[canonical] = true
+		if problem != "" {
+			errs = append(errs, plugin.Invalid("http_headers", "%q %s", name, problem))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isNotToken reports whether a header's name cannot hold r (RFC 9110, section 5.6.2).
+func isNotToken(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+}
+
+// validateAPI checks that the options fit the API in use.
 func (o *Options) validateAPI() error {
 	type setting struct{ name, value string }
 	database := []setting{{"database", o.Database}}
-	v1 := []setting{{"retention_policy", o.RetentionPolicy}, {"username", o.Username}, {"password", o.Password}, {"password_file", o.PasswordFile}}
+	skip := ""
+	if o.SkipDatabaseCreation {
+		skip = "true"
+	}
+	v1 := []setting{{"retention_policy", o.RetentionPolicy}, {"skip_database_creation", skip}, {"username", o.Username}, {"password", o.Password}, {"password_file", o.PasswordFile}}
 	v2 := []setting{{"organization", o.Organization}, {"bucket", o.Bucket}}
 	token := []setting{{"token", o.Token}, {"token_file", o.TokenFile}}
 
@@ -162,13 +213,13 @@ func (o *Options) validateAPI() error {
 	}
 	for _, s := range foreign {
 		if s.value != "" {
-			errs = append(errs, plugin.Invalid(s.name, "is no option of the write API %s%s", api, chosen))
+			errs = append(errs, plugin.Invalid(s.name, "is not an option of the write API %s%s", api, chosen))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// api returns the API in use: "auto" is by the options set.
+// api returns the API in use: with "auto" it follows from the options set.
 func (o *Options) api() string {
 	switch {
 	case o.API != "auto":
@@ -182,21 +233,23 @@ func (o *Options) api() string {
 	}
 }
 
-// parseURL parses the URL of a server. Its errors show no password, nor what may
-// be a piece of one.
+// parseURL parses the URL of a server. Its errors show no part of it that may hold
+// a password or token: net/url's own show all of it.
 func parseURL(s string) (*url.URL, error) {
+	shown, _, hasQuery := strings.Cut(s, "?")
+	shown, _, hasFragment := strings.Cut(shown, "#")
 	u, err := url.Parse(s)
 	switch {
 	case strings.Contains(s, "@"):
-		return nil, errors.New(`a URL holds "@", as one with user and password does: these are options of their own`)
+		return nil, errors.New(`a URL holds "@", as one with user and password does: set username and password instead`)
+	case hasQuery || hasFragment:
+		return nil, plugin.Errorf(`%q is followed by "?" or "#": set the options instead`, shown)
 	case err != nil:
-		return nil, fmt.Errorf("%q is no URL", s)
+		return nil, plugin.Errorf("%q is not a URL", shown)
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("%q does not begin with http:// or https://", s)
+		return nil, plugin.Errorf("%q does not begin with http:// or https://", shown)
 	case u.Hostname() == "":
-		return nil, fmt.Errorf("%q names no host", s)
-	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return nil, fmt.Errorf(`%q has a part behind "?" or "#", which the options say`, s)
+		return nil, plugin.Errorf("%q names no host", shown)
 	}
 	return u, nil
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestC8Validate holds every error of the options, and that no secret is in one
+// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one
 // (C9).
-func TestC8Validate(t *testing.T) {
+func TestEveryWrongOptionIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(o *Options)
@@ -27,17 +27,17 @@ func TestC8Validate(t *testing.T) {
 		{"1.x and 2.x", func(o *Options) {
 			o.Database, o.Organization, o.Bucket, o.Password, o.Username = "d", "o", "b", "s3cret", "u"
 		},
-			`database: is no option of the write API v2, which organization and bucket choose
-username: is no option of the write API v2, which organization and bucket choose
-password: is no option of the write API v2, which organization and bucket choose`},
+			`database: is not an option of the write API v2, which organization and bucket choose
+username: is not an option of the write API v2, which organization and bucket choose
+password: is not an option of the write API v2, which organization and bucket choose`},
 		{"3.x with a user", func(o *Options) { o.Database, o.Token, o.Username = "d", "s3cret", "u" },
-			`username: is no option of the write API v3, which the token chooses`},
+			`username: is not an option of the write API v3, which the token chooses`},
 		{"a token alone", func(o *Options) { o.Token = "s3cret" }, `database: must be set for the write API v3, which the token chooses`},
-		{"1.x with a token", func(o *Options) { o.API, o.Database, o.Token = "v1", "d", "s3cret" }, `token: is no option of the write API v1`},
+		{"1.x with a token", func(o *Options) { o.API, o.Database, o.Token = "v1", "d", "s3cret" }, `token: is not an option of the write API v1`},
 		{"2.x said, 1.x set", func(o *Options) { o.API, o.Database = "v2", "d" },
 			`organization: must be set for the write API v2
 bucket: must be set for the write API v2
-database: is no option of the write API v2`},
+database: is not an option of the write API v2`},
 		{"an API of the future", func(o *Options) { o.API = "v4" }, `api: unknown value "v4" (known: auto, v1, v2, v3)`},
 
 		{"no URL", func(o *Options) { o.Database, o.URLs = "d", nil }, `urls: must name a server`},
@@ -46,13 +46,19 @@ database: is no option of the write API v2`},
 		{"another scheme", func(o *Options) { o.Database, o.URLs = "d", []string{"udp://h:1", "http://h"} },
 			`urls: "udp://h:1" does not begin with http:// or https://`},
 		{"no host", func(o *Options) { o.Database, o.URLs = "d", []string{"http://:8086"} }, `urls: "http://:8086" names no host`},
-		{"no URL at all", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h:port"} }, `urls: "http://h:port" is no URL`},
-		{"a query", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h?db=d"} },
-			`urls: "http://h?db=d" has a part behind "?" or "#", which the options say`},
+		{"port too high", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h:65536", "http://h:0", "http://h:65535"} },
+			"urls: the port of \"http://h:65536\" is not a number from 1 to 65535\nurls: the port of \"http://h:0\" is not a number from 1 to 65535"},
+		{"no URL at all", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h:port"} }, `urls: "http://h:port" is not a URL`},
+		{"a query", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h?p=s3cret"} },
+			`urls: "http://h" is followed by "?" or "#": set the options instead`},
+		{"a query behind what is not a URL", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h:port?p=s3cret"} },
+			`urls: "http://h:port" is followed by "?" or "#": set the options instead`},
+		{"a fragment", func(o *Options) { o.Database, o.URLs = "d", []string{"http://h/p#s3cret"} },
+			`urls: "http://h/p" is followed by "?" or "#": set the options instead`},
 		{"a password in the URL", func(o *Options) { o.Database, o.URLs = "d", []string{"http://u:s3cret@h:8086"} },
-			`urls: a URL holds "@", as one with user and password does: these are options of their own`},
+			`urls: a URL holds "@", as one with user and password does: set username and password instead`},
 		{"a password that breaks the URL", func(o *Options) { o.Database, o.URLs = "d", []string{"http://u:s3cret#%@h:8086"} },
-			`urls: a URL holds "@", as one with user and password does: these are options of their own`},
+			`urls: a URL holds "@", as one with user and password does: set username and password instead`},
 		{"two URLs, two errors", func(o *Options) { o.Database, o.URLs = "d", []string{"a", "b"} },
 			`urls: "a" does not begin with http:// or https://
 urls: "b" does not begin with http:// or https://`},
@@ -70,6 +76,27 @@ urls: "b" does not begin with http:// or https://`},
 			`content_encoding: unknown value "zstd" (known: gzip, identity)`},
 		{"no body", func(o *Options) { o.Database, o.MaxBody = "d", 0 }, `max_body: must be more than 0B, and at most 1GiB`},
 		{"a body that no server takes", func(o *Options) { o.Database, o.MaxBody = "d", 2<<30 }, `max_body: must be more than 0B, and at most 1GiB`},
+		{"a header for the token", func(o *Options) { o.Database, o.HTTPHeaders = "d", map[string]string{"Authorization": "Bearer s3cret"} }, ``},
+		{"a token and a header", func(o *Options) {
+			o.Database, o.Token, o.HTTPHeaders = "d", "s3cret", map[string]string{"authorization": "Bearer s3cret"}
+		},
+			`http_headers: "authorization" must not be set beside token or token_file`},
+		{"a user and a header", func(o *Options) {
+			o.Database, o.Username, o.HTTPHeaders = "d", "u", map[string]string{"Authorization": "Bearer s3cret"}
+		},
+			`http_headers: "Authorization" must not be set beside username`},
+		{"wrong headers", func(o *Options) {
+			o.Database = "d"
+			o.HTTPHeaders = map[string]string{"": "s3cret", "a b": "s3cret", "é": "s3cret", "content-length": "s3cret", "X": "s3cret\n", "Y": " ", "Z": "s3cret", "z": "s3cret"}
+		}, `http_headers: "" is not the name of an HTTP header
+http_headers: "X" holds a control character, such as a line end
+http_headers: "Y" is empty
+http_headers: "a b" is not the name of an HTTP header
+http_headers: "content-length" is set by the output itself
+http_headers: "z" is set twice
+http_headers: "é" is not the name of an HTTP header`},
+		{"2.x without its databases", func(o *Options) { o.Organization, o.Bucket, o.SkipDatabaseCreation = "o", "b", true },
+			`skip_database_creation: is not an option of the write API v2, which organization and bucket choose`},
 		{"a certificate without its key", func(o *Options) { o.Database, o.TLSCert = "d", "/c" }, `tls_cert: must be set together with tls_key`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,6 +19,9 @@ type address struct {
 // parseAddress parses one address without looking anything up.
 func parseAddress(s string) (address, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		if strings.HasPrefix(p, "///") { // a URL, whose host is empty
+			p = p[len("//"):]
+		}
 		switch {
 		case !filepath.IsAbs(p):
 			return address{}, plugin.Errorf(`%q: the path of a unix socket begins with "/"`, s)
@@ -55,7 +58,7 @@ func parseAddress(s string) (address, error) {
 // unix(7).
 const maxUnixPath = 107
 
-// isHostname tells whether host is "" (every address) or looks like a name.
+// isHostname reports whether host is "" (every address) or looks like a name.
 func isHostname(host string) bool {
 	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
@@ -100,7 +103,7 @@ func (a address) identity() string {
 	return net.JoinHostPort(host, port)
 }
 
-// isLoopback tells whether only this host reaches a bound address.
+// isLoopback reports whether only this host reaches a bound address.
 func isLoopback(a net.Addr) bool {
 	tcp, ok := a.(*net.TCPAddr)
 	return !ok || tcp.IP.IsLoopback()

@@ -26,18 +26,65 @@ func BenchmarkScrapeCached(b *testing.B) {
 	}
 }
 
-// BenchmarkScrapeRendered is the first scrape of a board: the page is made.
-func BenchmarkScrapeRendered(b *testing.B) {
+// BenchmarkScrapeGathered is the first scrape after a gather that found the same.
+func BenchmarkScrapeGathered(b *testing.B) {
 	for _, enc := range []string{"gzip", "zstd", "identity"} {
-		b.Run(enc, func(b *testing.B) {
-			e, _ := newTestEndpoint(b, nil)
-			board := boardOf()
-			h := e.handler(board)
-			points := listeners(benchListeners)
-			benchmarkScrape(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				board.publish(batch("tcp_listen", points...))
-				h.ServeHTTP(w, r)
-			}), enc)
+		b.Run(enc, func(b *testing.B) { benchmarkScrape(b, gathering(b, false), enc) })
+	}
+}
+
+// BenchmarkScrapeChanged is the first scrape after a gather that found every point
+// changed: families and page are made.
+func BenchmarkScrapeChanged(b *testing.B) {
+	for _, enc := range []string{"gzip", "zstd", "identity"} {
+		b.Run(enc, func(b *testing.B) { benchmarkScrape(b, gathering(b, true), enc) })
+	}
+}
+
+// gathering returns the endpoint's handler, with a gather before each scrape.
+func gathering(b *testing.B, changed bool) http.Handler {
+	e, _ := newTestEndpoint(b, nil)
+	board := boardOf()
+	h := e.handler(board)
+	gathers := [2][]metric.Point{listeners(benchListeners), listeners(benchListeners)}
+	if changed {
+		for i := range gathers[1] {
+			gathers[1][i].Fields[3].Value = metric.Int(7)
+		}
+	}
+	n := 0
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n++
+		board.publish(batch("tcp_listen", gathers[n%2]...))
+		h.ServeHTTP(w, r)
+	})
+}
+
+// BenchmarkAgainstPlainCollector reports the processor time of each kind of scrape as
+// a part of the plain collector's, measured by turns in one run.
+func BenchmarkAgainstPlainCollector(b *testing.B) {
+	e, _ := newTestEndpoint(b, nil)
+	plain := plainHandler(listeners(benchListeners))
+	for _, test := range []struct {
+		name string
+		h    http.Handler
+	}{
+		{"unchanged", e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...)))},
+		{"gathered", gathering(b, false)},
+		{"changed", gathering(b, true)},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			r := scrapeRequest(b, "gzip")
+			var ours, theirs int64
+			for b.Loop() {
+				for cpu, h := range map[*int64]http.Handler{&ours: test.h, &theirs: plain} {
+					runtime.GC()
+					before := cpuTime(b)
+					h.ServeHTTP(&discard{header: http.Header{}}, r)
+					*cpu += cpuTime(b) - before
+				}
+			}
+			b.ReportMetric(float64(ours)/float64(theirs), "of-plain")
 		})
 	}
 }
@@ -61,11 +108,7 @@ func plainHandler(points []metric.Point) http.Handler {
 
 // benchmarkScrape reports the processor time of a scrape beside its duration.
 func benchmarkScrape(b *testing.B, h http.Handler, enc string) {
-	r, err := http.NewRequest("GET", "/metrics", nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	r.Header.Set("Accept-Encoding", enc)
+	r := scrapeRequest(b, enc)
 	w := &discard{header: http.Header{}}
 	h.ServeHTTP(w, r)
 	if w.status != 0 || w.n < 1000 {
@@ -81,6 +124,16 @@ func benchmarkScrape(b *testing.B, h http.Handler, enc string) {
 	}
 	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(size), "page-bytes")
+}
+
+func scrapeRequest(t testing.TB, enc string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest("GET", "/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept-Encoding", enc)
+	return r
 }
 
 // cpuTime returns the user and system time of this process in nanoseconds.

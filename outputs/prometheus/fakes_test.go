@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -44,6 +45,12 @@ func (b *fakeBoard) Sources() []plugin.SourceState {
 	return b.sources
 }
 
+func (b *fakeBoard) Events() []metric.Point { return nil }
+
+func (b *fakeBoard) Health() plugin.Health { return plugin.Health{} }
+
+func (b *fakeBoard) Changed() <-chan struct{} { return nil }
+
 func (b *fakeBoard) publish(batches ...*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -68,9 +75,9 @@ var listenDescs = []metric.Desc{
 	{Name: "tcp_listen", Field: "first_seen_time_seconds", Type: metric.Gauge, Unit: "Unix seconds", Help: "When the listener was first seen"},
 	{Name: "tcp_listen", Field: "process_start_time_seconds", Type: metric.Gauge, Unit: "Unix seconds", Help: "When the named owner started"},
 	{Name: "tcp_listen", Field: "exe", Unit: "", Help: "Executable of the named owner"},
-	{Name: "tcp_listen_overflow", Field: "listeners", Type: metric.Gauge, Unit: "listeners", Help: "Listeners of the user that are folded"},
-	{Name: "tcp_listen_overflow", Field: "sockets", Type: metric.Gauge, Unit: "sockets", Help: "Sockets of the user that are folded"},
-	{Name: "tcp_listen_overflow", Field: "backlog", Type: metric.Gauge, Unit: "connections", Help: "Connections that wait at the folded listeners"},
+	{Name: "tcp_listen_overflow", Field: "listeners", Type: metric.Gauge, Unit: "listeners", Help: "Listeners of the user without points of their own"},
+	{Name: "tcp_listen_overflow", Field: "sockets", Type: metric.Gauge, Unit: "sockets", Help: "Sockets of these listeners"},
+	{Name: "tcp_listen_overflow", Field: "backlog", Type: metric.Gauge, Unit: "connections", Help: "Connections that wait at these listeners"},
 	{Name: "sockwatch_input", Field: "up", Type: metric.Gauge, Help: "Whether the last gather of the input gave a batch"},
 	{Name: "sockwatch_input", Field: "gathers_total", Type: metric.Counter, Unit: "gathers", Help: "Gathers of the input that ended or timed out"},
 	{Name: "custom_port_exporter", Field: "value", Type: metric.Untyped, Help: "port state description"},
@@ -141,7 +148,7 @@ func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) 
 		t.Fatal(err)
 	}
 	book := &logBook{}
-	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus"})
+	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus", Listen: new(listen.Sockets).Listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,12 +170,15 @@ func serve(t testing.TB, e *endpoint, board plugin.Board) []net.Addr {
 	go func() { done <- e.Serve(ctx, board) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := next(t, done); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
 	return addrs
 }
+
+// testClient waits past any busy machine, not for ever.
+var testClient = &http.Client{Timeout: time.Minute}
 
 // get asks the handler, without a network.
 func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...string) *http.Response {
@@ -211,4 +221,15 @@ func listeners(n int) []metric.Point {
 		points[i] = listener(1+i%65535, "daemon-"+strconv.Itoa(i/10), "user-"+strconv.Itoa(i%50))
 	}
 	return points
+}
+
+// next receives, before a deadline past any busy machine.
+func next[T any](t testing.TB, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing comes")
+	}
+	return v
 }

@@ -3,26 +3,25 @@ package prometheus
 import (
 	"bytes"
 	"html/template"
-	"net/http"
 
 	"sockwatch/agent/plugin"
 )
 
-// land answers with a small page for people: where what is, and what the sources
-// have published.
-func (e *endpoint) land(w http.ResponseWriter, r *http.Request, board plugin.Board) {
+// land answers with a small page for people: the other pages, and what the sources
+// have published. Why a source has failed stays in the log: the page may be public.
+func (e *endpoint) land(board plugin.Board) (*answer, error) {
 	var page bytes.Buffer
 	err := landing.Execute(&page, map[string]any{
 		"Hostname": e.env.Hostname, "Metrics": e.opts.Path, "SD": sdPath, "Healthy": healthyPath, "Ready": readyPath,
-		"Batches": board.Latest(),
+		"Failed": failedSources(board), "Batches": board.Latest(),
 	})
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return nil, err
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	w.Write(page.Bytes())
+	return &answer{map[string]string{
+		"Content-Type":            "text/html; charset=utf-8",
+		"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+	}, page.Bytes()}, nil
 }
 
 var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>
@@ -36,6 +35,9 @@ var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>
 <li><a href="{{.SD}}">Listeners, for Prometheus' HTTP service discovery</a></li>
 <li><a href="{{.Healthy}}">Healthy</a>, <a href="{{.Ready}}">ready</a></li>
 </ul>
+{{- with .Failed}}
+<p>The last gather has failed: {{range $i, $name := .}}{{if $i}}, {{end}}{{$name}}{{end}}. The log has the reason.</p>
+{{- end}}
 {{- if .Batches}}
 <table>
 <tr><th>Source</th><th>Points</th><th>Gathered</th><th>Missing</th></tr>

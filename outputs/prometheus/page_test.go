@@ -4,13 +4,17 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -20,15 +24,22 @@ import (
 )
 
 // textOf returns the page of the batches as text, checked by expfmt's own parser.
-func textOf(t testing.TB, room size, batches ...*metric.Batch) (string, *page) {
+func textOf(t testing.TB, most size, batches ...*metric.Batch) (string, *page) {
 	t.Helper()
-	p := newPage(batches, room)
-	b := p.body(text, identity, &scratch{})
-	if b.err != nil {
-		t.Fatal(b.err)
+	p := newPage(batches, most, nil)
+	text := encoded(t, p, expfmt.FmtText)
+	families(t, text)
+	return text, p
+}
+
+// encoded returns a page in a format, without the program's own metrics.
+func encoded(t testing.TB, p *page, f expfmt.Format) string {
+	t.Helper()
+	var b strings.Builder
+	if err := encode(&b, p.families, f); err != nil {
+		t.Fatalf("encode as %s: %v", f, err)
 	}
-	families(t, string(b.bytes))
-	return string(b.bytes), p
+	return b.String()
 }
 
 // families parses a text page.
@@ -42,13 +53,13 @@ func families(t testing.TB, page string) map[string]*dto.MetricFamily {
 	return parsed
 }
 
-// usualRoom is that of the defaults.
-var usualRoom = size{Defaults().MaxSeries, maxPageBytes}
+// usualSize is the most of the defaults.
+var usualSize = size{Defaults().MaxSeries, maxPageBytes}
 
-func counts(l leftOut) map[reason]int {
-	c := map[reason]int{}
-	for r, o := range l {
-		c[r] = o.count
+func counts(d drops) map[dropReason]int {
+	c := map[dropReason]int{}
+	for kind, drop := range d {
+		c[kind.reason] += drop.count
 	}
 	return c
 }
@@ -109,7 +120,7 @@ m{x="3"} 4
 	if !strings.Contains(page, `sockwatch_prometheus_left_out_series_total{reason="duplicate"} 2`+"\n") {
 		t.Errorf("not counted again:\n%s", page)
 	}
-	wantLog := []string{`level=WARN msg="not all that was gathered is on the page" duplicate="1, the first: m{x=\"1\"}, of b"`}
+	wantLog := []string{`level=WARN msg="dropped from the page" reason=duplicate source=b name=m count=1 first="m{x=\"1\"}"`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -118,7 +129,7 @@ m{x="3"} 4
 // TestDuplicatesOfChangedNames: what differs for the agent may be one thing for
 // Prometheus.
 func TestDuplicatesOfChangedNames(t *testing.T) {
-	got, p := textOf(t, usualRoom, batch("a",
+	got, p := textOf(t, usualSize, batch("a",
 		point("a.b", 1, "x", "1"), point("a-b", 2, "x", "1"), point("a_b", 3, "x", "2"),
 		metric.Point{Name: "a", Tags: metric.NewTags("x", "1"), Fields: []metric.Field{{Key: "b", Value: metric.Int(4)}, {Key: "c", Value: metric.Int(5)}}},
 		point("t", 1, "k.k", "1"), point("t", 2, "k-k", "1"),
@@ -134,17 +145,17 @@ t{k_k="1"} 1
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[reason]int{duplicate: 3}, counts(p.leftOut)); diff != "" {
-		t.Errorf("left out (-want +got):\n%s", diff)
+	if diff := cmp.Diff(map[dropReason]int{duplicate: 3}, counts(p.drops)); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
 	}
 }
 
 func TestLabelClashes(t *testing.T) {
-	got, p := textOf(t, usualRoom, batch("a",
+	got, p := textOf(t, usualSize, batch("a",
 		point("m", 1, "a-b", "changed", "a_b", "own"),
 		point("m", 2, "a-b", "first", "a.b", "second"),
 		point("m", 3, "a_b", "own", "Z", "z"),
-		point("m", 4, "é", "1", "b", "2"), // sorted anew
+		point("m", 4, "é", "1", "b", "2"), // sorted again
 	))
 	const want = `# TYPE m untyped
 m{a_b="own"} 1
@@ -155,8 +166,8 @@ m{_="1",b="2"} 4
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[reason]int{clash: 2}, counts(p.leftOut)); diff != "" {
-		t.Errorf("left out (-want +got):\n%s", diff)
+	if diff := cmp.Diff(map[dropReason]int{clash: 2}, counts(p.drops)); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
 	}
 }
 
@@ -171,7 +182,7 @@ func TestO24Values(t *testing.T) {
 		metric.Point{Name: "sockwatch_input", Fields: []metric.Field{{Key: "gathers_total", Value: metric.Float(math.NaN())}}},
 		point("backslash", 1, "t", `ends in \`),
 	)
-	got, p := textOf(t, usualRoom, b)
+	got, p := textOf(t, usualSize, b)
 	const want = `# TYPE backslash untyped
 backslash{t="ends in \\"} 1
 # TYPE inf untyped
@@ -195,33 +206,62 @@ stale NaN
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
 	for _, f := range p.families {
-		if f.name == "stale" && math.Float64bits(f.samples[0].value) == math.Float64bits(staleMarker) {
+		if f.GetName() == "stale" && math.Float64bits(f.Metric[0].GetUntyped().GetValue()) == math.Float64bits(staleMarker) {
 			t.Error("a NaN of an input would be a staleness marker in protobuf")
 		}
 	}
-	for f := range formats {
-		if b := p.body(f, identity, &scratch{}); b.err != nil {
-			t.Errorf("format %d: %v", f, b.err)
-		}
+	for _, f := range []expfmt.Format{expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtProtoDelim} {
+		encoded(t, p, f)
 	}
 }
 
 func TestCounterAndItsBase(t *testing.T) {
 	b := batch("a", metric.Point{Name: "sockwatch_input", Fields: []metric.Field{{Key: "gathers_total", Value: metric.Int(1)}, {Key: "gathers", Value: metric.Int(2)}}})
-	p := newPage([]*metric.Batch{b}, usualRoom)
+	p := newPage([]*metric.Batch{b}, usualSize, nil)
 	const want = `# TYPE sockwatch_input_gathers unknown
 sockwatch_input_gathers 2.0
 # HELP sockwatch_input_gathers_total Gathers of the input that ended or timed out
 # TYPE sockwatch_input_gathers_total unknown
 sockwatch_input_gathers_total 1.0
+# EOF
 `
-	if diff := cmp.Diff(want, string(p.body(openMetrics, identity, &scratch{}).bytes)); diff != "" {
+	if diff := cmp.Diff(want, encoded(t, p, expfmt.FmtOpenMetrics_1_0_0)); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
 }
 
+// TestMetricsOfSeveralSources: the type of the source that documents it holds for all.
+func TestMetricsOfSeveralSources(t *testing.T) {
+	undocumented := func(v float64, tags ...string) metric.Point {
+		p := point("sockwatch_input", v, tags...)
+		p.Fields[0].Key = "gathers_total"
+		return p
+	}
+	plain := batch("a", undocumented(math.NaN(), "x", "1"), undocumented(0, "x", "2"), undocumented(2.5, "x", "3"))
+	plain.Descs = nil
+	documented := batch("b", undocumented(1, "x", "1"), undocumented(9, "x", "3"))
+	got, p := textOf(t, usualSize, plain, documented)
+	const want = `# HELP sockwatch_input_gathers_total Gathers of the input that ended or timed out
+# TYPE sockwatch_input_gathers_total counter
+sockwatch_input_gathers_total{x="2"} 0
+sockwatch_input_gathers_total{x="3"} 2.5
+sockwatch_input_gathers_total{x="1"} 1
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[dropReason]int{duplicate: 1}, counts(p.drops)); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
+	}
+	alone := batch("a", undocumented(math.NaN(), "x", "1"))
+	alone.Descs = nil
+	if got, _ := textOf(t, usualSize, alone, batch("b", undocumented(1, "x", "1"))); !strings.HasSuffix(got, "\nsockwatch_input_gathers_total{x=\"1\"} 1\n") {
+		t.Errorf("a NaN of another source leaves the page\n%s", got)
+	}
+}
+
 func TestH1NamesThatHoldLines(t *testing.T) {
-	got, _ := textOf(t, usualRoom, batch("tcp_listen",
+	got, _ := textOf(t, usualSize, batch("tcp_listen",
 		point("m", 1, "process", "a\nb c=1 2"), point("m", 2, "process", `"} 7`+"\n# TYPE x counter"), point("m", 3, "process", "a\r\tb\x00")))
 	const want = "# TYPE m untyped\n" +
 		`m{process="a\nb c=1 2"} 1` + "\n" +
@@ -244,7 +284,7 @@ func TestH3InvalidUTF8(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
-	wantLog := []string{`level=WARN msg="not all that was gathered is on the page" invalid="1, the first: m: tag process is not UTF-8: \"\\xff\", of other"`}
+	wantLog := []string{`level=WARN msg="dropped from the page" reason=invalid source=other name=m count=1 first="m: tag process is not UTF-8: \"\\xff\""`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -255,7 +295,7 @@ func TestH5AndH6TextIsNoLabel(t *testing.T) {
 	p.Fields = append(p.Fields,
 		metric.Field{Key: "cmdline", Value: metric.String("nginx --password=secret " + strings.Repeat("x", 1<<20))},
 		metric.Field{Key: "path", Value: metric.String("/tmp/a\nb (deleted)")})
-	got, _ := textOf(t, usualRoom, batch("tcp_listen", p))
+	got, _ := textOf(t, usualSize, batch("tcp_listen", p))
 	for _, s := range []string{"secret", "deleted", "sbin", "cmdline", "exe"} {
 		if strings.Contains(got, s) {
 			t.Errorf("the page holds %q", s)
@@ -325,8 +365,8 @@ func TestHostilePoints(t *testing.T) {
 	if p.series < len(points)/2 || !strings.Contains(got, `t="`+strings.Repeat("x", 70000)+`"`) {
 		t.Errorf("%d series of %d points", p.series, len(points))
 	}
-	if p.leftOut[invalid] != nil {
-		t.Errorf("left out as invalid: %+v", *p.leftOut[invalid])
+	if n := p.drops.count(invalid); n > 0 {
+		t.Errorf("%d series dropped as invalid", n)
 	}
 }
 
@@ -334,7 +374,7 @@ func TestEventsAreIgnored(t *testing.T) {
 	b := batch("tcp_listen", point("m", 1))
 	b.Events = []metric.Point{point("tcp_listen_event", 1)}
 	b.Events[0].Time = time.Unix(1, 0)
-	if got, _ := textOf(t, usualRoom, b); got != "# TYPE m untyped\nm 1\n" {
+	if got, _ := textOf(t, usualSize, b); got != "# TYPE m untyped\nm 1\n" {
 		t.Errorf("page %q", got)
 	}
 }
@@ -360,30 +400,21 @@ func FuzzPage(f *testing.F) {
 			{Name: name, Tags: metric.NewTags(key1, value2), Fields: []metric.Field{{Key: field, Value: metric.Float(v)}, {Key: key1, Value: metric.Int(1)}}},
 			point(name+"_"+field, v, key2, value1, key1, value2),
 		}
-		p := newPage([]*metric.Batch{batch("a", points...)}, size{100, 1 << 20})
-		for format := range formats {
-			if b := p.body(format, identity, &scratch{}); b.err != nil {
-				t.Fatal(b.err)
-			}
-		}
-		got := families(t, string(p.body(text, identity, &scratch{}).bytes))
+		p := newPage([]*metric.Batch{batch("a", points...)}, size{100, 1 << 20}, nil)
+		encoded(t, p, expfmt.FmtOpenMetrics_1_0_0)
+		encoded(t, p, expfmt.FmtProtoDelim)
+		got := families(t, encoded(t, p, expfmt.FmtText))
 		n := 0
 		for _, f := range p.families {
-			parsed := got[f.name]
-			if parsed == nil || len(parsed.Metric) != len(f.samples) {
-				t.Fatalf("%s has %d samples, parsed: %v", f.name, len(f.samples), parsed)
+			parsed := got[f.GetName()]
+			if parsed == nil || len(parsed.Metric) != len(f.Metric) {
+				t.Fatalf("%s has %d series, parsed: %v", f.GetName(), len(f.Metric), parsed)
 			}
-			n += len(f.samples)
-			for i, s := range f.samples {
-				want, have := map[string]string{}, map[string]string{}
-				for _, l := range p.labels[s.labels] {
-					want[*l.Name] = *l.Value
-				}
-				for _, l := range parsed.Metric[i].Label {
-					have[*l.Name] = *l.Value
-				}
+			n += len(f.Metric)
+			for i := range f.Metric {
+				want, have := labelMap(f.Metric[i]), labelMap(parsed.Metric[i])
 				if !maps.Equal(want, have) {
-					t.Fatalf("%s: labels %v, parsed %v", f.name, want, have)
+					t.Fatalf("%s: labels %v, parsed %v", f.GetName(), want, have)
 				}
 			}
 		}
@@ -396,8 +427,140 @@ func FuzzPage(f *testing.F) {
 				valid += len(points[i].Fields)
 			}
 		}
-		if c := counts(p.leftOut); p.series+c[duplicate]+c[folded] != valid {
-			t.Fatalf("%d valid series, %d shown, left out: %v", valid, p.series, c)
+		if c := counts(p.drops); p.series+c[duplicate]+c[maxSeries] != valid {
+			t.Fatalf("%d valid series, %d shown, dropped: %v", valid, p.series, c)
 		}
 	})
+}
+
+func labelMap(m *dto.Metric) map[string]string {
+	labels := map[string]string{}
+	for _, l := range m.Label {
+		labels[l.GetName()] = l.GetValue()
+	}
+	return labels
+}
+
+// TestPageThatIsTooLarge: batches lose their last points, the largest first.
+func TestPageThatIsTooLarge(t *testing.T) {
+	some := func(name string, n int, fields ...string) []metric.Point {
+		var points []metric.Point
+		for i := range n {
+			p := metric.Point{Name: name, Tags: metric.NewTags("host", "h", "i", strconv.Itoa(i))}
+			for _, f := range fields {
+				p.Fields = append(p.Fields, metric.Field{Key: f, Value: metric.Int(2)})
+			}
+			points = append(points, p)
+		}
+		return points
+	}
+	for _, test := range []struct {
+		name    string
+		most    size
+		a, b    []metric.Point
+		want    map[string]int // series by metric
+		dropped map[string]int // series by the first of a name
+	}{
+		{
+			name: "all fit", most: size{8, 1 << 20}, a: some("m", 3, "x", "y"), b: some("n", 2, "x"),
+			want: map[string]int{"m_x": 3, "m_y": 3, "n_x": 2},
+		}, {
+			name: "the last points of a batch go, whole", most: size{5, 1 << 20}, a: some("m", 4, "x", "y"),
+			want: map[string]int{"m_x": 2, "m_y": 2}, dropped: map[string]int{`m{host="h",i="2"}`: 4},
+		}, {
+			name: "what comes last is of another name", most: size{4, 1 << 20},
+			a:    slices.Concat(some("tcp_listen", 3, "x"), some("custom_port_exporter", 3, "value")),
+			want: map[string]int{"tcp_listen_x": 3, "custom_port_exporter": 1}, dropped: map[string]int{`custom_port_exporter{host="h",i="1"}`: 2},
+		}, {
+			name: "the largest batch goes first", most: size{6, 1 << 20}, a: some("m", 2, "x"), b: some("n", 50, "x"),
+			want: map[string]int{"m_x": 2, "n_x": 4}, dropped: map[string]int{`n{host="h",i="4"}`: 46},
+		}, {
+			name: "until another one is as large", most: size{6, 1 << 20}, a: some("m", 4, "x"), b: some("n", 50, "x"),
+			want: map[string]int{"m_x": 3, "n_x": 3}, dropped: map[string]int{`m{host="h",i="3"}`: 1, `n{host="h",i="3"}`: 47},
+		}, {
+			name: "by bytes", most: size{1000, 500}, a: some("m", 2, "x"), b: some("n", 50, "x"),
+			want: map[string]int{"m_x": 2, "n_x": 8}, dropped: map[string]int{`n{host="h",i="8"}`: 42},
+		}, {
+			name: "a first point that does not fit", most: size{1, 1 << 20}, a: some("m", 1, "x", "y"),
+			want: map[string]int{}, dropped: map[string]int{`m{host="h",i="0"}`: 2},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, p := textOf(t, test.most, batch("a", test.a...), batch("b", test.b...))
+			series := map[string]int{}
+			for name, f := range families(t, got) {
+				series[name] = len(f.Metric)
+			}
+			if diff := cmp.Diff(test.want, series); diff != "" {
+				t.Errorf("series (-want +got):\n%s", diff)
+			}
+			dropped := map[string]int{}
+			for kind, drop := range p.drops {
+				if kind.reason == maxSeries {
+					dropped[drop.first] = drop.count
+				}
+			}
+			if diff := cmp.Diff(test.dropped, dropped, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("dropped (-want +got):\n%s", diff)
+			}
+			if !(size{p.series, len(got)}).within(test.most) {
+				t.Errorf("%d series, %d bytes are more than %v", p.series, len(got), test.most)
+			}
+		})
+	}
+}
+
+func TestDroppedSeriesAreCountedAndNamed(t *testing.T) {
+	e, book := newTestEndpoint(t, func(o *Options) { o.MaxSeries = 801 })
+	page := bodyOf(t, get(t, e, boardOf(
+		batch("sockwatch", point("sockwatch_input_up", 1)),
+		batch("tcp_listen", append(listeners(100), point("custom_port_exporter", 1, "pid", "1"), point("custom_port_exporter", 2, "pid", "2"))...),
+	), "/metrics"))
+	for _, line := range []string{
+		`sockwatch_input_up 1`,
+		`sockwatch_prometheus_left_out_series_total{reason="max_series"} 2`,
+		`sockwatch_prometheus_series 801`,
+	} {
+		if !strings.Contains(page, "\n"+line+"\n") {
+			t.Errorf("the page has no line %s", line)
+		}
+	}
+	if strings.Contains(page, "custom_port_exporter") {
+		t.Error("points beyond max_series are on the page")
+	}
+	want := []string{`level=WARN msg="dropped from the page" reason=max_series source=tcp_listen name=custom_port_exporter count=2 first="custom_port_exporter{pid=\"1\"}"`}
+	if diff := cmp.Diff(want, book.all()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestPageStaysBelowWhatScrapersTake(t *testing.T) {
+	long := strings.Repeat("\\\"\n", 200) // each byte is two on the page
+	var points []metric.Point
+	for u := range 20 {
+		for i := range 50 {
+			p := listener(i+1, long, "user-"+strconv.Itoa(u))
+			p.Tags = metric.NewTags("address", "10.0.0."+strconv.Itoa(u), "port", strconv.Itoa(i+1), "process", long, "container", long+strconv.Itoa(i), "user", "user-"+strconv.Itoa(u))
+			points = append(points, p)
+		}
+	}
+	e, book := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", points...))
+	const most = 16 << 20 // VictoriaMetrics' -promscrape.maxScrapeSize
+	for _, accept := range []string{acceptText, acceptOpenMetrics, acceptProtobuf} {
+		w := &discard{header: http.Header{}}
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		r.Header.Set("Accept", accept)
+		e.handler(board).ServeHTTP(w, r)
+		if w.n >= most || accept != acceptProtobuf && w.n < most*3/4 {
+			t.Errorf("%s: %d bytes; scrapers take %d", accept, w.n, most)
+		}
+	}
+	page := bodyOf(t, get(t, e, board, "/metrics"))
+	if !strings.Contains(page, "user-0") || strings.Contains(page, "user-19") {
+		t.Error("it is not the last points that are dropped")
+	}
+	if len(book.all()) != 1 {
+		t.Errorf("logged %q", book.all())
+	}
 }

@@ -2,9 +2,9 @@
 // batches as metrics to whoever scrapes it.
 //
 // The files follow a scrape. This one binds, serves and routes; scrape.go answers
-// for the metrics: it asks page.go for the board as metric families (fold.go keeps
-// them within bounds), render.go for their bytes, and joins what metrics.go says
-// of the program itself. sd.go and landing.go answer for the other pages.
+// for the metrics: it asks page.go for the board as metric families (source.go makes
+// those of one source) and has them encoded, with what metrics.go registers. sd.go
+// and landing.go answer for the other pages, answer.go writes what they answer.
 package prometheus
 
 import (
@@ -15,11 +15,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"sockwatch/agent/plugin"
@@ -59,46 +58,38 @@ const (
 	maxGather         = 2 * time.Minute
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	stopTimeout       = 3 * time.Second // of requests under way when Serve is to end
+	stopTimeout       = 900 * time.Millisecond // of requests in flight when Serve is to end: the agent gives it a second
 	maxHeaderBytes    = 16 << 10
 	maxConnections    = 256
 	maxRequests       = 16 // answered at once, of those that cost something
+	maxUnread         = 128 << 20
 )
 
 // An endpoint is one [[outputs.prometheus]].
 type endpoint struct {
-	opts Options
-	env  plugin.Env
-	own  *ownMetrics
-	page pageCache
-
-	spare chan *scratch                 // one, unless it is borrowed
-	zstd  func() (*zstd.Encoder, error) // made when it is first asked for
-
-	slots     chan struct{} // one for each request being answered
+	opts      Options
+	env       plugin.Env
+	own       *ownMetrics
+	cache     cache
+	web       webConfig
+	watch     *watch
+	slots     chan struct{} // one for each answer being made
+	unread    *unread
 	listeners []net.Listener
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
-	if env.Listen == nil {
-		env.Listen = new(net.ListenConfig).Listen
-	}
-	return &endpoint{
-		opts: o, env: env, own: newOwnMetrics(),
-		spare: make(chan *scratch, 1),
-		zstd:  sync.OnceValues(newZstd),
-		slots: make(chan struct{}, maxRequests),
-	}, nil
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: webConfig{file: o.WebConfigFile}, slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
+	e.watch = newWatch(e.checkListening)
+	return e, nil
 }
 
 // Listen binds every address, or none.
 func (e *endpoint) Listen(ctx context.Context) error {
-	if err := e.checkWebConfig(); err != nil {
+	if err := e.web.validate(ctx); err != nil {
 		return err
 	}
+	e.warnReadable()
 	for _, s := range e.opts.Listen {
 		if err := e.bind(ctx, s); err != nil {
 			return errors.Join(err, e.Close())
@@ -114,7 +105,7 @@ func (e *endpoint) bind(ctx context.Context, s string) error {
 		return plugin.Invalid("listen", "%w", err)
 	}
 	if a.network == "systemd" {
-		passed, err := passedListeners(a.address)
+		passed, err := passedListeners(passedFiles(), a.address)
 		e.listeners = append(e.listeners, passed...)
 		return err
 	}
@@ -142,12 +133,18 @@ func (e *endpoint) Close() error {
 // way end for a moment. An address that fails ends all of them.
 func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	defer e.Close()
-	connections := make(chan struct{}, maxConnections)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watchCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { e.watch.run(watchCtx) })
+	connections := newConnections(maxConnections)
 	servers := make([]*http.Server, len(e.listeners))
 	ended := make(chan error, len(e.listeners))
 	for i, l := range e.listeners {
 		servers[i] = e.newServer(board)
-		go func() { ended <- e.serve(servers[i], limit(l, connections)) }()
+		servers[i].ConnState = connections.observe
+		go func() { ended <- e.serve(servers[i], connections.limit(l)) }()
 	}
 	running, err := len(servers), error(nil)
 	select {
@@ -169,7 +166,7 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 	defer l.Close()
 	err := error(nil)
 	if file := e.opts.WebConfigFile; file != "" {
-		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, e.env.Log)
+		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, slog.New(e.logHandler()))
 	} else {
 		err = s.Serve(l)
 	}
@@ -191,8 +188,29 @@ func (e *endpoint) newServer(board plugin.Board) *http.Server {
 		WriteTimeout:   maxGather + writeTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		// What clients do wrong (broken handshakes, vanished peers) is not our error.
-		ErrorLog: slog.NewLogLogger(e.env.Log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(e.logHandler(), slog.LevelError),
+	}
+}
+
+// logHandler returns the handler for what net/http and exporter-toolkit log.
+func (e *endpoint) logHandler() slog.Handler {
+	return doubtingHandler{e.env.Log.Handler(), e.watch.doubt}
+}
+
+// warnOpen warns once if anybody who reaches this host reads the metrics.
+func (e *endpoint) warnOpen() {
+	if e.opts.WebConfigFile != "" {
+		return
+	}
+	var open []string
+	for _, l := range e.listeners {
+		if !isLoopback(l.Addr()) {
+			open = append(open, l.Addr().String())
+		}
+	}
+	if len(open) > 0 {
+		e.env.Log.Warn("what listens here and who owns it is shown to everybody who reaches this address; "+
+			"web_config_file (TLS, basic auth) or a loopback address would limit that", "listen", strings.Join(open, ", "))
 	}
 }
 
@@ -210,7 +228,7 @@ func stop(servers []*http.Server) {
 	wg.Wait()
 }
 
-// handler routes by hand: a configured path is no pattern.
+// handler routes by hand: a configured path is not a pattern.
 func (e *endpoint) handler(board plugin.Board) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -225,18 +243,15 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 		}
 		switch r.URL.Path {
 		case e.opts.Path:
-			e.limited(w, r, board, e.scrape)
+			e.scrape(w, r, board)
 		case sdPath:
-			e.limited(w, r, board, e.discover)
+			e.withSlot(w, r, func() (*answer, error) { return discover(r, board) })
 		case landingPath:
-			e.limited(w, r, board, e.land)
+			e.withSlot(w, r, func() (*answer, error) { return e.land(board) })
 		case healthyPath:
 			io.WriteString(w, "sockwatch is healthy.\n")
 		case readyPath:
-			if !gathered(w, board) {
-				return
-			}
-			io.WriteString(w, "sockwatch is ready.\n")
+			ready(w, board)
 		default:
 			http.NotFound(w, r)
 		}
@@ -251,36 +266,26 @@ func refuse(w http.ResponseWriter, status int, text string) {
 	http.Error(w, text, status)
 }
 
-// limited answers at most maxRequests at once, and refuses what is beyond them, so
-// that slow clients cost a bounded amount. A panic ends the one answer.
-func (e *endpoint) limited(w http.ResponseWriter, r *http.Request, board plugin.Board,
-	answer func(http.ResponseWriter, *http.Request, plugin.Board)) {
-	select {
-	case e.slots <- struct{}{}:
-		defer func() {
-			<-e.slots
-			if p := recover(); p != nil {
-				e.env.Log.Error("panic while answering", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				refuse(w, http.StatusInternalServerError, "the log of sockwatch has the reason")
-			}
-		}()
-		answer(w, r, board)
+// ready answers 503 until every input has gathered, and while the last gather of one
+// has failed.
+func ready(w http.ResponseWriter, board plugin.Board) {
+	failed := failedSources(board)
+	switch {
+	case len(board.Latest()) == 0:
+		writeError(w, errNothingGathered)
+	case len(failed) > 0:
+		serviceUnavailable(w, "the last gather has failed: "+strings.Join(failed, ", "))
 	default:
-		e.own.refused.Inc()
-		comeBack(w, fmt.Sprintf("%d requests are being answered", maxRequests))
+		io.WriteString(w, "sockwatch is ready.\n")
 	}
 }
 
-// gathered answers 503 and returns false where the board is empty still.
-func gathered(w http.ResponseWriter, board plugin.Board) bool {
-	if len(board.Latest()) > 0 {
-		return true
+// failedSources returns the names of the sources whose last gather has failed.
+func failedSources(board plugin.Board) (names []string) {
+	for _, s := range board.Sources() {
+		if s.Err != nil {
+			names = append(names, s.Name)
+		}
 	}
-	comeBack(w, "nothing has been gathered yet")
-	return false
-}
-
-func comeBack(w http.ResponseWriter, text string) {
-	w.Header().Set("Retry-After", "1")
-	http.Error(w, text, http.StatusServiceUnavailable)
+	return names
 }

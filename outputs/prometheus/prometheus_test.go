@@ -2,8 +2,10 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -123,6 +125,29 @@ func TestO21NothingGatheredYet(t *testing.T) {
 	}
 }
 
+// TestFailedSourcesAreShown: on /-/ready and the page for people, without the reason,
+// which may be nobody else's business.
+func TestFailedSourcesAreShown(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("sockwatch", point("sockwatch_input_up", 0)))
+	board.sources = []plugin.SourceState{{Name: "cpu", Err: errors.New("secret")}, {Name: "disk", Gathered: true}, {Name: "tcp_listen", Err: errors.New("secret")}}
+	r := get(t, e, board, "/-/ready")
+	if body, want := bodyOf(t, r), "the last gather has failed: cpu, tcp_listen\n"; r.StatusCode != 503 || body != want {
+		t.Errorf("/-/ready: status %d, %q, want 503, %q", r.StatusCode, body, want)
+	}
+	page := bodyOf(t, get(t, e, board, "/"))
+	if want := "<p>The last gather has failed: cpu, tcp_listen. The log has the reason.</p>"; !strings.Contains(page, want) || strings.Contains(page, "secret") {
+		t.Errorf("the page for people does not hold %q, or the reason:\n%s", want, page)
+	}
+	board.sources = []plugin.SourceState{{Name: "cpu", Gathered: true}, {Name: "disk", Gathered: true}}
+	if r := get(t, e, board, "/-/ready"); r.StatusCode != 200 {
+		t.Errorf("/-/ready: status %d", r.StatusCode)
+	}
+	if page := bodyOf(t, get(t, e, board, "/")); strings.Contains(page, "failed") {
+		t.Errorf("the page for people says that something has failed:\n%s", page)
+	}
+}
+
 func TestO21ListenerGone(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root"), listener(81, "nginx", "root")))
@@ -167,7 +192,7 @@ func TestServeOnSeveralAddresses(t *testing.T) {
 	e, book := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"127.0.0.1:0", "unix:" + socket} })
 	addrs := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))
 	for _, a := range addrs {
-		client := &http.Client{Transport: &http.Transport{
+		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, a.Network(), a.String())
 			},
@@ -190,7 +215,7 @@ func TestListenUsesTheAgentsSockets(t *testing.T) {
 	var asked []string
 	o := Defaults()
 	o.Listen = plugin.Strings{":8088", "[::1]:9000", "unix:/run/x"}
-	e, err := Plugin.NewEndpoint(&o, plugin.Env{Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+	e, err := Plugin.NewEndpoint(&o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 		asked = append(asked, network+" "+address)
 		return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	}})
@@ -282,20 +307,20 @@ func TestServeEndsGracefully(t *testing.T) {
 	served, answered := make(chan error, 1), make(chan error, 1)
 	go func() { served <- e.Serve(ctx, board) }()
 	go func() {
-		r, err := http.Get("http://" + addr + "/metrics")
+		r, err := testClient.Get("http://" + addr + "/metrics")
 		if err == nil {
 			_, err = io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 		}
 		answered <- err
 	}()
-	<-entered
+	next(t, entered)
 	cancel()
 	time.AfterFunc(100*time.Millisecond, func() { close(leave) })
-	if err := <-answered; err != nil {
+	if err := next(t, answered); err != nil {
 		t.Errorf("the scrape under way was cut: %v", err)
 	}
-	if err := <-served; err != nil {
+	if err := next(t, served); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
 	if _, err := net.Dial("tcp", addr); err == nil {

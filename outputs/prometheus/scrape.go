@@ -3,252 +3,197 @@ package prometheus
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
-// scrape answers with the metrics: the page of the board as it is now, made once,
-// and behind it what the program says of itself, made now.
+// scrape answers with the metrics. What costs something is done under the limit of
+// concurrent requests; the wait for a gather and the client's reading are not.
 func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.Board) {
 	if e.opts.GatherOnScrape {
 		ctx, cancel := context.WithTimeout(r.Context(), gatherTimeout(r.Header))
-		// Its error is that the time is over: what there is now is shown then.
+		// Its error is that the time is over: the page shows what there is by then.
 		_ = board.Refresh(ctx, time.Duration(e.opts.MinAge))
 		cancel()
 	}
-	if !gathered(w, board) {
-		return
-	}
-	p := e.page.of(board.Latest(), e)
-	f, contentType := negotiateFormat(r.Header)
-	enc := negotiateEncoding(r.Header)
-	s := e.borrow()
-	defer e.giveBack(s)
-	parts, err := e.answer(p, f, enc, s)
-	if err != nil {
-		e.env.Log.Error("the metrics could not be encoded", "error", err)
-		http.Error(w, "the metrics could not be encoded; the log of sockwatch has the reason", http.StatusInternalServerError)
-		return
-	}
-	length := 0
-	for _, part := range parts {
-		length += len(part)
-	}
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(length))
-	h.Set("Vary", "Accept, Accept-Encoding")
-	if enc != identity {
-		h.Set("Content-Encoding", enc.String())
-	}
-	patient(w)
-	for _, part := range parts {
-		if _, err := w.Write(part); err != nil {
-			return // the client has gone
+	e.withSlot(w, r, func() (*answer, error) {
+		latest := board.Latest()
+		if len(latest) == 0 {
+			return nil, errNothingGathered
 		}
-	}
-}
-
-// patient gives the client writeTimeout to read the answer. Where that cannot be
-// set, the server's own, longer timeout holds.
-func patient(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-}
-
-// A pageCache holds the page of the latest board.
-type pageCache struct {
-	mu       sync.Mutex
-	page     *page
-	reporter reporter
-}
-
-// of returns the page of the board, made anew where a source has published since.
-func (c *pageCache) of(board []*metric.Batch, e *endpoint) *page {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.page == nil || !slices.Equal(c.page.board, board) {
-		c.page = newPage(board, size{e.opts.MaxSeries, maxPageBytes})
-		c.reporter.report(c.page.leftOut, e.own, e.env.Log)
-		e.own.series.Set(float64(c.page.series))
-	}
-	return c.page
-}
-
-// A scratch holds the own metrics of one answer, a few KiB, as text and as sent,
-// and gzip's compressor, which is most of a MiB.
-type scratch struct {
-	plain, sent bytes.Buffer
-	deflater    *flate.Writer
-}
-
-// borrow returns the scratch of the endpoint, or a new one for a second scrape at
-// the same time. (A sync.Pool would often be empty: scrapes are seldom.)
-func (e *endpoint) borrow() *scratch {
-	select {
-	case s := <-e.spare:
-		return s
-	default:
-		return &scratch{}
-	}
-}
-
-func (e *endpoint) giveBack(s *scratch) {
-	select {
-	case e.spare <- s:
-	default:
-	}
-}
-
-// deflate returns the compressor, which begins anew and writes to w.
-func (s *scratch) deflate(w io.Writer) (*flate.Writer, error) {
-	if s.deflater == nil {
-		z, err := flate.NewWriter(w, flate.BestSpeed)
-		s.deflater = z
-		return z, err
-	}
-	s.deflater.Reset(w)
-	return s.deflater, nil
-}
-
-// answer returns the page's bytes and, joined to them, those of the own metrics,
-// which are valid as long as the scratch is borrowed.
-func (e *endpoint) answer(p *page, f format, enc encoding, s *scratch) ([][]byte, error) {
-	b := p.body(f, enc, s)
-	if b.err != nil {
-		return nil, b.err
-	}
-	s.plain.Reset()
-	s.sent.Reset()
-	if err := e.encodeOwn(&s.plain, p, f); err != nil {
-		return nil, err
-	}
-	plain := s.plain.Bytes()
-	switch enc {
-	case gzipped:
-		if err := b.end(&s.sent, plain, s); err != nil {
-			return nil, err
-		}
-	case zstandard:
-		z, err := e.zstd()
+		format, contentType, err := negotiateFormat(r.Header)
 		if err != nil {
 			return nil, err
 		}
-		s.sent.Write(z.EncodeAll(plain, s.sent.AvailableBuffer()))
-	default:
-		return [][]byte{b.bytes, plain}, nil
-	}
-	return [][]byte{b.bytes, s.sent.Bytes()}, nil
-}
-
-// newZstd returns the encoder of the own metrics, a few KiB at a time.
-func newZstd() (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithWindowSize(64<<10), zstd.WithLowerEncoderMem(true))
-}
-
-// encodeOwn writes the own metrics but those whose names are on the page: a name
-// must not come twice. It ends an OpenMetrics text.
-func (e *endpoint) encodeOwn(w *bytes.Buffer, p *page, f format) error {
-	enc := f.encoder(w)
-	err := e.own.gather(func(fam *dto.MetricFamily) error {
-		if p.has(fam.GetName()) {
-			return nil
+		enc, err := negotiateEncoding(r.Header)
+		if err != nil {
+			return nil, err
 		}
-		if err := enc.Encode(fam); err != nil {
-			return fmt.Errorf("encode %s: %w", fam.GetName(), err)
+		body, err := e.cache.page(latest, e).body(format, enc)
+		if err != nil {
+			e.env.Log.Error("the metrics could not be encoded", "error", err)
+			return nil, errEncode
 		}
-		return nil
+		header := map[string]string{"Content-Type": contentType, "Vary": "Accept, Accept-Encoding"}
+		if enc != identity {
+			header["Content-Encoding"] = string(enc)
+		}
+		return &answer{header, body}, nil
 	})
+}
+
+var errEncode = &httpError{http.StatusInternalServerError, "the metrics could not be encoded; the log of sockwatch has the reason"}
+
+// A cache holds the page of the latest board and its bodies.
+type cache struct {
+	mu      sync.Mutex
+	encoded *encodedPage
+	logged  map[dropKind]bool
+}
+
+// page returns the page of the board, made again if a source has published since.
+func (c *cache) page(board []*metric.Batch, e *endpoint) *encodedPage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.encoded != nil && slices.Equal(c.encoded.board, board) {
+		return c.encoded
+	}
+	var before *page
+	if c.encoded != nil {
+		before = c.encoded.page
+	}
+	p := newPage(board, size{e.opts.MaxSeries, maxPageBytes}, before)
+	for _, why := range dropReasons {
+		e.own.dropped.WithLabelValues(string(why)).Add(float64(p.drops.count(why)))
+	}
+	if c.logged == nil {
+		c.logged = map[dropKind]bool{}
+	}
+	p.drops.log(e.env.Log, c.logged)
+	e.own.series.Set(float64(p.series))
+	c.encoded = &encodedPage{page: p, own: e.own, bodies: map[variant]func() ([]byte, error){}}
+	return c.encoded
+}
+
+// An encodedPage is a page with the bodies that were asked for. Each is made once:
+// the metrics of the program itself are those of that moment.
+type encodedPage struct {
+	*page
+	own prometheus.Gatherer
+
+	mu     sync.Mutex
+	bodies map[variant]func() ([]byte, error)
+}
+
+// A variant is a format that expfmt encodes, in an encoding of HTTP.
+type variant struct {
+	format   expfmt.Format
+	encoding encoding
+}
+
+// body returns the page in a format and an encoding. It must not be changed.
+func (p *encodedPage) body(f expfmt.Format, enc encoding) ([]byte, error) {
+	v := variant{f, enc}
+	p.mu.Lock()
+	body, ok := p.bodies[v]
+	if !ok {
+		body = sync.OnceValues(func() ([]byte, error) { return p.encode(v) })
+		p.bodies[v] = body
+	}
+	p.mu.Unlock()
+	return body()
+}
+
+func (p *encodedPage) encode(v variant) ([]byte, error) {
+	families, err := p.withOwn()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return enc.(expfmt.Closer).Close()
+	var body bytes.Buffer
+	w, err := v.encoding.writer(&body)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(encode(w, families, v.format), w.Close()); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(body.Bytes()), nil // without spare capacity
 }
 
-// negotiateFormat returns the format that the client wants most, text where it
-// does not care, and its Content-Type.
-func negotiateFormat(h http.Header) (format, string) {
-	chosen := expfmt.NegotiateAccept(h, expfmt.FmtText, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1, expfmt.FmtProtoDelim)
-	contentType := string(chosen.WithEscapingScheme(model.UnderscoreEscaping))
-	switch chosen.FormatType() {
-	case expfmt.TypeOpenMetrics:
-		return openMetrics, contentType
-	case expfmt.TypeProtoDelim:
-		return protobuf, contentType
+// withOwn returns the page's families and behind them the program's own, unless the
+// page has their names. prometheus.Gatherers would merge them, too, but checks every
+// series again, which is half of what a scrape costs.
+func (p *encodedPage) withOwn() ([]*dto.MetricFamily, error) {
+	own, err := p.own.Gather()
+	if err != nil {
+		return nil, err
+	}
+	own = slices.DeleteFunc(own, func(f *dto.MetricFamily) bool { return p.byName[f.GetName()] != nil })
+	return slices.Concat(p.families, own), nil
+}
+
+// encode has promhttp write families in one format. All names are classic ones, which
+// no escaping scheme but "dots" would change: allow-utf-8 spares a copy of everything.
+func encode(w io.Writer, families []*dto.MetricFamily, f expfmt.Format) error {
+	failed := &lastError{}
+	promhttp.HandlerFor(
+		prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return families, nil }),
+		promhttp.HandlerOpts{AcceptedFormats: []expfmt.Format{f}, DisableCompression: true, ErrorLog: failed},
+	).ServeHTTP(bodyWriter{w}, &http.Request{Header: http.Header{"Accept": {"*/*;escaping=allow-utf-8"}}})
+	return failed.err
+}
+
+// A lastError is a promhttp.Logger that keeps the error that promhttp only logs.
+type lastError struct{ err error }
+
+func (l *lastError) Println(v ...any) { l.err = errors.New(fmt.Sprint(v...)) }
+
+// A bodyWriter is a ResponseWriter of which only the body counts.
+type bodyWriter struct{ io.Writer }
+
+func (bodyWriter) Header() http.Header { return http.Header{} }
+func (bodyWriter) WriteHeader(int)     {}
+
+// writer returns a writer of encoded bytes, to be closed.
+func (enc encoding) writer(w io.Writer) (io.WriteCloser, error) {
+	switch enc {
+	case gzipped:
+		return gzip.NewWriterLevel(w, gzip.BestSpeed)
+	case zstandard:
+		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 	default:
-		return text, contentType
+		return nopCloser{w}, nil
 	}
 }
 
-// negotiateEncoding returns the encoding that the client wants most; of those that
-// it wants equally the one that is smallest; of one that takes anything, gzip.
-func negotiateEncoding(h http.Header) encoding {
-	wanted := [encodings]float64{gzipped: -1} // -1: not mentioned
-	anything := 0.0
-	for _, clause := range strings.Split(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		name, q := parseClause(clause)
-		switch name {
-		case "identity":
-			wanted[identity] = q
-		case "gzip", "x-gzip":
-			wanted[gzipped] = q
-		case "zstd":
-			wanted[zstandard] = q
-		case "*":
-			anything = q
-		}
-	}
-	if wanted[gzipped] < 0 {
-		wanted[gzipped] = anything
-	}
-	best := identity
-	for _, e := range []encoding{gzipped, zstandard} {
-		if wanted[e] > 0 && wanted[e] >= wanted[best] {
-			best = e
-		}
-	}
-	return best
-}
+type nopCloser struct{ io.Writer }
 
-// parseClause returns the name and the weight of a clause such as "gzip;q=0.5"; 0
-// where the weight is none.
-func parseClause(clause string) (name string, q float64) {
-	name, params, _ := strings.Cut(clause, ";")
-	name, q = strings.ToLower(strings.TrimSpace(name)), 1
-	for _, p := range strings.Split(params, ";") {
-		if v, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(p)), "q="); ok {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(n >= 0 && n <= 1) {
-				n = 0
-			}
-			q = n
-		}
-	}
-	return name, q
-}
+func (nopCloser) Close() error { return nil }
 
-// gatherTimeout returns how long a scrape may wait for a gather, by what the
-// scraper says of its own patience: a little less than that.
+// gatherTimeout returns how long a scrape may wait for a gather: a little less than
+// the scraper says it will wait itself.
 func gatherTimeout(h http.Header) time.Duration {
 	const usual, margin = 10 * time.Second, 500 * time.Millisecond
-	patience := usual
+	timeout := usual
 	if s, err := strconv.ParseFloat(h.Get("X-Prometheus-Scrape-Timeout-Seconds"), 64); err == nil && s > 0 {
-		patience = time.Duration(min(s, maxGather.Seconds()) * float64(time.Second))
+		timeout = time.Duration(min(s, maxGather.Seconds()) * float64(time.Second))
 	}
-	return max(patience-margin, patience/2)
+	return max(timeout-margin, timeout/2)
 }

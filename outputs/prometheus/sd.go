@@ -2,6 +2,8 @@ package prometheus
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,52 +22,92 @@ type targetGroup struct {
 	Labels  map[string]string `json:"labels"`
 }
 
-// discover answers with one target for each listener, a point with the tags
-// address and port. The query selects by tags (?exposure=public&exposure=private,
-// any of the values), but for address: that is what a wildcard becomes.
-func (e *endpoint) discover(w http.ResponseWriter, r *http.Request, board plugin.Board) {
-	if !gathered(w, board) {
-		return
+// discover answers with one target for each listener, a point with the tags address
+// and port. The query selects by tags (?exposure=public&exposure=private, any of the
+// values), but for address: that is what a wildcard becomes. Listeners of other
+// network namespaces are left out unless the query has the key netns.
+func discover(r *http.Request, board plugin.Board) (*answer, error) {
+	sources, latest := board.Sources(), board.Latest()
+	if len(latest) == 0 {
+		return nil, errNothingGathered
+	}
+	if name, ok := missingListeners(sources, latest); ok {
+		// An empty list would have Prometheus drop all targets; this keeps them.
+		return nil, &httpError{http.StatusServiceUnavailable, "the listeners of " + name + " are not known: its last gather has failed, or none has ended"}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return nil, &httpError{http.StatusBadRequest, err.Error()}
+	}
+	if err := checkKeys(query, sources, latest); err != nil {
+		return nil, err
 	}
 	wildcard := query.Get("address")
 	if !query.Has("address") {
 		wildcard = requestHost(r)
 	}
 	if !isTargetHost(wildcard) {
-		http.Error(w, "the address for wildcards is neither an IP address nor a host name", http.StatusBadRequest)
-		return
+		return nil, &httpError{http.StatusBadRequest, "the address for wildcards is neither an IP address nor a host name"}
 	}
 	query.Del("address")
 	groups := []targetGroup{}
-	for _, b := range board.Latest() {
+	for _, b := range latest {
 		for i := range b.Points {
 			if g, ok := target(&b.Points[i], query, wildcard); ok {
 				groups = append(groups, g)
 			}
 		}
 	}
-	answer, err := json.Marshal(groups)
+	body, err := json.Marshal(groups)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return nil, err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-	patient(w)
-	w.Write(answer)
+	return &answer{map[string]string{"Content-Type": "application/json"}, body}, nil
 }
 
-// target returns the target of a point; false where it is no listener or the query
-// does not want it.
+// missingListeners returns the name of a source of listeners that has no batch: its
+// last gather has failed, or its first one has not ended.
+func missingListeners(sources []plugin.SourceState, latest []*metric.Batch) (string, bool) {
+	for _, s := range sources {
+		published := slices.ContainsFunc(latest, func(b *metric.Batch) bool { return b.Source == s.Name })
+		if slices.Contains(s.Tags, "address") && slices.Contains(s.Tags, "port") && (s.Err != nil || !published) {
+			return s.Name, true
+		}
+	}
+	return "", false
+}
+
+// checkKeys refuses a query key that nothing can have: a misspelt one would select
+// nothing, and nothing would be probed. The points are asked for the tags of inputs
+// that name none.
+func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.Batch) error {
+	known := map[string]bool{"address": true}
+	for _, s := range sources {
+		for _, tag := range s.Tags {
+			known[tag] = true
+		}
+	}
+	for _, b := range latest {
+		for i := range b.Points {
+			for _, tag := range b.Points[i].Tags {
+				known[tag.Key] = true
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		if !known[key] {
+			return &httpError{http.StatusBadRequest, fmt.Sprintf("unknown tag %q: known are %s", key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}
+		}
+	}
+	return nil
+}
+
+// target returns the target of a point; false if it is not a listener or the query
+// does not select it.
 func target(p *metric.Point, query url.Values, wildcard string) (targetGroup, bool) {
-	host, ok := targetHost(p.Tag("address"), wildcard)
+	host, ok := targetHost(p.Tag("address"), p.Tag("family"), wildcard)
 	port, err := strconv.ParseUint(p.Tag("port"), 10, 16)
-	if !ok || err != nil || port == 0 {
+	if !ok || err != nil || port == 0 || p.Tag("netns") != "" && !query.Has("netns") {
 		return targetGroup{}, false
 	}
 	for key, values := range query {
@@ -82,8 +124,9 @@ func target(p *metric.Point, query url.Values, wildcard string) (targetGroup, bo
 
 // targetHost returns where a listener bound to the address is reached: a wildcard
 // through the given host, a link-local address with its zone, every other without
-// the device that it may be bound to.
-func targetHost(address, wildcard string) (string, bool) {
+// the device that it may be bound to. It is false for a wildcard that does not take
+// the family of that host.
+func targetHost(address, family, wildcard string) (string, bool) {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
 		plain, device, _ := strings.Cut(address, "%")
@@ -93,11 +136,25 @@ func targetHost(address, wildcard string) (string, bool) {
 	}
 	switch plain := ip.WithZone("").Unmap(); {
 	case plain.IsUnspecified():
-		return wildcard, wildcard != ""
+		return wildcard, wildcard != "" && takes(plain, family, wildcard)
 	case plain.Is6() && plain.IsLinkLocalUnicast():
 		return ip.String(), true
 	default:
 		return plain.String(), true
+	}
+}
+
+// takes reports whether a listener on a wildcard takes connections to a host. Only of
+// an IP literal is the family known.
+func takes(wildcard netip.Addr, family, host string) bool {
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err != nil:
+		return true
+	case ip.Unmap().Is4():
+		return wildcard.Is4() || family != "ipv6" // [::] takes both unless it says otherwise
+	default:
+		return wildcard.Is6()
 	}
 }
 
@@ -110,7 +167,7 @@ func requestHost(r *http.Request) string {
 	return strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 }
 
-// isTargetHost tells whether a host from a request can stand in a target. No host
+// isTargetHost reports whether a host from a request can stand in a target. No host
 // at all leaves the wildcards out.
 func isTargetHost(host string) bool {
 	_, err := netip.ParseAddr(host)

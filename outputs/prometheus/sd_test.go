@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 func at(address, port string, more ...string) metric.Point {
@@ -97,14 +99,16 @@ func TestDiscoveryQuery(t *testing.T) {
 	}{
 		{"h:1", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
 		{"h", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
-		{"[2001:db8::1]:8088", "?exposure=public", 200, "[2001:db8::1]:80 [2001:db8::1]:443"},
-		{"[2001:db8::1]", "?port=80", 200, "[2001:db8::1]:80"},
+		{"[2001:db8::1]:8088", "?exposure=public", 200, "[2001:db8::1]:443"},
+		{"[2001:db8::1]", "?port=443", 200, "[2001:db8::1]:443"},
 		{"10.9.9.9", "?exposure=public&exposure=private", 200, "10.9.9.9:80 10.9.9.9:443 10.0.0.1:81"},
 		{"h", "?exposure=public&process=nginx", 200, "h:80"},
 		{"h", "?exposure=public&address=192.0.2.7", 200, "192.0.2.7:80 192.0.2.7:443"},
-		{"h", "?address=2001:db8::7&port=80", 200, "[2001:db8::7]:80"},
+		{"h", "?address=2001:db8::7&exposure=public", 200, "[2001:db8::7]:443"},
 		{"h", "?process=", 200, "127.0.0.1:82"}, // those without the tag
-		{"h", "?nothing=x", 200, ""},
+		{"h", "?process=none", 200, ""},
+		{"h", "?proces=nginx", 400, `unknown tag "proces": known are address, exposure, port, process`},
+		{"h", "?exposure=public&=", 400, `unknown tag "": known are address, exposure, port, process`},
 		{"", "", 200, "10.0.0.1:81 127.0.0.1:82"}, // no name for a wildcard
 		{"h", "?address=", 200, "10.0.0.1:81 127.0.0.1:82"},
 		{"h", "?address=a/b", 400, "the address for wildcards is neither an IP address nor a host name"},
@@ -114,6 +118,112 @@ func TestDiscoveryQuery(t *testing.T) {
 		status, got := targets(t, e, board, test.host, test.query)
 		if status != test.status || got != test.want {
 			t.Errorf("%s%s: %d %q, want %d %q", test.host, test.query, status, got, test.status, test.want)
+		}
+	}
+}
+
+// TestDiscoveryOfFamilies: a listener on a wildcard is no target at an address whose
+// family it does not take.
+func TestDiscoveryOfFamilies(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen",
+		at("0.0.0.0", "1", "family", "ipv4"), at("::", "2", "family", "ipv6"), at("::", "3", "family", "dual"), at("::", "4"),
+		at("10.0.0.1", "5", "family", "ipv4"), at("2001:db8::5", "6", "family", "ipv6"),
+	))
+	const specific = " 10.0.0.1:5 [2001:db8::5]:6"
+	for _, test := range []struct{ host, query, want string }{
+		{"192.0.2.1:8088", "", "192.0.2.1:1 192.0.2.1:3 192.0.2.1:4" + specific},
+		{"[2001:db8::1]:8088", "", "[2001:db8::1]:2 [2001:db8::1]:3 [2001:db8::1]:4" + specific},
+		{"[::ffff:192.0.2.1]", "", "[::ffff:192.0.2.1]:1 [::ffff:192.0.2.1]:3 [::ffff:192.0.2.1]:4" + specific},
+		{"[2001:db8::1]:8088", "?address=192.0.2.7&port=1&port=2", "192.0.2.7:1"},
+		{"192.0.2.1:8088", "?address=2001:db8::7&port=1&port=2", "[2001:db8::7]:2"},
+		{"name:8088", "", "name:1 name:2 name:3 name:4" + specific},
+	} {
+		if _, got := targets(t, e, board, test.host, test.query); got != test.want {
+			t.Errorf("%s%s: %q, want %q", test.host, test.query, got, test.want)
+		}
+	}
+}
+
+// TestDiscoveryOfOtherNamespaces: they are not reached at this host's addresses.
+func TestDiscoveryOfOtherNamespaces(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", at("0.0.0.0", "1"), at("0.0.0.0", "2", "netns", "blue"), at("0.0.0.0", "3", "netns", "red")))
+	for _, test := range []struct{ query, want string }{
+		{"", "h:1"},
+		{"?netns=", "h:1"},
+		{"?netns=blue", "h:2"},
+		{"?netns=blue&netns=red&netns=", "h:1 h:2 h:3"},
+		{"?port=2&port=3", ""},
+	} {
+		if status, got := targets(t, e, board, "h", test.query); status != 200 || got != test.want {
+			t.Errorf("%s: %d %q, want %q", test.query, status, got, test.want)
+		}
+	}
+}
+
+// TestDiscoveryWhileListenersAreUnknown: an empty list would have Prometheus drop all
+// targets, and 503 keeps them.
+func TestDiscoveryWhileListenersAreUnknown(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	listenTags := []string{"address", "port"}
+	failure := errors.New("/proc: permission denied")
+	unknown := func(name string) string {
+		return "the listeners of " + name + " are not known: its last gather has failed, or none has ended"
+	}
+	own, empty := batch("sockwatch", point("sockwatch_input_up", 0)), batch("tcp_listen")
+	for _, test := range []struct {
+		name    string
+		latest  []*metric.Batch
+		sources []plugin.SourceState
+		status  int
+		want    string
+	}{
+		{
+			name: "no listeners", latest: []*metric.Batch{own, empty}, status: 200,
+			sources: []plugin.SourceState{{Name: "tcp_listen", Gathered: true, Tags: listenTags}},
+		}, {
+			name: "failed", latest: []*metric.Batch{own}, status: 503, want: unknown("tcp_listen"),
+			sources: []plugin.SourceState{{Name: "tcp_listen", Gathered: true, Err: failure, Tags: listenTags}},
+		}, {
+			name: "failed since the board was read", latest: []*metric.Batch{own, empty}, status: 503, want: unknown("tcp_listen"),
+			sources: []plugin.SourceState{{Name: "tcp_listen", Gathered: true, Err: failure, Tags: listenTags}},
+		}, {
+			name: "not published since it was new", latest: []*metric.Batch{own}, status: 503, want: unknown("tcp_listen"),
+			sources: []plugin.SourceState{{Name: "tcp_listen", Tags: listenTags}},
+		}, {
+			name: "one of two failed", latest: []*metric.Batch{empty}, status: 503, want: unknown("tcp_listen-b"),
+			sources: []plugin.SourceState{{Name: "tcp_listen", Gathered: true, Tags: listenTags}, {Name: "tcp_listen-b", Err: failure, Tags: listenTags}},
+		}, {
+			name: "another input failed", latest: []*metric.Batch{own, empty}, status: 200,
+			sources: []plugin.SourceState{
+				{Name: "cpu", Gathered: true, Err: failure, Tags: []string{"cpu"}}, {Name: "disk", Err: failure},
+				{Name: "tcp_listen", Gathered: true, Tags: listenTags},
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			board := &fakeBoard{latest: test.latest, sources: test.sources}
+			if status, got := targets(t, e, board, "h", ""); status != test.status || got != test.want {
+				t.Errorf("%d %q, want %d %q", status, got, test.status, test.want)
+			}
+		})
+	}
+}
+
+// TestDiscoveryKnowsTagsOfDefinitions: also those that no point has at the moment.
+func TestDiscoveryKnowsTagsOfDefinitions(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := &fakeBoard{
+		latest:  []*metric.Batch{batch("tcp_listen", at("0.0.0.0", "1", "site", "a"))},
+		sources: []plugin.SourceState{{Name: "tcp_listen", Gathered: true, Tags: []string{"address", "container", "host", "port"}}},
+	}
+	for _, test := range []struct {
+		query  string
+		status int
+	}{{"?container=x", 200}, {"?host=x", 200}, {"?site=a", 200}, {"?address=192.0.2.1", 200}, {"?pod=x", 400}} {
+		if status, got := targets(t, e, board, "h", test.query); status != test.status {
+			t.Errorf("%s: %d %q, want %d", test.query, status, got, test.status)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -57,6 +58,11 @@ func (s *output) MaxBytes() int { return lines.MaxBytes }
 // Encode appends the point as one line without its newline.
 func (s *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	return s.encoder.Append(dst, p)
+}
+
+// Restamp appends a record with another time.
+func (s *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	return s.encoder.Restamp(dst, record, t)
 }
 
 // Push writes records as lines.

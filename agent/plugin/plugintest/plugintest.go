@@ -10,6 +10,7 @@ import (
 	"net"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,9 +22,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// patience is how long a call may go on after its context is done. It is no
-// figure to be reached, only the end of hope.
-const patience = 30 * time.Second
+// callTimeout is how long a call may go on after its context is done. It is generous:
+// a plugin on a busy machine must not fail by it.
+const callTimeout = 30 * time.Second
 
 // Env returns what a plugin is lent in a test: no state directory, no log.
 func Env(p plugin.Plugin) plugin.Env {
@@ -104,6 +105,11 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		for _, f := range point.Fields {
 			if !documented(p, point.Name, f.Key) {
 				t.Errorf("%s.%s has no Desc", point.Name, f.Key)
+			}
+		}
+		for _, tag := range point.Tags {
+			if p.Tags != nil && !slices.Contains(p.Tags, tag.Key) {
+				t.Errorf("%s has the tag %s, which Definition.Tags does not name", point.Name, tag.Key)
 			}
 		}
 	}
@@ -208,6 +214,9 @@ type emptyBoard struct{}
 func (emptyBoard) Latest() []*metric.Batch                            { return nil }
 func (emptyBoard) Refresh(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 func (emptyBoard) Sources() []plugin.SourceState                      { return nil }
+func (emptyBoard) Events() []metric.Point                             { return nil }
+func (emptyBoard) Health() plugin.Health                              { return plugin.Health{} }
+func (emptyBoard) Changed() <-chan struct{}                           { return nil }
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
@@ -313,8 +322,8 @@ func ends(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		t.Fatalf("%s has not returned %v after its context was done", what, patience)
+	case <-time.After(callTimeout):
+		t.Fatalf("%s has not returned %v after its context was done", what, callTimeout)
 	}
 }
 

@@ -47,60 +47,53 @@ func bare(e *lineprotocol.Encoder, p *metric.Point) {
 	e.EndLine(p.Time)
 }
 
+// BenchmarkEncode measures one point: encoded, given another time, and by the plain
+// use of the libraries. All take turns in one run, so that a busy machine slows them
+// alike; a ratio is that of the fastest turns.
 func BenchmarkEncode(b *testing.B) {
-	p := listener()
-	b.Run("influx", func(b *testing.B) {
-		var l LineProtocol
-		var buf []byte
-		b.ReportAllocs()
-		for b.Loop() {
-			buf, _ = l.Append(buf[:0], &p)
-		}
-	})
-	b.Run("bare", func(b *testing.B) {
-		var e lineprotocol.Encoder
-		b.ReportAllocs()
-		for b.Loop() {
-			bare(&e, &p)
-		}
-	})
-	b.Run("json", func(b *testing.B) {
-		j := NewJSON("rfc3339")
-		var buf []byte
-		b.ReportAllocs()
-		for b.Loop() {
-			buf, _ = j.Append(buf[:0], &p)
-		}
-	})
-}
-
-// BenchmarkEncodeRatio takes turns, so that a busy machine slows both alike: an
-// encoding may take 1.2 times what the bare loop takes (influx/bare, of the
-// fastest of the turns, and of all).
-func BenchmarkEncodeRatio(b *testing.B) {
 	const turn = 50
 	p := listener()
 	var l LineProtocol
+	j := NewJSON("rfc3339")
 	var e lineprotocol.Encoder
+	line, err := l.Append(nil, &p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	object, err := j.Append(nil, &p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	later := p.Time.Add(10 * time.Second)
 	var buf []byte
-	turns := [2]func(){func() { buf, _ = l.Append(buf[:0], &p) }, func() { bare(&e, &p) }}
-	var total, fastest [2]time.Duration
+	turns := []func(){
+		func() { bare(&e, &p) },
+		func() { buf, _ = l.Append(buf[:0], &p) },
+		func() { buf, _ = l.Restamp(buf[:0], line, later) },
+		func() { buf, _ = marshal(&p) },
+		func() { buf, _ = j.Append(buf[:0], &p) },
+		func() { buf, _ = j.Restamp(buf[:0], object, later) },
+	}
+	fastest := make([]time.Duration, len(turns))
 	for b.Loop() {
 		for i, encode := range turns {
 			began := time.Now()
 			for range turn {
 				encode()
 			}
-			took := time.Since(began)
-			total[i] += took
-			if fastest[i] == 0 || took < fastest[i] {
+			if took := time.Since(began); fastest[i] == 0 || took < fastest[i] {
 				fastest[i] = took
 			}
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(fastest[0].Nanoseconds())/turn, "influx-ns")
-	b.ReportMetric(float64(fastest[1].Nanoseconds())/turn, "bare-ns")
-	b.ReportMetric(float64(fastest[0])/float64(fastest[1]), "influx/bare")
-	b.ReportMetric(float64(total[0])/float64(total[1]), "influx/bare-all")
+	for _, r := range []struct {
+		name        string
+		plain, ours int
+	}{
+		{"influx", 0, 1}, {"influx-restamp", 0, 2}, {"json", 3, 4}, {"json-restamp", 3, 5},
+	} {
+		b.ReportMetric(float64(fastest[r.ours].Nanoseconds())/turn, r.name+"-ns")
+		b.ReportMetric(float64(fastest[r.ours])/float64(fastest[r.plain]), r.name+"/plain")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -16,7 +17,18 @@ type Encoder interface {
 	// Append appends one point, which has a time, to dst as one line without a
 	// newline. On an error it returns dst as it was.
 	Append(dst []byte, p *metric.Point) ([]byte, error)
+	// Restamp appends a line that Append made to dst, with another time. On an error
+	// it returns dst as it was.
+	Restamp(dst, line []byte, t time.Time) ([]byte, error)
 }
+
+var (
+	errEmpty     = errors.New("empty")
+	errNotUTF8   = errors.New("not UTF-8")
+	errNoTime    = errors.New("no time")
+	errTimeRange = errors.New("the time cannot be written")
+	errTagOrder  = errors.New("its tags are out of order")
+)
 
 // New returns the encoder of options that Validate accepts.
 func New(dataFormat, timestampFormat string) Encoder {

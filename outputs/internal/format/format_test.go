@@ -100,6 +100,9 @@ func TestO24LineProtocol(t *testing.T) {
 		{"a name that would be a comment", metric.Point{Name: "#m", Time: at, Fields: tag("").Fields}, `\X23m v=1i`},
 		{"a name and keys", metric.Point{Name: "a\nb", Time: at, Tags: []metric.Tag{{Key: "k\n", Value: "v"}},
 			Fields: []metric.Field{{Key: "f\\", Value: metric.Int(1)}}}, `a\X0Ab,k\X0A=v f\X5C=1i`},
+		{"field keys that differ by a backslash before a quote", metric.Point{Name: "m", Time: at, Tags: []metric.Tag{{Key: `t\"`, Value: `\"`}},
+			Fields: []metric.Field{{Key: `a"`, Value: metric.Int(1)}, {Key: `a\"`, Value: metric.Int(2)}, {Key: `a\X5C"`, Value: metric.Int(3)}}},
+			`m,t\"=\" a"=1i,a\X5C"=2i,a\X5CX5C"=3i`},
 		{"O24: above 2^63-1", field(metric.Uint(math.MaxUint64)), `m v=9223372036854775807i,w=1i`},
 		{"O24: NaN", field(metric.Float(math.NaN())), `m w=1i`},
 		{"O24: infinity", field(metric.Float(math.Inf(1))), `m w=1i`},
@@ -140,7 +143,7 @@ func TestRefused(t *testing.T) {
 		{"a string that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.String("\xff")}}},
 			"not UTF-8", "field v: not UTF-8"},
 		{"a key twice", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "a"}, {Key: "t", Value: "b"}}},
-			"", "its tags are out of order"},
+			"its tags are out of order", "its tags are out of order"},
 		{"no name", metric.Point{Time: at, Fields: one}, "", "name: empty"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -16,10 +16,13 @@ import (
 )
 
 var hostile = []string{
-	"nginx", "a\nb c=1 2", `a\`, `a\,b=c`, `\\`, `\X0A`, `\x0a`, `\X5C`, "\x00\x7f", "#x", "é\u2028", `"`, "a\\\n", " ", ",", "=",
+	"nginx", "a\nb c=1 2", `a\`, `a\,b=c`, `\\`, `\X0A`, `\x0a`, `\X5C`, "\x00\x7f", "#x", "é\u2028\u2029\u2027", "\u0085\ufffd", "<a&b>", "\b\f\n\r\t\v\x1f", `"`, "a\\\n", " ", ",", "=",
 }
 
 func seeds(f *testing.F) {
+	for i, fl := range []float64{1e-6, 9.99e-7, 1e-9, 1e-10, 1e20, 1e21, 1e100, -1e-7, math.MaxFloat64, math.SmallestNonzeroFloat64, math.Copysign(0, -1), 1795341600.25} {
+		f.Add("m", "k", "v", "f", "s", fl, int64(i), uint64(i), int64(i))
+	}
 	for i, s := range hostile {
 		other := hostile[(i+3)%len(hostile)]
 		f.Add(s, other, s, other, s, 0.1*float64(i), int64(-i), uint64(i)<<60, int64(i)*1e15)
@@ -54,6 +57,7 @@ func FuzzLineProtocol(f *testing.F) {
 				t.Fatalf("control character in %q", line)
 			}
 		}
+		checkRestamp(t, &l, line, p)
 		want := p
 		want.Fields = nil
 		for _, f := range p.Fields {
@@ -141,7 +145,54 @@ func unescape(s string) string {
 	return string(out)
 }
 
-// FuzzJSON reads each object back by encoding/json.
+// checkRestamp compares a line with another time to what Append makes of it.
+func checkRestamp(t *testing.T, e Encoder, line []byte, p metric.Point) {
+	t.Helper()
+	for _, at := range []time.Time{p.Time.Add(1), p.Time.Add(-time.Hour), time.Unix(0, 0), time.Unix(1e9, 0), time.Unix(0, -1), time.Unix(-1e12, 0), time.Unix(1e12, 0)} {
+		p.Time = at
+		want, err := e.Append([]byte("before "), &p)
+		got, rerr := e.Restamp([]byte("before "), line, at)
+		if (err != nil) != (rerr != nil) || err == nil && string(got) != string(want) || err != nil && string(got) != "before " {
+			t.Errorf("%q at %v: Restamp gives %q, %v, want %q, %v", line, at, got, rerr, want, err)
+		}
+	}
+}
+
+// marshal is the plain use of encoding/json: what every object must look like.
+func marshal(p *metric.Point) ([]byte, error) {
+	line := struct {
+		Name      string            `json:"name"`
+		Tags      map[string]string `json:"tags"`
+		Fields    map[string]any    `json:"fields"`
+		Timestamp string            `json:"timestamp"`
+	}{p.Name, map[string]string{}, map[string]any{}, p.Time.UTC().Format("2006-01-02T15:04:05.000000000Z")}
+	for _, t := range p.Tags {
+		line.Tags[t.Key] = t.Value
+	}
+	for _, f := range p.Fields {
+		switch f.Value.Kind() {
+		case metric.KindFloat:
+			if v := f.Value.AsFloat(); !math.IsNaN(v) && !math.IsInf(v, 0) {
+				line.Fields[f.Key] = v
+			}
+		case metric.KindInt:
+			line.Fields[f.Key] = f.Value.AsInt()
+		case metric.KindUint:
+			line.Fields[f.Key] = f.Value.AsUint()
+		case metric.KindBool:
+			line.Fields[f.Key] = f.Value.AsBool()
+		default:
+			line.Fields[f.Key] = f.Value.AsString()
+		}
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(&line)
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), err
+}
+
+// FuzzJSON compares each object to that of encoding/json, and reads it back.
 func FuzzJSON(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, name, key, value, field, str string, fl float64, i int64, u uint64, ns int64) {
@@ -149,9 +200,28 @@ func FuzzJSON(f *testing.F) {
 		if !ok {
 			t.Skip()
 		}
-		line, err := NewJSON("rfc3339").Append(nil, &p)
+		for _, format := range []string{"unix", "unix_ms", "unix_us", "unix_ns"} {
+			j := NewJSON(format)
+			line, err := j.Append(nil, &p)
+			switch {
+			case err == nil:
+				checkRestamp(t, j, line, p)
+			case format != "unix_ns" || err != errTimeRange:
+				t.Fatal(err)
+			}
+		}
+		j := NewJSON("rfc3339")
+		line, err := j.Append(nil, &p)
 		if err != nil {
 			t.Fatal(err)
+		}
+		checkRestamp(t, j, line, p)
+		plain, err := marshal(&p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(plain), string(line)); diff != "" {
+			t.Errorf("(-encoding/json +got)\n%s", diff)
 		}
 		if bytes.ContainsAny(line, "\r\n") || !utf8.Valid(line) {
 			t.Fatalf("%q is not one line of UTF-8", line)

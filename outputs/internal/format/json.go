@@ -2,9 +2,10 @@ package format
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -12,119 +13,192 @@ import (
 )
 
 // JSON writes points as JSON objects with Telegraf's keys: name, tags, fields and
-// timestamp. Tags and fields are sorted by key; unsigned integers are written
-// whole; NaN and infinities, which JSON lacks, are left out.
+// timestamp. Tags and fields are sorted by key. Unsigned integers are written
+// whole. NaN and infinities, which JSON does not have, are left out. Strings and
+// numbers look as encoding/json writes them without escaping HTML.
 type JSON struct {
 	timestamp string
-	buf       bytes.Buffer
-	enc       *json.Encoder
-	line      jsonLine
-}
-
-type jsonLine struct {
-	Name      string            `json:"name"`
-	Tags      map[string]string `json:"tags"`
-	Fields    map[string]any    `json:"fields"`
-	Timestamp any               `json:"timestamp"`
+	fields    []metric.Field // a buffer: those of a point, sorted
 }
 
 // NewJSON returns an encoder that writes times as timestampFormat says.
-func NewJSON(timestampFormat string) *JSON {
-	j := &JSON{
-		timestamp: timestampFormat,
-		line:      jsonLine{Tags: map[string]string{}, Fields: map[string]any{}},
-	}
-	j.enc = json.NewEncoder(&j.buf)
-	j.enc.SetEscapeHTML(false)
-	return j
-}
+func NewJSON(timestampFormat string) *JSON { return &JSON{timestamp: timestampFormat} }
 
 // Append appends p as one JSON object.
 func (j *JSON) Append(dst []byte, p *metric.Point) ([]byte, error) {
-	if !isUTF8(p) {
-		return dst, errNotUTF8
-	}
-	j.line.Name = p.Name
-	clear(j.line.Tags)
-	for _, t := range p.Tags {
-		if t.Value != "" {
-			j.line.Tags[t.Key] = t.Value
-		}
-	}
-	clear(j.line.Fields)
-	for _, f := range p.Fields {
-		if v, ok := jsonValue(f.Value); ok {
-			j.line.Fields[f.Key] = v
-		}
-	}
-	var err error
-	if j.line.Timestamp, err = j.time(p.Time); err != nil {
+	b, err := j.appendPoint(dst, p)
+	if err != nil {
 		return dst, err
 	}
-	j.buf.Reset()
-	if err := j.enc.Encode(&j.line); err != nil {
+	return b, nil
+}
+
+func (j *JSON) appendPoint(b []byte, p *metric.Point) (_ []byte, err error) {
+	if b, err = appendJSONString(append(b, `{"name":`...), p.Name); err != nil {
+		return b, err
+	}
+	b = append(b, `,"tags":{`...)
+	before := len(b)
+	for i, t := range p.Tags {
+		if i > 0 && p.Tags[i-1].Key >= t.Key {
+			return b, errTagOrder
+		}
+		if t.Value == "" {
+			continue
+		}
+		if b, err = appendJSONKey(b, t.Key, len(b) == before); err != nil {
+			return b, err
+		}
+		if b, err = appendJSONString(b, t.Value); err != nil {
+			return b, err
+		}
+	}
+	b = append(b, `},"fields":{`...)
+	before = len(b)
+	for _, f := range j.sorted(p.Fields) {
+		if v := f.Value; v.Kind() == metric.KindFloat && (math.IsNaN(v.AsFloat()) || math.IsInf(v.AsFloat(), 0)) {
+			continue
+		}
+		if b, err = appendJSONKey(b, f.Key, len(b) == before); err != nil {
+			return b, err
+		}
+		if b, err = appendJSONValue(b, f.Value); err != nil {
+			return b, err
+		}
+	}
+	b = append(b, `},"timestamp":`...)
+	return j.appendEnd(b, p.Time)
+}
+
+// Restamp appends an object that Append made, with another time.
+func (j *JSON) Restamp(dst, object []byte, t time.Time) ([]byte, error) {
+	colon := bytes.LastIndex(object, []byte(`":`)) + 1 // no time has a quote before a colon
+	b, err := j.appendEnd(append(dst, object[:colon+1]...), t)
+	if err != nil {
 		return dst, err
 	}
-	return append(dst, bytes.TrimSuffix(j.buf.Bytes(), []byte{'\n'})...), nil
+	return b, nil
 }
 
-// isUTF8 reports whether all strings are: encoding/json would replace what is not,
-// and two names might become one.
-func isUTF8(p *metric.Point) bool {
-	ok := utf8.ValidString(p.Name)
-	for _, t := range p.Tags {
-		ok = ok && utf8.ValidString(t.Key) && utf8.ValidString(t.Value)
-	}
-	for _, f := range p.Fields {
-		ok = ok && utf8.ValidString(f.Key) && utf8.ValidString(f.Value.AsString())
-	}
-	return ok
-}
-
-func jsonValue(v metric.Value) (any, bool) {
-	switch v.Kind() {
-	case metric.KindFloat:
-		f := v.AsFloat()
-		return f, !math.IsNaN(f) && !math.IsInf(f, 0)
-	case metric.KindInt:
-		return v.AsInt(), true
-	case metric.KindUint:
-		return v.AsUint(), true
-	case metric.KindBool:
-		return v.AsBool(), true
-	default:
-		return v.AsString(), true
-	}
-}
-
-var (
-	errEmpty     = errors.New("empty")
-	errNotUTF8   = errors.New("not UTF-8")
-	errNoTime    = errors.New("no time")
-	errTimeRange = errors.New("the time cannot be written")
-)
-
-func (j *JSON) time(t time.Time) (any, error) {
+// appendEnd appends the value of timestamp, and the end of the object.
+func (j *JSON) appendEnd(b []byte, t time.Time) ([]byte, error) {
 	if t.IsZero() {
-		return nil, errNoTime
+		return b, errNoTime
 	}
 	switch j.timestamp {
 	case "unix":
-		return t.Unix(), nil
+		b = strconv.AppendInt(b, t.Unix(), 10)
 	case "unix_ms":
-		return t.UnixMilli(), nil
+		b = strconv.AppendInt(b, t.UnixMilli(), 10)
 	case "unix_us":
-		return t.UnixMicro(), nil
+		b = strconv.AppendInt(b, t.UnixMicro(), 10)
 	case "unix_ns":
 		if y := t.Year(); y < 1678 || y > 2261 {
-			return nil, errTimeRange
+			return b, errTimeRange
 		}
-		return t.UnixNano(), nil
+		b = strconv.AppendInt(b, t.UnixNano(), 10)
 	default:
 		t = t.UTC()
 		if y := t.Year(); y < 0 || y > 9999 {
-			return nil, errTimeRange
+			return b, errTimeRange
 		}
-		return t.Format(time.RFC3339Nano), nil
+		b = t.AppendFormat(b, rfc3339)
 	}
+	return append(b, '}'), nil
+}
+
+// rfc3339 has nine digits always, so that sorting lines as text sorts them by time.
+const rfc3339 = `"2006-01-02T15:04:05.000000000Z"`
+
+// sorted returns fields by key. The result is valid until the next call.
+func (j *JSON) sorted(fields []metric.Field) []metric.Field {
+	byKey := func(a, b metric.Field) int { return strings.Compare(a.Key, b.Key) }
+	if slices.IsSortedFunc(fields, byKey) {
+		return fields
+	}
+	j.fields = append(j.fields[:0], fields...)
+	slices.SortFunc(j.fields, byKey)
+	return j.fields
+}
+
+func appendJSONKey(b []byte, key string, first bool) ([]byte, error) {
+	if !first {
+		b = append(b, ',')
+	}
+	b, err := appendJSONString(b, key)
+	return append(b, ':'), err
+}
+
+func appendJSONValue(b []byte, v metric.Value) ([]byte, error) {
+	switch v.Kind() {
+	case metric.KindFloat:
+		return appendJSONFloat(b, v.AsFloat()), nil
+	case metric.KindInt:
+		return strconv.AppendInt(b, v.AsInt(), 10), nil
+	case metric.KindUint:
+		return strconv.AppendUint(b, v.AsUint(), 10), nil
+	case metric.KindBool:
+		return strconv.AppendBool(b, v.AsBool()), nil
+	default:
+		return appendJSONString(b, v.AsString())
+	}
+}
+
+// appendJSONFloat appends a finite float as ECMAScript writes it, which is what
+// encoding/json does: with an exponent if it is very small or very large.
+func appendJSONFloat(b []byte, f float64) []byte {
+	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
+	}
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' { // e-09 is e-9
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
+}
+
+// appendJSONString appends s in quotes. What is not UTF-8 is an error: encoding/json
+// would replace it, and two names could become one.
+func appendJSONString(b []byte, s string) ([]byte, error) {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	from := 0 // what follows is not appended yet
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			switch {
+			case r == utf8.RuneError && n == 1:
+				return b, errNotUTF8
+			case r == '\u2028' || r == '\u2029': // they end a line of JavaScript
+				b = append(append(b, s[from:i]...), '\\', 'u', '2', '0', '2', hex[r&0xf])
+				from = i + n
+			}
+			i += n
+			continue
+		}
+		if c < ' ' || c == '"' || c == '\\' {
+			b = append(b, s[from:i]...)
+			switch c {
+			case '"', '\\':
+				b = append(b, '\\', c)
+			case '\b':
+				b = append(b, '\\', 'b')
+			case '\f':
+				b = append(b, '\\', 'f')
+			case '\n':
+				b = append(b, '\\', 'n')
+			case '\r':
+				b = append(b, '\\', 'r')
+			case '\t':
+				b = append(b, '\\', 't')
+			default:
+				b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+			}
+			from = i + 1
+		}
+		i++
+	}
+	return append(append(b, s[from:]...), '"'), nil
 }

@@ -1,9 +1,12 @@
 package format
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/influxdata/line-protocol/v2/lineprotocol"
@@ -19,10 +22,7 @@ import (
 // The zero value is ready to use.
 type LineProtocol struct{ enc lineprotocol.Encoder }
 
-var (
-	errNoFields = errors.New("no field that line protocol can carry")
-	errTagOrder = errors.New("its tags are out of order")
-)
+var errNoFields = errors.New("no field that line protocol can carry")
 
 // Append appends p as one line.
 func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
@@ -66,7 +66,7 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 			}
 			continue // NaN or infinite
 		}
-		key, err := carried(f.Key)
+		key, err := carriedBy(f.Key, escapesInFieldKey)
 		if err != nil {
 			return dst, fmt.Errorf("field key: %w", err)
 		}
@@ -82,6 +82,18 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 	}
 	line := e.Bytes()
 	return line[:len(line)-1], nil // without the newline
+}
+
+// Restamp appends a line that Append made, with another time.
+func (l *LineProtocol) Restamp(dst, line []byte, t time.Time) ([]byte, error) {
+	switch {
+	case t.IsZero():
+		return dst, errNoTime
+	case t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)):
+		return dst, errTimeRange
+	}
+	dst = append(dst, line[:bytes.LastIndexByte(line, ' ')+1]...)
+	return strconv.AppendInt(dst, t.UnixNano(), 10), nil
 }
 
 // lineValue returns the value as line protocol has it; false where it has none.
@@ -108,7 +120,9 @@ func lineValue(v metric.Value) (lineprotocol.Value, bool) {
 // is escaped too, so that no two strings become one. All others, so what an input
 // escaped and systemd's own \x2d, stay as they are. Empty strings and what is not
 // UTF-8 are errors.
-func carried(s string) (string, error) {
+func carried(s string) (string, error) { return carriedBy(s, escapes) }
+
+func carriedBy(s string, must func(string, int) bool) (string, error) {
 	if s == "" {
 		return "", errEmpty
 	}
@@ -116,8 +130,8 @@ func carried(s string) (string, error) {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= utf8.RuneSelf {
 			ascii = false
-		} else if suspect(s[i]) && escapes(s, i) {
-			s, ascii = escape(s, i, escapes), false
+		} else if suspect(s[i]) && must(s, i) {
+			s, ascii = escape(s, i, must), false
 			break
 		}
 	}
@@ -154,6 +168,12 @@ func escapes(s string, i int) bool {
 	default:
 		return suspect(next)
 	}
+}
+
+// escapesInFieldKey reports whether the suspect byte s[i] is escaped in a field key:
+// there InfluxDB 1.x and 2.x read \" as " (pkg/escape of influxdb).
+func escapesInFieldKey(s string, i int) bool {
+	return escapes(s, i) || s[i+1] == '"'
 }
 
 // escapesInString reports whether the suspect byte s[i] is escaped in the value of

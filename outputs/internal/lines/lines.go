@@ -65,8 +65,9 @@ func (w *Writer) Push(ctx context.Context, records [][]byte) error {
 	return nil
 }
 
-// closePatience is how long Close waits for a write that does not hang.
-const closePatience = time.Second
+// closePatience is how long Close waits for a write that does not hang: less than the
+// second that the agent gives it.
+const closePatience = time.Second / 2
 
 // Close calls end, which closes what write writes to: now, or, where the write
 // under way hangs, when that ends. Nothing may follow.

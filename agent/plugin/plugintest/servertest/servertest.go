@@ -96,6 +96,27 @@ func New(t testing.TB, program string, port int, ready string, args ...string) *
 // of its configuration.
 func Influxd(t testing.TB, http ...string) *Server {
 	t.Helper()
+	return startInfluxd(t, "influxd", http)
+}
+
+// Influxd18 starts InfluxDB 1.8 with Flux. It also has the write API of 2.x: the bucket
+// is "DATABASE/RETENTION POLICY", the token "USER:PASSWORD", the organization anything.
+// Its program is $SOCKWATCH_INFLUXD18, or where .ci/run installs it.
+func Influxd18(t testing.TB, http ...string) *Server {
+	t.Helper()
+	program := os.Getenv("SOCKWATCH_INFLUXD18")
+	if program == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		program = filepath.Join(cache, "sockwatch", "influxd-1.8.3", "influxd")
+	}
+	return startInfluxd(t, program, append([]string{"flux-enabled = true"}, http...))
+}
+
+func startInfluxd(t testing.TB, program string, http []string) *Server {
+	t.Helper()
 	dir, port := t.TempDir(), FreePort(t)
 	config := fmt.Sprintf(`
 reporting-disabled = true
@@ -118,7 +139,7 @@ bind-address = "127.0.0.1:%d"
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := New(t, "influxd", port, "/ping", "-config", path)
+	s := New(t, program, port, "/ping", "-config", path)
 	s.Start()
 	return s
 }

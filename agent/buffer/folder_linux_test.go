@@ -1,0 +1,165 @@
+package buffer
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestOthersHands: what somebody does to the files and the directory of a queue at
+// work, on a real file system.
+func TestOthersHands(t *testing.T) {
+	inPlace := func(make func(path string) error) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			must(t, os.RemoveAll(path))
+			must(t, make(path))
+		}
+	}
+	operations := []struct {
+		name string
+		do   func(t *testing.T, path string)
+	}{
+		{"removed", inPlace(func(string) error { return nil })},
+		{"moved", func(t *testing.T, path string) { must(t, os.Rename(path, path+".moved")) }},
+		{"truncated", func(t *testing.T, path string) {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				must(t, os.Truncate(path, 0))
+			}
+		}},
+		{"replaced by a file", inPlace(func(path string) error { return os.WriteFile(path, []byte("file"), 0o600) })},
+		{"replaced by a directory", inPlace(func(path string) error { return os.Mkdir(path, 0o700) })},
+		{"replaced by a FIFO", inPlace(func(path string) error { return unix.Mkfifo(path, 0o600) })},
+		{"replaced by a link", inPlace(func(path string) error { return os.Symlink("nowhere", path) })},
+		{"moved, with a link to it", func(t *testing.T, path string) {
+			must(t, os.Rename(path, path+".moved"))
+			must(t, os.Symlink(filepath.Base(path)+".moved", path))
+		}},
+	}
+	targets := []struct {
+		name string
+		path func(dir string) string
+	}{
+		{"the active segment", func(dir string) string { return filepath.Join(dir, segment1) }},
+		{"the acks", func(dir string) string { return filepath.Join(dir, acksName) }},
+		{"the reserve", func(dir string) string { return filepath.Join(dir, reserveName) }},
+		{"the directory", func(dir string) string { return dir }},
+		{"its parent", func(dir string) string { return filepath.Dir(dir) }},
+	}
+	for _, target := range targets {
+		for _, op := range operations {
+			t.Run(target.name+" "+op.name, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "state", "q")
+				must(t, os.Mkdir(filepath.Dir(dir), 0o700))
+				q, err := OpenDisk(dir, 1<<20, discard())
+				must(t, err)
+				wantAppend(t, q, 0, "a")
+				wantAppend(t, q, 0, "b")
+				op.do(t, target.path(dir))
+
+				failed := 0
+				for _, r := range []string{"c", "d", "e"} {
+					if _, err := q.Append([][]byte{[]byte(r)}); err != nil {
+						t.Log(err)
+						failed++
+					}
+				}
+				if failed > 1 {
+					t.Errorf("%d appends failed", failed)
+				}
+				got := takeAll(t, q)
+				if want := "cde"[failed:]; !strings.HasSuffix(got, want) || len(got)+q.Stats().Damaged != 5-failed {
+					t.Errorf("delivered %q with %d damaged, want all that was queued after it: %q", got, q.Stats().Damaged, want)
+				}
+
+				// What is queued and acked now is so for the next process.
+				wantAppend(t, q, 0, "f", "g")
+				wantPeek(t, q, 1, 100, "f")
+				must(t, q.Ack(1))
+				must(t, q.Close())
+				q, err = OpenDisk(dir, 1<<20, discard())
+				must(t, err)
+				if got := takeAll(t, q); got != "g" {
+					t.Errorf("after a restart %q, want g", got)
+				}
+				must(t, q.Close())
+			})
+		}
+	}
+}
+
+// takeAll hands out and acks everything, and returns it in one string.
+func takeAll(t *testing.T, q Queue) (all string) {
+	t.Helper()
+	for range 100 {
+		records, err := q.Peek(1, 100)
+		must(t, err)
+		if len(records) == 0 {
+			return all
+		}
+		all += string(records[0])
+		if err := q.Ack(1); err != nil {
+			t.Log(err)
+		}
+	}
+	t.Fatalf("does not end: %q", all)
+	return ""
+}
+
+// The log says once what was removed, and how many points it cost.
+func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	dir := filepath.Join(t.TempDir(), "q")
+	q, err := OpenDisk(dir, 1<<20, slog.New(slog.NewTextHandler(&log, nil)))
+	must(t, err)
+	wantAppend(t, q, 0, "a", "b")
+	must(t, os.Remove(filepath.Join(dir, segment1)))
+	for range 3 {
+		wantAppend(t, q, 0, "c")
+	}
+	wantPeek(t, q, 10, 100, "c", "c", "c")
+	wantAck(t, q, 3)
+	must(t, q.Close())
+	for _, want := range []string{
+		`level=ERROR msg="queue: a file in use or the directory was removed or replaced by something else, making it again"`,
+		`level=ERROR msg="queue: a segment is missing"`,
+		"points_lost=2\n",
+	} {
+		if n := strings.Count(log.String(), want); n != 1 {
+			t.Errorf("%d times %q in the log:\n%s", n, want, log.String())
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
+// TestQueueDirectoryOfOthersIsRefused: what is in it may be planted.
+func TestQueueDirectoryOfOthersIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("chown needs root")
+	}
+	tests := []struct {
+		mode os.FileMode
+		uid  int
+		want string
+	}{
+		{0o777, 0, "others may write to it (mode 0777)"},
+		{0o700, 12345, "belongs to user 12345, not to this user (0) or root"},
+	}
+	for _, tt := range tests {
+		dir := filepath.Join(t.TempDir(), "q")
+		must(t, os.Mkdir(dir, 0o700))
+		must(t, os.Chmod(dir, tt.mode))
+		must(t, os.Chown(dir, tt.uid, 0))
+		_, err := OpenDisk(dir, 1<<20, discard())
+		if want := fmt.Sprintf("queue %q: %s", dir, tt.want); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}

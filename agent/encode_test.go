@@ -1,0 +1,218 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A restampingPusher writes records as "NAME TAGS FIELDS@TIME". It notes what it
+// encodes, and cannot encode a negative value.
+type restampingPusher struct {
+	fakePusher
+	encoded    []string // names and tags, since it was last taken
+	restampErr error
+}
+
+func (r *restampingPusher) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	r.encoded = append(r.encoded, p.Series())
+	if v, _ := p.Field("value"); v.AsInt() < 0 {
+		return append(dst, "half a rec"...), errors.New("negative")
+	}
+	return fmt.Appendf(dst, "%s %v@%d", p.Series(), p.Fields, p.Time.Unix()), nil
+}
+
+func (r *restampingPusher) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	if r.restampErr != nil {
+		return append(dst, "half a rec"...), r.restampErr
+	}
+	at := strings.LastIndexByte(string(record), '@')
+	return fmt.Appendf(append(dst, record[:at]...), "@%d", t.Unix()), nil
+}
+
+func (r *restampingPusher) take() []string {
+	encoded := r.encoded
+	r.encoded = nil
+	return encoded
+}
+
+// encodingOutput returns an output that encodes by p.
+func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *runningOutput {
+	t.Helper()
+	push := &Push{Name: "out", Pusher: p, Options: DefaultPushOptions(plugin.Plugin{})}
+	if change != nil {
+		change(&push.Options)
+	}
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func texts(records [][]byte) []string {
+	texts := []string{}
+	for _, r := range records {
+		texts = append(texts, string(r))
+	}
+	return texts
+}
+
+func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
+	numbered := func(from, to int) (points []metric.Point) {
+		for i := from; i < to; i++ {
+			points = append(points, pointOf("p", 1, "n", fmt.Sprint(i)))
+		}
+		return points
+	}
+	abc := []metric.Point{pointOf("p", 1, "n", "a"), pointOf("p", 1, "n", "b"), pointOf("p", 1, "n", "c")}
+	tests := []struct {
+		name         string
+		before, next []metric.Point
+		filter       func(*PushOptions)
+		want         []string // the points that the second batch has encoded
+	}{
+		{name: "nothing changed", before: abc, next: abc},
+		{name: "other slices of the same content", before: abc, next: []metric.Point{
+			pointOf("p", 1, "n", "a"), pointOf("p", 1, "n", "b"), pointOf("p", 1, "n", "c")}},
+		{name: "a field changed", before: abc, next: []metric.Point{abc[0], pointOf("p", 2, "n", "b"), abc[2]}, want: []string{`p{n="b"}`}},
+		{name: "a tag changed", before: abc, next: []metric.Point{abc[0], pointOf("p", 1, "n", "B"), abc[2]}, want: []string{`p{n="B"}`}},
+		{name: "the name changed", before: abc, next: []metric.Point{abc[0], pointOf("q", 1, "n", "b"), abc[2]}, want: []string{`q{n="b"}`}},
+		{name: "points removed", before: abc, next: abc[2:]},
+		{name: "a point added in front", before: abc[1:], next: abc, want: []string{`p{n="a"}`}},
+		{name: "a point added in between", before: []metric.Point{abc[0], abc[2]}, next: abc, want: []string{`p{n="b"}`}},
+		{name: "a point added at the end", before: abc[:2], next: abc, want: []string{`p{n="c"}`}},
+		{name: "as many removed in a row as are looked past", before: numbered(0, 100), next: numbered(lookAhead-1, 100)},
+		{name: "a point that cannot be encoded", before: []metric.Point{abc[0], pointOf("p", -1, "n", "b"), abc[2]},
+			next: []metric.Point{abc[0], pointOf("p", -1, "n", "b"), abc[2]}, want: []string{`p{n="b"}`}},
+		{name: "behind filters that make other points", before: abc, next: []metric.Point{abc[0], pointOf("p", 2, "n", "b"), abc[2]},
+			filter: func(o *PushOptions) { o.FieldExclude, o.TagExclude = []string{"none"}, []string{"none"} }, want: []string{`p{n="b"}`}},
+		{name: "what filters leave out changed", before: []metric.Point{{Name: "p", Fields: []metric.Field{{Key: "a", Value: metric.Int(1)}, {Key: "b", Value: metric.Int(1)}}}},
+			next:   []metric.Point{{Name: "p", Fields: []metric.Field{{Key: "a", Value: metric.Int(1)}, {Key: "b", Value: metric.Int(2)}}}},
+			filter: func(o *PushOptions) { o.FieldExclude = []string{"b"} }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &restampingPusher{}
+			o := encodingOutput(t, p, tt.filter)
+			var e encoder
+			began := time.Unix(1000, 0)
+			e.encode(o, &metric.Batch{Source: "in", Time: began, Points: tt.before})
+			p.take()
+			next := &metric.Batch{Source: "in", Time: began.Add(10 * time.Second), Points: tt.next}
+			got := texts(e.encode(o, next))
+			if diff := cmp.Diff(tt.want, p.take()); diff != "" {
+				t.Errorf("encoded (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(texts(new(encoder).encode(o, next)), got); diff != "" {
+				t.Errorf("records (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestKeptRecordsAreThoseOfAFreshEncoder plays batches of several sources whose points
+// come, go, change, move and cannot be encoded.
+func TestKeptRecordsAreThoseOfAFreshEncoder(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		o := encodingOutput(t, &restampingPusher{}, nil)
+		var kept encoder
+		batches := map[string][]metric.Point{}
+		for step := range 30 {
+			source := fmt.Sprint("in", rnd.IntN(3))
+			points := slices.Clone(batches[source])
+			for range rnd.IntN(6) {
+				i := rnd.IntN(len(points) + 1)
+				switch rnd.IntN(5) {
+				case 0, 1:
+					points = slices.Insert(points, i, pointOf("p", int64(rnd.IntN(5)-1), "id", fmt.Sprint(step, "-", rnd.Int())))
+				case 2:
+					points = slices.Delete(points, i, min(i+1+rnd.IntN(3), len(points)))
+				case 3:
+					if i < len(points) {
+						points[i] = pointOf("p", int64(rnd.IntN(5)-1), "id", points[i].Tag("id"))
+					}
+				case 4:
+					rnd.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+				}
+			}
+			for i := range points {
+				points[i].Time = time.Time{}
+				if rnd.IntN(8) == 0 {
+					points[i].Time = time.Unix(int64(rnd.IntN(100)), 0)
+				}
+			}
+			batches[source] = points
+			b := &metric.Batch{Source: source, Time: time.Unix(int64(1000+step), 0), Points: points}
+			if rnd.IntN(3) == 0 {
+				b.Events = []metric.Point{{Name: "event", Fields: pointOf("e", 1).Fields, Time: time.Unix(5, 0)}}
+			}
+			want := texts(new(encoder).encode(o, b))
+			if diff := cmp.Diff(want, texts(kept.encode(o, b))); diff != "" {
+				t.Fatalf("seed %d, step %d (-want +got):\n%s", seed, step, diff)
+			}
+		}
+	}
+}
+
+func TestRecordThatCannotBeRestampedIsEncoded(t *testing.T) {
+	p := &restampingPusher{restampErr: errors.New("no")}
+	o := encodingOutput(t, p, nil)
+	var e encoder
+	points := []metric.Point{pointOf("p", 1), pointOf("q", 1)}
+	for _, want := range [][]string{
+		{"p{} [{value 1}]@10", "q{} [{value 1}]@10"}, {"p{} [{value 1}]@20", "q{} [{value 1}]@20"},
+	} {
+		p.take()
+		at := int64(10)
+		if strings.HasSuffix(want[0], "20") {
+			at = 20
+		}
+		got := texts(e.encode(o, &metric.Batch{Source: "in", Time: time.Unix(at, 0), Points: points}))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("records (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"p{}", "q{}"}, p.take()); diff != "" {
+			t.Errorf("encoded (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestEncoderKeepsOnlyTheLastBatches holds that neither sources that have been removed
+// nor batches that have shrunk stay in memory.
+func TestEncoderKeepsOnlyTheLastBatches(t *testing.T) {
+	o := encodingOutput(t, &restampingPusher{}, nil)
+	var e encoder
+	began := time.Unix(1000, 0)
+	large := listenerPoints(1000)
+	for source := range 3 {
+		e.encode(o, &metric.Batch{Source: fmt.Sprint(source), Time: began, Points: large.Points})
+	}
+	for _, after := range []time.Duration{time.Minute, keepEncoding + time.Minute, keepEncoding + 2*time.Minute, keepEncoding + 3*time.Minute} {
+		e.encode(o, &metric.Batch{Source: "0", Time: began.Add(after), Points: large.Points[:2]})
+	}
+	kept := 0
+	for _, s := range e.last {
+		kept += cap(s.bytes)
+	}
+	if len(e.last) != 1 || kept+cap(e.spare.bytes) > 10_000 || e.spare.points != nil {
+		t.Errorf("%d sources, %d and %d spare bytes are kept for two points", len(e.last), kept, cap(e.spare.bytes))
+	}
+
+	o = encodingOutput(t, &fakePusher{}, nil)
+	e = encoder{}
+	e.encode(o, &metric.Batch{Source: "in", Time: began, Points: large.Points})
+	if len(e.last) != 0 {
+		t.Errorf("%d sources are kept for an output that cannot restamp", len(e.last))
+	}
+}

@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sockwatch/agent/filter"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A runningEndpoint is a Pull at work.
+type runningEndpoint struct {
+	*Pull
+	log    *slog.Logger
+	health *outputHealth
+	calls  *calls
+	view   *view
+	cancel context.CancelFunc
+	done   chan struct{} // closed when Serve has returned
+}
+
+func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*runningEndpoint, error) {
+	f, err := filter.New(p.Options.Options)
+	if err != nil {
+		return nil, err
+	}
+	h.endpoint.Store(true)
+	return &runningEndpoint{
+		Pull: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
+		view: &view{supervisor: s, filter: f}, done: make(chan struct{}),
+	}, nil
+}
+
+// retire waits until Serve has returned, for so long at most.
+func (e *runningEndpoint) retire(ctx context.Context, wait time.Duration) {
+	if !awaitFor(ctx, wait, e.done) {
+		e.log.Error("abandoned: Serve has not returned")
+	}
+}
+
+// A view is the board as one endpoint sees it: a plugin.Board.
+type view struct {
+	supervisor *supervisor
+	filter     filter.Filter
+	events     eventLog // that passed the filter
+
+	mu       sync.Mutex
+	filtered map[*metric.Batch]*metric.Batch // of what Latest returned last
+}
+
+// Latest returns the latest batches, filtered, ordered by source.
+func (v *view) Latest() []*metric.Batch {
+	board := v.supervisor.board
+	if !board.opened() {
+		return nil
+	}
+	all := board.all()
+	if v.filter.PassesAll() {
+		return all
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.filtered == nil {
+		v.filtered = map[*metric.Batch]*metric.Batch{}
+	}
+	latest := make([]*metric.Batch, len(all))
+	for i, b := range all {
+		if v.filtered[b] == nil {
+			f := *b
+			f.Points, f.Events = v.filter.Points(b.Points), nil
+			v.filtered[b] = &f
+		}
+		latest[i] = v.filtered[b]
+	}
+	maps.DeleteFunc(v.filtered, func(b, _ *metric.Batch) bool { return !slices.Contains(all, b) })
+	return latest
+}
+
+// Events returns the last events that passed the filter.
+func (v *view) Events() []metric.Point { return v.events.all() }
+
+// Sources returns the state of every input, ordered by name.
+func (v *view) Sources() []plugin.SourceState { return v.supervisor.sources() }
+
+// Health returns the state of the outputs and of the configuration.
+func (v *view) Health() plugin.Health { return v.supervisor.health.state() }
+
+// Changed returns a channel that is closed at the next change.
+func (v *view) Changed() <-chan struct{} { return v.supervisor.board.next() }
+
+// Refresh gathers the inputs whose batch is older than maxAge.
+func (v *view) Refresh(ctx context.Context, maxAge time.Duration) error {
+	return v.supervisor.refresh(ctx, maxAge)
+}
+
+// addEvents adds the events that pass the filter.
+func (v *view) addEvents(events []metric.Point) { v.events.add(v.filter.Points(events)) }

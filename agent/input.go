@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A runningInput is an Input at work.
+type runningInput struct {
+	*Input
+	log        *slog.Logger
+	health     *inputHealth
+	calls      *calls
+	transform  *transform
+	publish    func(b *metric.Batch, turned bool) // turned: the input was down before
+	withdraw   func(turned bool)                  // turned: the input was not down before
+	firstDone  func()                             // to be called when the first gather has ended
+	startAfter <-chan struct{}                    // the first gather waits for it, unless nil
+	demand     chan chan<- (<-chan struct{})      // answered by a channel that is closed when a gather is published
+	cancel     context.CancelFunc
+	done       chan struct{} // closed when gatherEvery has returned
+
+	mu       sync.Mutex
+	inFlight *inFlight // the gather that has not ended, or nil
+}
+
+// newInput prepares an input; publish and withdraw are the caller's to set.
+func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, error) {
+	t, err := newTransform(in)
+	if err != nil {
+		return nil, err
+	}
+	return &runningInput{
+		Input: in, log: a.Log.With("plugin", "inputs."+in.Name), health: h, calls: c, transform: t,
+		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), done: make(chan struct{}),
+	}, nil
+}
+
+// An inFlight is a gather that has not ended.
+type inFlight struct {
+	once      sync.Once
+	published chan struct{} // closed when the board shows its outcome
+	done      chan struct{} // closed when Gather has returned
+}
+
+func newInFlight() *inFlight {
+	return &inFlight{published: make(chan struct{}), done: make(chan struct{})}
+}
+
+// publish is called when the board shows the gather's outcome, perhaps twice.
+func (g *inFlight) publish() { g.once.Do(func() { close(g.published) }) }
+
+func (in *runningInput) current() *inFlight {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.inFlight
+}
+
+// takeOver waits until the input that this one replaces has ended, and lets this one
+// go on with what that one knew. It gives up after the wait, not before: this one may
+// have been replaced, too, and hand on what it takes over.
+func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	inheritor, ok := in.Input.Input.(plugin.Inheritor)
+	if !in.await(ctx, replaced.done) || !ok {
+		return
+	}
+	var err error // logged by recover
+	defer in.health.panics.recover(&err, in.log)
+	inheritor.InheritFrom(replaced.Input.Input)
+}
+
+// await waits until ready is closed, and reports false if ctx ends first. Those who
+// ask for a gather meanwhile are answered at once, without one: the board still
+// shows the last batch, if there is one.
+func (in *runningInput) await(ctx context.Context, ready <-chan struct{}) bool {
+	for {
+		select {
+		case <-ready:
+			return true
+		case reply := <-in.demand:
+			published := make(chan struct{})
+			close(published)
+			reply <- published
+		case <-ctx.Done():
+			return isClosed(ready)
+		}
+	}
+}
+
+// gatherNow starts or joins a gather and waits until its outcome is published, the
+// input has stopped, or ctx is done.
+func (in *runningInput) gatherNow(ctx context.Context) {
+	reply := make(chan (<-chan struct{}), 1)
+	select {
+	case in.demand <- reply:
+	case <-in.done:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-<-reply:
+	case <-ctx.Done():
+	}
+}
+
+// state returns the state of the input, as a Board shows it.
+func (in *runningInput) state() plugin.SourceState {
+	s := in.health.state(in.Name)
+	if tags := in.Plugin.Tags; tags != nil {
+		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
+		slices.Sort(s.Tags)
+		s.Tags = slices.Compact(s.Tags)
+	}
+	return s
+}
+
+// retire waits until the input has ended, for so long at most.
+func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
+	if !awaitFor(ctx, wait, in.done) {
+		in.log.Warn("abandoned: its gather has not returned")
+	}
+}

@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A supervisor runs the instances of a configuration, and is what stays when a reload
+// exchanges them.
+type supervisor struct {
+	log    *slog.Logger
+	health *health
+	board  *board
+	events eventLog // of all inputs
+	calls  *calls
+	ready  func()
+
+	firsts   *gate                     // held by inputs whose first gather has not ended
+	stopping chan struct{}             // closed when the program stops
+	leaving  map[string]*runningOutput // that reloads have removed; of Run's goroutine alone
+	retiring sync.WaitGroup            // of what reloads have removed or replaced
+
+	// Only Run's goroutine changes what follows, with mu held; it reads without.
+	mu      sync.RWMutex
+	config  *Agent
+	running instances
+}
+
+// instances are those at work, by name.
+type instances struct {
+	inputs    map[string]*runningInput
+	outputs   map[string]*runningOutput
+	endpoints map[string]*runningEndpoint
+}
+
+func newSupervisor(a *Agent, ready func()) *supervisor {
+	b := newBoard()
+	return &supervisor{
+		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
+		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
+		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until the first is adopted
+	}
+}
+
+// watchdog returns a context that ends when the grace period after ctx is over, and a
+// channel that is closed a second later: by then everything must have stopped.
+func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, overdue <-chan struct{}, end func()) {
+	watchCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	haltCtx, halt := context.WithCancel(watchCtx)
+	over := make(chan struct{})
+	unused := context.AfterFunc(ctx, func() {
+		defer halt()
+		if !sleep(watchCtx, s.gracePeriod()) {
+			return
+		}
+		halt()
+		if sleep(watchCtx, time.Second) {
+			close(over)
+		}
+	})
+	return haltCtx, over, func() { unused(); cancel() }
+}
+
+// gracePeriod is how long what is queued may be drained after SIGTERM or removal.
+func (s *supervisor) gracePeriod() time.Duration {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return time.Duration(s.config.Options.ShutdownTimeout)
+}
+
+// stop ends everything. Outputs deliver what the last gathers publish until haltCtx
+// cuts them off; what does not obey that is for the watchdog.
+func (s *supervisor) stop(haltCtx context.Context) {
+	close(s.stopping)
+	last := s.running
+	for _, in := range last.inputs {
+		in.cancel()
+	}
+	for _, e := range last.endpoints {
+		e.cancel()
+	}
+	s.log.Info("stopping") // nothing waits for the log
+	for _, in := range last.inputs {
+		await(haltCtx, in.done)
+	}
+	s.switchTo(s.config, instances{}) // nothing is offered to an inbox that is closed
+	for _, o := range last.outputs {
+		s.retiring.Go(func() { o.leave(haltCtx, false) })
+	}
+	s.retiring.Wait()
+	for _, in := range last.inputs {
+		<-in.done
+	}
+	for _, e := range last.endpoints {
+		<-e.done
+	}
+}
+
+// A gate opens when nobody holds it any more, and stays open.
+type gate struct {
+	mu     sync.Mutex
+	holds  int
+	opened chan struct{} // closed
+}
+
+// hold keeps the gate shut until release is called.
+func (g *gate) hold() (release func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.holds++
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.holds--; g.holds == 0 && !isClosed(g.opened) {
+			close(g.opened)
+		}
+	})
+}
+
+// show puts an input's batch on the board, nil to take it off; together with the
+// agent's own if the input has gone up or down. The first batch of the agent's own
+// input opens the board: all others have gathered by then.
+func (s *supervisor) show(in *runningInput, b *metric.Batch, turned bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running.inputs[in.Name] != in {
+		return // a reload has removed it meanwhile
+	}
+	batches := map[string]*metric.Batch{in.Name: b}
+	if own := s.running.inputs[agentSource]; turned && own != nil && own != in {
+		if health, err := own.transform.batch(s.health.batch()); err == nil {
+			batches[agentSource] = health
+		}
+	}
+	s.board.set(batches)
+	if in.Name == agentSource && s.board.open() && s.ready != nil {
+		go s.ready() // it may wait for others
+	}
+	s.board.changed()
+}
+
+// offer hands a batch to every output, and its events to every endpoint.
+func (s *supervisor) offer(b *metric.Batch) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, o := range s.running.outputs {
+		o.offer(b)
+	}
+	if len(b.Events) == 0 {
+		return
+	}
+	s.events.add(b.Events)
+	for _, e := range s.running.endpoints {
+		e.view.addEvents(b.Events)
+	}
+	s.board.changed()
+}
+
+// sources returns the state of every input, ordered by name.
+func (s *supervisor) sources() []plugin.SourceState {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	states := make([]plugin.SourceState, 0, len(s.running.inputs))
+	for _, name := range slices.Sorted(maps.Keys(s.running.inputs)) {
+		states = append(states, s.running.inputs[name].state())
+	}
+	return states
+}
+
+// refresh gathers the inputs whose batch is older than maxAge, then the agent's
+// own, and waits for them until ctx is done.
+func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
+	if !s.board.opened() {
+		return nil // the first gathers are in flight
+	}
+	s.mu.RLock()
+	var inputs []*runningInput
+	own := s.running.inputs[agentSource]
+	for _, in := range s.running.inputs {
+		if in != own && s.board.age(in.Name) > maxAge {
+			inputs = append(inputs, in)
+		}
+	}
+	s.mu.RUnlock()
+	if len(inputs) == 0 {
+		return nil
+	}
+	var wg sync.WaitGroup
+	for _, in := range inputs {
+		wg.Go(func() { in.gatherNow(ctx) })
+	}
+	wg.Wait()
+	if own != nil {
+		own.gatherNow(ctx)
+	}
+	return ctx.Err()
+}
+
+// reloaded notes the outcome of a reload, an error of several lines as so many.
+func (s *supervisor) reloaded(c changes, err error) {
+	s.health.reloaded(err)
+	if err == nil {
+		s.log.Info("reloaded", c.attrs()...)
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		s.log.Error("not reloaded: the running configuration stays", "error", line)
+	}
+}

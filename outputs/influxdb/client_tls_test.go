@@ -1,0 +1,233 @@
+package influxdb
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A keyPair is a certificate with its key; self-signed if it is a CA.
+type keyPair struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// issue makes a certificate for 127.0.0.1, changed by change, that ca signs, or
+// the certificate itself where ca is nil.
+func issue(t testing.TB, ca *keyPair, change func(c *x509.Certificate)) keyPair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"influxdb.example"}, BasicConstraintsValid: true,
+	}
+	if change != nil {
+		change(template)
+	}
+	pair := keyPair{key: key}
+	parent, signer := template, key
+	if ca != nil {
+		parent, signer = ca.cert, ca.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pair.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
+func newCA(t testing.TB) *keyPair {
+	ca := issue(t, nil, func(c *x509.Certificate) { c.IsCA = true })
+	return &ca
+}
+
+func (p keyPair) tls() *tls.Certificate {
+	return &tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key}
+}
+
+func (p keyPair) certPEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}))
+}
+
+func (p keyPair) keyPEM(t testing.TB) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(p.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// A tlsServer answers 204 by TLS with a certificate that may change.
+type tlsServer struct {
+	*httptest.Server
+	cert atomic.Pointer[tls.Certificate]
+}
+
+func newTLSServer(t testing.TB, cert *tls.Certificate, clients *x509.CertPool) *tlsServer {
+	t.Helper()
+	s := &tlsServer{}
+	s.cert.Store(cert)
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.SetKeepAlivesEnabled(false) // every request shows the certificate of its moment
+	s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := &tls.Config{Certificates: []tls.Certificate{*s.cert.Load()}}
+		if clients != nil {
+			c.ClientCAs, c.ClientAuth = clients, tls.RequireAndVerifyClientCert
+		}
+		return c, nil
+	}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// overTLS returns options for a server whose certificate is for influxdb.example,
+// verified by the CA in a file.
+func overTLS(url, caFile string) Options {
+	o := v1(url)
+	o.TLSCA, o.TLSServerName = caFile, "influxdb.example"
+	return o
+}
+
+// TestInvalidCertificatesAreRefused refuses certificates that do not hold, and says why.
+func TestInvalidCertificatesAreRefused(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, caFile, ca.certPEM())
+	for _, tt := range []struct {
+		name   string
+		cert   keyPair
+		change func(o *Options)
+		want   string // all of the error behind the server's name, but for the times
+	}{
+		{"good", issue(t, ca, nil), nil, ""},
+		{"expired", issue(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), nil,
+			"tls: failed to verify certificate: x509: certificate has expired or is not yet valid: "},
+		{"self-signed", issue(t, nil, nil), nil, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"unknown CA", issue(t, other, nil), nil, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"wrong host", issue(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{"other.example"} }), nil,
+			"tls: failed to verify certificate: x509: certificate is valid for other.example, not influxdb.example"},
+		{"the URL's host", issue(t, ca, nil), func(o *Options) { o.TLSServerName = "" },
+			"tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"},
+		{"the system's CAs", issue(t, ca, nil), func(o *Options) { o.TLSCA = "" },
+			"tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{"any, as the options say", issue(t, nil, nil), func(o *Options) { o.InsecureSkipVerify = true }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newTLSServer(t, tt.cert.tls(), nil)
+			o := overTLS(server.URL, caFile)
+			if tt.change != nil {
+				tt.change(&o)
+			}
+			out, _ := newOutput(t, o)
+			for range 2 { // never skipped silently, not the second time either
+				err := push(t, out, "m v=1i 1")
+				if tt.want == "" {
+					if err != nil {
+						t.Errorf("error %v", err)
+					}
+				} else if !strings.HasPrefix(fmt.Sprint(err), server.URL+": "+tt.want) || kind(err) != "kept" {
+					t.Errorf("%s: error\n%v, want\n%s: %s", kind(err), err, server.URL, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// TestReplacedCertificatesAreUsed replaces those of the server and the CA's on disk.
+func TestReplacedCertificatesAreUsed(t *testing.T) {
+	first, second := newCA(t), newCA(t)
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, caFile, first.certPEM())
+	server := newTLSServer(t, issue(t, first, nil).tls(), nil)
+	out, _ := newOutput(t, overTLS(server.URL, caFile))
+	if err := push(t, out, "m v=1i 1"); err != nil {
+		t.Fatal(err)
+	}
+	server.cert.Store(issue(t, second, nil).tls())
+	err := push(t, out, "m v=1i 1")
+	if want := server.URL + ": tls: failed to verify certificate: x509: certificate signed by unknown authority"; !strings.HasPrefix(fmt.Sprint(err), want) {
+		t.Fatalf("error\n%v, want\n%s", err, want)
+	}
+	write(t, caFile, "half written")
+	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_ca: %q holds no certificate in PEM", caFile); fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	}
+	write(t, caFile, second.certPEM())
+	if err := push(t, out, "m v=1i 1"); err != nil {
+		t.Errorf("after the CA's file was replaced: %v", err)
+	}
+}
+
+// TestPointsWaitForTheClientCertificate is a server that requires one: without it, and with one
+// that it does not know, everything is kept until there is one.
+func TestPointsWaitForTheClientCertificate(t *testing.T) {
+	ca, clients := newCA(t), newCA(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(clients.cert)
+	server := newTLSServer(t, issue(t, ca, nil).tls(), pool)
+	dir := t.TempDir()
+	caFile, certFile, keyFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, caFile, ca.certPEM())
+
+	out, _ := newOutput(t, overTLS(server.URL, caFile))
+	// net/http may have a word of its own before it.
+	if err, want := push(t, out, "m v=1i 1"), "remote error: tls: certificate required"; !strings.HasSuffix(fmt.Sprint(err), want) || kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	}
+
+	foreign, known := issue(t, ca, nil), issue(t, clients, nil)
+	write(t, certFile, foreign.certPEM())
+	write(t, keyFile, foreign.keyPEM(t))
+	o := overTLS(server.URL, caFile)
+	o.TLSCert, o.TLSKey = certFile, keyFile
+	out, _ = newOutput(t, o)
+	if err := push(t, out, "m v=1i 1"); kind(err) != "kept" {
+		t.Errorf("an unknown certificate: %s: %v", kind(err), err)
+	}
+	write(t, certFile, known.certPEM())
+	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_cert: %q: tls: private key does not match public key", certFile); fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("between two files: %s: error\n%v, want\n%s", kind(err), err, want)
+	}
+	write(t, keyFile, known.keyPEM(t))
+	if err := push(t, out, "m v=1i 1"); err != nil {
+		t.Errorf("after the certificate was replaced: %v", err)
+	}
+}
+
+// TestMissingCertificatesKeepThePoints are files that are not there.
+func TestMissingCertificatesKeepThePoints(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "missing.pem")
+	out, _ := newOutput(t, overTLS("https://127.0.0.1:1", path))
+	if err, want := push(t, out, "m v=1i 1"), "tls_ca: open "+path+": no such file or directory"; fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}

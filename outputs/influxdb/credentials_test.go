@@ -1,0 +1,223 @@
+package influxdb
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// v3 returns options for InfluxDB 3.x with a token in a file.
+func v3(url, tokenFile string) Options {
+	o := Defaults()
+	o.URLs, o.Database, o.TokenFile = []string{url}, "d", tokenFile
+	return o
+}
+
+// TestSecretFiles holds what becomes of the text around a secret: a token has no
+// blanks around it, a password may.
+func TestSecretFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	for _, tt := range []struct {
+		name, text      string
+		token, password string // "": an error
+		err             string // behind the option's name
+	}{
+		{name: "bare", text: "t0k", token: "t0k", password: "t0k"},
+		{name: "a line", text: "t0k\n", token: "t0k", password: "t0k"},
+		{name: "a line of Windows", text: "t0k\r\n", token: "t0k", password: "t0k"},
+		{name: "empty lines behind it", text: "t0k\n\n", token: "t0k", password: "t0k"},
+		{name: "a byte order mark", text: "\ufefft0k\r\n", token: "t0k", password: "t0k"},
+		{name: "blanks", text: "\ufeff t0k\t \n", token: "t0k", err: "holds more than one line, or another control character"},
+		{name: "spaces", text: " t0k \n", token: "t0k", password: " t0k "},
+		{name: "empty", text: "", err: "is empty"},
+		{name: "a byte order mark alone", text: "\ufeff\n", err: "is empty"},
+		{name: "two lines", text: "t0k\nt0k\n", err: "holds more than one line, or another control character"},
+		{name: "a NUL", text: "t0k\x00", err: "holds more than one line, or another control character"},
+		{name: "UTF-16", text: "\xff\xfet\x000\x00k\x00", err: "holds more than one line, or another control character"},
+		{name: "64 KiB and a byte", text: strings.Repeat("x", maxSecret+1), err: "is larger than 65536 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newFake(t)
+			write(t, path, tt.text)
+			byToken, byPassword := v3(server.URL, path), v1(server.URL)
+			byPassword.Username, byPassword.PasswordFile = "u", path
+			for _, by := range []struct {
+				option, secret, login string
+				options               Options
+			}{
+				{option: "token_file", secret: tt.token, login: "Bearer " + tt.token, options: byToken},
+				{option: "password_file", secret: tt.password, login: "Basic " + base64.StdEncoding.EncodeToString([]byte("u:"+tt.password)), options: byPassword},
+			} {
+				want := []string{by.login, "<nil>"}
+				if by.secret == "" {
+					want = []string{"", fmt.Sprintf("%s: %q %s", by.option, path, tt.err)}
+				}
+				out, _ := newOutput(t, by.options)
+				err := push(t, out, "m v=1i 1")
+				got := []string{"", fmt.Sprint(err)}
+				for _, r := range server.took() {
+					got[0] = r.login
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got)\n%s", by.option, diff)
+				}
+			}
+		})
+	}
+}
+
+// TestMissingSecretFile keeps the points.
+func TestMissingSecretFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "missing")
+	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))
+	want := fmt.Sprintf("token_file: open %s: no such file or directory", path)
+	if err := push(t, out, "m v=1i 1"); fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// TestReplacedSecretIsPickedUp refuses one token and takes the next.
+func TestReplacedSecretIsPickedUp(t *testing.T) {
+	server := newFake(t)
+	server.does(checkLogin("Bearer new"))
+	path := filepath.Join(t.TempDir(), "token")
+	write(t, path, "old\n")
+	out, _ := newOutput(t, v3(server.URL, path))
+	want := server.URL + `: 401 Unauthorized: I do not know "Bearer [secret]": check token`
+	if err := push(t, out, "m v=1i 1"); fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+	}
+	write(t, path+".new", "new\n")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := push(t, out, "m v=1i 1"); err != nil {
+		t.Errorf("after the file was replaced: %v", err)
+	}
+
+	server.does(checkLogin("Basic dTpuZXc=")) // u:new
+	o := v1(server.URL)
+	o.Username, o.PasswordFile = "u", path
+	write(t, path, "old")
+	out, _ = newOutput(t, o)
+	if err := push(t, out, "m v=1i 1"); kind(err) != "kept" {
+		t.Fatalf("error %v", err)
+	}
+	write(t, path, "new")
+	if err := push(t, out, "m v=1i 1"); err != nil {
+		t.Errorf("after the password was replaced: %v", err)
+	}
+}
+
+// TestSecretsAreNotPrinted looks for them in errors, logs and what stands for
+// the output in a %v.
+func TestSecretsAreNotPrinted(t *testing.T) {
+	server := newFake(t)
+	server.does(checkLogin("nobody"))
+	redirect := newFake(t)
+	redirect.answers(302, "", "Location: http://u:s3cret@elsewhere/?t=s3cret")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	write(t, file, "s3cret\n")
+	password, token := v1(server.URL), v3(server.URL, "")
+	password.Username, password.Password = "u", "s3cret"
+	token.Token = "s3cret"
+	across := v3("http://sockwatch.invalid", file)
+	for _, o := range []Options{password, token, v3(server.URL, file), v3(redirect.URL, file), across} {
+		out, log := newOutput(t, o)
+		err := push(t, out, "m v=1i 1")
+		if err == nil {
+			t.Error("no error")
+		}
+		for _, text := range append(log.lines(), err.Error()) {
+			if strings.Contains(text, "s3cret") || strings.Contains(text, "dTpzM2NyZXQ=") {
+				t.Errorf("a secret is in %q", text)
+			}
+		}
+	}
+}
+
+// TestSecretFileThatEveryoneCanRead is one warning, not one each request.
+func TestSecretFileThatEveryoneCanRead(t *testing.T) {
+	server := newFake(t)
+	path := filepath.Join(t.TempDir(), "token")
+	write(t, path, "t0k")
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, log := newOutput(t, v3(server.URL, path))
+	for range 3 {
+		if err := push(t, out, "m v=1i 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{`level=WARN msg="everyone can read the secret file" token_file=` + path + " mode=-rw-r--r--"}
+	if diff := cmp.Diff(want, log.lines()); diff != "" {
+		t.Errorf("log (-want +got)\n%s", diff)
+	}
+}
+
+// TestCredentialsOverHTTP warns once of credentials over http:// to another host.
+func TestCredentialsOverHTTP(t *testing.T) {
+	warning := func(url string) []string {
+		return []string{`level=WARN msg="credentials are sent unencrypted: use https" url=` + url}
+	}
+	for _, tt := range []struct {
+		url, token string
+		headers    map[string]string
+		want       []string
+	}{
+		{url: "http://influxdb.invalid:8086", token: "t0k", want: warning("http://influxdb.invalid:8086")},
+		{url: "http://192.0.2.1:8086", token: "t0k", want: warning("http://192.0.2.1:8086")},
+		{url: "http://192.0.2.1:8086", headers: map[string]string{"X-Key": "k"}, want: warning("http://192.0.2.1:8086")},
+		{url: "https://influxdb.invalid:8086", token: "t0k"},
+		{url: "http://influxdb.invalid:8086"},
+		{url: "http://localhost:8086", token: "t0k"},
+		{url: "http://127.3.2.1:8086", token: "t0k"},
+		{url: "http://[::1]:8086", token: "t0k"},
+	} {
+		o := Defaults()
+		o.API, o.URLs, o.Database, o.Token, o.HTTPHeaders = "v3", []string{tt.url}, "d", tt.token, tt.headers
+		out, log := newOutput(t, o)
+		for range 2 {
+			out.client.credentials.warnOfPlaintext(out.servers)
+		}
+		if diff := cmp.Diff(tt.want, log.lines()); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", tt.url, diff)
+		}
+	}
+}
+
+// TestHeadersOfTheOptions are sent with each request, also that for the host.
+func TestHeadersOfTheOptions(t *testing.T) {
+	server := newFake(t)
+	got := make(chan []string, 2)
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		got <- []string{r.Host, r.Header.Get("Authorization"), r.Header.Get("X-Scope-Orgid"), r.Header.Get("User-Agent"), r.Header.Get("Content-Encoding")}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	o := v1(server.URL)
+	o.HTTPHeaders = map[string]string{"Host": "influxdb.example", "authorization": "Bearer t0k", "X-Scope-OrgID": "7", "User-Agent": "mine"}
+	out, _ := newOutput(t, o)
+	for range 2 {
+		if err := push(t, out, "m v=1i 1"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"influxdb.example", "Bearer t0k", "7", "mine", "gzip"}, <-got); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package influxdb
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestSecretThatIsAWordOfTheAnswer changes neither what is done with the points nor
+// what is shown: hiding a word of the server's own would tell the secret.
+func TestSecretThatIsAWordOfTheAnswer(t *testing.T) {
+	server := newFake(t)
+	server.answers(http.StatusBadRequest, `{"error":"partial write: max-values-per-tag limit exceeded dropped=1"}`)
+	for _, secret := range []string{"write", "t", "partial write", "400", "limit", "e"} {
+		o := v1(server.URL)
+		o.Username, o.Password = "write", secret
+		out, _ := newOutput(t, o)
+		err := push(t, out, "m v=1i 1", "m v=2i 2")
+		want := server.URL + ": 400 Bad Request: partial write: max-values-per-tag limit exceeded dropped=1 (rejected)"
+		if fmt.Sprint(err) != want || kind(err) != "bisect, others stored" {
+			t.Errorf("%q: %s: error\n%v, want\n%s", secret, kind(err), err, want)
+		}
+	}
+}
+
+// TestEchoedCredentialsAreHidden has servers that quote what they were sent.
+func TestEchoedCredentialsAreHidden(t *testing.T) {
+	const long = "0123456789abcdef"
+	for _, tt := range []struct {
+		name   string
+		change func(o *Options)
+		text   string
+		want   string
+	}{
+		{name: "a short token behind its scheme", change: func(o *Options) { o.API, o.Token = "v3", "t" },
+			text: `bad token "Bearer t", not the type of Bearer token`, want: `bad token "Bearer [secret]", not the type of Bearer token`},
+		{name: "a short token by itself is a word", change: func(o *Options) { o.API, o.Token = "v3", "bad" },
+			text: `bad token`, want: `bad token`},
+		{name: "a long token by itself", change: func(o *Options) { o.API, o.Token = "v3", long },
+			text: "bad token " + long + ", x" + long, want: "bad token [secret], x" + long},
+		{name: "a token that ends in a sign", change: func(o *Options) { o.API, o.Token = "v3", long+"==" },
+			text: long + "==x " + long + "== " + long, want: "[secret]x [secret] " + long},
+		{name: "basic authentication", change: func(o *Options) { o.Username, o.Password = "u", "pw" },
+			text: "Authorization: Basic dTpwdw== is u:pw, pw", want: "Authorization: Basic [secret] is u:[secret], pw"},
+		{name: "a short header", change: func(o *Options) { o.HTTPHeaders = map[string]string{"X-Key": "k1"} },
+			text: "X-Key: k1, X-Key: k12, k1", want: "X-Key: [secret], X-Key: k12, k1"},
+		{name: "a header with a scheme", change: func(o *Options) { o.HTTPHeaders = map[string]string{"Authorization": "Bearer k1"} },
+			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; Bearer [secret]"},
+		{name: "a secret that begins with another", change: func(o *Options) {
+			o.HTTPHeaders = map[string]string{"A": long, "B": long + " b", "C": long + " b c", "D": long + " b c d"}
+		}, text: long + " b c d, " + long + " b c, " + long + " b, " + long, want: "[secret], [secret], [secret], [secret]"},
+		{name: "one at the cut of the text", change: func(o *Options) { o.API, o.Token = "v3", long },
+			text: strings.Repeat("x", 490) + " " + long, want: strings.Repeat("x", 490) + " [secret]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newFake(t)
+			server.answers(http.StatusInternalServerError, tt.text)
+			o := v1(server.URL)
+			tt.change(&o)
+			out, _ := newOutput(t, o)
+			if got, want := fmt.Sprint(push(t, out, "m v=1i 1")), server.URL+": 500 Internal Server Error: "+tt.want; got != want {
+				t.Errorf("error\n%s, want\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestEchoInABrokenHeader has a server whose answer the transport quotes in an error.
+func TestEchoInABrokenHeader(t *testing.T) {
+	url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
+		if _, err := http.ReadRequest(in); err == nil {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nBearer s3cret\r\n\r\n")
+		}
+	})
+	o := v3(url, "")
+	o.Token = "s3cret"
+	out, _ := newOutput(t, o)
+	err := push(t, out, "m v=1i 1")
+	want := url + `: net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: "Bearer [secret]"`
+	if fmt.Sprint(err) != want || kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	}
+}

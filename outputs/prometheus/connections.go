@@ -1,0 +1,123 @@
+package prometheus
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// connections limits how many clients are connected. One more takes the slot of
+// the connection that has been idle longest; if all are busy it waits, and those
+// after it wait in the kernel's queue, so that clients cannot take the descriptors
+// that the inputs need. Make one with newConnections.
+type connections struct {
+	most    int
+	mu      sync.Mutex
+	changed sync.Cond // broadcast if open, an idleSince or a closed has changed
+	open    map[*limitedConn]struct{}
+}
+
+func newConnections(most int) *connections {
+	c := &connections{most: most, open: map[*limitedConn]struct{}{}}
+	c.changed.L = &c.mu
+	return c
+}
+
+// observe is a http.Server's ConnState.
+func (c *connections) observe(conn net.Conn, state http.ConnState) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	l, ok := conn.(*limitedConn)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.idleSince = time.Time{}
+	if state == http.StateIdle || state == http.StateNew { // of a new one nothing is known yet
+		l.idleSince = time.Now()
+	}
+	c.changed.Broadcast()
+}
+
+// limit returns l accepting under the limit.
+func (c *connections) limit(l net.Listener) net.Listener {
+	return &limitedListener{Listener: l, connections: c}
+}
+
+type limitedListener struct {
+	net.Listener
+	*connections
+	closed bool // guarded by mu
+}
+
+// Accept waits for a connection, and for a slot for it.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.open) >= l.most {
+		if l.closed {
+			conn.Close()
+			return nil, net.ErrClosed
+		}
+		if idle := l.longestIdle(); idle != nil {
+			delete(l.open, idle)
+			idle.Conn.Close()
+		} else {
+			l.changed.Wait()
+		}
+	}
+	limited := &limitedConn{Conn: conn, connections: l.connections}
+	l.open[limited] = struct{}{}
+	return limited, nil
+}
+
+// longestIdle returns nil if none is idle.
+func (c *connections) longestIdle() (longest *limitedConn) {
+	for conn := range c.open {
+		if !conn.idleSince.IsZero() && (longest == nil || conn.idleSince.Before(longest.idleSince)) {
+			longest = conn
+		}
+	}
+	return longest
+}
+
+// Close also ends an Accept that waits for a slot.
+func (l *limitedListener) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.changed.Broadcast()
+	l.mu.Unlock()
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	connections *connections
+	idleSince   time.Time // zero while busy; guarded by connections.mu
+}
+
+// CloseWrite lets net/http end an answer so that the client reads it even if it has
+// sent more than was read.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// Close leaves the slot to another connection.
+func (c *limitedConn) Close() error {
+	c.connections.mu.Lock()
+	delete(c.connections.open, c)
+	c.connections.changed.Broadcast()
+	c.connections.mu.Unlock()
+	return c.Conn.Close()
+}

@@ -1,0 +1,248 @@
+package prometheus
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"sockwatch/agent/metric"
+)
+
+// A source is the latest batch of one source as metric families. They are made
+// again only if the points have changed or another number of them fits on the page.
+type source struct {
+	name    string
+	points  []metric.Point  // of the batch that it was made of
+	descs   []metric.Desc   // of that batch
+	valid   []*metric.Point // the points that keep their promises
+	size    size            // of all valid points
+	invalid drops
+
+	families []*family // of the first points of valid, in the order of their first series
+	made     int       // how many points these are; -1: families has not been made
+	drops    drops     // of families
+}
+
+// A family is all series of one field of one source's points.
+type family struct {
+	*dto.MetricFamily
+	source     string
+	documented bool   // a Desc gave type and help
+	seen       []bool // by label set, while the family is made
+}
+
+// newSource checks the points of a batch.
+func newSource(b *metric.Batch) *source {
+	s := &source{name: b.Source, points: b.Points, descs: b.Descs, invalid: drops{}, made: -1}
+	s.valid = make([]*metric.Point, 0, len(b.Points))
+	for i := range b.Points {
+		p := &b.Points[i]
+		if err := p.Check(); err != nil {
+			s.invalid.add(dropKind{invalid, s.name, p.Name}, max(1, len(p.Fields)), err.Error)
+			continue
+		}
+		s.valid = append(s.valid, p)
+		s.size = s.size.plus(sizeOf(p))
+	}
+	return s
+}
+
+// holds reports whether the source shows what the batch holds. Times do not count:
+// the page has none.
+func (s *source) holds(b *metric.Batch) bool {
+	if !slices.Equal(s.descs, b.Descs) || len(s.points) != len(b.Points) {
+		return false
+	}
+	if len(b.Points) == 0 || &s.points[0] == &b.Points[0] {
+		return true
+	}
+	return slices.EqualFunc(s.points, b.Points, func(p, q metric.Point) bool {
+		return p.Name == q.Name && slices.Equal(p.Tags, q.Tags) && slices.Equal(p.Fields, q.Fields)
+	})
+}
+
+// make makes the families of the first n valid points: every numeric field is a
+// series. Of equal series the first stands.
+func (s *source) make(n int) {
+	if s.made == n {
+		return
+	}
+	s.made, s.families, s.drops = n, nil, drops{}
+	b := builder{source: s, names: map[string]*string{}, sets: map[string]int{}}
+	families := map[[2]string]*family{} // by point and field
+	for _, p := range s.valid[:n] {
+		labels, set := b.labels(p)
+		for _, f := range p.Fields {
+			v, ok := f.Value.Number()
+			if !ok {
+				continue
+			}
+			key := [2]string{p.Name, f.Key}
+			if families[key] == nil {
+				families[key] = s.newFamily(p.Name, f.Key)
+			}
+			b.add(families[key], labels, set, v)
+		}
+	}
+	s.families = slices.DeleteFunc(s.families, func(f *family) bool { return len(f.Metric) == 0 })
+	for _, f := range s.families {
+		f.seen = nil
+	}
+	for _, p := range s.valid[n:] {
+		if series := sizeOf(p).series; series > 0 {
+			s.drops.add(dropKind{maxSeries, s.name, p.Name}, series, p.Series)
+		}
+	}
+}
+
+// newFamily returns the empty family of a field, as its Desc documents it.
+func (s *source) newFamily(point, field string) *family {
+	f := &family{
+		MetricFamily: &dto.MetricFamily{Name: new(metricName(point, field)), Type: new(dto.MetricType_UNTYPED)},
+		source:       s.name, seen: make([]bool, len(s.valid)),
+	}
+	i := slices.IndexFunc(s.descs, func(d metric.Desc) bool { return d.Name == point && d.Field == field })
+	if i >= 0 {
+		f.documented, f.Help, f.Type = true, &s.descs[i].Help, new(types[s.descs[i].Type])
+	}
+	s.families = append(s.families, f)
+	return f
+}
+
+// A builder holds what is needed only while the families are made.
+type builder struct {
+	source *source
+	names  map[string]*string // label names by tag key
+	sets   map[string]int     // numbers of label sets, by their labels as one string
+	set    []*dto.LabelPair
+	key    []byte
+}
+
+// labels returns the labels of a point, and a number that equal labels share.
+func (b *builder) labels(p *metric.Point) ([]*dto.LabelPair, int) {
+	b.set = b.set[:0]
+	sorted := true
+	for i := range p.Tags {
+		name := b.labelName(p.Tags[i].Key)
+		if *name != p.Tags[i].Key {
+			sorted = false
+			if b.clashes(p.Tags, i, *name) {
+				b.source.drops.add(dropKind{clash, b.source.name, p.Name}, 1, func() string {
+					return fmt.Sprintf("tag %q of %s", p.Tags[i].Key, p.Series())
+				})
+				continue
+			}
+		}
+		b.set = append(b.set, &dto.LabelPair{Name: name, Value: &p.Tags[i].Value})
+	}
+	if !sorted {
+		slices.SortFunc(b.set, func(x, y *dto.LabelPair) int { return cmp.Compare(*x.Name, *y.Name) })
+	}
+	b.key = appendLabels(b.key[:0], b.set)
+	set, ok := b.sets[string(b.key)]
+	if !ok {
+		set = len(b.sets)
+		b.sets[string(b.key)] = set
+	}
+	return slices.Clone(b.set), set
+}
+
+// appendLabels appends labels in a form that no other labels have.
+func appendLabels(dst []byte, labels []*dto.LabelPair) []byte {
+	for _, l := range labels {
+		dst = append(append(dst, *l.Name...), 0xff) // no byte of UTF-8
+		dst = append(append(dst, *l.Value...), 0xff)
+	}
+	return dst
+}
+
+func (b *builder) labelName(key string) *string {
+	name := b.names[key]
+	if name == nil {
+		name = new(labelName(key))
+		b.names[key] = name
+	}
+	return name
+}
+
+// clashes reports whether the label name of tags[i], which differs from its key, is
+// another tag's: that of one whose key it is, or of an earlier one.
+func (b *builder) clashes(tags []metric.Tag, i int, name string) bool {
+	for j, t := range tags {
+		if t.Key == name || j < i && *b.labelName(t.Key) == name {
+			return true
+		}
+	}
+	return false
+}
+
+var types = [...]dto.MetricType{
+	metric.Untyped: dto.MetricType_UNTYPED,
+	metric.Gauge:   dto.MetricType_GAUGE,
+	metric.Counter: dto.MetricType_COUNTER,
+}
+
+// add adds one series to a family, unless the family has it.
+func (b *builder) add(f *family, labels []*dto.LabelPair, set int, v float64) {
+	if math.IsNaN(v) {
+		if f.GetType() == dto.MetricType_COUNTER {
+			return // OpenMetrics has none
+		}
+		v = math.NaN() // not the bits by which Prometheus marks a stale series
+	}
+	if f.seen[set] {
+		b.source.drops.add(dropKind{duplicate, b.source.name, f.GetName()}, 1, func() string { return seriesName(f.GetName(), labels) })
+		return
+	}
+	f.seen[set] = true
+	f.Metric = append(f.Metric, newMetric(f.GetType(), labels, v))
+}
+
+// seriesName names a series for people.
+func seriesName(name string, labels []*dto.LabelPair) string {
+	pairs := make([]string, len(labels))
+	for i, l := range labels {
+		pairs[i] = fmt.Sprintf("%s=%q", *l.Name, *l.Value)
+	}
+	return name + "{" + strings.Join(pairs, ",") + "}"
+}
+
+func newMetric(t dto.MetricType, labels []*dto.LabelPair, v float64) *dto.Metric {
+	switch t {
+	case dto.MetricType_GAUGE:
+		return &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: &v}}
+	case dto.MetricType_COUNTER:
+		return &dto.Metric{Label: labels, Counter: &dto.Counter{Value: &v}}
+	default:
+		return &dto.Metric{Label: labels, Untyped: &dto.Untyped{Value: &v}}
+	}
+}
+
+// A size is a number of series and of the bytes of their lines.
+type size struct{ series, bytes int }
+
+func (a size) plus(b size) size   { return size{a.series + b.series, a.bytes + b.bytes} }
+func (a size) minus(b size) size  { return size{a.series - b.series, a.bytes - b.bytes} }
+func (a size) within(b size) bool { return a.series <= b.series && a.bytes <= b.bytes }
+
+// sizeOf returns the series of a point, and at most how many bytes their lines have
+// as text.
+func sizeOf(p *metric.Point) size {
+	labels := 2 // braces
+	for _, t := range p.Tags {
+		escaped := strings.Count(t.Value, `"`) + strings.Count(t.Value, `\`) + strings.Count(t.Value, "\n")
+		labels += len(t.Key) + 1 + len(t.Value) + escaped + len(`="",`)
+	}
+	s := size{}
+	for _, f := range p.Fields {
+		if f.Value.Kind() != metric.KindString {
+			const number = len(" -2.2250738585072014e-308\n")
+			s = s.plus(size{1, len(p.Name) + len(f.Key) + 2 + labels + number})
+		}
+	}
+	return s
+}
