@@ -42,6 +42,6 @@ func descs() []metric.Desc {
 func tags() []string {
 	return []string{
 		"address", "app", "container", "exposure", "family", "host", "netns", "owner", "pid", "pod", "port", "process",
-		"state", "unit", "user",
+		"state", "unit", "user", "user_unit",
 	}
 }
