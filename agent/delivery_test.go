@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -460,9 +461,17 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		out, page := &fakePusher{}, newFakeEndpoint()
+		var mu sync.Mutex
 		stage := "down"
 		pushes := map[string]int{}
+		enter := func(next string) {
+			mu.Lock()
+			defer mu.Unlock()
+			stage = next
+		}
 		out.push = func(_ context.Context, records []string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			pushes[stage]++
 			switch {
 			case stage == "down", stage == "too large" && len(records) == 1:
@@ -480,10 +489,13 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 		r.start()
 		board := <-page.board
 		for _, s := range []string{"down", "too large", "rejecting"} {
-			stage = s
+			enter(s)
 			after(5 * time.Minute)
-			if o := board.Health().Outputs[0]; o.Err == nil || pushes[s] < 2 {
-				t.Errorf("%s: up after %d pushes", s, pushes[s])
+			mu.Lock()
+			n := pushes[s]
+			mu.Unlock()
+			if o := board.Health().Outputs[0]; o.Err == nil || n < 2 {
+				t.Errorf("%s: up after %d pushes", s, n)
 			}
 			if value(t, board, "sockwatch_output", "up", "output", "out").AsBool() {
 				t.Errorf("%s: up is 1", s)
@@ -492,7 +504,7 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
 			}
 		}
-		stage = "healthy"
+		enter("healthy")
 		after(time.Minute)
 		if o := board.Health().Outputs[0]; o.Err != nil {
 			t.Errorf("down after it has stored records: %v", o.Err)
