@@ -12,7 +12,7 @@ import (
 
 // Run gathers and delivers until ctx is done. It then drains what is queued for as
 // long as the grace period lasts, which is the shutdown timeout, and cuts off what
-// remains. Its error says why it could not start; a stop is none. If something has
+// remains. Its error says why it could not start; a stop is not an error. If something has
 // not stopped a second after the grace period, Run returns a HungError, leaves
 // goroutines behind, and the program must end.
 //

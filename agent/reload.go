@@ -73,7 +73,7 @@ type exchange[R configured] struct {
 }
 
 // plan returns the exchange of the running instances for the configured ones. It opens
-// those that do not run yet, or not with this configuration; alike tells whether what
+// those that do not run yet, or not with this configuration; alike reports whether what
 // all instances depend on has stayed.
 func plan[C, R configured](running map[string]R, next []C, alike bool, open func(c C, old R) (R, error)) (exchange[R], error) {
 	x := exchange[R]{next: map[string]R{}, new: map[string]R{}, old: maps.Clone(running)}

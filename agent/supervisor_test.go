@@ -96,7 +96,7 @@ func TestWatchdogNamesWhatHangs(t *testing.T) {
 }
 
 // A configuration whose reading hangs when the program is to stop does not hold up the
-// stop, and is no reason for the watchdog.
+// stop, and is not a reason for the watchdog.
 func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

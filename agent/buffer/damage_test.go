@@ -260,7 +260,7 @@ func TestDamagedAcksRepeatAndLoseNothing(t *testing.T) {
 	}
 }
 
-// TestMissingSegmentIsSkipped: what somebody removes is no error, before a start or in
+// TestMissingSegmentIsSkipped: what somebody removes is not an error, before a start or in
 // the middle of a run.
 func TestMissingSegmentIsSkipped(t *testing.T) {
 	s := makeSpool(t, 0)

@@ -17,7 +17,7 @@ func TestMakeDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("chown needs root")
 	}
-	// group is one of which root is no member.
+	// group is one that root is not in.
 	const user, group = 12345, 12345
 	made := func(mode os.FileMode, uid, gid int) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -106,7 +106,7 @@ func TestMakeDirectoryIsForTheOwnerAlone(t *testing.T) {
 }
 
 // TestMakeDirectoryUnderAnUnreadableParent: a parent that can only be searched
-// cannot be synced, which is no reason to refuse.
+// cannot be synced, which is not a reason to refuse.
 func TestMakeDirectoryUnderAnUnreadableParent(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "state")

@@ -78,7 +78,7 @@ func TestRetryReader(t *testing.T) {
 			want: append(append(append(append(append(errs(readTries), "x"), errs(readTries)...), "x"), errs(readTries)...), "x"),
 		},
 		{
-			name: "a read before the bad page, of what can be read, is no progress",
+			name: "a read before the bad page, of what can be read, is not progress",
 			bad:  map[int64]int{2: always},
 			run: func(r *retryReader, f *faultyReader) (got []string) {
 				for range readTries + 1 {

@@ -129,7 +129,7 @@ type Board interface {
 	//
 	// It joins a gather that is in flight, and one gather serves all who ask at the
 	// same time. The gather outlives the ctx of those who asked.
-	// A failed gather is no error of Refresh. Its only error is that of ctx.
+	// A failed gather is not an error of Refresh. Its only error is that of ctx.
 	// It returns at once during the first gathers after the start, and does not wait
 	// for an input that waits for its predecessor at a reload.
 	Refresh(ctx context.Context, maxAge time.Duration) error

@@ -10,7 +10,7 @@ import (
 )
 
 // checkAddress finds what is mistyped in the address of a URL: requests to it fail for
-// ever. A name whose last label is a number is no domain.
+// ever. A name whose last label is a number is not a domain.
 func checkAddress(u *url.URL) error {
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

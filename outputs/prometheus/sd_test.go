@@ -122,7 +122,7 @@ func TestDiscoveryQuery(t *testing.T) {
 	}
 }
 
-// TestDiscoveryOfFamilies: a listener on a wildcard is no target at an address whose
+// TestDiscoveryOfFamilies: a listener on a wildcard is not a target at an address whose
 // family it does not take.
 func TestDiscoveryOfFamilies(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)

@@ -293,7 +293,7 @@ func TestPointersStay(t *testing.T) {
 	})
 }
 
-// TestOtherFilesAreNoNamespaces takes what is no network namespace under /run/netns for
+// TestOtherFilesAreNoNamespaces takes what is not a network namespace under /run/netns for
 // none, without an error, and waits for nothing.
 func TestOtherFilesAreNoNamespaces(t *testing.T) {
 	isolated(t)
