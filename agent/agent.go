@@ -314,7 +314,7 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 		return
 	}
 	if err == nil {
-		err = errors.New("it stopped serving by itself")
+		err = errors.New("it has ended by itself")
 	}
 	e.report(err)
 }
