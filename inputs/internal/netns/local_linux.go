@@ -103,8 +103,8 @@ func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	return readRoutes(ctx, conn, accept)
 }
 
-// maxTable is how much is read of a routing table: the kernel takes the longer for
-// each page of fib_trie the more stand before it.
+// maxTable is how much is read of a routing table: for each page of fib_trie the
+// kernel walks all that come before it.
 const maxTable = 8 << 20
 
 // readProcfs reads the tables of /proc/PID/net. They show neither rules nor devices.

@@ -15,7 +15,7 @@ import (
 var (
 	// ErrNoProcess says that a namespace cannot be read: no process is in it, and it
 	// may not be entered.
-	ErrNoProcess = errors.New("no process is in it, and to enter it takes netlink and CAP_SYS_ADMIN")
+	ErrNoProcess = errors.New("no process is known to be in it, and to enter it takes netlink and CAP_SYS_ADMIN")
 
 	// errEnded says that what led to a namespace has ended, errMoved that it leads to
 	// another one by now.

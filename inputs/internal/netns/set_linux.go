@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -126,6 +127,9 @@ func (s *Set) findRoot() error {
 		return nil
 	}
 	number, err := p.process.number(p.host)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("network namespace of the host: process 1 is not visible in %s, perhaps hidden by hidepid: %w", p.host.Proc, err)
+	}
 	if err != nil && !isRefused(err) {
 		return fmt.Errorf("network namespace of the host: %w", err)
 	}
