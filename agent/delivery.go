@@ -34,8 +34,9 @@ type delivery struct {
 	done       chan struct{} // closed when deliver has returned
 	ackLog     throttle
 
-	using     chan struct{} // holds a token while the queue is used
+	using     chan struct{} // holds a token while the queue and what follows are used
 	abandoned bool          // deliver, which does not return, must leave the queue alone
+	leftOpen  bool          // deliver has ended, and the successor closes the pusher
 }
 
 // peek returns the records for the next Push.
@@ -109,6 +110,36 @@ func (d *delivery) abandon() {
 	d.using <- struct{}{}
 	d.abandoned = true
 	<-d.using
+}
+
+// leaveOpen reports whether the output that takes over closes the pusher.
+func (d *delivery) leaveOpen() bool {
+	d.using <- struct{}{}
+	defer func() { <-d.using }()
+	d.leftOpen = d.handedOver() && !d.abandoned
+	return d.leftOpen
+}
+
+// bequeath lets the pusher of another delivery inherit from this one's, and closes it,
+// if deliver has ended and left it open.
+func (d *delivery) bequeath(to *delivery) {
+	d.using <- struct{}{}
+	open := d.leftOpen
+	<-d.using
+	if !open {
+		return
+	}
+	defer d.close()
+	if inheritor, ok := to.pusher.(plugin.PushInheritor); ok {
+		var err error // logged by recover
+		defer to.health.panics.recover(&err, to.log)
+		inheritor.InheritFrom(d.pusher)
+	}
+}
+
+func (d *delivery) close() {
+	defer d.calls.begin(d.name + ": Close")()
+	closeIf(d.pusher, d.log)
 }
 
 // pause waits before the next attempt. It ends early when the output begins to end,
