@@ -82,7 +82,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	if g := in.current(); g != nil {
 		<-g.done
 	}
-	defer in.calls.begin("inputs." + in.Name + ": Close")()
+	defer in.calls.begin(in.title() + ": Close")()
 	closeIf(in.Input.Input, in.log)
 }
 
@@ -119,7 +119,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	switch {
 	case err == nil:
 		in.succeeded(began, batch, late)
-	case ctx.Err() != nil: // stopped: that it was cut short says nothing of the input
+	case ctx.Err() != nil: // stopped: the error says nothing about the input
 	case late: // withdrawn, counted and logged already
 		in.log.Debug("the late gather failed", "error", err)
 	default:
@@ -135,7 +135,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 
 // callGather returns what the plugin gathers, as it is to be published.
 func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
-	defer in.calls.begin("inputs." + in.Name + ": Gather")()
+	defer in.calls.begin(in.title() + ": Gather")()
 	defer in.health.panics.recover(&err, in.log)
 	raw, err := in.Input.Input.Gather(ctx)
 	if err != nil {
@@ -173,7 +173,7 @@ func (o *runningOutput) offer(b *metric.Batch) {
 	select {
 	case o.inbox <- b:
 	default:
-		o.drop(len(o.filter.Points(b.Points))+len(o.filter.Points(b.Events)), errQueueHangs)
+		o.queue.drop(len(o.filter.Points(b.Points))+len(o.filter.Points(b.Events)), errQueueHangs)
 	}
 }
 
@@ -192,12 +192,8 @@ func (o *runningOutput) fill() {
 // enqueue appends one block of records to the queue. It reports whether nothing was
 // dropped.
 func (o *runningOutput) enqueue(records [][]byte) bool {
-	defer o.calls.begin("outputs." + o.Name + ": appending to its queue")()
-	dropped, err := o.queue.append(records)
-	if dropped > 0 {
-		o.drop(dropped, err)
-	}
-	return dropped == 0
+	defer o.calls.begin(o.title() + ": appending to its queue")()
+	return o.queue.append(records)
 }
 
 // deliver sends what is queued at every flush, and once more when the queue is
@@ -210,7 +206,7 @@ func (d *delivery) deliver(ctx context.Context) {
 	}
 	d.drain(ctx)
 	if !d.leaveOpen() {
-		d.close()
+		d.sender.close()
 	}
 }
 
@@ -229,7 +225,7 @@ func (d *delivery) drain(ctx context.Context) {
 		}
 		var rejected map[int]error
 		if err == nil {
-			rejected, err = d.push(ctx, records)
+			rejected, err = d.sender.push(ctx, records)
 		}
 		progress, err := d.commit(records, rejected, err)
 		if progress {
@@ -251,11 +247,11 @@ func (d *delivery) drain(ctx context.Context) {
 
 // push sends records, and those again that were not stored because the destination
 // named others that it rejects. It returns the reasons of these by their index.
-func (d *delivery) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
+func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
 	rejected = map[int]error{}
 	rest, index := records, []int(nil) // what is sent next, and the indexes of it; nil: all
 	for {
-		err := d.callPush(ctx, rest)
+		err := s.callPush(ctx, rest)
 		named, ok := errors.AsType[*plugin.RejectedError](err)
 		if !ok {
 			return rejected, err
@@ -283,16 +279,26 @@ func (d *delivery) push(ctx context.Context, records [][]byte) (rejected map[int
 	}
 }
 
-func (d *delivery) callPush(ctx context.Context, records [][]byte) (err error) {
-	defer d.calls.begin(d.name + ": Push")()
-	defer d.health.panics.recover(&err, d.log)
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
+	defer s.calls.begin(s.name + ": Push")()
+	noted := make(chan struct{})
+	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
+		defer close(noted)
+		s.overdue()
+	})
+	defer func() {
+		if !overdue.Stop() {
+			<-noted
+		}
+	}()
+	defer s.health.panics.recover(&err, s.log)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	return d.pusher.Push(ctx, records)
+	return s.pusher.Push(ctx, records)
 }
 
 // serve answers until ctx is done. It gives the endpoint that this one replaces, if
-// any, a moment to end: so that what the old one would answer comes no more.
+// any, a moment to end, so that clients no longer get what that one would answer.
 func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
 	defer close(e.done)
 	if replaced != nil {
@@ -303,7 +309,7 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 		h.ReportHealth(e.report)
 	}
 	err := func() (err error) {
-		defer e.calls.begin("outputs." + e.Name + ": Serve")()
+		defer e.calls.begin(e.title() + ": Serve")()
 		defer e.health.panics.recover(&err, e.log)
 		return e.Endpoint.Serve(ctx, e.view)
 	}()
@@ -311,7 +317,7 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 		return
 	}
 	if err == nil {
-		err = errors.New("Serve has returned")
+		err = errors.New("it has ended by itself")
 	}
 	e.report(err)
 }

@@ -14,9 +14,10 @@ import (
 	"time"
 )
 
-// calls are the calls into plugins, queues and disks that have not returned. The zero
-// value is ready.
+// calls are the calls into plugins, queues and disks that have not returned.
 type calls struct {
+	log *slog.Logger
+
 	mu   sync.Mutex
 	open map[*string]struct{}
 }
@@ -37,9 +38,14 @@ func (c *calls) begin(what string) (end func()) {
 	}
 }
 
+// slowCall is how long callWithin waits before it says what it waits for.
+const slowCall = 10 * time.Second
+
 // callWithin calls f and waits until it has returned or ctx is done. If it reports
 // false, f goes on alone, and nothing that f writes may be read.
 func (c *calls) callWithin(ctx context.Context, what string, f func()) bool {
+	slow := time.AfterFunc(slowCall, func() { c.log.Warn("still waiting, perhaps for a disk that is not responding", "call", what) })
+	defer slow.Stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

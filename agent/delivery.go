@@ -17,31 +17,45 @@ import (
 
 // A delivery empties the queue of one output.
 type delivery struct {
-	name       string // for the watchdog's message
-	pusher     plugin.Pusher
+	sender     sender
 	queue      *outputQueue
 	rejects    *rejects
 	health     *outputHealth
-	calls      *calls
-	log        *slog.Logger
-	timeout    time.Duration // of a Push
-	maxBytes   int           // of records in one Push
-	persistent bool          // what is queued outlives the output: no last-minute retries
+	maxBytes   int  // of records in one Push
+	persistent bool // what is queued outlives the output: no last-minute retries
 	flush      flushSchedule
 	bisect     bisect
 	outage     outage
 	handedOver func() bool   // by a reload: what is queued is another output's
 	done       chan struct{} // closed when deliver has returned
-	ackLog     throttle
 
 	using     chan struct{} // holds a token while the queue and what follows are used
 	abandoned bool          // deliver, which does not return, must leave the queue alone
 	leftOpen  bool          // deliver has ended, and the successor closes the pusher
 }
 
+// A sender calls the Pusher of one output.
+type sender struct {
+	name    string // for the watchdog's message
+	pusher  plugin.Pusher
+	timeout time.Duration // of a Push
+	overdue func()        // called when a Push has not returned though its timeout is over
+	health  *outputHealth
+	calls   *calls
+	log     *slog.Logger
+}
+
+// pushGrace is how long after its timeout a Push may return.
+const pushGrace = time.Second
+
+func (s *sender) close() {
+	defer s.calls.begin(s.name + ": Close")()
+	closeIf(s.pusher, s.log)
+}
+
 // peek returns the records for the next Push.
 func (d *delivery) peek() ([][]byte, error) {
-	defer d.calls.begin(d.name + ": reading its queue")()
+	defer d.sender.calls.begin(d.sender.name + ": reading its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -55,7 +69,7 @@ func (d *delivery) peek() ([][]byte, error) {
 // it for the dead letters. It reports whether any have left, and returns the error
 // after which all are to be pushed again.
 func (d *delivery) commit(records [][]byte, named map[int]error, err error) (progress bool, _ error) {
-	defer d.calls.begin(d.name + ": writing its queue")()
+	defer d.sender.calls.begin(d.sender.name + ": writing its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -87,9 +101,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		d.health.retried.Add(int64(n))
 		n = 0
 	}
-	if aerr := d.queue.Ack(n); aerr != nil && d.ackLog.add(1) > 0 {
-		d.log.Error("queue: delivered points may be sent again", "error", aerr)
-	}
+	d.queue.ack(n)
 	return n > 0, err
 }
 
@@ -129,17 +141,12 @@ func (d *delivery) bequeath(to *delivery) {
 	if !open {
 		return
 	}
-	defer d.close()
-	if inheritor, ok := to.pusher.(plugin.PushInheritor); ok {
+	defer d.sender.close()
+	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
 		var err error // logged by recover
-		defer to.health.panics.recover(&err, to.log)
-		inheritor.InheritFrom(d.pusher)
+		defer to.health.panics.recover(&err, to.sender.log)
+		inheritor.InheritFrom(d.sender.pusher)
 	}
-}
-
-func (d *delivery) close() {
-	defer d.calls.begin(d.name + ": Close")()
-	closeIf(d.pusher, d.log)
 }
 
 // pause waits before the next attempt. It ends early when the output begins to end,

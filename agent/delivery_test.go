@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,7 +64,7 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		name     string
 		push     func(context.Context, []string) error
 		without  []int // of what is delivered
-		letters  []string
+		dead     []string
 		atMost   int64 // pushes
 		dropped  int
 		rejected int64
@@ -102,14 +103,14 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 				if out.pushes.Load() > tt.atMost {
 					t.Errorf("%d pushes, want at most %d", out.pushes.Load(), tt.atMost)
 				}
-				var letters []string
+				var dead []string
 				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
-					letters = append(letters, l.Record)
+					dead = append(dead, l.Record)
 					if !strings.HasPrefix(l.Error, "server says: ") {
 						t.Errorf("entry without the server's words: %q", l.Error)
 					}
 				}
-				if diff := cmp.Diff(tt.letters, letters); diff != "" {
+				if diff := cmp.Diff(tt.dead, dead); diff != "" {
 					t.Errorf("dead letters (-want +got):\n%s", diff)
 				}
 				if got := value(t, board, "sockwatch_output", "rejected_points_total", "output", "out").AsInt(); got != tt.rejected {
@@ -141,15 +142,15 @@ func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var letters []deadLetterEntry
+	var entries []deadLetterEntry
 	for line := range strings.Lines(string(text)) {
 		var l deadLetterEntry
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
-		letters = append(letters, l)
+		entries = append(entries, l)
 	}
-	return letters
+	return entries
 }
 
 func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
@@ -343,7 +344,7 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	})
 }
 
-// What is rejected stays queued while the dead letter file cannot be written, and
+// What is rejected stays queued while the dead-letter file cannot be written, and
 // is neither counted nor lost.
 func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -377,8 +378,8 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		if diff := cmp.Diff(xs(0, 1000, 617), out.got("x")); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if letters := readDeadLetters(t, path); len(letters) != 1 || letters[0].Record != "x 617" {
-			t.Errorf("dead letters %v", letters)
+		if entries := readDeadLetters(t, path); len(entries) != 1 || entries[0].Record != "x 617" {
+			t.Errorf("dead letters %v", entries)
 		}
 		if got := health("rejected_points_total").AsInt(); got != 1 || !health("up").AsBool() {
 			t.Errorf("rejected_points_total = %d, up %v", got, health("up"))
@@ -460,9 +461,17 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		out, page := &fakePusher{}, newFakeEndpoint()
+		var mu sync.Mutex
 		stage := "down"
 		pushes := map[string]int{}
+		enter := func(next string) {
+			mu.Lock()
+			defer mu.Unlock()
+			stage = next
+		}
 		out.push = func(_ context.Context, records []string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			pushes[stage]++
 			switch {
 			case stage == "down", stage == "too large" && len(records) == 1:
@@ -480,10 +489,13 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 		r.start()
 		board := <-page.board
 		for _, s := range []string{"down", "too large", "rejecting"} {
-			stage = s
+			enter(s)
 			after(5 * time.Minute)
-			if o := board.Health().Outputs[0]; o.Err == nil || pushes[s] < 2 {
-				t.Errorf("%s: up after %d pushes", s, pushes[s])
+			mu.Lock()
+			n := pushes[s]
+			mu.Unlock()
+			if o := board.Health().Outputs[0]; o.Err == nil || n < 2 {
+				t.Errorf("%s: up after %d pushes", s, n)
 			}
 			if value(t, board, "sockwatch_output", "up", "output", "out").AsBool() {
 				t.Errorf("%s: up is 1", s)
@@ -492,7 +504,7 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
 			}
 		}
-		stage = "healthy"
+		enter("healthy")
 		after(time.Minute)
 		if o := board.Health().Outputs[0]; o.Err != nil {
 			t.Errorf("down after it has stored records: %v", o.Err)
@@ -501,5 +513,42 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 			t.Errorf("said to be resumed %d times", n)
 		}
 		r.end()
+	})
+}
+
+// A Push that does not return, whatever its context says, is shown and logged while it
+// hangs, once; when it has stored its records after all, the outage is over.
+func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release, page := make(chan struct{}), newFakeEndpoint()
+		out := &fakePusher{push: func(context.Context, []string) error { <-release; return nil }}
+		r.agent.input("a", counting())
+		r.agent.push("out", out).Options.NamePass = []string{"count"}
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(10 * time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down before the timeout is over: %v", err)
+		}
+		after(time.Hour)
+		if got, want := fmt.Sprint(board.Health().Outputs[0].Err), "Push has not returned after 10s"; got != want {
+			t.Errorf("error %q, want %q", got, want)
+		}
+		if n := strings.Count(r.log.String(), "Push has not returned"); n != 1 {
+			t.Errorf("logged %d times:\n%s", n, r.log)
+		}
+		close(release)
+		after(time.Second)
+		if err := board.Health().Outputs[0].Err; err != nil {
+			t.Errorf("down after it has delivered: %v", err)
+		}
+		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
+			t.Errorf("said to be resumed %d times", n)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -37,12 +37,12 @@
 //
 // The files: agent.go is the path of the data. supervisor.go holds what runs, with the
 // watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go are
-// the instances at work; queue.go is an output's queue and when it is flushed,
+// the instances at work. queue.go is an output's queue with its rules and its flushes,
 // delivery.go what becomes of a Push, bisect.go the search for rejected records.
-// transform.go makes a plugin's batch the
-// instance's, encode.go makes records of it, board.go holds the latest batches and
-// events, schedule.go the ticks. calls.go knows the calls that have not returned.
-// health.go counts, and metrics.go describes what it counts. instances.go is a
-// configuration that is built, options.go and validate.go are its options. once.go runs
-// the one-shot commands. Package listen binds the sockets of endpoints.
+// transform.go makes a plugin's batch the instance's, encode.go makes records of it.
+// board.go holds the latest batches and events, schedule.go the ticks of inputs, calls.go
+// the calls that have not returned. health.go counts, and metrics.go describes what it
+// counts. instances.go is a configuration that is built, options.go and validate.go are
+// its options. once.go runs the one-shot commands. Package listen binds the sockets of
+// endpoints.
 package agent

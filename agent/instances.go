@@ -23,7 +23,7 @@ type Agent struct {
 }
 
 // An Input is one [[inputs.NAME]], built. Its fields but Input are plain data: a
-// reload keeps the running instance where they are equal.
+// reload keeps the running instance if they are equal.
 type Input struct {
 	Name string // KIND or KIND-ALIAS: the source of its batches
 	// Interval and CollectionJitter, and Timeout, are filled in from the agent's;
@@ -52,3 +52,22 @@ type Pull struct {
 	Plugin   plugin.Plugin
 	Endpoint plugin.Endpoint
 }
+
+// A configured is an Input, a Push or a Pull, at work or not.
+type configured interface {
+	name() string
+	title() string // as in the log
+	settings() any // two that are deeply equal configure alike
+}
+
+func (in *Input) name() string  { return in.Name }
+func (in *Input) title() string { return "inputs." + in.Name }
+func (in *Input) settings() any { return []any{in.Options, in.RoundInterval, in.Settings} }
+
+func (p *Push) name() string  { return p.Name }
+func (p *Push) title() string { return "outputs." + p.Name }
+func (p *Push) settings() any { return []any{p.Options, p.Settings} }
+
+func (p *Pull) name() string  { return p.Name }
+func (p *Pull) title() string { return "outputs." + p.Name }
+func (p *Pull) settings() any { return []any{p.Options, p.Settings} }

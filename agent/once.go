@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 )
 
@@ -21,7 +20,7 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	var errs []error
 	var wg sync.WaitGroup
 	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls{})
+		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +67,7 @@ func (in *runningInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 // through queues in memory. Its error joins whatever failed.
 func (a *Agent) Once(ctx context.Context) error {
 	if len(a.Push) > 0 { // which may have rejected points to keep
-		if err := makeStateDirectory(ctx, &calls{}, a.Options.StateDirectory); err != nil {
+		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
 	}
@@ -82,7 +81,7 @@ func (a *Agent) Once(ctx context.Context) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
-		o, err := newOutput(a, push, newOutputHealth(nil), &calls{}, nil)
+		o, err := newOutput(a, push, newOutputHealth(nil), &calls{log: a.Log}, nil)
 		if err != nil {
 			return err
 		}
@@ -100,7 +99,7 @@ func (a *Agent) Once(ctx context.Context) error {
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
 func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
-	o.queue.Queue = buffer.NewMemory(o.queue.limit)
+	o.queue.openMemory()
 	o.delivery.persistent = true // nothing is gained by trying until the end
 	o.inbox = make(chan *metric.Batch, len(batches))
 	for _, b := range batches {

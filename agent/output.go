@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -27,7 +26,6 @@ type runningOutput struct {
 	filter   filter.Filter
 	inbox    chan *metric.Batch
 	queue    *outputQueue
-	queueDir string // of a queue on disk; "": in memory
 	rejects  *rejects
 	delivery *delivery
 
@@ -36,8 +34,6 @@ type runningOutput struct {
 	cutDrain context.CancelFunc // of the delivery after a reload has removed the output
 	filled   chan struct{}      // closed when the inbox was closed and everything of it is queued
 	left     chan struct{}      // closed when leave has returned
-
-	dropLog throttle
 }
 
 // The stages of an output.
@@ -62,25 +58,28 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 	}
 	o := &runningOutput{
 		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox: make(chan *metric.Batch, inboxBatches), queueDir: queueDir(a, p),
+		inbox:  make(chan *metric.Batch, inboxBatches),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
 	}
-	o.queue = newOutputQueue(int64(p.Options.BufferLimit), int64(maxBytes))
+	o.queue = newOutputQueue(queueDir(a, p), p.Options.BufferLimit, maxBytes, h, o.log)
 	o.rejects = &rejects{file: buffer.NewDeadLetters(deadLetterPath(a, p)), health: h, log: o.log}
 	o.delivery = &delivery{
-		name: "outputs." + p.Name, pusher: p.Pusher, queue: o.queue, rejects: o.rejects, health: h, calls: c, log: o.log,
-		timeout: time.Duration(p.Options.Timeout), maxBytes: maxBytes, persistent: o.queueDir != "",
+		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
+		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
 			interval: time.Duration(p.Options.FlushInterval), jitter: p.Options.FlushJitter, phase: flushPhase(p),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
-		done:       make(chan struct{}), using: make(chan struct{}, 1),
+		using:      make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	o.delivery.sender.overdue = func() { // while deliver waits for Push
+		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
 	}
 	return o, nil
 }
@@ -118,33 +117,25 @@ func deadLetterPath(a *Agent, p *Push) string {
 // openQueue opens the output's own queue, and gives up when ctx is done. An output of
 // the name that a reload has removed before, if there is one, gives its queue up first.
 func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) error {
-	if o.queueDir == "" {
-		o.queue.Queue = buffer.NewMemory(o.queue.limit)
+	if o.queue.dir == "" {
+		o.queue.openMemory()
 		if o.Options.Buffer == "auto" && !o.Plugin.MemoryOnly {
 			o.log.Warn("the queue is in memory: a restart loses what is not delivered; agent.state_directory keeps it")
 		}
 		return nil
 	}
-	if leaving != nil && leaving.queueDir == o.queueDir {
-		leaving.cutDrain()
-		if !await(ctx, leaving.left) {
-			return fmt.Errorf("queue %q: %w", o.queueDir, errDiskHangs)
-		}
-	}
-	var q buffer.Queue
 	var err error
-	if !o.calls.callWithin(ctx, "outputs."+o.Name+": opening its queue", func() { q, err = buffer.OpenDisk(o.queueDir, o.queue.limit, o.log) }) {
-		return fmt.Errorf("queue %q: %w", o.queueDir, errDiskHangs)
+	opened := o.calls.callWithin(ctx, o.title()+": opening its queue", func() {
+		if leaving != nil && leaving.queue.dir == o.queue.dir {
+			leaving.cutDrain()
+			<-leaving.left
+		}
+		err = o.queue.openDisk()
+	})
+	if !opened {
+		return fmt.Errorf("queue %q: %w", o.queue.dir, errDiskHangs)
 	}
-	o.queue.Queue = q
 	return err
-}
-
-// closeUnused closes what was opened for an output that is not started.
-func (o *runningOutput) closeUnused() {
-	if o.queue.Queue != nil {
-		closeIf(o.queue.Queue, o.log)
-	}
 }
 
 // start fills and empties the queue until the inbox is closed, or haltCtx ends. The
@@ -184,44 +175,20 @@ const handOverWait = time.Second
 // waits for a disk that hangs. What is on disk does not move to memory: it stays, and
 // is reported.
 func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
-	defer o.calls.begin("outputs." + o.Name + ": taking over its queue")()
+	defer o.calls.begin(o.title() + ": taking over its queue")()
 	<-replaced.filled
 	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // what is in flight may arrive, else it is sent again
 		replaced.abandonDelivery()
 	}
 	replaced.delivery.bequeath(o.delivery)
 	if o.queue.Queue == nil {
-		o.queue.Queue = replaced.queue.Queue
-		o.queue.SetLimit(o.queue.limit)
+		o.queue.takeOver(replaced.queue)
 		return
 	}
-	if o.queueDir != "" || replaced.queueDir == "" {
-		o.moveFrom(ctx, replaced.queue)
+	if o.queue.dir != "" || replaced.queue.dir == "" {
+		o.queue.moveFrom(ctx, replaced.queue)
 	}
-	replaced.closeQueue()
-}
-
-// moveFrom moves what another queue holds into the output's own, as far as it goes.
-func (o *runningOutput) moveFrom(ctx context.Context, from *outputQueue) {
-	for ctx.Err() == nil {
-		records, err := from.Peek(math.MaxInt, int(min(maxPushBytes, o.queue.limit/4)))
-		if len(records) == 0 && err == nil {
-			return
-		}
-		if err == nil {
-			var dropped int
-			if dropped, err = o.queue.Append(records); dropped > 0 {
-				o.drop(dropped, nil)
-			}
-		}
-		if err != nil {
-			o.log.Error("the previous queue is not taken over completely", "error", err)
-			return
-		}
-		if err := from.Ack(len(records)); err != nil {
-			o.log.Error("queue: points may be sent again", "error", err)
-		}
-	}
+	replaced.queue.close()
 }
 
 // leave closes the inbox, lets the output deliver what is queued until drainCtx is
@@ -244,7 +211,8 @@ func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
 		o.cancel()
 		<-o.delivery.done
 	}
-	o.closeQueue()
+	defer o.calls.begin(o.title() + ": closing its queue")()
+	o.queue.close()
 }
 
 // abandonDelivery ends the delivery. If Push or Close do not return, they find the
@@ -257,38 +225,12 @@ func (o *runningOutput) abandonDelivery() {
 	}
 }
 
-// closeQueue closes the queue and reports what it holds.
-func (o *runningOutput) closeQueue() {
-	switch n := o.queue.Stats().Records; {
-	case n > 0 && o.queueDir != "":
-		o.log.Info("not delivered, kept in its queue", "points", n, "queue", o.queueDir)
-	case n > 0:
-		o.health.dropped.Add(int64(n))
-		o.log.Error("not delivered, lost with the queue in memory", "points", n)
-	}
-	o.health.watch(nil)
-	defer o.calls.begin("outputs." + o.Name + ": closing its queue")()
-	closeIf(o.queue.Queue, o.log)
-}
-
 // rejectUnencoded is for a point that the output cannot encode: there is no record
 // that could wait in the queue until the dead-letter file can be written.
 func (o *runningOutput) rejectUnencoded(series string, cause error) {
-	defer o.calls.begin("outputs." + o.Name + ": writing the dead-letter file")()
+	defer o.calls.begin(o.title() + ": writing the dead-letter file")()
 	dead := []buffer.DeadLetter{{Record: []byte(series), Reason: fmt.Errorf("encode: %w", cause)}}
 	if err := o.rejects.keep(dead); err != nil {
 		o.rejects.lost(1, err)
-	}
-}
-
-// drop counts records that the queue did not take or keep.
-func (o *runningOutput) drop(n int, err error) {
-	o.health.dropped.Add(int64(n))
-	if n = o.dropLog.add(n); n > 0 {
-		if err != nil {
-			o.log.Error("points dropped", "points", n, "error", err)
-		} else {
-			o.log.Error("points dropped: the queue is full", "points", n, "buffer_limit", o.Options.BufferLimit)
-		}
 	}
 }

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,37 +15,119 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An outputQueue is the queue of one output, which tells the delivery of what was
-// appended.
+// An outputQueue is the queue of one output with its rules: what it drops is counted
+// and logged, and it tells the delivery what to flush.
 type outputQueue struct {
-	buffer.Queue       // nil until it is opened or taken over
-	limit        int64 // bytes, as the Queue counts them
+	buffer.Queue        // nil until it is opened or taken over
+	dir          string // of a queue on disk; "": in memory
+	limit        plugin.Size
 	request      int64 // bytes of records in a full Push
-	unsent       atomic.Int64
-	appended     chan struct{} // holds a token if something was appended
-	full         chan struct{} // holds a token if the queue is half full, or holds a full request
+	health       *outputHealth
+	log          *slog.Logger
+
+	unsent   atomic.Int64  // bytes of records appended since the last flush
+	appended chan struct{} // holds a token if something was appended
+	full     chan struct{} // holds a token if the queue is half full, or holds a full request
+
+	dropLog, ackLog throttle
 }
 
-func newOutputQueue(limit, request int64) *outputQueue {
-	return &outputQueue{limit: limit, request: request, appended: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+func newOutputQueue(dir string, limit plugin.Size, request int, h *outputHealth, log *slog.Logger) *outputQueue {
+	return &outputQueue{
+		dir: dir, limit: limit, request: int64(request), health: h, log: log,
+		appended: make(chan struct{}, 1), full: make(chan struct{}, 1),
+	}
 }
 
-// append appends one block of records. dropped counts all records that are lost, those
-// of the block too.
-func (q *outputQueue) append(records [][]byte) (dropped int, err error) {
-	dropped, err = q.Queue.Append(records)
+// openMemory opens a new queue in memory.
+func (q *outputQueue) openMemory() { q.Queue = buffer.NewMemory(int64(q.limit)) }
+
+// openDisk opens the queue in its directory.
+func (q *outputQueue) openDisk() error {
+	opened, err := buffer.OpenDisk(q.dir, int64(q.limit), q.log)
+	if err == nil {
+		q.Queue = opened
+	}
+	return err
+}
+
+// append appends one block of records. It reports whether nothing was dropped.
+func (q *outputQueue) append(records [][]byte) bool {
+	dropped, err := q.Append(records)
 	if err != nil {
 		dropped += len(records)
 	}
+	q.drop(dropped, err)
 	n := len(records)
 	for _, r := range records {
 		n += len(r)
 	}
 	q.wake()
-	if q.unsent.Add(int64(n)) >= q.request || q.Stats().Bytes >= q.limit/2 {
+	if q.unsent.Add(int64(n)) >= q.request || q.Stats().Bytes >= int64(q.limit)/2 {
 		put(q.full)
 	}
-	return dropped, err
+	return dropped == 0
+}
+
+// drop counts records that the queue did not take or keep.
+func (q *outputQueue) drop(n int, err error) {
+	if n == 0 {
+		return
+	}
+	q.health.dropped.Add(int64(n))
+	switch n := q.dropLog.add(n); {
+	case n == 0:
+	case err != nil:
+		q.log.Error("points dropped", "points", n, "error", err)
+	default:
+		q.log.Error("points dropped: the queue is full", "points", n, "buffer_limit", q.limit)
+	}
+}
+
+// ack removes the first n of the records that were handed out.
+func (q *outputQueue) ack(n int) {
+	if err := q.Ack(n); err != nil && q.ackLog.add(1) > 0 {
+		q.log.Error("queue: delivered points may be sent again", "error", err)
+	}
+}
+
+// takeOver takes over the very queue of another output.
+func (q *outputQueue) takeOver(from *outputQueue) {
+	q.Queue = from.Queue
+	q.SetLimit(int64(q.limit))
+}
+
+// moveFrom moves what another queue holds into this one, as far as it goes.
+func (q *outputQueue) moveFrom(ctx context.Context, from *outputQueue) {
+	for ctx.Err() == nil {
+		records, err := from.Peek(math.MaxInt, int(min(maxPushBytes, q.limit/4)))
+		if len(records) == 0 && err == nil {
+			return
+		}
+		if err == nil {
+			var dropped int
+			dropped, err = q.Append(records)
+			q.drop(dropped, nil)
+		}
+		if err != nil {
+			q.log.Error("the previous queue is not taken over completely", "error", err)
+			return
+		}
+		from.ack(len(records))
+	}
+}
+
+// close closes the queue and reports what it holds.
+func (q *outputQueue) close() {
+	switch n := q.Stats().Records; {
+	case n > 0 && q.dir != "":
+		q.log.Info("not delivered, kept in its queue", "points", n, "queue", q.dir)
+	case n > 0:
+		q.health.dropped.Add(int64(n))
+		q.log.Error("not delivered, lost with the queue in memory", "points", n)
+	}
+	q.health.watch(nil)
+	closeIf(q.Queue, q.log)
 }
 
 // wake tells the delivery that there is something to deliver.

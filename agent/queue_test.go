@@ -100,7 +100,7 @@ func TestBatchLargerThanTheLimitSaysSo(t *testing.T) {
 				if got := board.Health().Outputs[0].DroppedPoints; got != 100 {
 					t.Errorf("%d counted as dropped, want 100", got)
 				}
-				if log := r.log.String(); !strings.Contains(log, "is larger than the queue's limit of 100 bytes") || !strings.Contains(log, `msg="points dropped" plugin=outputs.out points=100 error=`) {
+				if log := r.log.String(); !strings.Contains(log, "is larger than buffer_limit (100 bytes)") || !strings.Contains(log, `msg="points dropped" plugin=outputs.out points=100 error=`) {
 					t.Errorf("the log does not say that the batch is larger than the limit:\n%s", log)
 				}
 				r.end()

@@ -180,9 +180,9 @@ func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
 				after(10 * time.Minute)
 				r.end()
 
-				letters := map[string]bool{}
+				dead := map[string]bool{}
 				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
-					letters[l.Record] = true
+					dead[l.Record] = true
 				}
 				queued, missing := 0, 0
 				for line := range strings.Lines(r.log.String()) {
@@ -195,7 +195,7 @@ func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
 						t.Fatal(err)
 					}
 					for _, record := range gathered[at.UnixMilli()] {
-						if queued++; bad(record) && !letters[record] || !bad(record) && !store.stored[record] {
+						if queued++; bad(record) && !dead[record] || !bad(record) && !store.stored[record] {
 							missing++
 							t.Logf("missing: %s", record)
 						}

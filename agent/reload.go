@@ -41,7 +41,7 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], s.health.asInput(next))
 	t, err := s.open(ctx, next)
 	if err != nil {
-		t.undo(next)
+		t.undo()
 		s.forget()
 		return changes{}, err
 	}
@@ -66,20 +66,21 @@ type transition struct {
 }
 
 // An exchange is the part of a transition for instances of one kind.
-type exchange[R any] struct {
+type exchange[R configured] struct {
 	next map[string]R // all of the next configuration
 	new  map[string]R // of those the ones to be launched
 	old  map[string]R // to be retired; new may have their successor
 }
 
-// plan returns the exchange of the running instances for the configured ones. It keeps
-// those that are equal to what is configured, and opens the others.
-func plan[C configured, R any](running map[string]R, next []C, equal func(R, C) bool, open func(C, R) (R, error)) (exchange[R], error) {
+// plan returns the exchange of the running instances for the configured ones. It opens
+// those that do not run yet, or not with this configuration; alike tells whether what
+// all instances depend on has stayed.
+func plan[C, R configured](running map[string]R, next []C, alike bool, open func(c C, old R) (R, error)) (exchange[R], error) {
 	x := exchange[R]{next: map[string]R{}, new: map[string]R{}, old: maps.Clone(running)}
 	for _, c := range next {
 		name := c.name()
 		old, ok := running[name]
-		if ok && equal(old, c) {
+		if ok && alike && reflect.DeepEqual(old.settings(), c.settings()) {
 			x.next[name] = old
 			delete(x.old, name)
 			continue
@@ -105,33 +106,29 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		}
 	}
 	alike := prev.Hostname == next.Options.Hostname && prev.StateDirectory == next.Options.StateDirectory
-	t.inputs, err = plan(s.running.inputs, next.Inputs,
-		func(r *runningInput, c *Input) bool { return alike && r.Input.equal(c) },
-		func(c *Input, _ *runningInput) (*runningInput, error) { return s.newInput(next, c) })
+	t.inputs, err = plan(s.running.inputs, next.Inputs, alike, func(c *Input, _ *runningInput) (*runningInput, error) {
+		return s.newInput(next, c)
+	})
 	if err != nil {
 		return t, err
 	}
-	t.endpoints, err = plan(s.running.endpoints, next.Pull,
-		func(r *runningEndpoint, c *Pull) bool { return alike && r.Pull.equal(c) },
-		func(c *Pull, _ *runningEndpoint) (*runningEndpoint, error) {
-			e, err := newEndpoint(next, c, s.health.output(c.Name), s.calls, s)
-			if err == nil {
-				err = c.Endpoint.Listen(ctx)
-			}
-			return e, err
-		})
+	t.endpoints, err = plan(s.running.endpoints, next.Pull, alike, func(c *Pull, _ *runningEndpoint) (*runningEndpoint, error) {
+		e, err := newEndpoint(next, c, s.health.output(c.Name), s.calls, s)
+		if err == nil {
+			err = c.Endpoint.Listen(ctx)
+		}
+		return e, err
+	})
 	if err != nil {
 		return t, err
 	}
-	t.outputs, err = plan(s.running.outputs, next.Push,
-		func(r *runningOutput, c *Push) bool { return alike && r.Push.equal(c) },
-		func(c *Push, old *runningOutput) (*runningOutput, error) {
-			o, err := newOutput(next, c, s.health.output(c.Name), s.calls, s.stopping)
-			if err == nil && (old == nil || old.queueDir != o.queueDir) {
-				err = o.openQueue(openCtx, s.leaving[c.Name])
-			}
-			return o, err
-		})
+	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
+		o, err := newOutput(next, c, s.health.output(c.Name), s.calls, s.stopping)
+		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
+			err = o.openQueue(openCtx, s.leaving[c.Name])
+		}
+		return o, err
+	})
 	return t, err
 }
 
@@ -153,12 +150,14 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 }
 
 // undo closes what was opened for a transition that does not come.
-func (t *transition) undo(a *Agent) {
+func (t *transition) undo() {
 	for _, e := range t.endpoints.new {
 		closeIf(e.Endpoint, e.log)
 	}
 	for _, o := range t.outputs.new {
-		o.closeUnused()
+		if o.queue.Queue != nil {
+			closeIf(o.queue.Queue, o.log)
+		}
 	}
 }
 
@@ -256,24 +255,23 @@ func (s *supervisor) retire(haltCtx context.Context, t transition) {
 type changes struct{ added, removed, replaced []string }
 
 func (t *transition) changes() (c changes) {
-	note(&c, t.inputs, func(r *runningInput) configured { return r.Input })
-	note(&c, t.outputs, func(r *runningOutput) configured { return r.Push })
-	note(&c, t.endpoints, func(r *runningEndpoint) configured { return r.Pull })
+	note(&c, t.inputs)
+	note(&c, t.outputs)
+	note(&c, t.endpoints)
 	return c
 }
 
-func note[R any](c *changes, x exchange[R], of func(R) configured) {
+func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
-		title := of(x.new[name]).title()
 		if _, ok := x.old[name]; ok {
-			c.replaced = append(c.replaced, title)
+			c.replaced = append(c.replaced, x.new[name].title())
 		} else {
-			c.added = append(c.added, title)
+			c.added = append(c.added, x.new[name].title())
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.old)) {
 		if _, ok := x.new[name]; !ok {
-			c.removed = append(c.removed, of(x.old[name]).title())
+			c.removed = append(c.removed, x.old[name].title())
 		}
 	}
 }
@@ -289,33 +287,6 @@ func (c changes) attrs() (attrs []any) {
 		}
 	}
 	return attrs
-}
-
-// A configured is an Input, a Push or a Pull.
-type configured interface {
-	name() string
-	title() string // as the log has it
-}
-
-func (in *Input) name() string  { return in.Name }
-func (in *Input) title() string { return "inputs." + in.Name }
-func (p *Push) name() string    { return p.Name }
-func (p *Push) title() string   { return "outputs." + p.Name }
-func (p *Pull) name() string    { return p.Name }
-func (p *Pull) title() string   { return "outputs." + p.Name }
-
-// equal reports whether two instances are configured alike.
-func (in *Input) equal(other *Input) bool {
-	return in.RoundInterval == other.RoundInterval && reflect.DeepEqual(in.Options, other.Options) &&
-		reflect.DeepEqual(in.Settings, other.Settings)
-}
-
-func (p *Push) equal(other *Push) bool {
-	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
-}
-
-func (p *Pull) equal(other *Pull) bool {
-	return reflect.DeepEqual(p.Options, other.Options) && reflect.DeepEqual(p.Settings, other.Settings)
 }
 
 // afterwards returns a context that ends so long after ctx.

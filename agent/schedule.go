@@ -9,8 +9,8 @@ import (
 
 // A schedule says when an input gathers: at once, then at each tick, each put off
 // by a jitter of its own. Waits are measured on the monotonic clock, and begin
-// anew from the clock on the wall at each tick: a clock that is set moves one tick,
-// by less than an interval, and neither bunches ticks nor leaves a gap.
+// again from the wall clock at each tick: a clock that is set moves one tick, by less
+// than an interval, and neither bunches ticks nor leaves a gap.
 type schedule struct {
 	interval time.Duration
 	jitter   plugin.Duration

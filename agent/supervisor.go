@@ -44,7 +44,7 @@ type instances struct {
 func newSupervisor(a *Agent, ready func()) *supervisor {
 	b := newBoard()
 	return &supervisor{
-		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{}, ready: ready,
+		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
 		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until the first is adopted
 	}
@@ -79,7 +79,6 @@ func (s *supervisor) gracePeriod() time.Duration {
 // stop ends everything. Outputs deliver what the last gathers publish until haltCtx
 // cuts them off; what does not obey that is for the watchdog.
 func (s *supervisor) stop(haltCtx context.Context) {
-	s.log.Info("stopping")
 	close(s.stopping)
 	last := s.running
 	for _, in := range last.inputs {
@@ -88,6 +87,7 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	for _, e := range last.endpoints {
 		e.cancel()
 	}
+	s.log.Info("stopping") // nothing waits for the log
 	for _, in := range last.inputs {
 		await(haltCtx, in.done)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +109,9 @@ func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 		go func() { r.ended <- r.agent.Run(ctx, r.reload, load, nil) }()
 		r.reload <- struct{}{}
 		after(15 * time.Second)
+		if want := `msg="still waiting, perhaps for a disk that is not responding" call="reading the configuration"`; strings.Count(r.log.String(), want) != 1 {
+			t.Errorf("want %s once in the log:\n%s", want, r.log)
+		}
 		stop()
 		after(openGrace)
 		select {

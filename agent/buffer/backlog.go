@@ -8,7 +8,7 @@ import (
 
 // Backlog returns what a directory holds that OpenDisk would queue: records, and
 // about how many bytes. It takes no lock and changes nothing, so that the queue of
-// an output that is no more can be reported. A directory that is no queue holds
+// a removed output can be reported. A directory that is not a queue holds
 // nothing.
 func Backlog(dir string) (records int, bytes int64, err error) {
 	d, err := openFolder(dir)

@@ -1,5 +1,14 @@
 // Package buffer holds queues of encoded records between the agent, which
-// appends a block for every batch, and the delivery to one output.
+// appends a block for every batch, and the delivery to one output; and the records
+// that an output's destination rejected.
+//
+// disk.go is the path of a queue on disk from top to bottom. Its writer (writer.go)
+// appends frames (frame.go) to the active segment (segment.go), its reader
+// (reader.go, retry.go) hands them out and notes the position (acks.go), and the
+// catalog knows what each segment holds (catalog.go). What they ask of the file
+// system is in folder.go, and done in folder_unix.go and directory_unix.go.
+// memory.go is the queue in memory, backlog.go looks into a queue that nobody
+// opens, deadletter.go keeps what was rejected.
 package buffer
 
 import (
@@ -18,9 +27,9 @@ type Queue interface {
 	// block is queued.
 	Append(block [][]byte) (dropped int, err error)
 	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
-	// them, each a byte more for what will end it, yet at least one where there is
-	// any. They stay queued and are not dropped until Ack; the caller changes none
-	// and keeps none beyond it. Peek before Ack hands out from the oldest again.
+	// them, each a byte more for what will end it, yet at least one if there is any.
+	// They stay queued and are not dropped until Ack. The caller changes none and
+	// keeps none beyond it. Peek before Ack hands out from the oldest again.
 	Peek(maxRecords, maxBytes int) ([][]byte, error)
 	// Ack removes the first n of the records handed out, for good, and takes the
 	// others back: Ack(0) takes back all.
@@ -47,7 +56,8 @@ type Stats struct {
 	// Damaged counts the records that turned out to be lost to damage since the
 	// queue was opened, as far as what is left tells; DamagedBytes what was skipped
 	// since it was no part of a whole block: damage, or the end of a block that
-	// a kill cut off before it was queued.
+	// a kill cut off before it was queued. A block that was never queued counts as
+	// damaged only if a loss of power kept its header and not the rest.
 	Damaged      int
 	DamagedBytes int64
 }
@@ -58,5 +68,5 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("a batch of %d bytes is larger than the queue's limit of %d bytes", e.Size, e.Limit)
+	return fmt.Sprintf("a batch of %d bytes is larger than buffer_limit (%d bytes)", e.Size, e.Limit)
 }

@@ -97,24 +97,17 @@ func (c *catalog) drop(n int64) (victim *segment, records int, err error) {
 func (c *catalog) remove(s *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lockedRemove(s)
+	c.segments = slices.DeleteFunc(c.segments, func(g *segment) bool { return g == s })
 }
 
-func (c *catalog) lockedRemove(s *segment) {
-	if i := slices.Index(c.segments, s); i >= 0 {
-		c.segments = slices.Delete(c.segments, i, i+1)
-	}
-}
-
-// missing takes out a segment whose file somebody else removed or replaced, counts
-// what is lost with it, and has it written no more.
+// missing counts what is lost with a segment whose file somebody else removed or
+// replaced. It is written no more.
 func (c *catalog) missing(s *segment) (records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	records = s.left
 	c.damaged += records
 	s.left, s.gone, s.writing = 0, true, false
-	c.lockedRemove(s)
 	return records
 }
 
@@ -158,13 +151,11 @@ func (c *catalog) release(index uint64) {
 	c.held = index
 }
 
-// deliver notes that the oldest records left of s are delivered, and done bytes of
-// its frames wholly.
-func (c *catalog) deliver(s *segment, records int, done int64) {
+// deliver notes that the oldest records left of s are delivered.
+func (c *catalog) deliver(s *segment, records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.left -= records
-	s.done = done
 }
 
 // ahead notes when the oldest record, in s, was appended, and the offset of its
@@ -189,13 +180,6 @@ func (c *catalog) finished(position uint64) ([]*segment, uint64) {
 		n++
 	}
 	return slices.Clone(c.segments[:n]), position
-}
-
-// spent reports whether the segments hold nothing, and yet take space.
-func (c *catalog) spent() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lockedRecords() == 0 && slices.ContainsFunc(c.segments, func(s *segment) bool { return s.size > 0 })
 }
 
 func (c *catalog) setLimit(limit int64) {

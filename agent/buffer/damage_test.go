@@ -120,10 +120,10 @@ func drainAll(d folder) (ids []uint32, s Stats, err error) {
 	return ids, s, q.Close()
 }
 
-// TestS2CutAtEveryOffset cuts every file of a queue everywhere: only the frames
+// TestCutSegmentLosesOnlyCutBlocks cuts every file of a queue everywhere: only the frames
 // that the cut hits or takes are lost, and they are counted where a later
 // segment tells how many there were.
-func TestS2CutAtEveryOffset(t *testing.T) {
+func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 	s := makeSpool(t, 0)
 	for i, name := range s.names {
 		for cut := range len(s.files[name]) {
@@ -146,9 +146,9 @@ func TestS2CutAtEveryOffset(t *testing.T) {
 	}
 }
 
-// TestS3EveryByteChanged changes each byte of each segment: the frame around it is
+// TestChangedByteLosesOnlyItsBlock changes each byte of each segment: the frame around it is
 // lost, and counted, and nothing else.
-func TestS3EveryByteChanged(t *testing.T) {
+func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(3, 3))
 	last := s.frames[len(s.frames)-1]
@@ -176,9 +176,9 @@ func TestS3EveryByteChanged(t *testing.T) {
 	}
 }
 
-// TestS3Garbage does worse: holes, garbage, pieces put in, taken out and doubled.
+// TestGarbageLosesOnlyWhatItOverwrites does worse: holes, garbage, pieces put in, taken out and doubled.
 // Whatever frame lies outside of it is handed out.
-func TestS3Garbage(t *testing.T) {
+func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(4, 4))
@@ -220,8 +220,8 @@ func TestS3Garbage(t *testing.T) {
 	}
 }
 
-// TestS3DamagedAcks: a damaged position means records again, and never a loss.
-func TestS3DamagedAcks(t *testing.T) {
+// TestDamagedAcksRepeatAndLoseNothing: a damaged position means records again, and never a loss.
+func TestDamagedAcksRepeatAndLoseNothing(t *testing.T) {
 	const n = 6
 	s := makeSpool(t, n)
 	all := s.ids(func(*spoolFrame) bool { return true })
@@ -260,9 +260,9 @@ func TestS3DamagedAcks(t *testing.T) {
 	}
 }
 
-// TestS3SegmentMissing: what somebody removes is no error, before a start or in
+// TestMissingSegmentIsSkipped: what somebody removes is no error, before a start or in
 // the middle of a run.
-func TestS3SegmentMissing(t *testing.T) {
+func TestMissingSegmentIsSkipped(t *testing.T) {
 	s := makeSpool(t, 0)
 	for _, name := range s.names {
 		want := s.ids(func(f *spoolFrame) bool { return f.name != name })
@@ -289,9 +289,9 @@ func TestS3SegmentMissing(t *testing.T) {
 	}
 }
 
-// TestS8UnreadablePage: a page that cannot be read is tried some times and then
+// TestUnreadablePageIsSkippedAfterSomeTries: a page that cannot be read is tried some times and then
 // counts as damaged; one that can be read again later loses nothing.
-func TestS8UnreadablePage(t *testing.T) {
+func TestUnreadablePageIsSkippedAfterSomeTries(t *testing.T) {
 	s := makeSpool(t, 0)
 	l := newLedger()
 	l.live = s.ids(func(*spoolFrame) bool { return true })
@@ -335,9 +335,9 @@ func TestS8UnreadablePage(t *testing.T) {
 	}
 }
 
-// TestS1KilledAtEachStep kills the process at every operation that it asks of the
+// TestKilledAtEachStep kills the process at every operation that it asks of the
 // file system, in the middle of writes too.
-func TestS1KilledAtEachStep(t *testing.T) {
+func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	for seed := range soak(t, 2) {
 		for step := 1; ; step++ {
@@ -381,9 +381,9 @@ func TestS1KilledAtEachStep(t *testing.T) {
 	}
 }
 
-// TestS8Reserve: on a full disk the reserve makes place to note an ack and to
-// remove what is acked, and is kept anew when there is space again.
-func TestS8Reserve(t *testing.T) {
+// TestReserveMakesRoomForAcks: on a full disk the reserve makes place to note an ack and to
+// remove what is acked, and is made again when there is space again.
+func TestReserveMakesRoomForAcks(t *testing.T) {
 	d := newFakeFolder()
 	full := false
 	d.written = func(int) int { return 0 }

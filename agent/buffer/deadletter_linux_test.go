@@ -14,7 +14,7 @@ import (
 
 // A full disk takes whole dead letters or none: what could not be kept is written
 // once, when there is space again.
-func TestS8DeadLettersOnAFullDisk(t *testing.T) {
+func TestDeadLettersOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)

@@ -100,7 +100,7 @@ func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
 	}
 }
 
-func TestH12DeadLettersFollowNoSymlink(t *testing.T) {
+func TestDeadLettersFollowNoSymlink(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target")
 	d := NewDeadLetters(filepath.Join(dir, "out"))

@@ -38,3 +38,9 @@ func openRegular(dir *os.File, name string, flag int) (*os.File, error) {
 
 // syncDirectory does nothing: this system cannot sync a directory.
 func syncDirectory(syncer) error { return nil }
+
+var errNoQueues = errors.New(`queues on disk need flock, which this system does not have: set buffer = "memory"`)
+
+func makeFolder(string) (folder, error) { return nil, errNoQueues }
+
+func openFolder(string) (folder, error) { return nil, errNoQueues }

@@ -27,18 +27,12 @@ func MakeDirectory(path string) error {
 
 // makeDirectory makes a directory as MakeDirectory does, and opens it.
 func makeDirectory(path string) (*os.File, error) {
-	if err := mkdir(path); err != nil {
-		return nil, err
-	}
 	path = followSystemd(path)
-	f, err := openSecure(path)
-	if err == nil {
-		err = syncParent(path, f)
+	f, err := makeSecure(path)
+	if _, named := errors.AsType[*fs.PathError](err); err != nil && !named {
+		err = fmt.Errorf("%q: %w", path, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%q: %w", path, err)
-	}
-	return f, nil
+	return f, err
 }
 
 // makeAgain makes and opens a directory that somebody may have removed. What is in
@@ -49,13 +43,6 @@ func makeAgain(path string) (*os.File, error) {
 		err = setAside(path, err)
 	}
 	return f, err
-}
-
-func mkdir(path string) error {
-	if err := os.Mkdir(path, 0o700); !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
 }
 
 // followSystemd returns what systemd's link of a DynamicUser= unit stands for. No
@@ -70,13 +57,20 @@ func followSystemd(path string) string {
 
 var errNotDirectory = errors.New("not a directory (a symbolic link is not followed)")
 
-// openSecure opens a directory that nobody but this user and root may write to.
-func openSecure(path string) (*os.File, error) {
+// makeSecure makes a directory unless it exists, opens it, checks that nobody but this
+// user and root may write to it, and makes its name durable.
+func makeSecure(path string) (*os.File, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
 	f, err := openDirectory(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkOwner(f); err != nil {
+	if err = checkOwner(f); err == nil {
+		err = syncParent(path, f)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -57,7 +57,7 @@ type disk struct {
 	closed bool // changes under w and r
 }
 
-func newDisk(d folder, path string, limit int64, log *slog.Logger) (*disk, error) {
+func newDisk(d folder, path string, limit int64, log *slog.Logger) (q *disk, err error) {
 	log = log.With("queue", path)
 	l, err := list(d)
 	if err != nil {
@@ -73,43 +73,36 @@ func newDisk(d folder, path string, limit int64, log *slog.Logger) (*disk, error
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, acks.close())
+		}
+	}()
 	if damaged {
 		log.Warn("queue: the delivered position is damaged: delivered points may be sent again")
 	}
-	q, err := newDiskOf(l, acks, &store{dir: d, catalog: &catalog{limit: limit}, log: log})
-	if err != nil {
-		return nil, errors.Join(err, acks.close())
-	}
-	q.path = path
-	q.reader.lookAhead()
-	return q, nil
-}
-
-// newDiskOf returns the queue of what a directory holds.
-func newDiskOf(l listing, acks *acks, s *store) (*disk, error) {
-	if err := keepReserve(s.dir); isFull(err) {
-		s.log.Warn("queue: the disk is full", "error", err)
+	if err := keepReserve(d); isFull(err) {
+		log.Warn("queue: the disk is full", "error", err)
 	} else if err != nil {
 		return nil, err
 	}
-	if err := survey(s.dir, l.segments, acks.last); err != nil {
+	if err := survey(d, l.segments, acks.last); err != nil {
 		return nil, err
 	}
-	s.catalog.segments = l.segments
-	q := &disk{
-		store:  s,
-		writer: writer{store: s, next: acks.last, lastIndex: l.lastIndex},
-		reader: reader{store: s, acks: acks, acked: acks.last},
-	}
+	s := &store{dir: d, catalog: &catalog{limit: limit, segments: l.segments}, log: log}
+	q = &disk{store: s, path: path, writer: writer{store: s}, reader: reader{store: s, acks: acks, acked: acks.last}}
+	q.writer.next, q.writer.lastIndex = acks.last, l.lastIndex
 	if n := len(l.segments); n > 0 {
 		q.writer.next = max(q.writer.next, l.segments[n-1].end)
 	}
-	var err error
 	if q.writer.encoder, err = newEncoder(); err != nil {
 		return nil, err
 	}
-	q.reader.zstd, err = newDecoder()
-	return q, err
+	if q.reader.zstd, err = newDecoder(); err != nil {
+		return nil, err
+	}
+	q.reader.lookAhead()
+	return q, nil
 }
 
 func (q *disk) Append(block [][]byte) (dropped int, err error) {
@@ -137,10 +130,7 @@ func (q *disk) Append(block [][]byte) (dropped int, err error) {
 			err = q.writer.write(b)
 		}
 	}
-	if err != nil {
-		return dropped, q.fault("append", err)
-	}
-	return dropped, nil
+	return dropped, q.fault("append", err)
 }
 
 // repair removes the cause of a failed write. An error: it cannot.
@@ -151,8 +141,15 @@ func (q *disk) repair(cause error) error {
 	case isFull(cause):
 		return q.freeDelivered(cause)
 	case errors.Is(cause, errReplaced), errors.Is(cause, fs.ErrNotExist):
-		q.log.Error("queue: its file or directory was removed or replaced by something else, making another")
-		return q.renewDirectory()
+		// What the reader has open it reads to the end; of the rest of the directory it
+		// finds that it is missing.
+		d, err := q.dir.renew()
+		if err != nil {
+			return err
+		}
+		q.dir = d
+		q.log.Error("queue: a file in use or the directory was removed or replaced by something else, making it again", "error", cause)
+		return nil
 	default:
 		return cause
 	}
@@ -162,7 +159,7 @@ func (q *disk) repair(cause error) error {
 // among them, which goes on otherwise: a full disk must not silence an output that
 // delivers everything.
 func (q *disk) freeDelivered(cause error) error {
-	if !q.catalog.spent() {
+	if q.catalog.stats().Records > 0 {
 		return cause
 	}
 	q.writer.seal()
@@ -174,17 +171,6 @@ func (q *disk) freeDelivered(cause error) error {
 	return nil
 }
 
-// renewDirectory makes the directory again if its path names another, or none. What
-// the reader has open it reads to the end; of the rest it finds that it is missing.
-func (q *disk) renewDirectory() error {
-	d, err := q.dir.renew()
-	if err != nil {
-		return err
-	}
-	q.dir = d
-	return nil
-}
-
 func (q *disk) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 	q.r.Lock()
 	defer q.r.Unlock()
@@ -192,10 +178,7 @@ func (q *disk) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 		return nil, q.fault("read", os.ErrClosed)
 	}
 	records, err := q.reader.peek(maxRecords, maxBytes)
-	if err != nil {
-		return nil, q.fault("read", err)
-	}
-	return records, nil
+	return records, q.fault("read", err)
 }
 
 func (q *disk) Ack(n int) error {
@@ -204,10 +187,7 @@ func (q *disk) Ack(n int) error {
 	if q.closed {
 		return q.fault("ack", os.ErrClosed)
 	}
-	if err := q.reader.ack(n); err != nil {
-		return q.fault("ack", err)
-	}
-	return nil
+	return q.fault("ack", q.reader.ack(n))
 }
 
 func (q *disk) SetLimit(limit int64) { q.catalog.setLimit(limit) }
@@ -225,13 +205,13 @@ func (q *disk) Close() error {
 	}
 	q.closed = true
 	q.writer.seal()
-	if err := errors.Join(q.reader.close(), q.dir.close()); err != nil {
-		return q.fault("close", err)
-	}
-	return nil
+	return q.fault("close", errors.Join(q.reader.close(), q.dir.close()))
 }
 
-// fault says where an error happened.
+// fault says where an error happened, if it is one.
 func (q *disk) fault(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("queue %q: %s: %w", q.path, what, err)
 }

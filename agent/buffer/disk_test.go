@@ -71,9 +71,9 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 	}
 }
 
-// TestS8EverythingFailsNowAndThen lets a part of all operations fail, while the
+// TestNothingIsLostIfEverythingFailsNowAndThen lets a part of all operations fail, while the
 // process is killed now and then; nothing that Append took is lost.
-func TestS8EverythingFailsNowAndThen(t *testing.T) {
+func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
 	for seed := range soak(t, 60) {
@@ -126,9 +126,9 @@ func TestS8EverythingFailsNowAndThen(t *testing.T) {
 	}
 }
 
-// TestS1PowerLost: what Append has returned for is there after a loss of power
+// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a loss of power
 // that keeps any part of what was not synced; with syncs that fail, too.
-func TestS1PowerLost(t *testing.T) {
+func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0
 	for seed := range soak(t, 60) {
@@ -261,21 +261,29 @@ func interfere(d *fakeFolder, rng *rand.Rand) {
 	}
 }
 
-// TestSegmentThatComesBack: a segment whose file was missing for a moment is not
-// written any more, as its reader has given it up.
+// TestSegmentThatComesBack: a segment that the reader has given up as missing, before
+// a block or while it is written, does not take that block, though its file is back.
 func TestSegmentThatComesBack(t *testing.T) {
-	d := newFakeFolder()
-	q := mustOpen(t, d, 1<<20)
-	wantAppend(t, q, 0, "a")
-	moved := d.files[segment1]
-	delete(d.files, segment1)
-	q.reader.closeCurrent()
-	q.reader.last = 0
-	wantPeek(t, q, 10, 100)
-	d.files[segment1] = moved
-	wantAppend(t, q, 0, "b")
-	wantPeek(t, q, 10, 100, "b")
-	wantStats(t, q, Stats{Records: 1, Bytes: q.Stats().Bytes, Damaged: 1})
+	for _, meanwhile := range []bool{false, true} {
+		d := newFakeFolder()
+		q := mustOpen(t, d, 1<<20)
+		wantAppend(t, q, 0, "a")
+		giveUp := func() {
+			d.before = nil
+			moved := d.files[segment1]
+			delete(d.files, segment1)
+			wantPeek(t, q, 10, 100)
+			d.files[segment1] = moved
+		}
+		if meanwhile {
+			d.before = giveUp
+		} else {
+			giveUp()
+		}
+		wantAppend(t, q, 0, "b")
+		wantPeek(t, q, 10, 100, "b")
+		wantStats(t, q, Stats{Records: 1, Bytes: q.Stats().Bytes, Damaged: 1})
+	}
 }
 
 // TestPositionIsKeptInAFileThatIsMadeAgain: an ack is noted where the next process
@@ -397,7 +405,7 @@ func TestReadErrorsThatComeAndGo(t *testing.T) {
 	}
 }
 
-func TestS14DrainsWhileAppending(t *testing.T) {
+func TestDrainsWhileAppending(t *testing.T) {
 	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)

@@ -22,7 +22,7 @@ type fakeFolder struct {
 	atPath  map[string]*fakeFile
 	removed bool
 
-	// before, unlocked, precedes every read: what happens meanwhile.
+	// before, unlocked, precedes every read and sync: what happens meanwhile.
 	before func()
 	// fault is asked before every operation; its error is the outcome. Of a write
 	// that fails, written tells how many bytes went in all the same.
@@ -269,6 +269,9 @@ func (h *fakeHandle) Truncate(size int64) error {
 }
 
 func (h *fakeHandle) Sync() error {
+	if h.d.before != nil {
+		h.d.before()
+	}
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	f := h.f

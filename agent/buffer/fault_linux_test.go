@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestS8FullDisk fills a small file system to the brim, with a limit beyond it:
+// TestFullDiskTakesAcksAndGoesOn fills a small file system to the brim, with a limit beyond it:
 // appends fail, what is queued can be acked, which frees space, and appends go on.
-func TestS8FullDisk(t *testing.T) {
+func TestFullDiskTakesAcksAndGoesOn(t *testing.T) {
 	mount := t.TempDir()
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
 		t.Skipf("mount: %v", err)
@@ -56,9 +56,9 @@ func TestS8FullDisk(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestS8FullDiskAndAnEmptyQueue: what is delivered gives its space back to what comes,
+// TestEmptyQueueGoesOnWhileOthersFillTheDisk: what is delivered gives its space back to what comes,
 // though others have filled the disk to the brim.
-func TestS8FullDiskAndAnEmptyQueue(t *testing.T) {
+func TestEmptyQueueGoesOnWhileOthersFillTheDisk(t *testing.T) {
 	mount := t.TempDir()
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
 		t.Skipf("mount: %v", err)
@@ -87,8 +87,8 @@ func TestS8FullDiskAndAnEmptyQueue(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestS10NotWritable: who may not write the directory is told.
-func TestS10NotWritable(t *testing.T) {
+// TestOpenDiskInADirectoryThatIsNotWritable: who may not write the directory is told.
+func TestOpenDiskInADirectoryThatIsNotWritable(t *testing.T) {
 	parent := t.TempDir()
 	must(t, os.Chmod(filepath.Dir(parent), 0o755))
 	must(t, os.Chmod(parent, 0o555))

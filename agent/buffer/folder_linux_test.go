@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,8 +41,6 @@ func TestOthersHands(t *testing.T) {
 			must(t, os.Symlink(filepath.Base(path)+".moved", path))
 		}},
 	}
-	// What the directory holds when it happens: a, handed out or not, and what is
-	// acked before it.
 	targets := []struct {
 		name string
 		path func(dir string) string
@@ -127,7 +126,7 @@ func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	wantAck(t, q, 3)
 	must(t, q.Close())
 	for _, want := range []string{
-		`level=ERROR msg="queue: its file or directory was removed or replaced by something else, making another"`,
+		`level=ERROR msg="queue: a file in use or the directory was removed or replaced by something else, making it again"`,
 		`level=ERROR msg="queue: a segment is missing"`,
 		"points_lost=2\n",
 	} {
@@ -137,5 +136,30 @@ func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "\n"); n != 2 {
 		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
+// TestQueueDirectoryOfOthersIsRefused: what is in it may be planted.
+func TestQueueDirectoryOfOthersIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("chown needs root")
+	}
+	tests := []struct {
+		mode os.FileMode
+		uid  int
+		want string
+	}{
+		{0o777, 0, "others may write to it (mode 0777)"},
+		{0o700, 12345, "belongs to user 12345, not to this user (0) or root"},
+	}
+	for _, tt := range tests {
+		dir := filepath.Join(t.TempDir(), "q")
+		must(t, os.Mkdir(dir, 0o700))
+		must(t, os.Chmod(dir, tt.mode))
+		must(t, os.Chown(dir, tt.uid, 0))
+		_, err := OpenDisk(dir, 1<<20, discard())
+		if want := fmt.Sprintf("queue %q: %s", dir, tt.want); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }

@@ -13,30 +13,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOpenDiskErrors: S10 and H12.
+// TestOpenDiskErrors: what cannot or must not be used as a queue.
 func TestOpenDiskErrors(t *testing.T) {
 	tests := []struct {
 		name string
 		make func(t *testing.T, dir string)
 		want string
 	}{
-		{"S10: no parent", func(t *testing.T, dir string) {
+		{"no parent", func(t *testing.T, dir string) {
 			must(t, os.Remove(filepath.Dir(dir)))
 		}, "mkdir DIR: no such file or directory"},
-		{"S10: a file", func(t *testing.T, dir string) {
+		{"a file", func(t *testing.T, dir string) {
 			must(t, os.WriteFile(dir, nil, 0o600))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link", func(t *testing.T, dir string) {
+		{"a symbolic link", func(t *testing.T, dir string) {
 			must(t, os.Symlink(t.TempDir(), dir))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link to nothing", func(t *testing.T, dir string) {
+		{"a symbolic link to nothing", func(t *testing.T, dir string) {
 			must(t, os.Symlink("nowhere", dir))
 		}, "not a directory (a symbolic link is not followed)"},
-		{"H12: a symbolic link for the acks", func(t *testing.T, dir string) {
+		{"a symbolic link for the acks", func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir, 0o700))
 			must(t, os.Symlink(filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, acksName)))
 		}, `"acks.v1" is not a regular file (a symbolic link is not followed)`},
-		{"H12: a symbolic link for the acks, inside", func(t *testing.T, dir string) {
+		{"a symbolic link for the acks, inside", func(t *testing.T, dir string) {
 			must(t, os.Mkdir(dir, 0o700))
 			must(t, os.WriteFile(filepath.Join(dir, "victim"), nil, 0o600))
 			must(t, os.Symlink("victim", filepath.Join(dir, acksName)))
@@ -56,8 +56,8 @@ func TestOpenDiskErrors(t *testing.T) {
 	}
 }
 
-// TestS11SecondInstance: a directory belongs to one queue at a time.
-func TestS11SecondInstance(t *testing.T) {
+// TestSecondInstanceIsRefused: a directory belongs to one queue at a time.
+func TestSecondInstanceIsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q, err := OpenDisk(dir, 1<<20, discard())
 	must(t, err)
@@ -104,9 +104,9 @@ func TestModes(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestS6ForeignFiles: what is not the queue's own is left alone, with one warning
+// TestForeignFilesAreLeftAlone: what is not the queue's own is left alone, with one warning
 // for all of it, and another for files of a newer version.
-func TestS6ForeignFiles(t *testing.T) {
+func TestForeignFilesAreLeftAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q, err := OpenDisk(dir, 1<<20, discard())
 	must(t, err)
@@ -155,9 +155,9 @@ level=WARN msg="queue: foreign files are ignored" files="[0000000000000002-00000
 	}
 }
 
-// TestS6StaleSegment: a removed segment that a loss of power brought back does not
+// TestStaleSegmentHidesNothing: a removed segment that a loss of power brought back does not
 // hide those that were written after it.
-func TestS6StaleSegment(t *testing.T) {
+func TestStaleSegmentHidesNothing(t *testing.T) {
 	s := makeSpool(t, 0)
 	d := s.folder("", nil)
 	stale := &segment{index: 2, first: 1 << 20}
@@ -206,9 +206,9 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// TestS13StartReadsLittle: whatever the backlog, a start reads headers of at most
+// TestStartReadsLittle: whatever the backlog, a start reads headers of at most
 // the first and the last segment, and keeps no record in memory.
-func TestS13StartReadsLittle(t *testing.T) {
+func TestStartReadsLittle(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(13, 13))
 	reads := map[int]int{}

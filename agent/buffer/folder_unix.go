@@ -21,19 +21,12 @@ type directory struct {
 // makeFolder makes a queue's directory unless it exists, opens and locks it. A
 // symbolic link is refused.
 func makeFolder(path string) (folder, error) {
-	if err := mkdir(path); err != nil {
-		return nil, err
-	}
-	f, err := openSecure(path)
+	f, err := makeSecure(path)
 	if err != nil {
 		return nil, err
 	}
-	err = lockFile(f)
-	if err == nil {
+	if err = lockFile(f); err == nil {
 		err = restrict(f)
-	}
-	if err == nil {
-		err = syncParent(path, f)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -118,19 +111,18 @@ func (d *directory) setAside(name string) error {
 }
 
 func (d *directory) names(name string, f file) bool {
-	return d.atPath() && sameFile(filepath.Join(d.path, name), f.(*os.File))
+	return d.atPath() && isFile(int(d.self.Fd()), name, f.(*os.File))
 }
 
 // atPath reports whether the path of the directory still is this one's.
-func (d *directory) atPath() bool { return sameFile(d.path, d.self) }
+func (d *directory) atPath() bool { return isFile(unix.AT_FDCWD, d.path, d.self) }
 
-func sameFile(path string, f *os.File) bool {
-	now, err := os.Lstat(path)
-	if err != nil {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && os.SameFile(now, info)
+// isFile reports whether a name in a directory is that of f.
+func isFile(dir int, name string, f *os.File) bool {
+	var now, opened unix.Stat_t
+	return unix.Fstatat(dir, name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		unix.Fstat(int(f.Fd()), &opened) == nil &&
+		now.Dev == opened.Dev && now.Ino == opened.Ino
 }
 
 func (d *directory) renew() (folder, error) {

@@ -3,6 +3,7 @@ package buffer
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,5 +131,38 @@ func FuzzSegments(f *testing.F) {
 			t.Fatalf("left: %+v", s)
 		}
 		must(t, q.Close())
+	})
+}
+
+// FuzzListing lists a directory of whatever names: its segments are in order, none
+// overlaps the next, and every name is theirs, ours, or reported.
+func FuzzListing(f *testing.F) {
+	f.Add("acks.v1\nreserve\n" + segment1 + "\n" + segment2 + "\ncore")
+	f.Add("0000000000000003-0000000000000002.v2\nacks.v2\n0000000000000000-0000000000000002.v1")
+	f.Add("0000000000000001-0000000000000009.v1\n0000000000000002-0000000000000003.v1\nffffffffffffffff-0000000000000000.v1")
+	f.Fuzz(func(t *testing.T, text string) {
+		d := newFakeFolder()
+		for name := range strings.SplitSeq(text, "\n") {
+			d.files[name] = &fakeFile{special: strings.HasPrefix(name, "special"), data: []byte(name)}
+		}
+		l, err := list(d)
+		must(t, err)
+		ours := 0
+		for _, name := range []string{acksName, reserveName} {
+			if d.files[name] != nil {
+				ours++
+			}
+		}
+		if n := len(l.segments) + len(l.newer) + len(l.foreign) + ours; n != len(d.files) {
+			t.Fatalf("%d names, want %d: %+v", n, len(d.files), l)
+		}
+		for i, s := range l.segments {
+			if d.files[s.name()] == nil || s.index > l.lastIndex || s.size != int64(len(s.name())) {
+				t.Errorf("segment %+v, last index %d", s, l.lastIndex)
+			}
+			if i > 0 && (s.index <= l.segments[i-1].index || s.first < l.segments[i-1].first) {
+				t.Errorf("segment %+v after %+v", s, l.segments[i-1])
+			}
+		}
 	})
 }

@@ -93,10 +93,10 @@ func queueUntilKilled(dir string) error {
 	return <-errs
 }
 
-// TestS1KillAtRandomMoments kills a process that uses the queue, again and again:
+// TestKilledAtRandomMoments kills a process that uses the queue, again and again:
 // every record that it was told is queued and that it did not ack is there, in
 // order, and none that it acked comes back.
-func TestS1KillAtRandomMoments(t *testing.T) {
+func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))

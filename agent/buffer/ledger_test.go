@@ -166,7 +166,7 @@ func (l *ledger) check(q Queue) error {
 	s := q.Stats()
 	more := l.faulty || l.repeats || len(l.ghosts) > 0
 	if want := len(l.live) - l.absent; s.Records < want || s.Records > want && !more {
-		return fmt.Errorf("stats tell %d records, want %d", s.Records, want)
+		return fmt.Errorf("stats say %d records, want %d", s.Records, want)
 	}
 	if s.Records > 0 && (s.Bytes <= 0 || s.Oldest.IsZero()) || s.Records == 0 && (s.Bytes != 0 || !s.Oldest.IsZero()) {
 		return fmt.Errorf("stats do not agree: %+v", s)

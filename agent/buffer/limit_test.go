@@ -48,9 +48,9 @@ func wantIDs(t *testing.T, q Queue, maxRecords int, want ...uint32) {
 	}
 }
 
-// TestS9Limit: at the limit the oldest segment that is not handed out goes, and
+// TestLimitDropsTheOldestThatIsNotHandedOut: at the limit the oldest segment that is not handed out goes, and
 // what it held is counted exactly.
-func TestS9Limit(t *testing.T) {
+func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 	tests := []struct {
 		name string
 		run  func(t *testing.T, q *disk)
@@ -111,7 +111,7 @@ func TestS9Limit(t *testing.T) {
 			if n != 0 || !ok || large.Limit != smallLimit || large.Size < 12*3000 || large.Size > 12*3000+1000+segmentOverhead {
 				t.Fatalf("Append = %d, %v", n, err)
 			}
-			want := fmt.Sprintf(`queue "fake": make room: a batch of %d bytes is larger than the queue's limit of 32768 bytes`, large.Size)
+			want := fmt.Sprintf(`queue "fake": make room: a batch of %d bytes is larger than buffer_limit (32768 bytes)`, large.Size)
 			if err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)
 			}

@@ -66,26 +66,26 @@ func TestMemory(t *testing.T) {
 			wantAck(t, q, 9)
 			wantPeek(t, q, 5, 100, "b")
 		}},
-		{"S9: the oldest block goes", 60, func(t *testing.T, q Queue) {
+		{"the oldest block goes", 60, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "b")
 			wantAppend(t, q, 2, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
 		}},
-		{"S9: what is handed out stays, the rest of its block goes", 90, func(t *testing.T, q Queue) {
+		{"what is handed out stays, the rest of its block goes", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "bbbbbb", "cccccc")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 2, "dddddd")
 			wantPeek(t, q, 5, 100, "aaaaaa", "dddddd")
 			wantStats(t, q, Stats{Records: 2, Bytes: 60})
 		}},
-		{"S9: a block beside what is handed out goes whole, alone", 90, func(t *testing.T, q Queue) {
+		{"a block beside what is handed out goes whole, alone", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantAppend(t, q, 0, "bbbbbb")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 3, "cccccc", "dddddd", "ee")
 			wantPeek(t, q, 5, 100, "aaaaaa", "bbbbbb")
 		}},
-		{"S9: what was taken back may go", 30, func(t *testing.T, q Queue) {
+		{"what was taken back may go", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 1, "bbbbbb")
@@ -93,10 +93,10 @@ func TestMemory(t *testing.T) {
 			wantAppend(t, q, 1, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
 		}},
-		{"S9: a block beyond the limit is an error", 30, func(t *testing.T, q Queue) {
+		{"a block beyond the limit is an error", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			dropped, err := q.Append([][]byte{[]byte("bbbbbbb")})
-			const want = "queue in memory: append: a batch of 31 bytes is larger than the queue's limit of 30 bytes"
+			const want = "queue in memory: append: a batch of 31 bytes is larger than buffer_limit (30 bytes)"
 			if dropped != 0 || err == nil || err.Error() != want {
 				t.Fatalf("Append = %d, %v, want 0, %s", dropped, err, want)
 			}
@@ -288,8 +288,8 @@ func (m *model) stats() Stats {
 	return Stats{Records: len(m.queue), Bytes: n, Used: n, Limit: m.limit}
 }
 
-// TestMemoryS14DrainsWhileAppending has both goroutines of the contract at work.
-func TestMemoryS14DrainsWhileAppending(t *testing.T) {
+// TestMemoryDrainsWhileAppending has both goroutines of the contract at work.
+func TestMemoryDrainsWhileAppending(t *testing.T) {
 	drainWhileAppending(t, NewMemory(1<<30), 300, 40)
 }
 

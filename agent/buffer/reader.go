@@ -42,11 +42,11 @@ type cursor struct {
 
 // A chunk is a frame in memory: what of it is not acked.
 type chunk struct {
-	seg        *segment
-	records    [][]byte
-	next       uint64 // the sequence after the last of the records
-	begin, end int64  // the offsets of the frame and after it
-	time       time.Time
+	seg     *segment
+	records [][]byte
+	next    uint64 // the sequence after the last of the records
+	off     int64  // of the frame
+	time    time.Time
 }
 
 func (r *reader) peek(maxRecords, maxBytes int) ([][]byte, error) {
@@ -99,13 +99,11 @@ func (r *reader) take(n int) {
 		c.records = c.records[k:]
 		n -= k
 		r.acked = c.next - uint64(len(c.records))
-		done := c.begin
 		if len(c.records) == 0 {
-			done = c.end
 			r.chunks[0] = nil
 			r.chunks = r.chunks[1:]
 		}
-		r.catalog.deliver(c.seg, k, done)
+		r.catalog.deliver(c.seg, k)
 	}
 }
 
@@ -138,7 +136,7 @@ func (r *reader) lookAhead() {
 	r.forgetDropped()
 	if len(r.chunks) > 0 {
 		c := r.chunks[0]
-		r.catalog.ahead(c.seg, c.time, c.begin)
+		r.catalog.ahead(c.seg, c.time, c.off)
 	} else if r.find() == nil {
 		r.catalog.ahead(r.cur.seg, r.cur.head.time, r.cur.off)
 	}
@@ -184,11 +182,10 @@ func (r *reader) load() (*chunk, error) {
 			seg:     c.seg,
 			records: records[c.want-h.first:],
 			next:    h.end(),
-			begin:   c.off,
-			end:     c.off + h.size(),
+			off:     c.off,
 			time:    h.time,
 		}
-		c.want, c.off = loaded.next, loaded.end
+		c.want, c.off = h.end(), c.off+h.size()
 		return loaded, nil
 	}
 }

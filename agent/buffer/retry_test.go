@@ -9,22 +9,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A faultyReader is full of x. It has pages that cannot be read, and fails for some
-// reads.
+// A faultyReader is full of x. Some of its pages cannot be read so many times.
 type faultyReader struct {
-	bad   map[int64]bool // by number
-	fails int            // so many reads
+	bad   map[int64]int // by number
 	reads int
 }
 
+const always = 1 << 30
+
 func (f *faultyReader) ReadAt(b []byte, off int64) (int, error) {
 	f.reads++
-	if f.fails > 0 {
-		f.fails--
-		return 0, syscall.EIO
-	}
 	for page := off / 4096; page <= (off+int64(len(b))-1)/4096; page++ {
-		if f.bad[page] {
+		if f.bad[page] > 0 {
+			f.bad[page]--
 			return 0, syscall.EIO
 		}
 	}
@@ -52,13 +49,13 @@ func TestRetryReader(t *testing.T) {
 	errs := func(n int) []string { return strings.Split(strings.Repeat("error ", n), " ")[:n] }
 	tests := []struct {
 		name string
-		bad  map[int64]bool
+		bad  map[int64]int
 		run  func(r *retryReader, f *faultyReader) []string
 		want []string
 	}{
 		{
 			name: "bad pages are zeros after some tries",
-			bad:  map[int64]bool{1: true},
+			bad:  map[int64]int{1: always},
 			run: func(r *retryReader, f *faultyReader) (got []string) {
 				for range readTries + 1 {
 					got = append(got, readNames(r, 0, 3))
@@ -69,9 +66,9 @@ func TestRetryReader(t *testing.T) {
 		},
 		{
 			name: "the tries of one place are not those of the next",
+			bad:  map[int64]int{0: readTries, 1: readTries, 2: readTries},
 			run: func(r *retryReader, f *faultyReader) (got []string) {
 				for place := range int64(3) {
-					f.fails = readTries
 					for range readTries + 1 {
 						got = append(got, readNames(r, place*4096, 1))
 					}
@@ -82,7 +79,7 @@ func TestRetryReader(t *testing.T) {
 		},
 		{
 			name: "a read before the bad page, of what can be read, is no progress",
-			bad:  map[int64]bool{2: true},
+			bad:  map[int64]int{2: always},
 			run: func(r *retryReader, f *faultyReader) (got []string) {
 				for range readTries + 1 {
 					got = append(got, readNames(r, 0, 1), readNames(r, 0, 3))
@@ -93,12 +90,12 @@ func TestRetryReader(t *testing.T) {
 		},
 		{
 			name: "a page among bad ones that fails now and then is not lost",
-			bad:  map[int64]bool{5: true},
+			bad:  map[int64]int{5: always},
 			run: func(r *retryReader, f *faultyReader) (got []string) {
 				for range readTries {
 					got = append(got, readNames(r, 0, 6))
 				}
-				f.fails = 1 + readTries - 1 // the whole, and all tries of the first page but one
+				f.bad[2] = 1 + readTries - 1 // with the others, and all tries alone but one
 				return append(got, readNames(r, 0, 6))
 			},
 			want: append(errs(readTries), "xxxxx0"),
@@ -117,9 +114,9 @@ func TestRetryReader(t *testing.T) {
 
 // A disk that reads nothing is not asked five times for each page.
 func TestRetryReaderDoesNotLingerOnABadDisk(t *testing.T) {
-	f := &faultyReader{bad: map[int64]bool{}}
+	f := &faultyReader{bad: map[int64]int{}}
 	for page := range int64(100) {
-		f.bad[page] = true
+		f.bad[page] = always
 	}
 	r := &retryReader{r: f, tries: readTries}
 	if got := readNames(r, 0, 100); got != strings.Repeat("0", 100) {

@@ -10,7 +10,7 @@ import (
 	"strconv"
 )
 
-// A segment is one file of frames. Its name tells its index, which grows by one,
+// A segment is one file of frames. Its name is its index, which grows by one,
 // and the sequence of its first record; so the end of a segment is known from
 // the name of the next. It is written by the process that made it, and never
 // again.
@@ -163,7 +163,7 @@ func headerAt(f io.ReaderAt, off, size int64) (h header, ok bool, err error) {
 }
 
 // scan returns the first header at or after off that holds and whose frame ends
-// before size, and its offset; size where there is none.
+// before size, and its offset; size if there is none.
 func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
 	if h, ok, err := headerAt(f, off, size); ok || err != nil {
 		return h, off, err

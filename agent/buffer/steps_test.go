@@ -66,9 +66,9 @@ func TestSteps(t *testing.T) {
 	want("close", "sync acks.v1")
 }
 
-// TestS8FailedWriteIsCutBack: after a write that got stuck half way the segment
+// TestFailedWriteIsCutBack: after a write that got stuck half way the segment
 // ends with a whole frame, and goes on there.
-func TestS8FailedWriteIsCutBack(t *testing.T) {
+func TestFailedWriteIsCutBack(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a")
@@ -87,9 +87,9 @@ func TestS8FailedWriteIsCutBack(t *testing.T) {
 	wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, "a", "c")
 }
 
-// TestS8DeliveredSegmentIsGivenBack: a full disk gets the active segment back before
+// TestFullDiskGetsTheDeliveredSegmentBack: a full disk gets the active segment back before
 // the block is written, if nothing of it is queued, and only when that is noted.
-func TestS8DeliveredSegmentIsGivenBack(t *testing.T) {
+func TestFullDiskGetsTheDeliveredSegmentBack(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a")
@@ -130,9 +130,9 @@ func TestS8DeliveredSegmentIsGivenBack(t *testing.T) {
 	wantPeek(t, q, 10, 100, "b")
 }
 
-// TestS8FailedSync: a segment whose sync failed is written no more; the block goes
+// TestFailedSyncBeginsAnotherSegment: a segment whose sync failed is written no more; the block goes
 // to another one.
-func TestS8FailedSync(t *testing.T) {
+func TestFailedSyncBeginsAnotherSegment(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a")
@@ -165,9 +165,9 @@ func TestS8FailedSync(t *testing.T) {
 	wantPeek(t, q, 10, 100, "a", "b", "c", "e")
 }
 
-// TestS8AbandonedBlock: a block that a failed sync left behind all the same is not
+// TestBlockOfAFailedSyncIsNotHandedOutTwice: a block that a failed sync left behind all the same is not
 // handed out a second time, not even behind damage.
-func TestS8AbandonedBlock(t *testing.T) {
+func TestBlockOfAFailedSyncIsNotHandedOutTwice(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a")
@@ -192,8 +192,8 @@ func TestS8AbandonedBlock(t *testing.T) {
 	}
 }
 
-// TestS1TornAck: an ack that is torn leaves the one before it.
-func TestS1TornAck(t *testing.T) {
+// TestTornAckLeavesTheOneBefore: an ack that is torn leaves the one before it.
+func TestTornAckLeavesTheOneBefore(t *testing.T) {
 	for acked := 1; acked < 5; acked++ {
 		d := newFakeFolder()
 		q := mustOpen(t, d, 1<<20)
@@ -219,9 +219,9 @@ func TestS1TornAck(t *testing.T) {
 	}
 }
 
-// TestS8AckSyncFails: while the position is not durable no segment goes, and the
-// slot that may not be on disk is written anew.
-func TestS8AckSyncFails(t *testing.T) {
+// TestNoSegmentGoesBeforeItsAckIsDurable: while the position is not durable no segment goes, and the
+// slot that may not be on disk is written again.
+func TestNoSegmentGoesBeforeItsAckIsDurable(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, smallLimit)
 	appendAll(t, q, 1, 2, 3)
@@ -249,9 +249,9 @@ func TestS8AckSyncFails(t *testing.T) {
 	wantIDs(t, q, 5, 3)
 }
 
-// TestS3TailDamagedBehindTheAck: new records come after the position acked even
+// TestNewRecordsComeAfterThePositionAcked: new records come after the position acked even
 // where the records before it are lost.
-func TestS3TailDamagedBehindTheAck(t *testing.T) {
+func TestNewRecordsComeAfterThePositionAcked(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a", "b", "c")
@@ -265,9 +265,9 @@ func TestS3TailDamagedBehindTheAck(t *testing.T) {
 	wantPeek(t, q, 10, 100, "d")
 }
 
-// TestS3PositionPassesDamage: what was wholly damaged is not met again, nor are its
+// TestPositionPassesDamage: what was wholly damaged is not met again, nor are its
 // numbers used again.
-func TestS3PositionPassesDamage(t *testing.T) {
+func TestPositionPassesDamage(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
 	wantAppend(t, q, 0, "a", "b", "c")

@@ -24,7 +24,8 @@ type Env struct {
 	Name string
 	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". When the
 	// agent reloads, a socket of an equal address is shared: the old and the new
-	// instance may both hold it for a while.
+	// instance may both hold it for a while. The file of a unix socket that was removed
+	// is made again, for all who hold that socket.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 

@@ -54,7 +54,8 @@ type Input interface {
 //     queue has kept from before a restart, or from the Pusher that this one replaces.
 //  4. At a stop the agent pushes what is queued for as long as shutdown_timeout lets
 //     it. Then it ends the context of the last Push.
-//  5. After the last Push has returned the agent calls Close if there is one.
+//  5. After the last Push has returned the agent calls Close if there is one. Close
+//     returns within a second, even if the destination hangs.
 //
 // A Pusher that a reload does not use is dropped after step 1.
 type Pusher interface {
@@ -74,8 +75,9 @@ type Pusher interface {
 	// After any other error the agent pushes the same records again, with backoff.
 	//
 	// Push is never called concurrently with itself.
-	// It returns soon after ctx is done. A Push that does not return when a reload
-	// replaces its output is abandoned: what it returns later is ignored.
+	// It returns soon after ctx is done. If it does not, the program ends a second after
+	// the grace period, by exit code 1. A Push that does not return when a reload replaces
+	// its output is abandoned: what it returns later is ignored.
 	// The records belong to the agent. Push changes none of them, and keeps none after
 	// it has returned.
 	Push(ctx context.Context, records [][]byte) error
@@ -96,8 +98,8 @@ type Pusher interface {
 type Endpoint interface {
 	// Listen binds, by Env.Listen. It is called once, and does not wait for clients.
 	Listen(ctx context.Context) error
-	// Serve answers until ctx is done. It returns soon after that, and has then
-	// released what Listen bound.
+	// Serve answers until ctx is done. It returns within a second after that, and has
+	// then released what Listen bound.
 	// An error before ctx is done is logged, and the endpoint is down.
 	Serve(ctx context.Context, board Board) error
 }

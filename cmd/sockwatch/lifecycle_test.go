@@ -36,7 +36,7 @@ func TestL1SIGTERMInEveryState(t *testing.T) {
 		}, rest: true},
 		{name: "output refuses", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.stop()
-			d.said(t, "connection refused")
+			d.said(t, "delivery failed, will retry") // refused, or reset if a request was in flight
 		}, rest: true},
 		{name: "output hangs", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.answers(hang)
@@ -77,6 +77,25 @@ func TestL1SIGTERMInEveryState(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What does not return when the program is to stop ends it all the same, by exit code 1
+// and a message that names it; what is queued then is delivered by the next start.
+func TestWatchdogEndsTheProgram(t *testing.T) {
+	t.Parallel()
+	s := newSink(t)
+	c := delivery{state: t.TempDir(), url: s.URL, input: "alias = \"stuck\"\n  delay = \"1h\"", shutdown: time.Second}
+	d := startDaemon(t, c.String()+"[[inputs.serial]]\n  alias = \"fine\"\n")
+	d.awaitQueued(t, idsPerBatch)
+	d.Process.Signal(syscall.SIGTERM)
+	if code := d.exitCode(t); code != exitFailed {
+		t.Errorf("exit code %d, want %d", code, exitFailed)
+	}
+	if want := "sockwatch: not stopped within 1s, not returned: inputs.serial-stuck: Gather\n"; !strings.HasSuffix(d.stderr.String(), want) {
+		t.Errorf("stderr does not end in %q", want)
+	}
+	c.input = ""
+	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
 // The second SIGTERM is a kill: what is queued is on disk all the same.

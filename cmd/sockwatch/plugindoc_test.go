@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"go/format"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // docMain runs the two plugins of docs/plugin.md through the agent, once.
@@ -41,8 +44,8 @@ func main() {
 }
 `
 
-// The plugins that docs/plugin.md shows compile, and bring a point
-// through the agent to a receiver.
+// The plugins that docs/plugin.md shows compile, bring a point through the agent to a
+// receiver, and pass their own test.
 func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -63,14 +66,18 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 		overlay[filepath.Join(root, path)] = file
 	}
 	add("cmd/docexample/main.go", docMain)
-	examples := regexp.MustCompile("(?ms)^## An (?:in|out)put: (\\S+)$.*?^```go\n(.*?)^```$").FindAllStringSubmatch(string(doc), -1)
-	if len(examples) != 2 {
-		t.Fatalf("docs/plugin.md has %d examples, want an input and an output", len(examples))
+	examples := regexp.MustCompile("(?ms)^##+ [^\n]*: (\\S+[.]go)$.*?^```go\n(.*?)^```$").FindAllStringSubmatch(string(doc), -1)
+	if len(examples) != 3 {
+		t.Fatalf("docs/plugin.md has %d files, want an input, an output and its test", len(examples))
 	}
 	for _, e := range examples {
 		add(e[1], e[2])
-		if n := strings.Count(e[2], "\n"); n > 40 {
-			t.Errorf("%s has %d lines, want 40 at most", e[1], n)
+		formatted, err := format.Source([]byte(e[2]))
+		if err != nil || string(formatted) != e[2] {
+			t.Errorf("%s is not formatted as gofmt does (%v)", e[1], err)
+		}
+		if n := strings.Count(e[2], "\n"); n > 100 {
+			t.Errorf("%s has %d lines, want 100 at most", e[1], n)
 		}
 	}
 	replace, err := json.Marshal(map[string]any{"Replace": overlay})
@@ -96,18 +103,33 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 		}
 		defer conn.Close()
 		line, _ := bufio.NewReader(conn).ReadString('\n')
+		io.WriteString(conn, "ok\n")
 		got <- line
 	}()
 	program := filepath.Join(dir, "docexample")
-	build := exec.Command("go", "build", "-overlay="+overlayFile, "-o", program, "./cmd/docexample")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", build, err, out)
+	tests := filepath.Join(dir, "lines.test")
+	for _, args := range [][]string{
+		{"build", "-overlay=" + overlayFile, "-o", program, "./cmd/docexample"},
+		{"test", "-c", "-vet=off", "-overlay=" + overlayFile, "-o", tests, "./outputs/lines"},
+	} {
+		build := exec.Command("go", args...)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", build, err, out)
+		}
 	}
 	if out, err := exec.Command(program, l.Addr().String()).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if line := <-got; !regexp.MustCompile(`^loadavg\{host="dochost"\} \[\{one [0-9.]+\}\] [0-9]+\n$`).MatchString(line) {
-		t.Errorf("received %q", line)
+	select {
+	case line := <-got:
+		if !regexp.MustCompile(`^"loadavg\{host=\\"dochost\\"\} ?\[\{one [0-9.]+\}\] ?[0-9]+"\n$`).MatchString(line) {
+			t.Errorf("received %q", line)
+		}
+	case <-time.After(patience):
+		t.Error("received nothing")
+	}
+	if out, err := exec.Command(tests, "-test.v").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRefusedLinesAreRejected") {
+		t.Errorf("the test of docs/plugin.md: %v\n%s", err, out)
 	}
 }

@@ -192,10 +192,13 @@ func TestStopWhileTheConfigurationIsNotRead(t *testing.T) {
 	p := start(t, "sockwatch", nil, "--config", config)
 	eventually(t, "SIGPIPE ignored, just after SIGTERM is handled", func() bool {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
-		_, ignored, _ := strings.Cut(string(status), "SigIgn:\t")
-		var mask uint64
-		fmt.Sscanf(ignored, "%x", &mask)
-		return mask&(1<<(syscall.SIGPIPE-1)) != 0
+		has := func(set string, signal syscall.Signal) bool {
+			_, rest, _ := strings.Cut(string(status), set+":\t")
+			var mask uint64
+			fmt.Sscanf(rest, "%x", &mask)
+			return mask&(1<<(signal-1)) != 0
+		}
+		return has("SigIgn", syscall.SIGPIPE) && has("SigCgt", syscall.SIGTERM) // the child of who ignores SIGPIPE begins so
 	})
 	p.Process.Signal(syscall.SIGTERM)
 	if code := p.exitCode(t); code != 0 {

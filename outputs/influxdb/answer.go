@@ -144,3 +144,13 @@ func (a *answer) says(words string) bool {
 	}
 	return strings.Contains(own, words)
 }
+
+// saysAny reports whether the server uses one of these phrases of its own.
+func (a *answer) saysAny(phrases ...string) bool {
+	for _, p := range phrases {
+		if a.says(p) {
+			return true
+		}
+	}
+	return false
+}

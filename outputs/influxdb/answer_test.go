@@ -15,9 +15,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// TestAnswerOfOneByteASecond is a server whose answer never ends: the time that Push has
+// TestSlowAnswerEndsAtTheDeadline is a server whose answer never ends: the time that Push has
 // is all that it gets, whatever the answer began with.
-func TestAnswerOfOneByteASecond(t *testing.T) {
+func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
 	server := newFake(t)
 	server.does(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")
@@ -70,8 +70,8 @@ func TestAnswersThatBreakOff(t *testing.T) {
 	}
 }
 
-// TestHugeErrorBody is an error of a gigabyte: 64 KiB of it are read.
-func TestHugeErrorBody(t *testing.T) {
+// TestHugeErrorBodyIsNotReadWhole is an error of a gigabyte: 64 KiB of it are read.
+func TestHugeErrorBodyIsNotReadWhole(t *testing.T) {
 	server := newFake(t)
 	const size = 1 << 30
 	sent := make(chan int, 1)
@@ -102,8 +102,8 @@ func TestHugeErrorBody(t *testing.T) {
 	}
 }
 
-// TestHugeHeader is the same with a header.
-func TestHugeHeader(t *testing.T) {
+// TestHugeHeaderIsRefused is the same with a header.
+func TestHugeHeaderIsRefused(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusNoContent, "", "X-Huge: "+strings.Repeat("x", 1<<20))
 	out, _ := newOutput(t, v1(server.URL))

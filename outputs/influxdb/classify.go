@@ -42,8 +42,8 @@ func (c *classifier) classify(s *server, a *answer, records [][]byte) error {
 		}
 		return errors.New(text)
 	}
-	if s.refusal != "" && a.status == http.StatusNotFound {
-		text += ": CREATE DATABASE: " + s.refusal
+	if s.creationRefusal != "" && a.status == http.StatusNotFound {
+		text += ": CREATE DATABASE: " + s.creationRefusal
 	}
 	if advice := c.advice(a); advice != "" && a.err == nil {
 		text += ": " + advice
@@ -166,16 +166,6 @@ func (c *classifier) line(status int, text string) string {
 		text = string(r[:maxShown]) + "..."
 	}
 	return title + ": " + strings.ToValidUTF8(text, "?")
-}
-
-// saysAny reports whether the server uses one of these phrases of its own.
-func (a *answer) saysAny(phrases ...string) bool {
-	for _, p := range phrases {
-		if a.says(p) {
-			return true
-		}
-	}
-	return false
 }
 
 // redirectTarget returns where a redirect leads, without the parts of its URL that

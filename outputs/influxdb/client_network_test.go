@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestProxyFromTheEnvironment pushes in a child process, since a process reads
+// TestProxyOfTheEnvironmentIsUsed pushes in a child process, since a process reads
 // these variables once.
-func TestProxyFromTheEnvironment(t *testing.T) {
+func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	if url := os.Getenv("TEST_PUSH_TO"); url != "" {
 		out, _ := newOutput(t, v1(url))
 		if err := push(t, out, "m v=1i 1"); err != nil {
@@ -31,7 +31,7 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 	}
 	proxy := newFake(t)
 	child := func(url string) ([]byte, error) {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestProxyFromTheEnvironment$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestProxyOfTheEnvironmentIsUsed$")
 		cmd.Env = append(os.Environ(), "TEST_PUSH_TO="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
 		return cmd.CombinedOutput()
 	}
@@ -60,8 +60,8 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestIPv6Only has a server on [::1] alone.
-func TestIPv6Only(t *testing.T) {
+// TestServerOnIPv6Only has a server on [::1] alone.
+func TestServerOnIPv6Only(t *testing.T) {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
 		t.Skipf("no IPv6: %v", err)
@@ -96,8 +96,8 @@ func TestTwoAddressesOneDead(t *testing.T) {
 	}
 }
 
-// TestNoSuchHost keeps what a name server cannot place.
-func TestNoSuchHost(t *testing.T) {
+// TestUnknownHostKeepsThePoints keeps what a name server cannot place.
+func TestUnknownHostKeepsThePoints(t *testing.T) {
 	resolve(t, nil)
 	out, _ := newOutput(t, v1("http://influxdb.example:8086"))
 	err := push(t, out, "m v=1i 1")
@@ -159,10 +159,10 @@ func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
 	return append(answer, data...)
 }
 
-// TestHalfOpenConnection keeps a connection whose other end has gone without a
+// TestHalfOpenConnectionIsReplaced keeps a connection whose other end has gone without a
 // word: the push that finds out fails in its time, the next one has a new
 // connection.
-func TestHalfOpenConnection(t *testing.T) {
+func TestHalfOpenConnectionIsReplaced(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -205,9 +205,9 @@ func TestHalfOpenConnection(t *testing.T) {
 	}
 }
 
-// TestDeadConnection closes a kept connection before each request: net/http sends
+// TestDeadConnectionIsReplaced closes a kept connection before each request: net/http sends
 // it again on a new one.
-func TestDeadConnection(t *testing.T) {
+func TestDeadConnectionIsReplaced(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v1(server.URL))
 	for i := range 20 {
@@ -218,9 +218,9 @@ func TestDeadConnection(t *testing.T) {
 	}
 }
 
-// TestCutAnywhere cuts the connection after every number of bytes that the
+// TestOnlyAWholeAnswerIsDelivery cuts the connection after every number of bytes that the
 // server sends, and slows it down: nothing but the whole answer is delivery.
-func TestCutAnywhere(t *testing.T) {
+func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
 	const answer = "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
 	for cut := 0; cut <= len(answer); cut += 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// A keyPair is a certificate with its key; signed by itself where it is a CA.
+// A keyPair is a certificate with its key; self-signed if it is a CA.
 type keyPair struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -117,8 +117,8 @@ func overTLS(url, caFile string) Options {
 	return o
 }
 
-// TestCertificates refuses certificates that do not hold, and says why.
-func TestCertificates(t *testing.T) {
+// TestInvalidCertificatesAreRefused refuses certificates that do not hold, and says why.
+func TestInvalidCertificatesAreRefused(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, caFile, ca.certPEM())
@@ -162,8 +162,8 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestReplacedCertificates replaces those of the server and the CA's on disk.
-func TestReplacedCertificates(t *testing.T) {
+// TestReplacedCertificatesAreUsed replaces those of the server and the CA's on disk.
+func TestReplacedCertificatesAreUsed(t *testing.T) {
 	first, second := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, caFile, first.certPEM())
@@ -187,9 +187,9 @@ func TestReplacedCertificates(t *testing.T) {
 	}
 }
 
-// TestClientCertificate is a server that requires one: without it, and with one
+// TestPointsWaitForTheClientCertificate is a server that requires one: without it, and with one
 // that it does not know, everything is kept until there is one.
-func TestClientCertificate(t *testing.T) {
+func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	ca, clients := newCA(t), newCA(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(clients.cert)
@@ -223,8 +223,8 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// TestMissingCertificates are files that are not there.
-func TestMissingCertificates(t *testing.T) {
+// TestMissingCertificatesKeepThePoints are files that are not there.
+func TestMissingCertificatesKeepThePoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing.pem")
 	out, _ := newOutput(t, overTLS("https://127.0.0.1:1", path))
 	if err, want := push(t, out, "m v=1i 1"), "tls_ca: open "+path+": no such file or directory"; fmt.Sprint(err) != want || kind(err) != "kept" {

@@ -150,8 +150,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// TestSecretFileForEveryone is one warning, not one each request.
-func TestSecretFileForEveryone(t *testing.T) {
+// TestSecretFileThatEveryoneCanRead is one warning, not one each request.
+func TestSecretFileThatEveryoneCanRead(t *testing.T) {
 	server := newFake(t)
 	path := filepath.Join(t.TempDir(), "token")
 	write(t, path, "t0k")

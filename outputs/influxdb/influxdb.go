@@ -132,7 +132,7 @@ func (o *output) pushTo(ctx context.Context, s *server, body []byte, records [][
 // mayCreateDatabase reports whether InfluxDB 1.x answered that the database is
 // missing, and was not asked to create it before.
 func (o *output) mayCreateDatabase(s *server, a *answer) bool {
-	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !s.asked &&
+	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !s.creationAsked &&
 		a.status == http.StatusNotFound && a.says("database not found")
 }
 
@@ -147,8 +147,8 @@ func (o *output) createDatabase(ctx context.Context, s *server) error {
 	if err != nil {
 		return fmt.Errorf("create database %q: %w", o.options.Database, err)
 	}
-	s.asked = true
-	if s.refusal = o.classifier.refusal(&a); s.refusal == "" {
+	s.creationAsked = true
+	if s.creationRefusal = o.classifier.refusal(&a); s.creationRefusal == "" {
 		o.log.Info("database created", "database", o.options.Database, "url", s.name)
 	}
 	return nil

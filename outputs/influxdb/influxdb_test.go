@@ -167,9 +167,9 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// TestBlackHole shares the time among the servers: one that does not answer does
+// TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does not answer does
 // not keep the next from its turn.
-func TestBlackHole(t *testing.T) {
+func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
 	hole, server := newFake(t), newFake(t)
 	hole.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	out, _ := newOutput(t, v1(hole.URL, server.URL))
@@ -200,8 +200,8 @@ func TestPushObeysContext(t *testing.T) {
 	}
 }
 
-// TestNoServer are faults before there is an answer.
-func TestNoServer(t *testing.T) {
+// TestNoServerKeepsThePoints are faults before there is an answer.
+func TestNoServerKeepsThePoints(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	out, _ := newOutput(t, v1(closed.URL))

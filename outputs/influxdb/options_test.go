@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestValidate holds every error of the options, and that no secret is in one
+// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one
 // (C9).
-func TestValidate(t *testing.T) {
+func TestEveryWrongOptionIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(o *Options)

@@ -87,8 +87,8 @@ func numbered(t testing.TB, out *output, name string, n int) [][]byte {
 	return encode(t, out, points...)
 }
 
-// TestOneBadLineOfAThousand has a real influxd refuse one of 1,000 records.
-func TestOneBadLineOfAThousand(t *testing.T) {
+// TestOneBadLineOfAThousandIsFound has a real influxd refuse one of 1,000 records.
+func TestOneBadLineOfAThousandIsFound(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch")
 	out, _ := newOutput(t, v1(server.URL))
@@ -118,8 +118,8 @@ func TestOneBadLineOfAThousand(t *testing.T) {
 	}
 }
 
-// TestBeyondRetention has a real influxd refuse all points as too old: at once.
-func TestBeyondRetention(t *testing.T) {
+// TestPointsBeyondRetentionAreRejectedAtOnce has a real influxd refuse all points as too old: at once.
+func TestPointsBeyondRetentionAreRejectedAtOnce(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch WITH DURATION 1h")
 	out, _ := newOutput(t, v1(server.URL))
@@ -147,9 +147,9 @@ func TestBeyondRetention(t *testing.T) {
 	}
 }
 
-// TestRealMissingDatabase has a real influxd without the database: it is created,
+// TestMissingDatabaseOfARealServerIsCreated has a real influxd without the database: it is created,
 // unless the options say not to.
-func TestRealMissingDatabase(t *testing.T) {
+func TestMissingDatabaseOfARealServerIsCreated(t *testing.T) {
 	server := servertest.Influxd(t)
 	o := v1(server.URL)
 	o.SkipDatabaseCreation = true
@@ -175,9 +175,9 @@ func TestRealMissingDatabase(t *testing.T) {
 	}
 }
 
-// TestTooLarge has a real influxd with a small limit: what fits is found by
+// TestTooLargeBodyIsBisected has a real influxd with a small limit: what fits is found by
 // halving, and a single point that is larger is given up.
-func TestTooLarge(t *testing.T) {
+func TestTooLargeBodyIsBisected(t *testing.T) {
 	server := servertest.Influxd(t, "max-body-size = 2000")
 	query(t, server, "CREATE DATABASE sockwatch")
 	o := v1(server.URL)
@@ -195,9 +195,9 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestRealAuthorization has a real influxd that wants a password, and a user who
+// TestPointsWaitForTheRightToWrite has a real influxd that wants a password, and a user who
 // may not write.
-func TestRealAuthorization(t *testing.T) {
+func TestPointsWaitForTheRightToWrite(t *testing.T) {
 	server := servertest.Influxd(t, "auth-enabled = true")
 	admin := server.URL + "/query?u=root&p=r00t&q="
 	do(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape(`CREATE USER root WITH PASSWORD 'r00t' WITH ALL PRIVILEGES`), http.StatusOK)
@@ -231,9 +231,9 @@ func TestRealAuthorization(t *testing.T) {
 	}
 }
 
-// TestOutageOfRealServers stops and starts real servers: the same records are
+// TestRealServersGetEachPointOnceAfterAnOutage stops and starts real servers: the same records are
 // sent again, and each is there once.
-func TestOutageOfRealServers(t *testing.T) {
+func TestRealServersGetEachPointOnceAfterAnOutage(t *testing.T) {
 	t.Run("influxd", func(t *testing.T) {
 		server := servertest.Influxd(t)
 		query(t, server, "CREATE DATABASE sockwatch")

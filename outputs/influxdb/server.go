@@ -15,10 +15,10 @@ type server struct {
 	plaintext bool
 	// refusesExpect reports that it answered "Expect: 100-continue" with 417.
 	refusesExpect bool
-	// asked reports that it was asked to create the database, and refusal is what it
-	// answered if it did not.
-	asked   bool
-	refusal string
+	// creationAsked reports that it has answered the request to create the database,
+	// and creationRefusal is that answer if it did not create it.
+	creationAsked   bool
+	creationRefusal string
 }
 
 // newServer returns the server of a URL.

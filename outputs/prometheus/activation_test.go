@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"sockwatch/agent/plugin"
 )
@@ -52,7 +53,7 @@ func TestSystemdPassesSockets(t *testing.T) {
 					if !test.served[i] {
 						continue
 					}
-					c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 						return new(net.Dialer).DialContext(ctx, l.Addr().Network(), l.Addr().String())
 					}}}
 					r, err := c.Get("http://any/metrics")
@@ -82,7 +83,7 @@ type activated struct {
 // shell knows the pid that LISTEN_PID must have.
 func startActivated(t *testing.T, listen, names string, sockets ...net.Listener) *activated {
 	t.Helper()
-	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "-test.run=^TestSystemdPassesSockets$")
+	cmd := exec.CommandContext(deadline(t), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "-test.run=^TestSystemdPassesSockets$")
 	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_LISTEN="+listen, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)), "LISTEN_FDNAMES="+names)
 	for _, l := range sockets {
 		f, err := l.(interface{ File() (*os.File, error) }).File()
@@ -103,8 +104,14 @@ func startActivated(t *testing.T, listen, names string, sockets ...net.Listener)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill() })
 	return &activated{cmd, stdin, bufio.NewScanner(stdout)}
+}
+
+// deadline returns a context that ends with the test, or long past any busy machine.
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func (a *activated) waitServing(t *testing.T) {
@@ -118,7 +125,7 @@ func (a *activated) waitServing(t *testing.T) {
 	t.Fatal("the child does not serve")
 }
 
-// serveActivated is the child: it serves, ends, and serves anew, as at a reload,
+// serveActivated is the child: it serves, ends, and serves again, as at a reload,
 // whenever it reads a line.
 func serveActivated(t *testing.T, listen []string) {
 	in := bufio.NewScanner(os.Stdin)
@@ -133,7 +140,7 @@ func serveActivated(t *testing.T, listen []string) {
 		fmt.Println("serving")
 		in.Scan()
 		cancel()
-		if err := <-served; err != nil {
+		if err := next(t, served); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,6 +19,9 @@ type address struct {
 // parseAddress parses one address without looking anything up.
 func parseAddress(s string) (address, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		if strings.HasPrefix(p, "///") { // a URL, whose host is empty
+			p = p[len("//"):]
+		}
 		switch {
 		case !filepath.IsAbs(p):
 			return address{}, plugin.Errorf(`%q: the path of a unix socket begins with "/"`, s)
@@ -40,10 +43,10 @@ func parseAddress(s string) (address, error) {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return address{}, plugin.Errorf(`%q is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
+		return address{}, plugin.Errorf(`%q is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`, s)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return address{}, plugin.Errorf("%q: port %q is no number from 0 to 65535", s, port)
+		return address{}, plugin.Errorf("%q: port %q is not a number from 0 to 65535", s, port)
 	}
 	if _, err := netip.ParseAddr(host); err != nil && !isHostname(host) {
 		return address{}, plugin.Errorf("%q: %q is neither an IP address nor a host name", s, host)
@@ -55,7 +58,7 @@ func parseAddress(s string) (address, error) {
 // unix(7).
 const maxUnixPath = 107
 
-// isHostname tells whether host is "" (every address) or looks like a name.
+// isHostname reports whether host is "" (every address) or looks like a name.
 func isHostname(host string) bool {
 	return len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' || r == '_')
@@ -92,7 +95,7 @@ func (a address) identity() string {
 	return net.JoinHostPort(host, port)
 }
 
-// isLoopback tells whether only this host reaches a bound address.
+// isLoopback reports whether only this host reaches a bound address.
 func isLoopback(a net.Addr) bool {
 	tcp, ok := a.(*net.TCPAddr)
 	return !ok || tcp.IP.IsLoopback()

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
@@ -25,7 +26,7 @@ func TestTwoScrapers(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			for range 20 {
-				r, err := http.Get(url)
+				r, err := testClient.Get(url)
 				if err != nil {
 					t.Error(err)
 					return
@@ -46,7 +47,7 @@ func TestHead(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	url := "http://" + serve(t, e, boardOf(batch("tcp_listen", listeners(10)...)))[0].String()
 	for _, path := range []string{"/metrics", "/", "/-/healthy", "/-/ready", "/sd/listeners"} {
-		r, err := http.Head(url + path)
+		r, err := testClient.Head(url + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,63 +103,74 @@ func TestRequestsWithBodiesAreRefused(t *testing.T) {
 	}
 }
 
-// scrapeSlowly scrapes and reads nothing of the answer.
-func scrapeSlowly(t *testing.T, addr net.Addr) {
-	t.Helper()
-	c, err := net.Dial("tcp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.(*net.TCPConn).SetReadBuffer(4 << 10)
-	if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+// A slowReader is a client that reads nothing until it is released.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	waiting chan<- struct{}
+	release <-chan struct{}
 }
 
-// within asks again until it is so, and fails after a deadline past any busy machine.
-func within(t *testing.T, what string, ask func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ask(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+func (s *slowReader) Write(p []byte) (int, error) {
+	s.waiting <- struct{}{}
+	<-s.release
+	return s.ResponseRecorder.Write(p)
+}
+
+// TestSlowReadersKeepNobodyWaiting: more of them than may be answered at once, each
+// with an answer of its own.
+func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))
+	waiting, release := make(chan struct{}), make(chan struct{})
+	readers := make([]*slowReader, 3*maxRequests)
+	var wg sync.WaitGroup
+	for i := range readers {
+		readers[i] = &slowReader{ResponseRecorder: httptest.NewRecorder(), waiting: waiting, release: release}
+		path := []string{"/metrics", sdPath, "/"}[i%3]
+		wg.Go(func() { e.handler(board).ServeHTTP(readers[i], httptest.NewRequest(http.MethodGet, path, nil)) })
+		next(t, waiting)
+		board.publish(batch("tcp_listen", listener(80, "nginx", "root"), point("m", float64(i))))
+	}
+	for _, path := range []string{"/metrics", sdPath, "/"} {
+		if r := get(t, e, board, path); r.StatusCode != 200 {
+			t.Errorf("%s beside slow readers: status %d", path, r.StatusCode)
+		}
+	}
+	close(release)
+	wg.Wait()
+	for i, r := range readers {
+		if r.Code != 200 || r.Body.Len() == 0 {
+			t.Errorf("slow reader %d: status %d, %d bytes", i, r.Code, r.Body.Len())
 		}
 	}
 }
 
-// TestSlowReadersKeepNobodyWaiting: many more than may be answered at once do not
-// read, of a page that no socket buffer holds.
-func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
-	e, book := newTestEndpoint(t, nil)
-	var points []metric.Point
-	for i := range 1000 {
-		points = append(points, listener(i+1, strings.Repeat("x", 500), "root"))
-	}
-	board := boardOf(batch("tcp_listen", points...)) // 9 MB
+// TestSlowReadersAreCutOffBeyondTheLimitOfMemory: over a real connection, whose write
+// ends with an error.
+func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
+	e, _ := newTestEndpoint(t, nil)
+	e.unread.most = 1
+	board := boardOf(batch("tcp_listen", listeners(benchListeners)...)) // more than sockets buffer
 	addr := serve(t, e, board)[0]
-	for range 3 * maxRequests {
-		scrapeSlowly(t, addr)
+	slow, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := &http.Client{Timeout: 20 * time.Second} // less than a slow reader gets
-	for i := range 3 {
-		board.publish(batch("tcp_listen", listener(80, "nginx", "root"), point("m", float64(i))))
-		within(t, "a scrape is answered", func() bool {
-			r, err := c.Get("http://" + addr.String() + "/metrics")
-			if err != nil {
-				t.Fatal(err)
-			}
-			page := bodyOf(t, r)
-			if r.StatusCode == 503 { // the slow ones' answers are being made
-				return false
-			}
-			if r.StatusCode != 200 || strings.Count(page, "\ntcp_listen_sockets{") != 1 {
-				t.Fatalf("status %d beside slow readers", r.StatusCode)
-			}
-			return true
-		})
+	defer slow.Close()
+	slow.SetDeadline(time.Now().Add(time.Minute))
+	slow.(*net.TCPConn).SetReadBuffer(256 << 10)
+	if _, err := io.WriteString(slow, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
 	}
-	if len(book.all()) > 0 {
-		t.Errorf("slow readers are logged: %q", book.all())
+	answer, err := http.ReadResponse(bufio.NewReader(slow), nil) // the answer has begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := testClient.Get("http://" + addr.String() + sdPath); err != nil || r.StatusCode != 200 || len(bodyOf(t, r)) < 1000 {
+		t.Errorf("a client beside the slow one: %v, %v", r, err)
+	}
+	if n, err := io.Copy(io.Discard, answer.Body); err == nil || n >= answer.ContentLength {
+		t.Errorf("the slow client reads %d bytes of %d, %v", n, answer.ContentLength, err)
 	}
 }
 
@@ -200,7 +212,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				pipes := make(pipeListener)
 				o := Defaults()
-				e, err := newEndpoint(o, plugin.Env{Listen: func(context.Context, string, string) (net.Listener, error) { return pipes, nil }})
+				e, err := newEndpoint(o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: func(context.Context, string, string) (net.Listener, error) { return pipes, nil }})
 				if err != nil {
 					t.Fatal(err)
 				}

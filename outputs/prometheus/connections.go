@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Connections limits how many clients are connected. One more takes the place of
+// connections limits how many clients are connected. One more takes the slot of
 // the connection that has been idle longest; if all are busy it waits, and those
 // after it wait in the kernel's queue, so that clients cannot take the descriptors
 // that the inputs need. Make one with newConnections.
 type connections struct {
 	most    int
 	mu      sync.Mutex
-	changed sync.Cond // of open, idle, closed and of closing listeners
+	changed sync.Cond // broadcast if open, an idleSince or a closed has changed
 	open    map[*limitedConn]struct{}
 }
 
@@ -54,7 +54,7 @@ type limitedListener struct {
 	closed bool // guarded by mu
 }
 
-// Accept waits for a connection, and for a place for it.
+// Accept waits for a connection, and for a slot for it.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *connections) longestIdle() (longest *limitedConn) {
 	return longest
 }
 
-// Close also ends an Accept that waits for a place.
+// Close also ends an Accept that waits for a slot.
 func (l *limitedListener) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -113,7 +113,7 @@ func (c *limitedConn) CloseWrite() error {
 	return nil
 }
 
-// Close leaves the place to another connection.
+// Close leaves the slot to another connection.
 func (c *limitedConn) Close() error {
 	c.connections.mu.Lock()
 	delete(c.connections.open, c)

@@ -38,7 +38,7 @@ func newAcceptor(t *testing.T, most int) *acceptor {
 	return a
 }
 
-// dial connects and returns both ends; server is nil if the client waits for a place.
+// dial connects and returns both ends; server is nil if the client waits for a slot.
 func (a *acceptor) dial() (client, server net.Conn) {
 	client, other := net.Pipe()
 	a.pipes <- other
@@ -84,13 +84,13 @@ func TestBusyConnectionsAreLimited(t *testing.T) {
 			t.Fatalf("of three connections two may be open: %v, %v, %v", first, second, third)
 		}
 		first.Close()
-		first.Close() // leaves its place once
+		first.Close() // leaves its slot once
 		synctest.Wait()
 		third = <-a.accepted
 		a.connections.observe(third, http.StateActive)
 		client4, fourth := dial()
 		if fourth != nil {
-			t.Error("a connection beyond the limit has a place")
+			t.Error("a connection beyond the limit has a slot")
 		}
 		a.end(client1, client2, client3)
 		if !isClosed(client4) {

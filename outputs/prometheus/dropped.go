@@ -1,9 +1,10 @@
 package prometheus
 
 import (
-	"fmt"
+	"cmp"
 	"log/slog"
-	"strings"
+	"maps"
+	"slices"
 )
 
 // A dropReason is why something is not on the page.
@@ -13,59 +14,59 @@ const (
 	duplicate dropReason = "duplicate"  // a series that the page has already
 	maxSeries dropReason = "max_series" // more series than max_series, or more bytes than scrapers take
 	invalid   dropReason = "invalid"    // a point that breaks the promises of metric.Point
-	clash     dropReason = "clash"      // a tag whose label name another tag has; its series are on the page
+	clash     dropReason = "label_name" // a tag whose label name another tag has; its series are on the page
 )
 
 // dropReasons are the reasons that drop series, which are counted.
 var dropReasons = [...]dropReason{duplicate, maxSeries, invalid}
 
-// drops is what a page drops, by reason.
-type drops map[dropReason]*drop
+// A dropKind is what the log names once: one name of one source.
+type dropKind struct {
+	reason       dropReason
+	source, name string
+}
 
-// A drop counts, and names the first.
+// A drop counts the series of one kind, and names the first.
 type drop struct {
-	count                 int
-	source, name, example string
+	count int
+	first string
 }
 
-// add counts one more drop of n series. example is called for the first alone.
-func (d drops) add(why dropReason, n int, source, name string, example func() string) {
-	if d[why] == nil {
-		d[why] = &drop{source: source, name: name, example: example()}
+// drops is what a page drops.
+type drops map[dropKind]drop
+
+// add counts n more series. first is called for the first of a kind alone.
+func (d drops) add(kind dropKind, n int, first func() string) {
+	before, ok := d[kind]
+	if !ok {
+		before.first = first()
 	}
-	d[why].count += n
+	before.count += n
+	d[kind] = before
 }
 
-// join adds what another part of the page drops.
-func (d drops) join(other drops) {
-	for why, o := range other {
-		d.add(why, o.count, o.source, o.name, func() string { return o.example })
+// count returns the series that are dropped for a reason.
+func (d drops) count(why dropReason) (n int) {
+	for kind, drop := range d {
+		if kind.reason == why {
+			n += drop.count
+		}
 	}
+	return n
 }
 
-// A dropLog logs what pages drop, each kind once.
-type dropLog struct{ logged map[string]bool }
-
-// maxLogged bounds the memory of a dropLog. Names come from configurations.
+// maxLogged bounds the memory of what was logged. Names come from configurations.
 const maxLogged = 1000
 
-func (l *dropLog) log(d drops, log *slog.Logger) {
-	if l.logged == nil {
-		l.logged = map[string]bool{}
-	}
-	var attrs []any
-	for _, why := range [...]dropReason{duplicate, maxSeries, invalid, clash} {
-		o := d[why]
-		if o == nil {
-			continue
+// log logs each kind that is not in logged yet.
+func (d drops) log(log *slog.Logger, logged map[dropKind]bool) {
+	kinds := slices.SortedFunc(maps.Keys(d), func(a, b dropKind) int {
+		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.name, b.name), cmp.Compare(a.reason, b.reason))
+	})
+	for _, k := range kinds {
+		if !logged[k] && len(logged) < maxLogged {
+			logged[k] = true
+			log.Warn("dropped from the page", "reason", string(k.reason), "source", k.source, "name", k.name, "count", d[k].count, "first", d[k].first)
 		}
-		key := strings.Join([]string{string(why), o.source, o.name}, "\xff")
-		if !l.logged[key] && len(l.logged) < maxLogged {
-			l.logged[key] = true
-			attrs = append(attrs, string(why), fmt.Sprintf("%d, the first: %s, of %s", o.count, o.example, o.source))
-		}
-	}
-	if len(attrs) > 0 {
-		log.Warn("the page does not show all that was gathered", attrs...)
 	}
 }

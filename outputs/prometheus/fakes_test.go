@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -147,7 +148,7 @@ func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) 
 		t.Fatal(err)
 	}
 	book := &logBook{}
-	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus"})
+	e, err := newEndpoint(o, plugin.Env{Log: book.logger(), Hostname: "web-1", Name: "prometheus", Listen: new(listen.Sockets).Listen})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,12 +170,15 @@ func serve(t testing.TB, e *endpoint, board plugin.Board) []net.Addr {
 	go func() { done <- e.Serve(ctx, board) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := next(t, done); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})
 	return addrs
 }
+
+// testClient waits past any busy machine, not for ever.
+var testClient = &http.Client{Timeout: time.Minute}
 
 // get asks the handler, without a network.
 func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...string) *http.Response {
@@ -217,4 +221,15 @@ func listeners(n int) []metric.Point {
 		points[i] = listener(1+i%65535, "daemon-"+strconv.Itoa(i/10), "user-"+strconv.Itoa(i%50))
 	}
 	return points
+}
+
+// next receives, before a deadline past any busy machine.
+func next[T any](t testing.TB, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing comes")
+	}
+	return v
 }

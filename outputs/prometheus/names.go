@@ -27,7 +27,7 @@ func labelName(tag string) string {
 	return name
 }
 
-// legacy returns name with an underscore in place of every character that is
+// legacy returns name with an underscore instead of every character that is
 // neither a letter, a digit, an underscore nor, where allowed, a colon; and one
 // before a leading digit.
 func legacy(name string, colon bool) string {

@@ -78,33 +78,28 @@ const (
 // negotiateEncoding returns the encoding that the client wants most; of those that
 // it wants equally the one that is smallest; gzip if it takes anything.
 func negotiateEncoding(h http.Header) (encoding, error) {
-	const unnamed = -1
-	wanted := map[encoding]float64{identity: unnamed, gzipped: unnamed, zstandard: unnamed}
-	others := float64(unnamed)
-	for _, clause := range strings.Split(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		switch name, q := parseClause(clause); name {
-		case "identity":
-			wanted[identity] = q
-		case "gzip", "x-gzip":
-			wanted[gzipped] = q
-		case "zstd":
-			wanted[zstandard] = q
-		case "*":
-			others = q
+	weights := map[string]float64{}
+	for clause := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		name, weight := parseClause(clause)
+		weights[strings.TrimPrefix(name, "x-")] = weight
+	}
+	weight := func(name string, unnamed float64) float64 {
+		if w, ok := weights[name]; ok {
+			return w
 		}
+		return unnamed
 	}
-	if wanted[gzipped] == unnamed {
-		wanted[gzipped] = others
+	// RFC 9110, 12.5.3: identity is acceptable unless the client refuses it, but the
+	// least of what it names.
+	const least = 1e-9
+	best, most := identity, weight("identity", min(least, weight("*", least)))
+	if w := weight("gzip", weight("*", 0)); w > 0 && w >= most {
+		best, most = gzipped, w
 	}
-	// RFC 9110, 12.5.3: no encoding is acceptable unless the client refuses that.
-	refused := wanted[identity] == 0 || wanted[identity] == unnamed && others == 0
-	best := identity
-	for _, e := range []encoding{gzipped, zstandard} {
-		if wanted[e] > 0 && wanted[e] >= wanted[best] {
-			best = e
-		}
+	if w := weight("zstd", 0); w > 0 && w >= most {
+		best, most = zstandard, w
 	}
-	if best == identity && refused {
+	if most <= 0 {
 		return "", errNotAcceptable
 	}
 	return best, nil
@@ -112,17 +107,17 @@ func negotiateEncoding(h http.Header) (encoding, error) {
 
 // parseClause returns the name and the weight of a clause such as "gzip;q=0.5". A
 // weight that is not one counts as 0.
-func parseClause(clause string) (name string, q float64) {
-	name, params, _ := strings.Cut(clause, ";")
-	name, q = strings.ToLower(strings.TrimSpace(name)), 1
+func parseClause(clause string) (name string, weight float64) {
+	name, params, _ := strings.Cut(strings.ToLower(clause), ";")
+	weight = 1
 	for p := range strings.SplitSeq(params, ";") {
-		if v, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(p)), "q="); ok {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(n >= 0 && n <= 1) {
-				n = 0
+		if v, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
+			w, err := strconv.ParseFloat(v, 64)
+			if err != nil || !(w >= 0 && w <= 1) {
+				w = 0
 			}
-			q = n
+			weight = w
 		}
 	}
-	return name, q
+	return strings.TrimSpace(name), weight
 }

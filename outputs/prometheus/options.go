@@ -11,23 +11,21 @@ import (
 
 // Options are the options of [[outputs.prometheus]].
 type Options struct {
-	// Where to listen, one address or a list: "HOST:PORT" (no host: every address),
+	// Addresses to listen on, one or a list: "HOST:PORT" (no host: every address),
 	// "unix:PATH", "systemd" or "systemd:NAME" for the sockets that systemd passes.
 	Listen plugin.Strings `toml:"listen"`
-	// The path of the metrics. The program has its own pages at "/", "/-/healthy",
+	// Path of the metrics. The program has its own pages at "/", "/-/healthy",
 	// "/-/ready" and "/sd/listeners".
 	Path string `toml:"path"`
-	// A web configuration file of Prometheus' exporter-toolkit: TLS, client
-	// certificates, basic auth. Empty: plain HTTP for everybody.
+	// Web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,
+	// basic auth. Empty: plain HTTP for everybody.
 	WebConfigFile string `toml:"web_config_file"`
-	// Gather when scraped, so that a scrape shows its own moment, in addition to the
-	// interval of the inputs.
+	// Gather at each scrape, too, in addition to the interval of the inputs.
 	GatherOnScrape bool `toml:"gather_on_scrape"`
-	// With gather_on_scrape: what was gathered less long ago than this is shown as it
-	// is.
+	// Age up to which a scrape with gather_on_scrape shows the last gather.
 	MinAge plugin.Duration `toml:"min_age"`
-	// The most series on the page. Beyond it the last points of the largest batch are
-	// dropped, and counted.
+	// Maximum number of series on the page. Beyond it the last points of the largest
+	// batch are dropped and counted.
 	MaxSeries int `toml:"max_series"`
 }
 

@@ -17,27 +17,29 @@ func TestValidate(t *testing.T) {
 	}{
 		{"defaults", func(*Options) {}, ""},
 		{"every kind of address", func(o *Options) {
-			o.Listen = plugin.Strings{":0", "127.0.0.1:8088", "[::1]:8088", "[fe80::1%eth0]:8088", "localhost:9000", "web-1.example:8088", "unix:/run/s.sock", "systemd", "systemd:metrics"}
+			o.Listen = plugin.Strings{":0", "127.0.0.1:8088", "[::1]:8088", "[fe80::1%eth0]:8088", "localhost:9000", "web-1.example:8088", "unix:/run/s.sock", "unix:///run/t.sock", "systemd", "systemd:metrics"}
 		}, ""},
 		{"no address", func(o *Options) { o.Listen = nil }, `listen: no address: write one such as ":8088"`},
 		{"empty address", func(o *Options) { o.Listen = plugin.Strings{""} },
-			`listen: "" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
+			`listen: "" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
 		{"bare port", func(o *Options) { o.Listen = plugin.Strings{"8088"} },
-			`listen: "8088" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
-		{"port name", func(o *Options) { o.Listen = plugin.Strings{":http"} }, `listen: ":http": port "http" is no number from 0 to 65535`},
-		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is no number from 0 to 65535`},
-		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is no number from 0 to 65535`},
+			`listen: "8088" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"`},
+		{"port name", func(o *Options) { o.Listen = plugin.Strings{":http"} }, `listen: ":http": port "http" is not a number from 0 to 65535`},
+		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is not a number from 0 to 65535`},
+		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is not a number from 0 to 65535`},
 		{"no host name", func(o *Options) { o.Listen = plugin.Strings{"http//x:80"} }, `listen: "http//x:80": "http//x" is neither an IP address nor a host name`},
 		{"relative socket", func(o *Options) { o.Listen = plugin.Strings{"unix:s"} }, `listen: "unix:s": the path of a unix socket begins with "/"`},
 		{"long socket", func(o *Options) { o.Listen = plugin.Strings{"unix:/" + strings.Repeat("x", 107)} },
 			`listen: "unix:/` + strings.Repeat("x", 107) + `": the path of a unix socket has at most 107 bytes`},
+		{"socket with a host", func(o *Options) { o.Listen = plugin.Strings{"unix://host/run/s"} }, `listen: "unix://host/run/s": the path of a unix socket is not in its shortest form`},
+		{"one socket twice", func(o *Options) { o.Listen = plugin.Strings{"unix:/run/s", "unix:///run/s"} }, `listen: "unix:/run/s" is there twice`},
 		{"unclean socket", func(o *Options) { o.Listen = plugin.Strings{"unix:/a/../b"} }, `listen: "unix:/a/../b": the path of a unix socket is not in its shortest form`},
 		{"nameless systemd", func(o *Options) { o.Listen = plugin.Strings{"systemd:"} }, `listen: "systemd:": what follows systemd: is the name of a socket (FileDescriptorName=)`},
 		{"twice", func(o *Options) { o.Listen = plugin.Strings{":8088", "0.0.0.0:8088"} }, `listen: "0.0.0.0:8088" is there twice`},
 		{"all errors at once", func(o *Options) { o.Path, o.Listen, o.MaxSeries = "metrics", plugin.Strings{"x", "y"}, 0 },
 			`path: "metrics" does not begin with "/"
-listen: "x" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
-listen: "y" is no address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
+listen: "x" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
+listen: "y" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
 max_series: must be more than 0`},
 		{"the landing page", func(o *Options) { o.Path = "/" }, `path: "/" is a page of the program's own`},
 		{"the ready page", func(o *Options) { o.Path = "/-/ready" }, `path: "/-/ready" is a page of the program's own`},
@@ -71,6 +73,7 @@ func TestExclusive(t *testing.T) {
 		{"[0:0::1]:8088", `listen "[::1]:8088"`},
 		{"Web-1:8088", `listen "web-1:8088"`},
 		{"unix:/run/s", `listen "unix:/run/s"`},
+		{"unix:///run/s", `listen "unix:/run/s"`},
 		{"systemd", `listen "systemd"`},
 		{"systemd:metrics", `listen "systemd:metrics"`},
 		{"127.0.0.1:0", ""},

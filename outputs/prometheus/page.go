@@ -37,8 +37,8 @@ func newPage(board []*metric.Batch, most size, before *page) *page {
 	for i, n := range fit(p.sources, most) {
 		s := p.sources[i]
 		s.make(n)
-		p.drops.join(s.invalid)
-		p.drops.join(s.drops)
+		maps.Copy(p.drops, s.invalid) // each source has kinds of its own
+		maps.Copy(p.drops, s.drops)
 		for _, f := range s.families {
 			p.byName[f.GetName()] = append(p.byName[f.GetName()], f)
 		}
@@ -62,7 +62,7 @@ func (p *page) source(b *metric.Batch) *source {
 	return newSource(b)
 }
 
-// fit returns how many points of each source the page has room for. While there are
+// fit returns how many points of each source fit on the page. While there are
 // too many, the source with the largest part loses its last point: a batch begins
 // with what matters most.
 func fit(sources []*source, most size) []int {
@@ -105,16 +105,16 @@ func (p *page) join(name string) *dto.MetricFamily {
 	seen := map[string]bool{}
 	for _, part := range parts {
 		for _, m := range part.Metric {
-			key := string(appendLabels(nil, m.Label))
-			if seen[key] {
-				p.drops.add(duplicate, 1, part.source, name, func() string { return seriesName(name, m.Label) })
-				continue
-			}
-			seen[key] = true
 			v := cmp.Or(m.GetGauge().GetValue(), m.GetCounter().GetValue(), m.GetUntyped().GetValue())
 			if kind == dto.MetricType_COUNTER && math.IsNaN(v) {
 				continue // OpenMetrics has none
 			}
+			key := string(appendLabels(nil, m.Label))
+			if seen[key] {
+				p.drops.add(dropKind{duplicate, part.source, name}, 1, func() string { return seriesName(name, m.Label) })
+				continue
+			}
+			seen[key] = true
 			joined.Metric = append(joined.Metric, newMetric(kind, m.Label, v))
 		}
 	}

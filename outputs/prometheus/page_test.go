@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -57,8 +58,8 @@ var usualSize = size{Defaults().MaxSeries, maxPageBytes}
 
 func counts(d drops) map[dropReason]int {
 	c := map[dropReason]int{}
-	for why, o := range d {
-		c[why] = o.count
+	for kind, drop := range d {
+		c[kind.reason] += drop.count
 	}
 	return c
 }
@@ -119,7 +120,7 @@ m{x="3"} 4
 	if !strings.Contains(page, `sockwatch_prometheus_left_out_series_total{reason="duplicate"} 2`+"\n") {
 		t.Errorf("not counted again:\n%s", page)
 	}
-	wantLog := []string{`level=WARN msg="the page does not show all that was gathered" duplicate="1, the first: m{x=\"1\"}, of b"`}
+	wantLog := []string{`level=WARN msg="dropped from the page" reason=duplicate source=b name=m count=1 first="m{x=\"1\"}"`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -154,7 +155,7 @@ func TestLabelClashes(t *testing.T) {
 		point("m", 1, "a-b", "changed", "a_b", "own"),
 		point("m", 2, "a-b", "first", "a.b", "second"),
 		point("m", 3, "a_b", "own", "Z", "z"),
-		point("m", 4, "é", "1", "b", "2"), // sorted anew
+		point("m", 4, "é", "1", "b", "2"), // sorted again
 	))
 	const want = `# TYPE m untyped
 m{a_b="own"} 1
@@ -229,6 +230,36 @@ sockwatch_input_gathers_total 1.0
 	}
 }
 
+// TestMetricsOfSeveralSources: the type of the source that documents it holds for all.
+func TestMetricsOfSeveralSources(t *testing.T) {
+	undocumented := func(v float64, tags ...string) metric.Point {
+		p := point("sockwatch_input", v, tags...)
+		p.Fields[0].Key = "gathers_total"
+		return p
+	}
+	plain := batch("a", undocumented(math.NaN(), "x", "1"), undocumented(0, "x", "2"), undocumented(2.5, "x", "3"))
+	plain.Descs = nil
+	documented := batch("b", undocumented(1, "x", "1"), undocumented(9, "x", "3"))
+	got, p := textOf(t, usualSize, plain, documented)
+	const want = `# HELP sockwatch_input_gathers_total Gathers of the input that ended or timed out
+# TYPE sockwatch_input_gathers_total counter
+sockwatch_input_gathers_total{x="2"} 0
+sockwatch_input_gathers_total{x="3"} 2.5
+sockwatch_input_gathers_total{x="1"} 1
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[dropReason]int{duplicate: 1}, counts(p.drops)); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
+	}
+	alone := batch("a", undocumented(math.NaN(), "x", "1"))
+	alone.Descs = nil
+	if got, _ := textOf(t, usualSize, alone, batch("b", undocumented(1, "x", "1"))); !strings.HasSuffix(got, "\nsockwatch_input_gathers_total{x=\"1\"} 1\n") {
+		t.Errorf("a NaN of another source leaves the page\n%s", got)
+	}
+}
+
 func TestH1NamesThatHoldLines(t *testing.T) {
 	got, _ := textOf(t, usualSize, batch("tcp_listen",
 		point("m", 1, "process", "a\nb c=1 2"), point("m", 2, "process", `"} 7`+"\n# TYPE x counter"), point("m", 3, "process", "a\r\tb\x00")))
@@ -253,7 +284,7 @@ func TestH3InvalidUTF8(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
-	wantLog := []string{`level=WARN msg="the page does not show all that was gathered" invalid="1, the first: m: tag process is not UTF-8: \"\\xff\", of other"`}
+	wantLog := []string{`level=WARN msg="dropped from the page" reason=invalid source=other name=m count=1 first="m: tag process is not UTF-8: \"\\xff\""`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -334,8 +365,8 @@ func TestHostilePoints(t *testing.T) {
 	if p.series < len(points)/2 || !strings.Contains(got, `t="`+strings.Repeat("x", 70000)+`"`) {
 		t.Errorf("%d series of %d points", p.series, len(points))
 	}
-	if p.drops[invalid] != nil {
-		t.Errorf("dropped as invalid: %+v", *p.drops[invalid])
+	if n := p.drops.count(invalid); n > 0 {
+		t.Errorf("%d series dropped as invalid", n)
 	}
 }
 
@@ -428,31 +459,30 @@ func TestPageThatIsTooLarge(t *testing.T) {
 		most    size
 		a, b    []metric.Point
 		want    map[string]int // series by metric
-		dropped int
-		example string
+		dropped map[string]int // series by the first of a name
 	}{
 		{
 			name: "all fit", most: size{8, 1 << 20}, a: some("m", 3, "x", "y"), b: some("n", 2, "x"),
 			want: map[string]int{"m_x": 3, "m_y": 3, "n_x": 2},
 		}, {
 			name: "the last points of a batch go, whole", most: size{5, 1 << 20}, a: some("m", 4, "x", "y"),
-			want: map[string]int{"m_x": 2, "m_y": 2}, dropped: 4, example: `m{host="h",i="2"}`,
+			want: map[string]int{"m_x": 2, "m_y": 2}, dropped: map[string]int{`m{host="h",i="2"}`: 4},
 		}, {
 			name: "what comes last is of another name", most: size{4, 1 << 20},
 			a:    slices.Concat(some("tcp_listen", 3, "x"), some("custom_port_exporter", 3, "value")),
-			want: map[string]int{"tcp_listen_x": 3, "custom_port_exporter": 1}, dropped: 2, example: `custom_port_exporter{host="h",i="1"}`,
+			want: map[string]int{"tcp_listen_x": 3, "custom_port_exporter": 1}, dropped: map[string]int{`custom_port_exporter{host="h",i="1"}`: 2},
 		}, {
 			name: "the largest batch goes first", most: size{6, 1 << 20}, a: some("m", 2, "x"), b: some("n", 50, "x"),
-			want: map[string]int{"m_x": 2, "n_x": 4}, dropped: 46, example: `n{host="h",i="4"}`,
+			want: map[string]int{"m_x": 2, "n_x": 4}, dropped: map[string]int{`n{host="h",i="4"}`: 46},
 		}, {
 			name: "until another one is as large", most: size{6, 1 << 20}, a: some("m", 4, "x"), b: some("n", 50, "x"),
-			want: map[string]int{"m_x": 3, "n_x": 3}, dropped: 48, example: `m{host="h",i="3"}`,
+			want: map[string]int{"m_x": 3, "n_x": 3}, dropped: map[string]int{`m{host="h",i="3"}`: 1, `n{host="h",i="3"}`: 47},
 		}, {
 			name: "by bytes", most: size{1000, 500}, a: some("m", 2, "x"), b: some("n", 50, "x"),
-			want: map[string]int{"m_x": 2, "n_x": 8}, dropped: 42, example: `n{host="h",i="8"}`,
+			want: map[string]int{"m_x": 2, "n_x": 8}, dropped: map[string]int{`n{host="h",i="8"}`: 42},
 		}, {
 			name: "a first point that does not fit", most: size{1, 1 << 20}, a: some("m", 1, "x", "y"),
-			want: map[string]int{}, dropped: 2, example: `m{host="h",i="0"}`,
+			want: map[string]int{}, dropped: map[string]int{`m{host="h",i="0"}`: 2},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -464,12 +494,14 @@ func TestPageThatIsTooLarge(t *testing.T) {
 			if diff := cmp.Diff(test.want, series); diff != "" {
 				t.Errorf("series (-want +got):\n%s", diff)
 			}
-			d := p.drops[maxSeries]
-			if d == nil {
-				d = &drop{}
+			dropped := map[string]int{}
+			for kind, drop := range p.drops {
+				if kind.reason == maxSeries {
+					dropped[drop.first] = drop.count
+				}
 			}
-			if d.count != test.dropped || d.example != test.example {
-				t.Errorf("dropped %d, the first %s; want %d, %s", d.count, d.example, test.dropped, test.example)
+			if diff := cmp.Diff(test.dropped, dropped, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("dropped (-want +got):\n%s", diff)
 			}
 			if !(size{p.series, len(got)}).within(test.most) {
 				t.Errorf("%d series, %d bytes are more than %v", p.series, len(got), test.most)
@@ -496,7 +528,7 @@ func TestDroppedSeriesAreCountedAndNamed(t *testing.T) {
 	if strings.Contains(page, "custom_port_exporter") {
 		t.Error("points beyond max_series are on the page")
 	}
-	want := []string{`level=WARN msg="the page does not show all that was gathered" max_series="2, the first: custom_port_exporter{pid=\"1\"}, of tcp_listen"`}
+	want := []string{`level=WARN msg="dropped from the page" reason=max_series source=tcp_listen name=custom_port_exporter count=2 first="custom_port_exporter{pid=\"1\"}"`}
 	if diff := cmp.Diff(want, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}

@@ -58,10 +58,11 @@ const (
 	maxGather         = 2 * time.Minute
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	stopTimeout       = 3 * time.Second // of requests under way when Serve is to end
+	stopTimeout       = 900 * time.Millisecond // of requests in flight when Serve is to end: the agent gives it a second
 	maxHeaderBytes    = 16 << 10
 	maxConnections    = 256
 	maxRequests       = 16 // answered at once, of those that cost something
+	maxUnread         = 128 << 20
 )
 
 // An endpoint is one [[outputs.prometheus]].
@@ -70,25 +71,25 @@ type endpoint struct {
 	env       plugin.Env
 	own       *ownMetrics
 	cache     cache
+	web       webConfig
+	watch     *watch
 	slots     chan struct{} // one for each answer being made
+	unread    *unread
 	listeners []net.Listener
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
-	if env.Listen == nil {
-		env.Listen = new(net.ListenConfig).Listen
-	}
-	return &endpoint{opts: o, env: env, own: newOwnMetrics(), slots: make(chan struct{}, maxRequests)}, nil
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: webConfig{file: o.WebConfigFile}, slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
+	e.watch = newWatch(e.checkListening)
+	return e, nil
 }
 
 // Listen binds every address, or none.
 func (e *endpoint) Listen(ctx context.Context) error {
-	if err := e.checkWebConfig(); err != nil {
+	if err := e.web.validate(ctx); err != nil {
 		return err
 	}
+	e.warnReadable()
 	for _, s := range e.opts.Listen {
 		if err := e.bind(ctx, s); err != nil {
 			return errors.Join(err, e.Close())
@@ -132,6 +133,11 @@ func (e *endpoint) Close() error {
 // way end for a moment. An address that fails ends all of them.
 func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	defer e.Close()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watchCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { e.watch.run(watchCtx) })
 	connections := newConnections(maxConnections)
 	servers := make([]*http.Server, len(e.listeners))
 	ended := make(chan error, len(e.listeners))
@@ -160,7 +166,7 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 	defer l.Close()
 	err := error(nil)
 	if file := e.opts.WebConfigFile; file != "" {
-		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, e.env.Log)
+		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, slog.New(e.logHandler()))
 	} else {
 		err = s.Serve(l)
 	}
@@ -182,8 +188,29 @@ func (e *endpoint) newServer(board plugin.Board) *http.Server {
 		WriteTimeout:   maxGather + writeTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		// What clients do wrong (broken handshakes, vanished peers) is not our error.
-		ErrorLog: slog.NewLogLogger(e.env.Log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(e.logHandler(), slog.LevelError),
+	}
+}
+
+// logHandler returns the handler for what net/http and exporter-toolkit log.
+func (e *endpoint) logHandler() slog.Handler {
+	return doubtingHandler{e.env.Log.Handler(), e.watch.doubt}
+}
+
+// warnOpen warns once if anybody who reaches this host reads the metrics.
+func (e *endpoint) warnOpen() {
+	if e.opts.WebConfigFile != "" {
+		return
+	}
+	var open []string
+	for _, l := range e.listeners {
+		if !isLoopback(l.Addr()) {
+			open = append(open, l.Addr().String())
+		}
+	}
+	if len(open) > 0 {
+		e.env.Log.Warn("what listens here and who owns it is shown to everybody who reaches this address; "+
+			"web_config_file (TLS, basic auth) or a loopback address would limit that", "listen", strings.Join(open, ", "))
 	}
 }
 
@@ -201,7 +228,7 @@ func stop(servers []*http.Server) {
 	wg.Wait()
 }
 
-// handler routes by hand: a configured path is no pattern.
+// handler routes by hand: a configured path is not a pattern.
 func (e *endpoint) handler(board plugin.Board) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -191,7 +192,7 @@ func TestServeOnSeveralAddresses(t *testing.T) {
 	e, book := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"127.0.0.1:0", "unix:" + socket} })
 	addrs := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))
 	for _, a := range addrs {
-		client := &http.Client{Transport: &http.Transport{
+		client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, a.Network(), a.String())
 			},
@@ -214,7 +215,7 @@ func TestListenUsesTheAgentsSockets(t *testing.T) {
 	var asked []string
 	o := Defaults()
 	o.Listen = plugin.Strings{":8088", "[::1]:9000", "unix:/run/x"}
-	e, err := Plugin.NewEndpoint(&o, plugin.Env{Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+	e, err := Plugin.NewEndpoint(&o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 		asked = append(asked, network+" "+address)
 		return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	}})
@@ -306,20 +307,20 @@ func TestServeEndsGracefully(t *testing.T) {
 	served, answered := make(chan error, 1), make(chan error, 1)
 	go func() { served <- e.Serve(ctx, board) }()
 	go func() {
-		r, err := http.Get("http://" + addr + "/metrics")
+		r, err := testClient.Get("http://" + addr + "/metrics")
 		if err == nil {
 			_, err = io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 		}
 		answered <- err
 	}()
-	<-entered
+	next(t, entered)
 	cancel()
 	time.AfterFunc(100*time.Millisecond, func() { close(leave) })
-	if err := <-answered; err != nil {
+	if err := next(t, answered); err != nil {
 		t.Errorf("the scrape under way was cut: %v", err)
 	}
-	if err := <-served; err != nil {
+	if err := next(t, served); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
 	if _, err := net.Dial("tcp", addr); err == nil {

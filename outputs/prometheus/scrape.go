@@ -64,7 +64,7 @@ var errEncode = &httpError{http.StatusInternalServerError, "the metrics could no
 type cache struct {
 	mu      sync.Mutex
 	encoded *encodedPage
-	log     dropLog
+	logged  map[dropKind]bool
 }
 
 // page returns the page of the board, made again if a source has published since.
@@ -80,11 +80,12 @@ func (c *cache) page(board []*metric.Batch, e *endpoint) *encodedPage {
 	}
 	p := newPage(board, size{e.opts.MaxSeries, maxPageBytes}, before)
 	for _, why := range dropReasons {
-		if d := p.drops[why]; d != nil {
-			e.own.dropped.WithLabelValues(string(why)).Add(float64(d.count))
-		}
+		e.own.dropped.WithLabelValues(string(why)).Add(float64(p.drops.count(why)))
 	}
-	c.log.log(p.drops, e.env.Log)
+	if c.logged == nil {
+		c.logged = map[dropKind]bool{}
+	}
+	p.drops.log(e.env.Log, c.logged)
 	e.own.series.Set(float64(p.series))
 	c.encoded = &encodedPage{page: p, own: e.own, bodies: map[variant]func() ([]byte, error){}}
 	return c.encoded
@@ -132,7 +133,7 @@ func (p *encodedPage) encode(v variant) ([]byte, error) {
 	if err := errors.Join(encode(w, families, v.format), w.Close()); err != nil {
 		return nil, err
 	}
-	return bytes.Clone(body.Bytes()), nil // without the room to grow
+	return bytes.Clone(body.Bytes()), nil // without spare capacity
 }
 
 // withOwn returns the page's families and behind them the program's own, unless the

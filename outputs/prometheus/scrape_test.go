@@ -274,7 +274,7 @@ func TestCurlReadsItAll(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	addr := serve(t, e, boardOf(batch("tcp_listen", listeners(100)...)))[0]
 	for _, enc := range []string{"identity", "gzip", "zstd"} {
-		page, err := exec.Command(curl, "-sS", "--noproxy", "*", "--compressed", "-H", "Accept-Encoding: "+enc, "http://"+addr.String()+"/metrics").CombinedOutput()
+		page, err := exec.Command(curl, "-sS", "--max-time", "60", "--noproxy", "*", "--compressed", "-H", "Accept-Encoding: "+enc, "http://"+addr.String()+"/metrics").CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: curl: %v: %s", enc, err, page)
 			continue

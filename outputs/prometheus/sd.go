@@ -167,7 +167,7 @@ func requestHost(r *http.Request) string {
 	return strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 }
 
-// isTargetHost tells whether a host from a request can stand in a target. No host
+// isTargetHost reports whether a host from a request can stand in a target. No host
 // at all leaves the wildcards out.
 func isTargetHost(host string) bool {
 	_, err := netip.ParseAddr(host)

@@ -72,7 +72,7 @@ func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 		}
 	})
 	p.until("is ready", func() (string, bool) {
-		r, err := http.Get(p.url + "/-/ready")
+		r, err := testClient.Get(p.url + "/-/ready")
 		if err != nil {
 			return err.Error(), false
 		}
@@ -99,7 +99,7 @@ func (p *prom) until(what string, ask func() (answer string, ok bool)) {
 
 // api asks Prometheus' API.
 func (p *prom) api(path string, into any) error {
-	r, err := http.Get(p.url + "/api/v1/" + path)
+	r, err := testClient.Get(p.url + "/api/v1/" + path)
 	if err != nil {
 		return err
 	}

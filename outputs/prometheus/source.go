@@ -42,7 +42,7 @@ func newSource(b *metric.Batch) *source {
 	for i := range b.Points {
 		p := &b.Points[i]
 		if err := p.Check(); err != nil {
-			s.invalid.add(invalid, max(1, len(p.Fields)), s.name, p.Name, err.Error)
+			s.invalid.add(dropKind{invalid, s.name, p.Name}, max(1, len(p.Fields)), err.Error)
 			continue
 		}
 		s.valid = append(s.valid, p)
@@ -93,7 +93,9 @@ func (s *source) make(n int) {
 		f.seen = nil
 	}
 	for _, p := range s.valid[n:] {
-		s.drops.add(maxSeries, sizeOf(p).series, s.name, p.Name, p.Series)
+		if series := sizeOf(p).series; series > 0 {
+			s.drops.add(dropKind{maxSeries, s.name, p.Name}, series, p.Series)
+		}
 	}
 }
 
@@ -129,7 +131,7 @@ func (b *builder) labels(p *metric.Point) ([]*dto.LabelPair, int) {
 		if *name != p.Tags[i].Key {
 			sorted = false
 			if b.clashes(p.Tags, i, *name) {
-				b.source.drops.add(clash, 1, b.source.name, p.Name, func() string {
+				b.source.drops.add(dropKind{clash, b.source.name, p.Name}, 1, func() string {
 					return fmt.Sprintf("tag %q of %s", p.Tags[i].Key, p.Series())
 				})
 				continue
@@ -193,7 +195,7 @@ func (b *builder) add(f *family, labels []*dto.LabelPair, set int, v float64) {
 		v = math.NaN() // not the bits by which Prometheus marks a stale series
 	}
 	if f.seen[set] {
-		b.source.drops.add(duplicate, 1, b.source.name, f.GetName(), func() string { return seriesName(f.GetName(), labels) })
+		b.source.drops.add(dropKind{duplicate, b.source.name, f.GetName()}, 1, func() string { return seriesName(f.GetName(), labels) })
 		return
 	}
 	f.seen[set] = true

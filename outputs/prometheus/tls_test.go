@@ -123,7 +123,7 @@ func serveTLS(t *testing.T, config string, change func(*x509.Certificate)) (e *e
 // client returns a client of new connections only.
 func client(t *testing.T, config *tls.Config) *http.Client {
 	t.Helper()
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 }
 
 func TestN1CertificatesThatDoNotHold(t *testing.T) {
@@ -159,7 +159,7 @@ func TestN1CertificatesThatDoNotHold(t *testing.T) {
 			if page := bodyOf(t, r); r.StatusCode != 200 || !strings.Contains(page, "tcp_listen_sockets{") {
 				t.Errorf("status %d", r.StatusCode)
 			}
-			plain, err := http.Get("http" + strings.TrimPrefix(url, "https"))
+			plain, err := testClient.Get("http" + strings.TrimPrefix(url, "https"))
 			if err != nil || plain.StatusCode != 400 {
 				t.Errorf("without TLS: %v, %v", plain, err)
 			}

@@ -22,9 +22,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// patience is how long a call may go on after its context is done. It is no
-// figure to be reached, only the end of hope.
-const patience = 30 * time.Second
+// callTimeout is how long a call may go on after its context is done. It is generous:
+// a plugin on a busy machine must not fail by it.
+const callTimeout = 30 * time.Second
 
 // Env returns what a plugin is lent in a test: no state directory, no log.
 func Env(p plugin.Plugin) plugin.Env {
@@ -322,8 +322,8 @@ func ends(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		t.Fatalf("%s has not returned %v after its context was done", what, patience)
+	case <-time.After(callTimeout):
+		t.Fatalf("%s has not returned %v after its context was done", what, callTimeout)
 	}
 }
 

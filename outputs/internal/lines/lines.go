@@ -69,8 +69,9 @@ func (w *Writer) Push(ctx context.Context, records [][]byte, write func(lines []
 	return nil
 }
 
-// closeTimeout is how long Close waits for a write in flight.
-const closeTimeout = time.Second
+// closeTimeout is how long Close waits for a write in flight: less than the second that
+// the agent gives it.
+const closeTimeout = time.Second / 2
 
 // Close calls end, which closes the stream: now or, if the write in flight hangs, when
 // that has returned. Nothing may follow.
