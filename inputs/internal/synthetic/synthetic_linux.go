@@ -1,4 +1,4 @@
-// Package synthetic makes hosts to measure on: processes with open files,
+// Package synthetic makes hosts to measure and test on: processes with open files,
 // listening sockets and connections, which are the measuring program again.
 package synthetic
 
