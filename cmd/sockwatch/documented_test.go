@@ -54,22 +54,31 @@ func TestDocumentedLinksResolve(t *testing.T) {
 	}
 }
 
-// Every code that a test is named after is explained in docs/faults.md.
-func TestDocumentedFaultCodes(t *testing.T) {
-	explained := readFile(t, "docs/faults.md")
-	code := regexp.MustCompile(`(?m)^func Test((?:[A-Z][0-9]+(?:And)?)+)`)
+// docs/faults.md explains every code that a test is named after, and names no test
+// that does not exist.
+func TestDocumentedFaults(t *testing.T) {
+	document := readFile(t, "docs/faults.md")
+	named := regexp.MustCompile(`(?m)^func (Test\w*)\(`)
+	codes := regexp.MustCompile(`^Test((?:[A-Z][0-9]+(?:And)?)+)`)
+	tests := make(map[string]bool)
 	walkFiles(t, func(path string) {
 		if !strings.HasSuffix(path, "_test.go") {
 			return
 		}
-		for _, m := range code.FindAllStringSubmatch(readFile(t, path), -1) {
-			for _, c := range regexp.MustCompile(`[A-Z][0-9]+`).FindAllString(m[1], -1) {
-				if !regexp.MustCompile(`(?m)^\|[A-Z0-9, ]*\b` + c + `\b[A-Z0-9, ]*\|`).MatchString(explained) {
-					t.Errorf("%s: docs/faults.md does not explain %s", path, c)
+		for _, m := range named.FindAllStringSubmatch(readFile(t, path), -1) {
+			tests[m[1]] = true
+			for _, code := range regexp.MustCompile(`[A-Z][0-9]+`).FindAllString(codes.FindString(m[1]), -1) {
+				if !regexp.MustCompile(`(?m)^\|[A-Z0-9, ]*\b` + code + `\b[A-Z0-9, ]*\|`).MatchString(document) {
+					t.Errorf("%s: %s: the document does not explain %s", path, m[1], code)
 				}
 			}
 		}
 	})
+	for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(document, -1) {
+		if !tests[m[1]] {
+			t.Errorf("the document names %s, which does not exist", m[1])
+		}
+	}
 }
 
 // anchors returns the anchors that GitHub gives to the headings of a Markdown text.
