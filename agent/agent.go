@@ -197,14 +197,17 @@ func (o *runningOutput) enqueue(records [][]byte) bool {
 }
 
 // deliver sends what is queued at every flush, and once more when the queue is
-// filled, until ctx cuts it off.
+// filled, until ctx cuts it off. It closes the pusher, unless another output takes over
+// from it.
 func (d *delivery) deliver(ctx context.Context) {
 	defer close(d.done)
 	for d.flush.await(ctx) {
 		d.drain(ctx)
 	}
 	d.drain(ctx)
-	d.sender.close()
+	if !d.leaveOpen() {
+		d.sender.close()
+	}
 }
 
 // drain sends records, the oldest first, until the queue is empty, ctx is done, or

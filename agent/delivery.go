@@ -29,8 +29,9 @@ type delivery struct {
 	handedOver func() bool   // by a reload: what is queued is another output's
 	done       chan struct{} // closed when deliver has returned
 
-	using     chan struct{} // holds a token while the queue is used
+	using     chan struct{} // holds a token while the queue and what follows are used
 	abandoned bool          // deliver, which does not return, must leave the queue alone
+	leftOpen  bool          // deliver has ended, and the successor closes the pusher
 }
 
 // A sender calls the Pusher of one output.
@@ -121,6 +122,31 @@ func (d *delivery) abandon() {
 	d.using <- struct{}{}
 	d.abandoned = true
 	<-d.using
+}
+
+// leaveOpen reports whether the output that takes over closes the pusher.
+func (d *delivery) leaveOpen() bool {
+	d.using <- struct{}{}
+	defer func() { <-d.using }()
+	d.leftOpen = d.handedOver() && !d.abandoned
+	return d.leftOpen
+}
+
+// bequeath lets the pusher of another delivery inherit from this one's, and closes it,
+// if deliver has ended and left it open.
+func (d *delivery) bequeath(to *delivery) {
+	d.using <- struct{}{}
+	open := d.leftOpen
+	<-d.using
+	if !open {
+		return
+	}
+	defer d.sender.close()
+	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
+		var err error // logged by recover
+		defer to.health.panics.recover(&err, to.sender.log)
+		inheritor.InheritFrom(d.sender.pusher)
+	}
 }
 
 // pause waits before the next attempt. It ends early when the output begins to end,

@@ -180,6 +180,7 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // what is in flight may arrive, else it is sent again
 		replaced.abandonDelivery()
 	}
+	replaced.delivery.bequeath(o.delivery)
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return

@@ -6,6 +6,7 @@ import "time"
 //
 //	interface       implemented by  meaning
 //	Inheritor       Input           takes over what a replaced Input knew
+//	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record another time
 //	HealthReporter  Endpoint        says that it no longer answers
@@ -25,6 +26,15 @@ import "time"
 // of the old Input has returned and it is closed. It is not called if that Gather
 // hangs.
 type Inheritor interface{ InheritFrom(predecessor Input) }
+
+// A PushInheritor is a Pusher that can take over what another one holds, such as a
+// stream that has taken a part of a record. When a reload replaces a Pusher by one with
+// other options, the agent calls InheritFrom with the old one. It is called at most
+// once, before the first Encode and Push, after the last Push of the old Pusher has
+// returned and before its Close: what is taken over must survive that. It is not called
+// if the old Push hangs. The records that the old Pusher has not stored are pushed by
+// the new one.
+type PushInheritor interface{ InheritFrom(predecessor Pusher) }
 
 // A Bounded is a Pusher that wants at most MaxBytes of records in one Push, unless a
 // single record is larger. Each record counts one byte more than it has, for what

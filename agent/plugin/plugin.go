@@ -47,12 +47,14 @@ type Input interface {
 // A Pusher delivers points to a destination, in order. Its life:
 //
 //  1. NewPusher builds it from validated options. It opens nothing.
-//  2. The agent calls Encode for each point, and Push for the records that Encode
+//  2. If it replaces another Pusher of its name at a reload and is a PushInheritor, the
+//     agent calls InheritFrom.
+//  3. The agent calls Encode for each point, and Push for the records that Encode
 //     made. The first Push may come before the first Encode: with records that the
 //     queue has kept from before a restart, or from the Pusher that this one replaces.
-//  3. At a stop the agent pushes what is queued for as long as shutdown_timeout lets
+//  4. At a stop the agent pushes what is queued for as long as shutdown_timeout lets
 //     it. Then it ends the context of the last Push.
-//  4. After the last Push has returned the agent calls Close if there is one. Close
+//  5. After the last Push has returned the agent calls Close if there is one. Close
 //     returns within a second, even if the destination hangs.
 //
 // A Pusher that a reload does not use is dropped after step 1.

@@ -69,7 +69,7 @@ func (e *exporter) build() {
 	var series metric.SeriesSet
 	for _, g := range e.groups {
 		port := "tcp " + e.address(g.members[0].socket.Addr) + ":" + strconv.Itoa(int(g.members[0].socket.Port))
-		for _, p := range g.exporterProcesses()[:g.exporterLimit] {
+		for _, p := range g.exported[:g.exporterLimit] {
 			app, pid := "", ""
 			if p != nil {
 				app, pid = p.Comm, strconv.Itoa(p.PID)
@@ -107,9 +107,6 @@ func (g *group) exporterProcesses() (processes []*owner.Process) {
 	slices.SortFunc(processes, owner.Compare)
 	return slices.Compact(processes)
 }
-
-// exporterPoints returns how many points custom_port_exporter a group may make.
-func (g *group) exporterPoints() int { return len(g.exporterProcesses()) }
 
 // address returns the listener's address as the ancestor prints it, which cuts
 // what it takes for a name at 17 bytes.

@@ -34,7 +34,8 @@ type group struct {
 	processes int            // that hold the members
 	since     int64          // when the identity was first seen, Unix time; 0: at the first gather
 
-	exporterLimit int // how many points custom_port_exporter it may have
+	exported      []*owner.Process // of which custom_port_exporter has a point each; nil is an unknown one
+	exporterLimit int              // how many of them get one
 
 	values values
 	fields []metric.Field // of values
@@ -89,9 +90,9 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 }
 
-// see gives every group the time at which it was first seen. It is called when
+// syncFirstSeen gives every group the time at which it was first seen. It is called when
 // groups have changed, and at the gather after one in which some were missing.
-func (gs *groupSet) see(store *firstseen.Store, ownersPending bool) {
+func (gs *groupSet) syncFirstSeen(store *firstseen.Store, ownersPending bool) {
 	store.Begin()
 	for _, g := range gs.sorted {
 		since := g.members[0].since

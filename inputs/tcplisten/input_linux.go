@@ -13,6 +13,7 @@ import (
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/firstseen"
 	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
 )
 
 // An input gathers the listeners of one host:
@@ -166,7 +167,9 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 		if err != nil {
 			in.warnOnce(&in.warned.namespaces, "network namespace cannot be listed, keeping what was known of it",
 				"netns", t.name, "error", err)
-			partial.add("netns %s: %v", t.name, err)
+			if !errors.Is(err, netns.ErrNoProcess) { // that is so for as long as the program runs
+				partial.add("netns %s: %v", t.name, err)
+			}
 			continue
 		}
 		in.warnOfSource(t.ns, source)
@@ -202,13 +205,13 @@ func (in *input) observe(t *table, s *inet.Socket) {
 		}
 		in.open.owners.Add(&l.owner)
 	}
-	t.saw(l, s)
+	t.mark(l, s)
 }
 
 // observeKnown takes note of a socket only if it is known.
 func (in *input) observeKnown(t *table, s *inet.Socket) {
 	if l := t.byCookie[s.Cookie]; l != nil && l.is(s) {
-		t.saw(l, s)
+		t.mark(l, s)
 	}
 }
 
@@ -259,13 +262,13 @@ func (in *input) describe(ctx context.Context, now time.Time) {
 	}
 	if in.listeners.describe(r.users) {
 		in.groups.arrange(in.listeners.all)
-		in.groups.see(in.firstSeen, in.listeners.ownersPending())
+		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
 		in.groups.limit(in.options.MaxListeners, r.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.show(in.groups.shown)
 		}
 	} else if in.firstSeen.Missing() {
-		in.groups.see(in.firstSeen, in.listeners.ownersPending())
+		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
 	}
 }
 

@@ -639,6 +639,9 @@ func TestNeverAWrongOwner(t *testing.T) {
 		start(t, task{Churn: true})
 	}
 	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	// A socket outlives its last descriptor for a moment, and is then held by nobody:
+	// in a pid namespace that is not proven.
+	in.(*input).warned.hidden = true
 	status := make(map[string]int)
 	for range 500 {
 		for _, p := range gather(t, in).Points {

@@ -38,11 +38,17 @@ type overflowValues struct {
 }
 
 // limit decides which groups get points of their own, so that a gather has at most
-// limit points: whoever has the most loses first, and of a person's listeners those
-// that were seen last, then those of the highest ports. The exporter's points take
-// what the listeners leave. person names whom a user id counts to.
+// limit points: whoever has the most loses first, the exporter's points before the
+// listeners, and of a person's listeners those that were seen last, then those of the
+// highest ports. person names whom a user id counts to.
 func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bool) {
 	gs.changed = true
+	for _, g := range gs.sorted {
+		g.exported = nil
+		if exporter {
+			g.exported = g.exporterProcesses()
+		}
+	}
 	shares := shareOut(gs.sorted, person)
 	overflowPoints := allot(shares, limit, exporter)
 	gs.shown = gs.shown[:0]
@@ -92,49 +98,68 @@ func shareOut(groups []*group, person func(uid uint32) string) (shares []*share)
 }
 
 // allot fills in what each share keeps, so that it fits into limit points together
-// with the overflow points, whose number it returns.
+// with the overflow points, whose number it returns. Whoever wants no more than
+// everybody can have keeps all, the exporter's points too; of the others' points the
+// listeners come first.
 func allot(shares []*share, limit int, exporter bool) (overflowPoints int) {
 	most := max(1, limit/10)
 	for {
 		left := limit - overflowPoints
-		wants := make([]int, len(shares))
-		for i, s := range shares {
-			wants[i] = len(s.groups)
-		}
-		for i, n := range divide(left, wants) {
-			s := shares[i]
-			s.keep, s.exporter, left = n, 0, left-n
+		all := func(s *share) int {
+			s.keep, s.exporter, s.keepExporter = len(s.groups), 0, 0
 			if exporter {
-				for _, g := range s.groups[:n] {
-					s.exporter += g.exporterPoints()
-				}
+				s.countExporter()
 			}
-			wants[i] = s.exporter
+			return len(s.groups) + s.exporter
 		}
-		cut := 0
-		for i, n := range divide(left, wants) {
-			if shares[i].keepExporter = n; shares[i].lost() > 0 {
-				cut++
+		var cut []*share
+		for i, n := range divide(left, shares, all) {
+			if s := shares[i]; n < s.keep+s.exporter {
+				cut = append(cut, s)
+			} else {
+				s.keepExporter = s.exporter
+				left -= n
 			}
 		}
-		if cut = min(cut, most); cut <= overflowPoints {
+		for i, n := range divide(left, cut, func(s *share) int { return len(s.groups) }) {
+			s := cut[i]
+			s.keep, left = n, left-n
+			if exporter {
+				s.countExporter()
+			}
+		}
+		for i, n := range divide(left, cut, func(s *share) int { return s.exporter }) {
+			cut[i].keepExporter = n
+		}
+		if n := min(len(cut), most); n <= overflowPoints {
 			return overflowPoints
+		} else {
+			overflowPoints = n
 		}
-		overflowPoints = cut
+	}
+}
+
+// countExporter counts the exporter's points of the groups that are kept.
+func (s *share) countExporter() {
+	s.exporter = 0
+	for _, g := range s.groups[:s.keep] {
+		s.exporter += len(g.exported)
 	}
 }
 
 // divide gives everybody what they want of n, or cuts those who want the most to
 // what is left for each of them.
-func divide(n int, wants []int) (given []int) {
-	order := make([]int, len(wants))
-	for i := range order {
-		order[i] = i
+func divide(n int, shares []*share, wants func(*share) int) (given []int) {
+	order := make([]int, len(shares))
+	want := make([]int, len(shares))
+	for i, s := range shares {
+		order[i], want[i] = i, wants(s)
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(wants[i], wants[j]) })
-	given = make([]int, len(wants))
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(want[i], want[j]) })
+	given = make([]int, len(shares))
 	for k, i := range order {
-		given[i] = min(wants[i], n/(len(order)-k))
+		rest := len(order) - k
+		given[i] = min(want[i], (n+rest-1)/rest) // who wants less has what cannot be divided
 		n -= given[i]
 	}
 	return given
@@ -144,7 +169,7 @@ func divide(n int, wants []int) (given []int) {
 func (s *share) limitExporter(kept []*group) {
 	left := s.keepExporter
 	for _, g := range kept {
-		g.exporterLimit = min(left, g.exporterPoints())
+		g.exporterLimit = min(left, len(g.exported))
 		left -= g.exporterLimit
 	}
 }

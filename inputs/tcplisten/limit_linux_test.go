@@ -24,13 +24,20 @@ func TestDivideCutsWhoWantsTheMost(t *testing.T) {
 		{n: 10, wants: []int{2, 3}, want: []int{2, 3}},
 		{n: 10, wants: []int{2, 30}, want: []int{2, 8}},
 		{n: 10, wants: []int{30, 2, 30}, want: []int{4, 2, 4}},
-		{n: 11, wants: []int{30, 2, 30}, want: []int{4, 2, 5}},
-		{n: 2, wants: []int{1, 1, 1}, want: []int{0, 1, 1}},
+		{n: 11, wants: []int{30, 2, 30}, want: []int{5, 2, 4}},
+		{n: 9, wants: []int{1, 3, 50, 300}, want: []int{1, 3, 3, 2}},
+		{n: 3, wants: []int{1, 3, 50, 300}, want: []int{1, 1, 1, 0}},
+		{n: 1, wants: []int{300, 50, 3, 1}, want: []int{0, 0, 0, 1}},
 		{n: 0, wants: []int{5, 1}, want: []int{0, 0}},
 		{n: 5, wants: nil, want: []int{}},
 	}
 	for _, tt := range tests {
-		if got := divide(tt.n, tt.wants); !slices.Equal(got, tt.want) {
+		var shares []*share
+		for _, n := range tt.wants {
+			shares = append(shares, &share{groups: make([]*group, n)})
+		}
+		got := divide(tt.n, shares, func(s *share) int { return len(s.groups) })
+		if !slices.Equal(got, tt.want) {
 			t.Errorf("%d among %v: %v, want %v", tt.n, tt.wants, got, tt.want)
 		}
 	}
@@ -88,7 +95,7 @@ func TestLimitSparesWhoHasFew(t *testing.T) {
 		{
 			name:   "the next one is cut to the same number",
 			groups: [][]*group{groupsOf(0, 1, 3, 1), groupsOf(33, 80, 60, 1), groupsOf(100000, 200, 200, 1)}, limit: 100,
-			want: []string{"0: 3", "33: 47", "100000: 48", "overflow of ann: 152 listeners", "overflow of www-data: 13 listeners"},
+			want: []string{"0: 3", "33: 48", "100000: 47", "overflow of ann: 153 listeners", "overflow of www-data: 12 listeners"},
 		},
 		{
 			name:   "many user ids are one person",
@@ -103,12 +110,17 @@ func TestLimitSparesWhoHasFew(t *testing.T) {
 		{
 			name:   "few overflow points",
 			groups: [][]*group{groupsOf(0, 1, 30, 1), groupsOf(33, 100, 30, 1), groupsOf(501, 200, 30, 1), groupsOf(100000, 300, 40, 1)}, limit: 20,
-			want: []string{"0: 4", "33: 5", "501: 4", "100000: 5", "overflow of ann: 35 listeners", "overflow of : 77 listeners"},
+			want: []string{"0: 5", "33: 4", "501: 5", "100000: 4", "overflow of ann: 36 listeners", "overflow of : 76 listeners"},
 		},
 		{
 			name:   "a limit of one",
 			groups: [][]*group{groupsOf(0, 1, 3, 1), groupsOf(33, 80, 2, 1)}, limit: 1,
 			want: []string{"overflow of : 5 listeners"},
+		},
+		{
+			name:   "who has few keeps the exporter's points too",
+			groups: [][]*group{groupsOf(0, 1, 3, 1), groupsOf(33, 80, 200, 1)}, limit: 100, exporter: true,
+			want: []string{"0: 3", "33: 93", "exporter 0: 3", "exporter 33: 0", "overflow of www-data: 107 listeners, 93 exporter points"},
 		},
 		{
 			name:   "the exporter takes what is left",

@@ -87,8 +87,8 @@ func (ls *listenerSet) inherit(old *listenerSet, sameView bool) {
 	ls.baseline = old.baseline && sameView
 }
 
-// list calls observe for the listening sockets of the namespace, which notes what
-// it saw. If some have come or gone, the kernel may have passed over others: then
+// list calls observe for the listening sockets of the namespace, which marks those
+// that are there. If some have come or gone, the kernel may have passed over others: then
 // it is asked again, in other pieces, until nothing is new. After an error the
 // listeners are those of before; a namespace that has ended has none.
 func (t *table) list(ctx context.Context, observe func(*table, *inet.Socket)) (source netns.Source, err error) {
@@ -123,8 +123,8 @@ func (t *table) keepAll() {
 	t.seen = len(t.byCookie)
 }
 
-// saw notes that a listener is there, and what the kernel says of it now.
-func (t *table) saw(l *listener, s *inet.Socket) {
+// mark notes that a listener is there, and what the kernel says of it now.
+func (t *table) mark(l *listener, s *inet.Socket) {
 	if l.generation != t.generation {
 		l.generation = t.generation
 		t.seen++

@@ -218,8 +218,8 @@ func TestNamespaces(t *testing.T) {
 	options.Namespaces, options.Backend = true, backendProcfs
 	without, log := openLogging(t, options, plugin.Env{Name: pointListener})
 	for range 2 {
-		if b := gather(t, without); !strings.Contains(b.Partial, "no process is in it") {
-			t.Errorf("partial %q", b.Partial)
+		if b := gather(t, without); b.Partial != "" {
+			t.Errorf("partial %q, of what stays so", b.Partial)
 		}
 	}
 	if n := strings.Count(log.String(), "network namespace cannot be listed"); n != 1 {

@@ -69,6 +69,8 @@ func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 		causes = append(causes, "the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing: run as root of the host, or grant both "+
 			"(systemd: AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH; docker: --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH; "+
 			"elsewhere: setcap cap_sys_ptrace,cap_dac_read_search+ep sockwatch)")
+	case v.HidePID && !v.PIDNS && report.Hidden != "":
+		causes = append(causes, "/proc is mounted with hidepid, which hides processes: mount it without, or with gid= of a group of sockwatch")
 	case v.AppArmor != "" && report.Refused > 0:
 		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it ptrace and reading them, or run without it "+
 			"(docker: --security-opt apparmor=unconfined)", v.AppArmor))

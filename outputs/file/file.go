@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -34,15 +36,33 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	out := &output{encoder: format.New(o.DataFormat, o.TimestampFormat), log: logFile{options: o, log: env.Log}}
-	out.lines = lines.NewWriter(out.log.write)
-	return out, nil
+	return &output{options: o, encoder: format.New(o.DataFormat, o.TimestampFormat), stream: newStream(env.Log)}, nil
 }
 
 type output struct {
+	options Options
 	encoder format.Encoder
-	lines   *lines.Writer
-	log     logFile
+	stream  *stream
+}
+
+// A stream is the file and what is known of the lines in it.
+type stream struct {
+	lines *lines.Writer
+	file  *logFile
+}
+
+func newStream(log *slog.Logger) *stream {
+	return &stream{lines: lines.NewWriter(), file: &logFile{log: log}}
+}
+
+// InheritFrom goes on with the stream of the output that this one replaces, if that is
+// the same file: a FIFO that hangs may have taken a part of it, and its reader is not
+// to see an end.
+func (f *output) InheritFrom(predecessor plugin.Pusher) {
+	old, ok := predecessor.(*output)
+	if ok && filepath.Clean(old.options.Path) == filepath.Clean(f.options.Path) {
+		f.stream, old.stream = old.stream, f.stream
+	}
 }
 
 // MaxBytes bounds what one Push takes.
@@ -61,12 +81,12 @@ func (f *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
 // Push writes records as lines. The kernel has them when it returns: they outlive
 // the program, but not a crash of the host before the kernel has written them.
 func (f *output) Push(ctx context.Context, records [][]byte) error {
-	err := f.lines.Push(ctx, records)
+	err := f.stream.lines.Push(ctx, records, func(b []byte) (int, error) { return f.stream.file.write(&f.options, b) })
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%q hangs: %w", f.log.options.Path, err)
+		return fmt.Errorf("%q hangs: %w", f.options.Path, err)
 	}
 	return err
 }
 
 // Close closes the file.
-func (f *output) Close() error { return f.lines.Close(f.log.close) }
+func (f *output) Close() error { return f.stream.lines.Close(f.stream.file.close) }

@@ -228,6 +228,12 @@ func TestHalfLineAtStart(t *testing.T) {
 		{name: "another's text", whole: "one\n", half: "precious", want: "one\nprecious\nnew\n"},
 		{name: "another's JSON", half: `{"time":"now"`, want: "{\"time\":\"now\"\nnew\n"},
 		{name: "blocks that were never written", whole: "one\n", half: strings.Repeat("\x00", 4096), want: "one\nnew\n", cut: 4096},
+		{name: "more unwritten blocks than are looked at at once", whole: "one\n", half: strings.Repeat("\x00", 3*maxHalfLine+5), want: "one\nnew\n", cut: 3*maxHalfLine + 5},
+		{name: "only unwritten blocks", half: strings.Repeat("\x00", 2*maxHalfLine), want: "new\n", cut: 2 * maxHalfLine},
+		{name: "half a record and unwritten blocks", whole: "one\n", half: `{"name":"m","ta` + strings.Repeat("\x00", 2*maxHalfLine), want: "one\nnew\n", cut: 15 + 2*maxHalfLine},
+		{name: "a record without its newline and unwritten blocks", half: `{"name":"m"}` + strings.Repeat("\x00", 2*maxHalfLine), want: "{\"name\":\"m\"}\nnew\n", cut: 2 * maxHalfLine},
+		{name: "another's text and zeros", whole: "one\n", half: "precious\x00\x00", want: "one\nprecious\x00\x00\nnew\n"},
+		{name: "half a record of line protocol and unwritten blocks", format: "influx", whole: record + "\n", half: record[:20] + strings.Repeat("\x00", 2*maxHalfLine), want: record + "\nnew\n", cut: 20 + 2*maxHalfLine},
 		{name: "a long line", whole: strings.Repeat("x", 100_000) + "\n", half: `{"name":"`, want: strings.Repeat("x", 100_000) + "\nnew\n", cut: 9},
 		{name: "half a record behind another", format: "influx", whole: record + "\n", half: record[:20], want: record + "\nnew\n", cut: 20},
 		{name: "a record of line protocol without its newline", format: "influx", whole: record + "\n", half: record, want: record + "\n" + record + "\nnew\n"},
@@ -261,12 +267,12 @@ func TestHalfLineAtStart(t *testing.T) {
 func TestNoFileOfLines(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "image")
-	image := strings.Repeat("x", 100_000)
+	image := strings.Repeat("x", 100_000) + strings.Repeat("\x00", 100_000)
 	if err := os.WriteFile(path, []byte(image), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, _ := open(t, path, nil)
-	want := fmt.Sprintf("%q is no file of lines: none ends in its last 65536 bytes", path)
+	want := fmt.Sprintf("%q is not a file of lines: none ends in its last 65536 bytes", path)
 	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "new"))); diff != "" {
 		t.Errorf("error (-want +got)\n%s", diff)
 	}

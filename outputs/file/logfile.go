@@ -20,11 +20,11 @@ import (
 // writing to a file that logrotate has renamed, leaves half a line behind on a
 // full disk, counts in whole megabytes, and never ends the goroutine it starts.
 type logFile struct {
-	options Options
 	log     *slog.Logger
+	options *Options // of the last write
 
 	file    *os.File // nil: not open
-	regular bool     // it is a file, no FIFO or device
+	regular bool     // it is a regular file, not a FIFO or device
 	torn    bool     // its last line is half written and could not be cut off
 	stuck   bool     // it cannot be rotated, which was logged
 }
@@ -34,8 +34,10 @@ const pipeBytes = 4096
 
 // write appends whole lines, or the rest of the line that it tore last and whole
 // lines. It returns how many bytes are in the file; on an error they end with a
-// line too, unless what is behind that could not be cut off.
-func (l *logFile) write(b []byte) (written int, err error) {
+// line too, unless what is behind that could not be cut off. All options are of the
+// same path.
+func (l *logFile) write(o *Options, b []byte) (written int, err error) {
+	l.options = o
 	for written < len(b) && err == nil {
 		var n int
 		n, err = l.writeSome(b[written:])
@@ -53,7 +55,7 @@ func (l *logFile) writeSome(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := l.file.Write(b[:lines.Cut(b, room)])
+	n, err := lines.Write(l.file, b[:lines.Cut(b, room)])
 	if n == 0 {
 		return 0, err
 	}
@@ -74,8 +76,8 @@ func (l *logFile) cut(n int) error {
 	return l.file.Truncate(max(0, info.Size()-int64(n)))
 }
 
-// ready opens the file where that is due, because it is not open, was
-// renamed or removed, or has no room for a line of that length. It returns how
+// ready opens the file if it is not open, was renamed or removed, or has no room for a
+// line of that length. It returns how
 // many bytes may be written now.
 func (l *logFile) ready(line int) (room int, err error) {
 	if l.file != nil && l.moved() {
@@ -132,8 +134,8 @@ func (l *logFile) open() error {
 		if there.Mode()&fs.ModeSymlink != 0 {
 			return fmt.Errorf("%q is a symbolic link, which is not followed", path)
 		}
-		if !there.Mode().IsRegular() { // a FIFO opened for reading too would never lack a reader
-			flags = os.O_WRONLY | os.O_APPEND | nonBlock
+		if !there.Mode().IsRegular() { // opened for reading too, a FIFO would always have a reader
+			flags = os.O_WRONLY | os.O_APPEND | nonBlock | noTerminal
 		}
 	}
 	f, err := os.OpenFile(path, flags, 0o640)
@@ -155,55 +157,105 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// maxHalfLine is how far from the end of a file its last newline is looked for.
+// maxHalfLine is how far from the end of what was written to a file its last newline
+// is looked for.
 const maxHalfLine = 64 << 10
 
 // endLastLine sees to it that a file ends with a newline. What follows its last one
-// is cut off where it is half a record of ours, which the end of the program or of
-// the host left there; where it may be anything else, or the file may only grow
-// (chattr +a), the line is ended.
+// is cut off if it is half a record of ours, or zeros, which are blocks that were
+// allocated and never written: the end of the program or of the host has left them. If
+// it may be anything else, or the file may only grow (chattr +a), the line is ended.
 func (l *logFile) endLastLine(f *os.File, size int64) error {
-	tail := make([]byte, min(size, maxHalfLine))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
+	end, err := trimZeros(f, size)
+	if err != nil {
+		return err
+	}
+	tail := make([]byte, min(end, maxHalfLine))
+	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
 		return err
 	}
 	whole := bytes.LastIndexByte(tail, '\n') + 1
-	if whole == len(tail) {
-		return nil
+	if whole == 0 && end > maxHalfLine {
+		return fmt.Errorf("%q is not a file of lines: none ends in its last %d bytes", f.Name(), maxHalfLine)
 	}
-	if whole == 0 && size > maxHalfLine {
-		return fmt.Errorf("%q is no file of lines: none ends in its last %d bytes", f.Name(), maxHalfLine)
+	last := tail[whole:]
+	kind := classifyLine(l.options.DataFormat, tail[:whole], last)
+	switch kind {
+	case halfRecord:
+		end -= int64(len(last))
+	case foreign:
+		end = size
 	}
-	if half := tail[whole:]; isHalfRecord(l.options.DataFormat, tail[:whole], half) {
-		err := f.Truncate(size - int64(len(half)))
-		if err == nil {
-			l.log.Warn("cut off half a line at the end of the file", "file", f.Name(), "bytes", len(half))
-		}
-		if !errors.Is(err, fs.ErrPermission) {
+	ended := kind == nothing || kind == halfRecord
+	if end < size {
+		err := f.Truncate(end)
+		switch {
+		case err == nil:
+			l.log.Warn("cut off half a line at the end of the file", "file", f.Name(), "bytes", size-end)
+		case errors.Is(err, fs.ErrPermission):
+			ended = false
+		default:
 			return err
 		}
 	}
-	_, err := f.Write([]byte{'\n'})
+	if ended {
+		return nil
+	}
+	_, err = lines.Write(f, []byte{'\n'})
 	return err
 }
+
+// trimZeros returns the size of a file without the zeros at its end.
+func trimZeros(f *os.File, size int64) (int64, error) {
+	block := make([]byte, min(size, maxHalfLine))
+	for size > 0 {
+		b := block[:min(size, int64(len(block)))]
+		if _, err := f.ReadAt(b, size-int64(len(b))); err != nil {
+			return 0, err
+		}
+		n := len(bytes.TrimRight(b, "\x00"))
+		size -= int64(len(b) - n)
+		if n > 0 {
+			break
+		}
+	}
+	return size, nil
+}
+
+// The kinds of what follows the last newline of a file.
+const (
+	nothing    = iota
+	record     // a whole one of ours, without its newline
+	halfRecord // the beginning of one
+	foreign    // it may be anything
+)
 
 var (
 	jsonBegin = []byte(`{"name":"`)               // of every record
 	influxEnd = regexp.MustCompile(` [0-9]{19}$`) // of every record: its time
 )
 
-// isHalfRecord reports whether the end of a file that lacks its newline is the
-// beginning of a record, or blocks that were never written. A record of line
-// protocol may begin like any text: there, the line before must be one.
-func isHalfRecord(dataFormat string, before, half []byte) bool {
-	if len(bytes.Trim(half, "\x00")) == 0 {
-		return true
+// classifyLine returns the kind of the last line of a file, which does not have its
+// newline. A record of line protocol may begin like any text: there, the line before
+// must be one.
+func classifyLine(dataFormat string, before, last []byte) int {
+	if len(last) == 0 {
+		return nothing
 	}
+	ours := influxEnd.Match(bytes.TrimSuffix(before, []byte{'\n'}))
+	whole := influxEnd.Match(last)
 	if dataFormat == "json" {
-		n := min(len(half), len(jsonBegin))
-		return bytes.Equal(half[:n], jsonBegin[:n]) && !json.Valid(half)
+		n := min(len(last), len(jsonBegin))
+		ours, whole = bytes.Equal(last[:n], jsonBegin[:n]), json.Valid(last)
 	}
-	return influxEnd.Match(bytes.TrimSuffix(before, []byte{'\n'})) && !influxEnd.Match(half)
+	switch {
+	case !ours:
+		return foreign
+	case whole:
+		return record
+	default:
+		return halfRecord
+	}
 }
 
 // rotate renames the file and its archives: PATH to PATH.1, PATH.1 to PATH.2, and

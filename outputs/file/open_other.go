@@ -5,6 +5,6 @@ package file
 import "io/fs"
 
 // Symbolic links are refused by looking first alone, and there are no FIFOs.
-const noFollow, nonBlock = 0, 0
+const noFollow, nonBlock, noTerminal = 0, 0, 0
 
 var errNoReader = fs.ErrInvalid

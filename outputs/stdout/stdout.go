@@ -40,16 +40,20 @@ func New(o Options, _ plugin.Env) (plugin.Pusher, error) {
 }
 
 func newOutput(o Options, open func() (*os.File, error)) *output {
-	s := &output{encoder: format.New(o.DataFormat, o.TimestampFormat), open: open}
-	s.lines = lines.NewWriter(s.write)
-	return s
+	return &output{encoder: format.New(o.DataFormat, o.TimestampFormat), stream: &stream{lines: lines.NewWriter(), open: open}}
 }
 
 type output struct {
 	encoder format.Encoder
-	lines   *lines.Writer
-	open    func() (*os.File, error)
-	file    *os.File // nil until the first write
+	stream  *stream
+}
+
+// InheritFrom goes on with the stream of the output that this one replaces, which a
+// reader that hangs may have taken in part.
+func (s *output) InheritFrom(predecessor plugin.Pusher) {
+	if old, ok := predecessor.(*output); ok {
+		s.stream, old.stream = old.stream, s.stream
+	}
 }
 
 // MaxBytes bounds what one Push takes.
@@ -67,7 +71,7 @@ func (s *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
 
 // Push writes records as lines.
 func (s *output) Push(ctx context.Context, records [][]byte) error {
-	err := s.lines.Push(ctx, records)
+	err := s.stream.lines.Push(ctx, records, s.stream.write)
 	switch {
 	case errors.Is(err, syscall.EPIPE):
 		return fmt.Errorf("the reader of standard output is %w: %w", plugin.ErrGone, err)
@@ -78,28 +82,35 @@ func (s *output) Push(ctx context.Context, records [][]byte) error {
 }
 
 // Close closes the duplicate of standard output.
-func (s *output) Close() error {
-	return s.lines.Close(func() error {
-		if s.file == nil {
-			return nil
-		}
-		return s.file.Close()
-	})
+func (s *output) Close() error { return s.stream.lines.Close(s.stream.close) }
+
+// A stream is standard output.
+type stream struct {
+	lines *lines.Writer
+	open  func() (*os.File, error)
+	file  *os.File // nil until the first write
 }
 
 // write writes whole lines, or the rest of one before them.
-func (s *output) write(b []byte) (written int, err error) {
+func (s *stream) write(b []byte) (written int, err error) {
 	if s.file == nil {
 		if s.file, err = s.open(); err != nil {
 			return 0, err
 		}
 	}
 	for written < len(b) {
-		n, err := s.file.Write(b[written:][:lines.Cut(b[written:], atomicBytes)])
+		n, err := lines.Write(s.file, b[written:][:lines.Cut(b[written:], atomicBytes)])
 		written += n
 		if err != nil {
 			return written, err
 		}
 	}
 	return written, nil
+}
+
+func (s *stream) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
 }

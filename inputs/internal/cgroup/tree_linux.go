@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"sockwatch/inputs/internal/mountinfo"
 	"strconv"
 	"strings"
 
@@ -24,9 +25,9 @@ type Tree struct {
 var ErrNoTree = errors.New("no cgroup2 file system is mounted")
 
 // OpenTree finds the unified hierarchy among the mounts that are listed in the file
-// mountinfo, /proc/self/mountinfo. It keeps nothing open.
-func OpenTree(mountinfo string) (*Tree, error) {
-	text, err := os.ReadFile(mountinfo)
+// at path, /proc/self/mountinfo. It keeps nothing open.
+func OpenTree(path string) (*Tree, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -40,31 +41,15 @@ func OpenTree(mountinfo string) (*Tree, error) {
 // mountPoint returns the mount point of the first cgroup2 file system, or "".
 //
 //	31 24 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw
-func mountPoint(mountinfo []byte) string {
-	for line := range bytes.Lines(mountinfo) {
+func mountPoint(text []byte) string {
+	for line := range bytes.Lines(text) {
 		mount, super, ok := strings.Cut(string(line), " - ")
 		fields := strings.Fields(mount)
 		if ok && len(fields) >= 5 && strings.HasPrefix(super, "cgroup2 ") {
-			return unescapeMount(fields[4])
+			return mountinfo.Unescape([]byte(fields[4]))
 		}
 	}
 	return ""
-}
-
-// unescapeMount decodes the octal escapes of mountinfo: \040 is a space.
-func unescapeMount(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // Mount returns the mount point of the hierarchy.

@@ -22,7 +22,7 @@ import (
 // each lap over all processes.
 type finder struct {
 	known     *registry
-	root      *place    // the host's, which may be the program's own
+	root      *location // the host's, which may be the program's own
 	proc      *os.File  // the directory Host.Proc
 	self      int       // this program's pid there
 	processes []process // by pid
@@ -37,12 +37,12 @@ type finder struct {
 type process struct {
 	pid   int
 	looks int
-	in    *place // nil if it is not known
+	in    *location // nil if it is not known
 }
 
 const looks = 3
 
-func openFinder(h host.Host, own, root *place, refresh time.Duration) (*finder, error) {
+func openFinder(h host.Host, own, root *location, refresh time.Duration) (*finder, error) {
 	proc, err := os.Open(h.Proc)
 	if err != nil {
 		return nil, err
@@ -59,11 +59,11 @@ func (f *finder) close() error { return errors.Join(f.proc.Close(), f.mounts.clo
 
 // pass looks for namespaces, and returns those that are there. If it could not look
 // everywhere, partial says so: then what is missing may still be there.
-func (f *finder) pass(ctx context.Context, now time.Time) (all []*place, partial error) {
+func (f *finder) pass(ctx context.Context, now time.Time) (all []*location, partial error) {
 	elapsed := now.Sub(f.last)
 	f.last = now
 	partial = f.lookAtProcesses(ctx)
-	if err := f.mounts.update(ctx, now, f.known.placeOf); err != nil && partial == nil {
+	if err := f.mounts.update(ctx, now, f.known.locationOf); err != nil && partial == nil {
 		partial = err
 	}
 	if err := f.lap.goOn(ctx, now, elapsed, f.pids); err != nil && partial == nil {
@@ -128,9 +128,9 @@ func (f *finder) look(p *process) error {
 
 // verify finds a process for every namespace, and returns the namespaces that
 // something holds.
-func (f *finder) verify() []*place {
-	places := f.known.all()
-	for _, p := range places {
+func (f *finder) verify() []*location {
+	locations := f.known.all()
+	for _, p := range locations {
 		if !p.process.isProcess() {
 			continue
 		}
@@ -154,7 +154,7 @@ func (f *finder) verify() []*place {
 		}
 	}
 	f.uniteHidden()
-	held := places[:0]
+	held := locations[:0]
 	for _, p := range f.known.all() {
 		p.prune()
 		if _, ok := p.entry(); ok || p == f.known.own || p == f.root {
@@ -191,7 +191,7 @@ func (f *finder) uniteHidden() {
 }
 
 // searchAll does a whole lap at once, and returns the namespaces that are there.
-func (f *finder) searchAll(ctx context.Context, now time.Time) ([]*place, error) {
+func (f *finder) searchAll(ctx context.Context, now time.Time) ([]*location, error) {
 	f.lap = lap{known: f.known, refresh: f.lap.refresh, found: f.found}
 	err := f.lap.goOn(ctx, now, 0, f.pids)
 	return f.verify(), err
@@ -210,7 +210,7 @@ func (f *finder) pids() []int {
 }
 
 // found notes where a lap has found a process.
-func (f *finder) found(pid int, in *place) {
+func (f *finder) found(pid int, in *location) {
 	i, ok := slices.BinarySearchFunc(f.processes, pid, func(p process, pid int) int { return cmp.Compare(p.pid, pid) })
 	if ok {
 		f.processes[i].in = in
@@ -219,7 +219,7 @@ func (f *finder) found(pid int, in *place) {
 
 // findAgain looks for another process in a namespace that the one by which it was
 // found has left; false if there is none.
-func (f *finder) findAgain(p *place) bool {
+func (f *finder) findAgain(p *location) bool {
 	p.process = ref{}
 	for i := range f.processes {
 		c := &f.processes[i]
@@ -238,7 +238,7 @@ func (f *finder) findAgain(p *place) bool {
 }
 
 // replace forgets a namespace that has ended: its number is another's.
-func (f *finder) replace(p *place) {
+func (f *finder) replace(p *location) {
 	f.known.forget(p)
 	p.process, p.mount, p.others = ref{}, ref{}, nil
 	for i := range f.processes {

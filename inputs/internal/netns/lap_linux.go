@@ -17,7 +17,7 @@ import (
 type lap struct {
 	known   *registry
 	refresh time.Duration
-	found   func(pid int, in *place) // notes where a process is
+	found   func(pid int, in *location) // notes where a process is
 
 	began  time.Time       // zero before the first
 	first  bool            // the first has ended
@@ -95,7 +95,7 @@ func (l *lap) search(ctx, slice context.Context, pid int) (done bool, err error)
 }
 
 // searchThreads looks for threads that are not where their process is.
-func (l *lap) searchThreads(ctx context.Context, dir string, pid int, in *place) error {
+func (l *lap) searchThreads(ctx context.Context, dir string, pid int, in *location) error {
 	return withDir(dir+"/task", func(tasks int) error {
 		var failed error
 		err := numbers(tasks, func(tid int) bool {
@@ -135,7 +135,7 @@ func (l *lap) searchMounts(ctx context.Context, dir string, pid int) error {
 	defer file.Close()
 	err = lineReader{file: file, piece: 4096}.read(ctx, func(line []byte) (bool, error) {
 		if number, path, ok := parseMount(line); ok {
-			if p := l.known.placeOf(number); p != l.known.own && p.mount.mount == "" {
+			if p := l.known.locationOf(number); p != l.known.own && p.mount.mount == "" {
 				p.keep(ref{pid: pid, fd: -1, mount: path})
 			}
 		}
@@ -172,7 +172,7 @@ func (l *lap) searchFiles(ctx context.Context, dir string, pid int) (done bool, 
 				ok = err == nil
 			}
 			if ok {
-				if p := l.known.placeOf(number); p != l.known.own {
+				if p := l.known.locationOf(number); p != l.known.own {
 					p.keep(r)
 				}
 			}

@@ -13,10 +13,10 @@ import (
 
 // routes keeps what one namespace answers to.
 type routes struct {
-	place   *place
-	backend string
-	refresh time.Duration
-	keep    bool // a socket may stay open, which announces changes
+	location *location
+	backend  string
+	refresh  time.Duration
+	keep     bool // a socket may stay open, which announces changes
 
 	watch   *watch // nil if changes are not announced
 	stale   bool   // one has been announced since the last read
@@ -45,7 +45,7 @@ func (r *routes) local(ctx context.Context, now time.Time) (*Local, error) {
 		return r.last, r.err
 	}
 	l, err := r.readNow(ctx)
-	if took := time.Since(now); took > cheapRead && (!r.place.own || r.watch == nil) {
+	if took := time.Since(now); took > cheapRead && (!r.location.own || r.watch == nil) {
 		r.rest = now.Add(restFactor * took)
 	}
 	r.err = err
@@ -88,7 +88,7 @@ func (r *routes) readNow(ctx context.Context) (*Local, error) {
 func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	var conn *netlink.Conn
 	accept := false
-	err := r.place.enter(func() (err error) {
+	err := r.location.enter(func() (err error) {
 		if r.watch == nil && r.keep {
 			r.watch, _ = openWatch() // before it is read: no change is missed
 		}
@@ -103,8 +103,8 @@ func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	return readRoutes(ctx, conn, accept)
 }
 
-// maxTable is how much is read of a routing table: the kernel takes the longer for
-// each page of fib_trie the more stand before it.
+// maxTable is how much is read of a routing table: for each page of fib_trie the
+// kernel walks all that come before it.
 const maxTable = 8 << 20
 
 // readProcfs reads the tables of /proc/PID/net. They show neither rules nor devices.
@@ -119,7 +119,7 @@ func (r *routes) readProcfs(ctx context.Context) (*Local, error) {
 		{name: "fib_trie", parse: trie.parse, local: v4},
 		{name: "ipv6_route", parse: parseIPv6Route, local: v6},
 	} {
-		file, err := r.place.openTable(table.name)
+		file, err := r.location.openTable(table.name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without that family
 		}

@@ -23,12 +23,12 @@ const namedDir = "/run/netns"
 // host's root, and their names. They are read again if the kernel says that mounts
 // have changed, or the directory of names has, and from time to time.
 type mounts struct {
-	host    host.Host
-	refresh time.Duration
-	info    *os.File // mountinfo; nil until the first update
-	named   time.Time
-	read    time.Time
-	places  []*place // those with a mount or a name
+	host      host.Host
+	refresh   time.Duration
+	info      *os.File // mountinfo; nil until the first update
+	named     time.Time
+	read      time.Time
+	locations []*location // those with a mount or a name
 }
 
 func (m *mounts) close() error {
@@ -38,9 +38,9 @@ func (m *mounts) close() error {
 	return m.info.Close()
 }
 
-// update brings mount and name of the places up to date; placeOf returns the place of
+// update brings mount and name of the locations up to date; locationOf returns the location of
 // a number.
-func (m *mounts) update(ctx context.Context, now time.Time, placeOf func(number uint64) *place) error {
+func (m *mounts) update(ctx context.Context, now time.Time, locationOf func(number uint64) *location) error {
 	if !m.changed(now) {
 		return nil
 	}
@@ -55,24 +55,24 @@ func (m *mounts) update(ctx context.Context, now time.Time, placeOf func(number 
 		return fmt.Errorf("named namespaces: %w", err)
 	}
 	m.read = now
-	for _, p := range m.places {
+	for _, p := range m.locations {
 		p.mount, p.name = ref{}, ""
 	}
-	m.places = m.places[:0]
+	m.locations = m.locations[:0]
 	for _, f := range append(names, found...) { // of several the first counts, with a name first
-		p := placeOf(f.number)
+		p := locationOf(f.number)
 		if p.mount.mount == "" {
 			p.mount, p.name = f.ref, f.name
-			m.places = append(m.places, p)
+			m.locations = append(m.locations, p)
 		}
 	}
 	return nil
 }
 
-// adopt replaces a place by another one.
-func (m *mounts) adopt(old, place *place) {
-	if i := slices.Index(m.places, old); i >= 0 {
-		m.places[i] = place
+// adopt replaces a location by another one.
+func (m *mounts) adopt(old, location *location) {
+	if i := slices.Index(m.locations, old); i >= 0 {
+		m.locations[i] = location
 	}
 }
 

@@ -11,19 +11,19 @@ import (
 
 // A Namespace is one network namespace. It is for one goroutine.
 type Namespace struct {
-	place   *place
-	shared  *shared
-	root    bool
-	gone    bool
-	kept    bool // its sockets stay open
-	sockets sockets
-	routes  routes
+	location *location
+	shared   *shared
+	root     bool
+	gone     bool
+	kept     bool // its sockets stay open
+	sockets  sockets
+	routes   routes
 }
 
-func newNamespace(p *place, s *shared) *Namespace {
-	n := &Namespace{place: p, shared: s}
-	n.sockets = sockets{place: p, backend: s.options.Backend}
-	n.routes = routes{place: p, backend: s.options.Backend, refresh: s.options.Refresh}
+func newNamespace(p *location, s *shared) *Namespace {
+	n := &Namespace{location: p, shared: s}
+	n.sockets = sockets{location: p, backend: s.options.Backend}
+	n.routes = routes{location: p, backend: s.options.Backend, refresh: s.options.Refresh}
 	return n
 }
 
@@ -31,7 +31,7 @@ func newNamespace(p *place, s *shared) *Namespace {
 func (n *Namespace) Host() bool { return n.root }
 
 // Inode returns its number; 0 if that is hidden.
-func (n *Namespace) Inode() uint64 { return n.place.number }
+func (n *Namespace) Inode() uint64 { return n.location.number }
 
 // Name returns what tells it from the others: "" of the host's, its name under
 // /run/netns, escaped, or else its number. If that is hidden it is the inode of its
@@ -40,12 +40,12 @@ func (n *Namespace) Name() string {
 	switch {
 	case n.root:
 		return ""
-	case n.place.name != "":
-		return n.place.name
-	case n.place.number != 0:
-		return strconv.FormatUint(n.place.number, 10)
+	case n.location.name != "":
+		return n.location.name
+	case n.location.number != 0:
+		return strconv.FormatUint(n.location.number, 10)
 	default:
-		return strconv.FormatUint(n.place.table, 10)
+		return strconv.FormatUint(n.location.table, 10)
 	}
 }
 
@@ -56,8 +56,8 @@ func (n *Namespace) Gone() bool { return n.gone }
 func (n *Namespace) release() {
 	n.sockets.close()
 	n.routes.close()
-	n.place.pinned = false
-	if n.kept && !n.place.own {
+	n.location.pinned = false
+	if n.kept && !n.location.own {
 		n.shared.free++
 	}
 	n.kept = false
@@ -65,7 +65,7 @@ func (n *Namespace) release() {
 
 // keep reports whether sockets of the namespace may stay open.
 func (n *Namespace) keep() bool {
-	if !n.kept && !n.place.own {
+	if !n.kept && !n.location.own {
 		if n.shared.free <= 0 {
 			return false
 		}
@@ -104,7 +104,7 @@ func (n *Namespace) Dump(ctx context.Context, state State, pass int, begin func(
 func (n *Namespace) Local(ctx context.Context) (*Local, error) {
 	ctx, cancel := n.share(ctx)
 	defer cancel()
-	n.routes.keep = n.kept || n.place.own || n.shared.free > 0
+	n.routes.keep = n.kept || n.location.own || n.shared.free > 0
 	l, err := n.routes.local(ctx, time.Now())
 	for tries := 0; tries < 3 && n.findAgain(err); tries++ {
 		l, err = n.routes.local(ctx, time.Now())
@@ -131,7 +131,7 @@ func (n *Namespace) findAgain(err error) bool {
 	if !errors.Is(err, errEnded) && !errors.Is(err, errMoved) || n.shared.find == nil || n.root {
 		return false
 	}
-	return n.shared.find(n.place)
+	return n.shared.find(n.location)
 }
 
 // note notes that a namespace has ended, and whether sockets are kept in it.
@@ -139,12 +139,12 @@ func (n *Namespace) note(err error) {
 	if !n.root && (errors.Is(err, errEnded) || errors.Is(err, errMoved)) {
 		n.gone = true
 	}
-	if n.place.own {
+	if n.location.own {
 		return
 	}
 	if n.sockets.isOpen() || n.routes.isOpen() {
 		if n.keep() {
-			n.place.pinned = true
+			n.location.pinned = true
 		} else {
 			n.release()
 		}

@@ -3,6 +3,8 @@ package netns
 import (
 	"bytes"
 	"strconv"
+
+	"sockwatch/inputs/internal/mountinfo"
 )
 
 // parseNumber parses what a link to a network namespace reads: "net:[4026531840]".
@@ -38,25 +40,6 @@ func parseMount(line []byte) (number uint64, path string, ok bool) {
 		}
 	}
 	number, ok = parseNumber(root)
-	path = unescapeMount(point)
+	path = mountinfo.Unescape(point)
 	return number, path, ok && path != "" && path[0] == '/'
-}
-
-// unescapeMount reads the octal escapes of a path in mountinfo: of space, tab, line
-// feed and backslash.
-func unescapeMount(b []byte) string {
-	if bytes.IndexByte(b, '\\') < 0 {
-		return string(b)
-	}
-	path := make([]byte, 0, len(b))
-	for len(b) > 0 {
-		if b[0] == '\\' && len(b) >= 4 {
-			if c, err := strconv.ParseUint(string(b[1:4]), 8, 8); err == nil {
-				path, b = append(path, byte(c)), b[4:]
-				continue
-			}
-		}
-		path, b = append(path, b[0]), b[1:]
-	}
-	return string(path)
 }

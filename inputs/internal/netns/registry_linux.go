@@ -7,19 +7,19 @@ import (
 // A registry is the namespaces that are known, by both of their numbers.
 type registry struct {
 	host     host.Host
-	own      *place
-	byNumber map[uint64]*place
-	byTable  map[uint64]*place
+	own      *location
+	byNumber map[uint64]*location
+	byTable  map[uint64]*location
 }
 
-func newRegistry(h host.Host, own *place) *registry {
-	r := &registry{host: h, own: own, byNumber: make(map[uint64]*place), byTable: make(map[uint64]*place)}
+func newRegistry(h host.Host, own *location) *registry {
+	r := &registry{host: h, own: own, byNumber: make(map[uint64]*location), byTable: make(map[uint64]*location)}
 	r.know(own)
 	return r
 }
 
-// know adds a place whose numbers are known.
-func (r *registry) know(p *place) {
+// know adds a location whose numbers are known.
+func (r *registry) know(p *location) {
 	if p.number != 0 {
 		r.byNumber[p.number] = p
 	}
@@ -28,8 +28,8 @@ func (r *registry) know(p *place) {
 	}
 }
 
-// forget removes a place.
-func (r *registry) forget(p *place) {
+// forget removes a location.
+func (r *registry) forget(p *location) {
 	if r.byNumber[p.number] == p {
 		delete(r.byNumber, p.number)
 	}
@@ -40,7 +40,7 @@ func (r *registry) forget(p *place) {
 
 // find returns the namespace of a process or thread; nil if it has ended or is
 // hidden.
-func (r *registry) find(pid int) (*place, error) {
+func (r *registry) find(pid int) (*location, error) {
 	link := processRef(pid)
 	number, err := link.number(r.host)
 	if err == nil {
@@ -53,7 +53,7 @@ func (r *registry) find(pid int) (*place, error) {
 		}
 		p := r.byTable[table]
 		if p == nil || p.number != 0 {
-			p = &place{host: r.host}
+			p = &location{host: r.host}
 		}
 		p.number, p.table = number, table
 		r.know(p)
@@ -68,25 +68,25 @@ func (r *registry) find(pid int) (*place, error) {
 	}
 	p := r.byTable[table]
 	if p == nil {
-		p = &place{host: r.host, table: table}
+		p = &location{host: r.host, table: table}
 		r.know(p)
 	}
 	return p, nil
 }
 
-// placeOf returns the namespace of that number, which need not be known.
-func (r *registry) placeOf(number uint64) *place {
+// locationOf returns the namespace of that number, which need not be known.
+func (r *registry) locationOf(number uint64) *location {
 	p := r.byNumber[number]
 	if p == nil {
-		p = &place{host: r.host, number: number}
+		p = &location{host: r.host, number: number}
 		r.know(p)
 	}
 	return p
 }
 
 // all returns all namespaces that are known, in no order.
-func (r *registry) all() []*place {
-	all := make([]*place, 0, len(r.byNumber))
+func (r *registry) all() []*location {
+	all := make([]*location, 0, len(r.byNumber))
 	for _, p := range r.byNumber {
 		all = append(all, p)
 	}
@@ -100,7 +100,7 @@ func (r *registry) all() []*place {
 
 // forgetOthers forgets the namespaces that are not held: their numbers are given to
 // others.
-func (r *registry) forgetOthers(held []*place) {
+func (r *registry) forgetOthers(held []*location) {
 	is := setOf(held)
 	for _, p := range r.all() {
 		if !is[p] {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -47,17 +48,17 @@ type Set struct {
 type shared struct {
 	host    host.Host
 	options Options
-	free    int                 // for how many more namespaces sockets may be kept
-	find    func(p *place) bool // finds another process of a namespace; nil unless there are others
+	free    int                    // for how many more namespaces sockets may be kept
+	find    func(p *location) bool // finds another process of a namespace; nil unless there are others
 }
 
 // Open finds the host's namespace. The others are found by Find.
 func Open(h host.Host, o Options) (*Set, error) {
 	s := &Set{shared: &shared{host: h, options: o, free: keepLimit()}}
-	own := &place{host: h, own: true}
+	own := &location{host: h, own: true}
 	root := own
 	if !h.OwnNetNS {
-		root = &place{host: h, process: processRef(1)}
+		root = &location{host: h, process: processRef(1)}
 	}
 	// Without /proc/thread-self it has no numbers, and is still listed.
 	own.number, _ = numberOf("/proc/thread-self/ns/net")
@@ -104,13 +105,13 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 	if s.finder == nil {
 		return "", nil
 	}
-	places, failed := s.finder.pass(ctx, now)
-	if failed == nil && s.hasLost(places) && now.Sub(s.forced) >= s.shared.options.Refresh/8 {
+	locations, failed := s.finder.pass(ctx, now)
+	if failed == nil && s.hasLost(locations) && now.Sub(s.forced) >= s.shared.options.Refresh/8 {
 		s.forced = now
-		places, failed = s.finder.searchAll(ctx, now)
+		locations, failed = s.finder.searchAll(ctx, now)
 	}
-	if s.adopt(places, failed != nil); failed == nil {
-		s.finder.known.forgetOthers(places)
+	if s.adopt(locations, failed != nil); failed == nil {
+		s.finder.known.forgetOthers(locations)
 	}
 	if failed != nil {
 		return "network namespaces: " + failed.Error(), nil
@@ -121,11 +122,14 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 // findRoot learns the numbers of the host's namespace: those of the program's own are
 // known.
 func (s *Set) findRoot() error {
-	p := s.root.place
+	p := s.root.location
 	if p.own {
 		return nil
 	}
 	number, err := p.process.number(p.host)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("network namespace of the host: process 1 is not visible in %s, perhaps hidden by hidepid: %w", p.host.Proc, err)
+	}
 	if err != nil && !isRefused(err) {
 		return fmt.Errorf("network namespace of the host: %w", err)
 	}
@@ -148,27 +152,27 @@ func (s *Set) findRoot() error {
 
 // hasLost reports whether a namespace that had sockets is not among those that were
 // found: a thread or an open file may hold it, which only a lap finds.
-func (s *Set) hasLost(places []*place) bool {
-	held := setOf(places)
-	return slices.ContainsFunc(s.all, func(n *Namespace) bool { return n.sockets.found > 0 && !held[n.place] })
+func (s *Set) hasLost(locations []*location) bool {
+	held := setOf(locations)
+	return slices.ContainsFunc(s.all, func(n *Namespace) bool { return n.sockets.found > 0 && !held[n.location] })
 }
 
 // adopt takes over what was found. If not everything was looked at, what is missing
 // stays.
-func (s *Set) adopt(places []*place, partial bool) {
-	held := setOf(places)
-	known := make(map[*place]bool, len(s.all))
+func (s *Set) adopt(locations []*location, partial bool) {
+	held := setOf(locations)
+	known := make(map[*location]bool, len(s.all))
 	kept := s.all[:0]
 	for _, n := range s.all {
-		if n != s.root && (n.gone || !partial && !held[n.place]) {
+		if n != s.root && (n.gone || !partial && !held[n.location]) {
 			n.gone = true
 			n.release()
 			continue
 		}
-		known[n.place] = true
+		known[n.location] = true
 		kept = append(kept, n)
 	}
-	for _, p := range places {
+	for _, p := range locations {
 		if !known[p] {
 			kept = append(kept, newNamespace(p, s.shared))
 		}
@@ -182,13 +186,13 @@ func (s *Set) adopt(places []*place, partial bool) {
 		if b == s.root {
 			return 1
 		}
-		return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.place.number, b.place.number), cmp.Compare(a.place.table, b.place.table))
+		return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.location.number, b.location.number), cmp.Compare(a.location.table, b.location.table))
 	})
 }
 
-func setOf(places []*place) map[*place]bool {
-	set := make(map[*place]bool, len(places))
-	for _, p := range places {
+func setOf(locations []*location) map[*location]bool {
+	set := make(map[*location]bool, len(locations))
+	for _, p := range locations {
 		set[p] = true
 	}
 	return set

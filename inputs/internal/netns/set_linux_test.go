@@ -199,7 +199,7 @@ func TestNamespaceIsReleased(t *testing.T) {
 				t.Fatalf("%+v", all)
 			}
 			n := s.All()[1]
-			if !n.place.pinned {
+			if !n.location.pinned {
 				t.Fatal("nothing is kept open in it")
 			}
 			release()
@@ -232,12 +232,12 @@ func TestMovedProcessIsNotFollowed(t *testing.T) {
 			find(t, s)
 			n := s.All()[1]
 			name := n.Name()
-			n.place.process = processRef(os.Getpid()) // as if it had moved here
+			n.location.process = processRef(os.Getpid()) // as if it had moved here
 			if r := reportOf(n); r.Error != "" || !slices.Equal(r.Sockets, []string{"0.0.0.0:4000"}) || r.Name != name {
 				t.Errorf("%+v", r)
 			}
 			n.release()
-			n.place.process = processRef(first.Process.Pid)
+			n.location.process = processRef(first.Process.Pid)
 			first.end()
 			if r := reportOf(n); r.Error != "" || !slices.Equal(r.Sockets, []string{"0.0.0.0:4000"}) {
 				t.Errorf("its process has ended: %+v", r)
@@ -607,7 +607,7 @@ func TestLapIsResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := &place{own: true, number: number}
+	own := &location{own: true, number: number}
 	f, err := openFinder(host.Find("/proc"), own, own, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -698,7 +698,7 @@ func TestTimeIsShared(t *testing.T) {
 // TestFailingListingRests does not take the time of the others every time.
 func TestFailingListingRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := sockets{place: &place{}, backend: Procfs}
+		s := sockets{location: &location{}, backend: Procfs}
 		slow := listing{begin: func() { time.Sleep(time.Second) }, visit: func(*inet.Socket) {}}
 		calls := 0
 		quick := listing{begin: func() { calls++ }, visit: func(*inet.Socket) {}}

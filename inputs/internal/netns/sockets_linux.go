@@ -33,14 +33,14 @@ type Source struct {
 
 // sockets lists the sockets of one namespace.
 type sockets struct {
-	place   *place
-	backend string
-	diag    *sockdiag.Conn // nil if the namespace has to be entered
-	refused error          // why it is listed by procfs for good
-	source  Source         // of the last listing
-	err     error
-	rest    time.Time // before it nothing is listed again
-	found   int       // how many listeners the last dump found
+	location *location
+	backend  string
+	diag     *sockdiag.Conn // nil if the namespace has to be entered
+	refused  error          // why it is listed by procfs for good
+	source   Source         // of the last listing
+	err      error
+	rest     time.Time // before it nothing is listed again
+	found    int       // how many listeners the last dump found
 }
 
 // A listing is what Namespace.Dump is asked for.
@@ -103,7 +103,7 @@ func (s *sockets) close() {
 
 func (s *sockets) listNetlink(ctx context.Context, l listing) error {
 	if s.diag == nil {
-		diag, err := sockdiag.Open(s.place.enter)
+		diag, err := sockdiag.Open(s.location.enter)
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (s *sockets) listProcfs(ctx context.Context, l listing) error {
 func (s *sockets) readTables(ctx context.Context, l listing) error {
 	rows := 0
 	for _, name := range []string{"tcp", "tcp6"} {
-		file, err := s.place.openTable(name)
+		file, err := s.location.openTable(name)
 		if name == "tcp6" && errors.Is(err, fs.ErrNotExist) {
 			return nil // a kernel without IPv6
 		}
@@ -202,7 +202,7 @@ func (l *listing) readTable(ctx context.Context, file *os.File, rows *int) error
 // bindsV6Only reports whether IPv6 sockets take no IPv4 unless they ask for it. Of
 // other namespaces than the program's own nobody can read that; it is off by default.
 func (s *sockets) bindsV6Only() (bool, error) {
-	if !s.place.own {
+	if !s.location.own {
 		return false, nil
 	}
 	text, err := os.ReadFile("/proc/sys/net/ipv6/bindv6only")

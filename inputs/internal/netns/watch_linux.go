@@ -14,7 +14,7 @@ import (
 type watch struct{ conn *netlink.Conn }
 
 // watched are the multicast groups of a watch. The routes of an address or a device
-// that is removed go without a word of their own.
+// that is removed go without a message of their own.
 var watched = [...]uint32{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,

@@ -101,7 +101,7 @@ func (f *Finder) Update(ctx context.Context, now time.Time) Report {
 	f.verify(ctx, now)
 	f.search(ctx, now)
 	f.dropGone()
-	f.tellChanges()
+	f.bumpVersions()
 	f.sweep()
 	return f.report
 }
@@ -156,9 +156,9 @@ func (f *Finder) drop(s *Socket, closed func(Holder) bool) {
 	}
 }
 
-// tellChanges gives a new version to the sockets of the processes whose facts
+// bumpVersions gives a new version to the sockets of the processes whose facts
 // have changed.
-func (f *Finder) tellChanges() {
+func (f *Finder) bumpVersions() {
 	if !f.processes.changed {
 		return
 	}
@@ -189,8 +189,8 @@ func (f *Finder) sweep() {
 		for _, h := range s.Holders {
 			used.set(h.Process.slot)
 		}
-		if s.crowd != nil {
-			used.add(s.crowd.all)
+		if s.set != nil {
+			used.add(s.set.all)
 		}
 		return true
 	})

@@ -9,22 +9,22 @@ import (
 // limits bound what is kept of the holders of one socket.
 type limits struct {
 	holders int   // in Socket.Holders
-	slots   int32 // of processes that a crowd tells apart
+	slots   int32 // of processes that a set tells apart
 }
 
 // limitsOf returns the limits for that many sockets. All together keep as many
-// holders as 4,096 sockets would, or 4 each, and 16 MiB of crowds.
+// holders as 4,096 sockets would, or 4 each, and 16 MiB of holderSets.
 func limitsOf(sockets int) limits {
-	const holders, crowds = 64, 16 << 20
+	const holders, holderSets = 64, 16 << 20
 	sockets = max(sockets, 1)
 	return limits{
 		holders: max(min(holders, holders*4096/sockets), 4),
-		slots:   int32(min(crowds*8/2/sockets, 1<<30)),
+		slots:   int32(min(holderSets*8/2/sockets, 1<<30)),
 	}
 }
 
-// A crowd is all holders of a socket that has more than Socket.Holders keeps.
-type crowd struct {
+// A holderSet is all holders of a socket that has more than Socket.Holders keeps.
+type holderSet struct {
 	all   bitset // by Process.slot
 	found bitset // by the walk under way
 	// Processes whose slots are beyond the limit are only counted: by the last walk, and
@@ -33,13 +33,13 @@ type crowd struct {
 	last                *Process // of those
 }
 
-func (c *crowd) count() int { return c.all.count() + max(c.others, c.foundOthers) }
+func (c *holderSet) count() int { return c.all.count() + max(c.others, c.foundOthers) }
 
-// has reports whether the crowd is known to include the process.
-func (c *crowd) has(p *Process) bool { return c != nil && (c.all.has(p.slot) || c.last == p) }
+// has reports whether the set is known to include the process.
+func (c *holderSet) has(p *Process) bool { return c != nil && (c.all.has(p.slot) || c.last == p) }
 
 // add adds a process that was found to hold the socket, or found again.
-func (c *crowd) add(p *Process, limit limits) {
+func (c *holderSet) add(p *Process, limit limits) {
 	if p.slot < limit.slots {
 		c.all.set(p.slot)
 		c.found.set(p.slot)
@@ -65,19 +65,19 @@ func (s *Socket) keeps(p *Process, limit limits) bool {
 func (s *Socket) find(h Holder, limit limits) bool {
 	if i := s.index(h.Process); i >= 0 {
 		s.Holders[i] = h
-	} else if !s.crowd.has(h.Process) || s.keeps(h.Process, limit) {
+	} else if !s.set.has(h.Process) || s.keeps(h.Process, limit) {
 		return false
 	}
-	if s.crowd != nil {
-		s.crowd.add(h.Process, limit)
+	if s.set != nil {
+		s.set.add(h.Process, limit)
 	}
-	s.satisfy()
+	s.endSearch()
 	return true
 }
 
-// satisfy ends the search for a socket of which a holder was found; but a manager
+// endSearch ends the search for a socket of which a holder was found; but a manager
 // holds it for somebody who may be found yet.
-func (s *Socket) satisfy() {
+func (s *Socket) endSearch() {
 	if !s.Named().Manager() {
 		s.search = false
 	}
@@ -86,17 +86,17 @@ func (s *Socket) satisfy() {
 // add adds a holder for which find returned false.
 func (s *Socket) add(h Holder, limit limits) {
 	keep := s.keeps(h.Process, limit)
-	if s.crowd == nil && (!keep || len(s.Holders) >= limit.holders) {
-		s.crowd = &crowd{}
+	if s.set == nil && (!keep || len(s.Holders) >= limit.holders) {
+		s.set = &holderSet{}
 		for _, known := range s.Holders {
-			s.crowd.add(known.Process, limit)
+			s.set.add(known.Process, limit)
 			if known.walk != h.walk {
-				s.crowd.found.clear(known.Process.slot)
+				s.set.found.clear(known.Process.slot)
 			}
 		}
 	}
-	if s.crowd != nil {
-		s.crowd.add(h.Process, limit)
+	if s.set != nil {
+		s.set.add(h.Process, limit)
 	}
 	if keep {
 		s.Holders = append(s.Holders, h)
@@ -105,7 +105,7 @@ func (s *Socket) add(h Holder, limit limits) {
 	}
 	s.Status, s.retry, s.wait = Resolved, time.Time{}, 0
 	s.Version++
-	s.satisfy()
+	s.endSearch()
 }
 
 func (s *Socket) sort() {
@@ -118,9 +118,9 @@ func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	n := len(s.Holders)
 	s.Holders = slices.DeleteFunc(s.Holders, func(h Holder) bool {
 		gone := remove(h)
-		if gone && s.crowd != nil {
-			s.crowd.all.clear(h.Process.slot)
-			s.crowd.found.clear(h.Process.slot)
+		if gone && s.set != nil {
+			s.set.all.clear(h.Process.slot)
+			s.set.found.clear(h.Process.slot)
 		}
 		return gone
 	})
@@ -132,35 +132,35 @@ func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	if len(s.Holders) == 0 {
 		s.Status, s.since = Pending, walk
 	}
-	s.disperse()
+	s.dropSet()
 	return true
 }
 
 // removeGone removes processes that have exited, given the set of their slots.
 func (s *Socket) removeGone(walk uint32, gone bitset) {
-	if s.crowd != nil {
-		before := s.crowd.count()
-		s.crowd.all.remove(gone)
-		s.crowd.found.remove(gone)
-		if s.crowd.count() != before {
+	if s.set != nil {
+		before := s.set.count()
+		s.set.all.remove(gone)
+		s.set.found.remove(gone)
+		if s.set.count() != before {
 			s.Version++
 		}
 	}
 	s.remove(walk, func(h Holder) bool { return h.Process.gone })
-	s.disperse()
+	s.dropSet()
 }
 
-// disperse forgets the crowd if all holders are kept.
-func (s *Socket) disperse() {
-	if s.crowd != nil && s.crowd.count() <= len(s.Holders) {
-		s.crowd = nil
+// dropSet forgets the set if all holders are kept.
+func (s *Socket) dropSet() {
+	if s.set != nil && s.set.count() <= len(s.Holders) {
+		s.set = nil
 	}
 }
 
 // begin prepares the socket for a walk.
 func (s *Socket) begin() {
-	if s.crowd != nil {
-		s.crowd.found, s.crowd.foundOthers, s.crowd.last = nil, 0, nil
+	if s.set != nil {
+		s.set.found, s.set.foundOthers, s.set.last = nil, 0, nil
 	}
 }
 
@@ -170,7 +170,7 @@ func (s *Socket) begin() {
 func (s *Socket) commit(w *walk, unlooked bitset) bool {
 	before, count := len(s.Holders), s.Count()
 	s.Holders = slices.DeleteFunc(s.Holders, func(h Holder) bool { return !w.stays(h) })
-	if c := s.crowd; c != nil {
+	if c := s.set; c != nil {
 		c.found.add(c.all.and(unlooked))
 		for _, h := range s.Holders {
 			if c.all.has(h.Process.slot) {
@@ -179,7 +179,7 @@ func (s *Socket) commit(w *walk, unlooked bitset) bool {
 		}
 		c.all, c.found = c.found, nil
 		c.others, c.foundOthers, c.last = c.foundOthers, 0, nil
-		s.disperse()
+		s.dropSet()
 	}
 	if len(s.Holders) != before || s.Count() != count {
 		s.Version++
@@ -194,9 +194,9 @@ func CountProcesses(sockets iter.Seq[*Socket]) int {
 	var union bitset
 	others := 0
 	add := func(s *Socket) {
-		if s.crowd != nil {
-			union.add(s.crowd.all)
-			others = max(others, s.crowd.others, s.crowd.foundOthers)
+		if s.set != nil {
+			union.add(s.set.all)
+			others = max(others, s.set.others, s.set.foundOthers)
 			return
 		}
 		for _, h := range s.Holders {

@@ -93,8 +93,8 @@ func TestAllHoldersAreCounted(t *testing.T) {
 	}
 	f.Update(t.Context(), now.Add(2*time.Minute))
 	check("few are left", 8, 9, 10, first+n-2)
-	if one.crowd != nil {
-		t.Error("a crowd is kept of few holders")
+	if one.set != nil {
+		t.Error("a set is kept of few holders")
 	}
 }
 

@@ -42,7 +42,7 @@ type Socket struct {
 	// Version changes whenever Status, Holders, their facts or Count do.
 	Version uint32
 
-	crowd   *crowd        // of more holders than Holders has; nil if there are none
+	set     *holderSet    // of more holders than Holders has; nil if there are none
 	search  bool          // its holders are to be searched
 	since   uint32        // the walk during which it was added or lost a holder; it takes a later one to prove that nobody holds it
 	removed bool          // by the caller
@@ -62,8 +62,8 @@ func (s *Socket) Named() *Process {
 // Count returns the number of processes that hold the socket. Those beyond Holders
 // leave it when they exit; that one has closed the socket is seen by the next walk.
 func (s *Socket) Count() int {
-	if s.crowd != nil {
-		return max(s.crowd.count(), len(s.Holders))
+	if s.set != nil {
+		return max(s.set.count(), len(s.Holders))
 	}
 	return len(s.Holders)
 }
@@ -71,7 +71,7 @@ func (s *Socket) Count() int {
 // Closed notes that the socket was closed while its holders were searched: who
 // was found may hold another one that has its inode by now.
 func (s *Socket) Closed() {
-	s.Status, s.Holders, s.crowd, s.search = Exited, nil, nil, false
+	s.Status, s.Holders, s.set, s.search = Exited, nil, nil, false
 	s.Version++
 }
 

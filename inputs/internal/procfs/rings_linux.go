@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errRingBusy says that an io_uring did not tell its files.
-var errRingBusy = errors.New("io_uring does not tell its files")
+// errRingBusy says that an io_uring did not list its files.
+var errRingBusy = errors.New("io_uring does not list its files")
 
 // ownRingFormat returns the format of the running kernel.
 func ownRingFormat() ringFormat {

@@ -97,7 +97,7 @@ func TestBusyRing(t *testing.T) {
 		t.Errorf("known %v, %v, want false", known, err)
 	}
 	ring.Inode = 8
-	if held, err := p.Holds(ring); held || err == nil || err.Error() != "read "+f.Path()+"/7/fd: io_uring does not tell its files" {
+	if held, err := p.Holds(ring); held || err == nil || err.Error() != "read "+f.Path()+"/7/fd: io_uring does not list its files" {
 		t.Errorf("held %v, %v, want false and an error", held, err)
 	}
 }
@@ -122,7 +122,7 @@ func TestStuckRing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	want := "read " + f.Path() + "/7/fd/%d: io_uring does not tell its files"
+	want := "read " + f.Path() + "/7/fd/%d: io_uring does not list its files"
 	for _, fd := range []int32{3, 4} {
 		if known, err := p.RingSockets(File{TID: 7, FD: fd, Ring: true}, func(File) {}); known || err == nil || err.Error() != fmt.Sprintf(want, fd) {
 			t.Errorf("file %d: known %v, %v", fd, known, err)

@@ -1,5 +1,8 @@
 // Package lines writes records as lines to a stream that may be slow, full or
 // gone: every line whole, in order, and none twice because of a fault.
+//
+// lines.go has the Writer. write_unix.go writes to a file that another process may
+// have made non-blocking.
 package lines
 
 import (
@@ -14,74 +17,75 @@ import (
 // the Writer may have to hold until a stream that hangs takes it.
 const MaxBytes = 64 << 10
 
-// A Writer writes records as lines. It is not safe for concurrent use.
+// A Writer writes records as lines to one stream. It is not safe for concurrent use.
 //
-// A stream that hangs cannot be interrupted on every kind of file, so each write
-// is a goroutine of its own: Push waits for it no longer than its context lets it,
-// and the next Push first waits for what is still under way. There is never more
-// than one, and a stream that hangs for ever costs that one.
+// A write to a stream that hangs cannot be interrupted on every kind of file. So each
+// write has a goroutine of its own: Push waits for it no longer than its context lets
+// it, and the next Push first waits for the write that is still in flight. There is
+// never more than one, and a stream that hangs for ever costs that one.
+//
+// A Writer knows what the stream has taken of records that will be pushed again. An
+// output that replaces another on the same stream therefore goes on with its Writer.
 type Writer struct {
-	// write writes whole lines, after the rest of the line that it cut last. It
-	// returns how many bytes the stream took, and an error unless those are all.
-	write func(lines []byte) (int, error)
-	seed  maphash.Seed
+	seed maphash.Seed
 
 	// begun holds the hashes of the records that the stream took, the last perhaps
 	// in part, though the Push that brought them has failed: those records will be
-	// brought again, but for the oldest if the queue had to drop them.
+	// pushed again, but for the oldest if the queue had to drop them.
 	begun []uint64
 	rest  []byte // what the stream has not taken of the last of them
 
-	flight chan landing // of the write under way; nil where there is none
-	buf    []byte       // what it writes: rest, then the lines of hashes
-	hashes []uint64
+	inFlight chan written // of the write in flight; nil if there is none
+	buf      []byte       // what it writes: rest, then the lines of hashes
+	hashes   []uint64
 }
 
-// A landing is what came of a write.
-type landing struct {
+// written is the result of a write.
+type written struct {
 	n   int
 	err error
 }
 
-// NewWriter returns a Writer that writes by write, which is not called
-// concurrently with itself.
-func NewWriter(write func(lines []byte) (int, error)) *Writer {
-	return &Writer{write: write, seed: maphash.MakeSeed()}
-}
+// NewWriter returns the Writer of a stream to which nothing has been written yet.
+func NewWriter() *Writer { return &Writer{seed: maphash.MakeSeed()} }
 
-// Push writes each record and a newline. On an error the stream has taken some of
-// them, perhaps none: the next Push is to bring them again, and goes on behind
+// Push writes each record and a newline by write. On an error the stream has taken
+// some of them, perhaps none: the next Push is to bring them again, and goes on behind
 // the byte that was taken last.
-func (w *Writer) Push(ctx context.Context, records [][]byte) error {
-	if err := w.land(ctx); err != nil {
+//
+// write writes whole lines, after the rest of the line that it wrote in part last. It
+// returns how many bytes the stream took, and an error unless those are all. It may
+// still run when Push has returned, but never while another write does.
+func (w *Writer) Push(ctx context.Context, records [][]byte, write func(lines []byte) (int, error)) error {
+	if err := w.await(ctx); err != nil {
 		return err
 	}
 	taken := w.skip(records)
-	w.launch(records[taken:])
-	if err := w.land(ctx); err != nil {
+	w.begin(records[taken:], write)
+	if err := w.await(ctx); err != nil {
 		return err
 	}
 	w.begun = w.begun[min(len(records), len(w.begun)):]
 	return nil
 }
 
-// closePatience is how long Close waits for a write that does not hang: less than the
-// second that the agent gives it.
-const closePatience = time.Second / 2
+// closeTimeout is how long Close waits for a write in flight: less than the second that
+// the agent gives it.
+const closeTimeout = time.Second / 2
 
-// Close calls end, which closes what write writes to: now, or, where the write
-// under way hangs, when that ends. Nothing may follow.
+// Close calls end, which closes the stream: now or, if the write in flight hangs, when
+// that has returned. Nothing may follow.
 func (w *Writer) Close(end func() error) error {
-	if w.flight == nil {
+	if w.inFlight == nil {
 		return end()
 	}
 	select {
-	case <-w.flight:
+	case <-w.inFlight:
 		return end()
-	case <-time.After(closePatience):
+	case <-time.After(closeTimeout):
 	}
 	go func() {
-		<-w.flight
+		<-w.inFlight
 		end()
 	}()
 	return nil
@@ -110,8 +114,8 @@ func (w *Writer) equal(hashes []uint64, records [][]byte) bool {
 	return true
 }
 
-// launch begins to write what is left of a line, and records.
-func (w *Writer) launch(records [][]byte) {
+// begin begins to write what is left of a line, and records.
+func (w *Writer) begin(records [][]byte, write func([]byte) (int, error)) {
 	w.buf = append(w.buf[:0], w.rest...)
 	w.hashes = w.hashes[:0]
 	for _, r := range records {
@@ -121,52 +125,52 @@ func (w *Writer) launch(records [][]byte) {
 	if len(w.buf) == 0 {
 		return
 	}
-	flight := make(chan landing, 1)
-	w.flight = flight
+	result := make(chan written, 1)
+	w.inFlight = result
 	go func(b []byte) {
-		n, err := w.write(b)
-		flight <- landing{n, err}
+		n, err := write(b)
+		result <- written{n, err}
 	}(w.buf)
 }
 
-// land waits for the write under way and notes what the stream took.
-func (w *Writer) land(ctx context.Context) error {
-	if w.flight == nil {
+// await waits for the write in flight and notes what the stream took.
+func (w *Writer) await(ctx context.Context) error {
+	if w.inFlight == nil {
 		return nil
 	}
-	var l landing
+	var result written
 	select {
-	case l = <-w.flight:
+	case result = <-w.inFlight:
 	default:
 		select {
-		case l = <-w.flight:
+		case result = <-w.inFlight:
 		case <-ctx.Done():
 			return fmt.Errorf("%d bytes wait to be taken: %w", len(w.buf), ctx.Err())
 		}
 	}
-	w.flight = nil
+	w.inFlight = nil
 
-	if l.n < len(w.rest) {
-		w.rest = bytes.Clone(w.rest[l.n:])
-		return l.err
+	if result.n < len(w.rest) {
+		w.rest = bytes.Clone(w.rest[result.n:])
+		return result.err
 	}
 	end := len(w.rest)
 	w.rest = nil
 	for _, h := range w.hashes {
-		if end >= l.n {
+		if end >= result.n {
 			break
 		}
 		w.begun = append(w.begun, h)
 		end += bytes.IndexByte(w.buf[end:], '\n') + 1
 	}
-	if end > l.n {
-		w.rest = bytes.Clone(w.buf[l.n:end])
+	if end > result.n {
+		w.rest = bytes.Clone(w.buf[result.n:end])
 	}
-	return l.err
+	return result.err
 }
 
 // Cut returns the length of the whole lines at the beginning of b that have at
-// most limit bytes together, or of the first line where that alone has more.
+// most limit bytes together, or of the first line if that alone has more.
 func Cut(b []byte, limit int) int {
 	if len(b) <= limit {
 		return len(b)

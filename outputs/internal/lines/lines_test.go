@@ -43,7 +43,7 @@ func TestTornLineIsCompleted(t *testing.T) {
 		for dropped := range 3 {
 			var stream strings.Builder
 			room := cut
-			w := NewWriter(func(b []byte) (int, error) {
+			w, write := NewWriter(), func(b []byte) (int, error) {
 				n := min(len(b), room)
 				room -= n
 				stream.Write(b[:n])
@@ -51,16 +51,16 @@ func TestTornLineIsCompleted(t *testing.T) {
 					return n, full
 				}
 				return n, nil
-			})
+			}
 			all := records("one", "two", "three")
-			if err := w.Push(t.Context(), all); err != full {
+			if err := w.Push(t.Context(), all, write); err != full {
 				t.Fatalf("cut at %d: %v", cut, err)
 			}
-			if err := w.Push(t.Context(), all); err != full {
+			if err := w.Push(t.Context(), all, write); err != full {
 				t.Fatalf("cut at %d, again: %v", cut, err)
 			}
 			room = 1 << 20
-			if err := w.Push(t.Context(), append(all[dropped:], []byte("four"))); err != nil {
+			if err := w.Push(t.Context(), append(all[dropped:], []byte("four")), write); err != nil {
 				t.Fatal(err)
 			}
 			want := ""
@@ -80,14 +80,14 @@ func TestTornLineIsCompleted(t *testing.T) {
 func TestO20PushIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stream strings.Builder
-		w := NewWriter(func(b []byte) (int, error) {
+		w, write := NewWriter(), func(b []byte) (int, error) {
 			time.Sleep(time.Hour)
 			return stream.Write(b)
-		})
+		}
 		began := time.Now()
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			err := w.Push(ctx, records("a", "b"))
+			err := w.Push(ctx, records("a", "b"), write)
 			cancel()
 			if want := "4 bytes wait to be taken: context deadline exceeded"; err == nil || err.Error() != want {
 				t.Fatalf("error %v, want %q", err, want)
@@ -96,7 +96,7 @@ func TestO20PushIsBounded(t *testing.T) {
 		if d := time.Since(began); d != 3*time.Second {
 			t.Errorf("three pushes of a second took %v", d)
 		}
-		if err := w.Push(t.Context(), records("a", "b", "c")); err != nil {
+		if err := w.Push(t.Context(), records("a", "b", "c"), write); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff("a\nb\nc\n", stream.String()); diff != "" {
@@ -109,19 +109,19 @@ func TestO20PushIsBounded(t *testing.T) {
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, took := range []time.Duration{0, time.Hour} {
-			w := NewWriter(func(b []byte) (int, error) {
+			w, write := NewWriter(), func(b []byte) (int, error) {
 				time.Sleep(took)
 				return len(b), nil
-			})
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_ = w.Push(ctx, records("a"))
+			_ = w.Push(ctx, records("a"), write)
 			began := time.Now()
 			ended := make(chan time.Time, 1)
 			if err := w.Close(func() error { ended <- time.Now(); return nil }); err != nil {
 				t.Error(err)
 			}
-			if d, want := time.Since(began), min(took, closePatience); d != want {
+			if d, want := time.Since(began), min(took, closeTimeout); d != want {
 				t.Errorf("Close took %v, want %v", d, want)
 			}
 			if d, want := (<-ended).Sub(began), max(0, took-time.Second); d != want {
@@ -140,7 +140,7 @@ func TestRandomFaults(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
 			faults := rand.New(rand.NewPCG(seed, 1)) // for the writing goroutine alone
 			var stream strings.Builder
-			w := NewWriter(func(b []byte) (int, error) {
+			w, write := NewWriter(), func(b []byte) (int, error) {
 				n := len(b)
 				switch faults.IntN(4) {
 				case 0:
@@ -153,7 +153,7 @@ func TestRandomFaults(t *testing.T) {
 					return n, errors.New("full")
 				}
 				return n, nil
-			})
+			}
 			var all []string
 			var queue [][]byte
 			dropped := map[string]bool{}
@@ -166,7 +166,7 @@ func TestRandomFaults(t *testing.T) {
 				}
 				peeked := queue[:min(len(queue), 1+rnd.IntN(10))]
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				err := w.Push(ctx, peeked)
+				err := w.Push(ctx, peeked, write)
 				cancel()
 				if err == nil {
 					queue = queue[len(peeked):]

@@ -15,7 +15,7 @@ import (
 var (
 	// ErrNoProcess says that a namespace cannot be read: no process is in it, and it
 	// may not be entered.
-	ErrNoProcess = errors.New("no process is in it, and to enter it takes netlink and CAP_SYS_ADMIN")
+	ErrNoProcess = errors.New("no process is known to be in it, and to enter it takes netlink and CAP_SYS_ADMIN")
 
 	// errEnded says that what led to a namespace has ended, errMoved that it leads to
 	// another one by now.
@@ -23,12 +23,12 @@ var (
 	errMoved = errors.New("its process has moved to another network namespace")
 )
 
-// A place is one namespace, as it is found and reached.
+// A location is one namespace, as it is found and reached.
 //
 // A namespace is known by its number, which is hidden from whoever may not trace its
 // processes, and by the inode of their net/tcp: it is another file in every
 // namespace, and anybody may stat it.
-type place struct {
+type location struct {
 	host   host.Host
 	number uint64 // 0 if it is hidden
 	table  uint64 // 0 if no process has been seen in it
@@ -42,7 +42,7 @@ type place struct {
 }
 
 // entry returns by what the namespace is entered.
-func (p *place) entry() (r ref, ok bool) {
+func (p *location) entry() (r ref, ok bool) {
 	switch {
 	case p.mount.mount != "":
 		return p.mount, true
@@ -55,7 +55,7 @@ func (p *place) entry() (r ref, ok bool) {
 }
 
 // enter calls do on a thread that is in the namespace.
-func (p *place) enter(do func() error) error {
+func (p *location) enter(do func() error) error {
 	if p.own {
 		return do()
 	}
@@ -76,7 +76,7 @@ func (p *place) enter(do func() error) error {
 
 // openTable opens a file of /proc/PID/net. What it shows is decided as it is opened,
 // and does not move with the process.
-func (p *place) openTable(name string) (*os.File, error) {
+func (p *location) openTable(name string) (*os.File, error) {
 	if p.own {
 		// The program's own directory is its first thread's, which may be in another
 		// namespace for a moment.
@@ -103,7 +103,7 @@ func (p *place) openTable(name string) (*os.File, error) {
 }
 
 // holds reports whether a process or thread is in the namespace.
-func (p *place) holds(pid int) (bool, error) {
+func (p *location) holds(pid int) (bool, error) {
 	number, err := processRef(pid).number(p.host)
 	if err == nil && p.number != 0 {
 		return number == p.number, nil
@@ -117,7 +117,7 @@ func (p *place) holds(pid int) (bool, error) {
 
 // isAnother reports whether the number of the namespace, in which its process is, has
 // become that of another one.
-func (p *place) isAnother() bool {
+func (p *location) isAnother() bool {
 	if p.own || p.pinned || p.number == 0 || p.table == 0 {
 		return false
 	}
@@ -127,7 +127,7 @@ func (p *place) isAnother() bool {
 
 // prune removes what does not lead to the namespace any more. A thread serves as its
 // process if there is no other.
-func (p *place) prune() {
+func (p *location) prune() {
 	p.others = slices.DeleteFunc(p.others, func(r ref) bool {
 		if r.isProcess() {
 			ok, err := p.holds(r.pid)
@@ -144,7 +144,7 @@ func (p *place) prune() {
 // maxOthers bounds what is kept of one namespace.
 const maxOthers = 8
 
-func (p *place) keep(r ref) {
+func (p *location) keep(r ref) {
 	if len(p.others) >= maxOthers {
 		p.prune()
 	}
