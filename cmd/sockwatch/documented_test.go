@@ -1,8 +1,12 @@
 package main
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -22,21 +26,108 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 	t.Logf("%d blocks", count)
 }
 
+// Every relative link of the documentation leads to a file of the repository, and to a
+// heading of it if it names one.
+func TestDocumentedLinksResolve(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	count := 0
+	for _, path := range markdownFiles(t) {
+		for _, m := range link.FindAllStringSubmatch(withoutBlocks(readFile(t, path)), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			count++
+			target, heading, _ := strings.Cut(m[1], "#")
+			file := path
+			if target != "" {
+				file = filepath.Join(filepath.Dir(path), target)
+			}
+			if _, err := os.Stat(filepath.Join(root, file)); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+			} else if heading != "" && !slices.Contains(anchors(readFile(t, file)), heading) {
+				t.Errorf("%s links to %s, and that file has no such heading", path, m[1])
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no links found")
+	}
+}
+
+// docs/faults.md explains every code that a test is named after, and names no test
+// that does not exist.
+func TestDocumentedFaults(t *testing.T) {
+	document := readFile(t, "docs/faults.md")
+	named := regexp.MustCompile(`(?m)^func (Test\w*)\(`)
+	codes := regexp.MustCompile(`^Test((?:[A-Z][0-9]+(?:And)?)+)`)
+	tests := make(map[string]bool)
+	walkFiles(t, func(path string) {
+		if !strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		for _, m := range named.FindAllStringSubmatch(readFile(t, path), -1) {
+			tests[m[1]] = true
+			for _, code := range regexp.MustCompile(`[A-Z][0-9]+`).FindAllString(codes.FindString(m[1]), -1) {
+				if !regexp.MustCompile(`(?m)^\|[A-Z0-9, ]*\b` + code + `\b[A-Z0-9, ]*\|`).MatchString(document) {
+					t.Errorf("%s: %s: the document does not explain %s", path, m[1], code)
+				}
+			}
+		}
+	})
+	for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(document, -1) {
+		if !tests[m[1]] {
+			t.Errorf("the document names %s, which does not exist", m[1])
+		}
+	}
+}
+
+// anchors returns the anchors that GitHub gives to the headings of a Markdown text.
+func anchors(text string) []string {
+	var all []string
+	for _, m := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(withoutBlocks(text), -1) {
+		heading := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(m[1])), " ", "-")
+		all = append(all, regexp.MustCompile(`[^\p{L}\p{N}_-]`).ReplaceAllString(heading, ""))
+	}
+	return all
+}
+
+// withoutBlocks returns a Markdown text without its fenced blocks.
+func withoutBlocks(text string) string {
+	return regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(text, "")
+}
+
+// markdownFiles returns the path of every Markdown file of the repository.
 func markdownFiles(t *testing.T) []string {
 	t.Helper()
 	var files []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "deploy/*.md", "inputs/*/*.md", "outputs/*/*.md"} {
-		paths, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil {
-			t.Fatal(err)
+	walkFiles(t, func(path string) {
+		if filepath.Ext(path) == ".md" {
+			files = append(files, path)
 		}
-		for _, path := range paths {
-			rel, err := filepath.Rel(root, path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			files = append(files, rel)
-		}
-	}
+	})
 	return files
+}
+
+// walkFiles calls f with the path of every file of the repository, hidden folders
+// excepted.
+func walkFiles(t *testing.T, f func(path string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && rel != "." && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case d.Type().IsRegular():
+			f(rel)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -16,20 +16,18 @@ import (
 	"sockwatch/agent"
 	"sockwatch/agent/config"
 	"sockwatch/agent/listen"
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
 var update = flag.Bool("update", false, "write the generated files")
 
-// TestGenerated keeps config.example.toml and the tables of the READMEs as the
-// plugins' options and descriptions have them; with -update it writes them.
+// TestGenerated keeps config.example.toml, the tables of the plugins' READMEs and
+// docs/metrics.md as the options and descriptions have them; with -update it writes
+// them.
 func TestGenerated(t *testing.T) {
 	compareGenerated(t, "config.example.toml", renderExample(t, plugins()))
 
-	var all []metric.Desc
 	for _, p := range plugins() {
-		all = append(all, p.Descs...)
 		path, err := filepath.Rel(root, filepath.Join(pluginDir(p), "README.md"))
 		if err != nil {
 			t.Fatal(err)
@@ -43,10 +41,12 @@ func TestGenerated(t *testing.T) {
 		}
 		compareGenerated(t, path, text)
 	}
-	if _, err := os.Stat(filepath.Join(root, "README.md")); err == nil {
-		text := replaceBetween(readFile(t, "README.md"), "metrics", renderMetrics(append(all, agent.Descs...)))
-		compareGenerated(t, "README.md", text)
+	const own = "docs/metrics.md"
+	text := replaceBetween(readFile(t, own), "metrics", renderMetrics(agent.Descs))
+	if !strings.Contains(text, "<!-- metrics -->") {
+		t.Errorf("%s has no lines <!-- metrics --> and <!-- /metrics -->", own)
 	}
+	compareGenerated(t, own, text)
 }
 
 func compareGenerated(t *testing.T, path, want string) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -256,15 +255,6 @@ type versionCommand struct{}
 func (versionCommand) Run(p *program) error {
 	_, err := fmt.Fprintf(p.stdout, "sockwatch %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
-}
-
-// version returns the module's version, with the commit if it was built from one.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }
 
 // untilSignal returns a context that ends at SIGTERM or SIGINT; a second one ends

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +15,7 @@ import (
 
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // readmeBlocks returns the README's fenced blocks of a language.
@@ -119,6 +123,50 @@ func TestReadmeCommands(t *testing.T) {
 	for _, c := range commands {
 		if r := sockwatchRun(nil, c[1], "--help"); r.Code != exitDone {
 			t.Errorf("sockwatch %s --help: %s", c[1], r.Stderr)
+		}
+	}
+}
+
+// The alert of the README is a rule that Prometheus loads. It fires for a public
+// listener of an unexpected process or of an unknown one, and for no other.
+func TestReadmeAlert(t *testing.T) {
+	promtool := servertest.Binary(t, "promtool")
+	const test = `
+rule_files: [rules.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="6379",process="redis-server",user="redis"}'
+        values: 1x10
+      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="9000",user="bob"}'
+        values: 1x10
+      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="22",process="sshd",user="root"}'
+        values: 1x10
+      - series: 'tcp_listen_sockets{address="127.0.0.1",exposure="loopback",port="6380",process="redis-server",user="redis"}'
+        values: 1x10
+    alert_rule_test:
+      - eval_time: 4m
+        alertname: UnexpectedPublicListener
+      - eval_time: 5m
+        alertname: UnexpectedPublicListener
+        exp_alerts:
+          - exp_labels: {address: 0.0.0.0, exposure: public, port: 6379, process: redis-server, user: redis}
+            exp_annotations: {summary: "redis-server (redis) listens on 0.0.0.0:6379"}
+          - exp_labels: {address: 0.0.0.0, exposure: public, port: 9000, user: bob}
+            exp_annotations: {summary: " (bob) listens on 0.0.0.0:9000"}
+`
+	dir := t.TempDir()
+	for name, text := range map[string]string{"rules.yml": readmeBlocks(t, "yaml")[0], "test.yml": test} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "test.yml"}} {
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 }
