@@ -76,6 +76,10 @@ func TestReadmeJSONLine(t *testing.T) {
 			point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.String(v)})
 		case float64:
 			point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.Float(v)})
+		case bool:
+			point.Fields = append(point.Fields, metric.Field{Key: key, Value: metric.Bool(v)})
+		default:
+			t.Fatalf("field %s is a %T", key, value)
 		}
 		if !documented(shown.Name, key) {
 			t.Errorf("%s has no field %s", shown.Name, key)
