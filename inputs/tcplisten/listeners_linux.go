@@ -95,7 +95,7 @@ func (t *table) list(ctx context.Context, observe func(*table, *inet.Socket)) (s
 	known := len(t.byCookie)
 	begin := func() { t.generation, t.seen = t.generation+1, 0 }
 	begin()
-	for pass, stable := 0, false; !stable && pass < 4; pass++ {
+	for pass, stable := 0, false; !stable && pass < 8; pass++ {
 		seen := t.seen
 		source, err = t.ns.Dump(ctx, netns.Listen, pass, begin, func(s *inet.Socket) { observe(t, s) })
 		if err != nil && t.ns.Gone() {

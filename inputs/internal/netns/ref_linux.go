@@ -116,10 +116,15 @@ func (r ref) findMount(h host.Host) (fd int, err error) {
 	}
 	defer unix.Close(root)
 	const cached = 0x20 // RESOLVE_CACHED, since 5.12
-	return unix.Openat2(root, r.mount, &unix.OpenHow{
+	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | cached,
-	})
+	}
+	fd, err = unix.Openat2(root, r.mount, &how)
+	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything is renamed or mounted meanwhile
+		fd, err = unix.Openat2(root, r.mount, &how)
+	}
+	return fd, err
 }
 
 // errNotNetwork says what a file is.

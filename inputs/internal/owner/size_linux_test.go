@@ -137,6 +137,11 @@ func TestVeryManyProcesses(t *testing.T) {
 		spawn(t, n)
 		f := newFinder(t, rarely())
 		f.Add(other)
+		all, err := f.fs.PIDs(nil) // others have processes too
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := len(all)
 		now := time.Now()
 		allocated := allocates(func() {
 			updates := 0

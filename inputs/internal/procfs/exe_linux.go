@@ -60,10 +60,14 @@ func (p Process) unlinked(link string, path []byte) bool {
 	}
 	defer unix.Close(root)
 	const cached = 0x20 // RESOLVE_CACHED, Linux 5.12
-	file, err := unix.Openat2(root, string(path), &unix.OpenHow{
+	how := unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | cached,
-	})
+	}
+	file, err := unix.Openat2(root, string(path), &how)
+	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything is renamed or mounted meanwhile
+		file, err = unix.Openat2(root, string(path), &how)
+	}
 	if err != nil {
 		return true
 	}
