@@ -15,6 +15,7 @@ import (
 // start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
 // time, by TestL1StopEndsInTimeInEveryState of the agent.)
 func TestL1SIGTERMInEveryState(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		input string

@@ -13,12 +13,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
 
 var (
-	filesOfOne = flag.Int("files", 100_000, "open files of the one process that has very many")
+	filesOfOne = flag.Int("files", soak.Times(100_000), "open files of the one process that has very many")
 	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 
