@@ -1,8 +1,8 @@
 // Package soak scales the tests that play many random cases. The module's tests have
 // three sizes:
 //
-//   - go test -short ./...  skips each test that takes more than a second or two, and
-//     starts no foreign server.
+//   - go test -short ./...  skips each test that takes longer than a few seconds, starts
+//     no foreign server, and plays a tenth of the random cases.
 //   - go test ./...  runs every test. A test that plays random cases plays enough of
 //     them to notice what a change breaks.
 //   - SOCKWATCH_SOAK=10 go test ./...  plays ten times as many. .ci/run does this.
@@ -12,19 +12,26 @@
 package soak
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"strconv"
+	"testing"
 )
 
 // Variable is the environment variable that holds the factor, an integer of at least 1.
 // If it is not set the factor is 1.
 const Variable = "SOCKWATCH_SOAK"
 
-// Times returns n times the factor. It panics if the variable holds no such integer: a
-// mistyped factor must not pass for a soak. It may be called before flags are parsed.
+// Times returns n times the factor, or a tenth of n, but at least 1, with -short. It
+// panics if the variable holds no such integer: a mistyped factor must not pass for a
+// soak. It may give the default of a flag; before flags are parsed -short is not known,
+// and does not count.
 func Times(n int) int {
 	text := os.Getenv(Variable)
+	if text == "" && flag.Parsed() && testing.Short() {
+		return max(1, n/10)
+	}
 	if text == "" {
 		return n
 	}

@@ -1,12 +1,32 @@
 package soak
 
-import "testing"
+import (
+	"flag"
+	"strconv"
+	"testing"
+)
 
 func TestTimes(t *testing.T) {
-	for factor, want := range map[string]int{"": 3, "1": 3, "10": 30} {
-		t.Setenv(Variable, factor)
-		if got := Times(3); got != want {
-			t.Errorf("3 times %q is %d, want %d", factor, got, want)
+	short := testing.Short()
+	defer flag.Set("test.short", strconv.FormatBool(short))
+	tests := []struct {
+		factor string
+		short  bool
+		n      int
+		want   int
+	}{
+		{factor: "", n: 30, want: 30},
+		{factor: "1", n: 30, want: 30},
+		{factor: "10", n: 30, want: 300},
+		{factor: "", short: true, n: 30, want: 3},
+		{factor: "", short: true, n: 4, want: 1},
+		{factor: "10", short: true, n: 30, want: 300},
+	}
+	for _, tt := range tests {
+		t.Setenv(Variable, tt.factor)
+		flag.Set("test.short", strconv.FormatBool(tt.short))
+		if got := Times(tt.n); got != tt.want {
+			t.Errorf("%d times %q, short %t: got %d, want %d", tt.n, tt.factor, tt.short, got, tt.want)
 		}
 	}
 }
