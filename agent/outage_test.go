@@ -109,6 +109,9 @@ func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 // A black hole for a day: what is queued on disk takes no memory, and arrives
 // thereafter in order, many blocks in one Push.
 func TestO2BlackHoleForADayInFlatMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays a day")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()

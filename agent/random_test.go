@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -15,9 +14,8 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
-
-var seeds = flag.Int("seeds", 4, "how many histories the random test plays")
 
 // A moodyPusher stores in common with others, and does whatever a destination may
 // do besides.
@@ -121,7 +119,7 @@ func (m moodyPusher) store(records [][]byte) error {
 // do: what was queued on disk is delivered, or a dead letter where it is rejected,
 // in order.
 func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
-	for seed := range uint64(*seeds) {
+	for seed := range uint64(soak.Times(4)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 5))

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // A spool is the content of a queue's folder, and what frame lies where.
@@ -182,7 +184,7 @@ func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(4, 4))
-	for range soak(t, 2000) {
+	for range soak.Times(2000) {
 		name := s.names[rng.IntN(len(s.names))]
 		data := slices.Clone(s.files[name])
 		from := rng.IntN(len(data))
@@ -339,7 +341,7 @@ func TestUnreadablePageIsSkippedAfterSomeTries(t *testing.T) {
 // file system, in the middle of writes too.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	for seed := range soak(t, 2) {
+	for seed := range uint64(soak.Times(2)) {
 		for step := 1; ; step++ {
 			rng := rand.New(rand.NewPCG(seed, 6))
 			d, l := newFakeFolder(), newLedger()

@@ -4,20 +4,20 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // TestDiskAgainstModel plays random operations on a queue and keeps its books: S1
 // (restarts), S9 (the limit), S14 (order).
 func TestDiskAgainstModel(t *testing.T) {
 	t.Parallel()
-	for seed := range soak(t, 40) {
+	for seed := range uint64(soak.Times(40)) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		d, l := newFakeFolder(), newLedger()
 		limit := int64(40+rng.IntN(200)) << 10
@@ -76,7 +76,7 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
-	for seed := range soak(t, 60) {
+	for seed := range uint64(soak.Times(60)) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		d, l := newFakeFolder(), newLedger()
 		l.faulty = true
@@ -131,7 +131,7 @@ func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0
-	for seed := range soak(t, 60) {
+	for seed := range uint64(soak.Times(60)) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		d, l := newFakeFolder(), newLedger()
 		const limit = 256 << 10 // never reached, but the segments are small
@@ -183,7 +183,7 @@ func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 // counted then; what is appended later is queued without an error and arrives.
 func TestNothingIsLostAfterOthersHands(t *testing.T) {
 	t.Parallel()
-	for seed := range soak(t, 150) {
+	for seed := range uint64(soak.Times(150)) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		d, l := newFakeFolder(), newLedger()
 		const limit = 1 << 20 // never reached, but the segments are small
@@ -367,7 +367,7 @@ func TestStatsNeverWaitForTheDisk(t *testing.T) {
 // nothing is damaged, however often that happens.
 func TestReadErrorsThatComeAndGo(t *testing.T) {
 	t.Parallel()
-	for seed := range soak(t, 20) {
+	for seed := range uint64(soak.Times(20)) {
 		rng := rand.New(rand.NewPCG(seed, 12))
 		d, l := newFakeFolder(), newLedger()
 		q := mustOpen(t, d, 8<<20)
@@ -410,18 +410,6 @@ func TestDrainsWhileAppending(t *testing.T) {
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)
 	must(t, q.Close())
-}
-
-// soak returns n, or more where SOCKWATCH_SOAK asks for a multiple.
-func soak(t *testing.T, n int) uint64 {
-	t.Helper()
-	times := 1
-	if s := os.Getenv("SOCKWATCH_SOAK"); s != "" {
-		var err error
-		times, err = strconv.Atoi(s)
-		must(t, err)
-	}
-	return uint64(n * times)
 }
 
 func TestDiskOldest(t *testing.T) {

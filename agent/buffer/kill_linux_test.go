@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // TestPowerLostAtRandomMoments cuts the power of the disk under a process that uses
@@ -14,7 +16,7 @@ func TestPowerLostAtRandomMoments(t *testing.T) {
 	disk := newPowerDisk(t)
 	dir := filepath.Join(disk.dir, "q")
 	rng := rand.New(rand.NewPCG(1, 8))
-	losses := int(soak(t, 10))
+	losses := soak.Times(10)
 	first, last := uint32(1), uint32(0) // what the queue holds for certain
 	total, undone, torn := 0, 0, 0
 	for loss := range losses {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 const (
@@ -100,7 +102,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))
-	kills := int(soak(t, 200))
+	kills := soak.Times(50)
 	first, last := uint32(1), uint32(0) // what the queue holds
 	total, inAppend, inAck := 0, 0, 0
 	for kill := range kills {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -29,9 +28,8 @@ import (
 	"sockwatch/agent/listen"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
-
-var kills = flag.Int("kills", 200, "how often the conservation test kills the program")
 
 // idsInput gathers points that can be told apart for ever: each batch has a time
 // of its own, each point its number in the batch.
@@ -92,6 +90,11 @@ func TestConservationChild(t *testing.T) {
 // destination answers and whenever the program is killed; or the dead letter
 // file, where the destination rejects it.
 func TestS1NothingQueuedIsLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills the program many times")
+	}
+	t.Parallel()
+	kills := soak.Times(20)
 	server := newFickleServer(t)
 	state := t.TempDir()
 	file := filepath.Join(t.TempDir(), "sockwatch.toml")
@@ -120,7 +123,7 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for n := 0; n < *kills && !t.Failed(); n++ {
+	for n := 0; n < kills && !t.Failed(); n++ {
 		c := startConservationChild(t, file)
 		c.awaitQueued(t, 1)
 		time.Sleep(time.Duration(random.IntN(200)) * time.Millisecond)
@@ -148,7 +151,7 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
 	server.mu.Lock()
 	defer server.mu.Unlock()
 	t.Logf("%d kills, %d points queued, %d requests, %d points delivered again, %d missing, %d foreign, %d out of order",
-		*kills, len(queued), server.requests, server.again, len(missing), server.foreign, server.disorder)
+		kills, len(queued), server.requests, server.again, len(missing), server.foreign, server.disorder)
 	if len(missing) > 0 || server.foreign > 0 || server.disorder > 0 || len(queued) == 0 {
 		t.Errorf("missing (first ten): %v", missing[:min(10, len(missing))])
 	}

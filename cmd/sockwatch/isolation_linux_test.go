@@ -68,6 +68,9 @@ func readDelays(t *testing.T, fifo string) *delays {
 // and one whose reader has stopped reading, the others deliver on time: within an
 // interval. The page says how each of them is.
 func TestO15FourSickOutputsDelayNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for five intervals of two seconds")
+	}
 	t.Parallel()
 	hanging, fine := newSink(t), newSink(t)
 	hanging.answers(hang)

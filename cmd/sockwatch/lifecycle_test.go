@@ -15,6 +15,7 @@ import (
 // start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
 // time, by TestL1StopEndsInTimeInEveryState of the agent.)
 func TestL1SIGTERMInEveryState(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		input string
@@ -120,6 +121,9 @@ func TestL2SecondSIGTERMLosesNothing(t *testing.T) {
 // points flow: none is lost, none is out of order. (That no gather is skipped or
 // made twice is shown in fake time, by TestL3HundredReloadsLoseNothing of the agent.)
 func TestL3HundredReloadsWhilePointsFlow(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a hundred times")
+	}
 	t.Parallel()
 	s := newSink(t)
 	c := delivery{state: t.TempDir(), url: s.URL}

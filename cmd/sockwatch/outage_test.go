@@ -108,6 +108,7 @@ func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
 // program is killed and started again: a query finds every point that was
 // queued, with its value, and none besides.
 func TestO2OutageOfARealServer(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(*testing.T) store{"influxd": influxd, "victoria-metrics": victoriaMetrics} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 	case "protected":
 		os.Exit(printDumpable())
 	default:
+		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
 	}
 }
@@ -232,6 +234,7 @@ func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
 }
 
 func TestC12ReloadOfABrokenFile(t *testing.T) {
+	t.Parallel()
 	p, address, path := startOnExample(t)
 	rewrite := func(text string) {
 		t.Helper()
@@ -258,6 +261,7 @@ func TestC12ReloadOfABrokenFile(t *testing.T) {
 }
 
 func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
+	t.Parallel()
 	p, address, path := startOnExample(t)
 	late := start(t, "listener", nil)
 	firstSeen := func(address string) string {

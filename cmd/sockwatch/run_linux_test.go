@@ -42,6 +42,7 @@ func awaitMore(t *testing.T, file string) {
 
 // A pipe that nobody reads holds up neither gathers, delivery, reloads nor the stop.
 func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
 	for _, level := range []string{"info", "debug"} {
 		t.Run(level, func(t *testing.T) {
 			reader, writer, err := os.Pipe()
@@ -92,6 +93,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 }
 
 func TestFullNotifySocketHoldsUpNothing(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -164,6 +166,7 @@ func fillSocket(t *testing.T, path string) {
 // A configuration that has become a pipe without a writer holds up neither gathers
 // nor the stop, and is named.
 func TestReloadThatHangsHoldsUpNothing(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
 	config := writeFile(t, t.TempDir(), "s.toml", fileConfig("info", file))
 	p := start(t, "sockwatch", nil, "--config", config)
@@ -206,6 +209,7 @@ func TestStopWhileTheConfigurationIsNotRead(t *testing.T) {
 
 // A file that is missing for a moment leaves the running configuration as it is.
 func TestReloadOfAMissingFile(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
 	config := writeFile(t, t.TempDir(), "s.toml", fileConfig("info", file))
 	p := start(t, "sockwatch", nil, "--config", config)

@@ -12,6 +12,7 @@ import (
 // A command whose data is lost fails, and says so. Who discards it on purpose is not
 // bothered.
 func TestDataThatIsLost(t *testing.T) {
+	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -189,6 +189,9 @@ func TestLimitOrder(t *testing.T) {
 
 // The listeners of others stay when one user has 30,000.
 func TestThirtyThousandListenersOfOneUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens 30,000 listeners")
+	}
 	if elsewhere(t) {
 		return
 	}

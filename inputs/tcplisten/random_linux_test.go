@@ -15,10 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 var (
-	randomHosts = flag.Int("random.hosts", 200, "random hosts to compare with ss")
+	randomHosts = flag.Int("random.hosts", soak.Times(20), "random hosts to compare with ss")
 	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
 )
 
@@ -119,6 +121,9 @@ func (a *actor) hear(t *testing.T) []int {
 // watches them all, as it would one host that changes; another sees each for the
 // first time.
 func TestRandomHosts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares many hosts")
+	}
 	if elsewhere(t, unix.CLONE_NEWPID) { // without other processes a search is short
 		return
 	}

@@ -83,6 +83,7 @@ func exchange(t *testing.T, addr net.Addr, request string) *http.Response {
 }
 
 func TestRequestsWithBodiesAreRefused(t *testing.T) {
+	t.Parallel()
 	e, _ := newTestEndpoint(t, nil)
 	addr := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0]
 	for _, test := range []struct {

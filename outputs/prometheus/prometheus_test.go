@@ -3,6 +3,7 @@ package prometheus
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,11 @@ import (
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest"
 )
+
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
+	os.Exit(m.Run())
+}
 
 func TestConformance(t *testing.T) {
 	o := Defaults()

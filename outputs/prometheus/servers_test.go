@@ -53,6 +53,9 @@ type prom struct {
 // configurations given, in the directory. It ends with the test.
 func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts Prometheus")
+	}
 	program := server(t, "prometheus")
 	config := filepath.Join(dir, "prometheus.yml")
 	writeFile(t, config, "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"+scrapeConfigs)

@@ -33,6 +33,7 @@ func reports(e *endpoint) chan string {
 // TestBrokenCertificateIsReported: at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		cause func(t *testing.T, e *endpoint, address string)
@@ -168,6 +169,10 @@ func TestWatchChecksSeldom(t *testing.T) {
 
 // TestWebConfigThatCannotBeRead: a FIFO that nobody writes stands for a stalled mount.
 func TestWebConfigThatCannotBeRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for five seconds")
+	}
+	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "web.yml")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -202,6 +207,7 @@ func TestWebConfigThatCannotBeRead(t *testing.T) {
 
 // TestRemovedSocketIsMadeAgainAtReload, and its trouble is reported if it cannot be.
 func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })
 	said := reports(e)

@@ -16,6 +16,9 @@ import (
 // TestExposureIsWhatPeersReach compares the exposure with what a peer can connect to:
 // it is more than loopback exactly if the peer connects to a target.
 func TestExposureIsWhatPeersReach(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes two namespaces for each case")
+	}
 	isolated(t)
 	wildcard4, wildcard6 := listener{Addr: "0.0.0.0"}, listener{Addr: "::", V6Only: true}
 	free := func(addr string) listener { return listener{Addr: addr, FreeBind: true} }

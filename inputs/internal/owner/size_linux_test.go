@@ -13,18 +13,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/procfs"
 )
 
 var (
-	filesOfOne = flag.Int("files", 100_000, "open files of the one process that has very many")
+	filesOfOne = flag.Int("files", soak.Times(100_000), "open files of the one process that has very many")
 	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 
 // TestVeryManyFiles finds what a process holds among all the files that it may
 // have, its memory the same as for few; and says so where its time ends in there.
 func TestVeryManyFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens very many files")
+	}
 	file, s := listen(t)
 	_, other := listen(t)
 	var limit unix.Rlimit
@@ -51,6 +55,9 @@ func TestVeryManyFiles(t *testing.T) {
 // TestVeryManyFilesInADirectory does so with more files than the limits of most hosts let
 // one process have: links in a directory, which procfs shows in the same way.
 func TestVeryManyFilesInADirectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes very many files")
+	}
 	root := fastDir(t)
 	const pid = 100
 	fds := filepath.Join(root, strconv.Itoa(pid), "fd")
@@ -130,6 +137,9 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 // TestVeryManyProcesses searches all of them, also where it takes several
 // updates, at the cost of their pids in memory, and knows each that is a holder.
 func TestVeryManyProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts very many processes")
+	}
 	file, s := listen(t)
 	_, other := listen(t)
 	n := *hostSize

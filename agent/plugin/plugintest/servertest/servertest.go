@@ -76,9 +76,13 @@ func FreeAddress(t testing.TB) string {
 }
 
 // New returns a server that is not started yet: its program with args, which make
-// it listen on port, and the path that answers when it is ready.
+// it listen on port, and the path that answers when it is ready. With -short it skips
+// the test.
 func New(t testing.TB, program string, port int, ready string, args ...string) *Server {
 	t.Helper()
+	if testing.Short() {
+		t.Skipf("starts %s", program)
+	}
 	s := &Server{
 		URL: fmt.Sprintf("http://127.0.0.1:%d", port), t: t,
 		bin: Binary(t, program), args: args, ready: ready,
