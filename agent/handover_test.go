@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -402,4 +403,67 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A pushHeir is a Pusher that notes what happens to it and from whom it inherits.
+type pushHeir struct {
+	*fakePusher
+	name string
+	note func(string)
+}
+
+func (h *pushHeir) Close() error {
+	h.note(h.name + " is closed")
+	return nil
+}
+
+func (h *pushHeir) InheritFrom(predecessor plugin.Pusher) {
+	h.note(h.name + " inherits from " + predecessor.(*pushHeir).name)
+}
+
+func TestReloadLetsPushersInherit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var mu sync.Mutex
+		var notes []string
+		note := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(notes) == 0 || notes[len(notes)-1] != s || !strings.HasSuffix(s, " pushes") {
+				notes = append(notes, s)
+			}
+		}
+		hang := make(chan struct{})
+		heirOf := func(name string, hang chan struct{}) *pushHeir {
+			return &pushHeir{name: name, note: note, fakePusher: &fakePusher{push: func(context.Context, []string) error {
+				note(name + " pushes")
+				if hang != nil {
+					<-hang
+				}
+				return nil
+			}}}
+		}
+		in := counting()
+		r.agent.input("a", in)
+		r.agent.push("out", heirOf("first", nil))
+		r.start()
+		after(20 * time.Second)
+		for i, h := range []*pushHeir{heirOf("second", hang), heirOf("third", nil)} {
+			next := r.sibling()
+			next.input("a", in)
+			next.push("out", h).Settings = &fakeSettings{Version: i + 2}
+			r.reloadTo(next, nil)
+			after(20 * time.Second) // also if the Push of the second hangs
+		}
+		close(hang)
+		synctest.Wait()
+		r.end()
+		want := []string{
+			"first pushes", "second inherits from first", "first is closed", "second pushes",
+			"third pushes", "second is closed", "third is closed",
+		}
+		if diff := cmp.Diff(want, notes); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }
