@@ -32,6 +32,8 @@
 //   - The agent's own points (health.go) are an input like any other.
 //   - A reload waits for nothing that it replaces: the successor of an instance does,
 //     for a bounded time, in a goroutine of its own.
+//   - A record of a point that has not changed is not encoded again (plugin.Restamper),
+//     and a stream is handed on in the middle of a write (plugin.PushInheritor).
 //   - A stop has two stages: outputs drain for the grace period, then haltCtx ends and
 //     everything returns. What does not is for the watchdog: Run returns a HungError.
 //

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A reload while the reader of a stream hangs doubles no line and tears none: the new
+// output goes on in the middle of the write of the old one.
+func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "lines")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	// Each batch has a line of its own options' length, more than a pipe holds in all.
+	config := func(prefix string) string {
+		return fmt.Sprintf(`
+[agent]
+  interval = "100ms"
+  shutdown_timeout = "5s"
+  log_level = "debug"
+  log_format = "json"
+[[inputs.serial]]
+  batches = 40
+  tags = { padding = %q }
+[[outputs.file]]
+  path = %q
+  namepass = ["ids", %q]
+  timeout = "1s"
+`, strings.Repeat("x", 200), fifo, prefix)
+	}
+	d := startDaemon(t, config("a"))
+	d.said(t, "delivery failed, will retry") // the pipe is full
+	for _, prefix := range []string{"b", "c"} {
+		d.reload(t, config(prefix))
+	}
+	lines := make(chan string, 1000)
+	go func() {
+		defer close(lines)
+		scanner := bufio.NewScanner(reader)
+		for scanner.Scan() {
+			lines <- scanner.Text()
+		}
+	}()
+	seen := make(map[string]bool)
+	last := ""
+	for len(seen) < 40*idsPerBatch {
+		select {
+		case line := <-lines:
+			var point struct{ Tags map[string]string }
+			if err := json.Unmarshal([]byte(line), &point); err != nil {
+				t.Fatalf("torn: %v: %q", err, line)
+			}
+			id := point.Tags["id"]
+			if seen[id] || id <= last {
+				t.Fatalf("%s after %s, seen before: %v", id, last, seen[id])
+			}
+			seen[id], last = true, id
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%d lines have come, want %d", len(seen), 40*idsPerBatch)
+		}
+	}
+	d.stop(t)
+}
