@@ -44,7 +44,9 @@ func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-ch
 			s.stop(haltCtx)
 			return nil
 		case <-reload:
-			s.reload(ctx, haltCtx, load)
+			if ctx.Err() == nil { // it is random which of two that are ready is taken
+				s.reload(ctx, haltCtx, load)
+			}
 		}
 	}
 }
@@ -242,93 +244,5 @@ func (d *delivery) drain(ctx context.Context) {
 		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}
-	}
-}
-
-// push sends records, and those again that were not stored because the destination
-// named others that it rejects. It returns the reasons of these by their index.
-func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
-	rejected = map[int]error{}
-	rest, index := records, []int(nil) // what is sent next, and the indexes of it; nil: all
-	for {
-		err := s.callPush(ctx, rest)
-		named, ok := errors.AsType[*plugin.RejectedError](err)
-		if !ok {
-			return rejected, err
-		}
-		var others [][]byte
-		var othersIndex []int
-		for i, r := range rest {
-			at := i
-			if index != nil {
-				at = index[i]
-			}
-			if reason := named.Records[i]; reason != nil {
-				rejected[at] = reason
-			} else {
-				others, othersIndex = append(others, r), append(othersIndex, at)
-			}
-		}
-		switch {
-		case len(others) == len(rest): // none is named
-			return rejected, err
-		case len(others) == 0 || named.OthersStored:
-			return rejected, nil
-		}
-		rest, index = others, othersIndex
-	}
-}
-
-func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
-	defer s.calls.begin(s.name + ": Push")()
-	noted := make(chan struct{})
-	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
-		defer close(noted)
-		s.overdue()
-	})
-	defer func() {
-		if !overdue.Stop() {
-			<-noted
-		}
-	}()
-	defer s.health.panics.recover(&err, s.log)
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	return s.pusher.Push(ctx, records)
-}
-
-// serve answers until ctx is done. It gives the endpoint that this one replaces, if
-// any, a moment to end, so that clients no longer get what that one would answer.
-func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
-	defer close(e.done)
-	if replaced != nil {
-		awaitFor(ctx, handOverWait, replaced.done)
-	}
-	e.health.setState(nil)
-	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
-		h.ReportHealth(e.report)
-	}
-	err := func() (err error) {
-		defer e.calls.begin(e.title() + ": Serve")()
-		defer e.health.panics.recover(&err, e.log)
-		return e.Endpoint.Serve(ctx, e.view)
-	}()
-	if ctx.Err() != nil {
-		return
-	}
-	if err == nil {
-		err = errors.New("it has ended by itself")
-	}
-	e.report(err)
-}
-
-// report logs and shows whether the endpoint is up.
-func (e *runningEndpoint) report(err error) {
-	switch turned := e.health.setState(err); {
-	case !turned:
-	case err != nil:
-		e.log.Error("endpoint is down", "error", err)
-	default:
-		e.log.Info("endpoint answers again")
 	}
 }

@@ -48,6 +48,58 @@ type sender struct {
 // pushGrace is how long after its timeout a Push may return.
 const pushGrace = time.Second
 
+// push sends records, and those again that were not stored because the destination
+// named others that it rejects. It returns the reasons of these by their index.
+func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
+	rejected = map[int]error{}
+	rest, index := records, []int(nil) // what is sent next, and the indexes of it; nil: all
+	for {
+		err := s.callPush(ctx, rest)
+		named, ok := errors.AsType[*plugin.RejectedError](err)
+		if !ok {
+			return rejected, err
+		}
+		var others [][]byte
+		var othersIndex []int
+		for i, r := range rest {
+			at := i
+			if index != nil {
+				at = index[i]
+			}
+			if reason := named.Records[i]; reason != nil {
+				rejected[at] = reason
+			} else {
+				others, othersIndex = append(others, r), append(othersIndex, at)
+			}
+		}
+		switch {
+		case len(others) == len(rest): // none is named
+			return rejected, err
+		case len(others) == 0 || named.OthersStored:
+			return rejected, nil
+		}
+		rest, index = others, othersIndex
+	}
+}
+
+func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
+	defer s.calls.begin(s.name + ": Push")()
+	noted := make(chan struct{})
+	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
+		defer close(noted)
+		s.overdue()
+	})
+	defer func() {
+		if !overdue.Stop() {
+			<-noted
+		}
+	}()
+	defer s.health.panics.recover(&err, s.log)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.pusher.Push(ctx, records)
+}
+
 func (s *sender) close() {
 	defer s.calls.begin(s.name + ": Close")()
 	closeIf(s.pusher, s.log)
@@ -196,8 +248,7 @@ func (r retry) wait(err error) time.Duration {
 }
 
 // An outage notes when a delivery begins to fail and when it delivers again. It logs
-// both, and in between other errors once a minute: some tell each attempt from the
-// last.
+// both, and in between other errors once a minute: some differ at each attempt.
 type outage struct {
 	log    *slog.Logger
 	health *outputHealth

@@ -1,6 +1,7 @@
 // Package agent runs inputs and outputs: the ground that plugins stand on.
 //
-// The path of the data, in agent.go from top to bottom:
+// The path of the data, in agent.go from top to bottom until delivery.go pushes and
+// endpoint.go serves:
 //
 //	Agent.Run ─ adopt(configuration), at the start and at every reload
 //	   │
@@ -38,13 +39,13 @@
 //     everything returns. What does not is for the watchdog: Run returns a HungError.
 //
 // The files: agent.go is the path of the data. supervisor.go holds what runs, with the
-// watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go are
-// the instances at work. queue.go is an output's queue with its rules and its flushes,
-// delivery.go what becomes of a Push, bisect.go the search for rejected records.
-// transform.go makes a plugin's batch the instance's, encode.go makes records of it.
-// board.go holds the latest batches and events, schedule.go the ticks of inputs, calls.go
-// the calls that have not returned. health.go counts, and metrics.go describes what it
-// counts. instances.go is a configuration that is built, options.go and validate.go are
-// its options. once.go runs the one-shot commands. Package listen binds the sockets of
-// endpoints.
+// watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go
+// are the instances at work. queue.go is an output's queue with its rules and its
+// flushes, delivery.go a Push and what becomes of it, bisect.go the search for rejected
+// records. transform.go makes a plugin's batch the instance's, encode.go makes records
+// of it. board.go holds the latest batches and events, schedule.go the ticks of inputs,
+// calls.go the calls that have not returned. health.go counts, and metrics.go describes
+// what it counts. instances.go is a configuration that is built, options.go and
+// validate.go are its options. once.go runs the one-shot commands. Package listen binds
+// the sockets of endpoints.
 package agent

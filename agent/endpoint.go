@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -34,6 +35,42 @@ func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*
 		Pull: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
 		view: &view{supervisor: s, filter: f}, done: make(chan struct{}),
 	}, nil
+}
+
+// serve answers until ctx is done. It gives the endpoint that this one replaces, if
+// any, a moment to end, so that clients no longer get what that one would answer.
+func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
+	defer close(e.done)
+	if replaced != nil {
+		awaitFor(ctx, handOverWait, replaced.done)
+	}
+	e.health.setState(nil)
+	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
+		h.ReportHealth(e.report)
+	}
+	err := func() (err error) {
+		defer e.calls.begin(e.title() + ": Serve")()
+		defer e.health.panics.recover(&err, e.log)
+		return e.Endpoint.Serve(ctx, e.view)
+	}()
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		err = errors.New("it has ended by itself")
+	}
+	e.report(err)
+}
+
+// report logs and shows whether the endpoint is up.
+func (e *runningEndpoint) report(err error) {
+	switch turned := e.health.setState(err); {
+	case !turned:
+	case err != nil:
+		e.log.Error("endpoint is down", "error", err)
+	default:
+		e.log.Info("endpoint answers again")
+	}
 }
 
 // retire waits until Serve has returned, for so long at most.

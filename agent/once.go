@@ -111,13 +111,21 @@ func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch
 	state := o.health.state(o.Name)
 	switch left := o.queue.Stats().Records; {
 	case left > 0 && state.Err != nil:
-		return fmt.Errorf("%d points not delivered: %w", left, state.Err)
+		return fmt.Errorf("%s not delivered: %w", points(left), state.Err)
 	case left > 0:
-		return fmt.Errorf("%d points not delivered: %w", left, ctx.Err())
+		return fmt.Errorf("%s not delivered: %w", points(left), ctx.Err())
 	case state.RejectedPoints > 0:
-		return fmt.Errorf("%d points rejected", state.RejectedPoints)
+		return fmt.Errorf("%s rejected", points(state.RejectedPoints))
 	case state.DroppedPoints > 0:
-		return fmt.Errorf("%d points dropped: buffer_limit is %v", state.DroppedPoints, o.Options.BufferLimit)
+		return fmt.Errorf("%s dropped: buffer_limit is %v", points(state.DroppedPoints), o.Options.BufferLimit)
 	}
 	return nil
+}
+
+// points returns "1 point", or "2 points".
+func points[N int | int64](n N) string {
+	if n == 1 {
+		return "1 point"
+	}
+	return fmt.Sprintf("%d points", n)
 }

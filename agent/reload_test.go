@@ -191,8 +191,8 @@ func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
 	}{
 		{name: "delivered", in: counting(), got: []string{"count 1"}},
 		{name: "output down", in: counting(), push: func(context.Context, []string) error { return errors.New("refused") },
-			want: "outputs.out: 1 points not delivered: refused"},
-		{name: "rejected", in: counting(), push: rejecting(plugin.ErrRejected, "count 1"), want: "outputs.out: 1 points rejected"},
+			want: "outputs.out: 1 point not delivered: refused"},
+		{name: "rejected", in: counting(), push: rejecting(plugin.ErrRejected, "count 1"), want: "outputs.out: 1 point rejected"},
 		{name: "input failed", in: func(context.Context) (metric.Batch, error) { return metric.Batch{}, errors.New("no /proc") },
 			want: "inputs.a: no /proc"},
 	}
@@ -222,7 +222,7 @@ func TestOnceKeepsRejectedPoints(t *testing.T) {
 		r.agent.Options.StateDirectory = filepath.Join(t.TempDir(), "state")
 		r.agent.input("a", counting())
 		r.agent.push("out", &fakePusher{push: rejecting(plugin.ErrRejected, "count 1")})
-		if err, want := r.agent.Once(t.Context()), "outputs.out: 1 points rejected"; fmt.Sprint(err) != want {
+		if err, want := r.agent.Once(t.Context()), "outputs.out: 1 point rejected"; fmt.Sprint(err) != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 		entries := readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl"))

@@ -128,3 +128,37 @@ func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 		close(release)
 	})
 }
+
+// A reload that is pending when the program is to stop is not made, nor logged as an error
+// of the configuration: the one whose reading hung says so once.
+func TestStopSkipsPendingReloads(t *testing.T) {
+	for range 20 { // of a stop and a reload at the same time a select takes one at random
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.input("a", counting())
+			r.agent.push("out", &fakePusher{})
+			ctx, stop := context.WithCancel(t.Context())
+			reads := 0
+			load := func() (*Agent, error) {
+				reads++
+				<-ctx.Done()
+				return nil, fmt.Errorf("not read: %w", ctx.Err())
+			}
+			reload := make(chan struct{}, 1)
+			go func() { r.ended <- r.agent.Run(ctx, reload, load, nil) }()
+			reload <- struct{}{}
+			after(time.Second)
+			reload <- struct{}{}
+			stop()
+			if err := <-r.ended; err != nil {
+				t.Error(err)
+			}
+			if reads != 1 {
+				t.Errorf("the configuration was read %d times, want once", reads)
+			}
+			if got := strings.Count(r.log.String(), "not reloaded"); got != 1 {
+				t.Errorf("%d errors of reloads in the log, want 1", got)
+			}
+		})
+	}
+}

@@ -55,7 +55,7 @@ func (p *Point) Tag(key string) string {
 	return ""
 }
 
-// Field returns the value of the field with that key; false where there is none.
+// Field returns the value of the field with that key; false if there is none.
 func (p *Point) Field(key string) (Value, bool) {
 	for _, f := range p.Fields {
 		if f.Key == key {
@@ -213,6 +213,6 @@ func (t Type) String() string {
 type Desc struct {
 	Name, Field string // of the point, of the field
 	Type        Type   // string fields are Untyped: they make no metric
-	Unit        string // "connections", "seconds", "pid"; "" where there is none
+	Unit        string // "connections", "seconds", "pid"; "" if there is none
 	Help        string // one sentence without a final stop
 }

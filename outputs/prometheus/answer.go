@@ -52,8 +52,8 @@ func (e *endpoint) withSlot(w http.ResponseWriter, r *http.Request, do func() (*
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	extendWriteDeadline(w)
-	cutOff := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
-	defer e.unread.begin(a.body, cutOff)()
+	expire := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
+	defer e.unread.begin(a.body, expire)()
 	_, _ = w.Write(a.body) // its error is that the client has gone
 }
 

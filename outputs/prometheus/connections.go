@@ -14,20 +14,22 @@ import (
 // that the inputs need. Make one with newConnections.
 type connections struct {
 	most    int
+	admit   func() error // asked before what a client sends of a TLS handshake is handled; its error ends that
 	mu      sync.Mutex
 	changed sync.Cond // broadcast if open, an idleSince or a closed has changed
 	open    map[*limitedConn]struct{}
 }
 
-func newConnections(most int) *connections {
-	c := &connections{most: most, open: map[*limitedConn]struct{}{}}
+func newConnections(most int, admit func() error) *connections {
+	c := &connections{most: most, admit: admit, open: map[*limitedConn]struct{}{}}
 	c.changed.L = &c.mu
 	return c
 }
 
 // observe is a http.Server's ConnState.
 func (c *connections) observe(conn net.Conn, state http.ConnState) {
-	if t, ok := conn.(*tls.Conn); ok {
+	t, secure := conn.(*tls.Conn)
+	if secure {
 		conn = t.NetConn()
 	}
 	l, ok := conn.(*limitedConn)
@@ -36,6 +38,7 @@ func (c *connections) observe(conn net.Conn, state http.ConnState) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	l.handshaking = secure && state == http.StateNew
 	l.idleSince = time.Time{}
 	if state == http.StateIdle || state == http.StateNew { // of a new one nothing is known yet
 		l.idleSince = time.Now()
@@ -102,6 +105,24 @@ type limitedConn struct {
 	net.Conn
 	connections *connections
 	idleSince   time.Time // zero while busy; guarded by connections.mu
+	handshaking bool      // TLS; guarded by connections.mu
+}
+
+// Read does not return what belongs to a handshake that is not admitted.
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && c.isHandshaking() {
+		if err := c.connections.admit(); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
+
+func (c *limitedConn) isHandshaking() bool {
+	c.connections.mu.Lock()
+	defer c.connections.mu.Unlock()
+	return c.handshaking
 }
 
 // CloseWrite lets net/http end an answer so that the client reads it even if it has

@@ -23,7 +23,7 @@ type acceptor struct {
 }
 
 func newAcceptor(t *testing.T, most int) *acceptor {
-	a := &acceptor{t: t, pipes: make(pipeListener), connections: newConnections(most), accepted: make(chan net.Conn, 10), ended: make(chan error, 1)}
+	a := &acceptor{t: t, pipes: make(pipeListener), connections: newConnections(most, func() error { return nil }), accepted: make(chan net.Conn, 10), ended: make(chan error, 1)}
 	a.listener = a.connections.limit(a.pipes)
 	go func() {
 		for {

@@ -71,7 +71,7 @@ type endpoint struct {
 	env       plugin.Env
 	own       *ownMetrics
 	cache     cache
-	web       webConfig
+	web       *webConfig
 	watch     *watch
 	slots     chan struct{} // one for each answer being made
 	unread    *unread
@@ -79,7 +79,7 @@ type endpoint struct {
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: webConfig{file: o.WebConfigFile}, slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: newWebConfig(o.WebConfigFile), slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
 	e.watch = newWatch(e.checkListening)
 	return e, nil
 }
@@ -138,7 +138,7 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	watchCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watching.Go(func() { e.watch.run(watchCtx) })
-	connections := newConnections(maxConnections)
+	connections := newConnections(maxConnections, func() error { return e.web.readable(ctx) })
 	servers := make([]*http.Server, len(e.listeners))
 	ended := make(chan error, len(e.listeners))
 	for i, l := range e.listeners {
@@ -166,6 +166,10 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 	defer l.Close()
 	err := error(nil)
 	if file := e.opts.WebConfigFile; file != "" {
+		s.BaseContext = func(net.Listener) context.Context { // called when exporter-toolkit has wrapped the handler
+			s.Handler = e.web.guard(s.Handler, e.watch.doubt)
+			return context.Background()
+		}
 		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, slog.New(e.logHandler()))
 	} else {
 		err = s.Serve(l)

@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
+	"go.yaml.in/yaml/v2"
 )
 
 const (
@@ -86,41 +92,146 @@ func (h doubtingHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// A webConfig is web_config_file; "" is none.
+// A webConfig is web_config_file; "" is none. exporter-toolkit opens it and the files
+// that it names for every handshake and request, without a deadline: each of those that
+// hangs holds a thread. So nothing gets as far as that before readable has read them.
 type webConfig struct {
-	file    string
-	reading chan error // the outcome of a read that has not ended in time; else nil
+	file string
+	read func(file string) error // readFiles
+
+	mu      sync.Mutex
+	reading *reading // the one under way; else nil
+}
+
+// A reading is one read of all files, for everybody who asks while it is under way.
+type reading struct {
+	late time.Time     // when it is no longer waited for
+	done chan struct{} // closed when it has ended
+	err  error         // valid then
+}
+
+func newWebConfig(file string) *webConfig { return &webConfig{file: file, read: readFiles} }
+
+// readable returns why the files cannot be opened now without the risk to hang. There
+// is one read at a time: while one hangs, as on a stalled mount, every call returns an
+// error, at once when the read is late.
+func (c *webConfig) readable(ctx context.Context) error {
+	if c.file == "" {
+		return nil
+	}
+	r := c.join()
+	late := time.NewTimer(time.Until(r.late))
+	defer late.Stop()
+	select {
+	case <-r.done:
+		if r.err != nil {
+			return fmt.Errorf("web_config_file %q: %w", c.file, r.err)
+		}
+		return nil
+	case <-late.C:
+		return c.lateError()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// join returns the read that is under way, or a new one.
+func (c *webConfig) join() *reading {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reading != nil {
+		return c.reading
+	}
+	r := &reading{late: time.Now().Add(webConfigTimeout), done: make(chan struct{})}
+	c.reading = r
+	go func() {
+		r.err = c.read(c.file)
+		c.mu.Lock()
+		c.reading = nil
+		c.mu.Unlock()
+		close(r.done)
+	}()
+	return r
+}
+
+func (c *webConfig) lateError() error {
+	return fmt.Errorf("web_config_file %q: it or what it names cannot be read within %v", c.file, webConfigTimeout)
 }
 
 // quoted is what an error of the YAML parser shows of the file: perhaps a secret.
 var quoted = regexp.MustCompile("`[^`]*`")
 
-// validate returns why the file cannot be used. A file that cannot be read in time,
-// such as one on a stalled mount, is no longer waited for, and not read by another
-// call before it has been read by this one. It must not be called concurrently.
+// validate returns why the file cannot be used.
 func (c *webConfig) validate(ctx context.Context) error {
 	if c.file == "" {
 		return nil
 	}
-	if c.reading == nil {
-		reading := make(chan error, 1)
-		go func() { reading <- web.Validate(c.file) }()
-		c.reading = reading
+	if err := c.readable(ctx); err != nil {
+		return err
 	}
-	late := time.NewTimer(webConfigTimeout)
-	defer late.Stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, webConfigTimeout, c.lateError())
+	defer cancel()
+	valid := make(chan error, 1)
+	go func() { valid <- web.Validate(c.file) }()
 	select {
-	case err := <-c.reading:
-		c.reading = nil
+	case err := <-valid:
 		if err != nil {
 			return fmt.Errorf("web_config_file %q: %s", c.file, quoted.ReplaceAllString(err.Error(), "`...`"))
 		}
 		return nil
-	case <-late.C:
-		return fmt.Errorf("web_config_file %q: it or what it names cannot be read within %v", c.file, webConfigTimeout)
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
+}
+
+// guard returns a handler that lets exporter-toolkit's answer a request if its file is
+// readable.
+func (c *webConfig) guard(next http.Handler, doubt func()) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.readable(r.Context()) != nil {
+			doubt()
+			serviceUnavailable(w, "the web configuration cannot be read")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readFiles reads a web configuration and the files that it names. It returns an error
+// if one is not a regular file. Every other mistake is exporter-toolkit's to find, which
+// does not hang on it.
+func readFiles(file string) error {
+	text, err := readRegular(file)
+	if err != nil {
+		return err
+	}
+	var c web.Config
+	if yaml.Unmarshal(text, &c) != nil {
+		return nil
+	}
+	c.TLSConfig.SetDirectory(filepath.Dir(file))
+	for _, name := range []string{c.TLSConfig.TLSCertPath, c.TLSConfig.TLSKeyPath, c.TLSConfig.ClientCAs} {
+		if _, err := readRegular(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRegular returns what can be read of a file. It does not wait for the writer of a
+// FIFO, nor read from one: that is an error, as is all that is not a regular file.
+func readRegular(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil // exporter-toolkit meets the error too
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	text, _ := io.ReadAll(f) // likewise
+	return text, nil
 }
 
 // checkListening returns why the endpoint cannot answer. It has the files of unix

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -33,7 +35,6 @@ func reports(e *endpoint) chan string {
 // TestBrokenCertificateIsReported: at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		cause func(t *testing.T, e *endpoint, address string)
@@ -167,47 +168,183 @@ func TestWatchChecksSeldom(t *testing.T) {
 	})
 }
 
-// TestWebConfigThatCannotBeRead: a FIFO that nobody writes stands for a stalled mount.
-func TestWebConfigThatCannotBeRead(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for five seconds")
+// TestHangingReadIsTheOnlyOne: nothing waits for a read that is late, such as one on a
+// stalled mount, or starts another one. When it has ended, the file is read again.
+func TestHangingReadIsTheOnlyOne(t *testing.T) {
+	web := filepath.Join(t.TempDir(), "web.yml")
+	writeFile(t, web, webConfigUsers)
+	synctest.Test(t, func(t *testing.T) {
+		c, reads, release := newWebConfig(web), atomic.Int32{}, make(chan struct{})
+		c.read = func(string) error {
+			reads.Add(1)
+			<-release
+			return nil
+		}
+		want := fmt.Sprintf("web_config_file %q: it or what it names cannot be read within 5s", web)
+		var waiting sync.WaitGroup
+		for range 10 {
+			waiting.Go(func() {
+				if err := c.readable(t.Context()); err == nil || err.Error() != want {
+					t.Errorf("readable gives %v, want %s", err, want)
+				}
+			})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.validate(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("a check of an endpoint that stops gives %v", err)
+		}
+		waiting.Wait()
+		began := time.Now()
+		if err := c.validate(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("validate gives %v, want %s", err, want)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %v for a read that is late", waited)
+		}
+		if got := reads.Load(); got != 1 {
+			t.Errorf("%d reads, want 1", got)
+		}
+		close(release)
+		synctest.Wait()
+		if err := c.validate(t.Context()); err != nil {
+			t.Errorf("when it can be read: %v", err)
+		}
+		if got := reads.Load(); got != 2 {
+			t.Errorf("%d reads, want 2", got)
+		}
+	})
+}
+
+// TestFIFOTakesNoThreads: a FIFO in the place of any file would take a thread for each
+// handshake and request, for ever. The endpoint is down meanwhile, and up again when the
+// file is back.
+func TestFIFOTakesNoThreads(t *testing.T) {
+	const config = webConfigTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n"
+	for _, file := range []string{"web.yml", "server.crt", "server.key", "ca.crt"} {
+		t.Run(file, func(t *testing.T) {
+			dir, ca := t.TempDir(), newAuthority(t, "test authority")
+			ca.write(filepath.Join(dir, "ca.crt"))
+			ca.issue(filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), "first", nil)
+			web, path := filepath.Join(dir, "web.yml"), filepath.Join(dir, file)
+			writeFile(t, web, config)
+			e, _ := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
+			said := reports(e)
+			address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
+			kept := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}}}
+			status := func(c *http.Client) int {
+				t.Helper()
+				r, err := c.Get("https://" + address + "/-/healthy")
+				if err != nil {
+					t.Fatal(err)
+				}
+				bodyOf(t, r)
+				return r.StatusCode
+			}
+			if got := status(kept); got != http.StatusOK {
+				t.Fatalf("status %d", got)
+			}
+			replaceByFIFO(t, path)
+			before := threads(t)
+			for range 100 {
+				c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", address, &tls.Config{InsecureSkipVerify: true})
+				if err == nil {
+					c.Close()
+					t.Fatal("a handshake without its files succeeds")
+				}
+				if got := status(kept); got != http.StatusServiceUnavailable {
+					t.Fatalf("status %d on a connection that was open", got)
+				}
+			}
+			if more := threads(t) - before; more > 30 {
+				t.Errorf("%d more threads after 100 handshakes and requests", more)
+			}
+			if got, want := next(t, said), fmt.Sprintf("web_config_file %q: %s is not a regular file", web, path); got != want {
+				t.Errorf("reported %q, want %q", got, want)
+			}
+			if err := os.Rename(path+".good", path); err != nil {
+				t.Fatal(err)
+			}
+			e.Reload()
+			for got := ""; got != "<nil>"; {
+				got = next(t, said)
+			}
+			for _, c := range []*http.Client{kept, client(t, &tls.Config{RootCAs: ca.pool()})} {
+				if got := status(c); got != http.StatusOK {
+					t.Errorf("status %d when the file is back", got)
+				}
+			}
+		})
 	}
-	t.Parallel()
+}
+
+// TestFIFOTakesNoThreadsWithoutTLS: the requests read the file then.
+func TestFIFOTakesNoThreadsWithoutTLS(t *testing.T) {
+	web := filepath.Join(t.TempDir(), "web.yml")
+	writeFile(t, web, webConfigUsers)
+	e, _ := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
+	address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
+	if r, err := client(t, nil).Get("http://" + address + "/metrics"); err != nil || r.StatusCode != http.StatusUnauthorized {
+		t.Fatalf("with a good file: %v, %v", r, err)
+	}
+	replaceByFIFO(t, web)
+	before := threads(t)
+	for range 100 {
+		r, err := client(t, nil).Get("http://" + address + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body := bodyOf(t, r); r.StatusCode != http.StatusServiceUnavailable || body != "the web configuration cannot be read\n" {
+			t.Fatalf("status %d, %q", r.StatusCode, body)
+		}
+	}
+	if more := threads(t) - before; more > 30 {
+		t.Errorf("%d more threads after 100 requests", more)
+	}
+}
+
+// replaceByFIFO puts a FIFO that nobody writes in the place of a file, which is kept
+// with the suffix .good.
+func replaceByFIFO(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Rename(path, path+".good"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// threads returns how many threads the process has.
+func threads(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, after, _ := strings.Cut(string(status), "\nThreads:")
+	n, err := strconv.Atoi(strings.Fields(after)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestFIFOIsRefused at once, by Listen.
+func TestFIFOIsRefused(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "web.yml")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	e, _ := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = fifo })
-	want := fmt.Sprintf("web_config_file %q: it or what it names cannot be read within 5s", fifo)
+	want := fmt.Sprintf("web_config_file %q: %s is not a regular file", fifo, fifo)
 	if err := e.Listen(t.Context()); err == nil || err.Error() != want {
 		t.Errorf("Listen gives %v, want %s", err, want)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := e.web.validate(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("a check of an endpoint that stops gives %v", err)
-	}
-	// web.Validate reads the file several times.
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for e.web.reading != nil && len(e.web.reading) == 0 {
-			if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-				f.WriteString("# no user\n")
-				f.Close()
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	next(t, written)
-	if err := e.web.validate(t.Context()); err != nil {
-		t.Errorf("when it has been read: %v", err)
 	}
 }
 
 // TestRemovedSocketIsMadeAgainAtReload, and its trouble is reported if it cannot be.
 func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
-	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })
 	said := reports(e)

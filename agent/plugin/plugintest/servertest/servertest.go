@@ -36,7 +36,7 @@ type Server struct {
 }
 
 // Binary returns where a program is, on PATH or at its Debian place. It skips the
-// test where there is none, or fails it where SOCKWATCH_REQUIRE_SERVERS=1 is set.
+// test if there is none, or fails it if SOCKWATCH_REQUIRE_SERVERS=1 is set.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/bin/" + name, "/usr/sbin/" + name} {
