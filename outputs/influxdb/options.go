@@ -24,7 +24,8 @@ type Options struct {
 	SkipDatabaseCreation bool `toml:"skip_database_creation"`
 	// InfluxDB 1.x: user with write permission; empty: no authentication.
 	Username string `toml:"username"`
-	// InfluxDB 1.x: password of the user.
+	// InfluxDB 1.x: password of the user. One of less than 8 bytes that a server quotes is
+	// hidden in the log only behind its scheme or user.
 	Password string `toml:"password" secret:""`
 	// InfluxDB 1.x: file with the password. It is read again for each request.
 	PasswordFile string `toml:"password_file"`
@@ -32,7 +33,8 @@ type Options struct {
 	Organization string `toml:"organization"`
 	// InfluxDB 2.x: bucket to write to. It must exist.
 	Bucket string `toml:"bucket"`
-	// InfluxDB 2.x and 3.x: API token with write permission.
+	// InfluxDB 2.x and 3.x: API token with write permission. One of less than 8 bytes that
+	// a server quotes is hidden in the log only behind its scheme.
 	Token string `toml:"token" secret:""`
 	// InfluxDB 2.x and 3.x: file with the token. It is read again for each request.
 	TokenFile string `toml:"token_file"`
@@ -40,7 +42,8 @@ type Options struct {
 	// a token are set, else v1.
 	API string `toml:"api"`
 	// Additional HTTP headers of each request, such as Authorization = "Bearer ...". Their
-	// values are treated as secrets.
+	// values are treated as secrets. One of less than 8 bytes that a server quotes is hidden
+	// in the log only behind its scheme or header name.
 	HTTPHeaders map[string]string `toml:"http_headers" secret:""`
 	// Compression of request bodies: "gzip" or "identity" (none).
 	ContentEncoding string `toml:"content_encoding"`
