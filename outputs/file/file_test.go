@@ -31,12 +31,20 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Path = "" }, "path: must be set"},
 		{func(o *Options) { o.DataFormat = "csv" }, `data_format: unknown value "csv" (known: json, influx)`},
 		{func(o *Options) { o.Path, o.RotationMaxSize, o.RotationMaxArchives = "", -1, -1 },
-			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must be at least 0 and at most 1000"},
+			"path: must be set\nrotation_max_size: must be at least 64KiB, or 0B for no rotation\nrotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.RotationMaxArchives = 1001 }, "rotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = "/var/log/.." }, `path: "/var/log/.." names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = "." }, `path: "." names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = " " }, `path: " " begins or ends with a blank`},
+		{func(o *Options) { o.RotationMaxSize = 64<<10 - 1 }, "rotation_max_size: must be at least 64KiB, or 0B for no rotation"},
+		{func(o *Options) { o.RotationMaxSize = 64 << 10 }, "<nil>"},
+		{func(o *Options) { o.Path = "/dev/stdout" }, `path: "/dev/stdout" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/../dev//stderr" }, `path: "/dev/../dev//stderr" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/fd/3" }, `path: "/dev/fd/3" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/self/fd/1" }, `path: "/proc/self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/thread-self/fd/1" }, `path: "/proc/thread-self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/null" }, "<nil>"},
 	} {
 		o := Defaults()
 		tt.change(&o)
