@@ -36,14 +36,16 @@ func checkJitter(option string, jitter, interval plugin.Duration) error {
 }
 
 // checkText keeps out what a name cannot be in any output: control characters, which
-// line protocol cannot carry, and blanks alone or at the ends, which nobody sees. An
-// empty text is not set.
+// line protocol cannot carry, blanks alone or at the ends and characters without a
+// shape alone (such as U+200B), which nobody sees. An empty text is not set.
 func checkText(option, of, text string) error {
 	switch {
 	case strings.ContainsFunc(text, unicode.IsControl):
 		return plugin.Invalid(option, "%s%q holds a control character", of, text)
 	case strings.TrimSpace(text) != text:
 		return plugin.Invalid(option, "%s%q begins or ends with a blank", of, text)
+	case text != "" && !strings.ContainsFunc(text, unicode.IsPrint):
+		return plugin.Invalid(option, "%s%q has no printable character", of, text)
 	}
 	return nil
 }

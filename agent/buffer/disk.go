@@ -144,6 +144,10 @@ func (q *disk) repair(cause error) error {
 		// What the reader has open it reads to the end; of the rest of the directory it
 		// finds that it is missing.
 		d, err := q.dir.renew()
+		if errors.Is(err, errSetAside) {
+			cause = err
+			d, err = q.dir.renew()
+		}
 		if err != nil {
 			return err
 		}

@@ -167,7 +167,11 @@ func (d *fakeFolder) setAside(name string) error {
 	if err := d.do("rename", name); err != nil {
 		return err
 	}
-	d.files[name+asideSuffix] = d.files[name]
+	aside, err := asideName(name, func(name string) bool { return d.files[name] != nil })
+	if err != nil {
+		return err
+	}
+	d.files[aside] = d.files[name]
 	delete(d.files, name)
 	return nil
 }

@@ -20,13 +20,14 @@ type folder interface {
 	edit(name string) (file, error)
 	create(name string) (file, error)
 	remove(name string) error
-	// setAside renames what is in the place of a file.
+	// setAside renames what is in the place of a file, and replaces no other file.
 	setAside(name string) error
 	// names reports whether a name, at the path of the directory, is that of f, which
 	// somebody else may have removed, renamed or replaced.
 	names(name string, f file) bool
 	// renew makes the directory again if its path names another, or none, and returns
-	// it; else itself. What was opened in the old one can still be used.
+	// it; else itself. What was opened in the old one can still be used. An error that is
+	// errSetAside says what was in its place and no longer is: the next renew can make it.
 	renew() (folder, error)
 	// sync makes what was created and removed durable.
 	sync() error
@@ -120,20 +121,43 @@ var errNotRegular = errors.New("is not a regular file (a symbolic link is not fo
 
 func notRegular(name string) error { return fmt.Errorf("%q %w", name, errNotRegular) }
 
-// asideSuffix ends the name of what was in the place of a file.
-const asideSuffix = ".replaced"
+// errSetAside says that what was in the place of a file or directory has another name.
+var errSetAside = errors.New("renamed")
+
+// maxAside bounds how many files of one name are set aside.
+const maxAside = 100
+
+// asideName returns a name for what is in the place of a file: the first that is free
+// of NAME.replaced, NAME.replaced.1 and so on.
+func asideName(name string, exists func(name string) bool) (string, error) {
+	first := name + ".replaced"
+	aside := first
+	for n := 1; exists(aside); n++ {
+		if n == maxAside {
+			return "", fmt.Errorf("%d files from %q on are in the way: remove them", maxAside, first)
+		}
+		aside = fmt.Sprintf("%s.%d", first, n)
+	}
+	return aside, nil
+}
 
 // setAside renames what is in the place of a file or directory, so that this can be
-// made again, and returns the error that says so. A directory stays: it may be
-// somebody's data.
+// made again, and returns the error that says so, an errSetAside. A directory stays: it
+// may be somebody's data.
 func setAside(path string, cause error) error {
 	info, err := os.Lstat(path)
 	if err != nil || info.IsDir() {
 		return cause
 	}
-	aside := path + asideSuffix
-	if err := os.Rename(path, aside); err != nil {
+	aside, err := asideName(path, func(name string) bool {
+		_, err := os.Lstat(name)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
+	if err == nil {
+		err = os.Rename(path, aside)
+	}
+	if err != nil {
 		return errors.Join(cause, err)
 	}
-	return fmt.Errorf("%w: renamed to %q", cause, aside)
+	return fmt.Errorf("%w: %w to %q", cause, errSetAside, aside)
 }

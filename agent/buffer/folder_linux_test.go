@@ -2,6 +2,7 @@ package buffer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -62,18 +63,11 @@ func TestOthersHands(t *testing.T) {
 				wantAppend(t, q, 0, "b")
 				op.do(t, target.path(dir))
 
-				failed := 0
 				for _, r := range []string{"c", "d", "e"} {
-					if _, err := q.Append([][]byte{[]byte(r)}); err != nil {
-						t.Log(err)
-						failed++
-					}
-				}
-				if failed > 1 {
-					t.Errorf("%d appends failed", failed)
+					wantAppend(t, q, 0, r)
 				}
 				got := takeAll(t, q)
-				if want := "cde"[failed:]; !strings.HasSuffix(got, want) || len(got)+q.Stats().Damaged != 5-failed {
+				if want := "cde"; !strings.HasSuffix(got, want) || len(got)+q.Stats().Damaged != 5 {
 					t.Errorf("delivered %q with %d damaged, want all that was queued after it: %q", got, q.Stats().Damaged, want)
 				}
 
@@ -90,6 +84,74 @@ func TestOthersHands(t *testing.T) {
 				must(t, q.Close())
 			})
 		}
+	}
+}
+
+// TestSetAsideKeepsWhatWasSetAsideBefore: a second file in the place of the directory,
+// the acks or the dead-letter file does not replace the first.
+func TestSetAsideKeepsWhatWasSetAsideBefore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "q")
+	acks := filepath.Join(dir, acksName)
+	letters := NewDeadLetters(filepath.Join(filepath.Dir(dir), "rejected"))
+	q, err := OpenDisk(dir, 1<<20, discard())
+	must(t, err)
+	replace := func(path, content string) {
+		t.Helper()
+		must(t, os.RemoveAll(path))
+		must(t, os.WriteFile(path, []byte(content), 0o600))
+	}
+	contents := []string{"one", "two", "three"}
+	for _, content := range contents {
+		replace(dir, content)
+		wantAppend(t, q, 0, "a")
+
+		must(t, os.RemoveAll(letters.path))
+		must(t, os.Symlink(content, letters.path))
+		if err := addLetter(letters, "x", "why"); !errors.Is(err, errSetAside) {
+			t.Errorf("error %v", err)
+		}
+	}
+	for _, content := range contents { // in the directory that was made last
+		must(t, os.RemoveAll(acks))
+		must(t, os.Symlink(content, acks))
+		wantAppend(t, q, 0, "b")
+		if got := takeAll(t, q); !strings.HasSuffix(got, "b") {
+			t.Errorf("delivered %q", got)
+		}
+	}
+	must(t, q.Close())
+	for i, suffix := range []string{".replaced", ".replaced.1", ".replaced.2"} {
+		if got, err := os.ReadFile(dir + suffix); err != nil || string(got) != contents[i] {
+			t.Errorf("%s: %q, %v, want %q", suffix, got, err, contents[i])
+		}
+		for _, path := range []string{letters.path, acks} {
+			if got, err := os.Readlink(path + suffix); err != nil || got != contents[i] {
+				t.Errorf("%s: %q, %v, want %q", path+suffix, got, err, contents[i])
+			}
+		}
+	}
+}
+
+// TestSetAsideIsBounded: if every name is taken, nothing is replaced.
+func TestSetAsideIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "q")
+	must(t, os.WriteFile(path, []byte("mine"), 0o600))
+	must(t, os.WriteFile(path+".replaced", nil, 0o600))
+	for n := 1; n < maxAside; n++ {
+		must(t, os.WriteFile(fmt.Sprintf("%s.replaced.%d", path, n), nil, 0o600))
+	}
+	err := setAside(path, errNotDirectory)
+	want := fmt.Sprintf("not a directory (a symbolic link is not followed)\n100 files from %q on are in the way: remove them", path+".replaced")
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "mine" {
+		t.Errorf("%q, %v", got, err)
+	}
+	must(t, os.Remove(path+".replaced.99"))
+	err = setAside(path, errNotDirectory)
+	if want := fmt.Sprintf("not a directory (a symbolic link is not followed): renamed to %q", path+".replaced.99"); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 

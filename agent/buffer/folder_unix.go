@@ -104,8 +104,15 @@ func (d *directory) remove(name string) error {
 
 func (d *directory) setAside(name string) error {
 	self := int(d.self.Fd())
-	if err := unix.Renameat(self, name, self, name+asideSuffix); err != nil {
-		return &os.LinkError{Op: "rename", Old: name, New: name + asideSuffix, Err: err}
+	aside, err := asideName(name, func(name string) bool {
+		var s unix.Stat_t
+		return unix.Fstatat(self, name, &s, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
+	})
+	if err != nil {
+		return err
+	}
+	if err := unix.Renameat(self, name, self, aside); err != nil {
+		return &os.LinkError{Op: "rename", Old: name, New: aside, Err: err}
 	}
 	return nil
 }

@@ -271,9 +271,12 @@ func (l *loader) name() {
 	}
 }
 
-// compareExclusive keeps two instances from a resource that only one may have.
+// compareExclusive keeps two instances from a resource that only one may have. It
+// reports the first that both want: the others may follow from it.
 func (l *loader) compareExclusive() {
 	taken := make(map[string]*instance)
+	type pair struct{ a, b *instance }
+	reported := make(map[pair]bool)
 	for _, in := range l.instances {
 		exclusive, ok := in.settings.(plugin.Exclusive)
 		if !ok || !in.valid {
@@ -285,9 +288,10 @@ func (l *loader) compareExclusive() {
 				taken[resource] = in
 				continue
 			}
-			if other == in {
+			if other == in || reported[pair{other, in}] {
 				continue
 			}
+			reported[pair{other, in}] = true
 			option, value, _ := strings.Cut(resource, " ")
 			if unquoted, err := strconv.Unquote(value); err == nil {
 				value = strconv.Quote(in.written.show(unquoted))

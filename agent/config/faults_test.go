@@ -201,6 +201,19 @@ alias = "a"
 [[outputs.file]]
 alias = "b"
 `, `s.toml:4: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, s.toml:2`},
+		{"several listen addresses", `[[inputs.tcp_listen]]
+[[outputs.prometheus]]
+alias = "a"
+listen = ["127.0.0.1:1", "127.0.0.1:2"]
+[[outputs.prometheus]]
+alias = "b"
+listen = ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:3"]
+[[outputs.prometheus]]
+alias = "c"
+listen = ["127.0.0.1:1", "127.0.0.1:3"]
+`, `s.toml:7: outputs.prometheus: listen "127.0.0.1:2" is taken by outputs.prometheus, s.toml:4
+s.toml:10: outputs.prometheus: listen "127.0.0.1:1" is taken by outputs.prometheus, s.toml:4
+s.toml:10: outputs.prometheus: listen "127.0.0.1:3" is taken by outputs.prometheus, s.toml:7`},
 	} {
 		b.run(t)
 	}

@@ -87,8 +87,16 @@ func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 		o.StateDirectory, _, _ = strings.Cut(list, ":")
 		place = "$STATE_DIRECTORY: "
 	}
-	if o.StateDirectory != "" && !filepath.IsAbs(o.StateDirectory) {
-		l.errorf(t, t.at.key("state_directory"), "%s%q is not an absolute path", place, t.written.show(o.StateDirectory))
+	problem := ""
+	switch clean := filepath.Clean(o.StateDirectory); {
+	case o.StateDirectory == "":
+	case !filepath.IsAbs(o.StateDirectory):
+		problem = "is not an absolute path"
+	case filepath.Dir(clean) == clean:
+		problem = "is the root directory: name a directory below it"
+	}
+	if problem != "" {
+		l.errorf(t, t.at.key("state_directory"), "%s%q %s", place, t.written.show(o.StateDirectory), problem)
 	}
 }
 

@@ -23,6 +23,7 @@ var (
 		"debug":                             `write log_level = "debug"`,
 		"flush_interval":                    "write it in each output that pushes",
 		"flush_jitter":                      "write it in each output that pushes",
+		"log_with_timezone":                 "leave it out: it cannot be set",
 		"logfile":                           "leave it out: the log goes to stderr, and from there where the service manager sends it",
 		"logfile_rotation_interval":         "leave it out: the log goes to stderr",
 		"logfile_rotation_max_archives":     "leave it out: the log goes to stderr",

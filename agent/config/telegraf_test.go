@@ -13,12 +13,14 @@ flush_interval = "10s"
 debug = false
 quiet = false
 logfile = ""
+log_with_timezone = "local"
 `), `s.toml:3: agent: unknown option "metric_batch_size" (leave it out: a request is bounded by its size, which some outputs have an option for)
 s.toml:4: agent: unknown option "metric_buffer_limit" (write buffer_limit = "64MiB" in each output that pushes: queues are bounded by their size)
 s.toml:5: agent: unknown option "flush_interval" (write it in each output that pushes)
 s.toml:6: agent: unknown option "debug" (write log_level = "debug")
 s.toml:7: agent: unknown option "quiet" (write log_level = "error")
-s.toml:8: agent: unknown option "logfile" (leave it out: the log goes to stderr, and from there where the service manager sends it)`},
+s.toml:8: agent: unknown option "logfile" (leave it out: the log goes to stderr, and from there where the service manager sends it)
+s.toml:9: agent: unknown option "log_with_timezone" (leave it out: it cannot be set)`},
 		{"inputs and outputs", `[[inputs.tcp_listen]]
 fieldpass = ["x"]
 fielddrop = ["x"]

@@ -83,6 +83,11 @@ s.toml:8: inputs.tcp_listen: name_prefix: "a\n" holds a control character
 s.toml:9: inputs.tcp_listen: name_override: " x" begins or ends with a blank
 s.toml:10: inputs.tcp_listen: name_suffix: "\t" holds a control character
 s.toml:11: inputs.tcp_listen: tags: the name of the tag " " begins or ends with a blank`},
+		{"a name of characters without a shape, and the root directory", whole(`[agent]
+hostname = "\u200b"
+state_directory = "/var/../"
+`), `s.toml:2: agent: hostname: "\u200b" has no printable character
+s.toml:3: agent: state_directory: "/var/../" is the root directory: name a directory below it`},
 		{"NUL", `[agent]
 state_directory = "/var/lib\u0000"
 [[inputs.tcp_listen]]

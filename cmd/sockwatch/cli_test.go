@@ -251,3 +251,24 @@ func TestC1EndlessFile(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestOptionsOfTelegrafOutputs: the error says what to write instead.
+func TestOptionsOfTelegrafOutputs(t *testing.T) {
+	config := writeFile(t, t.TempDir(), "s.toml", `[[inputs.tcp_listen]]
+[[outputs.file]]
+path = "/tmp/x"
+compression_algorithm = "zstd"
+compression_level = 3
+[[outputs.influxdb]]
+database = "d"
+influx_uint_support = false
+`)
+	want := `4: outputs.file: unknown option "compression_algorithm" (leave it out: files are not compressed, unless logrotate does it)
+5: outputs.file: unknown option "compression_level" (leave it out: files are not compressed, unless logrotate does it)
+8: outputs.influxdb: unknown option "influx_uint_support" (leave it out: all integers are written as signed ones)
+`
+	got := strings.ReplaceAll(sockwatchRun(nil, "check", "--config", config).Stderr, config+":", "")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

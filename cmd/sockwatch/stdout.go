@@ -45,4 +45,4 @@ type closedOutput struct{}
 
 func (closedOutput) Write([]byte) (int, error) { return 0, errClosedOutput }
 
-var errClosedOutput = errors.New("standard output is closed")
+var errClosedOutput = errors.New("standard output was closed, or is /dev/null, when the program started")

@@ -23,7 +23,7 @@ func TestDataThatIsLost(t *testing.T) {
 			redirect string
 			want     result
 		}{
-			{">&-", result{1, "", "sockwatch: standard output is closed\n"}},
+			{">&-", result{1, "", "sockwatch: standard output was closed, or is /dev/null, when the program started\n"}},
 			{">/dev/full", result{1, "", "sockwatch: write /dev/stdout: no space left on device\n"}},
 			{">/dev/null", result{0, "", ""}},
 			{"<>/dev/null >&0", result{0, "", ""}},

@@ -28,9 +28,11 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
 	},
 	Telegraf: plugin.Telegraf{Options: map[string]string{
-		"files":             `write path = "FILE" in an [[outputs.file]] for each, or [[outputs.stdout]] for "stdout"`,
-		"rotation_interval": "leave it out: files are rotated by size, or by logrotate",
-		"use_batch_format":  "leave it out: every point is a line",
+		"compression_algorithm": "leave it out: files are not compressed, unless logrotate does it",
+		"compression_level":     "leave it out: files are not compressed, unless logrotate does it",
+		"files":                 `write path = "FILE" in an [[outputs.file]] for each, or [[outputs.stdout]] for "stdout"`,
+		"rotation_interval":     "leave it out: files are rotated by size, or by logrotate",
+		"use_batch_format":      "leave it out: every point is a line",
 	}},
 })
 

@@ -31,12 +31,20 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Path = "" }, "path: must be set"},
 		{func(o *Options) { o.DataFormat = "csv" }, `data_format: unknown value "csv" (known: json, influx)`},
 		{func(o *Options) { o.Path, o.RotationMaxSize, o.RotationMaxArchives = "", -1, -1 },
-			"path: must be set\nrotation_max_size: must not be negative\nrotation_max_archives: must be at least 0 and at most 1000"},
+			"path: must be set\nrotation_max_size: must be at least 64KiB, or 0B for no rotation\nrotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.RotationMaxArchives = 1001 }, "rotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = "/var/log/.." }, `path: "/var/log/.." names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = "." }, `path: "." names a directory: append the name of a file`},
 		{func(o *Options) { o.Path = " " }, `path: " " begins or ends with a blank`},
+		{func(o *Options) { o.RotationMaxSize = 64<<10 - 1 }, "rotation_max_size: must be at least 64KiB, or 0B for no rotation"},
+		{func(o *Options) { o.RotationMaxSize = 64 << 10 }, "<nil>"},
+		{func(o *Options) { o.Path = "/dev/stdout" }, `path: "/dev/stdout" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/../dev//stderr" }, `path: "/dev/../dev//stderr" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/fd/3" }, `path: "/dev/fd/3" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/self/fd/1" }, `path: "/proc/self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/thread-self/fd/1" }, `path: "/proc/thread-self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/null" }, "<nil>"},
 	} {
 		o := Defaults()
 		tt.change(&o)
@@ -217,7 +225,8 @@ func TestHalfLineAtStart(t *testing.T) {
 		name, format string
 		whole, half  string
 		want         string
-		cut          int // bytes
+		cut          int  // bytes
+		zeros        bool // and no others are cut
 	}{
 		{name: "none", whole: "one\n", want: "one\nnew\n"},
 		{name: "empty", want: "new\n"},
@@ -227,11 +236,11 @@ func TestHalfLineAtStart(t *testing.T) {
 		{name: "a record without its newline", half: `{"name":"m"}`, want: "{\"name\":\"m\"}\nnew\n"},
 		{name: "another's text", whole: "one\n", half: "precious", want: "one\nprecious\nnew\n"},
 		{name: "another's JSON", half: `{"time":"now"`, want: "{\"time\":\"now\"\nnew\n"},
-		{name: "blocks that were never written", whole: "one\n", half: strings.Repeat("\x00", 4096), want: "one\nnew\n", cut: 4096},
-		{name: "more unwritten blocks than are looked at at once", whole: "one\n", half: strings.Repeat("\x00", 3*maxHalfLine+5), want: "one\nnew\n", cut: 3*maxHalfLine + 5},
-		{name: "only unwritten blocks", half: strings.Repeat("\x00", 2*maxHalfLine), want: "new\n", cut: 2 * maxHalfLine},
+		{name: "blocks that were never written", whole: "one\n", half: strings.Repeat("\x00", 4096), want: "one\nnew\n", cut: 4096, zeros: true},
+		{name: "more unwritten blocks than are looked at at once", whole: "one\n", half: strings.Repeat("\x00", 3*maxHalfLine+5), want: "one\nnew\n", cut: 3*maxHalfLine + 5, zeros: true},
+		{name: "only unwritten blocks", half: strings.Repeat("\x00", 2*maxHalfLine), want: "new\n", cut: 2 * maxHalfLine, zeros: true},
 		{name: "half a record and unwritten blocks", whole: "one\n", half: `{"name":"m","ta` + strings.Repeat("\x00", 2*maxHalfLine), want: "one\nnew\n", cut: 15 + 2*maxHalfLine},
-		{name: "a record without its newline and unwritten blocks", half: `{"name":"m"}` + strings.Repeat("\x00", 2*maxHalfLine), want: "{\"name\":\"m\"}\nnew\n", cut: 2 * maxHalfLine},
+		{name: "a record without its newline and unwritten blocks", half: `{"name":"m"}` + strings.Repeat("\x00", 2*maxHalfLine), want: "{\"name\":\"m\"}\nnew\n", cut: 2 * maxHalfLine, zeros: true},
 		{name: "another's text and zeros", whole: "one\n", half: "precious\x00\x00", want: "one\nprecious\x00\x00\nnew\n"},
 		{name: "half a record of line protocol and unwritten blocks", format: "influx", whole: record + "\n", half: record[:20] + strings.Repeat("\x00", 2*maxHalfLine), want: record + "\nnew\n", cut: 20 + 2*maxHalfLine},
 		{name: "a long line", whole: strings.Repeat("x", 100_000) + "\n", half: `{"name":"`, want: strings.Repeat("x", 100_000) + "\nnew\n", cut: 9},
@@ -254,7 +263,11 @@ func TestHalfLineAtStart(t *testing.T) {
 			check(t, dir, map[string]string{"log": tt.want})
 			want := ""
 			if tt.cut > 0 {
-				want = fmt.Sprintf("level=WARN msg=\"cut off half a line at the end of the file\" file=%s bytes=%d\n", path, tt.cut)
+				event := "cut off half a line at the end of the file"
+				if tt.zeros {
+					event = "removed zero bytes at the end of the file"
+				}
+				want = fmt.Sprintf("level=WARN msg=%q file=%s bytes=%d\n", event, path, tt.cut)
 			}
 			if diff := cmp.Diff(want, log.String()); diff != "" {
 				t.Errorf("log (-want +got)\n%s", diff)

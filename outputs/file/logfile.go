@@ -191,7 +191,11 @@ func (l *logFile) endLastLine(f *os.File, size int64) error {
 		err := f.Truncate(end)
 		switch {
 		case err == nil:
-			l.log.Warn("cut off half a line at the end of the file", "file", f.Name(), "bytes", size-end)
+			event := "removed zero bytes at the end of the file"
+			if kind == halfRecord {
+				event = "cut off half a line at the end of the file"
+			}
+			l.log.Warn(event, "file", f.Name(), "bytes", size-end)
 		case errors.Is(err, fs.ErrPermission):
 			ended = false
 		default:

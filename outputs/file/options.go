@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 
 // Options are the options of [[outputs.file]].
 type Options struct {
-	// The file, in a directory that exists. A symbolic link is refused.
+	// The file, in a directory that exists. A symbolic link is refused, and so is a
+	// descriptor of the program, such as /dev/stdout: [[outputs.stdout]] writes there.
 	Path string `toml:"path"`
 	// "json": one JSON object a line, or "influx": line protocol.
 	DataFormat string `toml:"data_format"`
@@ -21,7 +23,7 @@ type Options struct {
 	// "unix_ns". Line protocol has nanoseconds always.
 	TimestampFormat string `toml:"timestamp_format"`
 	// A file that would grow beyond this becomes PATH.1, and PATH.1 becomes PATH.2;
-	// "0B": it grows without bound, or until logrotate takes it.
+	// "0B": it grows without bound, or until logrotate takes it. At least "64KiB" otherwise.
 	RotationMaxSize plugin.Size `toml:"rotation_max_size"`
 	// How many rotated files are kept; 0: none, what is rotated is gone.
 	RotationMaxArchives int `toml:"rotation_max_archives"`
@@ -51,16 +53,24 @@ func (o *Options) Validate() error {
 		errs = append(errs, plugin.Invalid("path", "%q begins or ends with a blank", o.Path))
 	case strings.HasSuffix(o.Path, "/") || slices.Contains([]string{".", ".."}, filepath.Base(o.Path)):
 		errs = append(errs, plugin.Invalid("path", "%q names a directory: append the name of a file", o.Path))
+	case descriptors.MatchString(filepath.Clean(o.Path)):
+		errs = append(errs, plugin.Invalid("path", "%q is a descriptor of the program: write [[outputs.stdout]] instead", o.Path))
 	}
 	errs = append(errs, format.Validate(o.DataFormat, o.TimestampFormat))
-	if o.RotationMaxSize < 0 {
-		errs = append(errs, plugin.Invalid("rotation_max_size", "must not be negative"))
+	if o.RotationMaxSize != 0 && o.RotationMaxSize < minRotation {
+		errs = append(errs, plugin.Invalid("rotation_max_size", "must be at least %v, or 0B for no rotation", plugin.Size(minRotation)))
 	}
 	if o.RotationMaxArchives < 0 || o.RotationMaxArchives > maxArchives {
 		errs = append(errs, plugin.Invalid("rotation_max_archives", "must be at least 0 and at most %d", maxArchives))
 	}
 	return errors.Join(errs...)
 }
+
+// descriptors are paths that lead to a file that the program has open.
+var descriptors = regexp.MustCompile(`^/dev/std(in|out|err)$|^/dev/fd/|^/proc/[^/]+/(task/[^/]+/)?fd/`)
+
+// minRotation holds many points: a smaller file would be rotated in every write.
+const minRotation = 64 << 10
 
 // maxArchives bounds the renames of one rotation.
 const maxArchives = 1000

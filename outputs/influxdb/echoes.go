@@ -19,7 +19,7 @@ const hidden = "[secret]"
 // minBareSecret is the length from which on a secret is hidden wherever it stands by
 // itself. A shorter one may be a word of the server's own, which hiding would give
 // away: it is hidden only behind the name that it was sent with.
-const minBareSecret = 16
+const minBareSecret = 8
 
 // add adds a secret that is sent behind a name, such as "Bearer ".
 func (e *echoes) add(name, secret string) {

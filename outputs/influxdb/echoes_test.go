@@ -15,7 +15,7 @@ import (
 func TestSecretThatIsAWordOfTheAnswer(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusBadRequest, `{"error":"partial write: max-values-per-tag limit exceeded dropped=1"}`)
-	for _, secret := range []string{"write", "t", "partial write", "400", "limit", "e"} {
+	for _, secret := range []string{"write", "t", "partial", "400", "limit", "e"} {
 		o := v1(server.URL)
 		o.Username, o.Password = "write", secret
 		out, _ := newOutput(t, o)
@@ -40,6 +40,16 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 			text: `bad token "Bearer t", not the type of Bearer token`, want: `bad token "Bearer [secret]", not the type of Bearer token`},
 		{name: "a short token by itself is a word", change: func(o *Options) { o.API, o.Token = "v3", "bad" },
 			text: `bad token`, want: `bad token`},
+		{name: "a token of 7 bytes by itself", change: func(o *Options) { o.API, o.Token = "v3", "SECRET7" },
+			text: "bad token SECRET7", want: "bad token SECRET7"},
+		{name: "a token of 8 bytes by itself", change: func(o *Options) { o.API, o.Token = "v3", "SECRETk8" },
+			text: "bad token SECRETk8", want: "bad token [secret]"},
+		{name: "a password of 8 bytes by itself", change: func(o *Options) { o.Username, o.Password = "u", "SECRETp8" },
+			text: "bad password SECRETp8", want: "bad password [secret]"},
+		{name: "a header of 9 bytes by itself", change: func(o *Options) { o.HTTPHeaders = map[string]string{"X-Key": "SECRETkey"} },
+			text: "bad key SECRETkey", want: "bad key [secret]"},
+		{name: "a header's secret of 12 bytes without its scheme", change: func(o *Options) { o.HTTPHeaders = map[string]string{"Authorization": "Bearer SECRETxyz123"} },
+			text: "bad token SECRETxyz123", want: "bad token [secret]"},
 		{name: "a long token by itself", change: func(o *Options) { o.API, o.Token = "v3", long },
 			text: "bad token " + long + ", x" + long, want: "bad token [secret], x" + long},
 		{name: "a token that ends in a sign", change: func(o *Options) { o.API, o.Token = "v3", long+"==" },
@@ -49,7 +59,7 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 		{name: "a short header", change: func(o *Options) { o.HTTPHeaders = map[string]string{"X-Key": "k1"} },
 			text: "X-Key: k1, X-Key: k12, k1", want: "X-Key: [secret], X-Key: k12, k1"},
 		{name: "a header with a scheme", change: func(o *Options) { o.HTTPHeaders = map[string]string{"Authorization": "Bearer k1"} },
-			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; Bearer [secret]"},
+			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; [secret]"},
 		{name: "a secret that begins with another", change: func(o *Options) {
 			o.HTTPHeaders = map[string]string{"A": long, "B": long + " b", "C": long + " b c", "D": long + " b c d"}
 		}, text: long + " b c d, " + long + " b c, " + long + " b, " + long, want: "[secret], [secret], [secret], [secret]"},

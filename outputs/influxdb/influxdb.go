@@ -36,6 +36,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 			"exclude_bucket_tag":   "write tagexclude",
 			"exclude_database_tag": "write tagexclude",
 			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are followed",
+			"influx_uint_support":  "leave it out: all integers are written as signed ones",
 			"retention_policy_tag": "leave it out: write an [[outputs.influxdb]] for each retention policy, with tagpass",
 			"udp_payload":          "leave it out: points are sent over HTTP",
 			"user_agent":           "set User-Agent in http_headers",

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,34 +27,37 @@ type Options struct {
 	SkipDatabaseCreation bool `toml:"skip_database_creation"`
 	// InfluxDB 1.x: user with write permission; empty: no authentication.
 	Username string `toml:"username"`
-	// InfluxDB 1.x: password of the user.
+	// InfluxDB 1.x: password of the user. One of less than 8 bytes that a server quotes is
+	// hidden in the log only behind its scheme or user.
 	Password string `toml:"password" secret:""`
-	// InfluxDB 1.x: file with the password. It is read again for each request.
+	// InfluxDB 1.x: absolute path of the file with the password. It is read again for each request.
 	PasswordFile string `toml:"password_file"`
 	// InfluxDB 2.x: organization of the bucket.
 	Organization string `toml:"organization"`
 	// InfluxDB 2.x: bucket to write to. It must exist.
 	Bucket string `toml:"bucket"`
-	// InfluxDB 2.x and 3.x: API token with write permission.
+	// InfluxDB 2.x and 3.x: API token with write permission. One of less than 8 bytes that
+	// a server quotes is hidden in the log only behind its scheme.
 	Token string `toml:"token" secret:""`
-	// InfluxDB 2.x and 3.x: file with the token. It is read again for each request.
+	// InfluxDB 2.x and 3.x: absolute path of the file with the token. It is read again for each request.
 	TokenFile string `toml:"token_file"`
 	// Write API: "v1", "v2", "v3", or "auto": v2 if a bucket is set, v3 if a database and
 	// a token are set, else v1.
 	API string `toml:"api"`
 	// Additional HTTP headers of each request, such as Authorization = "Bearer ...". Their
-	// values are treated as secrets.
+	// values are treated as secrets. One of less than 8 bytes that a server quotes is hidden
+	// in the log only behind its scheme or header name.
 	HTTPHeaders map[string]string `toml:"http_headers" secret:""`
 	// Compression of request bodies: "gzip" or "identity" (none).
 	ContentEncoding string `toml:"content_encoding"`
 	// Maximum size of the line protocol in one request, before compression.
 	MaxBody plugin.Size `toml:"max_body"`
-	// File of CA certificates (PEM) that servers are verified by; empty: the system's.
+	// Absolute path of a file of CA certificates (PEM) that servers are verified by; empty: the system's.
 	// It and the next two are read again for each request.
 	TLSCA string `toml:"tls_ca"`
-	// File with the client certificate (PEM), for servers that require one.
+	// Absolute path of the file with the client certificate (PEM), for servers that require one.
 	TLSCert string `toml:"tls_cert"`
-	// File with the key of the client certificate (PEM).
+	// Absolute path of the file with the key of the client certificate (PEM).
 	TLSKey string `toml:"tls_key"`
 	// Name that the server's certificate must be valid for; empty: the URL's host.
 	TLSServerName string `toml:"tls_server_name"`
@@ -117,6 +123,24 @@ func (o *Options) Validate() error {
 			invalid(s.option, "holds a control character, such as a line end")
 		}
 	}
+	for _, s := range []struct{ option, value string }{
+		{"database", o.Database}, {"retention_policy", o.RetentionPolicy}, {"organization", o.Organization}, {"bucket", o.Bucket},
+		{"username", o.Username}, {"token", o.Token},
+	} {
+		if s.value != "" && strings.TrimSpace(s.value) == "" {
+			invalid(s.option, "holds only blanks")
+		}
+	}
+	for _, s := range []struct{ option, path string }{ // errors show none: it may be a secret that belongs elsewhere
+		{"password_file", o.PasswordFile}, {"token_file", o.TokenFile}, {"tls_ca", o.TLSCA}, {"tls_cert", o.TLSCert}, {"tls_key", o.TLSKey},
+	} {
+		if s.path != "" && !filepath.IsAbs(s.path) {
+			invalid(s.option, "must be an absolute path")
+		}
+	}
+	if o.TLSServerName != "" && !isHost(o.TLSServerName) {
+		invalid("tls_server_name", "%q is not a host name or an IP address", o.TLSServerName)
+	}
 	errs = append(errs, o.validateHeaders())
 	if strings.Contains(o.Username, ":") {
 		invalid("username", `holds ":", which basic authentication cannot carry`)
@@ -131,6 +155,14 @@ func (o *Options) Validate() error {
 		invalid("tls_cert", "must be set together with tls_key")
 	}
 	return errors.Join(errs...)
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$`)
+
+// isHost reports whether a certificate can be valid for the name.
+func isHost(name string) bool {
+	_, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(name, "["), "]"))
+	return err == nil || hostName.MatchString(name)
 }
 
 // maxMaxBody is more than any server takes by default, and less than an int holds.

@@ -97,6 +97,24 @@ http_headers: "z" is set twice
 http_headers: "é" is not the name of an HTTP header`},
 		{"2.x without its databases", func(o *Options) { o.Organization, o.Bucket, o.SkipDatabaseCreation = "o", "b", true },
 			`skip_database_creation: is not an option of the write API v2, which organization and bucket choose`},
+		{"a token file with a relative path", func(o *Options) { o.Database, o.TokenFile = "d", "s3cret" }, `token_file: must be an absolute path`},
+		{"files with relative paths", func(o *Options) {
+			o.Database, o.Username, o.PasswordFile, o.TLSCA, o.TLSCert, o.TLSKey = "d", "u", "s3cret", "./ca", "c/c", "../k"
+		}, `password_file: must be an absolute path
+tls_ca: must be an absolute path
+tls_cert: must be an absolute path
+tls_key: must be an absolute path`},
+		{"no name of a server", func(o *Options) { o.Database, o.TLSServerName = "d", "a b" }, `tls_server_name: "a b" is not a host name or an IP address`},
+		{"the name of a server", func(o *Options) { o.Database, o.TLSServerName = "d", "a-1.example.org." }, ``},
+		{"the address of a server", func(o *Options) { o.Database, o.TLSServerName = "d", "[::1]" }, ``},
+		{"blank names of 1.x", func(o *Options) { o.Database, o.RetentionPolicy, o.Username = "\u3000", " ", " " },
+			`database: holds only blanks
+retention_policy: holds only blanks
+username: holds only blanks`},
+		{"blank names of 2.x", func(o *Options) { o.Organization, o.Bucket, o.Token = " ", "  ", " " },
+			`organization: holds only blanks
+bucket: holds only blanks
+token: holds only blanks`},
 		{"a certificate without its key", func(o *Options) { o.Database, o.TLSCert = "d", "/c" }, `tls_cert: must be set together with tls_key`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

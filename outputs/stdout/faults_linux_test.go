@@ -73,10 +73,11 @@ func TestO16ReaderGone(t *testing.T) {
 
 // TestClosedAtStart tells an output that was closed from one to /dev/null.
 func TestClosedAtStart(t *testing.T) {
-	const closed = "standard output was closed when the program started\n"
+	const closed = "standard output was closed, or is /dev/null, when the program started\n"
 	for _, tt := range []struct{ redirect, want string }{
 		{">&-", closed + closed},
 		{"<&- >&-", closed + closed},
+		{"1<>/dev/null", closed + closed}, // which cannot be told from it
 		{">/dev/null", "<nil>\n<nil>\n"},
 		{"</dev/null >/dev/null", "<nil>\n<nil>\n"},
 		{"<>/dev/null >&0", "<nil>\n<nil>\n"}, // as start-stop-daemon has it

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errClosed = errors.New("standard output was closed when the program started")
+var errClosed = errors.New("standard output was closed, or is /dev/null, when the program started")
 
 // openStdout returns a duplicate of file descriptor 1. As the duplicate is neither
 // 1 nor 2, a reader that is gone is the error EPIPE: on those two the Go runtime
