@@ -314,7 +314,7 @@ func TestFirstThreadEnded(t *testing.T) {
 	f := newFinder(t, Options{Verify: time.Second, Refresh: never, Members: func(string) []int { return nil }})
 	file, s := listen(t)
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envLeaderless+"=1")
+	cmd.Env = append(os.Environ(), envLeaderless+"=1", "GOMAXPROCS=4") // one of them is lost with the thread
 	cmd.ExtraFiles = []*os.File{file}
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
