@@ -63,7 +63,7 @@ func (b *bisect) classify(n int, err error) outcome {
 		if b.atMost, b.streak = n/2, 0; n > 1 {
 			return split
 		}
-		return rejected // the other records may not have been too large: there is no bound again
+		return rejected // the other records may not have been too large, so the bound is dropped
 	case errors.Is(err, plugin.ErrRejected):
 		if b.left == 0 {
 			b.left = n

@@ -107,7 +107,7 @@ func (w *writer) sync(off int64) error {
 		return err
 	}
 	if off == 0 {
-		keepReserve(w.dir) // it may have been given up; if there is no space for it, later
+		keepReserve(w.dir) // it may have been given up; without space for it, the next segment tries again
 	}
 	return nil
 }

@@ -131,11 +131,11 @@ func allot(shares []*share, limit int, exporter bool) (overflowPoints int) {
 		for i, n := range divide(left, cut, func(s *share) int { return s.exporter }) {
 			cut[i].keepExporter = n
 		}
-		if n := min(len(cut), most); n <= overflowPoints {
+		points := min(len(cut), most)
+		if points <= overflowPoints {
 			return overflowPoints
-		} else {
-			overflowPoints = n
 		}
+		overflowPoints = points
 	}
 }
 
