@@ -169,7 +169,7 @@ func TestLateFailuresAreLoggedOnce(t *testing.T) {
 				got = append(got, text)
 			}
 		}
-		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"not done after 10s\"\n"}
+		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"timed out after 10s\"\n"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("logged (-want +got):\n%s", diff)
 		}
