@@ -164,9 +164,9 @@ func TestCheck(t *testing.T) {
 		{"errors", nil, []string{"--config", bad, "--config", b}, result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
-` + b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+` + b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 `}},
-		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 `}},

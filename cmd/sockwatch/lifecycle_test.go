@@ -49,7 +49,7 @@ func TestL1SIGTERMInEveryState(t *testing.T) {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
-			d.said(t, "to be tried again after 10m0s")
+			d.said(t, "retry after 10m0s")
 		}, rest: true},
 	}
 	for _, tt := range tests {
