@@ -231,7 +231,7 @@ func TestDuplicatePointsFailTheGatherByName(t *testing.T) {
 		}))
 		r.agent.pull("page", newFakeEndpoint())
 		r.start()
-		if want := `error="two points of one name with the same tags: x{k=\"v\"}"`; !strings.Contains(r.log.String(), want) {
+		if want := `error="two points with the same name and tags: x{k=\"v\"}"`; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %s in the log:\n%s", want, r.log)
 		}
 		r.end()
