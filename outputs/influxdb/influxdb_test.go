@@ -125,7 +125,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		o.URLs, o.Database, o.Token = []string{server.URL}, "d", "s3cret"
 		out, _ := newOutput(t, o)
 		err := push(t, out, "m v=1i 1")
-		want := fmt.Sprintf("%s: %d %s: redirects to %s, which is not followed: check urls", server.URL, status, http.StatusText(status), elsewhere.URL)
+		want := fmt.Sprintf("%s: %d %s: redirects to %s, and redirects are not followed: check urls", server.URL, status, http.StatusText(status), elsewhere.URL)
 		if fmt.Sprint(err) != want || kind(err) != "kept" {
 			t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
 		}

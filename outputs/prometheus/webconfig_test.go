@@ -124,7 +124,7 @@ func TestClientsThatFailAreNoReason(t *testing.T) {
 	}
 }
 
-// TestWatchChecksSeldom: many doubts are one check a second, and a failed one is
+// TestWatchChecksSeldom: many requests cause one check a second, and a failed one is
 // repeated until the endpoint is up again.
 func TestWatchChecksSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -147,12 +147,12 @@ func TestWatchChecksSeldom(t *testing.T) {
 			w.run(ctx)
 		}()
 		for range 30 { // three seconds of failing handshakes
-			w.doubt()
+			w.checkSoon()
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(17 * time.Second)
 		broken.Store(true)
-		w.doubt()
+		w.checkSoon()
 		time.Sleep(15 * time.Second)
 		broken.Store(false)
 		time.Sleep(time.Hour)
@@ -180,7 +180,7 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 			<-release
 			return nil
 		}
-		want := fmt.Sprintf("web_config_file %q: it or what it names cannot be read within 5s", web)
+		want := fmt.Sprintf("web_config_file %q: it or a file that it names cannot be read within 5s", web)
 		var waiting sync.WaitGroup
 		for range 10 {
 			waiting.Go(func() {
