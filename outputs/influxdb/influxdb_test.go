@@ -4,17 +4,43 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin"
 )
+
+// TestMain runs the tests, or is the child of TestProxyOfTheEnvironmentIsUsed, which
+// pushes one point to the URL in envPushTo.
+func TestMain(m *testing.M) {
+	url := os.Getenv(envPushTo)
+	if url == "" {
+		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
+		os.Exit(m.Run())
+	}
+	out, err := New(v1(url), plugin.Env{Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		err = out.Push(context.Background(), [][]byte{[]byte("m v=1i 1")})
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+const envPushTo = "SOCKWATCH_TEST_PUSH_TO"
 
 // TestRequests holds what each API is sent.
 func TestRequests(t *testing.T) {
@@ -170,6 +196,7 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 // TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does not answer does
 // not keep the next from its turn.
 func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
+	t.Parallel()
 	hole, server := newFake(t), newFake(t)
 	hole.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	out, _ := newOutput(t, v1(hole.URL, server.URL))
