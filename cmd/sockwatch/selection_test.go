@@ -1,6 +1,11 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,5 +96,55 @@ func TestWrongListFlags(t *testing.T) {
 		if diff := cmp.Diff(want, sockwatchRun(nil, append([]string{"list"}, strings.Fields(tt.flags)...)...)); diff != "" {
 			t.Errorf("list %s (-want +got):\n%s", tt.flags, diff)
 		}
+	}
+}
+
+// Warnings go to stderr: what --json prints stays JSON, and says that it is not all.
+func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
+	var stdout, stderr strings.Builder
+	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
+	scan := scanOf(0, "22")
+	scan.unreadable, scan.candidates, scan.warnings = 2, 3, []string{"a capability\nis missing"}
+	scan.batch.Source, scan.batch.Partial = "tcp_listen", "a namespace"
+	scan.listeners[0].Name = "tcp_listen"
+	scan.listeners[0].Fields = fields("sockets", 1)
+	if err := (&listCommand{JSON: true}).printJSON(p, scan); err != nil {
+		t.Fatal(err)
+	}
+	want := "sockwatch: inputs.tcp_listen: the scan is not whole: a namespace\n" +
+		"sockwatch: a capability\\x0ais missing\n" +
+		"sockwatch: owners unknown: 2 of 3\n"
+	if diff := cmp.Diff(want, stderr.String()); diff != "" {
+		t.Errorf("stderr (-want +got):\n%s", diff)
+	}
+	if got, want := stdout.String(), `{"name":"tcp_listen","tags":{"address":"127.0.0.1",`; !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("stdout %q does not begin with %s", got, want)
+	}
+}
+
+// Filters and the order apply to --json as to the table.
+func TestJSONIsFiltered(t *testing.T) {
+	var ports []int
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	slices.Sort(ports)
+	r := sockwatchRun(nil, "list", "--json", "--sort=-port", "--port", fmt.Sprintf("%d,%d", ports[0], ports[1]))
+	want := []string{fmt.Sprint(ports[1]), fmt.Sprint(ports[0])}
+	var got []string
+	for line := range strings.Lines(r.Stdout) {
+		var point struct{ Tags map[string]string }
+		if err := json.Unmarshal([]byte(line), &point); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, point.Tags["port"])
+	}
+	if diff := cmp.Diff(want, got); diff != "" || r.Code != 0 {
+		t.Errorf("ports (-want +got):\n%s%s", diff, r.Stderr)
 	}
 }
