@@ -63,7 +63,8 @@ func (n *Namespace) release() {
 	n.kept = false
 }
 
-// keep reports whether sockets in the namespace may stay open, and reserves the room.
+// keep reports whether sockets in the namespace may stay open. If so, the namespace counts
+// against shared.free.
 func (n *Namespace) keep() bool {
 	if !n.kept && !n.location.own {
 		if n.shared.free <= 0 {

@@ -88,7 +88,7 @@ type Process struct {
 	Start uint64 // in ticks after boot
 	Comm  string
 	// Exe is the path of its program, "" if it cannot be read. ExeDeleted reports that
-	// the file of that path has been deleted or replaced since.
+	// the file with that path has been deleted or replaced since.
 	Exe        string
 	ExeDeleted bool
 	Cmdline    string // "" unless Options.Cmdline is set

@@ -13,7 +13,7 @@ import (
 func (p Process) Exe() (path []byte, deleted bool, err error) {
 	link := "exe"
 	path, err = p.readLink(link)
-	if errors.Is(err, ErrExited) { // or it is a kernel thread, or its first thread has ended
+	if errors.Is(err, ErrExited) { // also for a kernel thread, or if the first thread has ended
 		link, path, err = p.threadExe()
 	}
 	if err != nil {
@@ -26,7 +26,7 @@ func (p Process) Exe() (path []byte, deleted bool, err error) {
 	return path, false, nil
 }
 
-// threadExe reads the link exe of a thread that has one.
+// threadExe reads the link exe of the first thread that has one.
 func (p Process) threadExe() (link string, path []byte, err error) {
 	if single, err := p.singleThreaded(); single || err != nil {
 		return "", nil, errors.Join(err, ErrExited)

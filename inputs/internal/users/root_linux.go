@@ -41,7 +41,7 @@ func openBelow(root, name string, flags int) (int, error) {
 		fd, err := unix.Openat2(dir, name, &how)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
-		case err == unix.ENOSYS || err == unix.EPERM: // before Linux 5.6, or a filter of system calls
+		case err == unix.ENOSYS || err == unix.EPERM: // before Linux 5.6, or a system call filter
 			return openWithoutLinks(dir, name, flags)
 		default:
 			return fd, err

@@ -24,7 +24,7 @@ type Names struct {
 	// A user may have 65,536 subordinate uids. They are looked up separately, so that they
 	// do not delay the names of users.
 	users, subordinate             *lookup.Cache[uint32]
-	absentUsers, absentSubordinate map[uint32]bool // the uids that are not in /etc/passwd
+	absentUsers, absentSubordinate map[uint32]bool // uids that are not in /etc/passwd
 }
 
 // New returns the names of a host's users. None is known yet. again is how often all of them
