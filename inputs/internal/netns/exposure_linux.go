@@ -8,8 +8,9 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// A Local is what a network namespace answers on: the local routes of its routing tables,
-// reduced to what an exposure needs, and the names of its devices. It is immutable.
+// A Local holds the addresses that a network namespace answers on, and the names of its
+// devices. The addresses are the local routes of its routing tables, reduced to what an
+// exposure needs. A Local is immutable.
 //
 // The kernel accepts a connection if its routing tables say that the destination is local
 // (RTN_LOCAL), by whatever device it arrives (the weak host model, RFC 1122 section

@@ -28,7 +28,8 @@ func dialRoutes() (*netlink.Conn, error) {
 	return c, nil
 }
 
-// readRoutes reads what a namespace answers on. accept is its net.ipv4.tcp_l3mdev_accept.
+// readRoutes reads the addresses that a namespace answers on. accept is the namespace's
+// net.ipv4.tcp_l3mdev_accept.
 func readRoutes(ctx context.Context, c *netlink.Conn, accept bool) (*Local, error) {
 	const attempts = 8
 	for range attempts {

@@ -52,8 +52,8 @@ type source struct {
 }
 
 // sources returns the routing tables that are looked up for a packet. The table of an
-// unconditional rule does not hide the tables of later rules: that would need all of its
-// routes, to know which destinations it has a route for.
+// unconditional rule does not hide the tables of later rules: all of its routes would have
+// to be read to know which destinations it covers.
 func sources(rules []rule, d *devices, a arrival) []source {
 	var all []source
 	from := uint32(0)

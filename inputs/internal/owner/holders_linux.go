@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// limits limit the memory for the holders of one socket.
+// limits bound the memory for the holders of one socket.
 type limits struct {
 	holders int   // length of Socket.Holders
 	slots   int32 // slots that a holderSet has bits for

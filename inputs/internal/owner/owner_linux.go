@@ -12,7 +12,7 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A Status says how the search for a socket's holders ended.
+// A Status is the state of the search for a socket's holders.
 type Status uint8
 
 // The values of Status.

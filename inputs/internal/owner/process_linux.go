@@ -175,8 +175,9 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 // was no descriptor for it, the known fact stays.
 func known(err error) bool { return !errors.Is(err, procfs.ErrNoResources) }
 
-// forget removes the processes that are gone, and those that hold no socket, whose slots are
-// not in used. It returns the new index of the process at index next in the list.
+// forget removes the processes that are gone, and those that hold no socket. used has the
+// slots of the processes that hold one. forget returns the new index of the process at index
+// next in the list.
 func (ps *processes) forget(used bitset, next int) int {
 	var moved int
 	ps.list, moved = compact(ps.list, next, func(p *Process) bool {

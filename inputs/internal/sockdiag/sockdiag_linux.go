@@ -28,7 +28,7 @@ var ErrInterrupted = errors.New("interrupted by changes at every attempt")
 // A Conn is a netlink socket in the network namespace that it lists. It must be used by one
 // goroutine.
 //
-// The netlink library opens the socket and provides deadlines. It is not used to receive,
+// The netlink library opens the socket and provides deadlines. Receiving bypasses it,
 // because it copies and parses every message separately, which costs twice as much as the
 // kernel's own work. receive and parseDatagram work in place instead.
 type Conn struct {
