@@ -1,0 +1,402 @@
+package kubetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	kube "k8s.io/apimachinery/pkg/runtime"
+)
+
+// The pod of the chart runs here as a kubelet and its runtime would run it: with its user, its
+// capabilities, no new privileges, its read-only root filesystem, its mounts and its environment.
+// It answers its probes, makes its state directory, names the owner of another user's socket, and
+// stops within its grace period.
+func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
+	for _, test := range []struct {
+		values    string
+		stateMode fs.FileMode // of the directory that the kubelet makes
+		wantUID   int
+	}{
+		{values: "default", stateMode: 0o755, wantUID: 0},
+		{values: "other-user", stateMode: 0o777, wantUID: 65532},
+	} {
+		t.Run(test.values, func(t *testing.T) {
+			port := freePort(t)
+			values := valueSets(t)[test.values]
+			values["service"] = map[string]any{"port": port}
+			all := objects(t, values)
+			state := t.TempDir()
+			if err := os.Chmod(state, test.stateMode); err != nil {
+				t.Fatal(err)
+			}
+			p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, state)
+
+			for _, probe := range []*core.Probe{p.spec.Containers[0].LivenessProbe, p.spec.Containers[0].ReadinessProbe} {
+				p.ask(t, port, probe.HTTPGet.Path, "^sockwatch is (healthy|ready)")
+			}
+			line := p.ask(t, port, "/metrics", `(?m)^tcp_listen_pid\{.*port="`+p.listener+`".*$`)
+			for _, want := range []string{`host="node-1"`, `owner="resolved"`, `process="exe"`, `user="nobody"`} {
+				if !strings.Contains(line, want) {
+					t.Errorf("%s\nwant %s in it\n%s", line, want, p.stderr)
+				}
+			}
+			want := map[string]string{
+				"Uid": strings.TrimSuffix(strings.Repeat(strconv.Itoa(test.wantUID)+"\t", 4), "\t"), "NoNewPrivs": "1",
+				"CapPrm": "0000000000080004", "CapEff": "0000000000080004", "CapBnd": "0000000000080004", "CapAmb": "0000000000000000",
+			}
+			if diff := cmp.Diff(want, p.status(t, want)); diff != "" {
+				t.Errorf("process (-want +got):\n%s", diff)
+			}
+			info, err := os.Stat(state + "/state")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if owner := int(info.Sys().(*syscall.Stat_t).Uid); info.Mode().Perm() != 0o700 || owner != test.wantUID {
+				t.Errorf("the state directory has the mode %v and the owner %d, want 0700 and %d", info.Mode(), owner, test.wantUID)
+			}
+			p.stop(t)
+		})
+	}
+}
+
+// freePort returns a port of 127.0.0.1 that nobody listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// A pod is a running pod, alone with a listener of the user nobody on a node of its own.
+type pod struct {
+	spec     core.PodSpec
+	node     *exec.Cmd
+	stderr   *bytes.Buffer
+	done     chan struct{} // the node has ended
+	listener string        // its port
+	pid      string        // of sockwatch, on the node
+}
+
+// startPod starts the one container of a pod. The directory state stands for the volume of that
+// name, be it of the node or of the pod.
+func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string) *pod {
+	t.Helper()
+	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
+	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "dev"} {
+		if err := os.MkdirAll(filepath.Join(c.Root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(c.Root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(program(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inRoot := c.Root + "/usr/bin/sockwatch"
+	if err := os.WriteFile(inRoot, binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// As the image has it: both capabilities, permitted.
+	if err := unix.Setxattr(inRoot, "security.capability", []byte("\x00\x00\x00\x02\x04\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+		t.Skip(err)
+	}
+
+	configuration := t.TempDir()
+	if err := os.Chmod(configuration, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeConfiguration(t, configuration, spec, all)
+	sources := map[string]string{"config": configuration, "proc": "/proc", "state": state}
+	for _, m := range spec.Containers[0].VolumeMounts {
+		if sources[m.Name] == "" {
+			t.Fatalf("a mount of the unknown volume %q", m.Name)
+		}
+		if err := os.MkdirAll(c.Root+m.MountPath, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c.Mounts = append(c.Mounts, bindMount{Source: sources[m.Name], Target: c.Root + m.MountPath, ReadOnly: m.ReadOnly})
+	}
+	c.User, c.Group = int(*spec.SecurityContext.RunAsUser), int(*spec.SecurityContext.RunAsGroup)
+	s := spec.Containers[0].SecurityContext
+	c.ReadOnlyRoot, c.NoNewPrivileges = *s.ReadOnlyRootFilesystem, !*s.AllowPrivilegeEscalation
+	for _, capability := range s.Capabilities.Add {
+		number, ok := map[core.Capability]int{"DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "SYS_PTRACE": unix.CAP_SYS_PTRACE}[capability]
+		if !ok {
+			t.Fatalf("unknown capability %s", capability)
+		}
+		c.Capabilities |= 1 << number
+	}
+	description, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	p := &pod{spec: spec, node: exec.Command("/proc/self/exe", "node", string(description)), stderr: &bytes.Buffer{}, done: make(chan struct{})}
+	p.node.Env = environment(spec.Containers[0].Env)
+	p.node.Stderr = p.stderr
+	p.node.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC}
+	stdout, err := p.node.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.node.Start(); err != nil {
+		t.Skip(err) // needs root
+	}
+	t.Cleanup(func() {
+		p.node.Process.Kill() // the kernel ends the others of its pid namespace
+		<-p.done
+	})
+	_, err = fmt.Fscanln(stdout, &p.listener, &p.pid)
+	go func() {
+		defer close(p.done)
+		io.Copy(io.Discard, stdout)
+		p.node.Wait()
+	}()
+	if err != nil {
+		<-p.done
+		t.Fatalf("node: %v\n%s", err, p.stderr)
+	}
+	return p
+}
+
+// ask gets a page again and again until it has what the pattern matches, and returns that.
+func (p *pod) ask(t *testing.T, port int, path, pattern string) string {
+	t.Helper()
+	client := http.Client{Timeout: 5 * time.Second}
+	var last string
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		select {
+		case <-p.done:
+			t.Fatalf("the pod has ended: %v\n%s", p.node.ProcessState, p.stderr)
+		default:
+		}
+		response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		last = fmt.Sprintf("%s, %v\n%s", response.Status, err, body)
+		if match := regexp.MustCompile(pattern).Find(body); match != nil && response.StatusCode == http.StatusOK {
+			return string(match)
+		}
+	}
+	t.Fatalf("%s: no %q in a minute, last:\n%s", path, pattern, last)
+	return ""
+}
+
+// status returns the lines of /proc/PID/status that want has.
+func (p *pod) status(t *testing.T, want map[string]string) map[string]string {
+	t.Helper()
+	got := make(map[string]string)
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/root/proc/%s/status", p.node.Process.Pid, p.pid))) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		if _, ok := want[name]; ok {
+			got[name] = value
+		}
+	}
+	return got
+}
+
+// stop ends the pod as the kubelet does.
+func (p *pod) stop(t *testing.T) {
+	t.Helper()
+	if err := p.node.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(time.Duration(*p.spec.TerminationGracePeriodSeconds) * time.Second):
+		t.Fatalf("the pod outlives its grace period\n%s", p.stderr)
+	}
+	if code := p.node.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, p.stderr)
+	}
+}
+
+// node is the first process of a node: it starts a listener of the user nobody and a container,
+// prints the port and the pid, passes SIGTERM on, and ends as the container does.
+func node(description string) int {
+	code, err := runNode(description)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "node:", err)
+		return 1
+	}
+	return code
+}
+
+func runNode(description string) (code int, err error) {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return 0, err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return 0, err
+	}
+	listener := exec.Command("/proc/self/exe", "listen")
+	listener.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	stdout, err := listener.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := listener.Start(); err != nil {
+		return 0, err
+	}
+	var port string
+	if _, err := fmt.Fscanln(stdout, &port); err != nil {
+		return 0, err
+	}
+	inside := exec.Command("/proc/self/exe", "contain", description)
+	inside.Stdout, inside.Stderr = os.Stderr, os.Stderr
+	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWIPC}
+	if err := inside.Start(); err != nil {
+		return 0, err
+	}
+	fmt.Println(port, inside.Process.Pid)
+	go func() {
+		for range stop {
+			inside.Process.Signal(syscall.SIGTERM)
+		}
+	}()
+	var exit *exec.ExitError
+	if err := inside.Wait(); err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	return inside.ProcessState.ExitCode(), nil
+}
+
+// listen listens until it is killed, and prints the port.
+func listen() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "listen:", err)
+		return 1
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	select {}
+}
+
+// A container says what the process "contain" does before it becomes the program.
+type container struct {
+	Root            string
+	ReadOnlyRoot    bool
+	Mounts          []bindMount
+	User, Group     int
+	Capabilities    uint32 // a bit for each
+	NoNewPrivileges bool
+	Args            []string
+}
+
+type bindMount struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// contain becomes a program in a container, in the order of runc: mounts, root, bounding set, user
+// with its capabilities kept, no new privileges.
+func contain(description string) int {
+	runtime.LockOSThread() // whose credentials the program gets
+	var c container
+	err := json.Unmarshal([]byte(description), &c)
+	for _, step := range []func() error{c.mount, c.enter, c.restrict, c.exec} {
+		if err == nil {
+			err = step()
+		}
+	}
+	fmt.Fprintln(os.Stderr, "contain:", err)
+	return 1
+}
+
+func (c *container) mount() error {
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	mounts := append([]bindMount{{Source: c.Root, Target: c.Root}}, c.Mounts...)
+	for _, m := range mounts {
+		if err := unix.Mount(m.Source, m.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("%s: %w", m.Target, err)
+		}
+		if m.ReadOnly {
+			if err := unix.Mount("", m.Target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+				return fmt.Errorf("%s: %w", m.Target, err)
+			}
+		}
+	}
+	return unix.Mount("proc", c.Root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+func (c *container) enter() error {
+	if c.ReadOnlyRoot {
+		if err := unix.Mount("", c.Root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chroot(c.Root); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+func (c *container) restrict() error {
+	for number := range unix.CAP_LAST_CAP + 1 {
+		if c.Capabilities&(1<<number) != 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	// Of this thread alone: the functions of package syscall change all of them.
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SETGROUPS, 0, 0, 0},
+		{unix.SYS_SETRESGID, uintptr(c.Group), uintptr(c.Group), uintptr(c.Group)},
+		{unix.SYS_SETRESUID, uintptr(c.User), uintptr(c.User), uintptr(c.User)},
+	} {
+		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
+			return errno
+		}
+	}
+	sets := [2]unix.CapUserData{{Permitted: c.Capabilities, Effective: c.Capabilities}}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]); err != nil {
+		return err
+	}
+	if !c.NoNewPrivileges {
+		return nil
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+func (c *container) exec() error {
+	return unix.Exec(c.Args[0], c.Args, os.Environ())
+}
