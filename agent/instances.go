@@ -17,6 +17,9 @@ type Agent struct {
 	// InForce, unless nil, is called when a run has gone over to this configuration.
 	InForce func()
 
+	// Keepalive is that of the run; a reload does not change it.
+	Keepalive Keepalive
+
 	Inputs []*Input
 	Push   []*Push
 	Pull   []*Pull

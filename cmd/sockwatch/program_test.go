@@ -69,7 +69,7 @@ func start(t *testing.T, what string, env []string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(exe, args...), stdout: &lines{}, stderr: &lines{}, exited: make(chan struct{})}
-	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET="), env...)
+	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="), env...)
 	p.Stdout, p.Stderr = p.stdout, p.stderr
 	if p.stdin, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)
