@@ -19,7 +19,7 @@ migrate() {
 # was_active if it has stopped the service.
 was_active=
 migrate_state() {
-	if [ -e /etc/systemd/system/sockwatch.service ]; then
+	if [ -f /etc/systemd/system/sockwatch.service ]; then
 		echo "sockwatch: /etc/systemd/system/sockwatch.service takes precedence over the unit of the package; remove it unless you want that" >&2
 		if grep -Eq '^DynamicUser=(yes|true|on|1)' /etc/systemd/system/sockwatch.service; then
 			return 0
