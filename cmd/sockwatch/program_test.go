@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		os.Exit(listenUntilEOF())
 	case "protected":
 		os.Exit(printDumpable())
+	case "raised":
+		os.Exit(printRaised())
 	default:
 		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
