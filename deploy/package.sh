@@ -39,6 +39,7 @@ main() {
 			(cd "$work" && go run "$nfpm" package -f nfpm.yaml -p "$format" -t "$out")
 		done
 	done
+	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")
 }
 
 # build ARCH FILE builds the program, the same wherever the source lies.

@@ -19,12 +19,14 @@ import (
 
 // TestMain is also the programs that tests run in a booted system.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 {
+	if len(os.Args) > 2 {
 		switch os.Args[1] {
 		case "listen":
 			os.Exit(listen(os.Args[2]))
 		case "get":
 			os.Exit(get(os.Args[2]))
+		case "contain":
+			os.Exit(contain(os.Args[2:]))
 		}
 	}
 	code := m.Run()
@@ -34,12 +36,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// listen listens on an address until it is killed.
+// listen listens on an address, prints it, and goes on until it is killed.
 func listen(address string) int {
-	if _, err := net.Listen("tcp", address); err != nil {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	fmt.Println(l.Addr())
 	select {}
 }
 

@@ -46,6 +46,7 @@ func TestTwoBuildsAreEqual(t *testing.T) {
 	version := strings.ReplaceAll(sourceVersion, "-", "~")
 	want := []string{
 		"sockwatch-" + version + "-1.aarch64.rpm", "sockwatch-" + version + "-1.x86_64.rpm",
+		"sockwatch-oci.tar",
 		"sockwatch_" + version + "-1_amd64.deb", "sockwatch_" + version + "-1_arm64.deb",
 	}
 	var names []string
