@@ -82,7 +82,7 @@ func (b *bisect) classify(n int, err error) outcome {
 	}
 }
 
-// commit records that the oldest n records have left the queue, stored or rejected.
+// commit is called when the oldest n records have left the queue, stored or rejected.
 func (b *bisect) commit(n int, o outcome) {
 	b.left = max(0, b.left-n)
 	b.suspects = max(0, b.suspects-n)
