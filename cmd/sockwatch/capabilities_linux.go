@@ -24,10 +24,10 @@ func raise() error {
 	return set.SetProc()
 }
 
-// protect keeps other processes of the user out of a program that holds
-// capabilities, by which they could read what is not theirs: it cannot be traced
-// any more and leaves no core (PR_SET_DUMPABLE, prctl(2)). Without capabilities
-// there is nothing to gain, and /proc/self would belong to root.
+// protect makes a program with capabilities not dumpable (PR_SET_DUMPABLE, prctl(2)), so
+// that other processes of its user cannot trace it and use its capabilities, and it
+// leaves no core. Without capabilities that gains nothing, and /proc/self would belong to
+// root.
 func protect() error {
 	held, _, err := capabilities()
 	if err != nil || held == 0 {
@@ -36,7 +36,7 @@ func protect() error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
-// capabilities returns the permitted and the effective capabilities, a bit for each.
+// capabilities returns the permitted and the effective capabilities as bit sets.
 func capabilities() (permitted, effective uint64, err error) {
 	var halves [2]unix.CapUserData
 	err = unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &halves[0])

@@ -2,7 +2,7 @@
 
 package main
 
-// protect does nothing: only on Linux the program is given capabilities.
+// protect does nothing: only Linux has capabilities.
 func protect() error { return nil }
 
 // raise does nothing, for the same reason.
