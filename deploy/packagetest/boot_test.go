@@ -18,6 +18,7 @@ func booted(t *testing.T, prepare string, files map[string]string, inside func(t
 		inside(t)
 		return
 	}
+	need(t, "systemctl")
 	build(t)
 	self, err := os.Executable()
 	if err != nil {

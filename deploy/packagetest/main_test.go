@@ -105,6 +105,17 @@ func build(t *testing.T) {
 	}
 }
 
+// need skips the test if a program is not installed, unless it is required.
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		if os.Getenv("SOCKWATCH_REQUIRE_SERVERS") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
 // epoch is the time in what the tests build.
 const epoch = "SOURCE_DATE_EPOCH=1700000000"
 

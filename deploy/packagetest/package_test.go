@@ -70,6 +70,7 @@ func TestTwoBuildsAreEqual(t *testing.T) {
 }
 
 func TestLintianFindsNothing(t *testing.T) {
+	need(t, "lintian")
 	build(t)
 	for _, arch := range []string{"amd64", "arm64"} {
 		deb := one(t, built.current+"/*_"+arch+".deb")

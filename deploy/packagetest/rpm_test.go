@@ -10,6 +10,7 @@ import (
 func TestRPM(t *testing.T) {
 	files := map[string]string{}
 	if os.Getenv("SOCKWATCH_BOOTED") == "" {
+		need(t, "rpm")
 		build(t)
 		files["current.rpm"] = one(t, built.current+"/*."+rpmArch+".rpm")
 		files["previous.rpm"] = one(t, built.previous+"/*.rpm")
