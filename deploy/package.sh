@@ -73,16 +73,16 @@ documents() {
 # compress FILE NAME makes NAME.gz of the packages.
 compress() { gzip -9n <"$1" >"$work/$2.gz"; }
 
-# third_party prints the licences of everything that is linked into the program.
+# third_party prints the licenses of everything that is linked into the program.
 third_party() {
 	local module version dir files file
-	echo "The licences of Go and of the modules that are parts of the program sockwatch."
+	echo "The licenses of Go and of the modules that are parts of the program sockwatch."
 	printf '\n======== Go %s\n\n' "$(go env GOVERSION)"
 	cat "$(go env GOROOT)/LICENSE"
 	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | LC_ALL=C sort -u |
 		while read -r module version dir; do
 			printf '\n======== %s %s\n' "$module" "$version"
-			files=$(cd "$dir" && LC_ALL=C ls | grep -iE '^(licen[sc]e|copying|notice)') || { echo "$module: no licence found" >&2; exit 1; }
+			files=$(cd "$dir" && LC_ALL=C ls | grep -iE '^(licen[sc]e|copying|notice)') || { echo "$module: no license found" >&2; exit 1; }
 			for file in $files; do
 				printf '\n'
 				cat "$dir/$file"

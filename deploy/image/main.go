@@ -114,7 +114,7 @@ func (b *builder) image(arch string, base v1.Layer) (v1.Image, error) {
 		return nil, err
 	}
 	image, err = mutate.Append(image,
-		mutate.Addendum{Layer: base, History: b.history("configuration, certificates and licences")},
+		mutate.Addendum{Layer: base, History: b.history("configuration, certificates and licenses")},
 		mutate.Addendum{Layer: top, History: b.history("sockwatch " + b.version)})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@
 package packagetest
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +51,9 @@ func listen(address string) int {
 // get prints the metrics that a unix socket serves.
 func get(socket string) int {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
 	}}
 	response, err := client.Get("http://sockwatch/metrics")
 	if err != nil {
@@ -89,11 +92,11 @@ func build(t *testing.T) {
 		if built.err = copySource(source); built.err != nil {
 			return
 		}
-		for _, edit := range []struct{ file, old, new string }{
+		for _, edit := range []struct{ file, from, to string }{
 			{"cmd/sockwatch/version.go", sourceVersion, "0.1.9"},
 			{"deploy/package/sockwatch.toml", "[agent]\n", "[agent]\n  ## A line of the previous release.\n"},
 		} {
-			if built.err = replaceIn(filepath.Join(source, edit.file), edit.old, edit.new); built.err != nil {
+			if built.err = replaceIn(filepath.Join(source, edit.file), edit.from, edit.to); built.err != nil {
 				return
 			}
 		}
@@ -158,15 +161,15 @@ func copySource(dir string) error {
 }
 
 // replaceIn replaces a text that a file holds.
-func replaceIn(file, old, new string) error {
+func replaceIn(file, from, to string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(string(text), old) {
-		return fmt.Errorf("%s does not contain %q", file, old)
+	if !strings.Contains(string(text), from) {
+		return fmt.Errorf("%s does not contain %q", file, from)
 	}
-	return os.WriteFile(file, []byte(strings.Replace(string(text), old, new, 1)), 0o644)
+	return os.WriteFile(file, []byte(strings.Replace(string(text), from, to, 1)), 0o644)
 }
 
 // one returns the one file that matches a pattern.
