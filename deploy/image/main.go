@@ -156,7 +156,6 @@ func (b *builder) base() (v1.Layer, error) {
 		{name: "etc/sockwatch/sockwatch.d/"},
 		{name: "etc/sockwatch/sockwatch.toml", content: configuration},
 		{name: "etc/ssl/certs/ca-certificates.crt", content: certificates()},
-		{name: "tmp/", mode: 0o1777},
 		{name: "var/lib/sockwatch/", mode: 0o700, owner: user},
 		{name: "var/log/sockwatch/", mode: 0o750, owner: user},
 	}

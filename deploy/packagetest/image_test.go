@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -108,6 +109,12 @@ func TestImageIsWhatRegistriesExpect(t *testing.T) {
 			if h.Typeflag == tar.TypeReg {
 				names = append(names, h.Name)
 			}
+			if h.Name == "etc/ssl/certs/ca-certificates.crt" {
+				text, err := io.ReadAll(files)
+				if pool := x509.NewCertPool(); err != nil || !pool.AppendCertsFromPEM(text) {
+					t.Errorf("%s holds no certificates (%v)", h.Name, err)
+				}
+			}
 		}
 		slices.Sort(names)
 		wantNames := []string{
@@ -120,10 +127,9 @@ func TestImageIsWhatRegistriesExpect(t *testing.T) {
 	}
 }
 
-// TestImageShowsTheOwnersOfTheHost runs the root filesystem of the image as container runtimes
-// do: pid and mount namespaces of its own, the host's /proc as $HOST_PROC, a bounding set of
-// capabilities and no ambient ones.
-func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
+// unpacked returns the root filesystem of the image of this machine's architecture.
+func unpacked(t *testing.T) string {
+	t.Helper()
 	image := index(t)[runtime.GOARCH]
 	root := t.TempDir()
 	extract := exec.Command("tar", "-x", "--xattrs", "--xattrs-include=security.capability", "-C", root)
@@ -131,12 +137,58 @@ func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
 	if output, err := extract.CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, output)
 	}
-	if err := os.MkdirAll(filepath.Join(root, "host/proc"), 0o755); err != nil {
+	for _, dir := range []string{"host/proc", "proc"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// contained returns the program of an unpacked image, to be run as container runtimes do: in
+// pid and mount namespaces of its own, on a read-only root, with the host's /proc as $HOST_PROC,
+// a bounding set of capabilities and no ambient ones.
+func contained(t *testing.T, root string, uid int, capabilities string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(root, "proc"), 0o755); err != nil {
+	cmd := exec.Command(self, append([]string{"contain", root, strconv.Itoa(uid), capabilities, "/usr/bin/sockwatch"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+	}
+	return cmd
+}
+
+func TestImageServesMetrics(t *testing.T) {
+	root := unpacked(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
+	address := l.Addr().String()
+	l.Close()
+	cmd := contained(t, root, 65532, "dac_read_search,sys_ptrace", "run")
+	cmd.Env = append(os.Environ(), "SOCKWATCH_LISTEN="+address)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v after SIGTERM\n%s", err, &stderr)
+		}
+	}()
+	_, port, _ := net.SplitHostPort(address)
+	eventually(t, "curl -s http://"+address+"/metrics | grep '^tcp_listen_sockets.*port=\""+port+"\"'",
+		`owner="resolved",port="`+port+`",process="sockwatch"`)
+}
+
+func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
+	root := unpacked(t)
 	port := rootListener(t)
 	const none, both, one = "", "dac_read_search,sys_ptrace", "sys_ptrace"
 	for _, test := range []struct {
@@ -153,12 +205,7 @@ func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
 		{name: "another user with one of them", uid: 65532, capabilities: one, wantOwner: "unreadable", wantMissing: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			self, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command(self, "contain", root, strconv.Itoa(test.uid), test.capabilities, "/usr/bin/sockwatch", "test")
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC}
+			cmd := contained(t, root, test.uid, test.capabilities, "test")
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Run(); err != nil {
@@ -226,10 +273,12 @@ func contain(args []string) int {
 	}
 	for _, step := range []func() error{
 		func() error { return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "") },
+		func() error { return unix.Mount(root, root, "", unix.MS_BIND, "") },
 		func() error { return unix.Mount("/proc", root+"/host/proc", "", unix.MS_BIND|unix.MS_REC, "") },
 		func() error {
 			return unix.Mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		},
+		func() error { return unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "") },
 		func() error { return unix.Chroot(root) },
 		func() error { return unix.Chdir("/") },
 		func() error {
@@ -246,7 +295,9 @@ func contain(args []string) int {
 		func() error { return syscall.Setgroups(nil) },
 		func() error { return syscall.Setresgid(uid, uid, uid) },
 		func() error { return syscall.Setresuid(uid, uid, uid) },
-		func() error { return unix.Exec(program[0], program, []string{"HOST_PROC=/host/proc"}) },
+		func() error {
+			return unix.Exec(program[0], program, []string{"HOST_PROC=/host/proc", "SOCKWATCH_LISTEN=" + os.Getenv("SOCKWATCH_LISTEN")})
+		},
 	} {
 		if err := step(); err != nil {
 			return containFailed(err)

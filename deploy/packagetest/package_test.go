@@ -80,16 +80,23 @@ func TestLintianFindsNothing(t *testing.T) {
 	}
 }
 
+// debs returns the packages that tests install, by name.
+func debs(t *testing.T) map[string]string {
+	t.Helper()
+	if os.Getenv("SOCKWATCH_BOOTED") != "" {
+		return nil
+	}
+	build(t)
+	return map[string]string{
+		"current.deb":  one(t, built.current+"/*_"+runtime.GOARCH+".deb"),
+		"previous.deb": one(t, built.previous+"/*.deb"),
+	}
+}
+
 // TestServiceFromInstallToPurge: what operators do with the package, in the order in which
 // they do it.
 func TestServiceFromInstallToPurge(t *testing.T) {
-	files := map[string]string{}
-	if os.Getenv("SOCKWATCH_BOOTED") == "" {
-		build(t)
-		files["current.deb"] = one(t, built.current+"/*_"+runtime.GOARCH+".deb")
-		files["previous.deb"] = one(t, built.previous+"/*.deb")
-	}
-	booted(t, "", files, func(t *testing.T) {
+	booted(t, "", debs(t), func(t *testing.T) {
 		for _, step := range []struct {
 			name string
 			run  func(t *testing.T)
@@ -98,6 +105,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"exposure", testExposure},
 			{"owners of root", testOwners},
 			{"reload", testReload},
+			{"files of outputs", testFiles},
 			{"unix socket of the group", testUnixSocket},
 			{"credential", testCredential},
 			{"network namespaces", testNamespaces},
@@ -114,6 +122,20 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 	})
 }
 
+// TestUneditedConfigurationIsUpgraded begins where an image builder has installed the package:
+// in a folder, without a running systemd.
+func TestUneditedConfigurationIsUpgraded(t *testing.T) {
+	booted(t, `chroot "$R" dpkg -i /previous.deb`, debs(t), func(t *testing.T) {
+		prints(t, "systemctl is-enabled sockwatch.service", "enabled")
+		must(t, "systemctl start sockwatch")
+		modes(t)
+		must(t, "dpkg -i /current.deb </dev/null")
+		prints(t, "grep -c 'A line of the previous release' /etc/sockwatch/sockwatch.toml", "0")
+		prints(t, "systemctl is-active sockwatch.service", "active")
+		modes(t)
+	})
+}
+
 func testInstall(t *testing.T) {
 	must(t, "dpkg -i /previous.deb")
 	prints(t, "systemctl is-active sockwatch.service", "active")
@@ -121,6 +143,19 @@ func testInstall(t *testing.T) {
 	prints(t, "systemctl is-enabled sockwatch.socket", "disabled")
 	prints(t, "sockwatch version | cut -d' ' -f1,2", "sockwatch 0.1.9")
 	prints(t, "systemctl show --value -p User sockwatch.service", "sockwatch")
+	modes(t)
+	prints(t, "dpkg-query -W -f '${Conffiles}' sockwatch | cut -d' ' -f2", "/etc/sockwatch/sockwatch.toml")
+	prints(t, "ss -Htlnp sport = :8088 | awk '{ print $4 }'", "127.0.0.1:8088")
+	// For the steps that follow: an edit of the operator's.
+	if err := replaceIn("/etc/sockwatch/sockwatch.toml", "[agent]\n", "[agent]\n  interval = \"1s\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "systemctl reload sockwatch")
+}
+
+// modes demands mode and owner of what the package and its service have made.
+func modes(t *testing.T) {
+	t.Helper()
 	for _, want := range []string{
 		"755 root:root /etc/sockwatch",
 		"640 root:sockwatch /etc/sockwatch/sockwatch.toml",
@@ -129,21 +164,9 @@ func testInstall(t *testing.T) {
 		"700 sockwatch:sockwatch /var/lib/sockwatch",
 		"750 sockwatch:sockwatch /var/log/sockwatch",
 		"750 sockwatch:sockwatch /run/sockwatch",
-		"640 sockwatch:sockwatch /var/log/sockwatch/events.jsonl",
 	} {
-		path := want[strings.LastIndex(want, " ")+1:]
-		if _, err := os.Stat(path); filepath.Base(path) == "events.jsonl" && os.IsNotExist(err) {
-			continue // made with the first event
-		}
-		prints(t, "stat -c '%a %U:%G %n' "+path, want)
+		prints(t, "stat -c '%a %U:%G %n' "+want[strings.LastIndex(want, " ")+1:], want)
 	}
-	prints(t, "dpkg-query -W -f '${Conffiles}' sockwatch | cut -d' ' -f2", "/etc/sockwatch/sockwatch.toml")
-	prints(t, "ss -Htlnp sport = :8088 | awk '{ print $4 }'", "127.0.0.1:8088")
-	// For the steps that follow: an edit of the operator's.
-	if err := replaceIn("/etc/sockwatch/sockwatch.toml", "[agent]\n", "[agent]\n  interval = \"1s\"\n"); err != nil {
-		t.Fatal(err)
-	}
-	must(t, "systemctl reload sockwatch")
 }
 
 func testExposure(t *testing.T) {
@@ -176,6 +199,15 @@ func testReload(t *testing.T) {
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
 	must(t, "rm /etc/sockwatch/sockwatch.d/wrong.toml; systemctl reload sockwatch")
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
+}
+
+func testFiles(t *testing.T) {
+	write(t, "/etc/sockwatch/sockwatch.d/file.toml", "[[outputs.file]]\nalias = \"all\"\npath = \"/var/log/sockwatch/all.jsonl\"\n")
+	must(t, `sed -i 's/^\[\[outputs.file\]\]/&\n  alias = "events"/' /etc/sockwatch/sockwatch.toml`) // there are two now
+	must(t, "systemctl reload sockwatch")
+	eventually(t, "cat /var/log/sockwatch/all.jsonl", `"name":"tcp_listen"`)
+	prints(t, "stat -c '%a %U:%G' /var/log/sockwatch/all.jsonl", "640 sockwatch:sockwatch")
+	must(t, `rm /etc/sockwatch/sockwatch.d/file.toml; sed -i '/alias = "events"/d' /etc/sockwatch/sockwatch.toml; systemctl reload sockwatch`)
 }
 
 func testUnixSocket(t *testing.T) {
