@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/plugin"
 )
 
 func must(t testing.TB, err error) {
@@ -195,37 +198,100 @@ func TestO18FullDisk(t *testing.T) {
 	})
 	path, ballast := filepath.Join(dir, "log"), filepath.Join(dir, "ballast")
 	must(t, os.WriteFile(ballast, make([]byte, 40<<10), 0o600))
-	fillDisk(t, path, unix.ENOSPC, 60, func() { must(t, os.Remove(ballast)) })
+	out, _ := open(t, path, nil)
+	fillDisk(t, path, unix.ENOSPC, numbered(60), func(records [][]byte) error { return out.Push(t.Context(), records) },
+		func() { must(t, os.Remove(ballast)) })
 }
 
 // TestFileSizeLimit is the same by a limit, which every user may set. The limit holds
 // for a whole process, so a child has it: the test framework writes files, too.
 func TestFileSizeLimit(t *testing.T) {
-	path := os.Getenv("TEST_FILE_SIZE_LIMIT")
-	if path == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFileSizeLimit$", "-test.count=1", "-test.timeout=1m")
-		cmd.Env = append(os.Environ(), "TEST_FILE_SIZE_LIMIT="+filepath.Join(t.TempDir(), "log"))
-		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("PASS")) {
-			t.Errorf("the child ended with %v:\n%s", err, out)
+	path := filepath.Join(t.TempDir(), "log")
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), envLimited+"="+path)
+	child.Stderr = os.Stderr
+	in, err := child.StdinPipe()
+	must(t, err)
+	stdout, err := child.StdoutPipe()
+	must(t, err)
+	must(t, child.Start())
+	t.Cleanup(func() {
+		child.Process.Kill()
+		child.Wait()
+	})
+	deadline := time.AfterFunc(time.Minute, func() { child.Process.Kill() })
+	defer deadline.Stop()
+	out := bufio.NewReader(stdout)
+	ask := func(command string) error {
+		fmt.Fprintln(in, command)
+		answer, err := out.ReadString('\n')
+		must(t, err)
+		if answer == "<nil>\n" {
+			return nil
 		}
-		return
+		return errors.New(strings.TrimSuffix(answer, "\n"))
 	}
-	var was unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &was))
-	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1<<20 + 1, Max: was.Max}))
-	fillDisk(t, path, unix.EFBIG, 4000, func() { must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &was)) })
+	fillDisk(t, path, unix.EFBIG, numbered(limitedWidth), func([][]byte) error { return ask("push") }, func() { must(t, ask("free")) })
 }
 
-// fillDisk writes lines of a width until the file takes no more, and again after
-// free.
-func fillDisk(t *testing.T, path string, full error, width int, free func()) {
-	out, _ := open(t, path, nil)
-	var records [][]byte
+const (
+	envLimited   = "SOCKWATCH_TEST_FILE_SIZE_LIMIT"
+	limitedWidth = 4000
+)
+
+// TestMain runs the tests, or is the child of TestFileSizeLimit.
+func TestMain(m *testing.M) {
+	path := os.Getenv(envLimited)
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	if err := pushWithinLimit(path); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// pushWithinLimit sets a limit of file sizes. For each line of standard input it pushes, or
+// frees the process of the limit, and writes the error to standard output.
+func pushWithinLimit(path string) error {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1<<20 + 1, Max: was.Max}); err != nil {
+		return err
+	}
+	o := Defaults()
+	o.Path, o.RotationMaxSize = path, 0
+	out, err := New(o, plugin.Env{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	for commands := bufio.NewScanner(os.Stdin); commands.Scan(); {
+		if commands.Text() == "free" {
+			err = unix.Setrlimit(unix.RLIMIT_FSIZE, &was)
+		} else {
+			err = out.Push(context.Background(), numbered(limitedWidth))
+		}
+		fmt.Println(err)
+	}
+	return nil
+}
+
+// numbered returns lines of a width.
+func numbered(width int) (records [][]byte) {
 	for i := range 500 {
 		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", width)))
 	}
+	return records
+}
+
+// fillDisk pushes records until the file takes no more, and again after free.
+func fillDisk(t *testing.T, path string, full error, records [][]byte, push func([][]byte) error, free func()) {
+	t.Helper()
 	for range 3 {
-		if err := out.Push(t.Context(), records); !errors.Is(err, full) {
+		if err := push(records); err == nil || !strings.HasSuffix(err.Error(), full.Error()) {
 			t.Fatalf("error %v, want %v", err, full)
 		}
 		got, err := os.ReadFile(path)
@@ -235,7 +301,7 @@ func fillDisk(t *testing.T, path string, full error, width int, free func()) {
 		}
 	}
 	free()
-	if err := out.Push(t.Context(), records); err != nil {
+	if err := push(records); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(path)

@@ -23,7 +23,15 @@ import (
 	"sockwatch/agent/plugin/plugintest"
 )
 
+// TestMain runs the tests, or is the child of TestSystemdPassesSockets.
 func TestMain(m *testing.M) {
+	if listen := os.Getenv(envListen); listen != "" {
+		if err := serveActivated(strings.Split(listen, ",")); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 	os.Exit(m.Run())
 }
