@@ -107,7 +107,7 @@ func TestFailedGatherWithdrawsAndSaysSoAtOnce(t *testing.T) {
 	})
 }
 
-func TestL8SlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
+func TestSlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		page, out := newFakeEndpoint(), &fakePusher{}

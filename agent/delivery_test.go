@@ -59,7 +59,7 @@ func rejecting(err error, bad ...string) func(context.Context, []string) error {
 	}
 }
 
-func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
+func TestBadRecordsAreFoundAndKept(t *testing.T) {
 	tests := []struct {
 		name     string
 		push     func(context.Context, []string) error
@@ -153,7 +153,7 @@ func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	return entries
 }
 
-func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
+func TestPartialWritesEndAfterBoundedProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var bad []string
@@ -196,7 +196,7 @@ func TestEncodeErrorRejectsThatPointAlone(t *testing.T) {
 	})
 }
 
-func TestO15AHangingOutputDelaysNobody(t *testing.T) {
+func TestAHangingOutputDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		hanging, deaf, failing, fine := &fakePusher{}, &fakePusher{}, &fakePusher{}, &fakePusher{}
@@ -312,7 +312,7 @@ func TestStopEndsInTimeInEveryState(t *testing.T) {
 	}
 }
 
-func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
+func TestFullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var down atomic.Bool
@@ -346,7 +346,7 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 
 // What is rejected stays queued while the dead-letter file cannot be written, and
 // is neither counted nor lost.
-func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
+func TestRejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()

@@ -206,7 +206,7 @@ func TestFilesAddUp(t *testing.T) {
 	}, "\n"))
 }
 
-func TestC1EmptyFile(t *testing.T) {
+func TestEmptyFileIsRefused(t *testing.T) {
 	for _, b := range []badFile{
 		{"nothing", "", "s.toml: the file is empty"},
 		{"blank", " \n\t\n", "s.toml: the file is empty"},
@@ -215,7 +215,7 @@ func TestC1EmptyFile(t *testing.T) {
 	}
 }
 
-func TestC2SyntaxError(t *testing.T) {
+func TestSyntaxErrorHasFileAndLine(t *testing.T) {
 	for _, b := range []badFile{
 		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
 		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; put a string in quotes`},
@@ -232,7 +232,7 @@ func TestC2SyntaxError(t *testing.T) {
 	}
 }
 
-func TestC3UnknownKeys(t *testing.T) {
+func TestUnknownKeysAreNamed(t *testing.T) {
 	for _, b := range []badFile{
 		{"all at once, in order", `[agent]
 intervall = "10s"
@@ -278,7 +278,7 @@ func TestByteOrderMarkIsNoText(t *testing.T) {
 	}
 }
 
-func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
+func TestSecretInAFileThatEveryoneCanReadIsAWarning(t *testing.T) {
 	for _, test := range []struct {
 		name, option string
 		shared, want bool

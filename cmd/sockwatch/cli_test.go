@@ -96,7 +96,7 @@ func TestConfigPrintsTheExample(t *testing.T) {
 	}
 }
 
-func TestC1FilesThatCannotBeRead(t *testing.T) {
+func TestFilesThatCannotBeReadAreErrors(t *testing.T) {
 	dir := t.TempDir()
 	good := writeFile(t, dir, "good.toml", smallConfig)
 	empty := writeFile(t, dir, "empty.toml", "")
@@ -197,7 +197,7 @@ func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
 
 // No secret that a configuration or its environment holds is printed by check,
 // whether the configuration holds or not.
-func TestC9SecretsAreNotInCheckOutput(t *testing.T) {
+func TestSecretsAreNotInCheckOutput(t *testing.T) {
 	const secret = "correct-horse-battery"
 	dir := t.TempDir()
 	tokenFile := writeFile(t, dir, "token", secret+"\n")
@@ -242,7 +242,7 @@ func TestOnceNeedsAnOutputThatPushes(t *testing.T) {
 	}
 }
 
-func TestC1EndlessFile(t *testing.T) {
+func TestEndlessFileIsRefused(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip(err)
 	}

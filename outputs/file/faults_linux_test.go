@@ -29,9 +29,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestO19Logrotate is what logrotate and others do to a file. No signal comes: a
+// TestLogrotateLosesNoLine is what logrotate and others do to a file. No signal comes: a
 // reload whose options are equal keeps the instance.
-func TestO19Logrotate(t *testing.T) {
+func TestLogrotateLosesNoLine(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		rotate func(t *testing.T, path string)
@@ -67,10 +67,10 @@ func TestO19Logrotate(t *testing.T) {
 	}
 }
 
-// TestO19RenamedWhileWritten renames the file as fast as it can while lines are
+// TestRenamedWhileWritten renames the file as fast as it can while lines are
 // written, and the output rotates by size as well: all lines are somewhere, each
 // once, whole and in order.
-func TestO19RenamedWhileWritten(t *testing.T) {
+func TestRenamedWhileWritten(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	out, _ := open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 64<<10, 1000 })
@@ -126,9 +126,9 @@ func TestO19RenamedWhileWritten(t *testing.T) {
 	}
 }
 
-// TestH12SymlinkIsRefused plants one before the start, and in the place of a file
+// TestSymlinkIsRefused plants one before the start, and in the place of a file
 // that was renamed.
-func TestH12SymlinkIsRefused(t *testing.T) {
+func TestSymlinkIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "log")
 	want := fmt.Sprintf("%q is a symbolic link, which is not followed", path)
@@ -162,8 +162,8 @@ func TestH12SymlinkIsRefused(t *testing.T) {
 	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "two\n", "log": "six\n"})
 }
 
-// TestH12OpenDoesNotFollow is the link that is planted after the look.
-func TestH12OpenDoesNotFollow(t *testing.T) {
+// TestOpenDoesNotFollowSymlinks is the link that is planted after the look.
+func TestOpenDoesNotFollowSymlinks(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	must(t, os.Symlink(filepath.Join(dir, "victim"), path))
@@ -172,8 +172,8 @@ func TestH12OpenDoesNotFollow(t *testing.T) {
 	}
 }
 
-// TestO18DevFull is the disk that is always full.
-func TestO18DevFull(t *testing.T) {
+// TestDevFullIsReported is the disk that is always full.
+func TestDevFullIsReported(t *testing.T) {
 	out, _ := open(t, "/dev/full", nil)
 	for range 2 {
 		err := tryPush(t, out, "one", "two")
@@ -183,10 +183,10 @@ func TestO18DevFull(t *testing.T) {
 	}
 }
 
-// TestO18FullDisk fills a file system, a small one of the test's own: what is on
+// TestFullDiskLeavesNoHalfLine fills a file system, a small one of the test's own: what is on
 // it ends with a line at every time, and when it is freed each record is there
 // once.
-func TestO18FullDisk(t *testing.T) {
+func TestFullDiskLeavesNoHalfLine(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)
@@ -311,9 +311,9 @@ func fillDisk(t *testing.T, path string, full error, records [][]byte, push func
 	}
 }
 
-// TestO20Fifo writes to a FIFO: without a reader, with a slow one, and with one
-// that goes and comes back.
-func TestO20Fifo(t *testing.T) {
+// TestFIFOReaderMayBeSlowOrGone writes to a FIFO: without a reader, with a slow one, and
+// with one that goes and comes back.
+func TestFIFOReaderMayBeSlowOrGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	must(t, unix.Mkfifo(path, 0o600))
 	out, _ := open(t, path, nil)
@@ -361,9 +361,9 @@ func TestO20Fifo(t *testing.T) {
 	}
 }
 
-// TestO19AppendOnly is a file that may only grow (chattr +a): half a line cannot
+// TestAppendOnlyFile is a file that may only grow (chattr +a): half a line cannot
 // be cut off, and is ended.
-func TestO19AppendOnly(t *testing.T) {
+func TestAppendOnlyFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	must(t, os.WriteFile(path, []byte("one\nhal"), 0o600))

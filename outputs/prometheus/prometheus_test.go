@@ -110,7 +110,7 @@ unknown 1.5
 	}
 }
 
-func TestO21NothingGatheredYet(t *testing.T) {
+func TestNothingGatheredYetIs503(t *testing.T) {
 	for _, path := range []string{"/metrics", "/a/b/c"} {
 		t.Run(path, func(t *testing.T) {
 			e, _ := newTestEndpoint(t, func(o *Options) { o.Path = path })
@@ -162,7 +162,7 @@ func TestFailedSourcesAreShown(t *testing.T) {
 	}
 }
 
-func TestO21ListenerGone(t *testing.T) {
+func TestClosedListenerLeavesThePage(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root"), listener(81, "nginx", "root")))
 	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, `port="81"`) {
@@ -247,7 +247,7 @@ func TestListenUsesTheAgentsSockets(t *testing.T) {
 	}
 }
 
-func TestN12PortInUse(t *testing.T) {
+func TestPortInUseIsAnError(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -142,8 +142,9 @@ func expect(t *testing.T, s *Socket, want ...int) {
 	}
 }
 
-// TestP10 counts all holders of one socket, and names the same one every time.
-func TestP10ManyHolders(t *testing.T) {
+// TestManyHoldersAreCounted counts all holders of one socket, and names the same one every
+// time.
+func TestManyHoldersAreCounted(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	a, b := hold(t, file), hold(t, file)
@@ -262,9 +263,9 @@ func TestNear(t *testing.T) {
 	}
 }
 
-// TestP2 keeps a process apart from the one that had its pid before, also where
-// nothing else tells that this has exited.
-func TestP2PIDReused(t *testing.T) {
+// TestReusedPIDIsAnotherProcess keeps a process apart from the one that had its pid
+// before, also where nothing else tells that this has exited.
+func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	first := hold(t, file)

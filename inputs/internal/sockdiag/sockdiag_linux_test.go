@@ -140,9 +140,9 @@ func doneMessage(dst []byte, kind uint16, sequence uint32, errno syscall.Errno) 
 	return binary.NativeEndian.AppendUint32(header(dst, headerSize+4, kind, 2, sequence), uint32(-int32(errno)))
 }
 
-// TestP8 plays what may go wrong in a dump: it is redone or an error, and what an
-// attempt found is forgotten before the next one.
-func TestP8(t *testing.T) {
+// TestInterruptedDumpIsRepeated plays what may go wrong in a dump: it is redone or an
+// error, and what an attempt found is forgotten before the next one.
+func TestInterruptedDumpIsRepeated(t *testing.T) {
 	whole := func(seq uint32) []byte {
 		return doneMessage(socketMessage(socketMessage(nil, 2, seq, 80), 2, seq, 443), typeDone, seq, 0)
 	}

@@ -15,7 +15,7 @@ import (
 
 var at = time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 
-func TestO24JSON(t *testing.T) {
+func TestUnusualValuesInJSON(t *testing.T) {
 	base := metric.Point{Name: "m", Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}, Time: at}
 	with := func(change func(p *metric.Point)) metric.Point {
 		p := base
@@ -70,8 +70,9 @@ func TestO24JSON(t *testing.T) {
 	}
 }
 
-// TestO24LineProtocol holds what this package decides before line-protocol's encoder.
-func TestO24LineProtocol(t *testing.T) {
+// TestUnusualValuesInLineProtocol holds what this package decides before line-protocol's
+// encoder.
+func TestUnusualValuesInLineProtocol(t *testing.T) {
 	tag := func(value string) metric.Point {
 		return metric.Point{Name: "m", Time: at, Tags: []metric.Tag{{Key: "t", Value: value}},
 			Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}}
@@ -189,9 +190,9 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestH3NamesStayApart holds that no two names become one, whatever an input or a
+// TestNamesStayApart holds that no two names become one, whatever an input or a
 // host has escaped in them before.
-func TestH3NamesStayApart(t *testing.T) {
+func TestNamesStayApart(t *testing.T) {
 	names := []string{
 		"a\nb", `a\nb`, `a\x0ab`, `a\X0Ab`, `a\X5CX0Ab`, `a\x5cx0ab`, `a\X5CnB`, "a b", `a\ b`, `a\X5C b`, `a\x20b`,
 		"a", `a\`, `a\\`, `a\X5C`, `a\x5c`, `a\X5C\`, "a,b", `a\,b`, "a=b", `a\=b`, `"a"`, "a\x00", "a\x7f", "\u00e9", "e\u0301", "#a", `\X23a`,
@@ -221,8 +222,8 @@ func TestH3NamesStayApart(t *testing.T) {
 	}
 }
 
-// TestH1JSONIsOneLine covers every character that could end a line.
-func TestH1JSONIsOneLine(t *testing.T) {
+// TestJSONIsOneLine covers every character that could end a line.
+func TestJSONIsOneLine(t *testing.T) {
 	for _, c := range []string{"\n", "\r", "\v", "\f", "\x00", "\u0085", "\u2028", "\u2029"} {
 		p := metric.Point{Name: c, Time: at, Tags: []metric.Tag{{Key: c, Value: c}}, Fields: []metric.Field{{Key: c, Value: metric.String(c)}}}
 		line, err := NewJSON("unix").Append(nil, &p)
