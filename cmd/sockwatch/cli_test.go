@@ -113,16 +113,16 @@ func TestFilesThatCannotBeReadAreErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"missing", nil, []string{"--config", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"empty", nil, []string{"--config", empty}, empty + ": the file is empty\n"},
-		{"a directory", nil, []string{"--config", dir}, "sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
-		{"one of several", nil, []string{"--config", good, "--config", missing, "--config", dir},
-			"sockwatch: open " + missing + ": no such file or directory\n" +
+		{name: "missing", env: nil, args: []string{"--config", missing}, want: "sockwatch: open " + missing + ": no such file or directory\n"},
+		{name: "empty", env: nil, args: []string{"--config", empty}, want: empty + ": the file is empty\n"},
+		{name: "a directory", env: nil, args: []string{"--config", dir}, want: "sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
+		{name: "one of several", env: nil, args: []string{"--config", good, "--config", missing, "--config", dir},
+			want: "sockwatch: open " + missing + ": no such file or directory\n" +
 				"sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
-		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
-			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
-		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml there\n"},
+		{name: "from the environment", env: map[string]string{"SOCKWATCH_CONFIG": missing}, args: nil,
+			want: "sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
+		{name: "no directory", env: nil, args: []string{"--config-directory", missing}, want: "sockwatch: open " + missing + ": no such file or directory\n"},
+		{name: "an empty directory", env: nil, args: []string{"--config-directory", emptyDir}, want: "sockwatch: " + emptyDir + ": no *.toml there\n"},
 	} {
 		for _, command := range []string{"check", "run", "once", "test"} {
 			t.Run(test.name+"/"+command, func(t *testing.T) {
@@ -160,18 +160,18 @@ func TestCheck(t *testing.T) {
 		args []string
 		want result
 	}{
-		{"two files", nil, []string{"--config", a, "--config", b}, result{0, ok, ""}},
-		{"errors", nil, []string{"--config", bad, "--config", b}, result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+		{name: "two files", env: nil, args: []string{"--config", a, "--config", b}, want: result{0, ok, ""}},
+		{name: "errors", env: nil, args: []string{"--config", bad, "--config", b}, want: result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 ` + b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
 `}},
-		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+		{name: "a directory", env: nil, args: []string{"--config-directory", dir}, want: result{1, "", b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 `}},
-		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, nil, result{1, "", "?"}},
-		{"flags before the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, []string{"--config", a, "--config", b}, result{0, ok, ""}},
+		{name: "from the environment", env: map[string]string{"SOCKWATCH_CONFIG": bad}, args: nil, want: result{1, "", "?"}},
+		{name: "flags before the environment", env: map[string]string{"SOCKWATCH_CONFIG": bad}, args: []string{"--config", a, "--config", b}, want: result{0, ok, ""}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := sockwatchRun(test.env, append([]string{"check"}, test.args...)...)

@@ -386,9 +386,9 @@ func TestShare(t *testing.T) {
 		elapsed, period time.Duration
 		want            int
 	}{
-		{1000, 10 * time.Second, time.Minute, 167}, {1000, 7 * time.Second, time.Minute, 125}, {5, 10 * time.Second, time.Minute, 1},
-		{1000, 2 * time.Minute, time.Minute, 1000}, {1000, time.Second, 0, 1000}, {0, time.Second, time.Minute, 0}, {1000, 0, time.Minute, 0},
-		{1000, -time.Second, time.Minute, 0},
+		{n: 1000, elapsed: 10 * time.Second, period: time.Minute, want: 167}, {n: 1000, elapsed: 7 * time.Second, period: time.Minute, want: 125}, {n: 5, elapsed: 10 * time.Second, period: time.Minute, want: 1},
+		{n: 1000, elapsed: 2 * time.Minute, period: time.Minute, want: 1000}, {n: 1000, elapsed: time.Second, period: 0, want: 1000}, {n: 0, elapsed: time.Second, period: time.Minute, want: 0}, {n: 1000, elapsed: 0, period: time.Minute, want: 0},
+		{n: 1000, elapsed: -time.Second, period: time.Minute, want: 0},
 	} {
 		if got := share(test.n, test.elapsed, test.period); got != test.want {
 			t.Errorf("of %d after %v in %v: %d, expected %d", test.n, test.elapsed, test.period, got, test.want)
