@@ -386,8 +386,13 @@ func TestShare(t *testing.T) {
 		elapsed, period time.Duration
 		want            int
 	}{
-		{n: 1000, elapsed: 10 * time.Second, period: time.Minute, want: 167}, {n: 1000, elapsed: 7 * time.Second, period: time.Minute, want: 125}, {n: 5, elapsed: 10 * time.Second, period: time.Minute, want: 1},
-		{n: 1000, elapsed: 2 * time.Minute, period: time.Minute, want: 1000}, {n: 1000, elapsed: time.Second, period: 0, want: 1000}, {n: 0, elapsed: time.Second, period: time.Minute, want: 0}, {n: 1000, elapsed: 0, period: time.Minute, want: 0},
+		{n: 1000, elapsed: 10 * time.Second, period: time.Minute, want: 167},
+		{n: 1000, elapsed: 7 * time.Second, period: time.Minute, want: 125},
+		{n: 5, elapsed: 10 * time.Second, period: time.Minute, want: 1},
+		{n: 1000, elapsed: 2 * time.Minute, period: time.Minute, want: 1000},
+		{n: 1000, elapsed: time.Second, period: 0, want: 1000},
+		{n: 0, elapsed: time.Second, period: time.Minute, want: 0},
+		{n: 1000, elapsed: 0, period: time.Minute, want: 0},
 		{n: 1000, elapsed: -time.Second, period: time.Minute, want: 0},
 	} {
 		if got := share(test.n, test.elapsed, test.period); got != test.want {
