@@ -96,7 +96,7 @@ func hasReserve(d folder) (bool, error) {
 	}
 	defer f.Close() // read only
 	_, err = f.ReadAt(make([]byte, 1), reserveSize-1)
-	return err != io.EOF, nil
+	return !errors.Is(err, io.EOF), nil
 }
 
 // fillReserve fills the new file. Random bytes take their space on every file system.

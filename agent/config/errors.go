@@ -149,7 +149,7 @@ func inParentheses(parts ...string) string {
 }
 
 // distance returns how many characters have to be inserted, deleted, replaced or
-// swapped with their neighbour to make b of a.
+// swapped with their neighbor to make b of a.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -42,7 +42,7 @@ func (e *valueError) Unwrap() error { return e.err }
 // operand that is a string. An error that is made neither by Invalid, Errorf nor
 // errors.Join is one operand as a whole.
 func Show(err error, show func(operand string) string) string {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it goes down one level at a time
 	case *OptionError:
 		return e.Option + ": " + Show(e.Err, show)
 	case *valueError:

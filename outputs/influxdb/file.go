@@ -18,7 +18,7 @@ type file struct {
 	path   string
 	open   func() (fileContent, error)
 	// pending receives the result of the read that has not returned in time, if
-	// there is one. A hanging read cannot be cancelled: no second one joins it.
+	// there is one. A hanging read cannot be canceled: no second one joins it.
 	pending chan fileResult
 }
 

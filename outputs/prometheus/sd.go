@@ -77,7 +77,7 @@ func missingListeners(sources []plugin.SourceState, latest []*metric.Batch) (str
 	return "", false
 }
 
-// checkKeys refuses a query key that nothing can have: a misspelt one would select
+// checkKeys refuses a query key that nothing can have: a misspelled one would select
 // nothing, and nothing would be probed. The points are asked for the tags of inputs
 // that name none.
 func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.Batch) error {

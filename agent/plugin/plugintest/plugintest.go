@@ -57,7 +57,7 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		ends(t, "Gather", func() {
 			b, err := in.Gather(ctx)
 			if err == nil && b.Check() != nil {
-				t.Errorf("Gather under a cancelled context gave a broken batch: %v", b.Check())
+				t.Errorf("Gather under a canceled context gave a broken batch: %v", b.Check())
 			}
 		})
 		gather(t, p, in) // and it goes on afterwards
@@ -373,12 +373,12 @@ func Points() []metric.Point {
 }
 
 // build builds an instance.
-func build[T any](t *testing.T, p plugin.Plugin, new func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
+func build[T any](t *testing.T, p plugin.Plugin, construct func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
 	t.Helper()
 	if err := opts.Validate(); err != nil {
 		t.Fatalf("the test's options are not valid: %v", err)
 	}
-	v, err := new(opts, Env(p))
+	v, err := construct(opts, Env(p))
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
@@ -386,9 +386,9 @@ func build[T any](t *testing.T, p plugin.Plugin, new func(plugin.Options, plugin
 }
 
 // open builds an instance that is closed at the end of the test.
-func open[T any](t *testing.T, p plugin.Plugin, new func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
+func open[T any](t *testing.T, p plugin.Plugin, construct func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
 	t.Helper()
-	v := build(t, p, new, opts)
+	v := build(t, p, construct, opts)
 	if c, ok := any(v).(io.Closer); ok {
 		t.Cleanup(func() {
 			if err := c.Close(); err != nil {

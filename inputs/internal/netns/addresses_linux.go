@@ -28,7 +28,7 @@ type scopedAddr struct {
 	device uint32
 }
 
-// add adds a prefix that is routed to a device. Neighbours become one range.
+// add adds a prefix that is routed to a device. Neighbors become one range.
 func (a *addresses) add(p netip.Prefix, device uint32) {
 	if p.Addr().Is6() && p.IsSingleIP() && p.Addr().IsLinkLocalUnicast() {
 		if a.linkLocal == nil {

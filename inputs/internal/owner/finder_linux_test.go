@@ -250,15 +250,15 @@ func TestNear(t *testing.T) {
 	f.Add(near)
 	f.Update(t.Context(), time.Now().Add(time.Second))
 	expect(t, near, os.Getpid())
-	if f.refreshed != walked || !slices.Equal(asked, []string{"/a"}) {
-		t.Errorf("asked %v, walked over all: %v", asked, f.refreshed != walked)
+	if !f.refreshed.Equal(walked) || !slices.Equal(asked, []string{"/a"}) {
+		t.Errorf("asked %v, walked over all: %v", asked, !f.refreshed.Equal(walked))
 	}
 	_, far := listen(t)
 	far.Cgroup = "/b"
 	f.Add(far)
 	f.Update(t.Context(), time.Now().Add(2*time.Second))
 	expect(t, far, os.Getpid())
-	if f.refreshed == walked {
+	if f.refreshed.Equal(walked) {
 		t.Error("a socket whose cgroup does not hold it was found without a walk over all")
 	}
 }

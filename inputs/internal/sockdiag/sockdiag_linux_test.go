@@ -54,7 +54,7 @@ func TestDump(t *testing.T) {
 		t.Errorf("a listener of this test is %+v", s)
 	}
 	dump()
-	if diff := cmp.Diff(s, found[0], comparable); diff != "" {
+	if diff := cmp.Diff(s, found[0], sameAddress); diff != "" {
 		t.Errorf("the second dump differs:\n%s", diff)
 	}
 	l.Close()
@@ -64,7 +64,7 @@ func TestDump(t *testing.T) {
 	}
 }
 
-var comparable = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var sameAddress = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // A kernel answers the n-th request of a dump with datagrams.
 type kernel func(request int, sequence uint32) [][]byte
@@ -349,7 +349,7 @@ func TestParseSocket(t *testing.T) {
 		Addr: netip.MustParseAddr("fe80::1"), Port: 8080, Device: 3, V6Only: true, Transparent: true, Cookie: 0x5566778811223344,
 		Inode: 4242, UID: 1000, Cgroup: 99, Backlog: 5, Limit: 128, HasLimit: true,
 	}
-	if diff := cmp.Diff(want, got, comparable); diff != "" {
+	if diff := cmp.Diff(want, got, sameAddress); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

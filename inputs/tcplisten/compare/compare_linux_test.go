@@ -205,7 +205,7 @@ func byProcfs() (n int, err error) {
 	}
 	owners := make(map[uint64]string)
 	//lint:ignore SA1019 this is what is measured
-	for _, table := range []func() (procfs.NetTCP, error){fs.NetTCP, fs.NetTCP6} {
+	for _, table := range []func() (procfs.NetTCP, error){fs.NetTCP, fs.NetTCP6} { //nolint:staticcheck // deprecated, and what others still use
 		lines, err := table()
 		if err != nil {
 			return 0, err
