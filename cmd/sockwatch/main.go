@@ -46,7 +46,7 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 		return exitUsage
 	}
 	p := &program{
-		plugins: plugins(), getenv: getenv, stdout: data, stderr: stderr,
+		plugins: plugins(), getenv: getenv, stdin: os.Stdin, stdout: data, stderr: stderr,
 		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 	return p.execute(func() error {
@@ -121,6 +121,7 @@ type commandLine struct {
 	List    listCommand    `cmd:"" help:"Show who listens, as a table."`
 	Check   checkCommand   `cmd:"" help:"Validate the configuration and print every error."`
 	Config  configCommand  `cmd:"" help:"Print an example configuration with every option."`
+	Execd   execdCommand   `cmd:"" help:"Run inside Telegraf: gather at each line on standard input, and print line protocol."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -134,6 +135,7 @@ type configFlags struct {
 type program struct {
 	plugins []plugin.Plugin
 	getenv  func(string) (string, bool)
+	stdin   io.Reader
 	stdout  *dataWriter
 	stderr  io.Writer
 	sockets *listen.Sockets
@@ -178,9 +180,12 @@ func (p *program) build(files []config.File) (*agent.Agent, error) {
 }
 
 func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Agent, error) {
-	return config.Load(files, p.plugins, config.Host{
-		Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(),
-	})
+	return config.Load(files, p.plugins, p.host(log))
+}
+
+// host returns what configurations of this program ask of the system.
+func (p *program) host(log *slog.Logger) config.Host {
+	return config.Host{Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version()}
 }
 
 type onceCommand struct{ configFlags }
