@@ -77,7 +77,7 @@ func (g *Gatherer) gather(ctx context.Context) (*metric.Batch, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-overdue.C:
-		return nil, fmt.Errorf("not done after %v", timeout)
+		return nil, fmt.Errorf("timed out after %v", timeout)
 	}
 }
 

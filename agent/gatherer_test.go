@@ -75,7 +75,7 @@ func TestGathererDoesNotWaitForAnInputThatHangs(t *testing.T) {
 			}
 			return err.Error()
 		}
-		if got, want := gather(t.Context()), "inputs.in: not done after 10s"; got != want {
+		if got, want := gather(t.Context()), "inputs.in: timed out after 10s"; got != want {
 			t.Errorf("error %q, want %q", got, want)
 		}
 		if got, want := gather(t.Context()), "inputs.in: the previous gather has not ended"; got != want {
