@@ -2,22 +2,30 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/influxdata/line-protocol/v2/lineprotocol"
 
+	"sockwatch/agent"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
@@ -244,6 +252,9 @@ func TestExecdUsesTheInputsAlone(t *testing.T) {
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	const before = `{"version":1,"first_seen":{"of the process that runs":1}}`
+	history := writeFile(t, state, "tcp_listen-a.first_seen.json", before)
+	own := "port=" + strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
 	config := writeFile(t, dir, "s.toml", `
 [agent]
   hostname = "h"
@@ -259,19 +270,28 @@ func TestExecdUsesTheInputsAlone(t *testing.T) {
 [[outputs.file]]
   path = "`+filepath.Join(dir, "out")+`"
 `)
-	r := execd("\n", "--config", config)
-	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "x_tcp_listen,") || !strings.Contains(r.Stdout, ",host=h,") {
-		t.Errorf("exit code %d, stdout %s", r.Code, r.Stdout)
+	p := start(t, "sockwatch", nil, "execd", "--config", config)
+	for gathers := 1; gathers <= 3; gathers++ { // after which the listener in the file is forgotten
+		io.WriteString(p.stdin.(io.Writer), "\n")
+		eventually(t, "the points", func() bool { return strings.Count(p.stdout.String(), ","+own+",") == gathers })
+	}
+	p.stdin.Close()
+	if code := p.exitCode(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if text := p.stdout.String(); !strings.HasPrefix(text, "x_tcp_listen,") || !strings.Contains(text, ",host=h,") {
+		t.Errorf("stdout %s", text)
 	}
 	want := "I! outputs of the configuration are not used: points go to Telegraf outputs=2\n" +
 		"I! gathering at each newline on standard input inputs=inputs.tcp_listen-a,inputs.tcp_listen-b config=" + config + "\n"
-	if !strings.HasPrefix(r.Stderr, want) {
-		t.Errorf("stderr %s", r.Stderr)
+	if !strings.HasPrefix(p.stderr.String(), want) {
+		t.Errorf("stderr %s", p.stderr)
 	}
-	for _, path := range []string{filepath.Join(dir, "out"), filepath.Join(state, "*")} {
-		if found, _ := filepath.Glob(path); found != nil {
-			t.Errorf("it made %s", found)
-		}
+	if found, _ := filepath.Glob(filepath.Join(dir, "out")); found != nil {
+		t.Errorf("it made %s", found)
+	}
+	if text := string(must(os.ReadFile(history))); text != before {
+		t.Errorf("it changed %s: %s", history, text)
 	}
 }
 
@@ -426,4 +446,57 @@ func must(b []byte, err error) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// A slowInput takes a time for each gather, whatever its ctx says.
+type slowInput time.Duration
+
+func (s slowInput) Gather(context.Context) (metric.Batch, error) {
+	time.Sleep(time.Duration(s))
+	return metric.Batch{Time: time.Now(), Points: []metric.Point{{Name: "slow", Fields: fields("n", 1)}}}, nil
+}
+
+// SIGTERM lets a gather in flight end and its points be written, for some seconds.
+func TestGatherInFlightHasAGraceAtSIGTERM(t *testing.T) {
+	tests := []struct {
+		takes time.Duration
+		want  string
+		ends  time.Duration // after SIGTERM, which comes a second after the newline
+	}{
+		{takes: 3 * time.Second, want: "slow n=1i", ends: 2 * time.Second},
+		{takes: time.Minute, want: "", ends: execdGrace},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			log := slog.New(slog.DiscardHandler)
+			a := &agent.Agent{Log: log, Inputs: []*agent.Input{{
+				Name: "slow", Input: slowInput(tt.takes), Options: agent.InputOptions{Timeout: plugin.Duration(time.Hour)},
+			}}}
+			gatherers, err := a.Gatherers()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out strings.Builder
+			p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &out}, log: newLogSwitch(io.Discard)}
+			printer, err := p.newPointPrinter("influx")
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := &execdInput{Gatherer: gatherers[0], printer: printer, out: &sync.Mutex{}, log: log, requests: make(chan struct{}, 1)}
+			ctx, sigterm := context.WithCancel(t.Context())
+			haltCtx, halt := haltAfter(ctx, execdGrace)
+			defer halt()
+			in.requests <- struct{}{}
+			time.AfterFunc(time.Second, sigterm)
+			began := time.Now()
+			in.serve(ctx, haltCtx)
+			if ends := time.Since(began) - time.Second; ends != tt.ends {
+				t.Errorf("a gather of %v: ends %v after SIGTERM, want %v", tt.takes, ends, tt.ends)
+			}
+			if got, _, _ := strings.Cut(out.String(), "i "); strings.TrimSuffix(tt.want, "i") != got {
+				t.Errorf("a gather of %v: printed %q", tt.takes, out.String())
+			}
+			time.Sleep(tt.takes) // until the gather that was left has ended
+		})
+	}
 }

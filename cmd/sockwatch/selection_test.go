@@ -1,17 +1,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // selectFrom returns the ports of the listeners that "list" with these flags selects,
@@ -148,3 +154,50 @@ func TestJSONIsFiltered(t *testing.T) {
 		t.Errorf("ports (-want +got):\n%s%s", diff, r.Stderr)
 	}
 }
+
+// Those whose owner cannot be read are counted if the filters may select them: an
+// empty list must not look complete.
+func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
+	unreadable := func(port string) metric.Point {
+		return metric.Point{Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", port, "owner", "unreadable")}
+	}
+	batch := metric.Batch{Time: scanned, Points: []metric.Point{unreadable("1"), unreadable("2"), unreadable("3"), {
+		Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", "4", "owner", "resolved", "process", "nginx"),
+	}}}
+	tests := []struct {
+		flags                  string
+		listed, asked, unknown int
+	}{
+		{flags: "", listed: 4, asked: 4, unknown: 3},
+		{flags: "--process sshd", listed: 0, asked: 3, unknown: 3},
+		{flags: "--process sshd --port 2-4", listed: 0, asked: 2, unknown: 2},
+		{flags: "--port 4", listed: 1, asked: 1, unknown: 0},
+	}
+	for _, tt := range tests {
+		command, err := parse(append([]string{"list"}, strings.Fields(tt.flags)...), io.Discard, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &agent.Agent{Log: slog.New(slog.DiscardHandler), Inputs: []*agent.Input{{
+			Name: "fixed", Input: fixedInput(batch), Options: agent.InputOptions{Timeout: plugin.Duration(time.Minute)},
+		}}}
+		gatherers, err := a.Gatherers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &scanner{command: command.Selected().Target.Addr().Interface().(*listCommand), gatherer: gatherers[0], warned: &warnings{}}
+		scan, err := s.scan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(scan.listeners) != tt.listed || scan.candidates != tt.asked || scan.unreadable != tt.unknown {
+			t.Errorf("list %s: %d listeners, owners unknown: %d of %d; want %d, %d of %d", tt.flags,
+				len(scan.listeners), scan.unreadable, scan.candidates, tt.listed, tt.unknown, tt.asked)
+		}
+	}
+}
+
+// A fixedInput gathers the same batch each time.
+type fixedInput metric.Batch
+
+func (f fixedInput) Gather(context.Context) (metric.Batch, error) { return metric.Batch(f), nil }
