@@ -101,6 +101,9 @@ func (c *execdCommand) openInputs(ctx context.Context, p *program) ([]*execdInpu
 		return nil, err
 	}
 	p.log.set(a.Options.LogLevel, "")
+	if err := protect(); err != nil {
+		log.Warn("cannot protect the process, others of this user may trace it", "error", err)
+	}
 	gatherers, err := a.Gatherers()
 	if err != nil {
 		return nil, err

@@ -81,6 +81,26 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
+func TestWatchMayHaveAnInterval(t *testing.T) {
+	tests := []struct {
+		flags string
+		want  time.Duration
+	}{
+		{"", 0}, {"--watch", 2 * time.Second}, {"--watch=5s", 5 * time.Second}, {"--watch 5s", 5 * time.Second},
+		{"--watch=100ms --wide", 100 * time.Millisecond}, {"--watch --wide", 2 * time.Second}, {"--wide --watch", 2 * time.Second},
+	}
+	for _, tt := range tests {
+		command, err := parse(append([]string{"list"}, strings.Fields(tt.flags)...), io.Discard, io.Discard)
+		if err != nil {
+			t.Errorf("list %s: %v", tt.flags, err)
+			continue
+		}
+		if got := time.Duration(command.Selected().Target.Addr().Interface().(*listCommand).Watch); got != tt.want {
+			t.Errorf("list %s: %v, want %v", tt.flags, got, tt.want)
+		}
+	}
+}
+
 func TestWrongListFlags(t *testing.T) {
 	const try = "Try \"sockwatch --help\".\n"
 	tests := []struct{ flags, want string }{
@@ -90,6 +110,8 @@ func TestWrongListFlags(t *testing.T) {
 		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
 		{"--exposure publik,none", `--exposure: "publik" is not a class: public, private, link_local, loopback, none`},
 		{"--sort size", `--sort: "size" is not a column: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe`},
+		{"--watch soon", `unexpected argument soon`},
+		{"--watch=", `--watch: "" is not an interval such as 2s`},
 		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},
 		{"--watch=2", `--watch: "2" is not an interval such as 2s`},
 		{"--watch=1ms", `--watch: "1ms" is shorter than 100ms`},
