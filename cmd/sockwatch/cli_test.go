@@ -76,7 +76,7 @@ func TestHelpShowsEveryCommand(t *testing.T) {
 	if r.Code != 0 || r.Stderr != "" {
 		t.Errorf("exit code %d, stderr %q", r.Code, r.Stderr)
 	}
-	for _, command := range []string{"run", "once", "test", "list", "check", "config", "version"} {
+	for _, command := range []string{"run", "once", "test", "list", "check", "config", "execd", "completion", "version"} {
 		if !regexp.MustCompile(`(?m)^  ` + command + ` `).MatchString(r.Stdout) {
 			t.Errorf("no %q in\n%s", command, r.Stdout)
 		}
