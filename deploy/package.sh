@@ -30,7 +30,7 @@ trap 'rm -rf "$work"' EXIT
 
 main() {
 	for arch in "${arches[@]}"; do
-		build "$arch" "$work/bin/$arch/sockwatch"
+		build linux "$arch" "$work/bin/$arch/sockwatch"
 	done
 	documents
 	find "$work" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
@@ -42,9 +42,9 @@ main() {
 	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")
 }
 
-# build ARCH FILE builds the program, the same wherever the source lies.
+# build OS ARCH FILE builds the program, the same wherever the source lies.
 build() {
-	GOOS=linux GOARCH=$1 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$2" ./cmd/sockwatch
+	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
 }
 
 # documents makes every other file of the packages.
@@ -57,6 +57,13 @@ documents() {
 	done
 	chmod +x "$work"/deb/*
 
+	build "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)" "$work/host"
+	local shell
+	for shell in bash zsh fish; do
+		"$work/host" completion "$shell" >"$work/completion.$shell"
+	done
+	compress deploy/man/sockwatch.1 sockwatch.1
+	compress deploy/man/sockwatch.toml.5 sockwatch.toml.5
 	compress CHANGELOG.md changelog
 	third_party >"$work/third-party"
 	compress "$work/third-party" third-party
