@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +67,56 @@ func TestTwoBuildsAreEqual(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+func TestPackagesHoldTheSameFiles(t *testing.T) {
+	need(t, "rpm")
+	build(t)
+	common := []string{
+		"/etc/sockwatch", "/etc/sockwatch/expect.d", "/etc/sockwatch/sockwatch.d", "/etc/sockwatch/sockwatch.toml",
+		"/usr/bin/sockwatch",
+		"/usr/lib/systemd/system/sockwatch.service", "/usr/lib/systemd/system/sockwatch.socket", "/usr/lib/sysusers.d/sockwatch.conf",
+		"/usr/share/bash-completion/completions/sockwatch",
+		"/usr/share/doc/sockwatch/changelog.gz", "/usr/share/doc/sockwatch/third-party.gz",
+		"/usr/share/fish/vendor_completions.d/sockwatch.fish",
+		"/usr/share/man/man1/sockwatch.1.gz", "/usr/share/man/man5/sockwatch.toml.5.gz",
+		"/usr/share/sockwatch/namespaces.conf",
+	}
+	for _, test := range []struct {
+		name, files, list string
+		more              []string
+	}{
+		{
+			name: "deb", files: "*.deb", list: "dpkg-deb --fsys-tarfile %s | tar -t | sed 's,^[.],,; s,/$,,'",
+			more: []string{
+				"/usr/share/doc/sockwatch/changelog.Debian.gz", "/usr/share/doc/sockwatch/copyright",
+				"/usr/share/lintian/overrides/sockwatch", "/usr/share/zsh/vendor-completions/_sockwatch",
+			},
+		},
+		{
+			name: "rpm", files: "*.rpm", list: "rpm -qpl %s",
+			more: []string{"/usr/share/licenses/sockwatch/LICENSE", "/usr/share/zsh/site-functions/_sockwatch"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			files, err := filepath.Glob(filepath.Join(built.current, test.files))
+			if err != nil || len(files) != 2 {
+				t.Fatalf("%q, %v; want two packages", files, err)
+			}
+			want := slices.Sorted(slices.Values(slices.Concat(common, test.more)))
+			for _, file := range files {
+				got := strings.Fields(must(t, fmt.Sprintf(test.list, file)))
+				got = slices.DeleteFunc(got, func(path string) bool { return !strings.Contains(path, "sockwatch") }) // folders of the system
+				got = slices.DeleteFunc(got, func(path string) bool {                                                // folders of ours, which rpm leaves out
+					return slices.Contains([]string{"/usr/share/doc/sockwatch", "/usr/share/sockwatch"}, path)
+				})
+				slices.Sort(got)
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", filepath.Base(file), diff)
+				}
+			}
+		})
 	}
 }
 
