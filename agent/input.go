@@ -45,13 +45,14 @@ func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, err
 
 // An inFlight is a gather that has not ended.
 type inFlight struct {
+	began     time.Time
 	once      sync.Once
 	published chan struct{} // closed when the board shows the result
 	done      chan struct{} // closed when Gather has returned
 }
 
 func newInFlight() *inFlight {
-	return &inFlight{published: make(chan struct{}), done: make(chan struct{})}
+	return &inFlight{began: time.Now(), published: make(chan struct{}), done: make(chan struct{})}
 }
 
 // publish is called when the board shows the gather's result, perhaps twice.
@@ -124,7 +125,7 @@ func (in *runningInput) state() plugin.SourceState {
 	return s
 }
 
-// retire waits at most this long until the input has ended.
+// retire waits until the input has ended, but no longer than wait.
 func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
 	if !awaitFor(ctx, wait, in.done) {
 		in.log.Warn("input abandoned, Gather has not returned")

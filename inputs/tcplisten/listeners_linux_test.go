@@ -40,7 +40,7 @@ func TestNeverPassesOver(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
 			for range n {
-				fd, _, err := listenAgain.open()
+				fd, _, err := listenAgain.Open()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -55,7 +55,7 @@ func TestNeverPassesOver(t *testing.T) {
 					if i%200 == 0 {
 						time.Sleep(100 * time.Microsecond) // the gathers need the kernel's locks, too
 					}
-					if fd, _, err := listenAgain.open(); err == nil {
+					if fd, _, err := listenAgain.Open(); err == nil {
 						unix.Close(fd)
 					}
 				}
@@ -141,7 +141,7 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 	options.Namespaces, options.Established = true, true
 	in := open(t, options).(*input)
 	gather(t, in)
-	cancelled, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	var other *table
 	for _, table := range in.listeners.tables {
@@ -149,7 +149,7 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 			other = table
 		}
 	}
-	if _, err := other.list(cancelled, in.observe); err == nil {
+	if _, err := other.list(canceled, in.observe); err == nil {
 		t.Error("listed though its time was over")
 	}
 	in.remove((*listener).missing)
