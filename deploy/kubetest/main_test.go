@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		case "contain":
 			os.Exit(contain(os.Args[2]))
 		case "listen":
-			os.Exit(listen())
+			os.Exit(listen(os.Args[2]))
 		case "node":
 			os.Exit(node(os.Args[2]))
 		}

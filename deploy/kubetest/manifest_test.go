@@ -1,6 +1,8 @@
 package kubetest
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,8 +124,7 @@ func TestConfigurationsPassCheck(t *testing.T) {
 	for name, all := range pods {
 		t.Run(name, func(t *testing.T) {
 			template := only[*apps.DaemonSet](t, all).Spec.Template
-			dir := t.TempDir()
-			writeConfiguration(t, dir, template.Spec, all)
+			dir := volume(t, configuration(t, template.Spec, all))
 			args := []string{"check", "--config", dir + "/sockwatch.toml"}
 			more, err := filepath.Glob(dir + "/sockwatch.d/*.toml")
 			if err != nil {
@@ -145,8 +146,8 @@ func TestConfigurationsPassCheck(t *testing.T) {
 	}
 }
 
-// writeConfiguration writes the files of the volume "config" as the kubelet does.
-func writeConfiguration(t *testing.T, dir string, spec core.PodSpec, all []runtime.Object) {
+// configuration returns the files of the volume "config", by their paths in it.
+func configuration(t *testing.T, spec core.PodSpec, all []runtime.Object) map[string]string {
 	t.Helper()
 	i := slices.IndexFunc(spec.Volumes, func(v core.Volume) bool { return v.Name == "config" })
 	if i < 0 || spec.Volumes[i].ConfigMap == nil {
@@ -158,31 +159,51 @@ func writeConfiguration(t *testing.T, dir string, spec core.PodSpec, all []runti
 		if !ok || configMap.Name != source.Name {
 			continue
 		}
-		items := source.Items
-		if items == nil {
-			for key := range configMap.Data {
-				items = append(items, core.KeyToPath{Key: key, Path: key})
-			}
+		if source.Items == nil {
+			return configMap.Data
 		}
-		for _, item := range items {
+		files := make(map[string]string)
+		for _, item := range source.Items {
 			text, ok := configMap.Data[item.Key]
 			if !ok {
 				t.Fatalf("ConfigMap %s has no key %q", configMap.Name, item.Key)
 			}
-			path := filepath.Join(dir, item.Path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			files[item.Path] = text
 		}
-		if len(items) != len(configMap.Data) {
-			t.Errorf("%d of %d files of the ConfigMap are mounted", len(items), len(configMap.Data))
+		if len(files) != len(configMap.Data) {
+			t.Errorf("%d of %d files of the ConfigMap are mounted", len(files), len(configMap.Data))
 		}
-		return
+		return files
 	}
 	t.Fatalf("no ConfigMap %q", source.Name)
+	return nil
+}
+
+// volume makes a directory of files as the kubelet does: they are links into a hidden directory that
+// it replaces as a whole.
+func volume(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("..2026_11_26", dir+"/..data"); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, "..2026_11_26", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		top, _, _ := strings.Cut(name, "/")
+		if err := os.Symlink("..data/"+top, filepath.Join(dir, top)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // environment returns the environment of a container on a node with the name node-1 and the

@@ -2,11 +2,18 @@ package kubetest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +22,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,10 +44,14 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 	for _, test := range []struct {
 		values    string
 		stateMode fs.FileMode // of the directory that the kubelet makes
+		page      string      // another thing that the metrics have
 		wantUID   int
 	}{
 		{values: "default", stateMode: 0o755, wantUID: 0},
-		{values: "other-user", stateMode: 0o777, wantUID: 65532},
+		{values: "doc-user", stateMode: 0o777, wantUID: 65532},
+		{values: "doc-output", stateMode: 0o755, page: `(?m)^sockwatch_output_up\{host="node-1",output="influxdb"\}`, wantUID: 0},
+		{values: "doc-pods", stateMode: 0o755, page: `(?m)^tcp_listen_pid\{.*netns=".*process="exe".*$`, wantUID: 0},
+		{values: "doc-web", stateMode: 0o755, wantUID: 0},
 	} {
 		t.Run(test.values, func(t *testing.T) {
 			port := freePort(t)
@@ -50,10 +62,19 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 			if err := os.Chmod(state, test.stateMode); err != nil {
 				t.Fatal(err)
 			}
-			p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, state)
+			certificate, key := selfSigned(t)
+			p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, state, map[string]map[string]string{
+				"influxdb": {"token": "secret"},
+				"web":      {"web.yml": documentedWebConfig(t), "tls.crt": certificate, "tls.key": key},
+			})
 
 			for _, probe := range []*core.Probe{p.spec.Containers[0].LivenessProbe, p.spec.Containers[0].ReadinessProbe} {
-				p.ask(t, port, probe.HTTPGet.Path, "^sockwatch is (healthy|ready)")
+				if probe.HTTPGet != nil {
+					p.ask(t, port, probe.HTTPGet.Path, "^sockwatch is (healthy|ready)")
+				}
+			}
+			if test.page != "" {
+				p.ask(t, port, "/metrics", test.page)
 			}
 			line := p.ask(t, port, "/metrics", `(?m)^tcp_listen_pid\{.*port="`+p.listener+`".*$`)
 			for _, want := range []string{`host="node-1"`, `owner="resolved"`, `process="exe"`, `user="nobody"`} {
@@ -91,6 +112,25 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// selfSigned returns a certificate for 127.0.0.1 and its key.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}))
+}
+
 // A pod is a running pod, alone with a listener of the user nobody on a node of its own.
 type pod struct {
 	spec     core.PodSpec
@@ -102,8 +142,8 @@ type pod struct {
 }
 
 // startPod starts the one container of a pod. The directory state stands for the volume of that
-// name, be it of the node or of the pod.
-func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string) *pod {
+// name, be it of the node or of the pod; secrets are the files of other volumes.
+func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string, secrets map[string]map[string]string) *pod {
 	t.Helper()
 	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
 	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "dev"} {
@@ -127,12 +167,10 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string) 
 		t.Skip(err)
 	}
 
-	configuration := t.TempDir()
-	if err := os.Chmod(configuration, 0o755); err != nil {
-		t.Fatal(err)
+	sources := map[string]string{"config": volume(t, configuration(t, spec, all)), "proc": "/proc", "state": state}
+	for name, files := range secrets {
+		sources[name] = volume(t, files)
 	}
-	writeConfiguration(t, configuration, spec, all)
-	sources := map[string]string{"config": configuration, "proc": "/proc", "state": state}
 	for _, m := range spec.Containers[0].VolumeMounts {
 		if sources[m.Name] == "" {
 			t.Fatalf("a mount of the unknown volume %q", m.Name)
@@ -188,7 +226,13 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string) 
 // ask gets a page again and again until it has what the pattern matches, and returns that.
 func (p *pod) ask(t *testing.T, port int, path, pattern string) string {
 	t.Helper()
-	client := http.Client{Timeout: 5 * time.Second}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Timeout: 5 * time.Second, Transport: transport}
+	url := fmt.Sprintf("http://127.0.0.1:%d%s", port, path)
+	if slices.ContainsFunc(p.spec.Volumes, func(v core.Volume) bool { return v.Name == "web" }) {
+		url = fmt.Sprintf("https://prometheus:secret@127.0.0.1:%d%s", port, path)
+	}
 	var last string
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		select {
@@ -196,7 +240,7 @@ func (p *pod) ask(t *testing.T, port int, path, pattern string) string {
 			t.Fatalf("the pod has ended: %v\n%s", p.node.ProcessState, p.stderr)
 		default:
 		}
-		response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		response, err := client.Get(url)
 		if err != nil {
 			last = err.Error()
 			continue
@@ -261,17 +305,11 @@ func runNode(description string) (code int, err error) {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return 0, err
 	}
-	listener := exec.Command("/proc/self/exe", "listen")
-	listener.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	stdout, err := listener.StdoutPipe()
+	port, err := startListener("127.0.0.1:0", 0)
 	if err != nil {
 		return 0, err
 	}
-	if err := listener.Start(); err != nil {
-		return 0, err
-	}
-	var port string
-	if _, err := fmt.Fscanln(stdout, &port); err != nil {
+	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside of another pod
 		return 0, err
 	}
 	inside := exec.Command("/proc/self/exe", "contain", description)
@@ -293,9 +331,25 @@ func runNode(description string) (code int, err error) {
 	return inside.ProcessState.ExitCode(), nil
 }
 
+// startListener starts a process of the user nobody that listens, and returns its port.
+func startListener(address string, namespaces uintptr) (port string, err error) {
+	cmd := exec.Command("/proc/self/exe", "listen", address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Cloneflags: namespaces}
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	_, err = fmt.Fscanln(stdout, &port)
+	return port, err
+}
+
 // listen listens until it is killed, and prints the port.
-func listen() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func listen(address string) int {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "listen:", err)
 		return 1
