@@ -136,11 +136,8 @@ func TestConfigurationsPassCheck(t *testing.T) {
 			cmd := exec.Command(program(t), args...)
 			cmd.Env = environment(template.Spec.Containers[0].Env)
 			output, err := cmd.CombinedOutput()
-			if err != nil {
+			if err != nil || !strings.Contains(string(output), "ok: inputs.tcp_listen") {
 				t.Errorf("sockwatch check: %v\n%s", err, output)
-			}
-			if want := 1 + len(more); strings.Count(string(output), ": ok") != want && !strings.Contains(string(output), "ok: inputs.tcp_listen") {
-				t.Errorf("%s; want ok of %d files", output, want)
 			}
 		})
 	}
