@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -422,7 +423,8 @@ func TestRulesAndDashboardAreCarriedUnchanged(t *testing.T) {
 	}
 }
 
-// Helm reads nothing outside of a chart: it holds copies, which -update makes.
+// Helm reads nothing outside of a chart: it holds copies, which -update makes, and what they make
+// decodes as strictly as everything else.
 func TestCopiesOfRulesAndDashboardAreCurrent(t *testing.T) {
 	for source, copied := range map[string]string{
 		"../prometheus/rules.yml":   chartDir + "/files/rules.yml",
@@ -432,13 +434,32 @@ func TestCopiesOfRulesAndDashboardAreCurrent(t *testing.T) {
 			if _, err := os.Stat(copied); !os.IsNotExist(err) {
 				t.Errorf("%s is a copy of %s, which does not exist (%v)", copied, source, err)
 			}
-			continue
+			t.Skipf("%v: nothing to copy yet", err)
 		}
 		text := readFile(t, source)
 		if len(text) > 900<<10 {
 			t.Errorf("%s has %d bytes; an object of Kubernetes has at most 1 MiB", source, len(text))
 		}
+		if *update {
+			if err := os.MkdirAll(filepath.Dir(copied), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
 		generated(t, copied, text)
+	}
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := render(c, valueSets(t)["doc-monitor"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if groups := only[*monitoring.PrometheusRule](t, decode(t, "rules", files["prometheusrule.yaml"])).Spec.Groups; len(groups) == 0 {
+		t.Error("the PrometheusRule has no groups")
+	}
+	if dashboard := only[*core.ConfigMap](t, decode(t, "dashboard", files["dashboard.yaml"])).Data["sockwatch.json"]; !json.Valid([]byte(dashboard)) {
+		t.Error("the dashboard is not JSON")
 	}
 }
 
