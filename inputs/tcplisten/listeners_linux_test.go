@@ -225,7 +225,7 @@ func TestNamespaces(t *testing.T) {
 			t.Errorf("partial %q, of what stays so", b.Partial)
 		}
 	}
-	if n := strings.Count(log.String(), "network namespace cannot be listed"); n != 1 {
+	if n := strings.Count(log.String(), "cannot list a network namespace"); n != 1 {
 		t.Errorf("that a namespace cannot be listed is logged %d times: %s", n, log)
 	}
 
