@@ -25,6 +25,14 @@ type Batch struct {
 	Events  []Point
 	Partial string // why something secondary is missing (a deadline), or ""
 	Descs   []Desc // documents the fields of the points; set by the agent from the plugin's
+
+	// EventsStored is nil, or called by the agent when every output that pushes and takes
+	// any of the Events has them: in a queue on disk, or, of a queue in memory, when they
+	// were delivered or rejected. An output whose filter drops all of them, or that a
+	// reload has removed, does not count; if there is no other, it is called at once. It
+	// is called once at most, by any goroutine, and never if the program ends before. It
+	// returns soon.
+	EventsStored func()
 }
 
 // A Point is one measured thing: a name, the tags that tell it from others of

@@ -1,11 +1,15 @@
 package plugin
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // This file lists what a plugin may implement or return besides its contract.
 //
 //	interface       implemented by  meaning
 //	Inheritor       Input           takes over what a replaced Input knew
+//	Watcher         Input           asks for a gather when something has changed
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record another time
@@ -26,6 +30,20 @@ import "time"
 // of the old Input has returned and it is closed. It is not called if that Gather
 // hangs.
 type Inheritor interface{ InheritFrom(predecessor Input) }
+
+// A Watcher is an Input that notices changes between two ticks.
+type Watcher interface {
+	// Watch calls changed when something has changed since the last Gather.
+	//
+	// The agent calls it once, after the first Gather has returned, and waits for it
+	// before Close. It returns soon after ctx is done. If it returns earlier or panics,
+	// it is not called again.
+	// Gather and Watch may run concurrently.
+	// changed asks for a gather at once, or, if one is in flight, for another one after
+	// it. It does not block, may be called concurrently, and does nothing after ctx is
+	// done. Many calls may be answered by one gather; there is no other limit.
+	Watch(ctx context.Context, changed func())
+}
 
 // A PushInheritor is a Pusher that can take over what another one holds, such as a
 // stream that has taken a part of a record. When a reload replaces a Pusher by one with

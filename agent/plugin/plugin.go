@@ -31,7 +31,9 @@ type Input interface {
 	// listing may be cut short by the deadline, and Batch.Partial says so.
 	// An error discards the batch, and endpoints no longer show the input's series.
 	// Transient faults are retried inside of Gather.
-	// A discarded batch must not lose events: they are in the next one.
+	// A discarded batch must not lose events: they are in the next one. What the agent
+	// has taken is safe when it calls Batch.EventsStored. An Input that keeps events until
+	// then, on disk, returns those again after a restart, equal, whose call has not come.
 	//
 	// Gather is never called concurrently with itself.
 	// It returns soon after ctx is done.
