@@ -1,6 +1,12 @@
 package tcplisten
 
-import "sockwatch/agent/metric"
+import (
+	"slices"
+
+	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/expect"
+)
 
 // The names of the points.
 const (
@@ -17,7 +23,7 @@ func descs() []metric.Desc {
 	text := func(field, help string) metric.Desc {
 		return metric.Desc{Name: pointListener, Field: field, Help: help}
 	}
-	return []metric.Desc{
+	return slices.Concat([]metric.Desc{
 		gauge(pointListener, "sockets", "count", "Listening sockets with this address, family and owner; an SO_REUSEPORT group has several"),
 		gauge(pointListener, "processes", "count", "Processes that hold these sockets"),
 		gauge(pointListener, "pid", "pid", "Process id of the owner named in the tag process"),
@@ -26,22 +32,27 @@ func descs() []metric.Desc {
 		gauge(pointListener, "established", "connections", "Established connections to the listener"),
 		gauge(pointListener, "uid", "uid", "User id of the sockets"),
 		gauge(pointListener, "first_seen_time_seconds", "seconds", "When the listener was first seen, in Unix time"),
+		gauge(pointListener, "changed_time_seconds", "seconds", "When the listener opened, returned, or changed its owner or exposure, in Unix time; absent if that was more than 24 hours ago or before the first gather"),
 		gauge(pointListener, "process_start_time_seconds", "seconds", "When the owner named in the tag process started, in Unix time"),
 		text("exe", "Path of the program of the owner named in the tag process"),
 		gauge(pointListener, "exe_deleted", "", "Whether the file of that program has been deleted or replaced since the process started"),
 		text("cmdline", "Arguments of the owner named in the tag process, at most 256 bytes"),
+		text("expected", "Verdict of the rules: yes, no, undecided or forbidden; absent without rules"),
+		text("rule", "Name of the rule that decided"),
 		gauge(pointOverflow, "listeners", "count", "Listeners of the user that are beyond max_listeners and have no point of their own"),
 		gauge(pointOverflow, "sockets", "count", "Listening sockets of these listeners"),
 		gauge(pointOverflow, "backlog", "connections", "Established connections waiting for accept() at these listeners"),
 		gauge(pointOverflow, "exporter_points", "count", "custom_port_exporter points of the user that are beyond max_listeners; absent unless custom_port_exporter is on"),
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
-	}
+	}, changes.Descs(pointListener), expect.Descs(pointListener))
 }
 
 // tags returns the keys of the tags of all points.
 func tags() []string {
-	return []string{
+	keys := slices.Concat([]string{
 		"address", "app", "container", "exposure", "family", "host", "netns", "owner", "pid", "pod", "port", "process",
 		"state", "unit", "user", "user_unit",
-	}
+	}, changes.Tags(), expect.Tags())
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }

@@ -47,7 +47,7 @@ func (in *input) scan(ctx context.Context) (differs bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	now, complete := in.now(), true
+	m, complete := in.recorder.moment(time.Now()), true
 	if in.open.cgroups != nil {
 		in.open.cgroups.Begin()
 	}
@@ -57,7 +57,7 @@ func (in *input) scan(ctx context.Context) (differs bool) {
 		complete = complete && err == nil
 	}
 	if complete && !differs {
-		in.chronicle.unchanged(now)
+		in.recorder.unchanged(m)
 	}
 	return differs
 }
@@ -82,6 +82,7 @@ func (in *input) scanTable(ctx context.Context, t *table) (differs bool, err err
 		return false, err
 	}
 	for _, l := range unknown {
+		l.glimpsed = time.Now()
 		in.glimpsed.add(l)
 	}
 	return len(unknown) > 0 || seen < len(t.byCookie), nil
