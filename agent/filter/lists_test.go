@@ -56,7 +56,7 @@ func TestEveryBadGlobOfAListIsNamed(t *testing.T) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	err = p.UnmarshalText([]byte("a,,]}"))
-	want = `pattern "": matches nothing: it is empty
+	want = `pattern "": is empty and matches nothing
 pattern "]}": "}" without "{"`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)

@@ -81,7 +81,7 @@ func TestWrongListFlags(t *testing.T) {
 		{"--port http", `--port: "http" is not a port (0 to 65535) or a range such as 8000-8100`},
 		{"--port 90-80", `--port: the range 90-80 is empty: write 80-90`},
 		{"--process {a", `--process: pattern "{a": "{" without "}"`},
-		{"--user ,", "--user: pattern \"\": matches nothing: it is empty\npattern \"\": matches nothing: it is empty"},
+		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
 		{"--exposure publik,none", `--exposure: "publik" is not a class: public, private, link_local, loopback, none`},
 		{"--sort size", `--sort: "size" is not a column: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe`},
 		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},

@@ -487,13 +487,13 @@ func TestWithoutNetlink(t *testing.T) {
 	}
 }
 
-// TestSearchIsCutByTheDeadline says that the search was cut by the deadline, names new listeners
+// TestSearchIsCutByTheDeadline says that the search was stopped by the deadline, names new listeners
 // pending, and resolves them when there is time.
 func TestSearchIsCutByTheDeadline(t *testing.T) {
 	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
 	b := gatherCut(t, in, time.Now())
-	if !strings.HasPrefix(b.Partial, "owners: cut by the deadline after 0 of ") {
+	if !strings.HasPrefix(b.Partial, "owners: stopped by the deadline after 0 of ") {
 		t.Errorf("partial %q", b.Partial)
 	}
 	if p := one(t, b, ports[0]); p.Tag("owner") != "pending" {

@@ -14,7 +14,7 @@ import (
 type share struct {
 	person   string // "" for ids without a name
 	groups   []*group
-	keep     int // how many of groups get a point
+	keep     int // number of groups that get a point
 	exporter int // number of custom_port_exporter points of the groups that get a point
 
 	keepExporter int // how many of these points are kept

@@ -511,7 +511,7 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	partial, err := s.Find(over, time.Now())
-	if want := "network namespaces: cut by the deadline before "; err != nil || !strings.HasPrefix(partial, want) {
+	if want := "network namespaces: stopped by the deadline with "; err != nil || !strings.HasPrefix(partial, want) {
 		t.Errorf("partial %q, %v, expected %q", partial, err, want)
 	}
 	if !slices.Contains(s.All(), n) || n.Gone() {
