@@ -3,7 +3,7 @@
 //
 // plugin.go has the contracts and the Board, optional.go the list of everything that
 // a plugin may implement besides, errors.go the errors that the agent acts upon,
-// define.go the definitions, types.go the types of options.
+// define.go the definitions, types.go the types of options, glob.go the globs in them.
 package plugin
 
 import (
