@@ -26,13 +26,17 @@ type Listener struct {
 	// OwnerUnknown reports that not every process could be looked at: the owner is
 	// pending, unreadable or exited.
 	OwnerUnknown bool
+	// OwnerPending reports that the search for the owner has not ended. OwnerUnknown is
+	// true then, too.
+	OwnerPending bool
 	// Holders are the processes that hold the socket, managers included.
 	Holders []Holder
 
 	// Tags are those of its point. Listeners with equal tags are one point.
 	Tags []metric.Tag
 	// Facts returns the fields that events have beyond those of this package: pid, exe
-	// and so on. It may be nil. It is called within Evaluate, for a few listeners.
+	// and so on. It may be nil. It is called within Evaluate, for the few listeners that
+	// have events, also after the listener has gone.
 	Facts func() []metric.Field
 }
 

@@ -1,6 +1,8 @@
 package expect
 
 import (
+	"time"
+
 	"sockwatch/agent/plugin"
 )
 
@@ -97,6 +99,10 @@ type Approval struct {
 	Expires string `toml:"expires"`
 }
 
+// defaultFor is the option for of an expect rule that does not set it: a restart takes
+// less.
+const defaultFor = plugin.Duration(time.Minute)
+
 // SetDefaults gives a rule its defaults before the configuration is read.
 func (r *Expect) SetDefaults() { r.Min, r.For = 1, defaultFor }
 
@@ -104,12 +110,45 @@ func (r *Expect) SetDefaults() { r.Min, r.For = 1, defaultFor }
 func Defaults() Options { return Options{Unlisted: UnlistedAuto} }
 
 // Example returns options with a value in each that is worth showing.
-func Example() Options { panic("to come") }
-
-// ValidateRules returns every error of the options, joined, each made by
-// plugin.Invalid with the path of its option: "expect[2].port". Labels must not have the
-// keys of tags, those of the input's points.
-func (o *Options) ValidateRules(tags []string) error { panic("to come") }
+func Example() Options {
+	return Options{
+		Unlisted:   UnlistedUnexpected,
+		ExpectFile: plugin.Strings{"/etc/sockwatch/expect.d/*.toml"},
+		Expect: []Expect{{
+			Name: "web",
+			Criteria: Criteria{
+				Port:      Ports{{80, 80}, {443, 443}},
+				Address:   plugin.Strings{"0.0.0.0", "::"},
+				Process:   plugin.Strings{"nginx"},
+				Exe:       plugin.Strings{"/usr/sbin/nginx"},
+				User:      plugin.Strings{"root"},
+				Unit:      plugin.Strings{"nginx.service"},
+				UserUnit:  plugin.Strings{""},
+				Container: plugin.Strings{""},
+				Pod:       plugin.Strings{""},
+				Netns:     plugin.Strings{""},
+				Family:    plugin.Strings{"ipv4", "dual"},
+				Exposure:  plugin.Strings{"private", "public"},
+			},
+			Min:      1,
+			For:      defaultFor,
+			Approval: Approval{Why: "public site", Ticket: "OPS-1234", ApprovedBy: "jane", Expires: "2027-03-31"},
+			Labels:   map[string]string{"team": "edge"},
+		}},
+		Allow: []Allow{{
+			Name: "loopback",
+			Criteria: Criteria{
+				Address: plugin.Strings{"127.0.0.0/8", "::1"},
+			},
+			Approval: Approval{Why: "reachable on this host only"},
+		}},
+		Forbid: []Forbid{{
+			Name:     "telnet",
+			Criteria: Criteria{Port: Ports{{23, 23}}},
+			Approval: Approval{Why: "sends passwords in clear text"},
+		}},
+	}
+}
 
 // Includes names the option with the rule files and the tables in them: see
 // plugin.Includer.
