@@ -400,11 +400,11 @@ func TestActivatedServiceIsNamed(t *testing.T) {
 	}
 	l.Close()
 	begin := func(name, path string) {
-		cmd, err := spawn(&task{Name: []byte(name), Worker: true}, []*os.File{file}, makeCgroup(t, path), new([]int))
+		c, err := spawn(&task{Name: []byte(name), Worker: true}, []*os.File{file}, makeCgroup(t, path), new([]int))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { end(cmd) })
+		t.Cleanup(c.End)
 	}
 	begin("systemd", user+"init.scope")
 	in := open(t, Defaults())
@@ -621,7 +621,7 @@ func churn() {
 			fmt.Println("error:", err)
 			return
 		}
-		if fd, _, err := (&listenTask{Addr: addr}).open(); err == nil {
+		if fd, _, err := (&listenTask{Addr: addr}).Open(); err == nil {
 			time.Sleep(time.Duration(i%8) * 300 * time.Microsecond) // as long as a search takes
 			unix.Close(fd)
 		}

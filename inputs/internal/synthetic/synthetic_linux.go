@@ -182,8 +182,9 @@ func Alone() {
 	if os.Getenv(EnvAlone) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), EnvAlone+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		runtime.LockOSThread() // the signal comes at the end of this thread
 		if err = cmd.Run(); err == nil {
 			os.Exit(0)
 		}
