@@ -56,19 +56,20 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 
 // Gather lists the listeners, finds their owners and returns their points.
 func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
-	return in.gather(ctx, time.Now())
+	return in.gather(ctx, readClocks())
 }
 
-func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error) {
+func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	searchCtx, cancel := searchContext(ctx, now)
+	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
-	return in.gatherWithin(ctx, searchCtx, now)
+	return in.gatherWithin(ctx, searchCtx, at)
 }
 
 // gatherWithin is gather with a separate context for the search for owners.
-func (in *input) gatherWithin(ctx, searchCtx context.Context, now time.Time) (metric.Batch, error) {
+func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment) (metric.Batch, error) {
+	now := at.Time
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -83,7 +84,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, now time.Time) (me
 		in.countEstablished(searchCtx, &partial)
 	}
 	changed := in.describe(ctx, now)
-	changed = in.record(ctx, now, changed) || changed
+	changed = in.record(ctx, at, changed) || changed
 	if changed {
 		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
@@ -292,14 +293,14 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 
 // record records what has changed since the last gather. It reports whether the records
 // of the groups have changed.
-func (in *input) record(ctx context.Context, now time.Time, described bool) (changed bool) {
-	l := &look{Moment: in.recorder.moment(now), listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
+func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
+	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	for _, g := range in.glimpsed.closed() {
 		g.describe(in.open.users, in.listeners.usersVersion)
 		g.observe(in.open, false)
 		l.glimpses = append(l.glimpses, changes.Glimpse{Time: g.glimpsed, Socket: g.observed})
 	}
-	in.sumPrograms(ctx, now)
+	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	for _, li := range in.listeners.all {
 		if !li.isObserved() || lineage && !in.hasLineage || li.hasNewSum(in.open.sums) {

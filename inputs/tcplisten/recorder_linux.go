@@ -94,9 +94,9 @@ func historyOptions(env plugin.Env, h host.Host) history.Options {
 	return o
 }
 
-// moment returns the time of a look that begins now.
-func (r *recorder) moment(now time.Time) changes.Moment {
-	return changes.Moment{Time: now, Mono: clock(unix.CLOCK_MONOTONIC), Uptime: clock(unix.CLOCK_BOOTTIME), Boot: r.boot}
+// readClocks returns the time of a look that begins now. The recorder adds the boot.
+func readClocks() changes.Moment {
+	return changes.Moment{Time: time.Now(), Mono: clock(unix.CLOCK_MONOTONIC), Uptime: clock(unix.CLOCK_BOOTTIME)}
 }
 
 func clock(id int32) time.Duration {
@@ -113,6 +113,7 @@ func (r *recorder) lookedBefore() bool { return r.restored || r.last.Mono != 0 }
 
 // unchanged records a look between gathers that has found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {
+	m.Boot = r.boot
 	r.changes.Unchanged(m)
 	r.last = m
 }
@@ -129,6 +130,7 @@ type look struct {
 // record compares a look with the one before, and writes what has changed. It reports
 // whether the record of any listener may have changed.
 func (r *recorder) record(l *look, users userNames) (changed bool) {
+	l.Boot = r.boot
 	judged := r.judge(l, users)
 	var w history.Write
 	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)

@@ -47,7 +47,7 @@ func (in *input) scan(ctx context.Context) (differs bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	m, complete := in.recorder.moment(time.Now()), true
+	m, complete := readClocks(), true
 	if in.open.cgroups != nil {
 		in.open.cgroups.Begin()
 	}

@@ -48,5 +48,3 @@ func Descs(point string) []metric.Desc {
 // Tags returns the keys of the tags of the points that those of the input do not have.
 func Tags() []string { return []string{"event", "expected"} }
 
-// Fields returns what an event of a socket says of its named holder.
-func (s *Socket) Fields() []metric.Field { panic("not yet") }
