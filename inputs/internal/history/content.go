@@ -140,6 +140,16 @@ func (c *content) unwritten() bool {
 	return n > 0 && c.waiting[n-1].state == unwritten // they become written in order
 }
 
+// notWritten returns the events that are not written.
+func (c *content) notWritten() (events []*event) {
+	for _, e := range c.waiting {
+		if e.state == unwritten {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
 // written notes that events can be handed out.
 func (c *content) written(events []*event) {
 	for _, e := range events {

@@ -8,6 +8,7 @@ package history
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -87,7 +88,7 @@ func Open(o Options) (*Store, map[string]json.RawMessage) {
 	}
 	f, c, err := openJournal(o.Path, o.Log)
 	switch {
-	case err == errInUse:
+	case errors.Is(err, errInUse):
 		o.Log.Warn("the history is in use by another process: changes are not kept", "file", o.Path)
 		return s, map[string]json.RawMessage{}
 	case err != nil:
@@ -250,7 +251,7 @@ func (s *Store) Inherit(o Options) *Store {
 		s.content.written(s.content.waiting)
 		return s
 	}
-	s.journal, s.changes.all = newJournal(o.Path, o.Log), true
+	s.journal, s.changes = newJournal(o.Path, o.Log), changes{all: true, events: s.content.notWritten()}
 	if old != "" {
 		s.obsolete = append(s.obsolete, old)
 	}
@@ -288,7 +289,7 @@ func (s *Store) lockedStart() {
 	if s.writing != nil || s.changes.empty() {
 		return
 	}
-	s.writing = make(chan struct{})
+	s.writing, s.last.began, s.last.slow = make(chan struct{}), time.Now(), false
 	go s.write(s.journal, s.writing)
 }
 

@@ -58,7 +58,7 @@ func openJournal(path string, log *slog.Logger) (*journalFile, *content, error) 
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil, nil
 	}
-	if err == errInUse {
+	if errors.Is(err, errInUse) {
 		return nil, nil, err
 	}
 	var c *content

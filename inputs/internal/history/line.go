@@ -153,10 +153,14 @@ func ranges(sequences []int64) (ranges [][2]int64) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-const (
-	linePrefix = `{"crc":"`
-	lineStart  = len(linePrefix) + len(`00000000",`)
-)
+const linePrefix = `{"crc":"`
+
+// appendPrefix appends what a line begins with: linePrefix and the checksum of its body.
+func appendPrefix(dst, body []byte) []byte {
+	return fmt.Appendf(dst, `%s%08x",`, linePrefix, crc32.Checksum(body, castagnoli))
+}
+
+const prefixLen = len(linePrefix) + len(`00000000",`)
 
 // appendLine appends a line with its end.
 func appendLine(dst []byte, l line) ([]byte, error) {
@@ -170,18 +174,16 @@ func appendLine(dst []byte, l line) ([]byte, error) {
 	if len(body) > maxLine/2 {
 		return dst, fmt.Errorf("%d bytes are too large for a line", len(body))
 	}
-	dst = fmt.Appendf(dst, `%s%08x",`, linePrefix, crc32.Checksum(body, castagnoli))
-	return append(append(dst, body...), '\n'), nil
+	return append(append(appendPrefix(dst, body), body...), '\n'), nil
 }
 
 // parseLine parses a line without its end.
 func parseLine(b []byte) (l line, err error) {
-	if len(b) < lineStart || string(b[:len(linePrefix)]) != linePrefix {
+	if len(b) < prefixLen || string(b[:len(linePrefix)]) != linePrefix {
 		return l, errors.New("is not of a history")
 	}
-	sum, err := strconv.ParseUint(string(b[len(linePrefix):len(linePrefix)+8]), 16, 32)
-	body := b[lineStart:]
-	if err != nil || uint32(sum) != crc32.Checksum(body, castagnoli) {
+	body := b[prefixLen:]
+	if !bytes.Equal(b[:prefixLen], appendPrefix(nil, body)) {
 		return l, errors.New("has another checksum than it says")
 	}
 	err = json.Unmarshal(append([]byte{'{'}, body...), &l)
@@ -208,6 +210,9 @@ func read(r io.Reader) (*content, error) {
 		torn := err == io.EOF || more != nil && bytes.IndexByte(text, 0) >= 0
 		if torn && c != nil {
 			return c, nil
+		}
+		if torn {
+			return nil, errors.New("line 1: has no end")
 		}
 		l, err := parseLine(text)
 		if err == nil && (l.Snapshot != nil) != (c == nil) {
