@@ -12,8 +12,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// GatherOnce gathers every input once and returns the batches as they would be
-// published, ordered by source, with the joined errors of the inputs that failed.
+// GatherOnce gathers every input once. It returns the batches as they would be
+// published, ordered by source, and the joined errors of the inputs that failed.
 func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	var mu sync.Mutex
 	var batches []*metric.Batch
@@ -59,14 +59,14 @@ func (in *runningInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
 	case g := <-gathered:
 		return g.batch, g.err
 	case <-time.After(timeout):
-		return nil, fmt.Errorf("not done after %v", timeout)
+		return nil, fmt.Errorf("timed out after %v", timeout)
 	}
 }
 
-// Once gathers every input once and delivers the batches to every push output
-// through queues in memory. Its error joins whatever failed.
+// Once gathers every input once and delivers the batches to every output that pushes,
+// through queues in memory. It returns all errors, joined.
 func (a *Agent) Once(ctx context.Context) error {
-	if len(a.Push) > 0 { // which may have rejected points to keep
+	if len(a.Push) > 0 { // rejected points are saved there
 		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
@@ -75,7 +75,7 @@ func (a *Agent) Once(ctx context.Context) error {
 	errs := []error{err}
 	for _, b := range batches {
 		if b.Partial != "" {
-			a.Log.Warn("the scan is not whole", "plugin", "inputs."+b.Source, "missing", b.Partial)
+			a.Log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 		}
 	}
 	var mu sync.Mutex
@@ -100,7 +100,7 @@ func (a *Agent) Once(ctx context.Context) error {
 // deliverOnce delivers batches and gives up at the first attempt that fails.
 func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
 	o.queue.openMemory()
-	o.delivery.persistent = true // nothing is gained by trying until the end
+	o.delivery.persistent = true // no retries
 	o.inbox = make(chan *metric.Batch, len(batches))
 	for _, b := range batches {
 		o.inbox <- b

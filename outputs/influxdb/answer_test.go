@@ -54,7 +54,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 		{400, "kept", "400 Bad Request: the answer breaks off: unexpected EOF"},
 		{401, "kept", "401 Unauthorized: the answer breaks off: unexpected EOF"},
 		{413, "too large", "413 Request Entity Too Large: the answer breaks off: unexpected EOF (too large)"},
-		{503, "after 7s", "503 Service Unavailable: the answer breaks off: unexpected EOF (to be tried again after 7s)"},
+		{503, "after 7s", "503 Service Unavailable: the answer breaks off: unexpected EOF (retry after 7s)"},
 	} {
 		server.does(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")

@@ -99,9 +99,9 @@ func TestServersInTurn(t *testing.T) {
 	c.answers(429, "", "Retry-After: 5")
 	step("round the end", "<nil>", 1, 1, 1)
 	a.answers(503, "", "Retry-After: 30")
-	step("all say when: the first of it counts", a.URL+": 503 Service Unavailable (to be tried again after 30s); "+
-		b.URL+": 503 Service Unavailable (to be tried again after 1m0s); "+
-		c.URL+": 429 Too Many Requests (to be tried again after 5s) (to be tried again after 5s)", 1, 1, 1)
+	step("all say when: the first of it counts", a.URL+": 503 Service Unavailable (retry after 30s); "+
+		b.URL+": 503 Service Unavailable (retry after 1m0s); "+
+		c.URL+": 429 Too Many Requests (retry after 5s) (retry after 5s)", 1, 1, 1)
 	a.answers(500, "")
 	err := push(t, out, "m v=1i 1")
 	if got := kind(err); got != "kept" {

@@ -368,7 +368,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 		want string
 	}{
 		{"", "<nil>"},
-		{"x", "listen unix " + path + ": bind: address already in use (a file that is not a socket has this path)"},
+		{"x", "listen unix " + path + ": bind: address already in use (the file exists and is not a socket)"},
 		{"", "<nil>"},
 	} {
 		if err := os.Remove(path); err != nil {
