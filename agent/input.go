@@ -113,6 +113,20 @@ func (in *runningInput) gatherNow(ctx context.Context) {
 	}
 }
 
+// guardStored returns a Batch.EventsStored that the watchdog can name and that does not
+// panic; nil for nil.
+func (in *runningInput) guardStored(stored func()) func() {
+	if stored == nil {
+		return nil
+	}
+	return func() {
+		defer in.calls.begin(in.title() + ": EventsStored")()
+		var err error // logged by recover
+		defer in.health.panics.recover(&err, in.log)
+		stored()
+	}
+}
+
 // state returns the state of the input, for a plugin.Board.
 func (in *runningInput) state() plugin.SourceState {
 	s := in.health.state(in.Name)
