@@ -67,6 +67,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: replaced != nil}
 	tick := time.NewTimer(s.next(time.Now()))
 	defer tick.Stop()
+	var next <-chan struct{} // closed when the gather has ended that came too early for a change
 	for ctx.Err() == nil {
 		select {
 		case <-tick.C:
@@ -78,12 +79,20 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		case reply := <-in.demand:
 			g, _ := in.gather(ctx)
 			reply <- g.published
+		case <-in.watch.changed:
+			if g, joined := in.gather(ctx); joined {
+				next = g.done
+			}
+		case <-next:
+			next = nil
+			in.gather(ctx) // or join another one, which has begun since
 		case <-ctx.Done():
 		}
 	}
 	if g := in.current(); g != nil {
 		<-g.done
 	}
+	in.watch.running.Wait()
 	defer in.calls.begin(in.title() + ": Close")()
 	closeIf(in.Input.Input, in.log)
 }
@@ -127,6 +136,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	default:
 		in.failed(began, err)
 	}
+	in.watch.start(ctx, in)
 	in.mu.Lock()
 	in.inFlight = nil
 	in.mu.Unlock()
