@@ -62,6 +62,22 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		})
 		gather(t, p, in) // it still works afterwards
 	})
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Watcher); ok {
+		t.Run("watch", func(t *testing.T) {
+			in := open(t, p, p.NewInput, opts)
+			gather(t, p, in)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				in.(plugin.Watcher).Watch(ctx, func() {})
+			}()
+			gather(t, p, in) // concurrently
+			cancel()
+			ends(t, "Watch", func() { <-ended })
+			gather(t, p, in)
+		})
+	}
 	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
 		t.Run("inherits", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
@@ -343,4 +359,5 @@ func clone(b metric.Batch) metric.Batch {
 var equalValues = []cmp.Option{
 	cmp.Comparer(func(a, b metric.Value) bool { return a == b }),
 	cmpopts.EquateEmpty(),
+	cmpopts.IgnoreFields(metric.Batch{}, "EventsStored"),
 }
