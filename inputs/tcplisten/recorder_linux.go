@@ -44,7 +44,11 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	if damaged := r.changes.Restore(records); damaged > 0 {
 		env.Log.Warn("skipped damaged records of the history", "records", damaged)
 	}
-	r.changes.Import(store.FirstSeen())
+	firstSeen, err := store.FirstSeen()
+	if err != nil {
+		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
+	}
+	r.changes.Import(firstSeen)
 	if r.expect != nil {
 		r.expect.Restore(records)
 	}
