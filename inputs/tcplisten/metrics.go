@@ -37,8 +37,6 @@ func descs() []metric.Desc {
 		text("exe", "Path of the program of the owner named in the tag process"),
 		gauge(pointListener, "exe_deleted", "", "Whether the file of that program has been deleted or replaced since the process started"),
 		text("cmdline", "Arguments of the owner named in the tag process, at most 256 bytes"),
-		text("expected", "Verdict of the rules: yes, no, undecided or forbidden; absent without rules"),
-		text("rule", "Name of the rule that decided"),
 		gauge(pointOverflow, "listeners", "count", "Listeners of the user that are beyond max_listeners and have no point of their own"),
 		gauge(pointOverflow, "sockets", "count", "Listening sockets of these listeners"),
 		gauge(pointOverflow, "backlog", "connections", "Established connections waiting for accept() at these listeners"),

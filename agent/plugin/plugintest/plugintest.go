@@ -248,6 +248,9 @@ func Options(t *testing.T, p plugin.Plugin) {
 			t.Fatalf("Defaults() returns a %v, want a pointer to a struct", v.Type())
 		}
 		for _, f := range reflect.VisibleFields(v.Elem().Type()) {
+			if f.Anonymous {
+				continue // its fields are options
+			}
 			if tag := f.Tag.Get("toml"); f.IsExported() && !snakeCase.MatchString(tag) {
 				t.Errorf("option %s has the toml tag %q", f.Name, tag)
 			}
@@ -274,7 +277,7 @@ func Descs(t *testing.T, p plugin.Plugin) {
 			if d.Help == "" || strings.HasSuffix(d.Help, ".") {
 				t.Errorf("%s has the help %q: want one sentence without a final period", id, d.Help)
 			}
-			if d.Type == metric.Counter && !strings.HasSuffix(d.Field, "_total") {
+			if d.Type == metric.Counter && !strings.HasSuffix(d.Name+"_"+d.Field, "_total") {
 				t.Errorf("%s is a counter: its name must end in _total", id)
 			}
 		}
