@@ -47,4 +47,3 @@ func Descs(point string) []metric.Desc {
 
 // Tags returns the keys of the tags of the points that those of the input do not have.
 func Tags() []string { return []string{"event", "expected"} }
-
