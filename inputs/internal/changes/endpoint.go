@@ -60,9 +60,6 @@ type exposure struct {
 	Since *mark      `json:"since,omitempty"` // of Next; nil: the class is the one that was told
 }
 
-// told reports whether it is known to the reader of the events, or was at a baseline.
-func (e *endpoint) told() bool { return !e.Untold }
-
 // class returns how far the endpoint can be reached; false if that is not known.
 func (e *endpoint) class() (widest inet.Class, known bool) {
 	for _, s := range e.current {

@@ -101,14 +101,19 @@ func (m *match) add(e *endpoint, s *Socket, known *socket) {
 	}
 	m.sockets, m.gained = append(m.sockets, next), append(m.gained, gained)
 	if next.Owner != unassigned {
-		m.use(next.Owner, s)
+		m.use(&next, s)
 	}
 }
 
-func (m *match) use(owner int, s *Socket) {
-	m.used[owner] = true
-	if (s.hasService() || !m.owners[owner].named() || m.owners[owner].adoptable()) && s.startedAfter(m.latest[owner]) {
-		m.latest[owner] = s
+// use notes that an owner has a socket, and whether that shows who the owner is.
+func (m *match) use(known *socket, s *Socket) {
+	m.used[known.Owner] = true
+	shows := m.owners[known.Owner].adoptable()
+	if s.hasService() {
+		shows = known.Processes[0].is(s.named())
+	}
+	if shows && s.startedAfter(m.latest[known.Owner]) {
+		m.latest[known.Owner] = s
 	}
 }
 
@@ -195,7 +200,7 @@ func (m *match) assume(e *endpoint) {
 	for i := range m.sockets {
 		if s := &m.sockets[i]; s.Owner == unassigned {
 			s.Owner = m.heir(e)
-			m.use(s.Owner, e.current[i])
+			m.use(s, e.current[i])
 		}
 	}
 }
@@ -218,7 +223,7 @@ func (m *match) replacesUnknown() bool {
 
 // heir returns the owner that a socket without a known one is assumed to have.
 func (m *match) heir(e *endpoint) int {
-	if e.told() {
+	if m.before > 0 && !e.Untold {
 		if i := slices.Index(m.used[:m.before], false); i >= 0 {
 			return i
 		}
