@@ -1,4 +1,4 @@
-// Package sockwatch holds the configuration that the program falls back to.
+// Package sockwatch holds the built-in configuration.
 package sockwatch
 
 import _ "embed"

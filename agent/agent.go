@@ -10,16 +10,16 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Run gathers and delivers until ctx is done. It then drains what is queued for as
-// long as the grace period lasts, which is the shutdown timeout, and cuts off what
-// remains. Its error says why it could not start; a stop is not an error. If something has
-// not stopped a second after the grace period, Run returns a HungError, leaves
-// goroutines behind, and the program must end.
+// Run gathers and delivers until ctx is done. It then drains the queues for at most
+// the grace period, which is the shutdown timeout, and cancels what is still running.
+// An error says why it could not start; a stop is not an error. If something is still
+// running a second after the grace period, Run returns a HungError and leaves
+// goroutines behind: the program must exit.
 //
-// After each receive from reload it calls load and adopts the configuration that
-// this returns; one that does not load or open leaves the running one untouched.
-// ready, if not nil, is called once, in a goroutine of its own: when the endpoints
-// are bound and every input has gathered or failed to.
+// After each receive from reload it calls load and adopts the configuration that load
+// returns. If that does not load or open, the running one stays untouched. ready, if
+// not nil, is called once, in its own goroutine, when the endpoints are bound and the
+// first gather of every input has ended.
 func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*Agent, error), ready func()) error {
 	s := newSupervisor(a, ready)
 	haltCtx, overdue, end := s.watchdog(ctx)
@@ -44,17 +44,17 @@ func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-ch
 			s.stop(haltCtx)
 			return nil
 		case <-reload:
-			if ctx.Err() == nil { // it is random which of two that are ready is taken
+			if ctx.Err() == nil { // select picks at random if both are ready
 				s.reload(ctx, haltCtx, load)
 			}
 		}
 	}
 }
 
-// gatherEvery takes over from the input that it replaces, if any. It gathers at once
-// and then at each tick of the interval, and whenever a Refresh asks, until ctx is
-// done. A tick that finds a gather in flight is skipped and counted. In the end it
-// waits for the gather in flight, and closes the input.
+// gatherEvery takes over from the replaced input, if any. It gathers at once, then at
+// each tick of the interval and whenever Refresh asks, until ctx is done. A tick
+// during a gather is skipped and counted. Before it returns it waits for the gather in
+// flight and closes the input.
 func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput, wait time.Duration) {
 	defer close(in.done)
 	defer in.firstDone()
@@ -72,7 +72,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		case <-tick.C:
 			if _, joined := in.gather(ctx); joined {
 				in.health.skipped.Add(1)
-				in.log.Debug("gather skipped: the previous one is in flight")
+				in.log.Debug("gather skipped, the previous one is still in flight")
 			}
 			tick.Reset(s.next(time.Now()))
 		case reply := <-in.demand:
@@ -100,16 +100,16 @@ func (in *runningInput) gather(ctx context.Context) (g *inFlight, joined bool) {
 	return in.inFlight, false
 }
 
-// runGather is one gather: it publishes the batch, or withdraws the last one if
-// Gather fails or outlasts its timeout. The plugin's ctx ends a tenth earlier, which
-// leaves it time to return what it has. What comes late is published all the same.
+// runGather gathers once. It publishes the batch, or withdraws the last one if Gather
+// fails or exceeds its timeout. The plugin's ctx ends when a tenth of the timeout is
+// left, so that the plugin can still return what it has. A late batch is published, too.
 func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	timeout := time.Duration(in.Options.Timeout)
 	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
 	defer cancel()
 	began := time.Now()
 	overdue := time.AfterFunc(timeout, func() {
-		in.failed(began, fmt.Errorf("not done after %v", timeout))
+		in.failed(began, fmt.Errorf("timed out after %v", timeout))
 		g.publish()
 		in.firstDone()
 	})
@@ -123,7 +123,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 		in.succeeded(began, batch, late)
 	case ctx.Err() != nil: // stopped: the error says nothing about the input
 	case late: // withdrawn, counted and logged already
-		in.log.Debug("the late gather failed", "error", err)
+		in.log.Debug("late gather failed", "error", err)
 	default:
 		in.failed(began, err)
 	}
@@ -135,7 +135,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	close(g.done)
 }
 
-// callGather returns what the plugin gathers, as it is to be published.
+// callGather calls Gather and returns its batch ready to be published.
 func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
 	defer in.calls.begin(in.title() + ": Gather")()
 	defer in.health.panics.recover(&err, in.log)
@@ -148,29 +148,29 @@ func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err er
 
 // failed withdraws the input's batch and counts the failed gather.
 func (in *runningInput) failed(began time.Time, err error) {
-	turned, first := in.health.failed(time.Since(began), err)
+	changed, first := in.health.failed(time.Since(began), err)
 	if first {
 		in.log.Error("gather failed, withdrawing its series", "error", err)
 	} else {
 		in.log.Debug("gather failed", "error", err)
 	}
-	in.withdraw(turned)
+	in.withdraw(changed)
 }
 
-// succeeded publishes a batch. A late one has been counted as failed.
+// succeeded publishes a batch. A late one has already been counted as failed.
 func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late bool) {
-	turned, resumed := in.health.succeeded(time.Since(began), batch, late)
+	changed, resumed := in.health.succeeded(time.Since(began), batch, late)
 	if resumed {
 		in.log.Info("gathering resumed")
 	}
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.publish(batch, turned)
+	in.publish(batch, changed)
 }
 
 // offer puts a batch into the output's inbox. The inbox is full only if the queue
-// itself hangs (a disk that does not respond): then the batch is dropped.
+// hangs, because its disk is not responding. Then the batch is dropped.
 func (o *runningOutput) offer(b *metric.Batch) {
 	select {
 	case o.inbox <- b:
@@ -191,16 +191,15 @@ func (o *runningOutput) fill() {
 	}
 }
 
-// enqueue appends one block of records to the queue. It reports whether nothing was
-// dropped.
+// enqueue appends one block of records to the queue. It reports whether all fitted:
+// false if any record was dropped.
 func (o *runningOutput) enqueue(records [][]byte) bool {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
 	return o.queue.append(records)
 }
 
-// deliver sends what is queued at every flush, and once more when the queue is
-// filled, until ctx cuts it off. It closes the pusher, unless another output takes over
-// from it.
+// deliver drains the queue at every flush, and once more after the last record was
+// queued, until ctx is done. It then closes the pusher, unless another output takes over.
 func (d *delivery) deliver(ctx context.Context) {
 	defer close(d.done)
 	for d.flush.await(ctx) {
@@ -212,11 +211,11 @@ func (d *delivery) deliver(ctx context.Context) {
 	}
 }
 
-// drain sends records, the oldest first, until the queue is empty, ctx is done, or
-// the output is handed over. A queue that keeps its records is left alone after the
-// first failure once the output is ending. Rejected records are found by bisecting
-// if the destination does not name them; they wait for a dead-letter file that cannot
-// be written as all records wait for a destination.
+// drain sends records, oldest first, until the queue is empty, ctx is done, or the
+// output is handed over. While the output ends, a persistent queue is not retried after
+// a failure. If the destination rejects records without naming them, bisecting finds
+// them. If the dead-letter file cannot be written, rejected records stay queued and are
+// retried.
 func (d *delivery) drain(ctx context.Context) {
 	d.queue.flushed()
 	retry := newRetry()

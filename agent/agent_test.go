@@ -169,7 +169,7 @@ func TestLateFailuresAreLoggedOnce(t *testing.T) {
 				got = append(got, text)
 			}
 		}
-		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"not done after 10s\"\n"}
+		want := []string{"ERROR msg=\"gather failed, withdrawing its series\" plugin=inputs.a error=\"timed out after 10s\"\n"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("logged (-want +got):\n%s", diff)
 		}
@@ -231,7 +231,7 @@ func TestDuplicatePointsFailTheGatherByName(t *testing.T) {
 		}))
 		r.agent.pull("page", newFakeEndpoint())
 		r.start()
-		if want := `error="two points of one name with the same tags: x{k=\"v\"}"`; !strings.Contains(r.log.String(), want) {
+		if want := `error="two points with the same name and tags: x{k=\"v\"}"`; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %s in the log:\n%s", want, r.log)
 		}
 		r.end()

@@ -7,34 +7,34 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An outcome is what becomes of the records of one Push.
+// An outcome says what happens to the records of one Push.
 type outcome int
 
 const (
-	failed   outcome = iota // they stay, and are tried again
-	stored                  // they leave the queue: all but those that were named are stored
-	split                   // they stay, and fewer are tried next
-	rejected                // they can never be stored
+	failed   outcome = iota // they stay queued and are retried
+	stored                  // they leave the queue: all are stored except those named as rejected
+	split                   // they stay queued, and the next Push takes fewer
+	rejected                // they leave the queue: they can never be stored
 )
 
-// A bisect finds the records that a destination rejects without naming them: those
-// that were rejected together are tried in halves until one fails alone. The block
-// that it searches are the records of the first Push that was rejected.
+// A bisect finds the records that a destination rejects without naming them: it halves
+// a rejected block until a record is rejected alone. The block is the records of the
+// first rejected Push.
 type bisect struct {
-	atMost   int  // records in one Push after ErrTooLarge; 0: no bound
-	streak   int  // Pushes of so many that were stored since
-	left     int  // records of the block not decided yet; 0: nothing is searched
-	suspects int  // the oldest so many of them hold one that is rejected
+	atMost   int  // most records in one Push, after ErrTooLarge; 0: no bound
+	streak   int  // Pushes of atMost records that were stored since
+	left     int  // records of the block not decided yet; 0: no search
+	suspects int  // of these, the oldest that contain a rejected one
 	probes   int  // rejections in this block
-	giveUp   bool // the next rejection counts for all that is left
+	giveUp   bool // the next rejection applies to all that are left
 }
 
-// maxProbes bounds the search in one block whose good records are stored
-// already, so that it costs no more requests than it can save.
+// maxProbes bounds the search in a block whose good records are already stored. Beyond
+// it, all records that are left count as rejected: the search must not cost more
+// requests than it can save.
 const maxProbes = 64
 
-// growAfter is how many Pushes in a row prove that more records may be tried than
-// were too large once.
+// growAfter is how many stored Pushes in a row it takes to try more records again.
 const growAfter = 16
 
 // size returns how many records the next Push takes at most.
@@ -54,7 +54,7 @@ func (b *bisect) size() int {
 	return n
 }
 
-// classify returns what becomes of n records whose Push ended in err.
+// classify returns the outcome for n records whose Push returned err.
 func (b *bisect) classify(n int, err error) outcome {
 	switch {
 	case err == nil:
@@ -63,7 +63,7 @@ func (b *bisect) classify(n int, err error) outcome {
 		if b.atMost, b.streak = n/2, 0; n > 1 {
 			return split
 		}
-		return rejected // the other records may not have been too large, so the bound is dropped
+		return rejected // one record was too large by itself: the bound, now 0, is lifted for the others
 	case errors.Is(err, plugin.ErrRejected):
 		if b.left == 0 {
 			b.left = n
@@ -95,8 +95,8 @@ func (b *bisect) commit(n int, o outcome) {
 	}
 }
 
-// grow doubles the bound if it has held for a while: what was too large may have been
-// larger records, or another server's opinion.
+// grow doubles the bound after growAfter stored Pushes: the records may be smaller now,
+// or another server with a larger limit may answer.
 func (b *bisect) grow(n int) {
 	if b.atMost == 0 || n < b.atMost {
 		return

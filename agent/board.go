@@ -12,10 +12,10 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A board holds the latest batch of every source, and tells of changes. Readers never
+// A board holds the latest batch of every source and signals changes. Readers never
 // wait.
 type board struct {
-	mu     sync.Mutex // of those who change it
+	mu     sync.Mutex // held by writers
 	isOpen atomic.Bool
 	latest atomic.Pointer[[]*metric.Batch] // sorted by source; never changed, only replaced
 	change atomic.Pointer[chan struct{}]   // closed and replaced at each change
@@ -27,8 +27,7 @@ func newBoard() *board {
 	return b
 }
 
-// set replaces the batches of sources, all at once; a nil batch takes its source's
-// off.
+// set replaces the batches of several sources at once. A nil batch removes its source.
 func (b *board) set(batches map[string]*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -47,7 +46,7 @@ func (b *board) set(batches map[string]*metric.Batch) {
 	b.latest.Store(&next)
 }
 
-// changed wakes those who wait for a change.
+// changed wakes everyone who waits for a change.
 func (b *board) changed() {
 	next := make(chan struct{})
 	if before := b.change.Swap(&next); before != nil {
@@ -58,15 +57,15 @@ func (b *board) changed() {
 // next returns a channel that is closed at the next change.
 func (b *board) next() <-chan struct{} { return *b.change.Load() }
 
-// open shows the board to endpoints; true the first time.
+// open lets endpoints read the board. It reports whether this was the first call.
 func (b *board) open() bool { return b.isOpen.CompareAndSwap(false, true) }
 
 func (b *board) opened() bool { return b.isOpen.Load() }
 
-// forever is the age of what never was.
+// forever is the age of a source without a batch.
 const forever = time.Duration(math.MaxInt64)
 
-// age returns how long ago the source's batch was begun; forever if it has none.
+// age returns the time since the source's batch was taken, or forever if it has none.
 func (b *board) age(source string) time.Duration {
 	for _, batch := range b.all() {
 		if batch.Source == source {
@@ -86,10 +85,10 @@ func (b *board) all() []*metric.Batch {
 // An eventLog holds the last plugin.MaxEvents events. The zero value is empty.
 type eventLog struct {
 	mu     sync.Mutex
-	events []metric.Point // twice as many at most; never changed, only appended to and replaced
+	events []metric.Point // at most twice MaxEvents; elements never change
 }
 
-// add appends events, oldest first. It keeps nothing of the slice.
+// add appends events, oldest first. It does not keep the slice.
 func (l *eventLog) add(events []metric.Point) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// calls are the calls into plugins, queues and disks that have not returned.
+// calls lists the calls into plugins, queues and disks that have not returned.
 type calls struct {
 	log *slog.Logger
 
@@ -22,7 +22,7 @@ type calls struct {
 	open map[*string]struct{}
 }
 
-// begin notes a call until end is called.
+// begin lists a call until end is called.
 func (c *calls) begin(what string) (end func()) {
 	key := &what
 	c.mu.Lock()
@@ -38,11 +38,11 @@ func (c *calls) begin(what string) (end func()) {
 	}
 }
 
-// slowCall is how long callWithin waits before it says what it waits for.
+// slowCall is how long callWithin waits before it logs what it waits for.
 const slowCall = 10 * time.Second
 
-// callWithin calls f and waits until it has returned or ctx is done. If it reports
-// false, f goes on alone, and nothing that f writes may be read.
+// callWithin calls f and waits until f returns or ctx is done. It reports whether f has
+// returned. If not, f keeps running, and the caller must not read what f writes.
 func (c *calls) callWithin(ctx context.Context, what string, f func()) bool {
 	slow := time.AfterFunc(slowCall, func() { c.log.Warn("still waiting, perhaps for a disk that is not responding", "call", what) })
 	defer slow.Stop()
@@ -67,13 +67,13 @@ func (c *calls) list() []string {
 	return slices.Compact(list)
 }
 
-// A HungError is the error of a stop that the watchdog has ended.
+// A HungError says that something did not stop in time.
 type HungError struct {
 	After time.Duration // the grace period
-	Calls []string      // that have not returned, such as "outputs.influxdb: Push"
+	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
 }
 
-// Error names what hangs.
+// Error lists the calls that have not returned.
 func (e *HungError) Error() string {
 	if len(e.Calls) == 0 {
 		return fmt.Sprintf("not stopped within %v", e.After)
@@ -88,10 +88,10 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 		return true
 	case <-ctx.Done():
 	}
-	return isClosed(done) // if both, it is done
+	return isClosed(done) // select picks at random if both are ready
 }
 
-// awaitFor is await for at most d.
+// awaitFor is await with a timeout.
 func awaitFor(ctx context.Context, d time.Duration, done <-chan struct{}) bool {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -107,7 +107,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// sleep waits, and reports whether ctx let it.
+// sleep waits for d. It reports false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -119,16 +119,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// closeIf closes what is an io.Closer.
+// closeIf closes v if it is an io.Closer.
 func closeIf(v any, log *slog.Logger) {
 	if c, ok := v.(io.Closer); ok {
 		if err := c.Close(); err != nil {
-			log.Warn("close", "error", err)
+			log.Warn("close failed", "error", err)
 		}
 	}
 }
 
-// recover turns a panic into an error, counts it and logs where it arose.
+// recover turns a panic into an error, counts it and logs its stack.
 func (c *counter) recover(err *error, log *slog.Logger) {
 	if v := recover(); v != nil {
 		c.Add(1)
@@ -138,7 +138,7 @@ func (c *counter) recover(err *error, log *slog.Logger) {
 }
 
 var (
-	errQueueHangs = errors.New("the queue does not take them: its disk is not responding")
+	errQueueHangs = errors.New("the disk of the queue is not responding")
 	errDiskHangs  = errors.New("the disk is not responding")
 	errAbandoned  = errors.New("abandoned")
 )

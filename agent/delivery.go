@@ -22,37 +22,38 @@ type delivery struct {
 	rejects    *rejects
 	health     *outputHealth
 	maxBytes   int  // of records in one Push
-	persistent bool // what is queued outlives the output: no last-minute retries
+	persistent bool // the queue outlives the output: no retries while it ends
 	flush      flushSchedule
 	bisect     bisect
 	outage     outage
-	handedOver func() bool   // by a reload: what is queued is another output's
+	handedOver func() bool   // reports whether a reload gave the queue to another output
 	done       chan struct{} // closed when deliver has returned
 
-	using     chan struct{} // holds a token while the queue and what follows are used
-	abandoned bool          // deliver, which does not return, must leave the queue alone
-	leftOpen  bool          // deliver has ended, and the successor closes the pusher
+	using     chan struct{} // holds a token while the queue or a field below is used
+	abandoned bool          // deliver does not return and must not use the queue any more
+	leftOpen  bool          // deliver has ended; the output that takes over closes the pusher
 }
 
 // A sender calls the Pusher of one output.
 type sender struct {
 	name    string // for the watchdog's message
 	pusher  plugin.Pusher
-	timeout time.Duration // of a Push
-	overdue func()        // called when a Push has not returned though its timeout is over
+	timeout time.Duration // of one Push
+	overdue func()        // called when a Push has not returned pushGrace after its timeout
 	health  *outputHealth
 	calls   *calls
 	log     *slog.Logger
 }
 
-// pushGrace is how long after its timeout a Push may return.
+// pushGrace is how long after its timeout a Push may take to return.
 const pushGrace = time.Second
 
-// push sends records, and those again that were not stored because the destination
-// named others that it rejects. It returns the reasons of these by their index.
+// push sends records. If the destination names records that it rejects and stores none
+// of the others, push sends the others again. It returns the reasons of the rejected
+// records by index.
 func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]error, err error) {
 	rejected = map[int]error{}
-	rest, index := records, []int(nil) // what is sent next, and the indexes of it; nil: all
+	rest, index := records, []int(nil) // records to send next, and their indexes; nil: all
 	for {
 		err := s.callPush(ctx, rest)
 		named, ok := errors.AsType[*plugin.RejectedError](err)
@@ -116,10 +117,10 @@ func (d *delivery) peek() ([][]byte, error) {
 	return d.queue.Peek(d.bisect.size(), d.maxBytes)
 }
 
-// commit lets the records of a Push leave the queue, or stay in it, as its error says;
-// those that the destination has named as rejected, with their reasons by index, leave
-// it for the dead letters. It reports whether any have left, and returns the error
-// after which all are to be pushed again.
+// commit applies the result of a Push to the queue. Records that are stored leave it,
+// and so do rejected ones once they are in the dead-letter file; named holds the reasons
+// of those that the destination named, by index. commit reports whether any record
+// left the queue. It returns an error if all records have to be pushed again.
 func (d *delivery) commit(records [][]byte, named map[int]error, err error) (progress bool, _ error) {
 	defer d.sender.calls.begin(d.sender.name + ": writing its queue")()
 	d.using <- struct{}{}
@@ -136,7 +137,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		dead = deadLetters(records, allFor(n, err))
 	}
 	if kerr := d.rejects.keep(dead); kerr != nil {
-		o, err = failed, fmt.Errorf("rejected points cannot be kept: %w (they were rejected by: %v)", kerr, dead[0].Reason)
+		o, err = failed, fmt.Errorf("rejected points cannot be saved: %w (rejection: %v)", kerr, dead[0].Reason)
 	}
 	switch o {
 	case stored, rejected:
@@ -159,7 +160,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 
 func allFor(n int, reason error) map[int]error { return plugin.RejectAll(n, reason).Records }
 
-// deadLetters returns those of the records for which there is a reason, in order.
+// deadLetters returns an entry for each record that has a reason, in order.
 func deadLetters(records [][]byte, reasons map[int]error) []buffer.DeadLetter {
 	dead := make([]buffer.DeadLetter, 0, len(reasons))
 	for _, i := range slices.Sorted(maps.Keys(reasons)) {
@@ -168,15 +169,16 @@ func deadLetters(records [][]byte, reasons map[int]error) []buffer.DeadLetter {
 	return dead
 }
 
-// abandon takes the queue away from a deliver that does not return. It waits for a disk
-// that hangs.
+// abandon takes the queue away from a deliver that does not return. It blocks while a
+// disk hangs.
 func (d *delivery) abandon() {
 	d.using <- struct{}{}
 	d.abandoned = true
 	<-d.using
 }
 
-// leaveOpen reports whether the output that takes over closes the pusher.
+// leaveOpen reports whether deliver must leave the pusher open, for the output that
+// takes over to close it.
 func (d *delivery) leaveOpen() bool {
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
@@ -184,9 +186,9 @@ func (d *delivery) leaveOpen() bool {
 	return d.leftOpen
 }
 
-// bequeath lets the pusher of another delivery inherit from this one's, and closes it,
-// if deliver has ended and left it open.
-func (d *delivery) bequeath(to *delivery) {
+// passOn lets the pusher of another delivery inherit from this one's, which it then
+// closes. It does nothing unless deliver has ended and left its pusher open.
+func (d *delivery) passOn(to *delivery) {
 	d.using <- struct{}{}
 	open := d.leftOpen
 	<-d.using
@@ -201,8 +203,8 @@ func (d *delivery) bequeath(to *delivery) {
 	}
 }
 
-// pause waits before the next attempt. It ends early when the output begins to end,
-// and reports false if nothing is to be tried any more.
+// pause waits before the next attempt. It returns early when the output starts to end.
+// It reports false if there must be no further attempt.
 func (d *delivery) pause(ctx context.Context, wait time.Duration, gone bool) bool {
 	stopping, filled := d.flush.stopping, d.flush.filled
 	ending := false
@@ -226,8 +228,8 @@ func (d *delivery) pause(ctx context.Context, wait time.Duration, gone bool) boo
 	return true
 }
 
-// A retry says how long to wait after failures in a row: exponentially longer
-// with full jitter, so that a fleet does not come back to its server as one herd.
+// A retry computes the wait after each failure in a row: exponential backoff with full
+// jitter, so that the hosts of a fleet do not retry at the same time.
 type retry struct{ *backoff.ExponentialBackOff }
 
 func newRetry() retry {
@@ -237,7 +239,7 @@ func newRetry() retry {
 	return retry{b}
 }
 
-// maxRetryAfter caps what a destination may ask for.
+// maxRetryAfter caps the wait that a destination asks for.
 const maxRetryAfter = 10 * time.Minute
 
 func (r retry) wait(err error) time.Duration {
@@ -247,14 +249,14 @@ func (r retry) wait(err error) time.Duration {
 	return r.NextBackOff()
 }
 
-// An outage notes when a delivery begins to fail and when it delivers again. It logs
-// both, and in between other errors once a minute: some differ at each attempt.
+// An outage logs when delivery begins to fail and when it resumes. In between it logs
+// changed errors at most once a minute: some differ at each attempt.
 type outage struct {
 	log    *slog.Logger
 	health *outputHealth
 	queue  *outputQueue
 
-	logged error // last; nil if there is no outage
+	logged error // the last one logged; nil if there is no outage
 	limit  throttle
 }
 
@@ -288,8 +290,8 @@ type rejects struct {
 	throttle throttle
 }
 
-// keep writes entries to the dead-letter file, if there is one, and counts them. On an
-// error they are neither kept nor counted.
+// keep counts entries and writes them to the dead-letter file, if there is one. If that
+// fails, they are not counted.
 func (r *rejects) keep(entries []buffer.DeadLetter) error {
 	if len(entries) == 0 {
 		return nil
@@ -302,18 +304,18 @@ func (r *rejects) keep(entries []buffer.DeadLetter) error {
 	switch first := entries[0]; {
 	case n == 0:
 	case r.file.Path() == "":
-		r.log.Warn("points rejected; without a state directory they are not kept", "points", n, "error", first.Reason, "first", excerpt(first.Record))
+		r.log.Warn("points rejected, not saved without a state directory", "points", n, "error", first.Reason, "first", excerpt(first.Record))
 	default:
-		r.log.Warn("points rejected", "points", n, "error", first.Reason, "kept_in", r.file.Path())
+		r.log.Warn("points rejected, saved in the dead-letter file", "points", n, "error", first.Reason, "file", r.file.Path())
 	}
 	return nil
 }
 
-// lost counts rejected points that could not be kept.
+// lost counts rejected points that could not be saved.
 func (r *rejects) lost(n int, err error) {
 	r.health.rejected.Add(int64(n))
 	if n := r.throttle.add(n); n > 0 {
-		r.log.Error("points rejected and not kept", "points", n, "error", err)
+		r.log.Error("points rejected and not saved", "points", n, "error", err)
 	}
 }
 

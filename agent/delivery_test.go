@@ -267,7 +267,7 @@ func TestStopEndsInTimeInEveryState(t *testing.T) {
 		{name: "gather hangs", gather: time.Hour, atMost: 11 * time.Second,
 			wantErr: "not stopped within 10s, not returned: inputs.a: Gather"},
 		{name: "output down", push: func(context.Context, []string) error { return errors.New("no") }, atMost: 10 * time.Second,
-			wantLog: "not delivered, lost with the queue in memory"},
+			wantLog: "undelivered points lost with the queue in memory"},
 		{name: "sending", push: func(ctx context.Context, _ []string) error {
 			select {
 			case <-time.After(4 * time.Second):
@@ -368,7 +368,7 @@ func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 		if health("up").AsBool() || health("queue_points").AsInt() != 1000-617 {
 			t.Errorf("up %v with %d points queued", health("up"), health("queue_points").AsInt())
 		}
-		if want := "rejected points cannot be kept"; strings.Count(r.log.String(), want) != 1 {
+		if want := "rejected points cannot be saved"; strings.Count(r.log.String(), want) != 1 {
 			t.Errorf("want %q once in the log:\n%s", want, r.log)
 		}
 		if err := os.Remove(path); err != nil {

@@ -1,7 +1,7 @@
-// Package agent runs inputs and outputs: the ground that plugins stand on.
+// Package agent runs inputs and outputs.
 //
-// The path of the data, in agent.go from top to bottom until delivery.go pushes and
-// endpoint.go serves:
+// The path of the data. agent.go reads along it from top to bottom; delivery.go and
+// endpoint.go continue where it ends:
 //
 //	Agent.Run ─ adopt(configuration), at the start and at every reload
 //	   │
@@ -22,30 +22,34 @@
 //	                                  │
 //	   one goroutine empties it       ▼
 //	                               deliver ─flush─▶ drain ─▶ Pusher.Push
-//	                                                   └─▶ rejected: dead letters
+//	                                                   └─▶ rejected: dead-letter file
 //
 // What holds:
 //   - Batches are immutable once published; the board, every view and every inbox
 //     share them.
-//   - A gather, a scrape, an encoding, a delivery wait for no other instance.
+//   - Gathers, scrapes, encoding and delivery never wait for another instance.
 //   - A record leaves its queue when the destination has stored it, when it is in
-//     the dead-letter file, or when the queue is full: each is counted.
-//   - The agent's own points (health.go) are an input like any other.
-//   - A reload waits for nothing that it replaces: the successor of an instance does,
-//     for a bounded time, in a goroutine of its own.
-//   - A record of a point that has not changed is not encoded again (plugin.Restamper),
-//     and a stream is handed on in the middle of a write (plugin.PushInheritor).
+//     the dead-letter file, or when the queue is full. Each case is counted.
+//   - The agent's own points (health.go) come from an input like any other.
+//   - A reload does not wait for the instances that it replaces. Each new instance
+//     waits for its predecessor, in its own goroutine and for a bounded time.
+//   - The record of an unchanged point is not encoded again (plugin.Restamper), and
+//     a stream can be handed over in the middle of a write (plugin.PushInheritor).
 //   - A stop has two stages: outputs drain for the grace period, then haltCtx ends and
-//     everything returns. What does not is for the watchdog: Run returns a HungError.
+//     everything must return. If something does not, Run returns a HungError.
 //
-// The files: agent.go is the path of the data. supervisor.go holds what runs, with the
-// watchdog and the stop; reload.go exchanges it. input.go, output.go and endpoint.go
-// are the instances at work. queue.go is an output's queue with its rules and its
-// flushes, delivery.go a Push and what becomes of it, bisect.go the search for rejected
-// records. transform.go makes a plugin's batch the instance's, encode.go makes records
-// of it. board.go holds the latest batches and events, schedule.go the ticks of inputs,
-// calls.go the calls that have not returned. health.go counts, and metrics.go describes
-// what it counts. instances.go is a configuration that is built, options.go and
-// validate.go are its options. once.go runs the one-shot commands. Package listen binds
-// the sockets of endpoints.
+// The files:
+//   - agent.go: the path of the data
+//   - supervisor.go: the running instances, the watchdog and the stop; reload.go: a reload
+//   - input.go, output.go, endpoint.go: one running instance of each kind
+//   - transform.go: names, tags and filters; encode.go: from points to records
+//   - queue.go: the queue of an output and its flushes
+//   - delivery.go: pushing and its results; bisect.go: the search for rejected records
+//   - board.go: the latest batches and events; schedule.go: the ticks of inputs
+//   - calls.go: calls that have not returned
+//   - health.go: the agent's own counters; metrics.go: their documentation
+//   - instances.go: a configuration, built; options.go and validate.go: its options
+//   - once.go: the one-shot commands
+//
+// Package listen binds the sockets of endpoints.
 package agent

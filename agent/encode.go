@@ -9,22 +9,22 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An encoder turns batches into records for one output. What a source's last batch
-// was encoded to is kept: records of points that have not changed since are only
-// given another time.
+// An encoder turns batches into records for one output. It keeps the records of each
+// source's last batch. If a point has not changed since, its record only gets a new
+// time.
 type encoder struct {
 	last    map[string]encoding // by source; empty if the Pusher is not a Restamper
-	spare   encoding            // buffers of one that is not needed any more
+	spare   encoding            // for its buffers
 	events  encoding
 	records [][]byte
 }
 
-// keepEncoding is how long the records of a source are kept that publishes no more:
-// it may have been removed. An input whose interval is longer has each batch encoded.
+// keepEncoding is how long the records of a source are kept after its last batch: the
+// source may have been removed. With a longer interval every batch is encoded in full.
 const keepEncoding = time.Hour
 
-// encode returns the records of the batch's events and points that the output
-// takes; they are valid until the next call. Points that cannot be encoded are
+// encode returns the records of the batch's events and points that pass the output's
+// filter. They are valid until the next call. Points that cannot be encoded are
 // rejected.
 func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
 	e.events.fill(o, nil, o.filter.Points(b.Events), b.Time, &encoding{})
@@ -40,7 +40,7 @@ func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
 		e.last = map[string]encoding{}
 	}
 	e.last[b.Source], e.spare = next, encoding{}
-	if cap(last.bytes) <= 2*len(next.bytes) { // else the batch has shrunk, and so do the buffers
+	if cap(last.bytes) <= 2*len(next.bytes) { // else the batch has shrunk: release the large buffers
 		e.spare = last
 		e.spare.points = nil
 	}
@@ -52,21 +52,21 @@ func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
 	return e.records
 }
 
-// An encoding is points and their records.
+// An encoding holds points and their records.
 type encoding struct {
 	time   time.Time // of the batch
 	points []metric.Point
-	bytes  []byte // the records, one behind the other
-	ends   []int  // of the record of each point; a rejected point has an empty one
+	bytes  []byte // the records, concatenated
+	ends   []int  // where each point's record ends in bytes; empty for a rejected point
 }
 
-// fill encodes points in place of what s held, which may share nothing with last. If
-// there is a restamper, points that last holds too are not encoded again.
+// fill encodes points and replaces the content of s. With a restamper, points that are
+// unchanged in last are not encoded again. s and last must not share buffers.
 func (s *encoding) fill(o *runningOutput, restamper plugin.Restamper, points []metric.Point, at time.Time, last *encoding) {
 	s.time, s.points = at, points
 	s.bytes = slices.Grow(s.bytes[:0], len(last.bytes))
 	s.ends = slices.Grow(s.ends[:0], len(points))
-	cursor := 0 // in last
+	cursor := 0 // index into last
 	for _, point := range points {
 		if point.Time.IsZero() {
 			point.Time = at
@@ -88,15 +88,14 @@ func (s *encoding) fill(o *runningOutput, restamper plugin.Restamper, points []m
 	}
 }
 
-var errUnknown = errors.New("the last batch did not have the point")
+var errUnknown = errors.New("the point was not in the last batch")
 
-// lookAhead is how many points find skips: so many may have been removed in a row.
-// If there are more, what follows them is encoded again, once.
+// lookAhead is how many points find may skip. If more were removed in a row, the points
+// that follow are encoded once more.
 const lookAhead = 64
 
-// find returns the record of p if it has not changed, else nil, and where the point
-// after p is likely to be. It looks from the cursor on: sources keep the order of their
-// points.
+// find returns the record of p, or nil if p has changed, and the cursor for the next
+// point. It searches from the cursor on, because sources keep the order of their points.
 func (s *encoding) find(p *metric.Point, cursor int) ([]byte, int) {
 	for i := cursor; i < min(cursor+lookAhead, len(s.points)); i++ {
 		switch q := &s.points[i]; {

@@ -14,7 +14,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A runningEndpoint is a Pull at work.
+// A runningEndpoint is a running Pull.
 type runningEndpoint struct {
 	*Pull
 	log    *slog.Logger
@@ -37,8 +37,8 @@ func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*
 	}, nil
 }
 
-// serve answers until ctx is done. It gives the endpoint that this one replaces, if
-// any, a moment to end, so that clients no longer get what that one would answer.
+// serve answers requests until ctx is done. First it gives the replaced endpoint, if
+// any, a moment to end, so that clients do not get answers from the old one.
 func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
 	defer close(e.done)
 	if replaced != nil {
@@ -57,26 +57,26 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 		return
 	}
 	if err == nil {
-		err = errors.New("it has ended by itself")
+		err = errors.New("serving ended unexpectedly")
 	}
 	e.report(err)
 }
 
-// report logs and shows whether the endpoint is up.
+// report records whether the endpoint is up and logs a change.
 func (e *runningEndpoint) report(err error) {
-	switch turned := e.health.setState(err); {
-	case !turned:
+	switch changed := e.health.setState(err); {
+	case !changed:
 	case err != nil:
 		e.log.Error("endpoint is down", "error", err)
 	default:
-		e.log.Info("endpoint answers again")
+		e.log.Info("endpoint is up again")
 	}
 }
 
-// retire waits until Serve has returned, for so long at most.
+// retire waits at most this long until Serve has returned.
 func (e *runningEndpoint) retire(ctx context.Context, wait time.Duration) {
 	if !awaitFor(ctx, wait, e.done) {
-		e.log.Error("abandoned: Serve has not returned")
+		e.log.Error("endpoint abandoned, Serve has not returned")
 	}
 }
 
@@ -87,7 +87,7 @@ type view struct {
 	events     eventLog // that passed the filter
 
 	mu       sync.Mutex
-	filtered map[*metric.Batch]*metric.Batch // of what Latest returned last
+	filtered map[*metric.Batch]*metric.Batch // the batches that Latest returned last, by their original
 }
 
 // Latest returns the latest batches, filtered, ordered by source.

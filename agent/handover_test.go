@@ -61,7 +61,7 @@ func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
 		r.reloadTo(next, nil)
 		after(10 * time.Second)
-		if want := "abandoned: Push has not returned"; !strings.Contains(r.log.String(), want) {
+		if want := "delivery abandoned, Push has not returned"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		close(release)
@@ -123,7 +123,7 @@ func TestReloadMovesQueues(t *testing.T) {
 		}},
 		{name: "another limit", before: func(*Push) {}, move: func(_ *testing.T, _ *Agent, p *Push) { p.Options.BufferLimit = 1 << 20 }},
 		{name: "from disk to memory", before: func(*Push) {}, move: func(_ *testing.T, _ *Agent, p *Push) { memory(p) },
-			wantDropped: true, wantLog: `msg="not delivered, kept in its queue" plugin=outputs.out points=3`},
+			wantDropped: true, wantLog: `msg="undelivered points stay queued on disk" plugin=outputs.out points=3`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,8 +190,8 @@ func TestC13QueueOnDiskWaitsForItsOutput(t *testing.T) {
 		r.reloadTo(without, nil)
 		after(20 * time.Second)
 		for _, want := range []string{
-			`msg="not delivered, kept in its queue" plugin=outputs.out points=3`,
-			`msg="a queue without an output: an output of its name would deliver it" queue=` + r.agent.Options.StateDirectory + "/out points=3",
+			`msg="undelivered points stay queued on disk" plugin=outputs.out points=3`,
+			`msg="queue without an output, its points wait for an output of that name" queue=` + r.agent.Options.StateDirectory + "/out points=3",
 		} {
 			if !strings.Contains(r.log.String(), want) {
 				t.Errorf("want %q in the log:\n%s", want, r.log)
@@ -235,7 +235,7 @@ func TestReloadDoesNotWaitForWhatItRemoves(t *testing.T) {
 		if took := time.Since(began); took > 11*time.Second {
 			t.Errorf("the stop took %v", took)
 		}
-		if want := "not delivered, lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
+		if want := "undelivered points lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 	})

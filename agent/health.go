@@ -20,8 +20,8 @@ const agentSource = "sockwatch"
 // A counter only grows.
 type counter struct{ atomic.Int64 }
 
-// health counts what the agent does, and is an input itself: its points take the
-// path of every other.
+// health counts what the agent does. It is an input itself: its points take the same
+// path as all others.
 type health struct {
 	version string
 
@@ -40,16 +40,16 @@ type inputHealth struct {
 	gathers, errors, skipped, partial, panics counter
 
 	mu       sync.Mutex
-	gathered bool // a gather has ended
-	err      error
-	since    time.Time // err has been nil, or has not been nil
-	failing  bool      // since a failed gather no other has ended in time
+	gathered bool      // a gather has ended
+	err      error     // of the last gather
+	since    time.Time // of the last change of err from or to nil
+	failing  bool      // no gather has ended in time since one failed
 	duration time.Duration
 	points   int
 }
 
-// outputHealth counts the points of one output; of an endpoint it knows the state
-// alone.
+// outputHealth counts the points of one output. For an endpoint it holds only the state
+// and the panics.
 type outputHealth struct {
 	written, rejected, dropped, retried, errors, panics counter
 
@@ -58,7 +58,7 @@ type outputHealth struct {
 
 	mu    sync.Mutex
 	err   error        // of the last attempt; nil if it delivers or serves
-	since time.Time    // err has been nil, or has not been nil
+	since time.Time    // of the last change of err from or to nil
 	queue buffer.Queue // nil: none
 }
 
@@ -101,7 +101,7 @@ func (h *health) forget(input, output func(name string) bool) {
 	maps.DeleteFunc(h.outputs, func(name string, _ *outputHealth) bool { return output(name) })
 }
 
-// reloaded notes the outcome of a reload.
+// reloaded records the result of a reload.
 func (h *health) reloaded(err error) {
 	h.mu.Lock()
 	h.config.Err = err
@@ -126,9 +126,10 @@ func (h *health) state() plugin.Health {
 	return s
 }
 
-// succeeded notes a gather with a batch. One that is late has been counted as failed.
-// turned: the input was down before. resumed: it is the first in time after a failure.
-func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch, late bool) (turned, resumed bool) {
+// succeeded records a gather that returned a batch. A late one has already been counted
+// as failed. changed: the input was down before. resumed: this is the first gather in
+// time after a failure.
+func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch, late bool) (changed, resumed bool) {
 	if !late {
 		i.gathers.Add(1)
 	}
@@ -143,9 +144,9 @@ func (i *inputHealth) succeeded(took time.Duration, b *metric.Batch, late bool) 
 	return i.lockedEnd(nil, took, len(b.Points)), resumed
 }
 
-// failed notes a gather without a batch. turned: the input was not down before. first:
-// it is the first that fails after one in time.
-func (i *inputHealth) failed(took time.Duration, err error) (turned, first bool) {
+// failed records a gather that returned no batch in time. changed: the input was not
+// down before. first: this is the first failure after a gather in time.
+func (i *inputHealth) failed(took time.Duration, err error) (changed, first bool) {
 	i.gathers.Add(1)
 	i.errors.Add(1)
 	i.mu.Lock()
@@ -154,39 +155,39 @@ func (i *inputHealth) failed(took time.Duration, err error) (turned, first bool)
 	return i.lockedEnd(err, took, 0), first
 }
 
-func (i *inputHealth) lockedEnd(err error, took time.Duration, points int) (turned bool) {
-	turned = (i.err == nil) != (err == nil)
-	if turned || !i.gathered {
+func (i *inputHealth) lockedEnd(err error, took time.Duration, points int) (changed bool) {
+	changed = (i.err == nil) != (err == nil)
+	if changed || !i.gathered {
 		i.since = time.Now()
 	}
 	i.gathered, i.err, i.duration, i.points = true, err, took, points
-	return turned
+	return changed
 }
 
-// state returns the outcome of the last gather, as a Board shows it.
+// state returns the result of the last gather, for a plugin.Board.
 func (i *inputHealth) state(name string) plugin.SourceState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return plugin.SourceState{Name: name, Gathered: i.gathered, Err: i.err, Since: i.since}
 }
 
-// setState notes the error of an attempt to deliver or to serve, nil if it succeeded. It
-// reports whether the output has gone down or up.
-func (o *outputHealth) setState(err error) (turned bool) {
+// setState records the error of an attempt to deliver or to serve, nil if it succeeded.
+// It reports whether the output has gone down or up.
+func (o *outputHealth) setState(err error) (changed bool) {
 	o.mu.Lock()
-	turned = (o.err == nil) != (err == nil)
-	if turned {
+	changed = (o.err == nil) != (err == nil)
+	if changed {
 		o.since = time.Now()
 	}
 	o.err = err
 	o.mu.Unlock()
-	if turned && o.changed != nil {
+	if changed && o.changed != nil {
 		o.changed()
 	}
-	return turned
+	return changed
 }
 
-// state returns the state of the output, as a Board shows it.
+// state returns the state of the output, for a plugin.Board.
 func (o *outputHealth) state(name string) plugin.OutputState {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -201,14 +202,14 @@ func (o *outputHealth) state(name string) plugin.OutputState {
 	return s
 }
 
-// watch names the queue whose Stats are shown.
+// watch sets the queue whose Stats are reported.
 func (o *outputHealth) watch(q buffer.Queue) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue = q
 }
 
-// asInput returns the instance that gathers the agent's own points.
+// asInput returns the input that gathers the agent's own points.
 func (h *health) asInput(a *Agent) *Input {
 	o := InputOptions{
 		Interval: a.Options.Interval, CollectionJitter: a.Options.CollectionJitter,
@@ -220,7 +221,7 @@ func (h *health) asInput(a *Agent) *Input {
 	}
 }
 
-// Gather is plugin.Input's.
+// Gather implements plugin.Input.
 func (h *health) Gather(context.Context) (metric.Batch, error) { return h.batch(), nil }
 
 func (h *health) batch() metric.Batch {

@@ -12,18 +12,18 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A runningInput is an Input at work.
+// A runningInput is a running Input.
 type runningInput struct {
 	*Input
 	log        *slog.Logger
 	health     *inputHealth
 	calls      *calls
 	transform  *transform
-	publish    func(b *metric.Batch, turned bool) // turned: the input was down before
-	withdraw   func(turned bool)                  // turned: the input was not down before
-	firstDone  func()                             // to be called when the first gather has ended
-	startAfter <-chan struct{}                    // the first gather waits for it, unless nil
-	demand     chan chan<- (<-chan struct{})      // answered by a channel that is closed when a gather is published
+	publish    func(b *metric.Batch, changed bool) // changed: the input was down before
+	withdraw   func(changed bool)                  // changed: the input was not down before
+	firstDone  func()                              // called when the first gather has ended
+	startAfter <-chan struct{}                     // the first gather waits for it; nil: it does not wait
+	demand     chan chan<- (<-chan struct{})       // asks for a gather; the reply is closed when it is published
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when gatherEvery has returned
 
@@ -31,7 +31,7 @@ type runningInput struct {
 	inFlight *inFlight // the gather that has not ended, or nil
 }
 
-// newInput prepares an input; publish and withdraw are the caller's to set.
+// newInput prepares an input. The caller sets publish and withdraw.
 func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
@@ -46,7 +46,7 @@ func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, err
 // An inFlight is a gather that has not ended.
 type inFlight struct {
 	once      sync.Once
-	published chan struct{} // closed when the board shows its outcome
+	published chan struct{} // closed when the board shows the result
 	done      chan struct{} // closed when Gather has returned
 }
 
@@ -54,7 +54,7 @@ func newInFlight() *inFlight {
 	return &inFlight{published: make(chan struct{}), done: make(chan struct{})}
 }
 
-// publish is called when the board shows the gather's outcome, perhaps twice.
+// publish is called when the board shows the gather's result, perhaps twice.
 func (g *inFlight) publish() { g.once.Do(func() { close(g.published) }) }
 
 func (in *runningInput) current() *inFlight {
@@ -63,9 +63,9 @@ func (in *runningInput) current() *inFlight {
 	return in.inFlight
 }
 
-// takeOver waits until the input that this one replaces has ended, and lets this one
-// go on with what that one knew. It gives up after the wait, not before: this one may
-// have been replaced, too, and hand on what it takes over.
+// takeOver waits until the replaced input has ended, then lets this one inherit its
+// state. It gives up only after wait, even if this input has been replaced meanwhile:
+// the next one inherits from this one.
 func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
@@ -78,9 +78,9 @@ func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 	inheritor.InheritFrom(replaced.Input.Input)
 }
 
-// await waits until ready is closed, and reports false if ctx ends first. Those who
-// ask for a gather meanwhile are answered at once, without one: the board still
-// shows the last batch, if there is one.
+// await waits until ready is closed. It reports false if ctx ends first. Requests for a
+// gather are answered at once without one meanwhile: the board still shows the last
+// batch, if there is one.
 func (in *runningInput) await(ctx context.Context, ready <-chan struct{}) bool {
 	for {
 		select {
@@ -96,8 +96,8 @@ func (in *runningInput) await(ctx context.Context, ready <-chan struct{}) bool {
 	}
 }
 
-// gatherNow starts or joins a gather and waits until its outcome is published, the
-// input has stopped, or ctx is done.
+// gatherNow starts or joins a gather. It waits until the result is published, the input
+// has stopped, or ctx is done.
 func (in *runningInput) gatherNow(ctx context.Context) {
 	reply := make(chan (<-chan struct{}), 1)
 	select {
@@ -113,7 +113,7 @@ func (in *runningInput) gatherNow(ctx context.Context) {
 	}
 }
 
-// state returns the state of the input, as a Board shows it.
+// state returns the state of the input, for a plugin.Board.
 func (in *runningInput) state() plugin.SourceState {
 	s := in.health.state(in.Name)
 	if tags := in.Plugin.Tags; tags != nil {
@@ -124,9 +124,9 @@ func (in *runningInput) state() plugin.SourceState {
 	return s
 }
 
-// retire waits until the input has ended, for so long at most.
+// retire waits at most this long until the input has ended.
 func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
 	if !awaitFor(ctx, wait, in.done) {
-		in.log.Warn("abandoned: its gather has not returned")
+		in.log.Warn("input abandoned, Gather has not returned")
 	}
 }

@@ -6,15 +6,14 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An Agent is a configuration ready to run. config.Load builds it; nothing of it
-// has been opened yet.
+// An Agent is a configuration ready to run. config.Load builds it and opens nothing.
 type Agent struct {
 	Options Options
 	Log     *slog.Logger
-	Version string            // of the program, for sockwatch_build_info
+	Version string            // the program's version, for sockwatch_build_info
 	Tags    map[string]string // of the agent's own points: the global tags and the host tag
 
-	// InForce, unless nil, is called when a run has gone over to this configuration.
+	// InForce, if not nil, is called when this configuration has taken effect.
 	InForce func()
 
 	Inputs []*Input
@@ -22,12 +21,12 @@ type Agent struct {
 	Pull   []*Pull
 }
 
-// An Input is one [[inputs.NAME]], built. Its fields but Input are plain data: a
+// An Input is one [[inputs.NAME]], built. All fields except Input are plain data: a
 // reload keeps the running instance if they are equal.
 type Input struct {
-	Name string // KIND or KIND-ALIAS: the source of its batches
-	// Interval and CollectionJitter, and Timeout, are filled in from the agent's;
-	// Tags holds the global tags and the host tag too.
+	Name string // KIND or KIND-ALIAS; also the source of its batches
+	// The agent's Interval, CollectionJitter and Timeout are filled in where the input
+	// has none. Tags includes the global tags and the host tag.
 	Options       InputOptions
 	RoundInterval bool
 	Settings      plugin.Options // the plugin's own options
@@ -37,14 +36,14 @@ type Input struct {
 
 // A Push is one [[outputs.NAME]] that pushes, built.
 type Push struct {
-	Name     string // KIND or KIND-ALIAS: also of its queue
+	Name     string // KIND or KIND-ALIAS; also the name of its queue
 	Options  PushOptions
 	Settings plugin.Options
 	Plugin   plugin.Plugin
 	Pusher   plugin.Pusher
 }
 
-// A Pull is one [[outputs.NAME]] that is asked, built.
+// A Pull is one [[outputs.NAME]] that serves, built.
 type Pull struct {
 	Name     string // KIND or KIND-ALIAS
 	Options  EndpointOptions
@@ -53,11 +52,11 @@ type Pull struct {
 	Endpoint plugin.Endpoint
 }
 
-// A configured is an Input, a Push or a Pull, at work or not.
+// A configured is an Input, a Push or a Pull, running or not.
 type configured interface {
 	name() string
-	title() string // as in the log
-	settings() any // two that are deeply equal configure alike
+	title() string // for logs and errors, such as "inputs.tcp_listen"
+	settings() any // deeply equal if the configuration is the same
 }
 
 func (in *Input) name() string  { return in.Name }

@@ -7,29 +7,29 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"sockwatch/agent/metric"
 )
 
-// GatherOnce gathers every input once and returns the batches as they would be
-// published, ordered by source, with the joined errors of the inputs that failed.
+// GatherOnce gathers every input once. It returns the batches as they would be
+// published, ordered by source, and the joined errors of the inputs that failed.
 func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	var mu sync.Mutex
 	var batches []*metric.Batch
 	var errs []error
 	var wg sync.WaitGroup
-	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
-		if err != nil {
-			return nil, err
-		}
+	gatherers, err := a.Gatherers()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range gatherers {
 		wg.Go(func() {
-			b, err := r.gatherOnce(ctx)
+			defer g.Close()
+			b, err := g.Gather(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				errs = append(errs, fmt.Errorf("inputs.%s: %w", in.Name, err))
+				errs = append(errs, err)
 				return
 			}
 			batches = append(batches, b)
@@ -41,32 +41,10 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	return batches, errors.Join(errs...)
 }
 
-func (in *runningInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
-	defer closeIf(in.Input.Input, in.log)
-	timeout := time.Duration(in.Options.Timeout)
-	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
-	defer cancel()
-	type result struct {
-		batch *metric.Batch
-		err   error
-	}
-	gathered := make(chan result, 1)
-	go func() {
-		b, err := in.callGather(gctx)
-		gathered <- result{b, err}
-	}()
-	select {
-	case g := <-gathered:
-		return g.batch, g.err
-	case <-time.After(timeout):
-		return nil, fmt.Errorf("not done after %v", timeout)
-	}
-}
-
-// Once gathers every input once and delivers the batches to every push output
-// through queues in memory. Its error joins whatever failed.
+// Once gathers every input once and delivers the batches to every output that pushes,
+// through queues in memory. It returns all errors, joined.
 func (a *Agent) Once(ctx context.Context) error {
-	if len(a.Push) > 0 { // which may have rejected points to keep
+	if len(a.Push) > 0 { // rejected points are saved there
 		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
@@ -75,7 +53,7 @@ func (a *Agent) Once(ctx context.Context) error {
 	errs := []error{err}
 	for _, b := range batches {
 		if b.Partial != "" {
-			a.Log.Warn("the scan is not whole", "plugin", "inputs."+b.Source, "missing", b.Partial)
+			a.Log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 		}
 	}
 	var mu sync.Mutex
@@ -100,7 +78,7 @@ func (a *Agent) Once(ctx context.Context) error {
 // deliverOnce delivers batches and gives up at the first attempt that fails.
 func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
 	o.queue.openMemory()
-	o.delivery.persistent = true // nothing is gained by trying until the end
+	o.delivery.persistent = true // no retries
 	o.inbox = make(chan *metric.Batch, len(batches))
 	for _, b := range batches {
 		o.inbox <- b

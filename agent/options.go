@@ -10,28 +10,28 @@ import (
 
 // Options are the [agent] table.
 type Options struct {
-	// How often every input without an interval of its own gathers.
+	// How often inputs gather, unless they set their own interval.
 	Interval plugin.Duration `toml:"interval"`
-	// Gather at whole multiples of the interval: "10s" at :00, :10, :20.
+	// Gather at whole multiples of the interval: with "10s" at :00, :10, :20.
 	RoundInterval bool `toml:"round_interval"`
-	// Delay each gather by a random time of at most this.
+	// Maximum random delay before each gather.
 	CollectionJitter plugin.Duration `toml:"collection_jitter"`
 	// How long a stop waits for queued points to be delivered.
 	ShutdownTimeout plugin.Duration `toml:"shutdown_timeout"`
-	// Value of the tag "host" of every point; empty: the hostname of the system.
+	// Value of the tag "host" of every point; empty: the system's hostname.
 	Hostname string `toml:"hostname"`
 	// Omit the tag "host".
 	OmitHostname bool `toml:"omit_hostname"`
-	// Directory for queues and rejected points; empty: $STATE_DIRECTORY, or queues in
-	// memory if that is not set.
+	// Directory for queues and rejected points; empty: $STATE_DIRECTORY, or if that is
+	// not set, queues in memory.
 	StateDirectory string `toml:"state_directory"`
-	// Lowest level that is logged: "debug", "info", "warn" or "error".
+	// Lowest level to log: "debug", "info", "warn" or "error".
 	LogLevel string `toml:"log_level"`
-	// Format of the log on stderr: "text" or "json".
+	// Log format on stderr: "text" or "json".
 	LogFormat string `toml:"log_format"`
 }
 
-// DefaultOptions returns the [agent] table of an empty configuration.
+// DefaultOptions returns the options of an empty [agent] table.
 func DefaultOptions() Options {
 	return Options{
 		Interval:        plugin.Duration(10 * time.Second),
@@ -42,7 +42,7 @@ func DefaultOptions() Options {
 	}
 }
 
-// Validate returns every error of the options, joined.
+// Validate returns all errors of the options, joined.
 func (o *Options) Validate() error {
 	return errors.Join(
 		atLeast("interval", o.Interval),
@@ -54,29 +54,29 @@ func (o *Options) Validate() error {
 	)
 }
 
-// InputOptions are the options that every [[inputs.NAME]] has.
+// InputOptions are the options of every [[inputs.NAME]].
 type InputOptions struct {
-	// How often this input gathers; "0s": the interval of [agent].
+	// How often this input gathers; "0s": as in [agent].
 	Interval plugin.Duration `toml:"interval"`
-	// Delay each gather by a random time of at most this; "0s": as in [agent].
+	// Maximum random delay before each gather; "0s": as in [agent].
 	CollectionJitter plugin.Duration `toml:"collection_jitter"`
-	// Time limit of a gather; "0s": the interval.
+	// Time limit of one gather; "0s": the interval.
 	Timeout plugin.Duration `toml:"timeout"`
-	// Name that distinguishes this instance from others of its kind.
+	// Name to tell this instance from others of the same plugin.
 	Alias string `toml:"alias"`
-	// Name of every point, in place of its own.
+	// Replacement for the name of every point.
 	NameOverride string `toml:"name_override"`
-	// Prefix of the name of every point.
+	// Prefix for the name of every point.
 	NamePrefix string `toml:"name_prefix"`
-	// Suffix of the name of every point.
+	// Suffix for the name of every point.
 	NameSuffix string `toml:"name_suffix"`
-	// Tags to add to every point that does not have them itself.
+	// Tags to add to every point that does not already have them.
 	Tags map[string]string `toml:"tags"`
 
 	filter.Options
 }
 
-// Validate returns every error of the options, joined.
+// Validate returns all errors of the options, joined.
 func (o *InputOptions) Validate() error {
 	return errors.Join(
 		o.checkTimes(),
@@ -89,7 +89,7 @@ func (o *InputOptions) Validate() error {
 	)
 }
 
-// checkTimes leaves out what is 0, the agent's.
+// checkTimes skips times that are 0: those are taken from [agent].
 func (o *InputOptions) checkTimes() error {
 	var errs []error
 	if o.Interval > 0 {
@@ -101,19 +101,19 @@ func (o *InputOptions) checkTimes() error {
 	return errors.Join(errs...)
 }
 
-// PushOptions are the options that every [[outputs.NAME]] that pushes has.
+// PushOptions are the options of every [[outputs.NAME]] that pushes.
 type PushOptions struct {
-	// Name that distinguishes this instance from others of its kind, and names its
+	// Name to tell this instance from others of the same plugin. It also names the
 	// queue.
 	Alias string `toml:"alias"`
 	// Time limit of one request.
 	Timeout plugin.Duration `toml:"timeout"`
-	// How often queued points are sent; "0s": at once.
+	// How often to send queued points; "0s": at once.
 	FlushInterval plugin.Duration `toml:"flush_interval"`
-	// Delay each flush by a random time of at most this.
+	// Maximum random delay before each flush.
 	FlushJitter plugin.Duration `toml:"flush_jitter"`
-	// Where points wait for delivery: "disk", "memory", or "auto", which is disk if
-	// state_directory is set.
+	// Where points wait for delivery: "disk", "memory", or "auto" (disk if
+	// state_directory is set, else memory).
 	Buffer string `toml:"buffer"`
 	// Size limit of the queue. Beyond it the oldest points are dropped and counted.
 	BufferLimit plugin.Size `toml:"buffer_limit"`
@@ -121,7 +121,7 @@ type PushOptions struct {
 	filter.Options
 }
 
-// DefaultPushOptions returns the options of an output of kind p that sets none.
+// DefaultPushOptions returns the default options of an output of plugin p.
 func DefaultPushOptions(p plugin.Plugin) PushOptions {
 	return PushOptions{
 		Timeout:       plugin.Duration(10 * time.Second),
@@ -131,7 +131,7 @@ func DefaultPushOptions(p plugin.Plugin) PushOptions {
 	}
 }
 
-// Validate returns every error of the options, joined.
+// Validate returns all errors of the options, joined.
 func (o *PushOptions) Validate() error {
 	return errors.Join(
 		checkAlias(o.Alias),
@@ -143,14 +143,14 @@ func (o *PushOptions) Validate() error {
 	)
 }
 
-// The bounds of buffer_limit: a queue that holds a useful request, and one that a disk
-// may have.
+// The bounds of buffer_limit: large enough for a useful request, small enough for a
+// disk.
 const (
 	minBuffer plugin.Size = 64 << 10
 	maxBuffer plugin.Size = 1 << 40
 )
 
-// checkFlush leaves out an interval of 0, at once.
+// checkFlush skips an interval of 0, which means at once.
 func (o *PushOptions) checkFlush() error {
 	if o.FlushInterval == 0 {
 		return nil
@@ -158,15 +158,15 @@ func (o *PushOptions) checkFlush() error {
 	return errors.Join(atLeast("flush_interval", o.FlushInterval), checkJitter("flush_jitter", o.FlushJitter, o.FlushInterval))
 }
 
-// EndpointOptions are the options that every [[outputs.NAME]] that is asked has.
+// EndpointOptions are the options of every [[outputs.NAME]] that serves.
 type EndpointOptions struct {
-	// Name that distinguishes this instance from others of its kind.
+	// Name to tell this instance from others of the same plugin.
 	Alias string `toml:"alias"`
 
 	filter.Options
 }
 
-// Validate returns every error of the options, joined.
+// Validate returns all errors of the options, joined.
 func (o *EndpointOptions) Validate() error {
 	return errors.Join(checkAlias(o.Alias), o.Options.Validate())
 }

@@ -16,8 +16,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A runningOutput is a Push at work: fill puts what is offered into its queue,
-// delivery empties that.
+// A runningOutput is a running Push: fill moves batches from the inbox to the queue,
+// delivery from the queue to the destination.
 type runningOutput struct {
 	*Push
 	log      *slog.Logger
@@ -30,27 +30,27 @@ type runningOutput struct {
 	delivery *delivery
 
 	stage    atomic.Int32
-	cancel   context.CancelFunc // of the delivery
-	cutDrain context.CancelFunc // of the delivery after a reload has removed the output
-	filled   chan struct{}      // closed when the inbox was closed and everything of it is queued
+	cancel   context.CancelFunc // ends the delivery
+	cutDrain context.CancelFunc // ends the drain after a reload has removed the output
+	filled   chan struct{}      // closed when the inbox is closed and all of it is queued
 	left     chan struct{}      // closed when leave has returned
 }
 
 // The stages of an output.
 const (
 	stageRunning    int32 = iota
-	stageLeaving          // it delivers what it has queued, and takes nothing new
-	stageHandedOver       // another takes over its queue
+	stageLeaving          // it drains its queue and accepts nothing new
+	stageHandedOver       // another output takes over its queue
 	stageClosed
 )
 
-// inboxBatches is how many batches wait for an output whose queue hangs.
+// inboxBatches is how many batches wait for a queue that hangs.
 const inboxBatches = 64
 
-// maxPushBytes bounds one Push of an output that names no bound of its own.
+// maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
 const maxPushBytes = 1 << 20
 
-// newOutput prepares an output. Its queue is to be opened or taken over.
+// newOutput prepares an output. Its queue has yet to be opened or taken over.
 func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan struct{}) (*runningOutput, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
@@ -78,26 +78,26 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	o.delivery.sender.overdue = func() { // while deliver waits for Push
+	o.delivery.sender.overdue = func() { // deliver is waiting for Push, so the outage is not in use
 		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
 	}
 	return o, nil
 }
 
-// flushPhase tells when within its interval an output flushes, so that those of a
-// fleet do not flush all at once.
+// flushPhase returns when within its interval an output flushes. It depends on the
+// hostname, so that the hosts of a fleet do not flush at the same time.
 func flushPhase(p *Push) time.Duration {
 	interval := uint64(p.Options.FlushInterval)
 	if interval == 0 {
 		return 0
 	}
 	sum := fnv.New64a()
-	host, _ := os.Hostname() // without one all are in phase, no worse
+	host, _ := os.Hostname() // without one, the hosts just flush together
 	fmt.Fprint(sum, host, p.Name)
 	return time.Duration(sum.Sum64() % interval)
 }
 
-// queueDir returns where the output's queue lives; "" for memory.
+// queueDir returns the directory of the output's queue, or "" for memory.
 func queueDir(a *Agent, p *Push) string {
 	state := a.Options.StateDirectory
 	if state == "" || p.Options.Buffer == "memory" || p.Options.Buffer == "auto" && p.Plugin.MemoryOnly {
@@ -106,7 +106,7 @@ func queueDir(a *Agent, p *Push) string {
 	return filepath.Join(state, p.Name)
 }
 
-// deadLetterPath returns where the output's rejected records are kept; "": nowhere.
+// deadLetterPath returns the path of the output's dead-letter file, or "" for none.
 func deadLetterPath(a *Agent, p *Push) string {
 	if a.Options.StateDirectory == "" {
 		return ""
@@ -114,13 +114,14 @@ func deadLetterPath(a *Agent, p *Push) string {
 	return filepath.Join(a.Options.StateDirectory, p.Name+".rejected.jsonl")
 }
 
-// openQueue opens the output's own queue, and gives up when ctx is done. An output of
-// the name that a reload has removed before, if there is one, gives its queue up first.
+// openQueue opens the output's queue, and gives up when ctx is done. If leaving, an
+// output that an earlier reload removed, still uses the directory, openQueue makes it
+// close its queue first.
 func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) error {
 	if o.queue.dir == "" {
 		o.queue.openMemory()
 		if o.Options.Buffer == "auto" && !o.Plugin.MemoryOnly {
-			o.log.Warn("the queue is in memory: a restart loses what is not delivered; agent.state_directory keeps it")
+			o.log.Warn("queue is in memory, a restart loses undelivered points; set agent.state_directory to keep them")
 		}
 		return nil
 	}
@@ -138,9 +139,9 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
-// start fills and empties the queue until the inbox is closed, or haltCtx ends. The
-// queue is first taken over from the output that this one replaces, if any, which may
-// take a while: what is offered meanwhile waits in the inbox.
+// start fills and empties the queue until the inbox is closed or haltCtx ends. First it
+// takes over the queue of the replaced output, if any. Batches wait in the inbox
+// meanwhile.
 func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) {
 	ctx, cancel := context.WithCancel(haltCtx)
 	o.cancel = cancel
@@ -150,15 +151,15 @@ func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) 
 		}
 		o.health.watch(o.queue.Queue)
 		if o.queue.Stats().Records > 0 {
-			o.queue.wake() // before anything new comes
+			o.queue.wake() // do not wait for a new record
 		}
 		go o.fill()
 		o.delivery.deliver(ctx)
 	}()
 }
 
-// handOver closes the inbox and leaves what is queued to another output. It reports
-// false if the output has closed its queue already.
+// handOver closes the inbox and leaves the queue to another output. It reports false if
+// the queue is already closed.
 func (o *runningOutput) handOver() bool {
 	if o.stage.CompareAndSwap(stageRunning, stageHandedOver) {
 		close(o.inbox)
@@ -167,20 +168,20 @@ func (o *runningOutput) handOver() bool {
 	return o.stage.CompareAndSwap(stageLeaving, stageHandedOver)
 }
 
-// handOverWait is how long a new instance waits for a Push or Serve of the one that it
-// replaces, and for a Push again when it has ended its context.
+// handOverWait is how long a new instance waits for the Push or Serve of the replaced
+// one, and again for a Push after it has cancelled it.
 const handOverWait = time.Second
 
-// takeOver takes the queue of the output that this one replaces, or what is in it. It
-// waits for a disk that hangs. What is on disk does not move to memory: it stays, and
-// is reported.
+// takeOver takes the queue of the replaced output, or moves its records to the new
+// queue. It blocks while a disk hangs. Records do not move from disk to memory: they
+// stay on disk, and the log says so.
 func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	defer o.calls.begin(o.title() + ": taking over its queue")()
 	<-replaced.filled
-	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // what is in flight may arrive, else it is sent again
+	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // let the Push in flight end, else its records may be sent twice
 		replaced.abandonDelivery()
 	}
-	replaced.delivery.bequeath(o.delivery)
+	replaced.delivery.passOn(o.delivery)
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return
@@ -191,9 +192,8 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	replaced.queue.close()
 }
 
-// leave closes the inbox, lets the output deliver what is queued until drainCtx is
-// done, and closes the queue. It waits for a disk that hangs, and unless it may abandon
-// it for a Push that does not return.
+// leave closes the inbox, drains the queue until drainCtx is done, and closes it. It
+// blocks while a disk hangs, and, unless abandon is true, while Push does not return.
 func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
 	defer close(o.left)
 	o.stage.CompareAndSwap(stageRunning, stageLeaving)
@@ -215,18 +215,18 @@ func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
 	o.queue.close()
 }
 
-// abandonDelivery ends the delivery. If Push or Close do not return, they find the
-// queue taken away when they do.
+// abandonDelivery ends the delivery. If Push or Close does not return in time, the
+// delivery loses its queue.
 func (o *runningOutput) abandonDelivery() {
 	o.cancel()
 	if !awaitFor(context.Background(), handOverWait, o.delivery.done) {
 		o.delivery.abandon()
-		o.log.Error("abandoned: Push has not returned")
+		o.log.Error("delivery abandoned, Push has not returned")
 	}
 }
 
-// rejectUnencoded is for a point that the output cannot encode: there is no record
-// that could wait in the queue until the dead-letter file can be written.
+// rejectUnencoded rejects a point that cannot be encoded. It has no record that could
+// stay queued, so the point is lost if the dead-letter file cannot be written.
 func (o *runningOutput) rejectUnencoded(series string, cause error) {
 	defer o.calls.begin(o.title() + ": writing the dead-letter file")()
 	dead := []buffer.DeadLetter{{Record: []byte(series), Reason: fmt.Errorf("encode: %w", cause)}}

@@ -15,19 +15,19 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An outputQueue is the queue of one output with its rules: what it drops is counted
-// and logged, and it tells the delivery what to flush.
+// An outputQueue is the queue of one output. It counts and logs dropped records and
+// wakes the delivery.
 type outputQueue struct {
 	buffer.Queue        // nil until it is opened or taken over
-	dir          string // of a queue on disk; "": in memory
+	dir          string // the directory of a queue on disk; "": in memory
 	limit        plugin.Size
 	request      int64 // bytes of records in a full Push
 	health       *outputHealth
 	log          *slog.Logger
 
-	unsent   atomic.Int64  // bytes of records appended since the last flush
-	appended chan struct{} // holds a token if something was appended
-	full     chan struct{} // holds a token if the queue is half full, or holds a full request
+	unsent   atomic.Int64  // bytes appended since the last flush
+	appended chan struct{} // holds a token if a record was appended
+	full     chan struct{} // holds a token if the queue is half full or has a full request
 
 	dropLog, ackLog throttle
 }
@@ -51,7 +51,7 @@ func (q *outputQueue) openDisk() error {
 	return err
 }
 
-// append appends one block of records. It reports whether nothing was dropped.
+// append appends one block of records. It reports false if any record was dropped.
 func (q *outputQueue) append(records [][]byte) bool {
 	dropped, err := q.Append(records)
 	if err != nil {
@@ -69,7 +69,7 @@ func (q *outputQueue) append(records [][]byte) bool {
 	return dropped == 0
 }
 
-// drop counts records that the queue did not take or keep.
+// drop counts and logs dropped records.
 func (q *outputQueue) drop(n int, err error) {
 	if n == 0 {
 		return
@@ -80,24 +80,25 @@ func (q *outputQueue) drop(n int, err error) {
 	case err != nil:
 		q.log.Error("points dropped", "points", n, "error", err)
 	default:
-		q.log.Error("points dropped: the queue is full", "points", n, "buffer_limit", q.limit)
+		q.log.Error("queue is full, points dropped", "points", n, "buffer_limit", q.limit)
 	}
 }
 
-// ack removes the first n of the records that were handed out.
+// ack removes the first n records that Peek returned.
 func (q *outputQueue) ack(n int) {
 	if err := q.Ack(n); err != nil && q.ackLog.add(1) > 0 {
-		q.log.Error("queue: delivered points may be sent again", "error", err)
+		q.log.Error("queue write failed, delivered points may be sent again", "error", err)
 	}
 }
 
-// takeOver takes over the very queue of another output.
+// takeOver takes over the queue of another output.
 func (q *outputQueue) takeOver(from *outputQueue) {
 	q.Queue = from.Queue
 	q.SetLimit(int64(q.limit))
 }
 
-// moveFrom moves what another queue holds into this one, as far as it goes.
+// moveFrom moves the records of another queue into this one, until ctx is done or an
+// error occurs.
 func (q *outputQueue) moveFrom(ctx context.Context, from *outputQueue) {
 	for ctx.Err() == nil {
 		records, err := from.Peek(math.MaxInt, int(min(maxPushBytes, q.limit/4)))
@@ -110,27 +111,27 @@ func (q *outputQueue) moveFrom(ctx context.Context, from *outputQueue) {
 			q.drop(dropped, nil)
 		}
 		if err != nil {
-			q.log.Error("the previous queue is not taken over completely", "error", err)
+			q.log.Error("moving the previous queue failed, the rest stays in it", "error", err)
 			return
 		}
 		from.ack(len(records))
 	}
 }
 
-// close closes the queue and reports what it holds.
+// close closes the queue and logs the points that are left in it.
 func (q *outputQueue) close() {
 	switch n := q.Stats().Records; {
 	case n > 0 && q.dir != "":
-		q.log.Info("not delivered, kept in its queue", "points", n, "queue", q.dir)
+		q.log.Info("undelivered points stay queued on disk", "points", n, "queue", q.dir)
 	case n > 0:
 		q.health.dropped.Add(int64(n))
-		q.log.Error("not delivered, lost with the queue in memory", "points", n)
+		q.log.Error("undelivered points lost with the queue in memory", "points", n)
 	}
 	q.health.watch(nil)
 	closeIf(q.Queue, q.log)
 }
 
-// wake tells the delivery that there is something to deliver.
+// wake wakes the delivery.
 func (q *outputQueue) wake() { put(q.appended) }
 
 // flushed is called when a flush begins.
@@ -142,7 +143,7 @@ func (q *outputQueue) flushed() {
 	}
 }
 
-// put puts a token into a channel that has place for one.
+// put puts a token into a channel with room for one.
 func put(token chan<- struct{}) {
 	select {
 	case token <- struct{}{}:
@@ -150,8 +151,8 @@ func put(token chan<- struct{}) {
 	}
 }
 
-// A flushSchedule says when an output delivers what it has queued: at each tick of
-// its interval, at once if that is 0 or the queue fills up, and when the output ends.
+// A flushSchedule says when an output drains its queue: at each tick of its interval,
+// at once if that is 0 or the queue fills up, and when the output ends.
 type flushSchedule struct {
 	interval, phase time.Duration
 	jitter          plugin.Duration
@@ -207,15 +208,14 @@ func (f *flushSchedule) await(ctx context.Context) bool {
 	return true
 }
 
-// makeStateDirectory makes the state directory if its parent does not have it, and
-// checks that it is this user's or root's (see buffer.MakeDirectory). It gives up when
-// ctx is done.
+// makeStateDirectory creates the state directory if it does not exist, and checks that
+// this user or root owns it (see buffer.MakeDirectory). It gives up when ctx is done.
 func makeStateDirectory(ctx context.Context, c *calls, path string) error {
 	if path == "" {
 		return nil
 	}
 	var err error
-	if !c.callWithin(ctx, "making the state directory", func() { err = buffer.MakeDirectory(path) }) {
+	if !c.callWithin(ctx, "creating the state directory", func() { err = buffer.MakeDirectory(path) }) {
 		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
 	}
 	if err != nil {
@@ -224,7 +224,7 @@ func makeStateDirectory(ctx context.Context, c *calls, path string) error {
 	return nil
 }
 
-// reportBacklogs logs the queues on disk that no output of the configuration empties.
+// reportBacklogs logs the queues on disk that no configured output drains.
 func reportBacklogs(a *Agent) {
 	if a.Options.StateDirectory == "" {
 		return
@@ -235,7 +235,7 @@ func reportBacklogs(a *Agent) {
 	}
 	entries, err := os.ReadDir(a.Options.StateDirectory)
 	if err != nil {
-		a.Log.Warn("state directory", "error", err)
+		a.Log.Warn("cannot look for queues without an output", "error", err)
 	}
 	for _, e := range entries {
 		dir := filepath.Join(a.Options.StateDirectory, e.Name())
@@ -244,9 +244,9 @@ func reportBacklogs(a *Agent) {
 		}
 		points, bytes, err := buffer.Backlog(dir)
 		if err != nil {
-			a.Log.Warn("a queue without an output", "error", err)
+			a.Log.Warn("cannot read a queue without an output", "error", err)
 		} else if points > 0 {
-			a.Log.Warn("a queue without an output: an output of its name would deliver it", "queue", dir, "points", points, "bytes", bytes)
+			a.Log.Warn("queue without an output, its points wait for an output of that name", "queue", dir, "points", points, "bytes", bytes)
 		}
 	}
 }
@@ -258,7 +258,8 @@ type throttle struct {
 	count int
 }
 
-// add counts n and returns the count since the last message if one is due, else 0.
+// add adds n to the count. If a message is due, it returns the count since the last
+// message, else 0.
 func (t *throttle) add(n int) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,30 +13,30 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// reload adopts the configuration that load returns. What runs stays if that fails.
+// reload adopts the configuration that load returns. If that fails, the running one
+// stays.
 func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, error)) {
-	loadCtx, cancel := afterwards(ctx, openGrace)
+	loadCtx, cancel := withGrace(ctx, openGrace)
 	defer cancel()
 	var next *Agent
 	var err error
 	var c changes
 	switch {
 	case !s.calls.callWithin(loadCtx, "reading the configuration", func() { next, err = load() }):
-		err = errors.New("the program stops, and the configuration is not read yet")
+		err = errors.New("the program is stopping")
 	case err == nil:
 		c, err = s.adopt(ctx, haltCtx, next)
 	}
 	s.reloaded(c, err)
 }
 
-// openGrace is how long a configuration may still be read or opened when the program
-// is to stop.
+// openGrace is how long reading or opening a configuration may go on after SIGTERM.
 const openGrace = time.Second
 
-// adopt goes over to the configuration next. Everything new is opened before anything
-// old stops, and an error of that leaves everything as it was. Nothing here waits for
-// what is replaced: its successor does, in a goroutine of its own. Inputs and
-// endpoints live until ctx is done, outputs until haltCtx is.
+// adopt switches to the configuration next. It opens everything new before anything old
+// stops; if that fails, nothing changes. It does not wait for replaced instances: the
+// new ones do, each in its own goroutine. Inputs and endpoints run until ctx is done,
+// outputs until haltCtx is done.
 func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, error) {
 	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], s.health.asInput(next))
 	t, err := s.open(ctx, next)
@@ -45,7 +45,7 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 		s.forget()
 		return changes{}, err
 	}
-	defer s.firsts.hold()() // the board does not open between the old inputs and the new
+	defer s.firsts.hold()() // keep the board closed between the old inputs and the new
 	s.switchTo(next, instances{t.inputs.next, t.outputs.next, t.endpoints.next})
 	if next.InForce != nil {
 		next.InForce()
@@ -58,23 +58,23 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 	return t.changes(), nil
 }
 
-// A transition is the way from one configuration to the next.
+// A transition holds what changes from one configuration to the next.
 type transition struct {
 	inputs    exchange[*runningInput]
-	outputs   exchange[*runningOutput] // without a queue if that of the replaced one is taken over
+	outputs   exchange[*runningOutput] // a new one has no queue yet if it takes over that of the replaced one
 	endpoints exchange[*runningEndpoint]
 }
 
 // An exchange is the part of a transition for instances of one kind.
 type exchange[R configured] struct {
 	next map[string]R // all of the next configuration
-	new  map[string]R // of those the ones to be launched
-	old  map[string]R // to be retired; new may have their successor
+	new  map[string]R // the part of next that is to be launched
+	old  map[string]R // to be retired; replaced if new has the same name
 }
 
-// plan returns the exchange of the running instances for the configured ones. It opens
-// those that do not run yet, or not with this configuration; alike reports whether what
-// all instances depend on has stayed.
+// plan compares the running instances with the configured ones, and opens those that
+// are new or have changed. alike is false if all have changed, because an option of
+// [agent] that they depend on has.
 func plan[C, R configured](running map[string]R, next []C, alike bool, open func(c C, old R) (R, error)) (exchange[R], error) {
 	x := exchange[R]{next: map[string]R{}, new: map[string]R{}, old: maps.Clone(running)}
 	for _, c := range next {
@@ -94,13 +94,13 @@ func plan[C, R configured](running map[string]R, next []C, alike bool, open func
 	return x, nil
 }
 
-// open prepares what next has and does not run yet. It gives up on a disk that is not
-// responding when ctx has been done for openGrace.
+// open prepares the new and changed instances of next. If a disk is not responding, it
+// gives up when ctx has been done for openGrace.
 func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err error) {
-	openCtx, cancel := afterwards(ctx, openGrace)
+	openCtx, cancel := withGrace(ctx, openGrace)
 	defer cancel()
 	prev := s.config.Options
-	if prev.StateDirectory != next.Options.StateDirectory { // a disk that hangs keeps even the mkdir of what is there
+	if prev.StateDirectory != next.Options.StateDirectory { // if the disk hangs, so does the mkdir of an existing directory
 		if err := makeStateDirectory(openCtx, s.calls, next.Options.StateDirectory); err != nil {
 			return t, err
 		}
@@ -138,18 +138,18 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.publish = func(b *metric.Batch, turned bool) {
-		s.show(in, b, turned)
+	in.publish = func(b *metric.Batch, changed bool) {
+		s.show(in, b, changed)
 		s.offer(b)
 	}
-	in.withdraw = func(turned bool) { s.show(in, nil, turned) }
+	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
 	if in.Name == agentSource {
-		in.startAfter = s.firsts.opened // when every other has gathered once, or failed to
+		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
 	return in, nil
 }
 
-// undo closes what was opened for a transition that does not come.
+// undo closes what was opened for a transition that failed.
 func (t *transition) undo() {
 	for _, e := range t.endpoints.new {
 		closeIf(e.Endpoint, e.log)
@@ -161,9 +161,8 @@ func (t *transition) undo() {
 	}
 }
 
-// switchTo puts other instances in the place of those that run. From here on batches
-// go to the inboxes of the others' outputs, and what the old inputs publish is not
-// shown any more.
+// switchTo replaces the running instances. From here on batches go to the inboxes of
+// the new outputs, and batches of the old inputs are not shown any more.
 func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.mu.Lock()
 	for name, e := range running.endpoints {
@@ -176,7 +175,7 @@ func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.forget()
 }
 
-// forget drops the counters of instances that do not run.
+// forget drops the counters of instances that are not running.
 func (s *supervisor) forget() {
 	s.health.forget(
 		func(input string) bool { return s.running.inputs[input] == nil },
@@ -185,7 +184,7 @@ func (s *supervisor) forget() {
 		})
 }
 
-// launch starts the new instances, each with the one that it replaces.
+// launch starts the new instances, each with the one that it replaces, if any.
 func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
 	for name, e := range t.endpoints.next {
 		if t.endpoints.new[name] != e {
@@ -223,7 +222,7 @@ func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
 // retire ends the old instances. It does not wait for them.
 func (s *supervisor) retire(haltCtx context.Context, t transition) {
 	wait := s.gracePeriod()
-	gone := map[string]*metric.Batch{} // of inputs without a successor, whose batch would stand until its own
+	gone := map[string]*metric.Batch{} // of removed inputs; a replaced one's batch stays until the new one's
 	for name, in := range t.inputs.old {
 		in.cancel()
 		s.retiring.Go(func() { in.retire(haltCtx, wait) })
@@ -239,7 +238,7 @@ func (s *supervisor) retire(haltCtx context.Context, t transition) {
 	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return isClosed(o.left) })
 	for name, o := range t.outputs.old {
 		if t.outputs.new[name] != nil {
-			continue // which takes over its queue
+			continue // the new one takes over its queue
 		}
 		s.leaving[name] = o
 		drainCtx, cancel := context.WithTimeout(haltCtx, wait)
@@ -276,7 +275,7 @@ func note[R configured](c *changes, x exchange[R]) {
 	}
 }
 
-// attrs returns what there is to log.
+// attrs returns the changes as log attributes.
 func (c changes) attrs() (attrs []any) {
 	for _, kind := range []struct {
 		name   string
@@ -289,8 +288,8 @@ func (c changes) attrs() (attrs []any) {
 	return attrs
 }
 
-// afterwards returns a context that ends so long after ctx.
-func afterwards(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+// withGrace returns a context that ends this long after ctx.
+func withGrace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unused := context.AfterFunc(ctx, func() {
 		sleep(later, wait)

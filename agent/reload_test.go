@@ -174,7 +174,7 @@ func TestC13RemovedOutputWithABacklogIsReported(t *testing.T) {
 		next.input("a", counting())
 		go r.reloadTo(next, nil)
 		after(15 * time.Second)
-		if want := "not delivered, lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
+		if want := "undelivered points lost with the queue in memory"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		r.end()
@@ -484,7 +484,7 @@ func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
 		if got := value(t, board, "x", "value").AsInt(); got != 100 {
 			t.Errorf("after the wait for the old gather the board shows %d", got)
 		}
-		if want := `level=WARN msg="abandoned: its gather has not returned" plugin=inputs.a`; !strings.Contains(r.log.String(), want) {
+		if want := `level=WARN msg="input abandoned, Gather has not returned" plugin=inputs.a`; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		if err := r.end(); err != nil {

@@ -7,41 +7,41 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A schedule says when an input gathers: at once, then at each tick, each put off
-// by a jitter of its own. Waits are measured on the monotonic clock, and begin
-// again from the wall clock at each tick: a clock that is set moves one tick, by less
-// than an interval, and neither bunches ticks nor leaves a gap.
+// A schedule says when an input gathers: at once, then at each tick, each delayed by
+// a random jitter. Each wait is computed from the wall clock and measured on the
+// monotonic clock. If the clock is set, one tick moves by less than an interval; ticks
+// neither bunch nor leave a gap.
 type schedule struct {
 	interval time.Duration
 	jitter   plugin.Duration
 	round    bool
-	prompt   bool // the first gather is not put off
+	prompt   bool // the first gather is not delayed
 
-	ticks  int           // so far
-	putOff time.Duration // the last of them, by jitter
+	ticks int           // so far
+	delay time.Duration // jitter of the last tick
 }
 
-// next returns how long after now the next tick is due. It is called at the
-// beginning and at each tick.
+// next returns the wait from now until the next tick. It is called at the start and at
+// each tick.
 func (s *schedule) next(now time.Time) time.Duration {
 	wait := time.Duration(0)
 	if s.ticks > 0 {
-		wait = untilTick(now.Add(-s.putOff), s.interval, 0, s.round)
+		wait = untilTick(now.Add(-s.delay), s.interval, 0, s.round)
 	}
-	if s.ticks > 1 && wait < s.interval/4 { // the clock was set back: this tick was that one
+	if s.ticks > 1 && wait < s.interval/4 { // the clock was set back: that tick has just passed
 		wait += s.interval
 	}
-	wait -= s.putOff
+	wait -= s.delay
 	s.ticks++
-	s.putOff = 0
+	s.delay = 0
 	if s.ticks > 1 || !s.prompt {
-		s.putOff = jitter(s.jitter)
+		s.delay = jitter(s.jitter)
 	}
-	return wait + s.putOff
+	return wait + s.delay
 }
 
-// untilTick returns how long the next tick after now is away: one interval, or,
-// rounded, what is left until the clock shows a whole multiple of it plus phase.
+// untilTick returns the wait from now until the next tick: one interval or, if round,
+// the time until the clock shows a whole multiple of it plus phase.
 func untilTick(now time.Time, interval, phase time.Duration, round bool) time.Duration {
 	if !round {
 		return interval

@@ -71,12 +71,12 @@ func TestL7JitterDoesNotAddUp(t *testing.T) {
 			c := &wallClock{}
 			s := schedule{interval: 10 * time.Second, jitter: plugin.Duration(9 * time.Second), round: round}
 			c.monotonic += s.next(c.now())
-			begin := c.monotonic - s.putOff
+			begin := c.monotonic - s.delay
 			const ticks = 1000
 			for range ticks {
 				c.monotonic += s.next(c.now())
 			}
-			took := c.monotonic - s.putOff - begin
+			took := c.monotonic - s.delay - begin
 			if want := ticks * s.interval; took > want || took < want-s.interval {
 				t.Errorf("%d intervals of %v took %v", ticks, s.interval, took)
 			}

@@ -13,8 +13,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A supervisor runs the instances of a configuration, and is what stays when a reload
-// exchanges them.
+// A supervisor runs the instances of a configuration. It stays when a reload replaces
+// them.
 type supervisor struct {
 	log    *slog.Logger
 	health *health
@@ -25,16 +25,16 @@ type supervisor struct {
 
 	firsts   *gate                     // held by inputs whose first gather has not ended
 	stopping chan struct{}             // closed when the program stops
-	leaving  map[string]*runningOutput // that reloads have removed; of Run's goroutine alone
-	retiring sync.WaitGroup            // of what reloads have removed or replaced
+	leaving  map[string]*runningOutput // removed by reloads, perhaps still draining; only Run's goroutine uses it
+	retiring sync.WaitGroup            // for removed and replaced instances
 
-	// Only Run's goroutine changes what follows, with mu held; it reads without.
+	// Only Run's goroutine changes these, with mu held. It reads them without mu.
 	mu      sync.RWMutex
 	config  *Agent
 	running instances
 }
 
-// instances are those at work, by name.
+// instances are the running ones, by name.
 type instances struct {
 	inputs    map[string]*runningInput
 	outputs   map[string]*runningOutput
@@ -46,12 +46,12 @@ func newSupervisor(a *Agent, ready func()) *supervisor {
 	return &supervisor{
 		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
-		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until the first is adopted
+		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
 	}
 }
 
-// watchdog returns a context that ends when the grace period after ctx is over, and a
-// channel that is closed a second later: by then everything must have stopped.
+// watchdog returns a context that ends a grace period after ctx, and a channel that is
+// closed a second later, when everything must have stopped.
 func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, overdue <-chan struct{}, end func()) {
 	watchCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	haltCtx, halt := context.WithCancel(watchCtx)
@@ -69,15 +69,15 @@ func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, ove
 	return haltCtx, over, func() { unused(); cancel() }
 }
 
-// gracePeriod is how long what is queued may be drained after SIGTERM or removal.
+// gracePeriod is how long an output may drain after SIGTERM or its removal.
 func (s *supervisor) gracePeriod() time.Duration {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return time.Duration(s.config.Options.ShutdownTimeout)
 }
 
-// stop ends everything. Outputs deliver what the last gathers publish until haltCtx
-// cuts them off; what does not obey that is for the watchdog.
+// stop ends everything. Outputs drain, the last batches included, until haltCtx ends.
+// If something ignores that, the watchdog ends the program.
 func (s *supervisor) stop(haltCtx context.Context) {
 	close(s.stopping)
 	last := s.running
@@ -87,11 +87,11 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	for _, e := range last.endpoints {
 		e.cancel()
 	}
-	s.log.Info("stopping") // nothing waits for the log
+	s.log.Info("stopping") // after the cancels: writing the log may block
 	for _, in := range last.inputs {
 		await(haltCtx, in.done)
 	}
-	s.switchTo(s.config, instances{}) // nothing is offered to an inbox that is closed
+	s.switchTo(s.config, instances{}) // so that nothing is offered to a closed inbox
 	for _, o := range last.outputs {
 		s.retiring.Go(func() { o.leave(haltCtx, false) })
 	}
@@ -104,14 +104,14 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	}
 }
 
-// A gate opens when nobody holds it any more, and stays open.
+// A gate opens when its last hold is released, and stays open.
 type gate struct {
 	mu     sync.Mutex
 	holds  int
-	opened chan struct{} // closed
+	opened chan struct{} // closed when the gate opens
 }
 
-// hold keeps the gate shut until release is called.
+// hold keeps the gate closed until release is called.
 func (g *gate) hold() (release func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -125,24 +125,24 @@ func (g *gate) hold() (release func()) {
 	})
 }
 
-// show puts an input's batch on the board, nil to take it off; together with the
-// agent's own if the input has gone up or down. The first batch of the agent's own
-// input opens the board: all others have gathered by then.
-func (s *supervisor) show(in *runningInput, b *metric.Batch, turned bool) {
+// show puts an input's batch on the board, or removes it if b is nil. If the input has
+// gone up or down, it updates the agent's own batch at the same time. The first batch of
+// the agent's own input opens the board: all others have gathered by then.
+func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.running.inputs[in.Name] != in {
 		return // a reload has removed it meanwhile
 	}
 	batches := map[string]*metric.Batch{in.Name: b}
-	if own := s.running.inputs[agentSource]; turned && own != nil && own != in {
+	if own := s.running.inputs[agentSource]; changed && own != nil && own != in {
 		if health, err := own.transform.batch(s.health.batch()); err == nil {
 			batches[agentSource] = health
 		}
 	}
 	s.board.set(batches)
 	if in.Name == agentSource && s.board.open() && s.ready != nil {
-		go s.ready() // it may wait for others
+		go s.ready() // it may block
 	}
 	s.board.changed()
 }
@@ -175,8 +175,8 @@ func (s *supervisor) sources() []plugin.SourceState {
 	return states
 }
 
-// refresh gathers the inputs whose batch is older than maxAge, then the agent's
-// own, and waits for them until ctx is done.
+// refresh gathers the inputs whose batch is older than maxAge, then the agent's own
+// input. It waits for them until ctx is done.
 func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 	if !s.board.opened() {
 		return nil // the first gathers are in flight
@@ -204,7 +204,8 @@ func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 	return ctx.Err()
 }
 
-// reloaded notes the outcome of a reload, an error of several lines as so many.
+// reloaded records and logs the result of a reload. An error of several lines becomes
+// as many log lines.
 func (s *supervisor) reloaded(c changes, err error) {
 	s.health.reloaded(err)
 	if err == nil {
@@ -212,6 +213,6 @@ func (s *supervisor) reloaded(c changes, err error) {
 		return
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		s.log.Error("not reloaded: the running configuration stays", "error", line)
+		s.log.Error("reload failed, keeping the running configuration", "error", line)
 	}
 }

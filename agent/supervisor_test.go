@@ -156,7 +156,7 @@ func TestStopSkipsPendingReloads(t *testing.T) {
 			if reads != 1 {
 				t.Errorf("the configuration was read %d times, want once", reads)
 			}
-			if got := strings.Count(r.log.String(), "not reloaded"); got != 1 {
+			if got := strings.Count(r.log.String(), "reload failed"); got != 1 {
 				t.Errorf("%d errors of reloads in the log, want 1", got)
 			}
 		})

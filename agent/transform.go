@@ -9,17 +9,17 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A transform makes a plugin's batch the instance's: checked, renamed, filtered and
-// tagged.
+// A transform applies an instance's options to its batches: it checks, renames, filters
+// and tags the points.
 type transform struct {
 	source string
-	rename func(string) string // nil: names stay
+	rename func(string) string // nil: keep names
 	filter filter.Filter
-	tags   []metric.Tag // of every point that does not have them
+	tags   []metric.Tag // added to every point that does not have them
 	descs  []metric.Desc
 
-	// An input whose points have not changed may return those of its last batch.
-	// Published points are immutable, so that their result still holds.
+	// If nothing has changed, an input may return the points of its last batch again.
+	// Points are immutable, so the last result is still valid.
 	mu          sync.Mutex
 	raw, result []metric.Point
 }
@@ -51,9 +51,9 @@ func newTransform(in *Input) (*transform, error) {
 	return t, nil
 }
 
-// batch returns the batch that is published, or an error if the plugin's batch breaks
-// its promises. As in Telegraf the names and tags that the filter selects by are
-// the plugin's own, and tags and fields are excluded last.
+// batch returns the batch to publish, or an error if the plugin's batch is invalid (see
+// metric.Batch.Check). As in Telegraf, filters select by the plugin's own names and
+// tags, and tags and fields are excluded last.
 func (t *transform) batch(raw metric.Batch) (*metric.Batch, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,7 +70,7 @@ func (t *transform) batch(raw metric.Batch) (*metric.Batch, error) {
 	return &raw, nil
 }
 
-// same reports whether two slices are one.
+// same reports whether a and b are the same slice.
 func same(a, b []metric.Point) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
@@ -84,7 +84,7 @@ func (t *transform) points(raw []metric.Point) []metric.Point {
 	for i := range raw {
 		tags += len(raw[i].Tags) + len(t.tags)
 	}
-	arena := make([]metric.Tag, 0, tags) // of all points: one allocation
+	arena := make([]metric.Tag, 0, tags) // one allocation for the tags of all points
 	for _, p := range raw {
 		if !t.filter.Select(p.Name, p.Tags) {
 			continue
@@ -102,8 +102,8 @@ func (t *transform) points(raw []metric.Point) []metric.Point {
 	return points
 }
 
-// appendMerged appends the union of two sorted lists of tags; of equal keys the
-// first list's.
+// appendMerged appends the union of two sorted lists of tags. If both have a key, own
+// wins.
 func appendMerged(dst, own, more []metric.Tag) []metric.Tag {
 	for len(own) > 0 && len(more) > 0 {
 		switch c := strings.Compare(own[0].Key, more[0].Key); {

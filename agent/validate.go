@@ -13,7 +13,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// check returns the error of an option unless it holds.
+// check returns an error of the option unless ok.
 func check(ok bool, option, rule string, args ...any) error {
 	if ok {
 		return nil
@@ -21,36 +21,36 @@ func check(ok bool, option, rule string, args ...any) error {
 	return plugin.Invalid(option, rule, args...)
 }
 
-// minTime is the shortest interval and timeout: what is shorter keeps the program
-// busy with nothing, or is over before anything can happen.
+// minTime is the shortest interval and timeout. A shorter interval only burns CPU, and
+// a shorter timeout ends before anything can happen.
 const minTime = plugin.Duration(100 * time.Millisecond)
 
 func atLeast(option string, d plugin.Duration) error {
 	return check(d >= minTime, option, "must be at least %v", minTime)
 }
 
-// checkJitter keeps a jitter from outlasting the interval, which would skip ticks.
-// An interval that is too short has an error of its own.
+// checkJitter rejects a jitter longer than the interval, which would skip ticks. An
+// interval that is too short is reported by atLeast.
 func checkJitter(option string, jitter, interval plugin.Duration) error {
-	return check(jitter <= interval || interval < minTime, option, "%v is longer than the interval, %v", jitter, interval)
+	return check(jitter <= interval || interval < minTime, option, "%v is longer than the interval (%v)", jitter, interval)
 }
 
-// checkText keeps out what a name cannot be in any output: control characters, which
-// line protocol cannot carry, blanks alone or at the ends and characters without a
-// shape alone (such as U+200B), which nobody sees. An empty text is not set.
+// checkText rejects text that is not usable as a name or a value in every output:
+// control characters, which line protocol cannot carry; leading and trailing spaces; and
+// text without a visible character (such as U+200B). Empty text means not set.
 func checkText(option, of, text string) error {
 	switch {
 	case strings.ContainsFunc(text, unicode.IsControl):
-		return plugin.Invalid(option, "%s%q holds a control character", of, text)
+		return plugin.Invalid(option, "%s%q contains a control character", of, text)
 	case strings.TrimSpace(text) != text:
-		return plugin.Invalid(option, "%s%q begins or ends with a blank", of, text)
+		return plugin.Invalid(option, "%s%q begins or ends with a space", of, text)
 	case text != "" && !strings.ContainsFunc(text, unicode.IsPrint):
 		return plugin.Invalid(option, "%s%q has no printable character", of, text)
 	}
 	return nil
 }
 
-// oneOf returns an error unless value is one of the known ones.
+// oneOf returns an error unless value is one of known.
 func oneOf(option, value string, known ...string) error {
 	if slices.Contains(known, value) {
 		return nil
@@ -60,23 +60,22 @@ func oneOf(option, value string, known ...string) error {
 
 var aliasForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
 
-// stateFiles are in the names of the files that an instance keeps in the state
-// directory, where the queue of another is a directory that its alias names.
+// stateFiles are the suffixes of the files that instances keep in the state directory.
+// An alias must not contain one: the queue named after it would collide with such a file.
 var stateFiles = []string{".rejected.jsonl", ".first_seen.json", ".history.jsonl"}
 
-// checkAlias keeps aliases to what is safe in a file name, and is not that of a file.
+// checkAlias rejects an alias that is not safe as a file name, or is a state file's.
 func checkAlias(alias string) error {
 	for _, name := range stateFiles {
 		if strings.Contains(alias, name) {
-			return plugin.Invalid("alias", "%q holds %q, which names files of other instances in the state directory", alias, name)
+			return plugin.Invalid("alias", "%q contains %q, which is reserved for files in the state directory", alias, name)
 		}
 	}
 	return check(alias == "" || aliasForm.MatchString(alias), "alias",
-		"must be letters, digits, '_', '-' and '.', 64 at most, and not begin with '-' or '.'")
+		"must be at most 64 letters, digits, '_', '-' and '.', and must not begin with '-' or '.'")
 }
 
-// checkTags checks the tags that a configuration adds. An empty value takes a tag
-// away.
+// checkTags checks the tags that a configuration adds. An empty value removes a tag.
 func checkTags(option string, tags map[string]string) error {
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(tags)) {

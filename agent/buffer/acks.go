@@ -7,16 +7,16 @@ import (
 	"io/fs"
 )
 
-// acks keeps the position up to which everything is delivered, in two slots that
-// are written in turn, each in a page of its own. A slot that a crash tears
-// leaves the other, which is older: then records are sent again, none is lost.
+// acks saves the position up to which all records are delivered. It has two slots on
+// separate pages, written in turn. If a crash tears one, the other is older: records
+// are sent again, but none is lost.
 //
-// A slot, little-endian: magic 4, version 4, sequence of the first record that
-// is not acked 8, CRC-32C of these 4.
+// Layout of a slot, little-endian: magic (4 bytes), version (4), sequence number of the
+// first record that is not acked (8), CRC-32C of the preceding bytes (4).
 type acks struct {
-	f    file   // nil: there is none yet
+	f    file   // nil: not created yet
 	last uint64 // the highest position written
-	slot int64  // where the next goes: never over the highest
+	slot int64  // the slot to write next, never the one with the highest position
 }
 
 const (
@@ -26,9 +26,9 @@ const (
 	slots    = 2
 )
 
-// openAcks reads the position, and makes the file unless it exists. If the disk is
-// too full for that, the first write tries again. damaged says that no slot of a
-// file that had one holds.
+// openAcks reads the position. It creates the file if it does not exist; if the disk is
+// full, the first write tries again. damaged: the file has been written, and no slot is
+// valid.
 func openAcks(d folder) (a *acks, damaged bool, err error) {
 	a = &acks{}
 	a.f, err = d.edit(acksName)
@@ -51,20 +51,20 @@ func readSlots(f io.ReaderAt) (last uint64, free int64, damaged bool) {
 	for i := range int64(slots) {
 		var b [slotSize]byte
 		if err := readAt(f, b[:], i*slotPage); err != nil {
-			continue // unreadable is as good as damaged
+			continue // unreadable counts as damaged
 		}
 		position, ok := parseSlot(b[:])
 		if ok && position >= last {
 			last, free = position, (i+1)%slots
 		}
-		if ok || b == [slotSize]byte{} { // zeros: never written
+		if ok || b == [slotSize]byte{} { // all zeros: never written
 			damaged = false
 		}
 	}
 	return last, free, damaged
 }
 
-// create makes the file with its pages, so that later writes need no space.
+// create creates the file with both pages, so that later writes need no space.
 func (a *acks) create(d folder) error {
 	f, err := d.create(acksName)
 	if err != nil {
@@ -84,8 +84,8 @@ func (a *acks) create(d folder) error {
 	return nil
 }
 
-// write notes a position that is beyond the last. It survives a kill; sync makes
-// it survive a loss of power too.
+// write saves a position higher than the last. It survives a kill; after sync it also
+// survives a power failure.
 func (a *acks) write(d folder, position uint64) error {
 	return withReserve(d, func() error {
 		if err := a.ensure(d); err != nil {
@@ -99,13 +99,13 @@ func (a *acks) write(d folder, position uint64) error {
 	})
 }
 
-// ensure makes the file again if somebody removed or replaced it.
+// ensure creates the file again if it was removed or replaced.
 func (a *acks) ensure(d folder) error {
 	if a.f != nil {
 		if d.names(acksName, a.f) {
 			return nil
 		}
-		a.f.Close() // nobody reads it again
+		a.f.Close() // its content is not needed any more
 		a.f = nil
 	}
 	err := a.create(d)
@@ -117,8 +117,8 @@ func (a *acks) ensure(d folder) error {
 	return err
 }
 
-// sync makes the last position durable. After an error it is written again, to
-// the same slot, since the kernel may have forgotten that the page is not on disk.
+// sync makes the last position durable. After an error the position is written again,
+// to the same slot: the kernel may have marked the page clean although it is not on disk.
 func (a *acks) sync(d folder) error {
 	if a.f == nil {
 		return nil
@@ -156,7 +156,7 @@ func parseSlot(b []byte) (position uint64, ok bool) {
 	return position, position <= maxSequence
 }
 
-// readAt fills b from off on, with zeros beyond the end of the file.
+// readAt fills b from off on. Beyond the end of the file it fills zeros.
 func readAt(f io.ReaderAt, b []byte, off int64) error {
 	n, err := f.ReadAt(b, off)
 	clear(b[n:])

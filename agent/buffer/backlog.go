@@ -6,10 +6,9 @@ import (
 	"io/fs"
 )
 
-// Backlog returns what a directory holds that OpenDisk would queue: records, and
-// about how many bytes. It takes no lock and changes nothing, so that the queue of
-// a removed output can be reported. A directory that is not a queue holds
-// nothing.
+// Backlog returns how many records the queue in a directory holds, and about how many
+// bytes. It takes no lock and changes nothing, so it can report the queue of a removed
+// output. A directory that is not a queue has no records.
 func Backlog(dir string) (records int, bytes int64, err error) {
 	d, err := openFolder(dir)
 	if err != nil {

@@ -1,14 +1,14 @@
-// Package buffer holds queues of encoded records between the agent, which
-// appends a block for every batch, and the delivery to one output; and the records
-// that an output's destination rejected.
+// Package buffer implements the queues of encoded records between the agent and its
+// outputs, in memory and on disk, and the dead-letter file for rejected records.
 //
-// disk.go is the path of a queue on disk from top to bottom. Its writer (writer.go)
-// appends frames (frame.go) to the active segment (segment.go), its reader
-// (reader.go, retry.go) hands them out and notes the position (acks.go), and the
-// catalog knows what each segment holds (catalog.go). What they ask of the file
-// system is in folder.go, and done in folder_unix.go and directory_unix.go.
-// memory.go is the queue in memory, backlog.go looks into a queue that nobody
-// opens, deadletter.go keeps what was rejected.
+// disk.go is the queue on disk, from top to bottom. Its writer (writer.go) appends
+// frames (frame.go) to the active segment (segment.go). Its reader (reader.go,
+// retry.go) returns the records and saves the delivered position (acks.go). The catalog
+// (catalog.go) knows what each segment holds. All file operations go through the folder
+// interface (folder.go; implemented in folder_unix.go and directory_unix.go).
+//
+// memory.go is the queue in memory, backlog.go inspects a queue without opening it, and
+// deadletter.go writes the dead-letter file.
 package buffer
 
 import (
@@ -16,55 +16,56 @@ import (
 	"time"
 )
 
-// A Queue is a bounded FIFO of records, appended in blocks. One goroutine
-// appends, one peeks and acks, anyone asks for Stats.
+// A Queue is a bounded FIFO of records, appended in blocks. One goroutine calls Append,
+// one calls Peek and Ack, any goroutine may call Stats.
 type Queue interface {
-	// Append adds the records of one batch, oldest first; nothing of the block is
-	// kept. On return they are as safe as the queue makes records: on disk, synced.
-	// If they do not fit under the limit, the oldest records that are not handed out
-	// go, or the block if all the others are; dropped says how many. A block that is
-	// larger than the limit itself is a TooLargeError. On an error nothing of the
-	// block is queued.
+	// Append adds the records of one batch, oldest first. It does not keep the slices.
+	// A queue on disk has synced the records when Append returns. If they do not fit
+	// under the limit, Append drops the oldest records that Peek has not returned, or
+	// the block itself if that is not enough; dropped says how many. A block that is
+	// larger than the limit is a TooLargeError. On an error no record of the block is
+	// queued.
 	Append(block [][]byte) (dropped int, err error)
-	// Peek hands out the oldest records, at most maxRecords and at most maxBytes of
-	// them, each a byte more for what will end it, yet at least one if there is any.
-	// They stay queued and are not dropped until Ack. The caller changes none and
-	// keeps none beyond it. Peek before Ack hands out from the oldest again.
+	// Peek returns the oldest records: at most maxRecords, and at most maxBytes, where
+	// each record counts one byte more for its terminator, but at least one record if
+	// there is any. They stay queued and are not dropped until Ack. The caller must not
+	// change them, nor keep them after Ack. A second Peek before Ack starts from the
+	// oldest again.
 	Peek(maxRecords, maxBytes int) ([][]byte, error)
-	// Ack removes the first n of the records handed out, for good, and takes the
-	// others back: Ack(0) takes back all.
+	// Ack removes the first n records that the last Peek returned. The others can be
+	// dropped again; Ack(0) removes none.
 	Ack(n int) error
-	// SetLimit changes the limit for the Appends that follow (a reload changed it).
+	// SetLimit changes the limit for later Appends, after a reload.
 	SetLimit(limit int64)
-	// Stats returns what is queued now. It never waits for I/O.
+	// Stats returns the current state. It never waits for I/O.
 	Stats() Stats
-	// Close ends the queue. What a queue on disk holds is there at the next open.
+	// Close closes the queue. The records of a queue on disk are kept for the next open.
 	Close() error
 }
 
-// Stats is what a queue holds.
+// Stats is the state of a queue.
 type Stats struct {
-	Records int       // queued, those handed out included
-	Bytes   int64     // of those records, as they are stored
-	Oldest  time.Time // when the oldest was appended; zero if there is none
+	Records int       // queued, including those that Peek returned
+	Bytes   int64     // size of these records as stored
+	Oldest  time.Time // when the oldest was appended; zero if the queue is empty
 
-	// Used is what the records count against Limit: Bytes, what of their blocks is
-	// delivered and still takes space, and what each costs beside its bytes. Appends
-	// drop records when Used would be larger than Limit.
+	// Used is the space that counts against Limit: Bytes, plus delivered records whose
+	// space is not free yet, plus overhead. Append drops records when Used would exceed
+	// Limit.
 	Used, Limit int64
 
-	// Damaged counts the records that turned out to be lost to damage since the
-	// queue was opened, as far as what is left tells; DamagedBytes what was skipped
-	// since it was no part of a whole block: damage, or the end of a block that
-	// a kill cut off before it was queued. A block that was never queued counts as
-	// damaged only if a loss of power kept its header and not the rest.
+	// Damaged counts the records found lost to damage since the queue was opened, as
+	// far as the remaining data shows. DamagedBytes counts skipped bytes that are not
+	// part of a whole block: damage, or a block that a kill cut off before it was
+	// queued. The records of such a block count as Damaged only if a power failure kept
+	// its header and not the rest.
 	Damaged      int
 	DamagedBytes int64
 }
 
-// A TooLargeError is the error of a block that is larger than the whole limit.
+// A TooLargeError reports a block that is larger than the limit.
 type TooLargeError struct {
-	Size, Limit int64 // in bytes, as they count against the limit
+	Size, Limit int64 // in bytes, Size including overhead
 }
 
 func (e *TooLargeError) Error() string {

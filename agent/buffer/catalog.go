@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// A catalog knows what every segment of a queue holds and what may be done with it.
-// It does no I/O: none of its methods waits for a disk.
+// A catalog knows what each segment of a queue holds and which may be dropped. It does
+// no I/O, so its methods never wait for a disk.
 type catalog struct {
 	mu           sync.Mutex
 	limit        int64
 	segments     []*segment // in order of index
-	held         uint64     // segments up to this index are handed out or being read: they are not dropped
-	oldest       time.Time  // of the oldest record, if there is one
+	held         uint64     // segments up to this index are in use by the reader and are not dropped
+	oldest       time.Time  // when the oldest record was appended, if there is one
 	damaged      int
 	damagedBytes int64
 }
 
-// add takes in a new segment that will be written.
+// add adds a new segment, the active one.
 func (c *catalog) add(s *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -27,15 +27,15 @@ func (c *catalog) add(s *segment) {
 	c.segments = append(c.segments, s)
 }
 
-// room returns the offset at which n bytes can be added to s; false: they cannot.
+// room returns the offset for n more bytes in s. It reports false if they do not fit.
 func (c *catalog) room(s *segment, n int64) (off int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return s.size, s.writing && (s.size == 0 || s.size+n <= segmentSize(c.limit))
 }
 
-// commit makes records that were written to s visible to the reader; false: s is
-// not there any more.
+// commit makes records that were written to s visible to the reader. It reports false
+// if s is gone.
 func (c *catalog) commit(s *segment, records int, bytes int64, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (c *catalog) commit(s *segment, records int, bytes int64, now time.Time) bo
 	return true
 }
 
-// seal ends the writing of s, and reports whether nothing was written to it.
+// seal ends writing to s. It reports whether s is empty.
 func (c *catalog) seal(s *segment) (empty bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,12 +59,12 @@ func (c *catalog) seal(s *segment) (empty bool) {
 	return s.size == 0
 }
 
-// errHeld says that a block does not fit beside the records that are handed out.
-var errHeld = errors.New("all that could make room is handed out")
+// errHeld says that a block does not fit beside the records that the reader holds.
+var errHeld = errors.New("all segments that could be dropped are in use")
 
-// drop decides which segment is to go for n bytes more, which count against the
-// limit, and how many records are lost with it; nil: they fit. An error: dropping
-// would not help.
+// drop chooses the segment to drop so that n more bytes fit under the limit, and returns
+// how many records are lost with it. It returns nil if the bytes fit already, and an
+// error if dropping would not help.
 func (c *catalog) drop(n int64) (victim *segment, records int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,15 +93,15 @@ func (c *catalog) drop(n int64) (victim *segment, records int, err error) {
 	return victim, records, nil
 }
 
-// remove takes out a segment whose file is gone.
+// remove removes a segment whose file has been removed.
 func (c *catalog) remove(s *segment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.segments = slices.DeleteFunc(c.segments, func(g *segment) bool { return g == s })
 }
 
-// missing counts what is lost with a segment whose file somebody else removed or
-// replaced. It is written no more.
+// missing counts the records lost with a segment whose file was removed or replaced by
+// something else. The segment is not written any more.
 func (c *catalog) missing(s *segment) (records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,8 +111,7 @@ func (c *catalog) missing(s *segment) (records int) {
 	return records
 }
 
-// damage counts records of s that turned out to be lost, and bytes skipped. s is
-// held, hence not dropped.
+// damage counts lost records and skipped bytes of s, which must be held.
 func (c *catalog) damage(s *segment, records int, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,8 +120,8 @@ func (c *catalog) damage(s *segment, records int, bytes int64) {
 	c.damagedBytes += bytes
 }
 
-// after holds and returns the first segment after an index that has records; nil:
-// none has.
+// after returns the first segment after index that has records, and holds it. It returns
+// nil if there is none.
 func (c *catalog) after(index uint64) *segment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,8 +134,7 @@ func (c *catalog) after(index uint64) *segment {
 	return nil
 }
 
-// hold keeps s from being dropped, if that has not happened, and returns it as it
-// is now.
+// hold keeps s from being dropped, unless it already is. It returns a copy of s.
 func (c *catalog) hold(s *segment) segment {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,30 +142,29 @@ func (c *catalog) hold(s *segment) segment {
 	return *s
 }
 
-// release holds only the segments up to an index.
+// release keeps holding only the segments up to index.
 func (c *catalog) release(index uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.held = index
 }
 
-// deliver notes that the oldest records left of s are delivered.
+// deliver records that the oldest records of s are delivered.
 func (c *catalog) deliver(s *segment, records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.left -= records
 }
 
-// ahead notes when the oldest record, in s, was appended, and the offset of its
-// frame.
+// ahead records when the oldest record was appended, and the offset of its frame in s.
 func (c *catalog) ahead(s *segment, oldest time.Time, off int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.oldest, s.done = oldest, off
 }
 
-// finished returns the oldest segments as far as nothing is left of them, and the
-// sequence after their last record, at least position.
+// finished returns the oldest segments that have no records left, and the sequence
+// number after their last record, but at least position.
 func (c *catalog) finished(position uint64) ([]*segment, uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

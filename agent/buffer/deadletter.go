@@ -11,32 +11,31 @@ import (
 	"unicode/utf8"
 )
 
-// DeadLetters keeps the records of one output that were rejected, each with the
-// reason, one JSON object a line. The zero value keeps none. Its methods may be
-// called by several goroutines.
+// DeadLetters is the dead-letter file of one output: its rejected records with the
+// reasons, one JSON object per line. The zero value saves nothing. Its methods may be
+// called concurrently.
 type DeadLetters struct {
 	path string
 	mu   sync.Mutex
 }
 
-// maxDeadLetters is the size at which the file becomes the older generation.
+// maxDeadLetters is the size at which the file is rotated.
 const maxDeadLetters = 16 << 20
 
-// NewDeadLetters returns the dead letters in the file at path, which Add makes; its
-// directory as well (see MakeDirectory). "" keeps none.
+// NewDeadLetters returns the dead-letter file at path. Add creates it, and its directory
+// as MakeDirectory does. With an empty path nothing is saved.
 func NewDeadLetters(path string) *DeadLetters { return &DeadLetters{path: path} }
 
-// Path returns the path of the file; "": rejected records are not kept.
+// Path returns the path of the file, or "" if rejected records are not saved.
 func (d *DeadLetters) Path() string { return d.path }
 
-// A DeadLetter is a record and why it was rejected.
+// A DeadLetter is a rejected record and the reason.
 type DeadLetter struct {
 	Record []byte
 	Reason error
 }
 
-// deadLetterLine is the JSON of a dead letter: text as it is, anything else in
-// base64.
+// deadLetterLine is the JSON of a DeadLetter. A record that is not UTF-8 is in base64.
 type deadLetterLine struct {
 	Time   time.Time `json:"time"`
 	Error  string    `json:"error"`
@@ -44,17 +43,16 @@ type deadLetterLine struct {
 	Binary []byte    `json:"record_base64,omitempty"`
 }
 
-// Add appends records and syncs them, so that they can leave the queue. On an error
-// none is kept: the file is as it was. Something else in the place of the file is
-// an error once: unless it is a directory, it is renamed, and the next Add makes
-// the file again.
-func (d *DeadLetters) Add(letters []DeadLetter) error {
-	if d.path == "" || len(letters) == 0 {
+// Add appends entries and syncs them, so that they can leave the queue. On an error the
+// file is unchanged. If something else has taken the file's place, Add returns an error
+// and renames it, unless it is a directory; the next Add creates the file again.
+func (d *DeadLetters) Add(entries []DeadLetter) error {
+	if d.path == "" || len(entries) == 0 {
 		return nil
 	}
-	lines, err := appendDeadLetters(nil, letters, time.Now().UTC())
+	lines, err := appendDeadLetters(nil, entries, time.Now().UTC())
 	if err != nil {
-		return fmt.Errorf("dead letter: %w", err)
+		return fmt.Errorf("dead-letter entry: %w", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,7 +64,7 @@ func (d *DeadLetters) lockedAdd(lines []byte) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close() // nothing is written to it
+	defer dir.Close() // only opened to create and sync
 	f, err := d.open(dir, int64(len(lines)))
 	if err != nil {
 		return err
@@ -75,7 +73,7 @@ func (d *DeadLetters) lockedAdd(lines []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// open opens the file for n bytes more, and a new one if they would be too many.
+// open opens the file to append n bytes. It rotates a file that would become too large.
 func (d *DeadLetters) open(dir *os.File, n int64) (*os.File, error) {
 	name := filepath.Base(d.path)
 	f, err := openRegular(dir, name, os.O_RDWR|os.O_APPEND|os.O_CREATE)
@@ -98,8 +96,8 @@ func (d *DeadLetters) open(dir *os.File, n int64) (*os.File, error) {
 	return openRegular(dir, name, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL)
 }
 
-// appendLines appends lines to a file and makes them and its name durable. On an
-// error it takes them back.
+// appendLines appends lines to a file, and syncs the file and its directory. On an error
+// it removes them again.
 func appendLines(f *os.File, lines []byte, dir syncer) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -118,13 +116,13 @@ func appendLines(f *os.File, lines []byte, dir syncer) error {
 		err = syncDirectory(dir)
 	}
 	if err != nil {
-		f.Truncate(info.Size()) // if this fails, a line may be torn: the next Add ends it
+		f.Truncate(info.Size()) // if this fails, a line may be torn; the next Add terminates it
 	}
 	return err
 }
 
-// endsTorn reports whether the file ends inside of a line: a full disk or a crash
-// cut it off.
+// endsTorn reports whether the file ends in the middle of a line, after a full disk or a
+// crash.
 func endsTorn(f *os.File, size int64) (bool, error) {
 	if size == 0 {
 		return false, nil
@@ -136,11 +134,11 @@ func endsTorn(f *os.File, size int64) (bool, error) {
 	return last[0] != '\n', nil
 }
 
-func appendDeadLetters(dst []byte, letters []DeadLetter, now time.Time) ([]byte, error) {
-	for _, l := range letters {
-		line := deadLetterLine{Time: now, Error: l.Reason.Error(), Record: string(l.Record)}
-		if !utf8.Valid(l.Record) {
-			line.Record, line.Binary = "", l.Record
+func appendDeadLetters(dst []byte, entries []DeadLetter, now time.Time) ([]byte, error) {
+	for _, e := range entries {
+		line := deadLetterLine{Time: now, Error: e.Reason.Error(), Record: string(e.Record)}
+		if !utf8.Valid(e.Record) {
+			line.Record, line.Binary = "", e.Record
 		}
 		b, err := json.Marshal(line)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// MakeDirectory makes a directory unless it exists. This system has no owners and
+// MakeDirectory creates a directory if it does not exist. This system has no owners and
 // modes to check.
 func MakeDirectory(path string) error {
 	f, err := makeDirectory(path)

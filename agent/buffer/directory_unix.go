@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeDirectory makes a directory for its owner alone unless it exists, and makes
-// its name durable. The parent must exist. The directory must belong to this user
-// or root, and nobody else may write to it: who can write to it can plant files
-// in it. A symbolic link is refused unless it is the one that systemd makes for a
-// unit with DynamicUser=: /var/lib/NAME to private/NAME.
+// MakeDirectory creates a directory with mode 0700 if it does not exist, and syncs its
+// parent, which must exist. The directory must belong to this user or root, and nobody
+// else may have write access, because they could plant files in it. A symbolic link is
+// refused unless it is the one that systemd creates for a unit with DynamicUser=:
+// /var/lib/NAME to private/NAME.
 func MakeDirectory(path string) error {
 	f, err := makeDirectory(path)
 	if err != nil {
@@ -25,7 +25,7 @@ func MakeDirectory(path string) error {
 	return f.Close()
 }
 
-// makeDirectory makes a directory as MakeDirectory does, and opens it.
+// makeDirectory is MakeDirectory, but also opens the directory.
 func makeDirectory(path string) (*os.File, error) {
 	path = followSystemd(path)
 	f, err := makeSecure(path)
@@ -35,8 +35,8 @@ func makeDirectory(path string) (*os.File, error) {
 	return f, err
 }
 
-// makeAgain makes and opens a directory that somebody may have removed. What is in
-// its place by now is an error once: it is renamed.
+// makeAgain creates a directory again if it was removed, and opens it. If something else
+// has taken its place, makeAgain returns an error and renames it.
 func makeAgain(path string) (*os.File, error) {
 	f, err := makeDirectory(path)
 	if errors.Is(err, errNotDirectory) {
@@ -45,8 +45,8 @@ func makeAgain(path string) (*os.File, error) {
 	return f, err
 }
 
-// followSystemd returns what systemd's link of a DynamicUser= unit stands for. No
-// check depends on the link: the directory that is opened instead is checked.
+// followSystemd resolves systemd's link for a DynamicUser= unit, and returns any other
+// path unchanged. The link need not be trusted: the directory that is opened is checked.
 func followSystemd(path string) string {
 	private := filepath.Join("private", filepath.Base(path))
 	if target, err := os.Readlink(path); err == nil && target == private {
@@ -57,8 +57,8 @@ func followSystemd(path string) string {
 
 var errNotDirectory = errors.New("not a directory (a symbolic link is not followed)")
 
-// makeSecure makes a directory unless it exists, opens it, checks that nobody but this
-// user and root may write to it, and makes its name durable.
+// makeSecure creates a directory if it does not exist, opens it, checks that only this
+// user and root may write to it, and syncs its parent.
 func makeSecure(path string) (*os.File, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
@@ -100,10 +100,10 @@ func checkOwner(f *os.File) error {
 	return nil
 }
 
-// syncParent makes the name of an open directory durable.
+// syncParent syncs the parent of an open directory, which makes its name durable.
 func syncParent(path string, f *os.File) error {
 	parent, err := os.Open(filepath.Dir(path))
-	if errors.Is(err, fs.ErrPermission) { // it can be searched, not read
+	if errors.Is(err, fs.ErrPermission) { // the parent can be searched but not read
 		return syncDirectory(f)
 	}
 	if err != nil {
@@ -112,7 +112,7 @@ func syncParent(path string, f *os.File) error {
 	return errors.Join(syncDirectory(parent), parent.Close())
 }
 
-// syncDirectory accepts file systems that cannot sync a directory.
+// syncDirectory syncs a directory, unless its file system cannot.
 func syncDirectory(dir syncer) error {
 	err := dir.Sync()
 	for _, harmless := range []error{unix.EINVAL, unix.EROFS, errors.ErrUnsupported} {
@@ -123,8 +123,8 @@ func syncDirectory(dir syncer) error {
 	return err
 }
 
-// openRegular opens a regular file in a directory. Anything else of its name is an
-// errNotRegular: a symbolic link is not followed, a FIFO not waited for.
+// openRegular opens a regular file in a directory. Anything else is an errNotRegular: it
+// does not follow a symbolic link or wait for a FIFO.
 func openRegular(dir *os.File, name string, flag int) (*os.File, error) {
 	f, err := openat(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if isLink(err) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO) {
@@ -143,7 +143,7 @@ func openRegular(dir *os.File, name string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// isLink reports whether an open with O_NOFOLLOW has met a symbolic link.
+// isLink reports whether an open with O_NOFOLLOW failed because of a symbolic link.
 func isLink(err error) bool {
 	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) // EMLINK: FreeBSD
 }

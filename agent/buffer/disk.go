@@ -9,19 +9,19 @@ import (
 	"sync"
 )
 
-// OpenDisk opens the queue in a directory, and makes that, for its owner alone,
-// unless it exists; the parent must exist. The directory must belong to this user
-// or root, and nobody else may write to it. One process at a time may have it
-// open. What the directory holds is queued; it is read when it is its turn, so that
-// neither the start nor memory grow with it. The limit is one of space on disk:
-// of blocks as they are compressed, and a page for each of the segments.
+// OpenDisk opens the queue in a directory. It creates the directory with mode 0700 if it
+// does not exist; the parent must exist. The directory must belong to this user or root,
+// and nobody else may have write access. Only one process can have it open. Records are
+// read from disk when they are due, so that neither the time to open nor memory grows
+// with the queue. The limit is disk space: compressed blocks, plus a page for each
+// segment.
 //
-// Once Append has returned, its records survive a kill and a loss of power. An
-// ack survives a kill; a loss of power may undo the acks of the segment that is
-// being delivered, which is then handed out again. Damaged records are skipped,
-// logged, and counted in Stats; so are those whose file somebody else removes,
-// replaces or truncates, and what is appended later goes to a file, and if need be
-// a directory, that is made again. Foreign files are left alone.
+// When Append has returned, its records survive a kill and a power failure. An ack
+// survives a kill. A power failure may undo the acks of the segment that is being
+// delivered; its records are then delivered again. Damaged records are skipped, logged,
+// and counted in Stats. So are records whose file is removed, replaced or truncated by
+// something else; later records go to a new file and, if necessary, a new directory.
+// Foreign files are left alone.
 func OpenDisk(dir string, limit int64, log *slog.Logger) (Queue, error) {
 	q, err := openDisk(dir, limit, log)
 	if err != nil {
@@ -42,8 +42,8 @@ func openDisk(path string, limit int64, log *slog.Logger) (Queue, error) {
 	return q, nil
 }
 
-// A disk is a queue in a folder. The records have sequence numbers without gaps
-// as long as nothing is dropped.
+// A disk is a queue in a folder. Sequence numbers of records have no gaps unless records
+// are dropped.
 type disk struct {
 	*store
 	path string
@@ -64,10 +64,10 @@ func newDisk(d folder, path string, limit int64, log *slog.Logger) (q *disk, err
 		return nil, err
 	}
 	if len(l.newer) > 0 {
-		log.Warn("queue: files of another version of sockwatch are left alone", "files", l.newer)
+		log.Warn("queue directory has files of another sockwatch version, ignoring them", "files", l.newer)
 	}
 	if len(l.foreign) > 0 {
-		log.Warn("queue: foreign files are ignored", "files", l.foreign)
+		log.Warn("queue directory has foreign files, ignoring them", "files", l.foreign)
 	}
 	acks, damaged, err := openAcks(d)
 	if err != nil {
@@ -79,10 +79,10 @@ func newDisk(d folder, path string, limit int64, log *slog.Logger) (q *disk, err
 		}
 	}()
 	if damaged {
-		log.Warn("queue: the delivered position is damaged: delivered points may be sent again")
+		log.Warn("delivered position of the queue is damaged, delivered points may be sent again")
 	}
 	if err := keepReserve(d); isFull(err) {
-		log.Warn("queue: the disk is full", "error", err)
+		log.Warn("disk is full, cannot create the reserve of the queue", "error", err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (q *disk) Append(block [][]byte) (dropped int, err error) {
 	return dropped, q.fault("append", err)
 }
 
-// repair removes the cause of a failed write. An error: it cannot.
+// repair removes the cause of a failed write. It returns an error if it cannot.
 func (q *disk) repair(cause error) error {
 	q.r.Lock()
 	defer q.r.Unlock()
@@ -141,8 +141,8 @@ func (q *disk) repair(cause error) error {
 	case isFull(cause):
 		return q.freeDelivered(cause)
 	case errors.Is(cause, errReplaced), errors.Is(cause, fs.ErrNotExist):
-		// What the reader has open it reads to the end; of the rest of the directory it
-		// finds that it is missing.
+		// The reader finishes the file that it has open, and reports the others of the
+		// old directory as missing.
 		d, err := q.dir.renew()
 		if errors.Is(err, errSetAside) {
 			cause = err
@@ -152,23 +152,23 @@ func (q *disk) repair(cause error) error {
 			return err
 		}
 		q.dir = d
-		q.log.Error("queue: a file in use or the directory was removed or replaced by something else, making it again", "error", cause)
+		q.log.Error("queue file or directory was removed or replaced, creating it again", "error", cause)
 		return nil
 	default:
 		return cause
 	}
 }
 
-// freeDelivered removes the segments of a queue that holds nothing, the active one
-// among them, which goes on otherwise: a full disk must not silence an output that
-// delivers everything.
+// freeDelivered removes all segments of an empty queue, the active one included, which
+// is otherwise kept. Without this, a full disk would stop an output that delivers
+// everything.
 func (q *disk) freeDelivered(cause error) error {
 	if q.catalog.stats().Records > 0 {
 		return cause
 	}
 	q.writer.seal()
 	err := q.reader.reap()
-	q.reader.lookAhead() // closes the file that was read, which holds its space until then
+	q.reader.lookAhead() // closes the last file read, which frees its space
 	if err != nil {
 		return cause
 	}
@@ -198,7 +198,7 @@ func (q *disk) SetLimit(limit int64) { q.catalog.setLimit(limit) }
 
 func (q *disk) Stats() Stats { return q.catalog.stats() }
 
-// Close leaves no segment behind of which nothing is left.
+// Close removes the segments that have no records left.
 func (q *disk) Close() error {
 	q.w.Lock()
 	defer q.w.Unlock()
@@ -212,7 +212,7 @@ func (q *disk) Close() error {
 	return q.fault("close", errors.Join(q.reader.close(), q.dir.close()))
 }
 
-// fault says where an error happened, if it is one.
+// fault adds the queue and the operation to an error. nil stays nil.
 func (q *disk) fault(what string, err error) error {
 	if err == nil {
 		return nil

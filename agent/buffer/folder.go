@@ -10,26 +10,26 @@ import (
 	"syscall"
 )
 
-// A folder is what a queue asks of the file system: one directory. Tests put
-// their faults here.
+// A folder is the directory of a queue. Tests implement it to inject faults.
 type folder interface {
 	list() ([]entry, error)
-	// open opens a file for reading, edit for writing too, and create makes one that
-	// must not exist. What is not a regular file is an errNotRegular.
+	// open opens a file for reading, edit also for writing; create creates one that
+	// must not exist. If the name is not a regular file, the error is errNotRegular.
 	open(name string) (file, error)
 	edit(name string) (file, error)
 	create(name string) (file, error)
 	remove(name string) error
-	// setAside renames what is in the place of a file, and replaces no other file.
+	// setAside renames whatever has the name, without replacing another file.
 	setAside(name string) error
-	// names reports whether a name, at the path of the directory, is that of f, which
-	// somebody else may have removed, renamed or replaced.
+	// names reports whether the name, below the path of the directory, still refers to
+	// f: false if f or the directory was removed, renamed or replaced.
 	names(name string, f file) bool
-	// renew makes the directory again if its path names another, or none, and returns
-	// it; else itself. What was opened in the old one can still be used. An error that is
-	// errSetAside says what was in its place and no longer is: the next renew can make it.
+	// renew returns the folder itself if its path still refers to it. Otherwise it
+	// creates the directory again and returns that; files opened in the old one can
+	// still be used. After an errSetAside, which says what was renamed because it was in
+	// the way, the next renew can create it.
 	renew() (folder, error)
-	// sync makes what was created and removed durable.
+	// sync makes created and removed names durable.
 	sync() error
 	close() error
 }
@@ -50,14 +50,14 @@ type entry struct {
 	regular bool
 }
 
-// The reserve is a file that is given up when the disk is full, so that there is
-// space to note an ack and to remove a segment, which give space back.
+// The reserve is a file that is removed when the disk is full. Its space allows writing
+// an ack and removing a segment, which frees more.
 const (
 	reserveName = "reserve"
 	reserveSize = 64 << 10
 )
 
-// withReserve does something, a second time without the reserve if the disk is full.
+// withReserve calls do. If the disk is full, it removes the reserve and calls do again.
 func withReserve(d folder, do func() error) error {
 	err := do()
 	if isFull(err) && d.remove(reserveName) == nil {
@@ -66,7 +66,7 @@ func withReserve(d folder, do func() error) error {
 	return err
 }
 
-// keepReserve makes the reserve unless it is there, whole.
+// keepReserve creates the reserve unless it exists with its full size.
 func keepReserve(d folder) error {
 	f, err := d.create(reserveName)
 	if errors.Is(err, fs.ErrExist) {
@@ -76,7 +76,7 @@ func keepReserve(d folder) error {
 		}
 		if errors.Is(err, errNotRegular) {
 			err = d.setAside(reserveName)
-		} else if err == nil { // somebody truncated it
+		} else if err == nil { // it was truncated
 			err = d.remove(reserveName)
 		}
 		if err == nil {
@@ -94,12 +94,12 @@ func hasReserve(d folder) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() // read only
+	defer f.Close() // only read
 	_, err = f.ReadAt(make([]byte, 1), reserveSize-1)
 	return err != io.EOF, nil
 }
 
-// fillReserve fills the new file. Random bytes take their space on every file system.
+// fillReserve fills the new file, with random bytes so that no file system compresses it.
 func fillReserve(d folder, f file) error {
 	b := make([]byte, reserveSize)
 	rand.Read(b)
@@ -121,29 +121,29 @@ var errNotRegular = errors.New("is not a regular file (a symbolic link is not fo
 
 func notRegular(name string) error { return fmt.Errorf("%q %w", name, errNotRegular) }
 
-// errSetAside says that what was in the place of a file or directory has another name.
+// errSetAside says that something in the place of a file or directory was renamed.
 var errSetAside = errors.New("renamed")
 
 // maxAside bounds how many files of one name are set aside.
 const maxAside = 100
 
-// asideName returns a name for what is in the place of a file: the first that is free
-// of NAME.replaced, NAME.replaced.1 and so on.
+// asideName returns the new name for something in the place of a file: the first of
+// NAME.replaced, NAME.replaced.1 and so on that is free.
 func asideName(name string, exists func(name string) bool) (string, error) {
 	first := name + ".replaced"
 	aside := first
 	for n := 1; exists(aside); n++ {
 		if n == maxAside {
-			return "", fmt.Errorf("%d files from %q on are in the way: remove them", maxAside, first)
+			return "", fmt.Errorf("%d files named %q and so on exist: remove them", maxAside, first)
 		}
 		aside = fmt.Sprintf("%s.%d", first, n)
 	}
 	return aside, nil
 }
 
-// setAside renames what is in the place of a file or directory, so that this can be
-// made again, and returns the error that says so, an errSetAside. A directory stays: it
-// may be somebody's data.
+// setAside renames whatever is in the place of a file or directory, so that it can be
+// created again. It returns an errSetAside that says so. It does not rename a directory,
+// which may be somebody's data, and then returns cause.
 func setAside(path string, cause error) error {
 	info, err := os.Lstat(path)
 	if err != nil || info.IsDir() {

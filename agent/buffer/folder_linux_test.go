@@ -141,7 +141,7 @@ func TestSetAsideIsBounded(t *testing.T) {
 		must(t, os.WriteFile(fmt.Sprintf("%s.replaced.%d", path, n), nil, 0o600))
 	}
 	err := setAside(path, errNotDirectory)
-	want := fmt.Sprintf("not a directory (a symbolic link is not followed)\n100 files from %q on are in the way: remove them", path+".replaced")
+	want := fmt.Sprintf("not a directory (a symbolic link is not followed)\n100 files named %q and so on exist: remove them", path+".replaced")
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -188,8 +188,8 @@ func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	wantAck(t, q, 3)
 	must(t, q.Close())
 	for _, want := range []string{
-		`level=ERROR msg="queue: a file in use or the directory was removed or replaced by something else, making it again"`,
-		`level=ERROR msg="queue: a segment is missing"`,
+		`level=ERROR msg="queue file or directory was removed or replaced, creating it again"`,
+		`level=ERROR msg="queue segment is missing, its points are lost"`,
 		"points_lost=2\n",
 	} {
 		if n := strings.Count(log.String(), want); n != 1 {

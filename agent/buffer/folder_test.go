@@ -134,8 +134,8 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 	wantPeek(t, q, 10, 100, "a", "b", "c")
 	wantAck(t, q, 3)
 	must(t, q.Close())
-	want := `level=WARN msg="queue: files of another version of sockwatch are left alone" files="[0000000000000003-0000000000000002.v2 acks.v2]"
-level=WARN msg="queue: foreign files are ignored" files="[0000000000000002-0000000000000002.v1 0000000000000004-0000000000000002.v1 core x.v1]"
+	want := `level=WARN msg="queue directory has files of another sockwatch version, ignoring them" files="[0000000000000003-0000000000000002.v2 acks.v2]"
+level=WARN msg="queue directory has foreign files, ignoring them" files="[0000000000000002-0000000000000002.v1 0000000000000004-0000000000000002.v1 core x.v1]"
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

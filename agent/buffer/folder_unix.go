@@ -18,7 +18,7 @@ type directory struct {
 	self *os.File
 }
 
-// makeFolder makes a queue's directory unless it exists, opens and locks it. A
+// makeFolder creates a queue's directory if it does not exist, opens it and locks it. A
 // symbolic link is refused.
 func makeFolder(path string) (folder, error) {
 	f, err := makeSecure(path)
@@ -34,7 +34,7 @@ func makeFolder(path string) (folder, error) {
 	return &directory{path: path, self: f}, nil
 }
 
-// openFolder opens a directory to look at, without its lock.
+// openFolder opens a directory for reading, without its lock.
 func openFolder(path string) (folder, error) {
 	f, err := openDirectory(path)
 	if err != nil {
@@ -43,7 +43,7 @@ func openFolder(path string) (folder, error) {
 	return &directory{path: path, self: f}, nil
 }
 
-// restrict closes a directory to others.
+// restrict gives a directory mode 0700.
 func restrict(f *os.File) error {
 	info, err := f.Stat()
 	if err == nil && info.Mode().Perm() != 0o700 {
@@ -89,7 +89,7 @@ func (d *directory) openFile(name string, flag int) (file, error) {
 	return f, nil
 }
 
-// remove finds no file where somebody has put a directory.
+// remove reports a directory as a file that does not exist.
 func (d *directory) remove(name string) error {
 	err := unix.Unlinkat(int(d.self.Fd()), name, 0)
 	var s unix.Stat_t
@@ -121,10 +121,10 @@ func (d *directory) names(name string, f file) bool {
 	return d.atPath() && isFile(int(d.self.Fd()), name, f.(*os.File))
 }
 
-// atPath reports whether the path of the directory still is this one's.
+// atPath reports whether the path still refers to this directory.
 func (d *directory) atPath() bool { return isFile(unix.AT_FDCWD, d.path, d.self) }
 
-// isFile reports whether a name in a directory is that of f.
+// isFile reports whether a name in a directory refers to f.
 func isFile(dir int, name string, f *os.File) bool {
 	var now, opened unix.Stat_t
 	return unix.Fstatat(dir, name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil &&
@@ -141,7 +141,7 @@ func (d *directory) renew() (folder, error) {
 		if err != nil {
 			return nil, err
 		}
-		parent.Close() // nothing is written to it
+		parent.Close() // only opened to create it
 	}
 	next, err := makeFolder(d.path)
 	if errors.Is(err, errNotDirectory) {
@@ -150,17 +150,17 @@ func (d *directory) renew() (folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.self.Close() // gives its lock up
+	d.self.Close() // releases its lock
 	return next, nil
 }
 
 func (d *directory) sync() error { return syncDirectory(d.self) }
 
-// close gives the lock up too.
+// close also releases the lock.
 func (d *directory) close() error { return d.self.Close() }
 
-// lockFile takes the lock of an open file. The kernel gives it up when the file
-// is closed or the process ends, however it ends.
+// lockFile locks an open file. The kernel releases the lock when the file is closed or
+// the process ends in any way.
 func lockFile(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

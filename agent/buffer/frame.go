@@ -10,27 +10,31 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A frame is one block on disk: a header and the payload, little-endian:
+// A frame is one block on disk. Layout, little-endian, with offset and size in bytes:
 //
-//	 0  magic, 4 bytes    16  sequence of the first record, 8
-//	 4  version, 4        24  time of the append, Unix nanoseconds, 8
-//	 8  payload bytes, 4  32  records, 4
-//	12  the same before   36  CRC-32C of the payload, 4
-//	    compression, 4    40  CRC-32C of the 40 bytes before, 4
-//	44  payload: each record after its length (uvarint), all of it zstd
+//	 0   4  magic
+//	 4   4  version
+//	 8   4  payload size
+//	12   4  payload size before compression
+//	16   8  sequence number of the first record
+//	24   8  time of the append, Unix nanoseconds
+//	32   4  number of records
+//	36   4  CRC-32C of the payload
+//	40   4  CRC-32C of bytes 0 to 39
+//	44      payload: records, each after its length (uvarint), compressed with zstd
 //
-// A header that holds is believed without its payload: so segments are surveyed
-// by headers alone, and the records of a damaged payload are still counted.
+// A valid header is trusted without its payload. So segments are surveyed by their
+// headers only, and the records of a damaged payload are still counted.
 const (
-	magic         = "\xf5swq" // a byte that UTF-8 never has keeps it out of records
+	magic         = "\xf5swq" // 0xf5 never occurs in UTF-8, so text records cannot contain it
 	formatVersion = 1
 	headerSize    = 44
 
-	// maxRaw bounds a block before compression, and what a reader allocates for one.
+	// maxRaw bounds a block before compression, and the memory to read one.
 	maxRaw = 256 << 20
-	// keepBuffer bounds what is kept for use again: a larger block is an exception.
+	// keepBuffer bounds the buffers kept for reuse: larger blocks are exceptions.
 	keepBuffer = 2 << 20
-	// maxSequence leaves room to add without overflow.
+	// maxSequence leaves room for additions without overflow.
 	maxSequence = 1 << 62
 )
 
@@ -43,10 +47,10 @@ type header struct {
 	sum     uint32 // of the payload
 }
 
-// size is that of the whole frame.
+// size returns the size of the whole frame.
 func (h *header) size() int64 { return headerSize + int64(h.payload) }
 
-// end is the sequence after the last record's.
+// end returns the sequence number after the last record.
 func (h *header) end() uint64 { return h.first + uint64(h.count) }
 
 func appendHeader(dst []byte, h *header) []byte {
@@ -62,8 +66,8 @@ func appendHeader(dst []byte, h *header) []byte {
 	return binary.LittleEndian.AppendUint32(dst, checksum(dst[start:]))
 }
 
-// parseHeader reads the header that b begins with; false: there is none that
-// holds.
+// parseHeader parses the header at the start of b. It reports false if there is no valid
+// one.
 func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < headerSize || string(b[:4]) != magic ||
 		binary.LittleEndian.Uint32(b[4:]) != formatVersion ||
@@ -85,7 +89,7 @@ func parseHeader(b []byte) (h header, ok bool) {
 	}, true
 }
 
-// An encoder makes frames.
+// An encoder encodes frames.
 type encoder struct {
 	zstd       *zstd.Encoder
 	raw, frame []byte
@@ -101,8 +105,8 @@ func newEncoder() (*encoder, error) {
 	return &encoder{zstd: z}, nil
 }
 
-// encode returns the frame of a block of at least one record. It is good until
-// the next call.
+// encode returns the frame of a block of at least one record. It is valid until the next
+// call.
 func (e *encoder) encode(first uint64, now time.Time, block [][]byte) ([]byte, error) {
 	if cap(e.raw) > keepBuffer {
 		e.raw, e.frame = nil, nil
@@ -112,7 +116,7 @@ func (e *encoder) encode(first uint64, now time.Time, block [][]byte) ([]byte, e
 		raw = binary.AppendUvarint(raw, uint64(len(r)))
 		raw = append(raw, r...)
 		if len(raw) > maxRaw {
-			return nil, fmt.Errorf("a block of more than %d bytes", maxRaw)
+			return nil, fmt.Errorf("block is larger than %d bytes", maxRaw)
 		}
 	}
 	frame := append(e.frame[:0], make([]byte, headerSize)...)
@@ -138,7 +142,7 @@ func newDecoder() (*zstd.Decoder, error) {
 
 var errDamaged = errors.New("damaged block")
 
-// decode returns the records of a frame: of one backing array of their own.
+// decode returns the records of a frame. They share a new backing array.
 func decode(z *zstd.Decoder, h *header, payload []byte) ([][]byte, error) {
 	if len(payload) != h.payload || checksum(payload) != h.sum {
 		return nil, errDamaged

@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// recordOverhead is what a record costs beside its bytes: its slice header.
+// recordOverhead is what a record costs in addition to its bytes: its slice header.
 const recordOverhead = 24
 
-// NewMemory returns a queue in memory of at most limit bytes. It loses what it
-// holds when the program ends.
+// NewMemory returns a queue in memory of at most limit bytes. Its records are lost when
+// the program ends.
 func NewMemory(limit int64) Queue { return &memory{limit: limit} }
 
 type memory struct {
 	mu       sync.Mutex
 	limit    int64
 	blocks   []block // oldest first
-	stats    Stats   // the counts
-	out      int     // records handed out, from the front on
-	outBytes int64   // of those
+	stats    Stats   // only the counts
+	out      int     // how many of the oldest records the last Peek returned
+	outBytes int64   // what these count against the limit
 }
 
-// A block is what is left of one Append.
+// A block holds the remaining records of one Append.
 type block struct {
-	records [][]byte // of one backing array
+	records [][]byte // in one backing array
 	time    time.Time
 }
 
@@ -58,8 +58,8 @@ func (m *memory) Append(records [][]byte) (dropped int, err error) {
 	return dropped, nil
 }
 
-// lockedDropOldest drops the oldest block that is not handed out, or what of it
-// is not, and returns the number of records. There must be one.
+// lockedDropOldest drops the oldest block that is not held by Peek, or the part of it
+// that is not, and returns the number of records. There must be one.
 func (m *memory) lockedDropOldest() int {
 	i, out := 0, m.out
 	for out >= len(m.blocks[i].records) {
@@ -137,7 +137,7 @@ func (m *memory) Stats() Stats {
 
 func (m *memory) Close() error { return nil }
 
-// blockBytes returns what records count against the limit.
+// blockBytes returns how much records count against the limit.
 func blockBytes(records [][]byte) int64 {
 	n := int64(len(records)) * recordOverhead
 	for _, r := range records {

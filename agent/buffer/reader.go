@@ -10,41 +10,41 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A reader hands out the records of the segments, the oldest first, and notes how
-// far they are delivered.
+// A reader returns the records of the segments, oldest first, and saves the delivered
+// position.
 type reader struct {
 	*store
 	zstd    *zstd.Decoder
-	payload []byte // for use again
+	payload []byte // buffer for reuse
 
-	last   uint64   // the index of the segment opened last
+	last   uint64   // index of the segment opened last
 	cur    *cursor  // in that segment; nil: it is closed
 	chunks []*chunk // loaded and not acked, oldest first
-	out    int      // records handed out
+	out    int      // how many records the last peek returned
 
 	acks  *acks
-	acked uint64 // the sequence after the last record acked
+	acked uint64 // sequence number after the last acked record
 }
 
-// A cursor is where a reader is in a segment. What it skips because it is damaged
-// it counts, once.
+// A cursor is the position of a reader in a segment. It counts the damage that it skips,
+// once.
 type cursor struct {
 	seg  *segment
 	f    file
 	r    *retryReader // of f
-	off  int64        // where the next frame is looked for
-	want uint64       // the sequence of the next record of seg
-	head *header      // of the frame at off, once it is found
+	off  int64        // where to look for the next frame
+	want uint64       // sequence number of the next record of seg
+	head *header      // of the frame at off, once found
 
 	lostRecords  int
 	skippedBytes int64
 }
 
-// A chunk is a frame in memory: what of it is not acked.
+// A chunk holds the records of one frame that are not acked.
 type chunk struct {
 	seg     *segment
 	records [][]byte
-	next    uint64 // the sequence after the last of the records
+	next    uint64 // sequence number after the last of records
 	off     int64  // of the frame
 	time    time.Time
 }
@@ -60,8 +60,8 @@ func (r *reader) peek(maxRecords, maxBytes int) ([][]byte, error) {
 	return records, err
 }
 
-// collect returns the oldest records and the index of the segment of the last.
-// Every segment that it touches is held.
+// collect returns the oldest records and the index of the segment of the last one. It
+// holds every segment that it touches.
 func (r *reader) collect(maxRecords, maxBytes int) (records [][]byte, last uint64, err error) {
 	bytes := 0
 	for i := 0; ; i++ {
@@ -91,7 +91,7 @@ func (r *reader) ack(n int) error {
 	return err
 }
 
-// take removes the first n records in memory.
+// take removes the first n loaded records.
 func (r *reader) take(n int) {
 	for n > 0 {
 		c := r.chunks[0]
@@ -107,12 +107,12 @@ func (r *reader) take(n int) {
 	}
 }
 
-// reap notes the position acked and removes the segments that lie before it, once
-// it is durable. What is not acked of them is damaged.
+// reap saves the acked position and, once it is durable, removes the segments before it.
+// Records of these that are not acked were damaged.
 func (r *reader) reap() error {
 	finished, position := r.catalog.finished(r.acked)
 	r.acked = position
-	if r.acked > r.acks.last { // also if that failed the last time
+	if r.acked > r.acks.last { // true again after a failed write
 		if err := r.acks.write(r.dir, r.acked); err != nil {
 			return err
 		}
@@ -130,8 +130,8 @@ func (r *reader) reap() error {
 	return errors.Join(errs...)
 }
 
-// lookAhead finds the oldest record while none is handed out. A fault is met again
-// by the next peek.
+// lookAhead finds the oldest record for the catalog. It must not be called between peek
+// and ack. It ignores errors, which the next peek returns.
 func (r *reader) lookAhead() {
 	r.forgetDropped()
 	if len(r.chunks) > 0 {
@@ -143,8 +143,8 @@ func (r *reader) lookAhead() {
 	r.catalog.release(0)
 }
 
-// forgetDropped forgets what was loaded of segments that were dropped since, and
-// holds the others.
+// forgetDropped discards loaded records whose segments were dropped since, and holds the
+// other segments.
 func (r *reader) forgetDropped() {
 	kept := r.chunks[:0]
 	for _, c := range r.chunks {
@@ -174,7 +174,7 @@ func (r *reader) load() (*chunk, error) {
 		records, err := decode(r.zstd, h, r.payload)
 		c.head = nil
 		if err != nil {
-			r.damage(0, 1) // find counts the rest of it
+			r.damage(0, 1) // find counts the rest
 			c.off++
 			continue
 		}
@@ -190,8 +190,8 @@ func (r *reader) load() (*chunk, error) {
 	}
 }
 
-// find moves the cursor to the next frame with records not read yet; io.EOF: there
-// is none now. Its segment is held from then on.
+// find moves the cursor to the next frame with unread records, and holds its segment. It
+// returns io.EOF if there is none.
 func (r *reader) find() error {
 	for {
 		s := segment{gone: true}
@@ -222,14 +222,14 @@ func (r *reader) find() error {
 	}
 }
 
-// skipTo goes on to the header at an offset, and counts what lies between.
+// skipTo moves the cursor to the header at offset at, and counts what it skips.
 func (r *reader) skipTo(s *segment, h header, at int64) {
 	c := r.cur
 	switch {
 	case at == s.size:
 		r.damage(int(s.end-c.want), s.size-c.off)
 		c.want, c.off = s.end, s.size
-	case h.end() <= c.want || h.end() > s.end: // acked, or left behind by a failed sync
+	case h.end() <= c.want || h.end() > s.end: // acked, or left over from a failed sync
 		r.damage(0, at-c.off)
 		c.off = at + h.size()
 	default:
@@ -239,15 +239,15 @@ func (r *reader) skipTo(s *segment, h header, at int64) {
 	}
 }
 
-// damage counts records of the current segment that are lost, and bytes skipped.
+// damage counts lost records and skipped bytes of the current segment.
 func (r *reader) damage(records int, bytes int64) {
 	r.cur.lostRecords += records
 	r.cur.skippedBytes += bytes
 	r.catalog.damage(r.cur.seg, records, bytes)
 }
 
-// openNext closes the current segment and opens the next that holds records; io.EOF:
-// none does.
+// openNext closes the current segment and opens the next one that has records. It
+// returns io.EOF if there is none.
 func (r *reader) openNext() error {
 	r.closeCurrent()
 	for {
@@ -257,7 +257,7 @@ func (r *reader) openNext() error {
 		}
 		f, err := r.dir.open(s.name())
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
-			r.log.Error("queue: a segment is missing", "segment", s.name(), "error", err, "points_lost", r.catalog.missing(s))
+			r.log.Error("queue segment is missing, its points are lost", "segment", s.name(), "error", err, "points_lost", r.catalog.missing(s))
 			continue
 		}
 		if err != nil {
@@ -269,15 +269,15 @@ func (r *reader) openNext() error {
 	}
 }
 
-// closeCurrent closes the current segment, and logs what was damaged in it.
+// closeCurrent closes the current segment and logs its damage.
 func (r *reader) closeCurrent() {
 	c := r.cur
 	if c == nil {
 		return
 	}
-	c.f.Close() // read only: nothing can be lost
+	c.f.Close() // only read: nothing can be lost
 	if c.skippedBytes > 0 || c.lostRecords > 0 {
-		r.log.Warn("queue: skipped corrupt data (damage, or a write that a kill cut off)",
+		r.log.Warn("skipped corrupt queue data (damage, or a write cut off by a kill)",
 			"segment", c.seg.name(), "bytes", c.skippedBytes, "points_lost", c.lostRecords)
 	}
 	r.cur = nil

@@ -2,17 +2,15 @@ package buffer
 
 import "io"
 
-// readTries is how often a read that fails is tried before what cannot be read
-// counts as damaged.
+// readTries is how often a read may fail before the data counts as damaged.
 const readTries = 5
 
-// A retryReader returns the error of a read that fails. After readTries of them
-// without a read that got as far, it fills the pages that cannot be read with zeros,
-// until one gets further.
+// A retryReader returns the errors of the first readTries failed reads of a place. After
+// that it fills unreadable pages with zeros instead, until a read succeeds beyond it.
 type retryReader struct {
 	r     io.ReaderAt
 	tries int
-	end   int64 // of the reads that failed
+	end   int64 // the furthest end of the failed reads
 }
 
 func (r *retryReader) ReadAt(b []byte, off int64) (int, error) {
@@ -33,8 +31,8 @@ func (r *retryReader) ReadAt(b []byte, off int64) (int, error) {
 	return len(b), nil
 }
 
-// readPages fills b page by page, with zeros for those that cannot be read. Each is
-// tried several times, unless the one before it failed: a bad disk is slow.
+// readPages fills b page by page, with zeros for unreadable pages. It tries each page
+// several times, but only once if the one before it failed: a bad disk is slow.
 func readPages(r io.ReaderAt, b []byte, off int64) {
 	const page = 4096
 	tries := readTries

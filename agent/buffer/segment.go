@@ -10,26 +10,25 @@ import (
 	"strconv"
 )
 
-// A segment is one file of frames. Its name is its index, which grows by one,
-// and the sequence of its first record; so the end of a segment is known from
-// the name of the next. It is written by the process that made it, and never
-// again.
+// A segment is one file of frames. Its name holds its index, which grows by one, and the
+// sequence number of its first record. So the name of the next segment tells where this
+// one ends. Only the process that created a segment writes to it.
 type segment struct {
 	index uint64
 	first uint64
 
-	// The rest changes with the lock of the catalog.
-	end     uint64 // the sequence after its last record
+	// The fields below are protected by the lock of the catalog.
+	end     uint64 // sequence number after its last record
 	size    int64  // of its whole frames
 	left    int    // records neither acked nor found damaged
-	done    int64  // bytes of the frames at its begin that are acked
+	done    int64  // bytes of acked frames at its start
 	writing bool   // it is the active segment
-	gone    bool   // dropped or missing: nothing of it is handed out any more
+	gone    bool   // dropped or missing: its records are not returned any more
 }
 
-// A segment is at most a part of the limit and of maxSegment, unless one block is
-// more, and at least minSegment. Each costs segmentOverhead beside its frames:
-// an inode and the end of its last page.
+// The size of a segment is the limit divided by segmentParts, but between minSegment and
+// maxSegment. One larger block makes a larger segment. Each segment also costs
+// segmentOverhead: an inode and the end of its last page.
 const (
 	segmentParts    = 8
 	minSegment      = 4 << 10
@@ -45,15 +44,15 @@ func (s *segment) name() string {
 	return fmt.Sprintf("%016x-%016x.v%d", s.index, s.first, formatVersion)
 }
 
-// cost is what the segment counts against the limit.
+// cost returns how much the segment counts against the limit.
 func (s *segment) cost() int64 { return s.size + segmentOverhead }
 
-// A listing is what a directory holds, by the names alone.
+// A listing is the content of a directory, judged only by names.
 type listing struct {
 	segments  []*segment // in order of index
 	lastIndex uint64
 	newer     []string // files of another version of the format
-	foreign   []string // everything else, symbolic links among them
+	foreign   []string // everything else, including symbolic links
 }
 
 func list(d folder) (listing, error) {
@@ -85,7 +84,7 @@ func list(d folder) (listing, error) {
 		}
 	}
 	slices.SortFunc(l.segments, func(a, b *segment) int { return cmp.Compare(a.index, b.index) })
-	for i := len(l.segments) - 2; i >= 0; i-- { // one that a loss of power brought back has no place
+	for i := len(l.segments) - 2; i >= 0; i-- { // a power failure can bring back a removed segment, out of order
 		if s, next := l.segments[i], l.segments[i+1]; s.first > next.first || s.index == next.index {
 			l.foreign = append(l.foreign, s.name())
 			l.segments = slices.Delete(l.segments, i, i+1)
@@ -96,9 +95,9 @@ func list(d folder) (listing, error) {
 	return l, nil
 }
 
-// survey finds out what the segments of a directory hold beyond the position
-// acked. Only those whose successor is missing are read, the last and where
-// segments were dropped, and of them the headers alone.
+// survey finds out how many records after the acked position each segment holds. It
+// reads only segments without a direct successor (the last one, and those before a gap),
+// and of these only the headers.
 func survey(d folder, segments []*segment, acked uint64) error {
 	for i, s := range segments {
 		var next *segment
@@ -123,7 +122,7 @@ func survey(d folder, segments []*segment, acked uint64) error {
 	return nil
 }
 
-// surveyOne returns the sequence after the last record of a segment.
+// surveyOne returns the sequence number after the last record of a segment.
 func surveyOne(d folder, s *segment) (end uint64, err error) {
 	f, err := d.open(s.name())
 	if err != nil {
@@ -139,20 +138,20 @@ func surveyOne(d folder, s *segment) (end uint64, err error) {
 			_, follows, err = headerAt(r, next, s.size)
 		}
 		switch {
-		case err != nil: // so often that r gives up
+		case err != nil: // try again: r gives up after readTries
 		case at == s.size:
 			return end, nil
 		case follows || next == s.size:
 			end, off = max(end, h.end()), next
-		default: // the frame may be shorter than it tells
+		default: // the frame may be shorter than its header says
 			end, off = max(end, h.end()), at+1
 		}
 	}
 	return end, nil
 }
 
-// headerAt returns the header at off; false: there is none that holds, or its
-// frame does not end before size.
+// headerAt returns the header at off. It reports false if there is no valid one, or its
+// frame ends after size.
 func headerAt(f io.ReaderAt, off, size int64) (h header, ok bool, err error) {
 	var b [headerSize]byte
 	if err := readAt(f, b[:], off); err != nil {
@@ -162,8 +161,8 @@ func headerAt(f io.ReaderAt, off, size int64) (h header, ok bool, err error) {
 	return h, ok && off+h.size() <= size, nil
 }
 
-// scan returns the first header at or after off that holds and whose frame ends
-// before size, and its offset; size if there is none.
+// scan returns the first valid header at or after off whose frame ends at or before
+// size, and its offset. If there is none, the offset is size.
 func scan(f io.ReaderAt, off, size int64) (h header, at int64, err error) {
 	if h, ok, err := headerAt(f, off, size); ok || err != nil {
 		return h, off, err

@@ -6,14 +6,14 @@ import (
 	"log/slog"
 )
 
-// A store is what the writer and the reader of a queue share.
+// A store holds what the writer and the reader of a queue share.
 type store struct {
-	dir     folder // changes only while neither of them works
+	dir     folder // changes only while neither is working
 	catalog *catalog
-	log     *slog.Logger // names the queue
+	log     *slog.Logger // with the path of the queue
 }
 
-// remove removes a segment of which nothing is needed any more.
+// remove removes a segment that is not needed any more.
 func (s *store) remove(g *segment) error {
 	err := withReserve(s.dir, func() error { return s.dir.remove(g.name()) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

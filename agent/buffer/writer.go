@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// A writer adds blocks to the active segment, and begins another when it is full,
-// failed, or in the hands of somebody else.
+// A writer appends blocks to the active segment. It starts another segment when that is
+// full, cannot be written, or was replaced by something else.
 type writer struct {
 	*store
 	encoder   *encoder
 	seg       *segment // the active segment; nil: none
 	f         file     // of seg
-	next      uint64   // the sequence of the next record
+	next      uint64   // sequence number of the next record
 	lastIndex uint64
 }
 
-// A block that was encoded.
+// An encoded is a block in its encoded form.
 type encoded struct {
 	frame   []byte
 	records int
@@ -30,8 +30,8 @@ func (w *writer) encode(block [][]byte) (encoded, error) {
 }
 
 // makeRoom drops the oldest segments that are not held until n bytes fit under the
-// limit, and returns how many records it has dropped. If dropping would not help,
-// none goes.
+// limit, and returns the number of dropped records. If dropping would not help, it drops
+// none.
 func (w *writer) makeRoom(n int64) (dropped int, err error) {
 	for {
 		victim, records, err := w.catalog.drop(n)
@@ -48,8 +48,8 @@ func (w *writer) makeRoom(n int64) (dropped int, err error) {
 	}
 }
 
-// write writes a block, syncs it, and makes it visible. After a failed sync nobody
-// knows what of it is on disk, so it is written once more, to another segment.
+// write writes a block, syncs it, and makes it visible. After a failed sync it is unknown
+// what is on disk, so the block is written once more, to another segment.
 func (w *writer) write(b encoded) error {
 	for again := true; ; again = false {
 		off, err := w.open(int64(len(b.frame)))
@@ -67,8 +67,7 @@ func (w *writer) write(b encoded) error {
 	}
 }
 
-// open makes sure of an active segment with room for n bytes, and returns the
-// offset where they go.
+// open ensures that the active segment has room for n bytes, and returns their offset.
 func (w *writer) open(n int64) (off int64, err error) {
 	if w.seg != nil {
 		if off, ok := w.catalog.room(w.seg, n); ok {
@@ -86,7 +85,7 @@ func (w *writer) open(n int64) (off int64, err error) {
 	return 0, nil
 }
 
-// writeAt writes a frame. On an error it cuts the segment back to its whole frames.
+// writeAt writes a frame. On an error it truncates the segment to its whole frames.
 func (w *writer) writeAt(frame []byte, off int64) error {
 	_, err := w.f.WriteAt(frame, off)
 	if err != nil && w.f.Truncate(off) != nil {
@@ -95,28 +94,28 @@ func (w *writer) writeAt(frame []byte, off int64) error {
 	return err
 }
 
-// sync makes the frame at off durable, and the name of a new segment.
+// sync makes the frame at off durable. For a new segment, that includes its name.
 func (w *writer) sync(off int64) error {
 	err := w.f.Sync()
 	if err == nil && off == 0 {
 		err = w.dir.sync()
 	}
 	if err != nil {
-		w.f.Truncate(off) // at best it is not read again after a restart
+		w.f.Truncate(off) // best effort, so that a restart does not read the frame
 		w.seal()
 		return err
 	}
 	if off == 0 {
-		keepReserve(w.dir) // it may have been given up; without space for it, the next segment tries again
+		keepReserve(w.dir) // it may have been used; if it fails, the next segment tries again
 	}
 	return nil
 }
 
-// errReplaced says that the file of a segment is not the one that was made for it.
+// errReplaced says that a segment's name no longer refers to the file being written.
 var errReplaced = errors.New("removed or replaced by something else")
 
-// commit makes the block visible that was written, unless its file cannot be found
-// any more under its name.
+// commit makes a written block visible to the reader, unless the segment's name no
+// longer refers to its file.
 func (w *writer) commit(b encoded) error {
 	if !w.dir.names(w.seg.name(), w.f) || !w.catalog.commit(w.seg, b.records, int64(len(b.frame)), b.time) {
 		w.seal()
@@ -131,7 +130,7 @@ func (w *writer) seal() {
 	if w.seg == nil {
 		return
 	}
-	w.f.Close() // what counts is synced
+	w.f.Close() // all that matters is synced
 	if w.catalog.seal(w.seg) {
 		w.remove(w.seg) // if that fails, it is removed with the segments before it
 	}

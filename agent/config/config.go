@@ -1,5 +1,5 @@
-// Package config turns the text of TOML files into an agent ready to run. It is
-// strict, names every error at once with its file and line, and opens nothing.
+// Package config builds an agent from TOML files. It is strict, reports all errors at
+// once with file and line, and opens nothing.
 package config
 
 import (
@@ -20,21 +20,20 @@ import (
 // A File is one configuration file. Its name is for errors only.
 type File struct {
 	Name, Text string
-	Shared     bool // everybody on the host can read it
+	Shared     bool // any user of the host can read it
 }
 
-// A Host is what a configuration asks of the system, and lends to the plugins.
+// A Host gives the loader and the plugins access to the system.
 type Host struct {
-	Getenv   func(name string) (string, bool) // false: not set
+	Getenv   func(name string) (string, bool) // reports false if it is not set
 	Hostname func() (string, error)
 	Log      *slog.Logger
 	Listen   func(ctx context.Context, network, address string) (net.Listener, error)
-	Version  string // of the program
+	Version  string // the program's version
 }
 
-// Load returns the agent that the files describe together: their inputs and
-// outputs add up, [agent] and [global_tags] may each be in one of them. Its
-// error is an Errors.
+// Load returns the agent that the files describe together. Each file may add inputs and
+// outputs; only one may have [agent], and only one [global_tags]. The error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
 	l := loader{
 		decoder: decoder{report: &report{files: files}, getenv: host.Getenv, secrets: make(map[int]bool)},
@@ -59,7 +58,7 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 	}
 	for _, file := range slices.Sorted(maps.Keys(l.secrets)) {
 		if l.files[file].Shared {
-			host.Log.Warn("the configuration holds a secret and everybody can read it: chmod o-r", "file", l.files[file].Name)
+			host.Log.Warn("configuration file contains a secret and any user can read it; run chmod o-r", "file", l.files[file].Name)
 		}
 	}
 	return a, nil
@@ -74,17 +73,17 @@ type loader struct {
 	agent      *table // [agent], nil if no file has it
 	globalTags *table // [global_tags], nil if no file has it
 	instances  []*instance
-	broken     bool            // a file could not be parsed: what is missing may be in it
-	present    map[string]bool // "inputs", "outputs": if a file has something of them
+	broken     bool            // a file could not be parsed, so an input or output is perhaps not missing
+	present    map[string]bool // "inputs", "outputs": whether any file has one
 }
 
-// A table is one table of a file: its values, and their lines.
+// A table is one table of a file: its values and their lines.
 type table struct {
 	file    int    // index in loader.files
 	path    string // "agent", "inputs.tcp_listen"
 	values  map[string]any
 	at      *node
-	written redaction // of the values, filled while they are set
+	written redaction // filled while the values are set
 }
 
 // An instance is one [[inputs.KIND]] or [[outputs.KIND]].
@@ -96,11 +95,11 @@ type instance struct {
 
 	name     string         // KIND or KIND-ALIAS
 	common   plugin.Options // *agent.InputOptions, *agent.PushOptions or *agent.EndpointOptions
-	settings plugin.Options // the plugin's own
+	settings plugin.Options // the plugin's own options
 	valid    bool           // decoded and validated without an error
 }
 
-// read parses a file and sorts its tables.
+// read parses a file and collects its tables.
 func (l *loader) read(file int) {
 	values, at, ok := l.parse(file)
 	if !ok {
@@ -122,14 +121,14 @@ func (l *loader) read(file int) {
 	}
 }
 
-// unknownTable records that a file has something that is not one of the four tables.
+// unknownTable records an error for anything that is not one of the four tables.
 func (l *loader) unknownTable(t table, value any) {
 	const known = "the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]]"
 	key := t.path
 	t.path = ""
 	if _, isTable := value.(map[string]any); !isTable {
 		if _, isList := tables(value); !isList {
-			l.errorf(t, t.at, "option %q is in no table (%s)", key, known)
+			l.errorf(t, t.at, "option %q is outside of any table (%s)", key, known)
 			return
 		}
 	}
@@ -137,21 +136,21 @@ func (l *loader) unknownTable(t table, value any) {
 	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(telegrafTables[key], hint, known)))
 }
 
-// single keeps a table of which the files may hold one.
+// single stores a table that may occur only once in all files.
 func (l *loader) single(kept **table, t table, value any) {
 	values, ok := value.(map[string]any)
 	switch {
 	case !ok:
 		l.errorf(t, t.at, "must be one table: write [%s]", t.path)
 	case *kept != nil:
-		l.errorf(t, t.at, "is in %s too; only one file may have it", l.place((*kept).file, (*kept).at))
+		l.errorf(t, t.at, "is already defined at %s; only one file may have it", l.place((*kept).file, (*kept).at))
 	default:
 		t.values = values
 		*kept = &t
 	}
 }
 
-// side sorts the instances of [[inputs...]] or [[outputs...]].
+// side collects the instances of [[inputs...]] or [[outputs...]].
 func (l *loader) side(t table, value any) {
 	kinds, ok := value.(map[string]any)
 	if !ok || len(kinds) > 0 {
@@ -170,7 +169,7 @@ func (l *loader) side(t table, value any) {
 		case !ok:
 			l.unknownPlugin(of, t.path, kind)
 		case len(list) == 0:
-			l.errorf(of, of.at, "every instance is an element of a list: write [[%s]]", of.path)
+			l.errorf(of, of.at, "must be a list of tables: write [[%s]]", of.path)
 		default:
 			for i, values := range list {
 				of.values, of.at, of.written = values, t.at.key(kind).item(i), redaction{}
@@ -242,8 +241,8 @@ func (l *loader) requireInputsAndOutputs() {
 	}
 }
 
-// name names every instance KIND or KIND-ALIAS, and keeps the names distinct, so
-// that no edit of a file hands one output's queue to another.
+// name gives every instance its name, KIND or KIND-ALIAS. Names must be unique, so that
+// no edit of a file gives one output's queue to another.
 func (l *loader) name() {
 	count := make(map[string]int)
 	for _, in := range l.instances {
@@ -262,17 +261,17 @@ func (l *loader) name() {
 		key := in.side + "." + in.name
 		switch other := taken[key]; {
 		case alias == "" && count[in.path] > 1:
-			l.errorf(in.table, in.at.key("alias"), "alias: there are %d of this kind: give each one of its own", count[in.path])
+			l.errorf(in.table, in.at.key("alias"), "alias: there are %d instances of this plugin: give each its own alias", count[in.path])
 		case other != nil:
-			l.errorf(in.table, in.at.key("alias"), "alias: %q is taken by %s, %s", in.written.show(alias), other.path, l.place(other.file, other.at.key("alias")))
+			l.errorf(in.table, in.at.key("alias"), "alias: %q is already used by %s, %s", in.written.show(alias), other.path, l.place(other.file, other.at.key("alias")))
 		default:
 			taken[key] = in
 		}
 	}
 }
 
-// compareExclusive keeps two instances from a resource that only one may have. It
-// reports the first that both want: the others may follow from it.
+// compareExclusive records an error if two instances name the same exclusive resource.
+// It reports only the first one of each pair: the others may follow from it.
 func (l *loader) compareExclusive() {
 	taken := make(map[string]*instance)
 	type pair struct{ a, b *instance }
@@ -296,11 +295,11 @@ func (l *loader) compareExclusive() {
 			if unquoted, err := strconv.Unquote(value); err == nil {
 				value = strconv.Quote(in.written.show(unquoted))
 			}
-			its := "" // the option of the other, if that is not the resource itself
+			its := "" // the other's option, if it differs from the resource
 			if set, ok := other.values[option].(string); ok && strconv.Quote(set) != value {
 				its = fmt.Sprintf(" (%s = %q)", option, other.written.show(set))
 			}
-			l.errorf(in.table, in.at.key(option), "%s %s is taken by %s%s, %s", option, value, other.path, its, l.place(other.file, other.at.key(option)))
+			l.errorf(in.table, in.at.key(option), "%s %s is already used by %s%s, %s", option, value, other.path, its, l.place(other.file, other.at.key(option)))
 		}
 	}
 }
@@ -344,8 +343,8 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	}
 }
 
-// merged returns the tags of all tables, the later ones winning; an empty value
-// takes a tag away.
+// merged returns the tags of all tables. Later tables win, and an empty value removes a
+// tag.
 func merged(tables ...map[string]string) map[string]string {
 	all := make(map[string]string)
 	for _, t := range tables {

@@ -197,11 +197,11 @@ func TestFilesAddUp(t *testing.T) {
 		{Name: "d.toml", Text: "[[outputs.file]]\nalias=\"x\""},
 		{Name: "e.toml", Text: "x y"},
 	}, nil, strings.Join([]string{
-		`a.toml:2: inputs.tcp_listen: alias: there are 3 of this kind: give each one of its own`,
-		`b.toml:2: agent: is in a.toml:1 too; only one file may have it`,
-		`c.toml:2: inputs.tcp_listen: alias: "x" is taken by inputs.tcp_listen, b.toml:4`,
-		`c.toml:3: outputs.file: alias: there are 2 of this kind: give each one of its own`,
-		`d.toml:1: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, c.toml:3`,
+		`a.toml:2: inputs.tcp_listen: alias: there are 3 instances of this plugin: give each its own alias`,
+		`b.toml:2: agent: is already defined at a.toml:1; only one file may have it`,
+		`c.toml:2: inputs.tcp_listen: alias: "x" is already used by inputs.tcp_listen, b.toml:4`,
+		`c.toml:3: outputs.file: alias: there are 2 instances of this plugin: give each its own alias`,
+		`d.toml:1: outputs.file: file "/var/log/x.jsonl" is already used by outputs.file, c.toml:3`,
 		`e.toml:1: expected '.' or '=', but got 'y' instead`,
 	}, "\n"))
 }
@@ -255,8 +255,8 @@ s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?
 s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
-s.toml:13: unknown table "processors" (there are no processors: every input and output has filters, and inputs add tags)`},
-		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is in no table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+s.toml:13: unknown table "processors" (sockwatch has no processors: use the filters of inputs and outputs, and the tags of inputs)`},
+		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is outside of any table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
 s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
 		b.run(t)
@@ -302,7 +302,7 @@ func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
 			if _, err := config.Load([]config.File{{Name: "s.toml", Text: text, Shared: test.shared}}, fakePlugins(), host); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Contains(log.String(), "holds a secret"); got != test.want {
+			if got := strings.Contains(log.String(), "contains a secret"); got != test.want {
 				t.Errorf("warned = %v, want %v", got, test.want)
 			}
 			if strings.Contains(log.String(), "t0p") {

@@ -10,13 +10,13 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// noFile is the file of an error that concerns no single one.
+// noFile is the file of an error that does not belong to one file.
 const noFile = -1
 
-// Errors are all the errors of a configuration, by file and line.
+// Errors are all errors of a configuration, sorted by file and line.
 type Errors []*Error
 
-// Error returns one line for each.
+// Error returns one line for each error.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))
 	for i, err := range e {
@@ -25,10 +25,10 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// An Error is one thing wrong with a configuration.
+// An Error is one error of a configuration.
 type Error struct {
-	File    string // "" if it concerns no single file
-	Line    int    // 0 if it concerns the file as a whole
+	File    string // "" if it does not belong to one file
+	Line    int    // 0 if it applies to the whole file
 	Message string
 
 	file int
@@ -46,7 +46,7 @@ func (e *Error) Error() string {
 	}
 }
 
-// A report collects what is wrong with the files.
+// A report collects the errors of the files.
 type report struct {
 	files []File
 	errs  Errors
@@ -67,9 +67,10 @@ func (r *report) errorf(t table, at *node, format string, args ...any) {
 	r.errs = append(r.errs, e)
 }
 
-// invalid records the errors of a Validate or a constructor, each at its option,
-// but not those of bad options, which have an error already and the default in
-// place of their value, nor those of several options if one of them is bad.
+// invalid records the errors of Validate or a constructor, each at the line of its
+// option. It skips errors of options in bad: these are reported already, and Validate
+// saw their default instead. If any option is bad, it also skips errors that do not
+// belong to one option.
 func (r *report) invalid(t table, err error, bad map[string]bool) {
 	for _, e := range flatten(err) {
 		at := t.at
@@ -84,8 +85,8 @@ func (r *report) invalid(t table, err error, bad map[string]bool) {
 		} else if len(bad) > 0 {
 			continue
 		}
-		// One pattern of a list may be wrong beside another: errors of one option
-		// can hold several lines.
+		// The errors of one option can have several lines, such as one for each bad
+		// pattern of a list.
 		for line := range strings.SplitSeq(plugin.Show(e, t.written.show), "\n") {
 			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
 				line = option.Option + ": " + line
@@ -95,7 +96,7 @@ func (r *report) invalid(t table, err error, bad map[string]bool) {
 	}
 }
 
-// flatten returns the errors that err joins, or err alone.
+// flatten returns the errors that err joins, or only err.
 func flatten(err error) []error {
 	if err == nil {
 		return nil
@@ -111,12 +112,12 @@ func flatten(err error) []error {
 	return all
 }
 
-// place returns file and line of a node, for an error elsewhere.
+// place returns the file and line of a node, for use in another error.
 func (r *report) place(file int, at *node) string {
 	return fmt.Sprintf("%s:%d", r.files[file].Name, at.line)
 }
 
-// sorted returns what is wrong, in the order of files and lines.
+// sorted returns the errors, sorted by file and line.
 func (r *report) sorted() Errors {
 	slices.SortFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
@@ -124,8 +125,8 @@ func (r *report) sorted() Errors {
 	return r.errs
 }
 
-// didYouMean returns `did you mean "x"?` for the nearest of the known words; "" if
-// none is near.
+// didYouMean returns `did you mean "x"?` for the nearest known word, or "" if none is
+// near.
 func didYouMean(word string, known []string) string {
 	nearest, best := "", len(word)/3+1
 	for _, k := range known {
@@ -139,7 +140,7 @@ func didYouMean(word string, known []string) string {
 	return fmt.Sprintf("did you mean %q?", nearest)
 }
 
-// inParentheses returns the parts in parentheses, after a blank; "" if all are empty.
+// inParentheses returns a space and the parts in parentheses, or "" if all are empty.
 func inParentheses(parts ...string) string {
 	text := strings.TrimSpace(strings.Join(parts, " "))
 	if text == "" {
@@ -148,8 +149,8 @@ func inParentheses(parts ...string) string {
 	return " (" + text + ")"
 }
 
-// distance returns how many characters have to be inserted, deleted, replaced or
-// swapped with their neighbour to make b of a.
+// distance returns how many characters have to be inserted, deleted, replaced or swapped
+// with their neighbor to turn a into b.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

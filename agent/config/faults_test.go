@@ -122,10 +122,10 @@ buffer = "disk"
 `, `s.toml:2: agent: log_level: unknown value "loud" (known: debug, info, warn, error)
 s.toml:3: agent: log_format: unknown value "xml" (known: text, json)
 s.toml:4: agent: state_directory: "var/lib" is not an absolute path
-s.toml:6: global_tags: tag "x" = "a\nb" holds a control character
+s.toml:6: global_tags: tag "x" = "a\nb" contains a control character
 s.toml:8: inputs.tcp_listen: backend: unknown value "magic" (known: auto, netlink)
 s.toml:9: inputs.tcp_listen: max_listeners: must be more than 0
-s.toml:10: inputs.tcp_listen: alias: must be letters, digits, '_', '-' and '.', 64 at most, and not begin with '-' or '.'
+s.toml:10: inputs.tcp_listen: alias: must be at most 64 letters, digits, '_', '-' and '.', and must not begin with '-' or '.'
 s.toml:11: inputs.tcp_listen: namepass: pattern "[": "[" without "]"
 s.toml:11: inputs.tcp_listen: namepass: pattern "{": "{" without "}"
 s.toml:12: inputs.tcp_listen: tagdrop: pattern "}": "}" without "{"
@@ -144,10 +144,10 @@ s.toml:3: inputs.tcp_listen: max_listeners: must be more than 0`},
 s.toml:2: global_tags: must be one table: write [global_tags]`},
 		{"a list of agents", whole("[[agent]]"), `s.toml:1: agent: must be one table: write [agent]`},
 		{"one table where a list is needed", "[inputs.tcp_listen]\n[outputs.file]\npath = \"x\"",
-			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]
-s.toml:2: outputs.file: every instance is an element of a list: write [[outputs.file]]`},
+			`s.toml:1: inputs.tcp_listen: must be a list of tables: write [[inputs.tcp_listen]]
+s.toml:2: outputs.file: must be a list of tables: write [[outputs.file]]`},
 		{"an empty list", "inputs.tcp_listen = []\n[[outputs.file]]",
-			`s.toml:1: inputs.tcp_listen: every instance is an element of a list: write [[inputs.tcp_listen]]`},
+			`s.toml:1: inputs.tcp_listen: must be a list of tables: write [[inputs.tcp_listen]]`},
 		{"no plugin named", "[[inputs]]\n[[outputs.file]]", `s.toml:1: inputs: must name a plugin: write [[inputs.NAME]] (known: tcp_listen)`},
 	} {
 		b.run(t)
@@ -176,7 +176,7 @@ path = "/a"
 [[outputs.file]]
 alias = "x"
 path = "/b"
-`, `s.toml:6: outputs.file: alias: "x" is taken by outputs.file, s.toml:3`},
+`, `s.toml:6: outputs.file: alias: "x" is already used by outputs.file, s.toml:3`},
 		{"no alias", `[[inputs.tcp_listen]]
 [[inputs.tcp_listen]]
 alias = "b"
@@ -185,22 +185,22 @@ path = "/a"
 [[outputs.file]]
 alias = ""
 path = "/b"
-`, `s.toml:1: inputs.tcp_listen: alias: there are 2 of this kind: give each one of its own
-s.toml:4: outputs.file: alias: there are 2 of this kind: give each one of its own
-s.toml:7: outputs.file: alias: there are 2 of this kind: give each one of its own`},
+`, `s.toml:1: inputs.tcp_listen: alias: there are 2 instances of this plugin: give each its own alias
+s.toml:4: outputs.file: alias: there are 2 instances of this plugin: give each its own alias
+s.toml:7: outputs.file: alias: there are 2 instances of this plugin: give each its own alias`},
 		{"listen address", `[[inputs.tcp_listen]]
 [[outputs.prometheus]]
 alias = "a"
 [[outputs.prometheus]]
 alias = "b"
 listen = ["127.0.0.1:1", ":8088"]
-`, `s.toml:6: outputs.prometheus: listen ":8088" is taken by outputs.prometheus, s.toml:2`},
+`, `s.toml:6: outputs.prometheus: listen ":8088" is already used by outputs.prometheus, s.toml:2`},
 		{"file", `[[inputs.tcp_listen]]
 [[outputs.file]]
 alias = "a"
 [[outputs.file]]
 alias = "b"
-`, `s.toml:4: outputs.file: file "/var/log/x.jsonl" is taken by outputs.file, s.toml:2`},
+`, `s.toml:4: outputs.file: file "/var/log/x.jsonl" is already used by outputs.file, s.toml:2`},
 		{"several listen addresses", `[[inputs.tcp_listen]]
 [[outputs.prometheus]]
 alias = "a"
@@ -211,9 +211,9 @@ listen = ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:3"]
 [[outputs.prometheus]]
 alias = "c"
 listen = ["127.0.0.1:1", "127.0.0.1:3"]
-`, `s.toml:7: outputs.prometheus: listen "127.0.0.1:2" is taken by outputs.prometheus, s.toml:4
-s.toml:10: outputs.prometheus: listen "127.0.0.1:1" is taken by outputs.prometheus, s.toml:4
-s.toml:10: outputs.prometheus: listen "127.0.0.1:3" is taken by outputs.prometheus, s.toml:7`},
+`, `s.toml:7: outputs.prometheus: listen "127.0.0.1:2" is already used by outputs.prometheus, s.toml:4
+s.toml:10: outputs.prometheus: listen "127.0.0.1:1" is already used by outputs.prometheus, s.toml:4
+s.toml:10: outputs.prometheus: listen "127.0.0.1:3" is already used by outputs.prometheus, s.toml:7`},
 	} {
 		b.run(t)
 	}
@@ -290,7 +290,7 @@ token = "${EMPTY}"
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
 
-	const noVariable = `"${" begins no variable such as ${NAME} or ${NAME:-default}; a literal "${" is written "$${"`
+	const noVariable = `"${" does not begin a variable such as ${NAME} or ${NAME:-default}; write "$${" for a literal "${"`
 	wantErrors(t, []config.File{{Name: "s.toml", Text: `[global_tags]
 a = "${NONE}"
 [[inputs.tcp_listen]]
@@ -316,7 +316,7 @@ s.toml:7: inputs.tcp_listen: expect.name: `+noVariable+`
 s.toml:11: outputs.influxdb: urls: the environment variable NONE is not set: set it, or write ${NONE:-default}
 s.toml:13: outputs.influxdb: database: `+noVariable+`
 s.toml:14: outputs.influxdb: token: `+noVariable+`
-s.toml:15: outputs.influxdb: max_body: the default of ${A:-...} holds another variable, and is not expanded: set A in the environment
+s.toml:15: outputs.influxdb: max_body: the default of ${A:-...} contains another variable, which is not expanded: set A in the environment
 s.toml:16: outputs.influxdb: unknown option "password"
 s.toml:18: outputs.file: path: the environment variable BYTES is not valid UTF-8`)
 }
@@ -332,7 +332,7 @@ s.toml:1: agent: hostname: it has none: set it here`
 	}
 	_, err = config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]\nhostname = \"a\\nb\"")}}, fakePlugins(), host)
 	want = `s.toml:1: agent: $STATE_DIRECTORY: "relative" is not an absolute path
-s.toml:2: agent: hostname: "a\nb" holds a control character`
+s.toml:2: agent: hostname: "a\nb" contains a control character`
 	if err == nil || err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}

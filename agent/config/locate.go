@@ -6,17 +6,17 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// A node has the line of a value of a TOML text. The nodes of a text have the
-// shape of its values. The library's own positions are by dotted key, and thus
-// those of the last of several [[tables]] of one name.
+// A node holds the line of a value in a TOML text. The tree of nodes has the shape of
+// the values. The library's own positions do not suffice: they are by dotted key, so
+// that several [[tables]] of one name all get the position of the last.
 type node struct {
 	line  int
-	keys  map[string]*node // of a table
-	order []string         // its keys in the order of the text
-	items []*node          // of an array
+	keys  map[string]*node // if it is a table
+	order []string         // the keys in the order of the text
+	items []*node          // if it is an array
 }
 
-// key returns the node of a key, or n itself if it has none.
+// key returns the node of a key, or n itself if n does not have the key.
 func (n *node) key(name string) *node {
 	if n == nil || n.keys[name] == nil {
 		return n
@@ -24,7 +24,7 @@ func (n *node) key(name string) *node {
 	return n.keys[name]
 }
 
-// item returns the node of an element, or n itself if it has none.
+// item returns the node of an element, or n itself if n does not have the element.
 func (n *node) item(i int) *node {
 	if n == nil || i >= len(n.items) {
 		return n
@@ -32,7 +32,7 @@ func (n *node) item(i int) *node {
 	return n.items[i]
 }
 
-// child returns the node of a key, made if it does not exist.
+// child returns the node of a key. It creates the node if it does not exist.
 func (n *node) child(name string, line int) *node {
 	if c := n.keys[name]; c != nil {
 		return c
@@ -46,7 +46,7 @@ func (n *node) child(name string, line int) *node {
 	return c
 }
 
-// descend returns the table under a dotted key: of an array of tables, its last.
+// descend returns the table at a dotted key. For an array of tables that is the last.
 func (n *node) descend(path []string, line int) *node {
 	for _, name := range path {
 		n = n.child(name, line)
@@ -57,8 +57,8 @@ func (n *node) descend(path []string, line int) *node {
 	return n
 }
 
-// locate returns the nodes of a text that the library has found to be valid; of
-// any other text, some.
+// locate returns the nodes of a text that the library has accepted. For other texts it
+// returns some of them.
 func locate(text string) *node {
 	s := scanner{rest: text, line: 1}
 	root := &node{line: 1}
@@ -86,12 +86,12 @@ func locate(text string) *node {
 	return root
 }
 
-// maxDepth is how deep tables, lists and dotted keys may be nested. The library
-// takes memory by the square of the depth, and stack.
+// maxDepth is how deep tables, lists and dotted keys may be nested. The library recurses,
+// and its memory grows with the square of the depth.
 const maxDepth = 32
 
-// tooDeep returns the line at which a text is nested deeper than maxDepth, 0 if it
-// is not. It sees all that the library parses before it finds an error.
+// tooDeep returns the line at which a text is nested deeper than maxDepth, or 0. It
+// covers everything that the library parses before it finds an error.
 func tooDeep(text string) (line int) {
 	s := scanner{rest: text, line: 1}
 	brackets, dots := 0, 0
@@ -128,7 +128,7 @@ type scanner struct {
 	line int // of the first byte of rest
 }
 
-// assignment reads `key = value` into the table; false if there is none.
+// assignment reads `key = value` into a table. It reports false if there is none.
 func (s *scanner) assignment(table *node) bool {
 	line := s.line
 	path := s.keyPath()
@@ -139,7 +139,7 @@ func (s *scanner) assignment(table *node) bool {
 	return s.value(table.descend(path, line))
 }
 
-// value reads a value into its node; false if it has no end.
+// value reads a value into its node. It reports false if the value does not end.
 func (s *scanner) value(at *node) bool {
 	switch {
 	case s.accept("["):
@@ -174,7 +174,7 @@ func (s *scanner) value(at *node) bool {
 	return true
 }
 
-// keyPath reads a dotted key and the blanks around it; nil if there is none.
+// keyPath reads a dotted key and the spaces around it. It returns nil if there is none.
 func (s *scanner) keyPath() []string {
 	var path []string
 	for {
@@ -204,7 +204,7 @@ func isBare(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-'
 }
 
-// unquote returns what a quoted key stands for.
+// unquote returns the value of a quoted key.
 func unquote(quoted string) string {
 	var v struct{ K string }
 	if _, err := toml.Decode("K = "+quoted, &v); err != nil {
@@ -213,8 +213,8 @@ func unquote(quoted string) string {
 	return v.K
 }
 
-// str reads a string of any of the four kinds, with its quotes; "" if it has
-// no end.
+// str reads a string of any of the four kinds, with its quotes. It returns "" if the
+// string does not end.
 func (s *scanner) str() string {
 	quote := s.rest[:1]
 	if triple := strings.Repeat(quote, 3); strings.HasPrefix(s.rest, triple) {
@@ -226,7 +226,7 @@ func (s *scanner) str() string {
 			end++
 		case strings.HasPrefix(s.rest[end:], quote):
 			end += len(quote)
-			// Up to two quotes may precede the three that end the string.
+			// Up to two quotes may come before the three that end the string.
 			for range len(quote) - 1 {
 				if strings.HasPrefix(s.rest[end:], quote[:1]) {
 					end++
@@ -239,7 +239,7 @@ func (s *scanner) str() string {
 	return ""
 }
 
-// accept reads a token, if it comes next.
+// accept reads a token if it comes next.
 func (s *scanner) accept(token string) bool {
 	if !strings.HasPrefix(s.rest, token) {
 		return false
@@ -248,7 +248,7 @@ func (s *scanner) accept(token string) bool {
 	return true
 }
 
-// skipBlank skips blanks, ends of lines and comments; false at the end.
+// skipBlank skips white space and comments. It reports false at the end.
 func (s *scanner) skipBlank() bool {
 	for {
 		s.advance(len(s.rest) - len(strings.TrimLeft(s.rest, " \t\r\n")))
@@ -267,7 +267,7 @@ func (s *scanner) skipSpace() {
 	s.advance(len(s.rest) - len(strings.TrimLeft(s.rest, " \t")))
 }
 
-// advance moves on by n bytes and returns them.
+// advance skips n bytes and returns them.
 func (s *scanner) advance(n int) string {
 	skipped := s.rest[:n]
 	s.rest = s.rest[n:]

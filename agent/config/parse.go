@@ -9,7 +9,7 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// parse returns the values of a file and their lines; false if it has none.
+// parse returns the values of a file and their lines. It reports false after an error.
 func (r *report) parse(file int) (map[string]any, *node, bool) {
 	t := table{file: file}
 	text := strings.TrimPrefix(r.files[file].Text, "\ufeff") // some editors' byte order mark
@@ -18,7 +18,7 @@ func (r *report) parse(file int) (map[string]any, *node, bool) {
 		return nil, nil, false
 	}
 	if line := tooDeep(text); line > 0 {
-		r.errorf(t, &node{line: line}, "nested more than %d deep: not a configuration", maxDepth)
+		r.errorf(t, &node{line: line}, "nested more than %d levels deep", maxDepth)
 		return nil, nil, false
 	}
 	var values map[string]any
@@ -30,19 +30,19 @@ func (r *report) parse(file int) (map[string]any, *node, bool) {
 	return values, locate(text), true
 }
 
-// unquotedValue finds the texts of values in the library's messages: a token
-// whose quotes were forgotten may be a secret.
+// unquotedValue finds values in the library's error messages: a value without quotes may
+// be a secret.
 var unquotedValue = regexp.MustCompile(`(?s)^([^"']*[Ii]nvalid (?:integer|float|float value:|float:|datetime:)|` +
 	`cannot use sign with non-decimal numbers:|not an? (?:binary|octal|hexadecimal) number:) ["'](.*)["']`)
 
-// syntaxError returns the line and the message of an error of the library.
+// syntaxError returns the line and the message for an error of the library.
 func syntaxError(text string, err error) (line int, message string) {
 	var parse toml.ParseError
 	if !errors.As(err, &parse) {
 		return 1, strings.TrimPrefix(err.Error(), "toml: ")
 	}
 	line, message = parse.Position.Line, parse.Message
-	if strings.HasSuffix(message, `got '\n' instead`) { // counted in by the library, mostly
+	if strings.HasSuffix(message, `got '\n' instead`) { // the library mostly counts this newline already
 		line = 1 + strings.Count(text[:min(parse.Position.Start, len(text))], "\n")
 	}
 	if strings.HasPrefix(message, "expected value but found") {
@@ -73,7 +73,7 @@ func (d *decoder) expandValue(t table, path string, v any, at *node) any {
 		case err != nil:
 			d.errorf(t, at, "%s: %v", path, err)
 		case strings.ContainsRune(expanded, 0):
-			d.errorf(t, at, "%s: holds a NUL character", path)
+			d.errorf(t, at, "%s: contains a NUL character", path)
 		case expanded != v:
 			t.written.add(expanded, v)
 		}
@@ -96,12 +96,12 @@ func (d *decoder) expandValue(t table, path string, v any, at *node) any {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// maxExpanded bounds what a string with variables may become.
+// maxExpanded bounds the length of a string after expansion.
 const maxExpanded = 1 << 20
 
-// expand replaces ${NAME} by the variable's value and ${NAME:-text} by the text
-// if it is not set or empty; $${ stands for ${ itself. What comes from a
-// variable is not expanded again. On an error it returns s.
+// expand replaces ${NAME} by the variable's value, and ${NAME:-text} by the text if the
+// variable is not set or empty. $${ stands for a literal ${. The values of variables are
+// not expanded again. On an error it returns s.
 func expand(s string, getenv func(string) (string, bool)) (string, error) {
 	var b strings.Builder
 	for rest := s; ; {
@@ -119,10 +119,10 @@ func expand(s string, getenv func(string) (string, bool)) (string, error) {
 		inner, behind, closed := strings.Cut(after, "}")
 		name, fallback, hasFallback := strings.Cut(inner, ":-")
 		if !closed || !variableName.MatchString(name) {
-			return s, errors.New(`"${" begins no variable such as ${NAME} or ${NAME:-default}; a literal "${" is written "$${"`)
+			return s, errors.New(`"${" does not begin a variable such as ${NAME} or ${NAME:-default}; write "$${" for a literal "${"`)
 		}
 		if strings.Contains(fallback, "${") {
-			return s, errors.New("the default of ${" + name + ":-...} holds another variable, and is not expanded: set " + name + " in the environment")
+			return s, errors.New("the default of ${" + name + ":-...} contains another variable, which is not expanded: set " + name + " in the environment")
 		}
 		value, set := getenv(name)
 		switch {
@@ -133,7 +133,7 @@ func expand(s string, getenv func(string) (string, bool)) (string, error) {
 		case !utf8.ValidString(value):
 			return s, errors.New("the environment variable " + name + " is not valid UTF-8")
 		case b.Len()+len(value) > maxExpanded:
-			return s, errors.New("with its variables it is longer than 1MiB")
+			return s, errors.New("is longer than 1MiB after expansion of its variables")
 		}
 		b.WriteString(value)
 		rest = behind

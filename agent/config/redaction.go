@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// holdsSecret reports whether the file itself holds the value of a secret option: it
-// does not come from a variable, or the variable has a default.
+// holdsSecret reports whether the file itself contains the value of a secret option: the
+// value does not come from a variable, or the variable has a default.
 func holdsSecret(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -28,8 +28,8 @@ func holdsSecret(v any) bool {
 	}
 }
 
-// A redaction maps values that may be secrets to what errors show in their place: for
-// a value from the environment, what the file says.
+// A redaction maps values that may be secrets to what errors show instead. For a value
+// from the environment, that is the text of the file.
 type redaction map[string]string
 
 func (r redaction) add(value, shown string) {
@@ -38,7 +38,7 @@ func (r redaction) add(value, shown string) {
 	}
 }
 
-// hide adds the strings of a value that is a secret.
+// hide adds all strings of a secret value.
 func (r redaction) hide(v any) {
 	switch v := v.(type) {
 	case string:
@@ -54,8 +54,8 @@ func (r redaction) hide(v any) {
 	}
 }
 
-// show returns an operand of an error as it may be shown. A part of a secret is shown
-// as little as the whole; what is shorter than minSecret is not one.
+// show returns the form of an operand that an error may show. An operand that contains a
+// secret of at least minSecret bytes is replaced as a whole.
 func (r redaction) show(operand string) string {
 	if shown, ok := r[operand]; ok {
 		return shown
@@ -73,5 +73,5 @@ func (r redaction) show(operand string) string {
 	return operand
 }
 
-// minSecret is the shortest value that is hidden also where it is part of another.
+// minSecret is the length from which a secret is also hidden inside of other text.
 const minSecret = 4

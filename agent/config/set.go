@@ -13,19 +13,19 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A decoder sets options to what the files say.
+// A decoder sets options to the values of the files.
 type decoder struct {
 	*report
 	getenv  func(name string) (string, bool)
-	secrets map[int]bool // the files that hold a secret
+	secrets map[int]bool // indexes of the files that contain a secret
 }
 
-// set sets the options of a table in the structs (pointers to them), each in the
-// one that has it, and records an error for each that is unknown or does not
-// fit. The library would stop at the first, would take a key in any case, and
-// speaks of Go's types. It returns the options whose values do not fit.
+// set sets the options of a table in structs, which are pointers: each option in the
+// struct that has it. It records an error for each unknown option and each value of a
+// wrong type, and returns the options with such values. The library would stop at the
+// first error, ignore the case of keys, and name Go types in its messages.
 //
-// foreign says what to write instead of options that Telegraf has.
+// foreign maps Telegraf's options to what to write instead.
 func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
 	bad = make(map[string]bool)
 	fields := make(map[string]reflect.Value)
@@ -55,8 +55,8 @@ func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad
 	return bad
 }
 
-// setOption expands the variables in an option's value and sets it; false if that
-// is an error.
+// setOption expands the variables in an option's value and sets it. It reports false if
+// it recorded an error.
 func (d *decoder) setOption(t table, key string, to reflect.Value, v any, at *node) bool {
 	before := len(d.errs)
 	if v = d.expandValue(t, key, v, at); len(d.errs) == before {
@@ -66,7 +66,7 @@ func (d *decoder) setOption(t table, key string, to reflect.Value, v any, at *no
 	return len(d.errs) == before
 }
 
-// setValue sets one option, or a part of it that the path names.
+// setValue sets one option, or the part of it at path.
 func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *node) {
 	mismatch := func(format string, args ...any) {
 		d.errorf(t, at, "%s: %s", path, fmt.Sprintf(format, args...))
@@ -93,7 +93,7 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 	case reflect.String:
 		if s, ok := v.(string); ok {
 			to.SetString(s)
-		} else { // which might be a secret without its quotes
+		} else { // do not show the value: it may be a secret without quotes
 			mismatch("must be a string: put it in quotes")
 		}
 	case reflect.Bool:
@@ -136,7 +136,7 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 	}
 }
 
-// setList sets an option that is a list, of tables (structs) or of values.
+// setList sets an option that is a list of values or of tables (structs).
 func (d *decoder) setList(t table, path string, to reflect.Value, v any, at *node) {
 	var list []any
 	isStructs := to.Type().Elem().Kind() == reflect.Struct
@@ -167,7 +167,7 @@ func (d *decoder) setList(t table, path string, to reflect.Value, v any, at *nod
 	}
 }
 
-// setStrings sets a table of strings, [global_tags].
+// setStrings sets a table of strings: [global_tags].
 func (d *decoder) setStrings(t table, to map[string]string) {
 	for key, v := range t.values {
 		value := reflect.New(reflect.TypeFor[string]()).Elem()
@@ -176,8 +176,8 @@ func (d *decoder) setStrings(t table, to map[string]string) {
 	}
 }
 
-// optionFields returns the fields of a struct (a pointer to it), those of embedded
-// ones included, by the name of their option.
+// optionFields returns the fields of a struct and its embedded structs by option name.
+// options is a pointer to the struct.
 func optionFields(options any) map[string]reflect.Value {
 	fields := make(map[string]reflect.Value)
 	v := reflect.ValueOf(options).Elem()
@@ -189,8 +189,8 @@ func optionFields(options any) map[string]reflect.Value {
 	return fields
 }
 
-// secretOptions returns the options of a struct (a pointer to it) that are tagged
-// as secrets.
+// secretOptions returns the options of a struct that are tagged as secrets. options is a
+// pointer to the struct.
 func secretOptions(options any) map[string]bool {
 	secrets := make(map[string]bool)
 	for _, f := range reflect.VisibleFields(reflect.TypeOf(options).Elem()) {
@@ -201,7 +201,7 @@ func secretOptions(options any) map[string]bool {
 	return secrets
 }
 
-// tables returns the elements of a list of tables, however it is written.
+// tables returns the elements of a list of tables in either TOML notation.
 func tables(v any) ([]map[string]any, bool) {
 	switch v := v.(type) {
 	case []map[string]any:
@@ -221,7 +221,7 @@ func tables(v any) ([]map[string]any, bool) {
 	}
 }
 
-// describe names a value for an error about its type.
+// describe describes a value, for an error about its type.
 func describe(v any, written redaction) string {
 	switch v := v.(type) {
 	case string:

@@ -11,11 +11,11 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// settings are the [agent] table, completed from the host, and the tags that every
-// input gets.
+// settings are the options of [agent], completed from the host, and the tags of all
+// inputs.
 type settings struct {
 	options  agent.Options
-	hostname string // also if omit_hostname keeps it out of the tags
+	hostname string // set even with omit_hostname
 	tags     map[string]string
 }
 
@@ -45,7 +45,7 @@ func (l *loader) agentSettings() settings {
 	return s
 }
 
-// resolveHostname falls back to the name of the system.
+// resolveHostname sets the hostname from the options or, by default, the system.
 func (l *loader) resolveHostname(t table, s *settings) {
 	if s.hostname = s.options.Hostname; s.hostname != "" {
 		return // Validate has checked it
@@ -58,9 +58,9 @@ func (l *loader) resolveHostname(t table, s *settings) {
 	s.hostname = escapeName(name)
 }
 
-// escapeName returns the system's name as one line of printable UTF-8: it may hold any
-// bytes. Those that are not part of a printable character become \xHH and the backslash
-// itself \x5c, as in names that inputs find, so that two names never become one.
+// escapeName returns the system's hostname, which may contain any bytes, as printable
+// UTF-8. Bytes that are not part of a printable character become \xHH, and a backslash
+// becomes \x5c, as in the names that inputs find. So two names never become one.
 func escapeName(name string) string {
 	var b strings.Builder
 	for len(name) > 0 {
@@ -78,8 +78,9 @@ func escapeName(name string) string {
 	return b.String()
 }
 
-// resolveStateDirectory falls back to $STATE_DIRECTORY, in which systemd puts all
-// of a unit's state directories, separated by colons: the first is used.
+// resolveStateDirectory sets the state directory from the options or, by default,
+// $STATE_DIRECTORY. systemd lists all state directories of a unit there, separated by
+// colons; the first is used.
 func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 	place := "state_directory: "
 	if o.StateDirectory == "" {
@@ -100,7 +101,7 @@ func (l *loader) resolveStateDirectory(t table, o *agent.Options) {
 	}
 }
 
-// inherit fills in what an input leaves to the agent.
+// inherit fills in the agent's values for options that an input does not set.
 func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
 	ownInterval, ownJitter := o.Interval != 0, o.CollectionJitter != 0
 	if !ownInterval {
@@ -109,12 +110,12 @@ func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
 	if !ownJitter {
 		o.CollectionJitter = s.options.CollectionJitter
 	}
-	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else both are in one table, which has reported it
+	if ownInterval != ownJitter && o.CollectionJitter > o.Interval { // else both are in one table, and Validate has reported it
 		at := in.at.key("interval")
 		if ownJitter {
 			at = in.at.key("collection_jitter")
 		}
-		l.errorf(in.table, at, "collection_jitter: %v is longer than the interval, %v", o.CollectionJitter, o.Interval)
+		l.errorf(in.table, at, "collection_jitter: %v is longer than the interval (%v)", o.CollectionJitter, o.Interval)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = o.Interval
@@ -122,7 +123,7 @@ func (l *loader) inherit(in *instance, o *agent.InputOptions, s settings) {
 	o.Tags = merged(s.tags, o.Tags)
 }
 
-// invalidTags holds global tags to the rules of an input's tags.
+// invalidTags checks global tags by the rules for tags of inputs.
 func (l *loader) invalidTags(t table, tags map[string]string) {
 	for key, value := range tags {
 		o := agent.InputOptions{Tags: map[string]string{key: value}}
@@ -132,7 +133,7 @@ func (l *loader) invalidTags(t table, tags map[string]string) {
 	}
 }
 
-// decode sets an instance's common options and its plugin's own.
+// decode sets and validates the options of an instance: the common ones and the plugin's.
 func (l *loader) decode(in *instance) {
 	switch p := in.plugin; {
 	case p.NewInput != nil:

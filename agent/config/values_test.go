@@ -27,23 +27,23 @@ timeout = "99ms"
 [[outputs.file]]
 flush_interval = "1s"
 flush_jitter = "2s"
-`, `s.toml:3: agent: collection_jitter: 6s is longer than the interval, 5s
-s.toml:6: inputs.tcp_listen: collection_jitter: 1.001s is longer than the interval, 1s
+`, `s.toml:3: agent: collection_jitter: 6s is longer than the interval (5s)
+s.toml:6: inputs.tcp_listen: collection_jitter: 1.001s is longer than the interval (1s)
 s.toml:7: inputs.tcp_listen: timeout: must be at least 100ms
-s.toml:10: outputs.file: flush_jitter: 2s is longer than the interval, 1s`},
+s.toml:10: outputs.file: flush_jitter: 2s is longer than the interval (1s)`},
 		{"jitter of the agent above the interval of an input", `[agent]
 collection_jitter = "6s"
 [[inputs.tcp_listen]]
 interval = "5s"
 [[outputs.file]]
-`, `s.toml:4: inputs.tcp_listen: collection_jitter: 6s is longer than the interval, 5s`},
+`, `s.toml:4: inputs.tcp_listen: collection_jitter: 6s is longer than the interval (5s)`},
 		{"jitter of an input above the interval of the agent", `[agent]
 interval = "5s"
 [[inputs.tcp_listen]]
 
 collection_jitter = "6s"
 [[outputs.file]]
-`, `s.toml:5: inputs.tcp_listen: collection_jitter: 6s is longer than the interval, 5s`},
+`, `s.toml:5: inputs.tcp_listen: collection_jitter: 6s is longer than the interval (5s)`},
 		{"delivery", `[[inputs.tcp_listen]]
 [[outputs.file]]
 timeout = "1ms"
@@ -53,15 +53,15 @@ buffer_limit = "1025GiB"
 database = "d"
 flush_interval = "1ns"
 `, `s.toml:3: outputs.file: timeout: must be at least 100ms
-s.toml:4: outputs.file: flush_interval: "2500000h" is longer than a year, 8760h
+s.toml:4: outputs.file: flush_interval: "2500000h" is longer than a year (8760h)
 s.toml:5: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB
 s.toml:8: outputs.influxdb: flush_interval: must be at least 100ms`},
 		{"names of files in the state directory", `[[inputs.tcp_listen]]
 alias = "x.first_seen.json"
 [[outputs.file]]
 alias = "eu.rejected.jsonl"
-`, `s.toml:2: inputs.tcp_listen: alias: "x.first_seen.json" holds ".first_seen.json", which names files of other instances in the state directory
-s.toml:4: outputs.file: alias: "eu.rejected.jsonl" holds ".rejected.jsonl", which names files of other instances in the state directory`},
+`, `s.toml:2: inputs.tcp_listen: alias: "x.first_seen.json" contains ".first_seen.json", which is reserved for files in the state directory
+s.toml:4: outputs.file: alias: "eu.rejected.jsonl" contains ".rejected.jsonl", which is reserved for files in the state directory`},
 		{"names that nobody sees", `[agent]
 hostname = " "
 [global_tags]
@@ -75,14 +75,14 @@ name_suffix = "\t"
 [inputs.tcp_listen.tags]
 " " = "x"
 [[outputs.file]]
-`, `s.toml:2: agent: hostname: " " begins or ends with a blank
+`, `s.toml:2: agent: hostname: " " begins or ends with a space
 s.toml:4: global_tags: the name of a tag is empty
-s.toml:5: global_tags: tag "dc" = " " begins or ends with a blank
-s.toml:6: global_tags: tag "rack" = "a\a" holds a control character
-s.toml:8: inputs.tcp_listen: name_prefix: "a\n" holds a control character
-s.toml:9: inputs.tcp_listen: name_override: " x" begins or ends with a blank
-s.toml:10: inputs.tcp_listen: name_suffix: "\t" holds a control character
-s.toml:11: inputs.tcp_listen: tags: the name of the tag " " begins or ends with a blank`},
+s.toml:5: global_tags: tag "dc" = " " begins or ends with a space
+s.toml:6: global_tags: tag "rack" = "a\a" contains a control character
+s.toml:8: inputs.tcp_listen: name_prefix: "a\n" contains a control character
+s.toml:9: inputs.tcp_listen: name_override: " x" begins or ends with a space
+s.toml:10: inputs.tcp_listen: name_suffix: "\t" contains a control character
+s.toml:11: inputs.tcp_listen: tags: the name of the tag " " begins or ends with a space`},
 		{"a name of characters without a shape, and the root directory", whole(`[agent]
 hostname = "\u200b"
 state_directory = "/var/../"
@@ -99,18 +99,18 @@ urls = ["http://a\u0000"]
 path = "/x\u0000"
 [[outputs.prometheus]]
 listen = "unix:/x\u0000"
-`, `s.toml:2: agent: state_directory: holds a NUL character
-s.toml:4: inputs.tcp_listen: labels.a: holds a NUL character
-s.toml:7: outputs.influxdb: urls: holds a NUL character
-s.toml:9: outputs.file: path: holds a NUL character
-s.toml:11: outputs.prometheus: listen: holds a NUL character`},
+`, `s.toml:2: agent: state_directory: contains a NUL character
+s.toml:4: inputs.tcp_listen: labels.a: contains a NUL character
+s.toml:7: outputs.influxdb: urls: contains a NUL character
+s.toml:9: outputs.file: path: contains a NUL character
+s.toml:11: outputs.prometheus: listen: contains a NUL character`},
 		{"patterns that match nothing", `[[inputs.tcp_listen]]
 namepass = [""]
 [inputs.tcp_listen.tagpass]
 port = []
 [[outputs.file]]
-`, `s.toml:2: inputs.tcp_listen: namepass: pattern "": matches nothing: it is empty
-s.toml:3: inputs.tcp_listen: tagpass: port has no patterns: no point passes`},
+`, `s.toml:2: inputs.tcp_listen: namepass: pattern "": is empty and matches nothing
+s.toml:3: inputs.tcp_listen: tagpass: port has no patterns and matches nothing`},
 		{"[[inputs]]", "[[inputs]]\n[[outputs.file]]", `s.toml:1: inputs: must name a plugin: write [[inputs.NAME]] (known: tcp_listen)`},
 		{"[[outputs]]", "[[inputs.tcp_listen]]\n[[outputs]]", `s.toml:2: outputs: must name a plugin: write [[outputs.NAME]] (known: file, influxdb, prometheus)`},
 	} {
@@ -120,7 +120,7 @@ s.toml:3: inputs.tcp_listen: tagpass: port has no patterns: no point passes`},
 
 // What is nested deep costs the library memory by the square of the depth.
 func TestDeepNesting(t *testing.T) {
-	const want = "nested more than 32 deep: not a configuration"
+	const want = "nested more than 32 levels deep"
 	const mebi = 1 << 20
 	for _, b := range []badFile{
 		{"lists", "[agent]\nx = " + strings.Repeat("[", mebi), "s.toml:2: " + want},
@@ -152,7 +152,7 @@ namepass = [ # ]
 func TestVariablesAreBounded(t *testing.T) {
 	text := whole("[global_tags]\na = \"" + strings.Repeat("${A}", 20) + "\"")
 	wantErrors(t, []config.File{{Name: "s.toml", Text: text}}, map[string]string{"A": strings.Repeat("x", 100_000)},
-		"s.toml:2: global_tags: a: with its variables it is longer than 1MiB")
+		"s.toml:2: global_tags: a: is longer than 1MiB after expansion of its variables")
 }
 
 // Text of an error that happens to be a secret stays, and tells nothing about it.

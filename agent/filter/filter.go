@@ -1,5 +1,5 @@
-// Package filter selects the points of a plugin instance and what it sees of
-// them, with the options and the semantics of Telegraf's metric filters.
+// Package filter selects points, and removes tags and fields from them, with the options
+// and the semantics of Telegraf's metric filters.
 package filter
 
 import (
@@ -11,9 +11,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Options are the filter options of an instance. Patterns are shell globs: "*"
-// any characters, "?" one, "[a-z]" and "[!a-z]" one of a set, "{a,b}" alternatives, "\"
-// quotes the next character. A pattern matches a whole name or value.
+// Options are the filter options of an instance. Patterns are shell globs: "*" matches
+// any characters, "?" one, "[a-z]" and "[!a-z]" one of a set, "{a,b}" alternatives, and
+// "\" quotes the next character. A pattern must match the whole name or value.
 type Options struct {
 	// Keep only points whose name matches one of these globs.
 	NamePass []string `toml:"namepass"`
@@ -23,13 +23,13 @@ type Options struct {
 	TagPass map[string][]string `toml:"tagpass"`
 	// Drop points with one of these tags whose value matches one of its globs.
 	TagDrop map[string][]string `toml:"tagdrop"`
-	// Keep only the tags that match one of these globs.
+	// Keep only tags that match one of these globs.
 	TagInclude []string `toml:"taginclude"`
-	// Remove the tags that match one of these globs.
+	// Remove tags that match one of these globs.
 	TagExclude []string `toml:"tagexclude"`
-	// Keep only the fields that match one of these globs, and points that have any.
+	// Keep only fields that match one of these globs. Drop points without any.
 	FieldInclude []string `toml:"fieldinclude"`
-	// Remove the fields that match one of these globs, and points that have no others.
+	// Remove fields that match one of these globs. Drop points without others.
 	FieldExclude []string `toml:"fieldexclude"`
 }
 
@@ -52,7 +52,7 @@ type tagGlobs struct {
 	values plugin.Globs
 }
 
-// New compiles options; its error joins those of every bad pattern.
+// New compiles options. Its error joins the errors of all bad patterns.
 func New(o Options) (Filter, error) {
 	var errs []error
 	list := func(option string, patterns []string) plugin.Globs {
@@ -66,7 +66,7 @@ func New(o Options) (Filter, error) {
 		var t []tagGlobs
 		for _, key := range slices.Sorted(maps.Keys(patterns)) {
 			if len(patterns[key]) == 0 {
-				errs = append(errs, plugin.Invalid(option, "%s has no patterns: no point passes", key))
+				errs = append(errs, plugin.Invalid(option, "%s has no patterns and matches nothing", key))
 			}
 			t = append(t, tagGlobs{key, list(option, patterns[key])})
 		}
@@ -81,7 +81,7 @@ func New(o Options) (Filter, error) {
 	return f, errors.Join(errs...)
 }
 
-// Select reports whether a point of that name and tags passes.
+// Select reports whether a point with this name and these tags passes.
 func (f *Filter) Select(name string, tags []metric.Tag) bool {
 	if len(f.namePass) > 0 && !f.namePass.Match(name) || f.nameDrop.Match(name) {
 		return false
@@ -100,13 +100,13 @@ func anyTag(table []tagGlobs, tags []metric.Tag) bool {
 	return false
 }
 
-// Modifies reports whether Modify can change a point at all.
+// Modifies reports whether Modify can change any point.
 func (f *Filter) Modifies() bool {
 	return len(f.tagInclude)+len(f.tagExclude)+len(f.fieldInclude)+len(f.fieldExclude) > 0
 }
 
-// Modify returns p with the tags and fields that f keeps; false if no field
-// is left. It does not change what p points to.
+// Modify returns p with the tags and fields that f keeps. It reports false if no field
+// is left. It does not change the slices of p.
 func (f *Filter) Modify(p metric.Point) (metric.Point, bool) {
 	if len(f.tagInclude)+len(f.tagExclude) > 0 {
 		p.Tags = keep(p.Tags, f.tagInclude, f.tagExclude, func(t metric.Tag) string { return t.Key })
@@ -127,8 +127,8 @@ func keep[T any](all []T, include, exclude plugin.Globs, key func(T) string) []T
 	return kept
 }
 
-// Points returns the points that pass, modified; the same slice if f keeps
-// everything.
+// Points returns the points that pass, modified. If f keeps everything, it returns the
+// same slice.
 func (f *Filter) Points(points []metric.Point) []metric.Point {
 	if f.PassesAll() {
 		return points
@@ -145,7 +145,7 @@ func (f *Filter) Points(points []metric.Point) []metric.Point {
 	return kept
 }
 
-// PassesAll reports whether f keeps every point as it is.
+// PassesAll reports whether f passes every point unchanged.
 func (f *Filter) PassesAll() bool {
 	return len(f.namePass)+len(f.nameDrop)+len(f.tagPass)+len(f.tagDrop) == 0 && !f.Modifies()
 }

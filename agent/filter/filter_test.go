@@ -56,9 +56,9 @@ func TestPointsAreSelectedAndModified(t *testing.T) {
 func TestEveryBadPatternIsNamed(t *testing.T) {
 	_, err := New(Options{NamePass: []string{"{"}, TagPass: map[string][]string{"port": {}}, TagDrop: map[string][]string{"k": {"[", ""}}})
 	want := `namepass: pattern "{": "{" without "}"
-tagpass: port has no patterns: no point passes
+tagpass: port has no patterns and matches nothing
 tagdrop: pattern "[": "[" without "]"
-pattern "": matches nothing: it is empty`
+pattern "": is empty and matches nothing`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenBeside binds a TCP address that collides with sockets of our own alone, such
-// as one of the host's with ":8088", which go on listening. For the moment of the
-// bind all of them allow each other that (SO_REUSEPORT of socket(7)); no longer, so
-// that a second sockwatch finds the address in use. Linux remembers the address that
-// was bound last so (tb->fastreuseport in inet_connection_sock.c), where a process of
-// the same user that sets the option itself can join us still.
+// listenBeside binds a TCP address that collides only with our own sockets, which keep
+// listening: for example 127.0.0.1:8088 beside ":8088". All sockets get SO_REUSEPORT
+// (socket(7)) during the bind, and lose it again so that a second sockwatch finds the
+// address in use. Linux remembers the option for the last address bound this way
+// (tb->fastreuseport in inet_connection_sock.c), so that a process of the same user that
+// sets it too can still bind that address.
 func listenBeside(ctx context.Context, address string, ours []net.Listener) (l net.Listener, err error) {
 	defer func() {
 		for _, o := range ours {

@@ -8,7 +8,7 @@ import (
 	"net"
 )
 
-// listenBeside is not known to be possible here: the address is in use.
+// listenBeside is only implemented on Linux. Elsewhere the address is in use.
 func listenBeside(context.Context, string, []net.Listener) (net.Listener, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -1,5 +1,5 @@
-// Package listen binds the listening sockets of endpoints, and hands them from one
-// instance to the next when a configuration is reloaded.
+// Package listen binds the listening sockets of endpoints, and passes them from one
+// instance to the next at a reload.
 package listen
 
 import (
@@ -16,20 +16,20 @@ import (
 	"syscall"
 )
 
-// Sockets binds the listening sockets of endpoints and lives as long as the
-// program: the socket of an equal address is shared, so that a reload hands it
-// over without refusing a connection, and another address may overlap one that is
-// bound. The zero value is ready. Its methods may be called concurrently.
+// Sockets binds the listening sockets of endpoints. It lives as long as the program.
+// Listeners on the same address share one socket, so that a reload does not refuse any
+// connection. A new address may overlap with a bound one. The zero value is ready to
+// use, and its methods may be called concurrently.
 type Sockets struct {
 	mu    sync.Mutex
-	bound map[string]*socket // by network and address, as they were asked for
+	bound map[string]*socket // by network and address as given to Listen
 }
 
-// Listen returns a listener on an address of network "tcp" or "unix". Closing it
-// unbinds the address if nobody else uses it.
+// Listen returns a listener on an address of network "tcp" or "unix". Closing the last
+// listener of an address unbinds it.
 //
-// If something else has removed the file of a unix socket that is bound, Listen makes
-// it again, also for the listeners that it has returned before.
+// If the file of a bound unix socket was removed, Listen creates it again, also for the
+// listeners that it returned before.
 func (s *Sockets) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +59,7 @@ func (s *Sockets) Listen(ctx context.Context, network, address string) (net.List
 	return l, nil
 }
 
-// share returns one more listener of a socket.
+// share returns another listener on a socket.
 func (s *Sockets) share(b *socket) (net.Listener, error) {
 	dup, err := duplicate(b.listener)
 	if err != nil {
@@ -79,8 +79,8 @@ func (s *Sockets) share(b *socket) (net.Listener, error) {
 	return l, nil
 }
 
-// bind returns the socket that is bound to what an address turns out to mean, or a
-// new one, beside those of ours that it collides with.
+// bind resolves an address. It returns our socket that is already bound to the result,
+// or a new one, which may overlap with our other sockets.
 func (s *Sockets) bind(ctx context.Context, network, address string) (*socket, error) {
 	l, resolved, err := listen(ctx, network, address)
 	if network == "tcp" && errors.Is(err, syscall.EADDRINUSE) {
@@ -121,13 +121,13 @@ func samePort(bound net.Addr, resolved string) bool {
 // A socket is bound once and shared.
 type socket struct {
 	listener net.Listener
-	resolved string      // the address that it was bound to, names looked up
-	file     fs.FileInfo // of a unix socket, as it was made; else nil
+	resolved string      // the address it is bound to, with names resolved
+	file     fs.FileInfo // of a unix socket when it was created; else nil
 	shared   map[*sharedListener]struct{}
 }
 
-// hasFile reports whether a unix socket can be reached by its path. Other sockets
-// need none.
+// hasFile reports whether a unix socket still has its file. It is always true for other
+// sockets.
 func (b *socket) hasFile() bool {
 	if b.file == nil {
 		return true
@@ -136,8 +136,8 @@ func (b *socket) hasFile() bool {
 	return err == nil && os.SameFile(now, b.file)
 }
 
-// bindAgain binds a unix socket whose file is gone, and hands it to those that share
-// the old one.
+// bindAgain binds a unix socket whose file is gone, and replaces the old socket in all
+// listeners that share it.
 func (b *socket) bindAgain(ctx context.Context) error {
 	l, _, err := listen(ctx, "unix", b.listener.Addr().String())
 	if err != nil {
@@ -162,7 +162,7 @@ func (b *socket) bindAgain(ctx context.Context) error {
 	return err
 }
 
-// close unbinds the socket. It leaves a file alone that has taken the place of its own.
+// close unbinds the socket. If another file has taken the place of its file, it stays.
 func (b *socket) close() {
 	if l, ok := b.listener.(*net.UnixListener); ok && !b.hasFile() {
 		l.SetUnlinkOnClose(false)
@@ -170,8 +170,8 @@ func (b *socket) close() {
 	b.listener.Close()
 }
 
-// A sharedListener is one user's descriptor of a socket: closing it ends its own
-// Accept alone.
+// A sharedListener is one of several listeners on a socket. Closing it ends only its own
+// Accept.
 type sharedListener struct {
 	release func()
 
@@ -180,7 +180,7 @@ type sharedListener struct {
 	closed  bool
 }
 
-// Accept waits for a connection, also to a socket that has replaced the first one.
+// Accept waits for a connection. It goes on if bindAgain replaces the socket.
 func (l *sharedListener) Accept() (net.Conn, error) {
 	for {
 		current := l.get()
@@ -194,7 +194,7 @@ func (l *sharedListener) Accept() (net.Conn, error) {
 // Addr returns the address of the socket.
 func (l *sharedListener) Addr() net.Addr { return l.get().Addr() }
 
-// Close ends Accept, and leaves the socket to the others that share it.
+// Close ends Accept. The other listeners on the socket are not affected.
 func (l *sharedListener) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -230,7 +230,7 @@ func duplicate(l net.Listener) (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-// unixFile returns the file of a unix socket, nil of another one.
+// unixFile returns the file of a unix socket, or nil for another socket.
 func unixFile(l net.Listener) (fs.FileInfo, error) {
 	if l.Addr().Network() != "unix" {
 		return nil, nil
@@ -238,14 +238,14 @@ func unixFile(l net.Listener) (fs.FileInfo, error) {
 	return os.Lstat(l.Addr().String())
 }
 
-// listen binds, and returns the address that it bound or tried to bind: in one form
-// if that is every address of the host. A unix socket file that nobody listens on any
-// more, left by a killed program, is replaced.
+// listen binds. It also returns the resolved address, even after an error; wildcard
+// addresses all get the form ":PORT". It replaces a unix socket file that nobody listens
+// on, left by a killed program.
 func listen(ctx context.Context, network, address string) (l net.Listener, bound string, err error) {
 	lc := net.ListenConfig{Control: func(_, resolved string, _ syscall.RawConn) error {
 		bound = resolved
 		if at, err := netip.ParseAddrPort(resolved); err == nil && at.Addr().IsUnspecified() {
-			bound = fmt.Sprintf(":%d", at.Port()) // what net binds is one socket for both families
+			bound = fmt.Sprintf(":%d", at.Port()) // package net binds one socket for both families
 		}
 		return nil
 	}}
@@ -255,7 +255,7 @@ func listen(ctx context.Context, network, address string) (l net.Listener, bound
 	}
 	info, serr := os.Lstat(address)
 	if serr != nil || info.Mode().Type() != fs.ModeSocket {
-		return nil, bound, fmt.Errorf("%w (a file that is not a socket has this path)", err)
+		return nil, bound, fmt.Errorf("%w (the file exists and is not a socket)", err)
 	}
 	conn, derr := new(net.Dialer).DialContext(ctx, network, address)
 	if derr == nil {

@@ -147,7 +147,7 @@ func TestUnixSocketWhosePathIsTaken(t *testing.T) {
 	if err := os.WriteFile(path, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := "listen unix " + path + ": bind: address already in use (a file that is not a socket has this path)"
+	want := "listen unix " + path + ": bind: address already in use (the file exists and is not a socket)"
 	if _, err := s.Listen(t.Context(), "unix", path); err == nil || err.Error() != want {
 		t.Errorf("Listen gives %v, want %s", err, want)
 	}

@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// Check returns an error that names the first point which breaks what Batch,
-// Point and Tag promise, or nil. It does not look at Source and Descs.
+// Check returns an error for the first violation of the rules of Batch, Point and Tag,
+// or nil. It does not check Source and Descs.
 func (b *Batch) Check() error {
 	if b.Time.IsZero() {
-		return fmt.Errorf("batch without a time")
+		return fmt.Errorf("batch has no time")
 	}
 	for i := range b.Points {
 		if err := b.Points[i].Check(); err != nil {
@@ -23,19 +23,19 @@ func (b *Batch) Check() error {
 			return fmt.Errorf("event: %w", err)
 		}
 		if b.Events[i].Time.IsZero() {
-			return fmt.Errorf("event %s without a time", b.Events[i].Series())
+			return fmt.Errorf("event %s has no time", b.Events[i].Series())
 		}
 	}
 	var set SeriesSet
 	for i := range b.Points {
 		if !set.Add(&b.Points[i]) {
-			return fmt.Errorf("two points of one name with the same tags: %s", b.Points[i].Series())
+			return fmt.Errorf("two points with the same name and tags: %s", b.Points[i].Series())
 		}
 	}
 	return nil
 }
 
-// Check returns an error that says what of Point's promises p breaks, or nil.
+// Check returns an error for the first violation of the rules of Point, or nil.
 func (p *Point) Check() error {
 	if p.Name == "" || !utf8.ValidString(p.Name) {
 		return fmt.Errorf("invalid point name %q", p.Name)
@@ -64,14 +64,14 @@ func (p *Point) Check() error {
 		}
 		for _, g := range p.Fields[:i] {
 			if g.Key == f.Key {
-				return fmt.Errorf("%s: two fields %s", p.Name, f.Key)
+				return fmt.Errorf("%s: duplicate field %s", p.Name, f.Key)
 			}
 		}
 	}
 	return nil
 }
 
-// Series names the point's series for people: name{key="value",...}.
+// Series returns the point's series for messages: name{key="value",...}.
 func (p *Point) Series() string {
 	s := []byte(p.Name)
 	s = append(s, '{')
@@ -88,10 +88,10 @@ func (p *Point) Series() string {
 // empty. The points must not change while the set is in use.
 type SeriesSet struct {
 	seed maphash.Seed
-	seen map[uint64]*Point // by hash; the next free one where two series share it
+	seen map[uint64]*Point // by hash; on a collision, at the next free number
 }
 
-// Add adds the series of p; false where the set had it already.
+// Add adds the series of p. It reports false if the set already has it.
 func (s *SeriesSet) Add(p *Point) bool {
 	if s.seen == nil {
 		s.seed = maphash.MakeSeed()
@@ -101,7 +101,7 @@ func (s *SeriesSet) Add(p *Point) bool {
 	h.SetSeed(s.seed)
 	h.WriteString(p.Name)
 	for _, t := range p.Tags {
-		h.WriteByte(0xff) // no byte of UTF-8
+		h.WriteByte(0xff) // a byte that does not occur in UTF-8
 		h.WriteString(t.Key)
 		h.WriteByte(0xff)
 		h.WriteString(t.Value)

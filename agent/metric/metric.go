@@ -1,5 +1,5 @@
-// Package metric holds what flows through the agent: batches of points, each a
-// name with tags and typed fields, and the descriptions that document them.
+// Package metric holds the data that flows through the agent: batches of points, each
+// with a name, tags and typed fields, and the documentation of fields.
 package metric
 
 import (
@@ -12,23 +12,22 @@ import (
 
 // A Batch is the complete result of one gather of one input.
 //
-// Points is a snapshot: it replaces the Points that the same source published
-// before, so a series missing from it has ceased to exist. Points are unique by
-// name and tags, and begin with what matters most: an output that has no place for
-// all of them drops the last. Events are things that happened since the previous gather,
-// each delivered once, each with its own time; endpoints ignore them. A Batch
-// is immutable once published.
+// Points is a snapshot. It replaces the Points that the same source published before:
+// a series that is missing from it has ended. Points are unique by name and tags, the
+// most important first: an output without room for all drops the last. Events happened
+// since the previous gather. Each is delivered once and has its own time; endpoints
+// ignore them. A Batch is immutable once published.
 type Batch struct {
 	Source  string    // the input instance; set by the agent
-	Time    time.Time // when the gather began; the time of every point without one
+	Time    time.Time // when the gather began; applies to points without a time
 	Points  []Point
 	Events  []Point
-	Partial string // why something secondary is missing (a deadline), or ""
-	Descs   []Desc // documents the fields of the points; set by the agent from the plugin's
+	Partial string // which secondary data is missing and why (a deadline), or ""
+	Descs   []Desc // documentation of the fields; set by the agent
 }
 
-// A Point is one measured thing: a name, the tags that tell it from others of
-// the same name, and the values measured. It has at least one field.
+// A Point is one measured thing: a name, tags that distinguish it from other points with
+// the same name, and the measured values. It has at least one field.
 type Point struct {
 	Name   string
 	Tags   []Tag   // sorted by key, keys unique, no empty values
@@ -45,7 +44,7 @@ type Field struct {
 	Value Value
 }
 
-// Tag returns the value of the tag with that key, or "".
+// Tag returns the value of the tag with the given key, or "".
 func (p *Point) Tag(key string) string {
 	for _, t := range p.Tags {
 		if t.Key == key {
@@ -55,7 +54,8 @@ func (p *Point) Tag(key string) string {
 	return ""
 }
 
-// Field returns the value of the field with that key; false if there is none.
+// Field returns the value of the field with the given key. It reports false if there is
+// none.
 func (p *Point) Field(key string) (Value, bool) {
 	for _, f := range p.Fields {
 		if f.Key == key {
@@ -65,8 +65,8 @@ func (p *Point) Field(key string) (Value, bool) {
 	return Value{}, false
 }
 
-// NewTags returns the tags with the given keys and values (key, value, key,
-// value, ...) as a Point holds them: sorted by key, those of empty value left out.
+// NewTags returns tags with the given keys and values (key, value, key, value, ...),
+// sorted by key as a Point needs them. It omits tags with an empty value.
 func NewTags(keysAndValues ...string) []Tag {
 	tags := make([]Tag, 0, len(keysAndValues)/2)
 	for i := 0; i+1 < len(keysAndValues); i += 2 {
@@ -83,7 +83,7 @@ func SortTags(tags []Tag) {
 	slices.SortFunc(tags, func(a, b Tag) int { return strings.Compare(a.Key, b.Key) })
 }
 
-// A Kind tells what a Value holds.
+// A Kind is the type of a Value.
 type Kind uint8
 
 // The kinds of values. The zero Value is the float 0.
@@ -95,8 +95,8 @@ const (
 	KindString
 )
 
-// A Value is one float64, int64, uint64, bool or string. Values are comparable
-// with ==, which tells NaNs of equal bits equal.
+// A Value is one float64, int64, uint64, bool or string. Values are comparable with ==,
+// which treats NaNs with equal bits as equal.
 type Value struct {
 	kind Kind
 	bits uint64
@@ -123,10 +123,10 @@ func Bool(v bool) Value {
 // String returns the value of a string, which is valid UTF-8.
 func String(v string) Value { return Value{kind: KindString, str: v} }
 
-// Kind tells which of the accessors gives the value.
+// Kind returns the type of the value, and so which accessor to use.
 func (v Value) Kind() Kind { return v.kind }
 
-// AsFloat returns a float's value; of another kind, 0.
+// AsFloat returns the value of a float, or 0 for another kind.
 func (v Value) AsFloat() float64 {
 	if v.kind != KindFloat {
 		return 0
@@ -134,7 +134,7 @@ func (v Value) AsFloat() float64 {
 	return math.Float64frombits(v.bits)
 }
 
-// AsInt returns an int's value; of another kind, 0.
+// AsInt returns the value of an int, or 0 for another kind.
 func (v Value) AsInt() int64 {
 	if v.kind != KindInt {
 		return 0
@@ -142,7 +142,7 @@ func (v Value) AsInt() int64 {
 	return int64(v.bits)
 }
 
-// AsUint returns a uint's value; of another kind, 0.
+// AsUint returns the value of a uint, or 0 for another kind.
 func (v Value) AsUint() uint64 {
 	if v.kind != KindUint {
 		return 0
@@ -150,13 +150,14 @@ func (v Value) AsUint() uint64 {
 	return v.bits
 }
 
-// AsBool returns a bool's value; of another kind, false.
+// AsBool returns the value of a bool, or false for another kind.
 func (v Value) AsBool() bool { return v.kind == KindBool && v.bits == 1 }
 
-// AsString returns a string's value; of another kind, "".
+// AsString returns the value of a string, or "" for another kind.
 func (v Value) AsString() string { return v.str }
 
-// Number returns the value as a float64, bools as 0 and 1; false for a string.
+// Number returns the value as a float64, with bools as 0 and 1. It reports false for a
+// string.
 func (v Value) Number() (float64, bool) {
 	switch v.kind {
 	case KindFloat:
@@ -186,7 +187,7 @@ func (v Value) String() string {
 	}
 }
 
-// A Type is a metric's type in the sense of Prometheus.
+// A Type is a metric type of Prometheus.
 type Type uint8
 
 // The types of metrics.
@@ -196,7 +197,7 @@ const (
 	Counter
 )
 
-// String returns the type as a TYPE line spells it.
+// String returns the type as written in a TYPE line.
 func (t Type) String() string {
 	switch t {
 	case Gauge:
@@ -208,11 +209,11 @@ func (t Type) String() string {
 	}
 }
 
-// A Desc documents one field: TYPE, HELP and unit of its Prometheus metric and
-// its row in the plugin's README.
+// A Desc documents one field. It gives the TYPE, HELP and unit of the Prometheus metric,
+// and the row in the plugin's README.
 type Desc struct {
-	Name, Field string // of the point, of the field
-	Type        Type   // string fields are Untyped: they make no metric
+	Name, Field string // name of the point, key of the field
+	Type        Type   // Untyped for string fields, which are not metrics
 	Unit        string // "connections", "seconds", "pid"; "" if there is none
-	Help        string // one sentence without a final stop
+	Help        string // one sentence without a final period
 }

@@ -17,10 +17,10 @@ func TestCheckNamesWhatIsBroken(t *testing.T) {
 		want  string
 	}{
 		{"good", Batch{Time: now, Points: []Point{{Name: "x", Tags: NewTags("a", "1"), Fields: field}, {Name: "x", Fields: field}}}, ""},
-		{"no time", Batch{}, "batch without a time"},
+		{"no time", Batch{}, "batch has no time"},
 		{"no name", Batch{Time: now, Points: []Point{{Fields: field}}}, `invalid point name ""`},
 		{"no fields", Batch{Time: now, Points: []Point{{Name: "x"}}}, "x{} has no fields"},
-		{"two fields", Batch{Time: now, Points: []Point{{Name: "x", Fields: []Field{{"v", Int(1)}, {"w", Int(1)}, {"v", Int(2)}}}}}, "x: two fields v"},
+		{"two fields", Batch{Time: now, Points: []Point{{Name: "x", Fields: []Field{{"v", Int(1)}, {"w", Int(1)}, {"v", Int(2)}}}}}, "x: duplicate field v"},
 		{"unsorted", Batch{Time: now, Points: []Point{{Name: "x", Tags: []Tag{{"b", "1"}, {"a", "1"}}, Fields: field}}}, "x: tags b and a are out of order"},
 		{"twice", Batch{Time: now, Points: []Point{{Name: "x", Tags: []Tag{{"a", "1"}, {"a", "2"}}, Fields: field}}}, "x: tags a and a are out of order"},
 		{"empty tag", Batch{Time: now, Points: []Point{{Name: "x", Tags: []Tag{{"a", ""}}, Fields: field}}}, "x: tag a is empty"},
@@ -29,8 +29,8 @@ func TestCheckNamesWhatIsBroken(t *testing.T) {
 		{"duplicate", Batch{Time: now, Points: []Point{
 			{Name: "x", Tags: NewTags("a", "1", "b", "2"), Fields: field},
 			{Name: "x", Tags: NewTags("b", "2", "a", "1"), Fields: field},
-		}}, `two points of one name with the same tags: x{a="1",b="2"}`},
-		{"event", Batch{Time: now, Events: []Point{{Name: "x", Fields: field}}}, "event x{} without a time"},
+		}}, `two points with the same name and tags: x{a="1",b="2"}`},
+		{"event", Batch{Time: now, Events: []Point{{Name: "x", Fields: field}}}, "event x{} has no time"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,40 +9,40 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// An Env is what the agent gives to a plugin instance. The constructors get it
-// and open nothing: config.Load calls them, also for `check`.
+// An Env is what the agent provides to a plugin instance. Constructors receive it and
+// must not open anything: config.Load calls them, also for `sockwatch check`.
 type Env struct {
-	// Log is the instance's logger. An error that a method returns is logged by
-	// the agent; a plugin logs only what it cannot return, and each thing once.
+	// Log is the instance's logger. The agent logs the errors that methods return. A
+	// plugin logs only what it cannot return, and each event once.
 	Log *slog.Logger
-	// Hostname is the name of this host as the configuration gives it.
+	// Hostname is the name of this host according to the configuration.
 	Hostname string
-	// StateDir is the directory for what must survive a restart, or "". Files in
-	// it begin with Name.
+	// StateDir is the directory for data that must survive a restart, or "". The names
+	// of files in it begin with Name.
 	StateDir string
-	// Name is unique among the instances of its side: the kind, or KIND-ALIAS.
+	// Name is KIND or KIND-ALIAS. It is unique among inputs or among outputs.
 	Name string
-	// Listen binds a stream socket for an Endpoint: network "tcp" or "unix". When the
-	// agent reloads, a socket of an equal address is shared: the old and the new
-	// instance may both hold it for a while. The file of a unix socket that was removed
-	// is made again, for all who hold that socket.
+	// Listen binds a stream socket for an Endpoint. The network is "tcp" or "unix".
+	// Listeners on the same address share one socket: at a reload the old and the new
+	// instance both have one for a while. If the file of a unix socket was removed,
+	// Listen creates it again, for all its listeners.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
-// Options is what every plugin's options struct can do. The struct is plain data:
-// exported fields with toml tags and doc comments, of the types string, bool, int,
-// float64, Duration, Size, Strings, []string, map[string]string, or slices of
-// structs of those. One that holds a secret also has the tag `secret:""`.
+// Options is implemented by a pointer to every plugin's options struct. The struct is
+// plain data: exported fields with toml tags and doc comments. Their types are string,
+// bool, int, float64, Duration, Size, Strings, []string, map[string]string, and slices of
+// structs of these. A field for a secret also has the tag `secret:""`.
 type Options interface {
-	// Validate returns every error of the options, joined, each made by Invalid
-	// if it concerns one option, and its operands by Errorf. It touches nothing outside
-	// of the options.
+	// Validate returns all errors of the options, joined. Errors of one option are made
+	// by Invalid, other errors with operands by Errorf. Validate depends on nothing but
+	// the options.
 	Validate() error
 }
 
-// An Exclusive options struct names the resources that only one instance of the
-// program may have, each as its option and a quoted value: `listen "127.0.0.1:8088"`
-// or `path "/var/log/x.jsonl"`.
+// An Exclusive is an options struct that names resources of which only one instance in
+// the program may have each. A resource is the option and a quoted value, such as
+// `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
 // An Include says where a part of an Includer's options comes from.
@@ -63,69 +63,70 @@ type Includer interface{ Includes() Include }
 type Defaulter interface{ SetDefaults() }
 
 // A Plugin is a kind of input or output: an element of the list in
-// cmd/sockwatch/plugins.go, made by DefineInput, DefinePush or DefineEndpoint.
+// cmd/sockwatch/plugins.go. DefineInput, DefinePush and DefineEndpoint return one.
 type Plugin struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
 	Descs    []metric.Desc
-	Tags     []string       // of Definition
-	Defaults func() Options // a pointer to a fresh options struct
-	Example  func() Options // the same, with a value in every option worth showing
+	Tags     []string       // see Definition
+	Defaults func() Options // returns a pointer to a new options struct
+	Example  func() Options // likewise, with a value in every option worth showing
 
-	// Of these exactly one is set; each takes what Defaults returned, decoded
-	// into and validated.
+	// Exactly one of these is set. The options are those that Defaults returned, after
+	// decoding and validation.
 	NewInput    func(Options, Env) (Input, error)
 	NewPusher   func(Options, Env) (Pusher, error)
 	NewEndpoint func(Options, Env) (Endpoint, error)
 
-	FlushInterval time.Duration // a Pusher's default; 0: every batch at once
-	MemoryOnly    bool          // a Pusher whose `buffer = "auto"` is memory always
+	FlushInterval time.Duration // see Definition
+	MemoryOnly    bool          // see Definition
 
 	Sample   Sample
 	Telegraf Telegraf
 }
 
-// A Sample is how an instance appears in the example configuration.
+// A Sample says how an instance appears in the example configuration.
 type Sample struct {
-	// Active instances run if there is no configuration; others are commented out.
+	// Active instances run if there is no configuration. Others are commented out.
 	Active bool
-	// Options are those of the plugin that are set, as in Example.
+	// Options are the plugin's options that are set, to their values in Example.
 	Options []string
-	// NamePass or NameDrop is the filter that comes first, and why: what the output is
-	// better without. It is set if the instance is active.
+	// NamePass or NameDrop is a recommended filter, and Why its reason. The filter is
+	// set if the instance is active.
 	NamePass, NameDrop []string
 	Why                string
 }
 
-// Telegraf helps people who come with a Telegraf configuration.
+// Telegraf holds hints for people who migrate a Telegraf configuration.
 type Telegraf struct {
-	// Names are other names of Telegraf's plugins for the same job.
+	// Names are Telegraf's plugins for the same purpose, if they have other names.
 	Names []string
-	// Options are Telegraf's options that this plugin does not have, with what to do
+	// Options maps Telegraf's options that this plugin does not have to what to do
 	// instead: `write "path"`.
 	Options map[string]string
 }
 
-// A Definition describes a plugin. O is its options struct, whose
-// pointer implements Options; P is Input, Pusher or Endpoint.
+// A Definition describes a plugin. O is its options struct, a pointer to which implements
+// Options. P is Input, Pusher or Endpoint.
 type Definition[O, P any] struct {
 	Name     string // as in [[inputs.NAME]] or [[outputs.NAME]]
 	Descs    []metric.Desc
-	Defaults func() O // called for each instance: slices and maps must be fresh
-	Example  func() O // for the example file: valid, a value in every option worth showing
+	Defaults func() O // called for each instance: must return new slices and maps
+	Example  func() O // for the example file: valid, with a value in every option worth showing
 	New      func(O, Env) (P, error)
 
-	// Tags are the keys of the tags that an Input's points can have. An input with the
-	// tags address and port is one of listeners: discovery answers 503 while it fails.
+	// Tags are the keys of all tags that an Input's points can have. An input with the
+	// tags address and port lists listeners: service discovery answers 503 while it
+	// fails.
 	Tags []string
 
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
-	MemoryOnly    bool          // Pusher only: `buffer = "auto"` is memory always
+	MemoryOnly    bool          // Pusher only: `buffer = "auto"` always means memory
 
 	Sample   Sample
 	Telegraf Telegraf
 }
 
-// DefineInput makes the Plugin of an input.
+// DefineInput returns the Plugin of an input.
 func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 	p := define[O, PO](d)
 	p.Tags = d.Tags
@@ -133,7 +134,7 @@ func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 	return p
 }
 
-// DefinePush makes the Plugin of an output that pushes.
+// DefinePush returns the Plugin of an output that pushes.
 func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 	p := define[O, PO](d)
 	p.NewPusher = build[O, PO](d.New)
@@ -141,7 +142,7 @@ func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 	return p
 }
 
-// DefineEndpoint makes the Plugin of an output that serves requests.
+// DefineEndpoint returns the Plugin of an output that serves requests.
 func DefineEndpoint[O any, PO optionsOf[O]](d Definition[O, Endpoint]) Plugin {
 	p := define[O, PO](d)
 	p.NewEndpoint = build[O, PO](d.New)

@@ -8,34 +8,33 @@ import (
 	"time"
 )
 
-// ErrTooLarge is wrapped by the errors of a Push that may succeed with fewer records.
-// A single record that is too large is rejected.
+// ErrTooLarge is wrapped by the error of a Push that may succeed with fewer records. If
+// there is only one record, it is rejected.
 var ErrTooLarge = errors.New("too large")
 
-// ErrGone is wrapped by the errors of a Push whose destination does not come back
-// while the program runs, such as a pipe without a reader: a stop does not wait
-// for it.
+// ErrGone is wrapped by the error of a Push whose destination cannot come back while the
+// program runs, such as a pipe without a reader. A stop does not wait for it.
 var ErrGone = errors.New("gone")
 
-// ErrRejected is wrapped by the errors of a Push of which at least one record can
-// never be stored, if the destination does not say which and has stored none. The
-// agent bisects: it pushes halves until the rejected records are found. Every
-// RejectedError is an ErrRejected, too.
+// ErrRejected is wrapped by the error of a Push if at least one record can never be
+// stored, and the destination has stored none and does not say which. The agent then
+// bisects: it pushes halves until it has found the rejected records. Every RejectedError
+// is also an ErrRejected.
 var ErrRejected = errors.New("rejected")
 
-// A RejectedError is an error of a Push of which some records can never be stored.
+// A RejectedError is the error of a Push if some records can never be stored.
 type RejectedError struct {
-	// Records holds the reason of each rejected record, by its index in the Push. Each
-	// goes to the dead letters with its own reason. If Records is empty, the destination
-	// has named none, and the agent bisects.
+	// Records holds the reason for each rejected record, by index in the Push. The agent
+	// writes them to the dead-letter file. If Records is empty, the destination does not
+	// say which records it rejects, and the agent bisects.
 	Records map[int]error
-	// OthersStored reports that the destination has stored all other records of the
-	// Push. If it is false, the agent pushes the others again.
+	// OthersStored says that the destination has stored all other records of the Push.
+	// If it is false, the agent pushes them again.
 	OthersStored bool
 }
 
-// RejectAll returns the error of a Push of n records that the destination rejects all
-// for one reason.
+// RejectAll returns the error of a Push of n records if the destination rejects all of
+// them for the same reason.
 func RejectAll(n int, reason error) *RejectedError {
 	e := &RejectedError{Records: make(map[int]error, n), OthersStored: true}
 	for i := range n {
@@ -44,7 +43,7 @@ func RejectAll(n int, reason error) *RejectedError {
 	return e
 }
 
-// Error gives the reason of the first rejected record, and the number of the others.
+// Error returns the reason for the first rejected record and the number of the others.
 func (e *RejectedError) Error() string {
 	if len(e.Records) == 0 {
 		return ErrRejected.Error()
@@ -59,17 +58,17 @@ func (e *RejectedError) Error() string {
 // Is reports whether target is ErrRejected.
 func (e *RejectedError) Is(target error) bool { return target == ErrRejected }
 
-// A RetryAfterError is an error of a Push whose destination said when to come
-// back. The agent waits that long, ten minutes at most, before it tries again.
+// A RetryAfterError is the error of a Push if the destination said when to retry. The
+// agent waits that long, but at most ten minutes.
 type RetryAfterError struct {
 	Wait time.Duration
 	Err  error
 }
 
-// Error says what the destination answered and when the agent asks again.
+// Error returns the destination's answer and the wait that it asked for.
 func (e *RetryAfterError) Error() string {
-	return fmt.Sprintf("%v (to be tried again after %v)", e.Err, e.Wait)
+	return fmt.Sprintf("%v (retry after %v)", e.Err, e.Wait)
 }
 
-// Unwrap returns what the destination answered.
+// Unwrap returns the destination's answer.
 func (e *RetryAfterError) Unwrap() error { return e.Err }

@@ -12,7 +12,7 @@ import (
 // of a set, "{a,b}" alternatives, "\" quotes the next character. A glob matches a whole
 // string. They do not change, and may be used concurrently.
 //
-// They are compiled here because Telegraf's library (gobwas/glob 1.1.0) refuses
+// This package does not use Telegraf's library (gobwas/glob 1.1.0), which refuses
 // "[a-z0-9]" and mismatches nested alternatives.
 type Globs []func(string) bool
 
@@ -57,12 +57,12 @@ func EscapeGlob(s string) string {
 	return b.String()
 }
 
-// compileGlob returns the function that reports whether a glob matches. The forms
-// "x", "x*", "*x" and "*x*" become functions of the package strings, which are many
-// times as fast as a regular expression.
+// compileGlob returns a function that reports whether a glob matches. For the forms "x",
+// "x*", "*x" and "*x*" it uses package strings, which is many times faster than a regular
+// expression.
 func compileGlob(glob string) (func(string) bool, error) {
 	if glob == "" {
-		return nil, errors.New("matches nothing: it is empty")
+		return nil, errors.New("is empty and matches nothing")
 	}
 	expr, err := translate(glob)
 	if err != nil {
@@ -87,8 +87,8 @@ func compileGlob(glob string) (func(string) bool, error) {
 	return re.MatchString, nil
 }
 
-// plain returns the text of a glob that is text alone, but for a "*" at its beginning
-// or its end.
+// plain returns the text of a glob that is plain text except for a "*" at its beginning
+// or end.
 func plain(glob string) (text string, begins, ends, ok bool) {
 	rest, begins := strings.CutPrefix(glob, "*")
 	var b strings.Builder
@@ -102,11 +102,11 @@ func plain(glob string) (text string, begins, ends, ok bool) {
 		switch {
 		case rest[i:] == "*":
 			return b.String(), begins, true, true
-		case rest[i] == ',' || rest[i] == ']': // not special here
+		case rest[i] == ',' || rest[i] == ']': // not special outside of braces and sets
 			b.WriteByte(rest[i])
 			rest = rest[i+1:]
 		case rest[i] == '\\' && i+1 < len(rest):
-			b.WriteByte(rest[i+1]) // the rest of its character follows
+			b.WriteByte(rest[i+1]) // further bytes of the character are plain text
 			rest = rest[i+2:]
 		default:
 			return "", false, false, false
@@ -115,7 +115,7 @@ func plain(glob string) (text string, begins, ends, ok bool) {
 	return b.String(), begins, false, true
 }
 
-// translate returns the regular expression that a shell glob stands for.
+// translate translates a shell glob to a regular expression.
 func translate(glob string) (string, error) {
 	var re strings.Builder
 	re.WriteString(`(?s)\A`)
@@ -151,7 +151,7 @@ func translate(glob string) (string, error) {
 			i += length
 		case '\\':
 			if i++; i == len(runes) {
-				return "", errors.New(`"\" at its end`)
+				return "", errors.New(`ends in "\"`)
 			}
 			re.WriteString(regexp.QuoteMeta(string(runes[i])))
 		default:
@@ -165,8 +165,8 @@ func translate(glob string) (string, error) {
 	return re.String(), nil
 }
 
-// translateSet translates a set such as "a-z0-9]" or "!a\-c]", behind its "[". It
-// returns the length of what it has read.
+// translateSet translates a set such as "a-z0-9]" or "!a\-c]", without its "[". It also
+// returns how many runes it has read.
 func translateSet(runes []rune) (class string, length int, err error) {
 	var re strings.Builder
 	re.WriteString("[")

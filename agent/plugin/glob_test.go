@@ -51,9 +51,9 @@ func TestGlobs(t *testing.T) {
 		{glob: "[a", wantError: `pattern "[a": "[" without "]"`},
 		{glob: "[", wantError: `pattern "[": "[" without "]"`},
 		{glob: `[\]`, wantError: `pattern "[\\]": "[" without "]"`},
-		{glob: `a\`, wantError: `pattern "a\\": "\" at its end`},
+		{glob: `a\`, wantError: `pattern "a\\": ends in "\"`},
 		{glob: "[b-a]", wantError: `pattern "[b-a]": the range b-a is empty`},
-		{glob: "", wantError: `pattern "": matches nothing: it is empty`},
+		{glob: "", wantError: `pattern "": is empty and matches nothing`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.glob, func(t *testing.T) {

@@ -2,71 +2,71 @@ package plugin
 
 import "time"
 
-// This file lists what a plugin may implement or return besides its contract.
+// This file lists the optional interfaces that a plugin may implement, and the errors
+// that have a meaning to the agent.
 //
 //	interface       implemented by  meaning
-//	Inheritor       Input           takes over what a replaced Input knew
+//	Inheritor       Input           takes over the state of a replaced Input
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
-//	Restamper       Pusher          gives a record another time
-//	HealthReporter  Endpoint        says that it no longer answers
-//	Reloader        Endpoint        is told of a reload that keeps it
-//	Exclusive       Options         names what only one instance may have (define.go)
-//	io.Closer       all             releases what it holds, as the last call
+//	Restamper       Pusher          gives a record a new time
+//	HealthReporter  Endpoint        reports that it has stopped answering
+//	Reloader        Endpoint        is notified of a reload that keeps it
+//	Exclusive       Options         names resources that only one instance may have (define.go)
+//	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning
 //	RejectedError    Push         some records can never be stored
 //	ErrTooLarge      Push         fewer records may fit
-//	RetryAfterError  Push         the destination named the time of the next attempt
-//	ErrGone          Push         the destination does not come back: a stop does not wait for it
+//	RetryAfterError  Push         the destination said when to retry
+//	ErrGone          Push         the destination cannot come back: a stop does not wait for it
 
-// An Inheritor is an Input that can take over what another one knew. When a reload
-// replaces an Input by one with other options, the agent calls InheritFrom with the
-// old one. It is called at most once, before the first Gather, after the last Gather
-// of the old Input has returned and it is closed. It is not called if that Gather
-// hangs.
+// An Inheritor is an Input that can take over the state of another one. When a reload
+// replaces an Input by one with other options, the agent calls InheritFrom with the old
+// one. The call comes at most once: before the first Gather of the new Input, and after
+// the old one has returned from its last Gather and is closed. If that Gather hangs, there
+// is no call.
 type Inheritor interface{ InheritFrom(predecessor Input) }
 
-// A PushInheritor is a Pusher that can take over what another one holds, such as a
-// stream that has taken a part of a record. When a reload replaces a Pusher by one with
-// other options, the agent calls InheritFrom with the old one. It is called at most
-// once, before the first Encode and Push, after the last Push of the old Pusher has
-// returned and before its Close: what is taken over must survive that. It is not called
-// if the old Push hangs. The records that the old Pusher has not stored are pushed by
-// the new one.
+// A PushInheritor is a Pusher that can take over the resources of another one, such as a
+// stream in the middle of a record. When a reload replaces a Pusher by one with other
+// options, the agent calls InheritFrom with the old one. The call comes at most once:
+// before the first Encode and Push of the new Pusher, and after the last Push of the old
+// one has returned, but before its Close, which must leave the resources open that were
+// taken over. If the old Push hangs, there is no call. The new Pusher pushes the records
+// that the old one has not stored.
 type PushInheritor interface{ InheritFrom(predecessor Pusher) }
 
-// A Bounded is a Pusher that wants at most MaxBytes of records in one Push, unless a
-// single record is larger. Each record counts one byte more than it has, for what
-// separates it from the next.
+// A Bounded is a Pusher that takes at most MaxBytes of records in one Push, unless a
+// single record is larger. Each record counts one byte more, for its separator.
 type Bounded interface{ MaxBytes() int }
 
-// A Restamper is a Pusher that can give a record another time. Most points of a batch
-// have the tags and fields that they had in the batch before: the agent keeps the
-// records of the last batch of each source, and encodes only what has changed.
+// A Restamper is a Pusher that can give a record a new time. Most points of a batch have
+// the same tags and fields as in the batch before. The agent keeps the records of the last
+// batch of each source, and encodes only changed points.
 type Restamper interface {
-	// Restamp appends record to dst, with the time t: what Encode would make of the
-	// same point at that time.
+	// Restamp appends record to dst with the time t, as Encode would encode the same
+	// point at that time.
 	//
-	// record is one that Encode of this Pusher made. Restamp must not change it.
+	// record was encoded by this Pusher. Restamp must not change it.
 	// After an error the agent calls Encode.
 	// Restamp and Encode are never called concurrently with each other or themselves.
 	Restamp(dst, record []byte, t time.Time) ([]byte, error)
 }
 
-// A HealthReporter is an Endpoint that can fail while Serve runs, such as one whose
-// certificate is replaced by a broken one.
+// A HealthReporter is an Endpoint that can fail while Serve runs, for example if its
+// certificate is replaced by an invalid one.
 type HealthReporter interface {
 	// ReportHealth is called once, before Serve. The Endpoint calls report with the
-	// reason when it no longer answers, and with nil when it answers again. The agent
-	// logs each change once and shows it as sockwatch_output_up. report does not block,
-	// and may be called concurrently, until Serve returns.
+	// reason when it stops answering, and with nil when it answers again. The agent logs
+	// each change once and publishes it as sockwatch_output_up. report does not block.
+	// It may be called concurrently, until Serve returns.
 	ReportHealth(report func(error))
 }
 
-// A Reloader is an Endpoint that depends on more than its options, such as on files.
+// A Reloader is an Endpoint that depends on more than its options, for example on files.
 type Reloader interface {
-	// Reload is called at each reload of the configuration that leaves the Endpoint
-	// as it is, while Serve runs. It does not block: what it causes is done by Serve.
+	// Reload is called while Serve runs, at each reload of the configuration that keeps
+	// the Endpoint. It must not block: Serve does the work.
 	Reload()
 }

@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// An OptionError is an error of one option.
+// An OptionError is an error in the value of one option.
 type OptionError struct {
 	Option string
 	Err    error
 }
 
-// Error names the option and says what is wrong with it.
+// Error returns the option and the error.
 func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
 
-// Unwrap returns what is wrong with the option.
+// Unwrap returns the error without the option.
 func (e *OptionError) Unwrap() error { return e.Err }
 
-// Invalid returns the error of one option, for Validate.
+// Invalid returns an error of one option, for Validate.
 func Invalid(option, format string, args ...any) error {
 	return &OptionError{option, Errorf(format, args...)}
 }
 
-// Errorf is fmt.Errorf for errors about the values of options. It keeps the operands
-// apart from the text: a value may be a secret, and Show can leave it out.
+// Errorf is fmt.Errorf for errors about values of options. It keeps the operands separate
+// from the text, so that Show can hide a secret.
 func Errorf(format string, args ...any) error {
 	return &valueError{format, args, fmt.Errorf(format, args...)}
 }
@@ -38,9 +38,8 @@ type valueError struct {
 func (e *valueError) Error() string { return e.err.Error() }
 func (e *valueError) Unwrap() error { return e.err }
 
-// Show returns the text of an error of options in which show has replaced each
-// operand that is a string. An error that is made neither by Invalid, Errorf nor
-// errors.Join is one operand as a whole.
+// Show returns the text of an error with each string operand replaced by show. An error
+// that does not come from Invalid, Errorf or errors.Join counts as one operand.
 func Show(err error, show func(operand string) string) string {
 	switch e := err.(type) {
 	case *OptionError:

@@ -20,8 +20,8 @@ func TestDuration(t *testing.T) {
 		{"soon", "", `"soon" is not a duration: write a string such as "10s"`},
 		{"inf", "", `"inf" is not a duration: write a string such as "10s"`},
 		{"8760h", "8760h", ""},
-		{"8760h1ns", "", `"8760h1ns" is longer than a year, 8760h`},
-		{"2500000h", "", `"2500000h" is longer than a year, 8760h`},
+		{"8760h1ns", "", `"8760h1ns" is longer than a year (8760h)`},
+		{"2500000h", "", `"2500000h" is longer than a year (8760h)`},
 		{"", "", `"" is not a duration: write a string such as "10s"`},
 	}
 	for _, tt := range tests {
@@ -82,7 +82,7 @@ func TestRejectAllNamesEachRecord(t *testing.T) {
 
 func TestErrorTexts(t *testing.T) {
 	err := error(&RetryAfterError{Wait: time.Minute, Err: errors.New("busy")})
-	if got, want := err.Error(), "busy (to be tried again after 1m0s)"; got != want {
+	if got, want := err.Error(), "busy (retry after 1m0s)"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got, want := Invalid("path", "%q is relative", "x").Error(), `path: "x" is relative`; got != want {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A Duration is a time span in a configuration: a string such as "10s" or
-// "1m30s", never negative and at most MaxDuration. A bare number is an error.
+// A Duration is a duration in a configuration: a string such as "10s" or "1m30s", from 0
+// to MaxDuration. A bare number is an error.
 type Duration time.Duration
 
-// MaxDuration is a year: times to which it is added do not overflow.
+// MaxDuration is a year, so that adding a Duration to a time does not overflow.
 const MaxDuration Duration = Duration(365 * 24 * time.Hour)
 
-// UnmarshalText parses a span with its unit.
+// UnmarshalText parses a duration with a unit.
 func (d *Duration) UnmarshalText(text []byte) error {
 	s := string(text)
 	if isNumber(s) {
@@ -27,7 +27,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	case v < 0:
 		return Errorf("%q is negative", s)
 	case Duration(v) > MaxDuration:
-		return Errorf("%q is longer than a year, %v", s, MaxDuration)
+		return Errorf("%q is longer than a year (%v)", s, MaxDuration)
 	}
 	*d = Duration(v)
 	return nil
@@ -39,10 +39,10 @@ func isNumber(s string) bool {
 	return err == nil && !math.IsInf(n, 0) && !math.IsNaN(n)
 }
 
-// MarshalText writes the span as UnmarshalText reads it.
+// MarshalText formats the duration as UnmarshalText reads it.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// String writes the span without the zero units at its end: "5m", not "5m0s".
+// String formats the duration without trailing zero units: "5m", not "5m0s".
 func (d Duration) String() string {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
@@ -66,7 +66,7 @@ var sizeUnits = []struct {
 	{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"KB", 1e3}, {"B", 1},
 }
 
-// UnmarshalText parses a number of bytes with its unit.
+// UnmarshalText parses a number of bytes with a unit.
 func (z *Size) UnmarshalText(text []byte) error {
 	s := string(text)
 	if isNumber(s) {
@@ -87,10 +87,10 @@ func (z *Size) UnmarshalText(text []byte) error {
 	return Errorf(`%q is not a size: write a string such as "64MiB"`, s)
 }
 
-// MarshalText writes the size as UnmarshalText reads it.
+// MarshalText formats the size as UnmarshalText reads it.
 func (z Size) MarshalText() ([]byte, error) { return []byte(z.String()), nil }
 
-// String writes the size in the largest unit that divides it.
+// String formats the size in the largest unit that divides it.
 func (z Size) String() string {
 	for _, u := range sizeUnits {
 		if n := int64(z); n != 0 && n%u.bytes == 0 {
@@ -103,7 +103,7 @@ func (z Size) String() string {
 // Strings is one string or a list of them in a configuration.
 type Strings []string
 
-// UnmarshalTOML takes what a TOML decoder found.
+// UnmarshalTOML takes a value from a TOML decoder.
 func (l *Strings) UnmarshalTOML(v any) error {
 	switch v := v.(type) {
 	case string:

@@ -2,10 +2,10 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// protect keeps other processes of the user out of a program that holds
-// capabilities, by which they could read what is not theirs: it cannot be traced
-// any more and leaves no core (PR_SET_DUMPABLE, prctl(2)). Without capabilities
-// there is nothing to gain, and /proc/self would belong to root.
+// protect makes a program with capabilities not dumpable (PR_SET_DUMPABLE, prctl(2)), so
+// that other processes of its user cannot trace it and use its capabilities, and it
+// leaves no core. Without capabilities that gains nothing, and /proc/self would belong to
+// root.
 func protect() error {
 	held, err := capabilities()
 	if err != nil || held == 0 {
@@ -14,8 +14,8 @@ func protect() error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
-// capabilities returns the permitted capabilities, a bit for each. Go programs do
-// not lower the effective ones below them.
+// capabilities returns the permitted capabilities as a bit set. A Go program does not
+// drop effective capabilities by itself, so they are the same.
 func capabilities() (uint64, error) {
 	var halves [2]unix.CapUserData
 	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &halves[0])

@@ -2,5 +2,5 @@
 
 package main
 
-// protect does nothing: only on Linux the program is given capabilities.
+// protect does nothing: only Linux has capabilities.
 func protect() error { return nil }

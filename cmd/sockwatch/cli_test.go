@@ -52,16 +52,16 @@ func TestWrongUsageExits2(t *testing.T) {
 		{[]string{"check", "--config"}, "sockwatch: --config: missing value, expecting \"<arg>\"\n"},
 		{[]string{"list", "--config", "x"}, "sockwatch: unknown flag --config\n"},
 		{[]string{"version", "now"}, "sockwatch: unexpected argument now\n"},
-		{[]string{"--test"}, "sockwatch: --test is a command here: \"sockwatch test\"\n"},
-		{[]string{"--config", "x", "-test"}, "sockwatch: -test is a command here: \"sockwatch test\"\n"},
-		{[]string{"--once"}, "sockwatch: --once is a command here: \"sockwatch once\"\n"},
-		{[]string{"--version"}, "sockwatch: --version is a command here: \"sockwatch version\"\n"},
-		{[]string{"-V"}, "sockwatch: -V is a command here: \"sockwatch version\"\n"},
+		{[]string{"--test"}, "sockwatch: --test is a command: \"sockwatch test\"\n"},
+		{[]string{"--config", "x", "-test"}, "sockwatch: -test is a command: \"sockwatch test\"\n"},
+		{[]string{"--once"}, "sockwatch: --once is a command: \"sockwatch once\"\n"},
+		{[]string{"--version"}, "sockwatch: --version is a command: \"sockwatch version\"\n"},
+		{[]string{"-V"}, "sockwatch: -V is a command: \"sockwatch version\"\n"},
 		{[]string{"run", "--debug"}, "sockwatch: --debug is an option of the configuration: log_level = \"debug\" in [agent]\n"},
 		{[]string{"--pidfile=x"}, "sockwatch: --pidfile=x is not an option: the service manager knows the process\n"},
-		{[]string{"help"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
-		{[]string{"help", "list"}, "sockwatch: help is a flag here: \"sockwatch list --help\"\n"},
-		{[]string{"help", "frobnicate"}, "sockwatch: help is a flag here: \"sockwatch --help\"\n"},
+		{[]string{"help"}, "sockwatch: help is a flag: \"sockwatch --help\"\n"},
+		{[]string{"help", "list"}, "sockwatch: help is a flag: \"sockwatch list --help\"\n"},
+		{[]string{"help", "frobnicate"}, "sockwatch: help is a flag: \"sockwatch --help\"\n"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			if diff := cmp.Diff(result{2, "", test.want + try}, sockwatchRun(nil, test.args...)); diff != "" {
@@ -115,14 +115,14 @@ func TestC1FilesThatCannotBeRead(t *testing.T) {
 	}{
 		{"missing", nil, []string{"--config", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
 		{"empty", nil, []string{"--config", empty}, empty + ": the file is empty\n"},
-		{"a directory", nil, []string{"--config", dir}, "sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
+		{"a directory", nil, []string{"--config", dir}, "sockwatch: read " + dir + ": is a directory: use --config-directory to read every *.toml in it\n"},
 		{"one of several", nil, []string{"--config", good, "--config", missing, "--config", dir},
 			"sockwatch: open " + missing + ": no such file or directory\n" +
-				"sockwatch: read " + dir + ": is a directory: --config-directory reads every *.toml of one\n"},
+				"sockwatch: read " + dir + ": is a directory: use --config-directory to read every *.toml in it\n"},
 		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
 			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
 		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml there\n"},
+		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml files\n"},
 	} {
 		for _, command := range []string{"check", "run", "once", "test"} {
 			t.Run(test.name+"/"+command, func(t *testing.T) {
@@ -164,9 +164,9 @@ func TestCheck(t *testing.T) {
 		{"errors", nil, []string{"--config", bad, "--config", b}, result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
-` + b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+` + b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 `}},
-		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 of this kind: give each one of its own
+		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 `}},
@@ -236,7 +236,7 @@ func TestC9SecretsAreNotInCheckOutput(t *testing.T) {
 
 func TestOnceNeedsAnOutputThatPushes(t *testing.T) {
 	path := writeFile(t, t.TempDir(), "s.toml", "[[inputs.tcp_listen]]\n[[outputs.prometheus]]\nlisten = \"127.0.0.1:0\"\n")
-	want := result{1, "", "sockwatch: once delivers to outputs that push, and the configuration has none\n"}
+	want := result{1, "", "sockwatch: the configuration has no output that pushes: once needs one\n"}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "once", "--config", path)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -246,7 +246,7 @@ func TestC1EndlessFile(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip(err)
 	}
-	want := result{1, "", "sockwatch: /dev/zero: larger than 1MiB: not a configuration\n"}
+	want := result{1, "", "sockwatch: /dev/zero: is larger than 1MiB\n"}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "check", "--config", "/dev/zero")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -263,9 +263,9 @@ compression_level = 3
 database = "d"
 influx_uint_support = false
 `)
-	want := `4: outputs.file: unknown option "compression_algorithm" (leave it out: files are not compressed, unless logrotate does it)
-5: outputs.file: unknown option "compression_level" (leave it out: files are not compressed, unless logrotate does it)
-8: outputs.influxdb: unknown option "influx_uint_support" (leave it out: all integers are written as signed ones)
+	want := `4: outputs.file: unknown option "compression_algorithm" (leave it out: only logrotate compresses files)
+5: outputs.file: unknown option "compression_level" (leave it out: only logrotate compresses files)
+8: outputs.influxdb: unknown option "influx_uint_support" (leave it out: all integers are written as signed integers)
 `
 	got := strings.ReplaceAll(sockwatchRun(nil, "check", "--config", config).Stderr, config+":", "")
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -18,25 +18,25 @@ import (
 	"sockwatch/agent/config"
 )
 
-// systemDir is where the configuration is searched if neither a flag nor the
-// environment names one: sockwatch.toml, then sockwatch.d/*.toml.
+// systemDir is the default directory of the configuration: sockwatch.toml, then
+// sockwatch.d/*.toml.
 const systemDir = "/etc/sockwatch"
 
-// A source is where the configuration comes from. It is chosen at the start, and a
-// reload reads the same files again: one that has gone for a moment is an error,
-// never a reason to fall back to another source.
+// A source is where the configuration comes from. It is chosen at the start. A reload
+// reads the same files again: if one is missing, that is an error, not a reason to fall
+// back to another source.
 type source struct {
-	prefix      string   // of errors
+	prefix      string   // for errors
 	files       []string // read in this order
-	directories []string // whose *.toml are read after them, sorted
+	directories []string // whose *.toml are read next, sorted
 	optional    bool     // files and directories that do not exist are skipped
-	builtIn     bool     // if nothing of it exists, it is the built-in configuration
+	builtIn     bool     // if none exists, use the built-in configuration
 
-	required map[string]bool // paths that must exist though optional: they did when they were adopted
+	required map[string]bool // optional paths that must exist now, since an adopted configuration used them
 }
 
-// newSource chooses the source: what the flags name, else $SOCKWATCH_CONFIG, else
-// the system's files or, if there are none, the built-in configuration.
+// newSource chooses the source: the paths in the flags, else $SOCKWATCH_CONFIG, else the
+// files in systemDir or, if there are none, the built-in configuration.
 func newSource(f configFlags, getenv func(string) (string, bool)) *source {
 	fromEnv, _ := getenv("SOCKWATCH_CONFIG")
 	switch {
@@ -57,8 +57,8 @@ func systemSource(dir string) *source {
 	}
 }
 
-// adopted notes that a configuration of these files is in force: from now on they
-// must exist.
+// adopted records that a configuration of these files is in force. From now on they must
+// exist.
 func (s *source) adopted(files []config.File) {
 	if !s.optional || files[0].Name == builtInName {
 		return
@@ -77,8 +77,8 @@ func (s *source) adopted(files []config.File) {
 
 const builtInName = "built-in configuration"
 
-// read reads all files; its error joins those of all that cannot be read. Before it
-// touches a path it calls visit with it.
+// read reads all files, and joins the errors of all that it cannot read. It calls visit
+// with each path before it touches the path.
 func (s *source) read(visit func(path string)) ([]config.File, error) {
 	var files []config.File
 	var errs []error
@@ -114,13 +114,13 @@ func (s *source) read(visit func(path string)) ([]config.File, error) {
 	case s.builtIn:
 		return []config.File{{Name: builtInName, Text: sockwatch.ExampleConfig}}, nil
 	default:
-		fail(fmt.Errorf("%s: no *.toml there", strings.Join(slices.Concat(s.files, s.directories), ", ")))
+		fail(fmt.Errorf("%s: no *.toml files", strings.Join(slices.Concat(s.files, s.directories), ", ")))
 		return nil, errors.Join(errs...)
 	}
 }
 
-// absent reports whether err says that a path does not exist, and none of its
-// components is a link to something that does not: a dangling link is a mistake.
+// absent reports whether err says that a path does not exist. It reports false for a
+// dangling symbolic link in the path, which is a mistake.
 func absent(path string, err error) bool {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false
@@ -134,7 +134,7 @@ func absent(path string, err error) bool {
 	return true
 }
 
-// maxConfig is far more than any configuration: what is larger is something else.
+// maxConfig is far more than any configuration needs.
 const maxConfig = 1 << 20
 
 // readConfig reads one file, or a pipe.
@@ -151,26 +151,26 @@ func readConfig(path string) (config.File, error) {
 	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	switch {
 	case errors.Is(err, syscall.EISDIR):
-		err = fmt.Errorf("%w: --config-directory reads every *.toml of one", err)
+		err = fmt.Errorf("%w: use --config-directory to read every *.toml in it", err)
 	case err == nil && len(text) > maxConfig:
-		err = fmt.Errorf("%s: larger than 1MiB: not a configuration", path)
+		err = fmt.Errorf("%s: is larger than 1MiB", path)
 	}
 	return config.File{Name: path, Text: string(text), Shared: info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0}, err
 }
 
-// A sourceReader reads a source with a deadline: a FIFO without a writer or a
-// stalled mount holds up its goroutine alone. There is one read at a time.
+// A sourceReader reads a source with a deadline: a FIFO without a writer or a stalled
+// mount blocks only its goroutine. There is at most one read at a time.
 type sourceReader struct {
 	source  *source
 	timeout time.Duration
 
-	busy chan struct{} // holds a token while a read is under way
+	busy chan struct{} // holds a token during a read
 
 	mu   sync.Mutex
-	path string // what is being read
+	path string // being read
 }
 
-// readTimeout is how long a configuration may take to be read.
+// readTimeout is the time limit for reading a configuration.
 const readTimeout = 10 * time.Second
 
 func newSourceReader(s *source, timeout time.Duration) *sourceReader {
@@ -214,7 +214,7 @@ func (r *sourceReader) visit(path string) {
 	r.path = path
 }
 
-// unread returns an error that names what is being read.
+// unread returns an error with the path that is being read.
 func (r *sourceReader) unread(format string, args ...any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

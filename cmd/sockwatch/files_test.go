@@ -89,7 +89,7 @@ func TestSystemSource(t *testing.T) {
 		}},
 		{"the last drop-in removed", []step{
 			{write("sockwatch.d/a.toml"), "DIR/sockwatch.d/a.toml"},
-			{remove("sockwatch.d/a.toml"), "DIR/sockwatch.toml, DIR/sockwatch.d: no *.toml there"},
+			{remove("sockwatch.d/a.toml"), "DIR/sockwatch.toml, DIR/sockwatch.d: no *.toml files"},
 		}},
 		{"written after a start without any", []step{
 			{nil, "built-in configuration"},

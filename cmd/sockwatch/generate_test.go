@@ -14,19 +14,19 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-const exampleGuide = `## The configuration of sockwatch, with every option.
+const exampleGuide = `## The configuration of sockwatch, with all options.
 ##
-## This is the built-in configuration. It is used if there is no other: --config FILE,
-## or $SOCKWATCH_CONFIG, or /etc/sockwatch/sockwatch.toml and then
-## /etc/sockwatch/sockwatch.d/*.toml. To write one of your own:
+## This is the built-in configuration. sockwatch uses it if it finds no other:
+## --config FILE, else $SOCKWATCH_CONFIG, else /etc/sockwatch/sockwatch.toml and
+## /etc/sockwatch/sockwatch.d/*.toml. To write your own:
 ##   sockwatch config >/etc/sockwatch/sockwatch.toml
-##   sockwatch check     # print every error, with its line
-##   kill -HUP PID       # reload; if there are errors, the old one stays in force
+##   sockwatch check     # print all errors with their lines
+##   kill -HUP PID       # reload; if there are errors, the running one stays
 ##
-## "##" begins an explanation, "#" an option or a plugin that is not set: remove the "#"
-## to set it. Times are written "10s" or "1m30s", sizes "64MiB". Inside strings ${VAR}
-## and ${VAR:-default} are replaced by environment variables; write $${ for "${".
-## A plugin may be used several times; each instance then needs an "alias".
+## "##" begins an explanation. "#" begins an option or a plugin that is not set: remove
+## the "#" to set it. Durations look like "10s" or "1m30s", sizes like "64MiB". Inside of
+## strings, ${VAR} and ${VAR:-default} are replaced by environment variables; write $${
+## for a literal "${". A plugin may be used several times, each time with another "alias".
 `
 
 // allCommonShown are the plugins, an input and an output, whose sections show all
@@ -34,8 +34,8 @@ const exampleGuide = `## The configuration of sockwatch, with every option.
 var allCommonShown = map[string][]string{
 	"tcp_listen": {"Options of every input. Patterns are globs: *, ?, [a-z], {a,b}."},
 	"influxdb": {
-		"Options of every output that pushes. An endpoint such as prometheus has the alias",
-		"and the filters too: namepass to fieldexclude.",
+		"Options of every output that pushes. An endpoint such as prometheus also has the",
+		"alias and the filters: namepass to fieldexclude.",
 	},
 }
 

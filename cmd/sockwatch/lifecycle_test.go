@@ -49,7 +49,7 @@ func TestL1SIGTERMInEveryState(t *testing.T) {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
-			d.said(t, "to be tried again after 10m0s")
+			d.said(t, "retry after 10m0s")
 		}, rest: true},
 	}
 	for _, tt := range tests {
@@ -208,8 +208,8 @@ func TestC13RemovedOutputComesBack(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.reload(t, withoutInfluxdb(c))
-	d.said(t, `"msg":"not delivered, kept in its queue","plugin":"outputs.influxdb"`)
-	d.said(t, `"msg":"a queue without an output: an output of its name would deliver it","queue":"`+c.spool()+`"`)
+	d.said(t, `"msg":"undelivered points stay queued on disk","plugin":"outputs.influxdb"`)
+	d.said(t, `"msg":"queue without an output, its points wait for an output of that name","queue":"`+c.spool()+`"`)
 	before := d.queued("outputs.influxdb")
 	s.start(t)
 	d.reload(t, c.String())
@@ -249,7 +249,7 @@ func TestS11SecondProgramIsRefused(t *testing.T) {
 // and one line of the log says what that means.
 func TestAutoBuffer(t *testing.T) {
 	t.Parallel()
-	const line = `"msg":"the queue is in memory: a restart loses what is not delivered; agent.state_directory keeps it","plugin":"outputs.influxdb"`
+	const line = `"msg":"queue is in memory, a restart loses undelivered points; set agent.state_directory to keep them","plugin":"outputs.influxdb"`
 	for _, tt := range []struct {
 		name  string
 		state string
@@ -265,7 +265,7 @@ func TestAutoBuffer(t *testing.T) {
 			if n := strings.Count(d.stderr.String(), line); n != tt.lines {
 				t.Errorf("%d times in the log, want %d: %s", n, tt.lines, line)
 			}
-			if strings.Contains(d.stderr.String(), `in memory: a restart loses what is not delivered; agent.state_directory keeps it","plugin":"outputs.stdout"`) {
+			if strings.Contains(d.stderr.String(), `in memory, a restart loses undelivered points; set agent.state_directory to keep them","plugin":"outputs.stdout"`) {
 				t.Error("said of standard output, whose queue is always in memory")
 			}
 			segments, err := filepath.Glob(filepath.Join(tt.state, "influxdb", "*"))

@@ -8,39 +8,39 @@ import (
 	"time"
 )
 
-// A logSwitch passes log records on to the handler of the configuration in force,
-// so that a reload also changes the log of what it keeps running.
+// A logSwitch is a slog.Handler that forwards to the handler of the configuration in
+// force. So a reload also changes the log of instances that it keeps.
 type logSwitch struct {
 	out      io.Writer
-	buffered *logWriter // out, if it is one
+	buffered *logWriter // out, if it is a logWriter
 	current  *atomic.Pointer[slog.Handler]
 	extend   func(slog.Handler) slog.Handler // adds the attributes of a logger
 }
 
-// newLogSwitch returns one that logs as an empty configuration says.
+// newLogSwitch returns a logSwitch with the log options of an empty configuration.
 func newLogSwitch(out io.Writer) *logSwitch {
 	s := &logSwitch{out: out, current: &atomic.Pointer[slog.Handler]{}, extend: func(h slog.Handler) slog.Handler { return h }}
 	s.set("info", "text")
 	return s
 }
 
-// buffer puts a bounded buffer before the writer of the log, for commands that must
-// not wait for its reader.
+// buffer puts a bounded buffer before the log's writer, for commands that must not wait
+// for its reader.
 func (s *logSwitch) buffer() {
 	s.buffered = newLogWriter(s.out, func(dropped int) {
-		slog.New(s).Error("dropped log records, the reader of the log did not keep up", "records", dropped)
+		slog.New(s).Error("log reader too slow, records dropped", "records", dropped)
 	})
 	s.out = s.buffered
 	s.set("info", "text")
 }
 
-// flush waits until the log is written, false if its reader does not take it within
-// the timeout.
+// flush waits until the log is written. It reports false if its reader does not read it
+// within the timeout.
 func (s *logSwitch) flush(timeout time.Duration) bool {
 	return s.buffered == nil || s.buffered.flush(timeout)
 }
 
-// set goes over to the level and format of an [agent] table.
+// set changes the level and format to those of an [agent] table.
 func (s *logSwitch) set(level, format string) {
 	var o slog.HandlerOptions
 	var l slog.Level

@@ -35,7 +35,7 @@ func TestDroppedLogRecordsAreReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := got
-	want.Level, want.Msg, want.Records = "ERROR", "dropped log records, the reader of the log did not keep up", 4
+	want.Level, want.Msg, want.Records = "ERROR", "log reader too slow, records dropped", 4
 	if diff := cmp.Diff(want, got); diff != "" || len(lines) != 2 {
 		t.Errorf("%d lines, the last (-want +got):\n%s", len(lines), diff)
 	}

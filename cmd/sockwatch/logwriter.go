@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// maxLogBytes is how much of the log may wait for its reader.
+// maxLogBytes bounds the records that wait for the reader of the log.
 const maxLogBytes = 1 << 20
 
-// A logWriter passes records on to a writer that may hang, such as a pipe that
-// nobody reads. Write never waits; what does not fit is dropped and counted.
+// A logWriter forwards records to a writer that may hang, such as a pipe that nobody
+// reads. Write never waits. Records that do not fit are dropped and counted.
 type logWriter struct {
 	out    io.Writer
-	report func(dropped int) // logs that records were dropped, when the reader reads again
+	report func(dropped int) // logs the number of dropped records when writes succeed again
 
 	mu      sync.Mutex
 	pending [][]byte
-	bytes   int           // of pending and of what is being written
-	dropped int           // records, not reported yet
+	bytes   int           // pending or being written
+	dropped int           // records not reported yet
 	failing bool          // the last write returned an error
-	active  bool          // something is pending, or being written
-	ready   chan struct{} // holds a token if something is pending
+	active  bool          // records are pending or being written
+	ready   chan struct{} // holds a token if records are pending
 	idle    chan struct{} // nil, or closed when active becomes false
 }
 
-// newLogWriter returns a logWriter and starts its goroutine. That ends with the
-// program: a write that hangs cannot be ended.
+// newLogWriter returns a logWriter and starts its goroutine, which runs until the program
+// exits: a write that hangs cannot be ended.
 func newLogWriter(out io.Writer, report func(dropped int)) *logWriter {
 	w := &logWriter{out: out, report: report, ready: make(chan struct{}, 1)}
 	go w.run()
@@ -53,7 +53,7 @@ func (w *logWriter) Write(record []byte) (int, error) {
 	return len(record), nil
 }
 
-// run writes what is pending, record by record.
+// run writes pending records one by one.
 func (w *logWriter) run() {
 	for range w.ready {
 		w.mu.Lock()
@@ -73,7 +73,7 @@ func (w *logWriter) run() {
 	}
 }
 
-// written reports what was dropped if records arrive again, and tells flush that all
+// written reports dropped records if writes succeed again, and wakes flush if everything
 // is written.
 func (w *logWriter) written() {
 	w.mu.Lock()
@@ -98,8 +98,8 @@ func (w *logWriter) written() {
 	}
 }
 
-// flush waits until all is written; false if nothing is written for as long as the
-// timeout, or not all in five times as long.
+// flush waits until everything is written. It reports false if nothing is written for the
+// timeout, or not everything within five times the timeout.
 func (w *logWriter) flush(timeout time.Duration) bool {
 	ticks := time.NewTicker(timeout)
 	defer ticks.Stop()
@@ -119,8 +119,8 @@ func (w *logWriter) flush(timeout time.Duration) bool {
 	return false
 }
 
-// awaitIdle returns a channel that is closed when all is written, and how many bytes
-// are not.
+// awaitIdle returns a channel that is closed when everything is written, and how many
+// bytes are not written yet.
 func (w *logWriter) awaitIdle() (idle <-chan struct{}, bytes int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,7 +135,7 @@ func (w *logWriter) awaitIdle() (idle <-chan struct{}, bytes int) {
 	return done, w.bytes
 }
 
-// writeFully writes b also to a full pipe that somebody else has made non-blocking.
+// writeFully writes all of b, even to a pipe that another process made non-blocking.
 func writeFully(out io.Writer, b []byte) error {
 	for {
 		n, err := out.Write(b)

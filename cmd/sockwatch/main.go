@@ -1,5 +1,5 @@
-// Command sockwatch finds every listening TCP socket of a host and its owner, and
-// hands what it finds to the outputs that its configuration names.
+// Command sockwatch finds every listening TCP socket of a host and its owner, and sends
+// the result to the configured outputs.
 package main
 
 import (
@@ -36,12 +36,12 @@ const (
 	exitUsage  = 2
 )
 
-// run executes a command line and returns the exit code. A stdout output does not
-// write to stdout but to the process's own descriptor.
+// run executes a command line and returns the exit code. stdout is for the data of
+// commands; an output of the plugin stdout writes to the process's descriptor 1.
 func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Writer) int {
 	data := &dataWriter{Writer: stdout}
 	command, err := parse(args, data, stderr)
-	if err != nil && data.err == nil { // else it is help that could not be written
+	if err != nil && data.err == nil { // else help could not be written
 		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
 		return exitUsage
 	}
@@ -63,7 +63,7 @@ func (p *program) execute(command func() error) int {
 	if p.stdout.err != nil {
 		err = p.stdout.err
 	}
-	if logged := p.log.flush(logTimeout); err != nil && logged { // else nobody reads
+	if logged := p.log.flush(logTimeout); err != nil && logged { // else nobody reads stderr
 		printError(p.stderr, err)
 	}
 	if err != nil {
@@ -72,24 +72,25 @@ func (p *program) execute(command func() error) int {
 	return exitDone
 }
 
-// logTimeout is how long the end of the program waits for the reader of the log.
+// logTimeout is how long the program waits for the reader of the log before it exits.
 const logTimeout = time.Second
 
-// parse parses a command line. It prints help to stdout, and then returns nil.
+// parse parses a command line. If that asks for help, parse prints it to stdout and
+// returns nil.
 func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	var line commandLine
 	helped := false
 	parser, err := kong.New(&line,
 		kong.Name("sockwatch"),
-		kong.Description("Finds every listening TCP socket of this host and its owner, and hands what it finds\n"+
-			"to Prometheus, InfluxDB, a log or a file, as a TOML file says. Without a command\n"+
-			"it runs: \"sockwatch run --help\" shows its flags."),
+		kong.Description("Finds every listening TCP socket of this host and its owner, and sends the result to\n"+
+			"Prometheus, InfluxDB, a log or a file, as configured in TOML. The default command\n"+
+			"is run: \"sockwatch run --help\" shows its flags."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)
 	if err != nil {
-		panic(err) // commandLine is not a grammar
+		panic(err) // the struct tags of commandLine are invalid
 	}
 	command, err := parser.Parse(args)
 	switch {
@@ -101,8 +102,8 @@ func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	return command, nil
 }
 
-// printError prints an error, each line with the program's name; the errors of a
-// configuration begin with file and line, as editors like them.
+// printError prints an error, with the program's name before each line. Errors of a
+// configuration begin with file and line instead, so that editors recognize them.
 func printError(stderr io.Writer, err error) {
 	prefix := "sockwatch: "
 	if errors.As(err, &config.Errors{}) {
@@ -113,24 +114,24 @@ func printError(stderr io.Writer, err error) {
 	}
 }
 
-// A commandLine is the grammar of the command line. Its tags are the help.
+// A commandLine defines the commands. Its tags are the help.
 type commandLine struct {
-	Run     runCommand     `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. The default."`
+	Run     runCommand     `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. This is the default."`
 	Once    onceCommand    `cmd:"" help:"Gather once and deliver to every output that pushes."`
-	Test    testCommand    `cmd:"" help:"Gather once and print line protocol; no output is touched."`
-	List    listCommand    `cmd:"" help:"Show who listens, as a table."`
-	Check   checkCommand   `cmd:"" help:"Validate the configuration and print every error."`
-	Config  configCommand  `cmd:"" help:"Print an example configuration with every option."`
+	Test    testCommand    `cmd:"" help:"Gather once and print line protocol, without using any output."`
+	List    listCommand    `cmd:"" help:"Show the listeners and their owners as a table."`
+	Check   checkCommand   `cmd:"" help:"Validate the configuration and print all errors."`
+	Config  configCommand  `cmd:"" help:"Print an example configuration with all options."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
-// configFlags choose the configuration.
+// configFlags select the configuration.
 type configFlags struct {
-	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; several add up. Without it: $$SOCKWATCH_CONFIG, then /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, then what \"sockwatch config\" prints."`
-	ConfigDirectory []string `placeholder:"DIR" sep:"none" help:"Read every *.toml of this directory, too."`
+	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; may be repeated. Default: $$SOCKWATCH_CONFIG, else /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, else the output of \"sockwatch config\"."`
+	ConfigDirectory []string `placeholder:"DIR" sep:"none" help:"Also read every *.toml in this directory; may be repeated."`
 }
 
-// A program is what the commands work with.
+// A program holds what the commands share.
 type program struct {
 	plugins []plugin.Plugin
 	getenv  func(string) (string, bool)
@@ -140,7 +141,7 @@ type program struct {
 	log     *logSwitch
 }
 
-// load reads the configuration and builds it; from then on the log is as it says.
+// load reads and builds the configuration, and applies its log options.
 func (p *program) load(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
 	a, files, err := p.reload(ctx, r)
 	if err == nil {
@@ -150,8 +151,8 @@ func (p *program) load(ctx context.Context, r *sourceReader) (*agent.Agent, []co
 	return a, files, err
 }
 
-// reload reads and builds the configuration again; the log is as it says when it
-// is in force.
+// reload reads and builds the configuration again. Its log options apply when the agent
+// calls InForce.
 func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []config.File, error) {
 	files, err := r.read(ctx)
 	if err != nil {
@@ -168,7 +169,7 @@ func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []
 	return a, files, nil
 }
 
-// reader returns what reads the configuration that the flags choose.
+// reader returns the reader of the configuration that the flags select.
 func (p *program) reader(f configFlags) *sourceReader {
 	return newSourceReader(newSource(f, p.getenv), readTimeout)
 }
@@ -194,9 +195,9 @@ func (c *onceCommand) Run(p *program) error {
 		return err
 	}
 	if len(a.Push) == 0 {
-		return errors.New("once delivers to outputs that push, and the configuration has none")
+		return errors.New("the configuration has no output that pushes: once needs one")
 	}
-	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
+	signal.Ignore(syscall.SIGPIPE) // the stdout output reports a reader that is gone
 	return a.Once(ctx)
 }
 
@@ -257,8 +258,8 @@ func (versionCommand) Run(p *program) error {
 	return err
 }
 
-// untilSignal returns a context that ends at SIGTERM or SIGINT; a second one ends
-// the program at once. The function that it returns ends the context, too.
+// untilSignal returns a context that ends at SIGTERM or SIGINT, and a function that ends
+// it. A second signal ends the program at once.
 func untilSignal() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
@@ -270,7 +271,7 @@ func untilSignal() (context.Context, func()) {
 		case <-signals:
 		case <-ctx.Done():
 		}
-		signal.Stop(signals) // before the program acts on the first, so that a second one is not lost
+		signal.Stop(signals) // before cancel, so that a second signal is not lost
 		cancel()
 	}()
 	return ctx, func() {

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// A notifier tells the service manager of states, sd_notify(3), without ever holding
-// up the caller: its socket may be full for as long as the manager does not read.
+// A notifier sends states to the service manager (sd_notify(3)). It never blocks the
+// caller, although the socket is full while the manager does not read.
 type notifier struct {
-	path string // $NOTIFY_SOCKET; "": nobody asks
+	path string // $NOTIFY_SOCKET; "": no service manager
 	log  *slog.Logger
 	sent sync.WaitGroup
 }
 
-// notifyTimeout is how long a full socket is normal.
+// notifyTimeout is how long the socket may be full before a warning.
 const notifyTimeout = 5 * time.Second
 
-// notify sends a state in the background: it tries until ctx is done.
+// notify sends a state in the background. It retries until ctx is done.
 func (n *notifier) notify(ctx context.Context, state string) {
 	if n.path == "" {
 		return
@@ -34,7 +34,7 @@ func (n *notifier) notify(ctx context.Context, state string) {
 				return
 			}
 			if !warnedOnce {
-				n.log.Warn("service manager not notified", "state", state, "socket", n.path, "error", err)
+				n.log.Warn("cannot notify the service manager", "state", state, "socket", n.path, "error", err)
 				warnedOnce = true
 			}
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -58,5 +58,5 @@ func (n *notifier) send(ctx context.Context, state string) error {
 	return err
 }
 
-// wait waits for what is being sent; its ctx has ended.
+// wait waits for states being sent. Their ctx must be done.
 func (n *notifier) wait() { n.sent.Wait() }

@@ -47,6 +47,10 @@ func main() {
 // The plugins that docs/plugin.md shows compile, bring a point through the agent to a
 // receiver, and pass their own test.
 func TestPluginDocRunsThroughTheAgent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds two programs")
+	}
+	t.Parallel()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"sockwatch/outputs/stdout"
 )
 
-// plugins returns THE list of plugins in this build, in the order of the example
-// configuration.
+// plugins returns the plugins of this build, in the order of the example configuration.
+// No other list exists.
 func plugins() []plugin.Plugin {
 	return []plugin.Plugin{
 		tcplisten.Plugin,

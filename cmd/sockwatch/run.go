@@ -14,15 +14,14 @@ import (
 
 type runCommand struct{ configFlags }
 
-// Run is the daemon.
+// Run runs the agent until a signal ends it.
 func (c *runCommand) Run(p *program) error {
-	// Before anything takes time: a SIGHUP that comes early must not end the
-	// program.
+	// First of all: an early SIGHUP must not end the program.
 	reload, stopReload := onHangup()
 	defer stopReload()
 	ctx, stop := untilSignal()
 	defer stop()
-	signal.Ignore(syscall.SIGPIPE) // the stdout output answers for a reader that has gone
+	signal.Ignore(syscall.SIGPIPE) // the stdout output reports a reader that is gone
 	p.log.buffer()
 
 	reader := p.reader(c.configFlags)
@@ -30,9 +29,9 @@ func (c *runCommand) Run(p *program) error {
 	if err != nil {
 		return notInterrupted(ctx, err)
 	}
-	slog.SetDefault(a.Log) // what the standard library logs is of the same form
+	slog.SetDefault(a.Log) // for messages of the standard library
 	if err := protect(); err != nil {
-		a.Log.Warn("other processes of this user may trace this one", "error", err)
+		a.Log.Warn("cannot protect the process, others of this user may trace it", "error", err)
 	}
 	for _, f := range files {
 		a.Log.Info("configuration read", "file", f.Name)
@@ -47,12 +46,12 @@ func (c *runCommand) Run(p *program) error {
 	defer stop()
 	err = a.Run(ctx, reload, load, func() { manager.notify(ctx, "READY=1") })
 	if _, hung := errors.AsType[*agent.HungError](err); hung {
-		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may be what hangs
+		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may hang, too
 	}
 	return err
 }
 
-// notInterrupted returns nil in place of an error that comes of a signal to stop.
+// notInterrupted returns nil instead of an error caused by a signal to stop.
 func notInterrupted(ctx context.Context, err error) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
@@ -60,8 +59,8 @@ func notInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// onHangup returns a channel that holds a token after a SIGHUP: a hundred of them
-// in a row are one reload, or two.
+// onHangup returns a channel that holds a token after a SIGHUP. A hundred signals in a
+// row cause one or two reloads.
 func onHangup() (<-chan struct{}, func()) {
 	signals := make(chan os.Signal, 1)
 	reload := make(chan struct{}, 1)

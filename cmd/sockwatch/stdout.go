@@ -8,8 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A dataWriter is what commands print to. It keeps the first error, so that no
-// command ends as done whose data was lost.
+// A dataWriter is where commands print their data. It keeps the first error, so that a
+// command fails if its data is lost.
 type dataWriter struct {
 	io.Writer
 	err error
@@ -40,7 +40,7 @@ func standardOutput() io.Writer {
 	return os.Stdout
 }
 
-// closedOutput is a standard output that was closed when the program began.
+// closedOutput stands for a standard output that was closed when the program started.
 type closedOutput struct{}
 
 func (closedOutput) Write([]byte) (int, error) { return 0, errClosedOutput }

@@ -3,9 +3,9 @@ package main
 import "golang.org/x/sys/unix"
 
 // closedAtStart reports whether a standard descriptor was closed when the program
-// began. Go's runtime opens /dev/null in its place, to read and write
-// (runtime.checkfds). Who discards output opens it to write only, as shells do, or
-// opens it once for several descriptors, as daemon(3) does.
+// started. Go's runtime opens /dev/null read-write in its place (runtime.checkfds).
+// Programs that discard output open it write-only, as shells do, or once for several
+// descriptors, as daemon(3) does.
 func closedAtStart(fd int) bool {
 	var stat, null unix.Stat_t
 	if unix.Fstat(fd, &stat) != nil || unix.Stat("/dev/null", &null) != nil ||
@@ -24,8 +24,8 @@ func closedAtStart(fd int) bool {
 	return true
 }
 
-// sameDescription reports whether two descriptors are of one open file description,
-// kcmp(2).
+// sameDescription reports whether two descriptors share an open file description
+// (kcmp(2)).
 func sameDescription(a, b int) bool {
 	const kcmpFile = 0 // linux/kcmp.h
 	pid := uintptr(unix.Getpid())

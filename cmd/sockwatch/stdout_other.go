@@ -2,6 +2,6 @@
 
 package main
 
-// closedAtStart cannot tell here: Go's runtime opens /dev/null in the place of a
-// standard descriptor that is closed.
+// closedAtStart is only implemented on Linux. Go's runtime opens /dev/null in place of a
+// closed standard descriptor.
 func closedAtStart(int) bool { return false }

@@ -22,9 +22,16 @@ type column struct {
 // narrowest is what a column is cut to at most: its title still fits.
 const narrowest = 7
 
-// writeTable writes the columns side by side, in lines of at most limit cells of
-// the terminal; 0: of any length.
+// writeTable writes the lines of a table.
 func writeTable(w *bufio.Writer, columns []column, limit int) {
+	for _, line := range tableLines(columns, limit) {
+		fmt.Fprintln(w, line)
+	}
+}
+
+// tableLines returns the columns side by side, in lines of at most limit cells of the
+// terminal; 0: of any length. The first line holds the titles.
+func tableLines(columns []column, limit int) []string {
 	widths := make([]int, len(columns))
 	total := 2 * (len(columns) - 1)
 	for i := range columns {
@@ -49,6 +56,7 @@ func writeTable(w *bufio.Writer, columns []column, limit int) {
 		widths[widest]--
 		total--
 	}
+	var lines []string
 	for row := -1; row < len(columns[0].cells); row++ {
 		var line strings.Builder
 		for i, c := range columns {
@@ -71,8 +79,9 @@ func writeTable(w *bufio.Writer, columns []column, limit int) {
 		if limit > 0 {
 			s = cut(s, limit)
 		}
-		fmt.Fprintln(w, s)
+		lines = append(lines, s)
 	}
+	return lines
 }
 
 // cut shortens s to at most n cells of the terminal.
@@ -160,13 +169,22 @@ func (p *program) width() int {
 	if !ok {
 		return 0
 	}
-	set, _ := p.getenv("COLUMNS")
-	if n, err := strconv.Atoi(set); err == nil && n > 0 {
-		return n
-	}
-	n, _, err := term.GetSize(fd)
+	width, _ := p.terminalSize(fd)
+	return width
+}
+
+// terminalSize returns the columns and lines of a terminal, as $COLUMNS and $LINES or
+// the terminal itself say; 0 if they are not known.
+func (p *program) terminalSize(fd int) (columns, lines int) {
+	columns, lines, err := term.GetSize(fd)
 	if err != nil {
-		return 0
+		columns, lines = 0, 0
 	}
-	return n
+	for name, size := range map[string]*int{"COLUMNS": &columns, "LINES": &lines} {
+		set, _ := p.getenv(name)
+		if n, err := strconv.Atoi(set); err == nil && n > 0 {
+			*size = n
+		}
+	}
+	return columns, lines
 }

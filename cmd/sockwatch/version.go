@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// sourceVersion is the version of this source: that of a release, or that of the next
-// one with "-dev". CHANGELOG.md has the same.
+// sourceVersion is the version of this source: a release, or the next release with
+// "-dev". CHANGELOG.md has the same version.
 const sourceVersion = "0.2.0-dev"
 
 // version returns the version of this build.
@@ -19,12 +19,12 @@ func version() string {
 	return versionOf(info.Main.Version)
 }
 
-// pseudo matches Go's version of a commit without a tag, v0.0.0-20261126121000-0123456789ab.
+// pseudo matches Go's pseudo-version of a commit without a tag, such as
+// v0.0.0-20261126121000-0123456789ab.
 var pseudo = regexp.MustCompile(`^v.*[.-]\d{14}-([0-9a-f]{12})(\+dirty)?$`)
 
-// versionOf returns the version of a build whose main module has that version in the
-// build information: the tag if it is one, else sourceVersion, with the commit if it
-// is known.
+// versionOf returns the version of a build from the version of its main module: the tag
+// if it has one, else sourceVersion, with the commit if that is known.
 func versionOf(module string) string {
 	if m := pseudo.FindStringSubmatch(module); m != nil {
 		return sourceVersion + "+" + m[1] + strings.Replace(m[2], "+", ".", 1)

@@ -213,9 +213,9 @@ func TestAnswersOfInfluxDB3(t *testing.T) {
 		{name: "a bad line with a hostile name", options: v3Options, status: 400, body: "error at 'max request size'", kind: "kept",
 			err: "400 Bad Request: error at 'max request size': check the options"},
 		{name: "a limit of tables", options: v3Options, status: 422, body: limit, kind: "kept",
-			err: "422 Unprocessable Entity: Update to schema would exceed number of tables per database limit of 2000 tables: raise this limit of the server, or send fewer series and fields to it"},
+			err: "422 Unprocessable Entity: Update to schema would exceed number of tables per database limit of 2000 tables: raise this limit on the server, or send it fewer series and fields"},
 		{name: "a limit of tables by the API of 2.x", options: v2Options, status: 422, body: limit, kind: "kept",
-			err: "422 Unprocessable Entity: Update to schema would exceed number of tables per database limit of 2000 tables: raise this limit of the server, or send fewer series and fields to it"},
+			err: "422 Unprocessable Entity: Update to schema would exceed number of tables per database limit of 2000 tables: raise this limit on the server, or send it fewer series and fields"},
 		{name: "no right", options: v3Options, status: 403, kind: "kept", err: `403 Forbidden: allow writing to database "d"`},
 		{name: "no such database", options: v3Options, status: 404, kind: "kept", err: `404 Not Found: create database "d", or check urls`},
 		{name: "another method", options: v3Options, status: 405, kind: "kept", err: "405 Method Not Allowed: check urls and api"},
@@ -230,14 +230,14 @@ func TestAnswersOfInfluxDB3(t *testing.T) {
 // minutes.
 func TestRetryAfterIsHonoured(t *testing.T) {
 	const date = "Date: Sun, 06 Nov 1994 08:49:00 GMT"
-	in37s := "503 Service Unavailable (to be tried again after 37s)"
-	in10m := "503 Service Unavailable (to be tried again after 10m0s)"
+	in37s := "503 Service Unavailable (retry after 37s)"
+	in10m := "503 Service Unavailable (retry after 10m0s)"
 	testAnswers(t, []answerTest{
 		{name: "429 without a time", status: 429, kind: "kept", err: "429 Too Many Requests"},
 		{name: "429, seconds", status: 429, body: `{"message":"limit"}`, headers: []string{"Retry-After: 7"}, kind: "after 7s",
-			err: "429 Too Many Requests: limit (to be tried again after 7s)"},
+			err: "429 Too Many Requests: limit (retry after 7s)"},
 		{name: "503, seconds", status: 503, headers: []string{"Retry-After:  120 "}, kind: "after 2m0s",
-			err: "503 Service Unavailable (to be tried again after 2m0s)"},
+			err: "503 Service Unavailable (retry after 2m0s)"},
 		{name: "503, IMF-fixdate, by the server's clock", status: 503, headers: []string{date, "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"}, kind: "after 37s", err: in37s},
 		{name: "503, RFC 850", status: 503, headers: []string{date, "Retry-After: Sunday, 06-Nov-94 08:49:37 GMT"}, kind: "after 37s", err: in37s},
 		{name: "503, asctime", status: 503, headers: []string{date, "Retry-After: Sun Nov  6 08:49:37 1994"}, kind: "after 37s", err: in37s},
@@ -249,7 +249,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		{name: "no time at all", status: 503, headers: []string{"Retry-After: soon"}, kind: "kept", err: "503 Service Unavailable"},
 		{name: "a negative number", status: 503, headers: []string{"Retry-After: -5"}, kind: "kept", err: "503 Service Unavailable"},
 		{name: "another that says when", status: 504, headers: []string{"Retry-After: 3"}, kind: "after 3s",
-			err: "504 Gateway Timeout (to be tried again after 3s)"},
+			err: "504 Gateway Timeout (retry after 3s)"},
 	})
 }
 

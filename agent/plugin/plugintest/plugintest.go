@@ -1,5 +1,5 @@
-// Package plugintest holds the conformance tests that every plugin passes: one
-// call of Input, Pusher or Endpoint in a test of the plugin's own.
+// Package plugintest holds the conformance tests for plugins. Each plugin has a test that
+// calls Input, Pusher or Endpoint.
 package plugintest
 
 import (
@@ -22,11 +22,11 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// callTimeout is how long a call may go on after its context is done. It is generous:
-// a plugin on a busy machine must not fail by it.
+// callTimeout is how long a call may go on after its context is done. It is generous, so
+// that a busy machine does not fail the test.
 const callTimeout = 30 * time.Second
 
-// Env returns what a plugin is lent in a test: no state directory, no log.
+// Env returns the environment for a plugin under test, without a state directory or log.
 func Env(p plugin.Plugin) plugin.Env {
 	return plugin.Env{
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Hostname: "testhost", Name: p.Name,
@@ -36,8 +36,8 @@ func Env(p plugin.Plugin) plugin.Env {
 	}
 }
 
-// Input tests an input that opts (a pointer to its options struct) configures
-// so that it gathers at least one point on this machine.
+// Input tests an input. opts, a pointer to its options struct, must configure it so that
+// it gathers at least one point on this machine.
 func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	Options(t, p)
 	Descs(t, p)
@@ -57,13 +57,13 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		ends(t, "Gather", func() {
 			b, err := in.Gather(ctx)
 			if err == nil && b.Check() != nil {
-				t.Errorf("Gather under a cancelled context gave a broken batch: %v", b.Check())
+				t.Errorf("Gather with a canceled context returned an invalid batch: %v", b.Check())
 			}
 		})
-		gather(t, p, in) // and it goes on afterwards
+		gather(t, p, in) // it still works afterwards
 	})
 	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
-		t.Run("succeeds", func(t *testing.T) {
+		t.Run("inherits", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
 			gather(t, p, gathered)
 			for _, predecessor := range []plugin.Input{gathered, open(t, p, p.NewInput, opts), stranger{}} {
@@ -93,13 +93,13 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		t.Fatalf("Gather: %v", err)
 	}
 	if err := b.Check(); err != nil {
-		t.Errorf("the batch breaks its promises: %v", err)
+		t.Errorf("Gather returned an invalid batch: %v", err)
 	}
 	if len(b.Points) == 0 {
-		t.Error("Gather gave no point")
+		t.Error("Gather returned no points")
 	}
 	if b.Time.Before(before.Add(-time.Second)) || b.Time.After(time.Now()) {
-		t.Errorf("the batch's time is %v, gathered after %v", b.Time, before)
+		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
 	for _, point := range append(append([]metric.Point{}, b.Points...), b.Events...) {
 		for _, f := range point.Fields {
@@ -109,7 +109,7 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		}
 		for _, tag := range point.Tags {
 			if p.Tags != nil && !slices.Contains(p.Tags, tag.Key) {
-				t.Errorf("%s has the tag %s, which Definition.Tags does not name", point.Name, tag.Key)
+				t.Errorf("%s has the tag %s, which is not in Definition.Tags", point.Name, tag.Key)
 			}
 		}
 	}
@@ -125,8 +125,8 @@ func documented(p plugin.Plugin, name, field string) bool {
 	return false
 }
 
-// Pusher tests an output that pushes. opts configure it for a destination that
-// takes what it is sent, which the test provides.
+// Pusher tests an output that pushes. opts must configure it for a destination of the
+// test that accepts everything.
 func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	Options(t, p)
 	t.Run("encode", func(t *testing.T) {
@@ -136,7 +136,7 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			prefix := []byte("prefix")
 			once, err := out.Encode(prefix, &point)
 			if err != nil {
-				continue // what it cannot carry it may refuse
+				continue // it may refuse points that its format cannot represent
 			}
 			if !strings.HasPrefix(string(once), "prefix") || len(once) == len(prefix) {
 				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
@@ -159,9 +159,9 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			}
 		}
 		if len(records) == 0 {
-			t.Fatal("Encode refuses every point")
+			t.Fatal("Encode rejects every point")
 		}
-		for range 2 { // at least once means perhaps twice
+		for range 2 { // delivery is at least once, so perhaps twice
 			if err := out.Push(t.Context(), records); err != nil {
 				t.Errorf("Push: %v", err)
 			}
@@ -187,12 +187,12 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	}
 }
 
-// Endpoint tests an output that is asked. opts configure it to listen on free
-// addresses of the loopback.
+// Endpoint tests an output that serves. opts must configure it to listen on free loopback
+// addresses.
 func Endpoint(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	Options(t, p)
 	t.Run("serve until done", func(t *testing.T) {
-		for range 2 { // what Listen bound is free again
+		for range 2 { // the second Listen needs the addresses to be free again
 			e := open(t, p, p.NewEndpoint, opts)
 			if err := e.Listen(t.Context()); err != nil {
 				t.Fatalf("Listen: %v", err)
@@ -220,8 +220,8 @@ func (emptyBoard) Changed() <-chan struct{}                           { return n
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
-// Options tests a plugin's options struct: plain tagged data whose defaults are
-// fresh each time and whose example is valid.
+// Options tests a plugin's options struct: plain tagged data, with new defaults each time
+// and a valid example.
 func Options(t *testing.T, p plugin.Plugin) {
 	t.Run("options", func(t *testing.T) {
 		if !snakeCase.MatchString(p.Name) {
@@ -229,7 +229,7 @@ func Options(t *testing.T, p plugin.Plugin) {
 		}
 		v := reflect.ValueOf(p.Defaults())
 		if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-			t.Fatalf("Defaults() gives a %v, want a pointer to a struct", v.Type())
+			t.Fatalf("Defaults() returns a %v, want a pointer to a struct", v.Type())
 		}
 		for _, f := range reflect.VisibleFields(v.Elem().Type()) {
 			if tag := f.Tag.Get("toml"); f.IsExported() && !snakeCase.MatchString(tag) {
@@ -237,7 +237,7 @@ func Options(t *testing.T, p plugin.Plugin) {
 			}
 		}
 		if a, b := p.Defaults(), p.Defaults(); a == b || !reflect.DeepEqual(a, b) {
-			t.Error("Defaults() is not fresh and equal each time")
+			t.Error("Defaults() does not return new and equal options each time")
 		}
 		if err := p.Example().Validate(); err != nil {
 			t.Errorf("the example is not valid: %v", err)
@@ -256,7 +256,7 @@ func Descs(t *testing.T, p plugin.Plugin) {
 			}
 			seen[id] = true
 			if d.Help == "" || strings.HasSuffix(d.Help, ".") {
-				t.Errorf("%s has the help %q: want one sentence without a final stop", id, d.Help)
+				t.Errorf("%s has the help %q: want one sentence without a final period", id, d.Help)
 			}
 			if d.Type == metric.Counter && !strings.HasSuffix(d.Field, "_total") {
 				t.Errorf("%s is a counter: its name must end in _total", id)
@@ -265,8 +265,7 @@ func Descs(t *testing.T, p plugin.Plugin) {
 	})
 }
 
-// Points returns points that inputs may publish: plain ones first, then those that
-// have broken encoders.
+// Points returns points that inputs may publish: plain ones first, then hostile ones.
 func Points() []metric.Point {
 	now := time.Unix(1795341600, 123456789)
 	one := []metric.Field{{Key: "value", Value: metric.Int(1)}}
@@ -315,7 +314,7 @@ func open[T any](t *testing.T, p plugin.Plugin, build func(plugin.Options, plugi
 	return v
 }
 
-// ends fails the test where f has not returned long after it should have.
+// ends calls f, and fails the test if f does not return within callTimeout.
 func ends(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -327,7 +326,7 @@ func ends(t *testing.T, what string, f func()) {
 	}
 }
 
-// clone copies what a batch points to.
+// clone returns a deep copy of a batch.
 func clone(b metric.Batch) metric.Batch {
 	for _, points := range []*[]metric.Point{&b.Points, &b.Events} {
 		*points = append([]metric.Point(nil), *points...)
@@ -340,7 +339,7 @@ func clone(b metric.Batch) metric.Batch {
 	return b
 }
 
-// equalValues compare values bit by bit, and no points like none.
+// equalValues compares values bit by bit, and treats empty and nil slices as equal.
 var equalValues = []cmp.Option{
 	cmp.Comparer(func(a, b metric.Value) bool { return a == b }),
 	cmpopts.EquateEmpty(),

@@ -103,7 +103,7 @@ func TestLargeRoutingTable(t *testing.T) {
 }
 
 // batchIn runs commands of ip(8) in a namespace.
-func batchIn(t *testing.T, netns string, commands func(yield func(string) bool)) {
+func batchIn(t *testing.T, netns string, commands iter.Seq[string]) {
 	t.Helper()
 	var text strings.Builder
 	for c := range commands {

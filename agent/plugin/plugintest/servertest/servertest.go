@@ -1,8 +1,7 @@
 //go:build unix
 
-// Package servertest runs real servers for tests: from Debian's packages, on free
-// loopback ports, with their data in the test's directory, and gone when the test
-// ends.
+// Package servertest runs real servers for tests, mostly from Debian packages: on free
+// loopback ports, with their data in the test's directory, until the test ends.
 package servertest
 
 import (
@@ -35,8 +34,8 @@ type Server struct {
 	exited chan error // of cmd
 }
 
-// Binary returns where a program is, on PATH or at its Debian place. It skips the
-// test if there is none, or fails it if SOCKWATCH_REQUIRE_SERVERS=1 is set.
+// Binary returns the path of a program, from PATH or where Debian installs it. If it is
+// not installed, Binary skips the test, or fails it if SOCKWATCH_REQUIRE_SERVERS=1 is set.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/bin/" + name, "/usr/sbin/" + name} {
@@ -51,9 +50,9 @@ func Binary(t testing.TB, name string) string {
 	return ""
 }
 
-// FreePort returns a TCP port that nobody listens on, on no address. It is none of
-// those that the kernel gives to connections (32768 and more, ip(7)): of the many
-// that other tests make at the same time none takes it before its server does.
+// FreePort returns a TCP port that is free on every address. It is below the ports that
+// the kernel assigns to connections (32768 and above, ip(7)), so that no connection of
+// another test takes it before the server does.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	var err error
@@ -69,15 +68,14 @@ func FreePort(t testing.TB) int {
 	return 0
 }
 
-// FreeAddress returns 127.0.0.1 with a port that nobody listens on.
+// FreeAddress returns 127.0.0.1 with a free port.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	return fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 }
 
-// New returns a server that is not started yet: its program with args, which make
-// it listen on port, and the path that answers when it is ready. With -short it skips
-// the test.
+// New returns a server that is not started yet. args must make the program listen on
+// port; ready is the path that answers when it is ready. With -short, New skips the test.
 func New(t testing.TB, program string, port int, ready string, args ...string) *Server {
 	t.Helper()
 	if testing.Short() {
@@ -90,14 +88,14 @@ func New(t testing.TB, program string, port int, ready string, args ...string) *
 	t.Cleanup(func() {
 		s.Stop()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", program, s.log.String())
+			t.Logf("output of %s:\n%s", program, s.log.String())
 		}
 	})
 	return s
 }
 
-// Influxd starts InfluxDB 1.x. The lines of http are added to the section [http]
-// of its configuration.
+// Influxd starts InfluxDB 1.x. The lines in http are added to the section [http] of its
+// configuration.
 func Influxd(t testing.TB, http ...string) *Server {
 	t.Helper()
 	return startInfluxd(t, "influxd", http)
@@ -148,7 +146,7 @@ bind-address = "127.0.0.1:%d"
 	return s
 }
 
-// VictoriaMetrics starts a victoria-metrics that keeps points of any age.
+// VictoriaMetrics starts VictoriaMetrics with a retention of 100 years.
 func VictoriaMetrics(t testing.TB) *Server {
 	t.Helper()
 	port := FreePort(t)
@@ -201,12 +199,10 @@ func (s *Server) answers(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusNoContent
 }
 
-// Stop kills the server and all that it started; it does nothing where the server
-// is stopped.
+// Stop kills the server and its children. It does nothing if the server is stopped.
 func (s *Server) Stop() { s.end(syscall.SIGKILL) }
 
-// Shutdown ends the server as its operator would: it writes to disk first what it
-// has in memory.
+// Shutdown ends the server gracefully, so that it writes its data to disk first.
 func (s *Server) Shutdown() { s.end(syscall.SIGTERM) }
 
 func (s *Server) end(signal syscall.Signal) {

@@ -1,11 +1,11 @@
-// Package soak scales the tests that play many random cases. The module's tests have
-// three sizes:
+// Package soak scales the tests that run many random cases. The module's tests have three
+// sizes:
 //
-//   - go test -short ./...  skips each test that takes longer than a few seconds, starts
-//     no foreign server, and plays a tenth of the random cases.
-//   - go test ./...  runs every test. A test that plays random cases plays enough of
-//     them to notice what a change breaks.
-//   - SOCKWATCH_SOAK=10 go test ./...  plays ten times as many. .ci/run does this.
+//   - go test -short ./...  skips tests that take longer than a few seconds or need a
+//     foreign server, and runs a tenth of the random cases.
+//   - go test ./...  runs every test, with enough random cases to notice what a change
+//     breaks.
+//   - SOCKWATCH_SOAK=10 go test ./...  runs ten times as many. .ci/run does this.
 //
 // A test whose foreign server is not installed is skipped, or fails if
 // SOCKWATCH_REQUIRE_SERVERS is 1. No other variable or flag makes a test longer.
@@ -19,14 +19,13 @@ import (
 	"testing"
 )
 
-// Variable is the environment variable that holds the factor, an integer of at least 1.
-// If it is not set the factor is 1.
+// Variable is the environment variable with the factor, an integer of at least 1. If it
+// is not set, the factor is 1.
 const Variable = "SOCKWATCH_SOAK"
 
-// Times returns n times the factor, or a tenth of n, but at least 1, with -short. It
-// panics if the variable holds no such integer: a mistyped factor must not pass for a
-// soak. It may give the default of a flag; before flags are parsed -short is not known,
-// and does not count.
+// Times returns n times the factor or, with -short, a tenth of n but at least 1. It panics
+// if the variable is not such an integer: a mistyped factor must not pass as a soak. It
+// may be used for the default of a flag; -short has no effect before flags are parsed.
 func Times(n int) int {
 	text := os.Getenv(Variable)
 	if text == "" && flag.Parsed() && testing.Short() {
