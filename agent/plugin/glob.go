@@ -12,7 +12,7 @@ import (
 // of a set, "{a,b}" alternatives, "\" quotes the next character. A glob matches a whole
 // string. They do not change, and may be used concurrently.
 //
-// They are compiled here because Telegraf's library (gobwas/glob 1.1.0) refuses
+// This package does not use Telegraf's library (gobwas/glob 1.1.0), which refuses
 // "[a-z0-9]" and mismatches nested alternatives.
 type Globs []func(string) bool
 
