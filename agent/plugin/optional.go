@@ -11,6 +11,7 @@ import (
 //	interface       implemented by  meaning
 //	Inheritor       Input           takes over the state of a replaced Input
 //	Watcher         Input           asks for a gather when something has changed
+//	TagLister       Input           has tags that its Definition does not name
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record a new time
@@ -44,6 +45,12 @@ type Watcher interface {
 	// it. It does not block, may be called concurrently, and does nothing after ctx is
 	// done. One gather may answer many calls; there is no other limit.
 	Watch(ctx context.Context, changed func())
+}
+
+// A TagLister is an Input whose options add tags to those that its Definition names.
+type TagLister interface {
+	// ExtraTags returns their keys. It may be called at any time, concurrently.
+	ExtraTags() []string
 }
 
 // A PushInheritor is a Pusher that can take over the resources of another one, such as a

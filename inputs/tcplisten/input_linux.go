@@ -83,9 +83,15 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
-	changed := in.describe(ctx, now)
-	changed = in.record(ctx, at, changed) || changed
-	if changed {
+	b := in.finish(ctx, at)
+	b.Partial = partial.String()
+	return b, nil
+}
+
+// finish records what was found, and returns it as a batch.
+func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
+	described := in.describe(ctx, at.Time)
+	if in.record(ctx, at, described) || described {
 		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
@@ -93,9 +99,9 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	}
 	in.groups.update(in.open.procfs.StartTime)
 	in.listeners.gathered()
-	b := metric.Batch{Time: now, Points: in.points(ctx, now), Partial: partial.String()}
+	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
 	b.Events, b.EventsStored = in.recorder.events()
-	return b, nil
+	return b
 }
 
 // notes are the reasons why a batch is partial.
@@ -142,6 +148,9 @@ func (in *input) InheritFrom(predecessor plugin.Input) {
 		in.recorder, in.warned = old.recorder, old.warned
 	}
 }
+
+// ExtraTags returns the labels of the rules.
+func (in *input) ExtraTags() []string { return in.rules.Labels() }
 
 // list updates the listeners from the sockets that are open now. It fails only if the
 // host's own namespace cannot be listed. If another one cannot, its listeners stay as
@@ -322,7 +331,7 @@ func (in *input) points(ctx context.Context, now time.Time) []metric.Point {
 	if !in.groups.changed {
 		return in.groups.points
 	}
-	points := append(slices.Clip(in.recorder.points), in.groups.build()...)
+	points := append(in.groups.build(), in.recorder.points...)
 	if in.exporter != nil {
 		points = append(points, in.exporter.points...)
 	}

@@ -110,10 +110,7 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	if err := in.findOwners(t.Context(), t.Context(), now, new(notes)); err != nil {
 		t.Fatal(err)
 	}
-	in.describe(t.Context(), now)
-	in.groups.update(in.open.procfs.StartTime)
-	in.listeners.gathered()
-	b := metric.Batch{Time: now, Points: in.points(t.Context(), now)}
+	b := in.finish(t.Context(), moment(now))
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ const (
 	pointListener = "tcp_listen"
 	pointOverflow = "tcp_listen_overflow"
 	pointExporter = "custom_port_exporter"
+
+	pointRuleEvent = pointListener + "_rule_event"
 )
 
 // descs describes every field of every point, in the order of the README.
@@ -42,7 +44,28 @@ func descs() []metric.Desc {
 		gauge(pointOverflow, "backlog", "connections", "Established connections waiting for accept() at these listeners"),
 		gauge(pointOverflow, "exporter_points", "count", "custom_port_exporter points of the user that are beyond max_listeners; absent unless custom_port_exporter is on"),
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
-	}, changes.Descs(pointListener), expect.Descs(pointListener))
+	}, changes.Descs(pointListener), expect.Descs(pointListener), ruleEventDescs())
+}
+
+// ruleEventDescs describes the fields of the events of rules. They share most with the
+// events of listeners.
+func ruleEventDescs() []metric.Desc {
+	shared := []string{
+		"history", "sequence", "window_seconds", "while_down", "pid", "uid", "exe", "exe_deleted", "exe_sha256",
+		"process_start_time_seconds", "parent_pid", "parent_process", "parent_exe", "login_uid", "cmdline",
+	}
+	descs := slices.DeleteFunc(changes.Descs(pointListener), func(d metric.Desc) bool { return !slices.Contains(shared, d.Field) })
+	for i := range descs {
+		descs[i].Name = pointRuleEvent
+	}
+	return append(descs,
+		metric.Desc{Name: pointRuleEvent, Field: "verdict", Help: "violated, cleared: forbidden, or no for a listener that is not expected"},
+		metric.Desc{Name: pointRuleEvent, Field: "why", Help: "What was missing, or what of the nearest rule did not match"},
+		metric.Desc{Name: pointRuleEvent, Field: "matches", Type: metric.Gauge, Unit: "count", Help: "failed: endpoints that match the rule"},
+		metric.Desc{Name: pointRuleEvent, Field: "undecided", Type: metric.Gauge, Unit: "count", Help: "failed: endpoints that may match once their owner is known"},
+		metric.Desc{Name: pointRuleEvent, Field: "lasted_seconds", Type: metric.Gauge, Unit: "seconds", Help: "restored, cleared: how long it lasted"},
+		metric.Desc{Name: pointRuleEvent, Field: "count", Type: metric.Gauge, Unit: "count", Help: "violated: how many listeners of the user this event stands for, beyond the limit"},
+	)
 }
 
 // tags returns the keys of the tags of all points.

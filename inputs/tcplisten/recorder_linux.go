@@ -76,7 +76,8 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	if r.rules.Active() {
 		c.Expected = []string{expect.Forbidden, expect.No, expect.Undecided, expect.Yes}
 		r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
-			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot, MaxPerUser: maxViolators,
+			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
+			OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
 		})
 		if known != nil {
 			r.expect.InheritFrom(known)
