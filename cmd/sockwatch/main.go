@@ -158,7 +158,7 @@ func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := p.build(files)
+	a, err := p.buildFrom(ctx, files, slog.New(p.log), r.includer)
 	if err != nil {
 		return nil, files, err
 	}
@@ -179,9 +179,18 @@ func (p *program) build(files []config.File) (*agent.Agent, error) {
 }
 
 func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Agent, error) {
-	return config.Load(files, p.plugins, config.Host{
+	return p.buildFrom(context.Background(), files, log, newIncluder(readTimeout))
+}
+
+// buildFrom builds a configuration from its files and those that they include.
+func (p *program) buildFrom(ctx context.Context, files []config.File, log *slog.Logger, included *includer) (*agent.Agent, error) {
+	ctx, cancel := context.WithTimeout(ctx, included.timeout)
+	defer cancel()
+	host := config.Host{
 		Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(),
-	})
+	}
+	included.lend(ctx, &host)
+	return config.Load(files, p.plugins, host)
 }
 
 type onceCommand struct{ configFlags }
