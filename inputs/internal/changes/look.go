@@ -138,7 +138,7 @@ func (e *endpoint) sortCurrent() {
 
 // add adds an endpoint that was not there, first seen as the mark says.
 func (l *look) add(at Endpoint, m mark) *endpoint {
-	returns := l.memory.remove(at)
+	returns := l.memory.remove(at, l.forgotten())
 	e := &endpoint{Endpoint: at, record: record{
 		Untold: true, Returns: returns, FirstSeen: m.Time.Unix(), Change: &change{mark: m},
 	}, dirty: true}

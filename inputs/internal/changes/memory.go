@@ -26,16 +26,16 @@ func (m *memory) add(at Endpoint, when time.Time) json.RawMessage {
 	return encode(&closedRecord{when.Unix()})
 }
 
-// remove forgets an endpoint, and reports whether it was known.
-func (m *memory) remove(at Endpoint) (known bool) {
-	_, known = m.closed[at]
+// remove forgets an endpoint, and reports whether it has closed after that time.
+func (m *memory) remove(at Endpoint, after int64) (known bool) {
+	when, known := m.closed[at]
 	delete(m.closed, at)
-	return known
+	return known && when > after
 }
 
 // forget drops what was closed too long ago, and the oldest of too many.
 func (m *memory) forget(l *look) {
-	until := l.view.Time.Add(-l.options.Remember).Unix()
+	until := l.forgotten()
 	excess := len(m.closed) - l.options.MaxKnown
 	if excess > 0 {
 		times := make([]int64, 0, len(m.closed))
@@ -58,3 +58,6 @@ func (m *memory) forget(l *look) {
 		m.oldest = min(m.oldest, when)
 	}
 }
+
+// forgotten returns until when what has closed is remembered no more, in Unix time.
+func (l *look) forgotten() int64 { return l.view.Time.Add(-l.options.Remember).Unix() }
