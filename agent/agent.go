@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -184,9 +185,9 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
 func (o *runningOutput) offer(b *metric.Batch, r *receipt) {
-	o.offerEvents(b, r)
+	turn := o.offerEvents(b, r)
 	select {
-	case o.inbox <- b:
+	case o.inbox <- offered{b, turn}:
 	default:
 		o.queue.drop(len(o.filter.Points(b.Points)), errQueueHangs)
 	}
@@ -196,14 +197,15 @@ func (o *runningOutput) offer(b *metric.Batch, r *receipt) {
 func (o *runningOutput) fill() {
 	defer close(o.filled)
 	var e encoder
-	for b := range o.inbox {
-		o.fillEvents()
+	for next := range o.inbox {
+		o.fillEvents(next.turn)
+		b := next.batch
 		records := e.encode(o, b)
 		if len(records) > 0 && o.enqueuePoints(records) {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
-	o.fillEvents() // what the queue has not taken yet
+	o.fillEvents(math.MaxInt) // what the queue has not taken yet
 }
 
 // enqueuePoints appends one block of records to the queue. It reports false if any record was

@@ -10,21 +10,22 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// offerEvents puts the events of a batch that the output takes into its inbox.
-func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) {
-	events := o.filter.Points(b.Events)
-	if len(events) == 0 {
-		return
+// offerEvents puts the events of a batch that the output takes into its inbox, and
+// returns the batch's turn.
+func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
+	block := &eventBlock{events: o.filter.Points(b.Events), time: b.Time, receipt: r}
+	if len(block.events) > 0 {
+		r.hold()
 	}
-	r.hold()
-	dropped := o.events.add(&eventBlock{events: events, time: b.Time, receipt: r})
+	turn, dropped := o.events.add(block)
 	o.queue.drop(dropped, errQueueHangs)
+	return turn
 }
 
-// fillEvents moves events from the inbox to the queue, and leaves there what the queue
-// does not take.
-func (o *runningOutput) fillEvents() {
-	for b := o.events.first(); b != nil; b = o.events.first() {
+// fillEvents moves events from the inbox to the queue, those of batches up to a turn,
+// and leaves there what the queue does not take.
+func (o *runningOutput) fillEvents(turn int) {
+	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
 		if b.records == nil {
 			b.records = encodeEvents(o, b)
 		}
@@ -92,6 +93,7 @@ type eventInbox struct {
 	mu     sync.Mutex
 	blocks []*eventBlock // oldest first
 	count  int           // of events in them
+	turn   int           // of the last batch
 	log    throttle
 }
 
@@ -99,6 +101,7 @@ type eventInbox struct {
 type eventBlock struct {
 	events  []metric.Point
 	time    time.Time // of the batch
+	turn    int       // batches are queued in the order of their turns
 	records [][]byte  // of the events; nil: not encoded yet
 	receipt *receipt
 }
@@ -106,16 +109,22 @@ type eventBlock struct {
 // maxWaitingEvents is how many events wait for a queue that does not take them.
 const maxWaitingEvents = 10_000
 
-// add adds a block. It returns how many events had to go instead, the oldest.
-func (in *eventInbox) add(b *eventBlock) (dropped int) {
+// add adds a block, unless it is empty, and returns its turn and how many events had to
+// go instead, the oldest.
+func (in *eventInbox) add(b *eventBlock) (turn, dropped int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.turn++
+	b.turn = in.turn
+	if len(b.events) == 0 {
+		return in.turn, 0
+	}
 	in.blocks = append(in.blocks, b)
 	in.count += len(b.events)
 	for in.count > maxWaitingEvents && len(in.blocks) > 1 {
 		dropped += in.lockedRemoveFirst()
 	}
-	return dropped
+	return in.turn, dropped
 }
 
 func (in *eventInbox) lockedRemoveFirst() (events int) {
@@ -125,11 +134,11 @@ func (in *eventInbox) lockedRemoveFirst() (events int) {
 	return events
 }
 
-// first returns the oldest block, nil if there is none.
-func (in *eventInbox) first() *eventBlock {
+// first returns the oldest block, nil if there is none up to that turn.
+func (in *eventInbox) first(turn int) *eventBlock {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.blocks) == 0 {
+	if len(in.blocks) == 0 || in.blocks[0].turn > turn {
 		return nil
 	}
 	return in.blocks[0]
@@ -160,6 +169,7 @@ func (in *eventInbox) takeOver(from *eventInbox) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range blocks {
+		b.turn = 0 // before all others
 		in.count += len(b.events)
 	}
 	in.blocks = append(blocks, in.blocks...)

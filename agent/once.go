@@ -86,7 +86,7 @@ func (a *Agent) Once(ctx context.Context) error {
 func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*receipt) error {
 	o.queue.openMemory()
 	o.delivery.persistent = true // no retries
-	o.inbox = make(chan *metric.Batch, len(batches))
+	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {
 		o.offer(b, receipts[i])
 	}

@@ -24,7 +24,7 @@ type runningOutput struct {
 	health   *outputHealth
 	calls    *calls
 	filter   filter.Filter
-	inbox    chan *metric.Batch // their points
+	inbox    chan offered
 	events   eventInbox
 	queue    *outputQueue
 	rejects  *rejects
@@ -45,6 +45,12 @@ const (
 	stageClosed
 )
 
+// An offered is a batch in the inbox of an output.
+type offered struct {
+	batch *metric.Batch
+	turn  int // of its events (see eventInbox)
+}
+
 // inboxBatches is how many batches wait for a queue that hangs.
 const inboxBatches = 64
 
@@ -59,7 +65,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 	}
 	o := &runningOutput{
 		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox:  make(chan *metric.Batch, inboxBatches),
+		inbox:  make(chan offered, inboxBatches),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
 	maxBytes := maxPushBytes
