@@ -74,6 +74,7 @@ func (p askedPusher) MaxBytes() int {
 // A reload while the disk of the state directory hangs is adopted if it opens nothing
 // there. One that does waits for the disk, and the stop does not wait for it.
 func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
+	t.Parallel()
 	disk, freeze := freezable(t)
 	r := newRig(t)
 	r.agent.Options.StateDirectory = filepath.Join(disk, "state")
@@ -114,6 +115,7 @@ func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 
 // A start on a disk that hangs can be ended.
 func TestStopWhileTheStartHangs(t *testing.T) {
+	t.Parallel()
 	disk, freeze := freezable(t)
 	freeze()
 	r := newRig(t)

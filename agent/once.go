@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"sockwatch/agent/metric"
 )
@@ -19,17 +18,18 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	var batches []*metric.Batch
 	var errs []error
 	var wg sync.WaitGroup
-	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
-		if err != nil {
-			return nil, err
-		}
+	gatherers, err := a.Gatherers()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range gatherers {
 		wg.Go(func() {
-			b, err := r.gatherOnce(ctx)
+			defer g.Close()
+			b, err := g.Gather(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				errs = append(errs, fmt.Errorf("inputs.%s: %w", in.Name, err))
+				errs = append(errs, err)
 				return
 			}
 			batches = append(batches, b)
@@ -39,28 +39,6 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 	slices.SortFunc(batches, func(a, b *metric.Batch) int { return strings.Compare(a.Source, b.Source) })
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return batches, errors.Join(errs...)
-}
-
-func (in *runningInput) gatherOnce(ctx context.Context) (*metric.Batch, error) {
-	defer closeIf(in.Input.Input, in.log)
-	timeout := time.Duration(in.Options.Timeout)
-	gctx, cancel := context.WithTimeout(ctx, timeout-timeout/10)
-	defer cancel()
-	type result struct {
-		batch *metric.Batch
-		err   error
-	}
-	gathered := make(chan result, 1)
-	go func() {
-		b, err := in.callGather(gctx)
-		gathered <- result{b, err}
-	}()
-	select {
-	case g := <-gathered:
-		return g.batch, g.err
-	case <-time.After(timeout):
-		return nil, fmt.Errorf("timed out after %v", timeout)
-	}
 }
 
 // Once gathers every input once and delivers the batches to every output that pushes,

@@ -121,6 +121,7 @@ func (m moodyPusher) store(records [][]byte) error {
 func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
 	for seed := range uint64(soak.Times(4)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 5))
 				r := newRig(t)

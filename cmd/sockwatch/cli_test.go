@@ -263,9 +263,9 @@ compression_level = 3
 database = "d"
 influx_uint_support = false
 `)
-	want := `4: outputs.file: unknown option "compression_algorithm" (leave it out: files are not compressed, unless logrotate does it)
-5: outputs.file: unknown option "compression_level" (leave it out: files are not compressed, unless logrotate does it)
-8: outputs.influxdb: unknown option "influx_uint_support" (leave it out: all integers are written as signed ones)
+	want := `4: outputs.file: unknown option "compression_algorithm" (leave it out: only logrotate compresses files)
+5: outputs.file: unknown option "compression_level" (leave it out: only logrotate compresses files)
+8: outputs.influxdb: unknown option "influx_uint_support" (leave it out: all integers are written as signed integers)
 `
 	got := strings.ReplaceAll(sockwatchRun(nil, "check", "--config", config).Stderr, config+":", "")
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,47 +13,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"sockwatch/agent/listen"
-	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// idsInput gathers points that can be told apart for ever: each batch has a time
-// of its own, each point its number in the batch.
-type idsInput struct{ last time.Time }
-
-type idsOptions struct{}
-
-func (*idsOptions) Validate() error { return nil }
-
 const idsPerBatch = 40
-
-func (in *idsInput) Gather(context.Context) (metric.Batch, error) {
-	now := time.Now()
-	for !now.After(in.last) {
-		now = time.Now()
-	}
-	in.last = now
-	b := metric.Batch{Time: now}
-	for i := range idsPerBatch {
-		id := fmt.Sprintf("%d-%02d", now.UnixNano(), i)
-		b.Points = append(b.Points, metric.Point{
-			Name: "ids", Tags: metric.NewTags("id", id), Fields: []metric.Field{{Key: "value", Value: metric.Int(idValue(id))}},
-		})
-	}
-	return b, nil
-}
 
 // idValue is what the point of an id measures.
 func idValue(id string) int64 {
@@ -66,25 +35,6 @@ func idValue(id string) int64 {
 
 // badID reports whether the destination rejects the point of an id for ever.
 func badID(id string) bool { return idValue(id)%997 == 0 }
-
-// TestConservationChild is the program under test, with one input more.
-func TestConservationChild(t *testing.T) {
-	file := os.Getenv("SOCKWATCH_TEST_CONSERVATION")
-	if file == "" {
-		t.Skip("the child of TestS1NothingQueuedIsLost")
-	}
-	ids := plugin.DefineInput(plugin.Definition[idsOptions, plugin.Input]{
-		Name: "ids", Defaults: func() idsOptions { return idsOptions{} },
-		New: func(idsOptions, plugin.Env) (plugin.Input, error) { return &idsInput{}, nil },
-	})
-	p := &program{
-		plugins: append(plugins(), ids), getenv: os.LookupEnv, stdout: &dataWriter{Writer: os.Stdout}, stderr: os.Stderr,
-		sockets: &listen.Sockets{}, log: newLogSwitch(os.Stderr),
-	}
-	if err := (&runCommand{configFlags{Config: []string{file}}}).Run(p); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // S1: what the agent counted as queued reaches the destination, whatever the
 // destination answers and whenever the program is killed; or the dead letter
@@ -105,7 +55,7 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
   log_level = "debug"
   log_format = "json"
   state_directory = %q
-[[inputs.ids]]
+[[inputs.serial]]
 [[outputs.influxdb]]
   urls = [%q]
   database = "db"
@@ -123,30 +73,30 @@ func TestS1NothingQueuedIsLost(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
+	collect := func(d *daemon) {
+		for _, id := range d.queued("outputs.influxdb") {
+			queued[id] = true
+		}
+	}
 	for n := 0; n < kills && !t.Failed(); n++ {
-		c := startConservationChild(t, file)
-		c.awaitQueued(t, 1)
+		d := startDaemonOn(t, file)
+		d.awaitQueued(t, 1)
 		time.Sleep(time.Duration(random.IntN(200)) * time.Millisecond)
-		c.cmd.Process.Kill()
-		c.collect(queued)
+		d.Process.Kill()
+		<-d.exited
+		collect(d)
 	}
 	server.healthy.Store(true)
-	c := startConservationChild(t, file)
-	c.awaitQueued(t, 3)
-	deadline := time.Now().Add(2 * time.Minute)
+	d := startDaemonOn(t, file)
+	d.awaitQueued(t, 3*idsPerBatch)
 	var missing []string
-	for {
-		c.peek(queued)
+	eventually(t, "all but the points queued a moment ago delivered", func() bool {
+		collect(d)
 		missing = server.missing(queued, deadLetterIDs(t, state))
-		if len(missing) <= 20*idsPerBatch || time.Now().After(deadline) {
-			break // the rest was queued a moment ago
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	c.cmd.Process.Signal(syscall.SIGTERM)
-	if err := c.collect(queued); err != nil {
-		t.Errorf("the last run ended with %v", err)
-	}
+		return len(missing) <= 20*idsPerBatch
+	})
+	d.stop(t)
+	collect(d)
 	missing = server.missing(queued, deadLetterIDs(t, state))
 	server.mu.Lock()
 	defer server.mu.Unlock()
@@ -173,6 +123,7 @@ type fickleServer struct {
 }
 
 func newFickleServer(t *testing.T) *fickleServer {
+	t.Helper()
 	s := &fickleServer{stored: map[string]bool{}}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(func() {
@@ -313,95 +264,4 @@ func deadLetterIDs(t *testing.T, state string) map[string]bool {
 		}
 	}
 	return ids
-}
-
-// A conservationChild is a run of the program. Its log says what it has queued.
-type conservationChild struct {
-	cmd    *exec.Cmd
-	ended  chan struct{} // closed when the log has ended
-	queued chan struct{} // a token for each block queued, as far as it holds them
-
-	mu  sync.Mutex
-	ids []string
-	log bytes.Buffer // what is no block
-}
-
-func startConservationChild(t *testing.T, file string) *conservationChild {
-	t.Helper()
-	c := &conservationChild{ended: make(chan struct{}), queued: make(chan struct{}, 100)}
-	c.cmd = exec.Command(os.Args[0], "-test.run=^TestConservationChild$", "-test.count=1")
-	c.cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_CONSERVATION="+file)
-	c.cmd.SysProcAttr = dieWithParent()
-	stderr, err := c.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.cmd.Process.Kill() })
-	go func() {
-		defer close(c.ended)
-		c.read(stderr)
-	}()
-	return c
-}
-
-func (c *conservationChild) read(log io.Reader) {
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		var record struct {
-			Msg    string
-			Plugin string
-			Points int
-			Time   time.Time `json:"batch_time"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &record); err != nil || record.Msg != "queued" {
-			c.mu.Lock()
-			fmt.Fprintln(&c.log, lines.Text())
-			c.mu.Unlock()
-			continue
-		}
-		c.mu.Lock()
-		for i := range record.Points {
-			c.ids = append(c.ids, fmt.Sprintf("%d-%02d", record.Time.UnixNano(), i))
-		}
-		c.mu.Unlock()
-		select {
-		case c.queued <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (c *conservationChild) awaitQueued(t *testing.T, blocks int) {
-	t.Helper()
-	for range blocks {
-		select {
-		case <-c.queued:
-		case <-c.ended:
-			t.Fatalf("the program ended by itself:\n%s", c.log.String())
-		case <-time.After(time.Minute):
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			t.Fatalf("nothing queued:\n%s", c.log.String())
-		}
-	}
-}
-
-// peek adds what is queued so far.
-func (c *conservationChild) peek(queued map[string]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, id := range c.ids {
-		queued[id] = true
-	}
-}
-
-// collect waits for the end and adds all that was queued.
-func (c *conservationChild) collect(queued map[string]bool) error {
-	<-c.ended
-	err := c.cmd.Wait()
-	c.peek(queued)
-	return err
 }

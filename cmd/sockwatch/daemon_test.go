@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -25,38 +24,51 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// A serialInput gathers points that can be told apart for ever: those of idsInput,
-// slowly or not for ever where its options say so.
+// A serialInput gathers points that can be told apart for ever: each batch has a time of
+// its own, and each of its points has its number in the batch. Besides, it gathers one
+// point about itself.
 type serialInput struct {
 	options serialOptions
-	ids     idsInput
-	batches int
+	last    time.Time
+	batches int // with points that can be told apart
 }
 
 type serialOptions struct {
-	Delay   plugin.Duration `toml:"delay"`   // a gather takes so long, whatever its context says
-	Batches int             `toml:"batches"` // with points; 0: all
+	Delay plugin.Duration `toml:"delay"` // how long a gather takes, whatever its context says
+	Until string          `toml:"until"` // a file: once it exists, batches hold the input's own point alone
 }
 
 func (*serialOptions) Validate() error { return nil }
 
-func (in *serialInput) Gather(ctx context.Context) (metric.Batch, error) {
+func (in *serialInput) Gather(context.Context) (metric.Batch, error) {
 	time.Sleep(time.Duration(in.options.Delay))
-	if in.batches++; in.options.Batches > 0 && in.batches > in.options.Batches {
-		return metric.Batch{Time: time.Now()}, nil
+	now := time.Now()
+	for !now.After(in.last) {
+		now = time.Now()
 	}
-	return in.ids.Gather(ctx)
+	in.last = now
+	b := metric.Batch{Time: now}
+	_, err := os.Stat(in.options.Until)
+	done := err == nil
+	if !done {
+		in.batches++
+		for i := range idsPerBatch {
+			id := fmt.Sprintf("%d-%02d", now.UnixNano(), i)
+			b.Points = append(b.Points, metric.Point{
+				Name: "ids", Tags: metric.NewTags("id", id), Fields: []metric.Field{{Key: "value", Value: metric.Int(idValue(id))}},
+			})
+		}
+	}
+	b.Points = append(b.Points, metric.Point{Name: "serial", Fields: []metric.Field{
+		{Key: "batches", Value: metric.Int(int64(in.batches))}, {Key: "done", Value: metric.Bool(done)},
+	}})
+	return b, nil
 }
 
-// TestDaemonChild is the program under test, with the input serial besides.
-func TestDaemonChild(t *testing.T) {
-	if os.Getenv("SOCKWATCH_TEST_DAEMON") == "" {
-		t.Skip("the child of other tests")
-	}
+// runDaemon is the program under test: sockwatch with one input more.
+func runDaemon() int {
 	p := newDaemonProgram(os.Stdout, os.Stderr)
-	if code := p.execute(func() error { return (&runCommand{configFlags{Config: flag.Args()}}).Run(p) }); code != exitDone {
-		os.Exit(code)
-	}
+	return p.execute(func() error { return (&runCommand{configFlags{Config: os.Args[1:]}}).Run(p) })
 }
 
 // newDaemonProgram returns the program with one input more.
@@ -85,7 +97,7 @@ func startDaemon(t *testing.T, config string) *daemon {
 
 func startDaemonOn(t *testing.T, file string) *daemon {
 	t.Helper()
-	return &daemon{start(t, "", []string{"SOCKWATCH_TEST_DAEMON=1"}, "-test.run=^TestDaemonChild$", "-test.count=1", file), file}
+	return &daemon{start(t, "daemon", nil, file), file}
 }
 
 // said waits until the log holds a text.

@@ -53,16 +53,13 @@ func fill(t *testing.T, dir string) string {
 // down: the program goes on, what it counted as queued arrives, and the counters
 // tell what became of every point.
 func TestS8FullDiskFreedAgain(t *testing.T) {
-	if testing.Short() {
-		t.Skip("gathers for 20 seconds")
-	}
 	t.Parallel()
 	s := newSink(t)
 	s.stop()
 	state := smallDisk(t, 0, "size=1m,mode=0700")
 	address := servertest.FreeAddress(t)
-	const batches = 200
-	c := delivery{state: state, url: s.URL, input: fmt.Sprintf("batches = %d", batches), flush: 500 * time.Millisecond,
+	until := filepath.Join(t.TempDir(), "enough")
+	c := delivery{state: state, url: s.URL, input: fmt.Sprintf("until = %q", until), flush: 500 * time.Millisecond,
 		more: "[[outputs.prometheus]]\n  listen = \"" + address + "\"\n"}
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 5*idsPerBatch)
@@ -80,10 +77,15 @@ func TestS8FullDiskFreedAgain(t *testing.T) {
 	}
 	d.awaitQueued(t, 5*idsPerBatch)
 	s.start(t)
+	writeFile(t, filepath.Dir(until), filepath.Base(until), "")
 	counter := func(text, name string) int { return int(gauge(text, "sockwatch_output_"+name, "influxdb")) }
 	eventually(t, "every point accounted for", func() bool {
 		text := page(address)
-		return counter(text, "queue_points") == 0 && counter(text, "written_points_total")+counter(text, "dropped_points_total") == batches*idsPerBatch
+		var batches int
+		_, after, done := strings.Cut(text, "\nserial_batches{host=\"h\"} ")
+		fmt.Sscan(after, &batches)
+		return done && strings.Contains(text, "\nserial_done{host=\"h\"} 1\n") && counter(text, "queue_points") == 0 &&
+			counter(text, "written_points_total")+counter(text, "dropped_points_total") == batches*idsPerBatch
 	})
 	queued := d.queued("outputs.influxdb")
 	s.demand(t, queued)

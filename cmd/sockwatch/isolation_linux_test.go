@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -69,7 +68,7 @@ func readDelays(t *testing.T, fifo string) *delays {
 // interval. The page says how each of them is.
 func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 	if testing.Short() {
-		t.Skip("waits for five intervals of two seconds")
+		t.Skip("waits for three intervals of two seconds")
 	}
 	t.Parallel()
 	hanging, fine := newSink(t), newSink(t)
@@ -128,9 +127,9 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
   listen = %q
 `, interval.String(), t.TempDir(), hanging.URL, stuck, filepath.Join(dir, "fine"), fine.URL, address))
 
-	eventually(t, "five gathers delivered by the healthy outputs", func() bool {
+	eventually(t, "three gathers delivered by the healthy outputs", func() bool {
 		seen, _ := written.get()
-		return seen >= 5*idsPerBatch && len(fine.missing(d.queued("outputs.influxdb-fine"))) == 0 && len(d.queued("outputs.influxdb-fine")) >= 5*idsPerBatch
+		return seen >= 3*idsPerBatch && len(fine.missing(d.queued("outputs.influxdb-fine"))) == 0 && len(d.queued("outputs.influxdb-fine")) >= 3*idsPerBatch
 	})
 	posted := &delays{}
 	fine.mu.Lock()
@@ -159,7 +158,7 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 				return false
 			}
 		}
-		return gauge(text, "sockwatch_output_written_points_total", "influxdb-fine") >= 5*idsPerBatch
+		return gauge(text, "sockwatch_output_written_points_total", "influxdb-fine") >= 3*idsPerBatch
 	})
 	for _, o := range []struct {
 		name    string
@@ -176,7 +175,7 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 				t.Errorf("%s of %s is %v, want %v", name, o.name, v, want)
 			}
 		}
-		if v := gauge(text, "sockwatch_output_written_points_total", o.name); o.healthy && v < 5*idsPerBatch || v < 0 {
+		if v := gauge(text, "sockwatch_output_written_points_total", o.name); o.healthy && v < 3*idsPerBatch || v < 0 {
 			t.Errorf("written_points_total of %s is %v", o.name, v)
 		}
 		if v := gauge(text, "sockwatch_output_up", o.name); o.healthy != (v == 1) {
@@ -202,20 +201,7 @@ func TestO16ReaderOfStdoutGone(t *testing.T) {
 	}
 	defer stdout.Close()
 	file := writeFile(t, t.TempDir(), "sockwatch.toml", c.String())
-	d := &daemon{&process{Cmd: exec.Command(os.Args[0], "-test.run=^TestDaemonChild$", "-test.count=1", file), stderr: &lines{}, exited: make(chan struct{})}, file}
-	d.Env = append(os.Environ(), "SOCKWATCH_TEST_DAEMON=1", "SOCKWATCH_TEST_BE=", "NOTIFY_SOCKET=")
-	d.Stdout, d.Stderr, d.SysProcAttr = stdout, d.stderr, dieWithParent()
-	if err := d.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		d.err = d.Wait()
-		close(d.exited)
-	}()
-	t.Cleanup(func() {
-		d.Process.Kill()
-		<-d.exited
-	})
+	d := &daemon{startWith(t, "daemon", nil, stdout, file), file}
 	line, err := bufio.NewReader(reader).ReadString('\n')
 	if err != nil || !json.Valid([]byte(line)) {
 		t.Errorf("read %q, %v", line, err)

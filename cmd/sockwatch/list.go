@@ -2,234 +2,183 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"sockwatch/agent"
 	"sockwatch/agent/config"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 type listCommand struct {
-	JSON bool `name:"json" help:"Print one JSON object per listener instead."`
+	selection
+	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue sorts in descending order. Default: port."`
+	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and do not cut lines to the width of the terminal."`
+	Namespaces bool           `help:"Also list the host's other network namespaces, and add the column NETNS."`
+	Watch      redrawInterval `xor:"form" help:"Redraw the table every 2 seconds, or as in --watch=5s, and mark listeners that opened (+) or closed (-)."`
+	JSON       bool           `name:"json" xor:"form" help:"Print one JSON object per listener instead."`
 }
 
-// listConfig is the configuration of one scan that leaves nothing out. The
-// warnings of the input are printed below the table, in other words.
-const listConfig = `
+// Run prints one scan or, with --watch, redraws the table until a signal.
+func (c *listCommand) Run(p *program) error {
+	if c.Watch > 0 {
+		return c.watch(p)
+	}
+	s, err := p.newScanner(c)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	scan, err := s.scan(context.Background())
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return c.printJSON(p, scan)
+	}
+	limit := p.width()
+	w := bufio.NewWriter(p.stdout)
+	columns := c.table(scan.listeners, scan.time)
+	if c.Wide {
+		writeTable(w, columns, 0)
+	} else {
+		writeTable(w, columns, limit)
+	}
+	for _, line := range scan.notes() {
+		fmt.Fprint(w, folded(line, limit))
+	}
+	return w.Flush()
+}
+
+// printJSON prints the listeners on stdout, and what is missing on stderr.
+func (c *listCommand) printJSON(p *program, scan *hostScan) error {
+	p.warnOfPartial([]*metric.Batch{scan.batch})
+	for _, message := range scan.warnings {
+		fmt.Fprintf(p.stderr, "sockwatch: %s\n", printable(message))
+	}
+	if scan.unreadable > 0 {
+		fmt.Fprintf(p.stderr, "sockwatch: owners unknown: %d of %d\n", scan.unreadable, scan.candidates)
+	}
+	return p.printPoints("json", scan.time, scan.listeners)
+}
+
+// warnOfPartial prints on stderr what is missing from the batches.
+func (p *program) warnOfPartial(batches []*metric.Batch) {
+	for _, b := range batches {
+		if b.Partial != "" {
+			fmt.Fprintf(p.stderr, "sockwatch: inputs.%s: the scan is incomplete: %s\n", b.Source, printable(b.Partial))
+		}
+	}
+}
+
+// A scanner scans this host for commands that do not need a configuration.
+type scanner struct {
+	command  *listCommand
+	gatherer *agent.Gatherer
+	warned   *warnings
+}
+
+// scanConfig is the configuration of complete scans. The input's warnings are printed
+// below the table instead of logged.
+const scanConfig = `
 [agent]
   omit_hostname = true
   log_level = "error"
 [[inputs.tcp_listen]]
   max_listeners = 1000000
+  namespaces = %t
   namepass = ["tcp_listen"]
 [[outputs.stdout]]
-  data_format = "%s"
 `
 
-func (c *listCommand) Run(p *program) error {
-	var warned warnings
-	a, err := p.buildLogging([]config.File{{Name: "list", Text: fmt.Sprintf(listConfig, "json")}}, slog.New(&warned))
+func (p *program) newScanner(c *listCommand) (*scanner, error) {
+	s := &scanner{command: c, warned: &warnings{}}
+	text := fmt.Sprintf(scanConfig, c.Namespaces)
+	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(s.warned))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	batches, err := a.GatherOnce(context.Background())
+	gatherers, err := a.Gatherers()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	scan := batches[0]
-	listeners := slices.SortedFunc(slices.Values(scan.Points), byPort)
-	if c.JSON {
-		p.warnOfPartial(batches)
-		for _, message := range warned.messages {
-			fmt.Fprintf(p.stderr, "sockwatch: %s\n", printable(message))
-		}
-		return p.printPoints("json", scan.Time, listeners)
-	}
-	w := bufio.NewWriter(p.stdout)
-	writeTable(w, listenerColumns(listeners, scan.Time), p.width())
-	for _, line := range unseen(listeners, scan.Partial, warned.messages) {
-		fmt.Fprint(w, folded(line, p.width()))
-	}
-	return w.Flush()
+	s.gatherer = gatherers[0]
+	return s, nil
 }
 
-// warnOfPartial says on stderr what stdout does not show: that something is missing.
-func (p *program) warnOfPartial(batches []*metric.Batch) {
-	for _, b := range batches {
-		if b.Partial != "" {
-			fmt.Fprintf(p.stderr, "sockwatch: inputs.%s: the scan is not whole: %s\n", b.Source, printable(b.Partial))
-		}
-	}
+func (s *scanner) close() { s.gatherer.Close() }
+
+// A hostScan is the result of one scan of this host.
+type hostScan struct {
+	batch      *metric.Batch
+	time       time.Time
+	listeners  []metric.Point // selected and sorted
+	candidates int            // how many listeners are selected, or may be
+	unreadable int            // how many of these have an unreadable owner
+	warnings   []string       // of the input, since the scanner was created
 }
 
-// printPoints prints points as the stdout output does.
-func (p *program) printPoints(format string, t time.Time, points []metric.Point) error {
-	a, err := p.build([]config.File{{Name: "list", Text: fmt.Sprintf(listConfig, format)}})
+// scan scans once.
+func (s *scanner) scan(ctx context.Context) (*hostScan, error) {
+	b, err := s.gatherer.Gather(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w := bufio.NewWriter(p.stdout)
-	var record []byte
-	for i := range points {
-		point := points[i]
-		if point.Time.IsZero() {
-			point.Time = t
+	scan := &hostScan{batch: b, time: b.Time, warnings: s.warned.all()}
+	for i := range b.Points {
+		p := &b.Points[i]
+		if s.command.mayMatch(p) {
+			scan.candidates++
+			if ownerUnreadable(p) {
+				scan.unreadable++
+			}
 		}
-		if record, err = a.Push[0].Pusher.Encode(record[:0], &point); err != nil {
-			return fmt.Errorf("%s: %w", point.Series(), err)
-		}
-		w.Write(record) // its error is Flush's
-		if len(record) > 0 && record[len(record)-1] != '\n' {
-			w.WriteByte('\n')
+		if s.command.match(p) {
+			scan.listeners = append(scan.listeners, *p)
 		}
 	}
-	return w.Flush()
+	s.command.Sort.sort(scan.listeners)
+	return scan, nil
 }
 
-func byPort(a, b metric.Point) int {
-	port := func(p *metric.Point) int {
-		n, _ := strconv.Atoi(p.Tag("port"))
-		return n
-	}
-	return cmp.Or(port(&a)-port(&b), cmp.Compare(a.Tag("address"), b.Tag("address")), cmp.Compare(a.Series(), b.Series()))
-}
-
-// listenerColumns returns the table of the listeners of a scan.
-func listenerColumns(listeners []metric.Point, scanned time.Time) []column {
-	columns := []column{
-		{title: "ADDRESS"}, {title: "EXPOSURE"}, {title: "PROCESS", shrink: true}, {title: "PID", right: true},
-		{title: "USER", shrink: true}, {title: "UNIT", shrink: true}, {title: "QUEUE", right: true}, {title: "SINCE", right: true},
-	}
-	for i := range listeners {
-		p := &listeners[i]
-		for c, cell := range []string{
-			address(p), p.Tag("exposure"), owner(p), pid(p), p.Tag("user"),
-			unit(p), queue(p), since(p, scanned),
-		} {
-			columns[c].cells = append(columns[c].cells, cell)
-		}
-	}
-	return columns
-}
-
-// address returns ADDRESS:PORT as ss prints it: "*" for what takes both families.
-func address(p *metric.Point) string {
-	host := p.Tag("address")
-	if rest, ok := strings.CutPrefix(host, "::"); ok && p.Tag("family") == "dual" && (rest == "" || rest[0] == '%') {
-		return "*" + rest + ":" + p.Tag("port")
-	}
-	return net.JoinHostPort(host, p.Tag("port"))
-}
-
-// owner returns the owner's name, or why it is not known.
-func owner(p *metric.Point) string {
-	if name := p.Tag("process"); name != "" {
-		return name
-	}
-	return "(" + cmp.Or(p.Tag("owner"), "unknown") + ")"
-}
-
-// pid returns the owner's pid, and how many other processes hold the socket.
-func pid(p *metric.Point) string {
-	v, ok := p.Field("pid")
-	if !ok {
-		return ""
-	}
-	s := v.String()
-	if n, ok := p.Field("processes"); ok {
-		if others, _ := n.Number(); others > 1 {
-			s += fmt.Sprintf("+%.0f", others-1)
-		}
-	}
-	return s
-}
-
-// unit returns the unit of the owner, or else its container or pod. That of a user's
-// manager says so: users name theirs as they like, also "sshd.service".
-func unit(p *metric.Point) string {
-	if unit := p.Tag("user_unit"); unit != "" {
-		return unit + " (user)"
-	}
-	return cmp.Or(p.Tag("unit"), p.Tag("container"), p.Tag("pod"))
-}
-
-// queue returns BACKLOG/LIMIT, or what of it is known.
-func queue(p *metric.Point) string {
-	backlog, ok := p.Field("backlog")
-	if !ok {
-		return ""
-	}
-	if limit, ok := p.Field("backlog_limit"); ok {
-		return backlog.String() + "/" + limit.String()
-	}
-	return backlog.String()
-}
-
-// since returns how long ago the owner started, or else the listener was first
-// seen.
-func since(p *metric.Point, now time.Time) string {
-	for _, field := range []string{"process_start_time_seconds", "first_seen_time_seconds"} {
-		if v, ok := p.Field(field); ok {
-			seconds, _ := v.Number()
-			return ago(now.Sub(time.UnixMicro(int64(seconds * 1e6))))
-		}
-	}
-	return ""
-}
-
-// ago writes a time span in its two largest units: "3d4h", "12m30s".
-func ago(d time.Duration) string {
-	s := max(int64(d/time.Second), 0)
-	switch {
-	case s >= 86400:
-		return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
-	case s >= 3600:
-		return fmt.Sprintf("%dh%dm", s/3600, s/60%60)
-	case s >= 60:
-		return fmt.Sprintf("%dm%ds", s/60, s%60)
-	default:
-		return fmt.Sprintf("%ds", s)
-	}
-}
-
-// unseen says what a scan could not see, and what the input warned of.
-func unseen(listeners []metric.Point, partial string, warnings []string) []string {
-	unreadable := 0
-	for i := range listeners {
-		if listeners[i].Tag("owner") == "unreadable" {
-			unreadable++
-		}
-	}
+// notes returns sentences to print below the table: what is missing, and the input's
+// warnings.
+func (s *hostScan) notes() []string {
 	var lines []string
-	if unreadable > 0 {
-		count := fmt.Sprintf("Owners unknown: %d of %d.", unreadable, len(listeners))
-		if len(warnings) == 0 {
-			count += " Some processes may not be read even by root, as with a security module."
+	if s.unreadable > 0 {
+		count := fmt.Sprintf("Owners unknown: %d of %d.", s.unreadable, s.candidates)
+		if len(s.warnings) == 0 {
+			count += " A security module may hide some processes even from root."
 		}
 		lines = append(lines, count)
 	}
-	for _, message := range warnings {
+	for _, message := range s.warnings {
 		lines = append(lines, "Warning: "+printable(message)+".")
 	}
-	if partial != "" {
-		lines = append(lines, "The scan is not whole: "+printable(partial)+".")
+	if s.batch.Partial != "" {
+		lines = append(lines, "The scan is incomplete: "+printable(s.batch.Partial)+".")
 	}
 	return lines
 }
 
-// warnings is a slog.Handler that keeps the messages of warnings: a command of one
-// scan shows them beside its output.
+// warnings is a slog.Handler that collects the messages of warnings, so that a command
+// can print them with its output.
 type warnings struct {
 	mu       sync.Mutex
 	messages []string
+}
+
+// all returns the messages so far.
+func (w *warnings) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.messages)
 }
 
 func (w *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
@@ -239,6 +188,59 @@ func (w *warnings) WithGroup(string) slog.Handler                    { return w 
 func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.messages = append(w.messages, r.Message)
+	if !slices.Contains(w.messages, r.Message) {
+		w.messages = append(w.messages, r.Message)
+	}
 	return nil
+}
+
+// A pointPrinter prints points as the stdout output does.
+type pointPrinter struct {
+	out    *dataWriter
+	pusher plugin.Pusher
+}
+
+// newPointPrinter returns a pointPrinter for a data_format of the stdout output.
+func (p *program) newPointPrinter(format string) (*pointPrinter, error) {
+	text := fmt.Sprintf("[[inputs.tcp_listen]]\n[[outputs.stdout]]\ndata_format = %q\n", format)
+	a, err := p.build([]config.File{{Name: "output", Text: text}})
+	if err != nil {
+		return nil, err
+	}
+	return &pointPrinter{p.stdout, a.Push[0].Pusher}, nil
+}
+
+// print prints points in one write. Points without a time get t. Points that the format
+// cannot represent are omitted and named in the error.
+func (pp *pointPrinter) print(t time.Time, points []metric.Point) error {
+	var text []byte
+	var errs []error
+	for i := range points {
+		point := points[i]
+		if point.Time.IsZero() {
+			point.Time = t
+		}
+		record, err := pp.pusher.Encode(text, &point)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", point.Series(), err))
+			continue
+		}
+		if text = record; len(text) > 0 && text[len(text)-1] != '\n' {
+			text = append(text, '\n')
+		}
+	}
+	if len(text) > 0 {
+		_, err := pp.out.Write(text)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// printPoints prints points in a format. Points without a time get t.
+func (p *program) printPoints(format string, t time.Time, points []metric.Point) error {
+	pp, err := p.newPointPrinter(format)
+	if err != nil {
+		return err
+	}
+	return pp.print(t, points)
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -49,7 +47,9 @@ func someListeners() []metric.Point {
 func render(listeners []metric.Point, width int) string {
 	var b strings.Builder
 	w := bufio.NewWriter(&b)
-	writeTable(w, listenerColumns(slices.SortedFunc(slices.Values(listeners), byPort), scanned), width)
+	c := &listCommand{}
+	c.Sort.sort(listeners)
+	writeTable(w, c.table(listeners, scanned), width)
 	w.Flush()
 	return b.String()
 }
@@ -97,121 +97,38 @@ ADDRESS          EXPOSURE  PROCESS     …
 	}
 }
 
-// FuzzTable holds a table of any names to one line each, of what can be printed,
-// within the terminal.
-func FuzzTable(f *testing.F) {
-	f.Add("a\nb", "\x1b[31m", 40)
-	f.Add("日本語日本語", "e\u0301\u0301\ufffd\xff", 20)
-	f.Fuzz(func(t *testing.T, a, b string, limit int) {
-		var text strings.Builder
-		w := bufio.NewWriter(&text)
-		writeTable(w, []column{{title: "A", cells: []string{a, b}, shrink: true}, {title: "B", cells: []string{b, a}, right: true}}, limit)
-		w.Flush()
-		lines := strings.Split(text.String(), "\n")
-		if len(lines) != 4 || lines[3] != "" {
-			t.Fatalf("%d lines: %q", len(lines), text.String())
-		}
-		for _, line := range lines {
-			if limit > 0 && cells(line) > limit {
-				t.Errorf("%q takes %d cells of %d", line, cells(line), limit)
-			}
-			for _, r := range line {
-				if !unicode.IsPrint(r) {
-					t.Errorf("%q holds %q", line, r)
-				}
-			}
-		}
-	})
-}
-
 func TestPartialIsSaidOnStderr(t *testing.T) {
 	var stderr bytes.Buffer
 	p := &program{stderr: &stderr}
 	p.warnOfPartial([]*metric.Batch{{Source: "whole"}, {Source: "tcp_listen", Partial: "a\nb"}})
-	if got, want := stderr.String(), "sockwatch: inputs.tcp_listen: the scan is not whole: a\\x0ab\n"; got != want {
+	if got, want := stderr.String(), "sockwatch: inputs.tcp_listen: the scan is incomplete: a\\x0ab\n"; got != want {
 		t.Errorf("%q, expected %q", got, want)
 	}
 }
 
 func TestListSaysWhatItCouldNotSee(t *testing.T) {
 	for _, test := range []struct {
-		name      string
-		listeners []metric.Point
-		partial   string
-		warnings  []string
-		want      []string
+		name       string
+		unreadable int
+		partial    string
+		warnings   []string
+		want       []string
 	}{
-		{name: "all seen", listeners: someListeners()[:2]},
-		{name: "warned", listeners: someListeners(), warnings: []string{"the capabilities are missing\n"}, want: []string{
+		{name: "all seen"},
+		{name: "warned", unreadable: 1, warnings: []string{"the capabilities are missing\n"}, want: []string{
 			"Owners unknown: 1 of 4.",
 			`Warning: the capabilities are missing\x0a.`,
 		}},
-		{name: "refused without a known cause", listeners: someListeners(), want: []string{
-			"Owners unknown: 1 of 4. Some processes may not be read even by root, as with a security module.",
+		{name: "refused without a known cause", unreadable: 1, want: []string{
+			"Owners unknown: 1 of 4. A security module may hide some processes even from root.",
 		}},
-		{name: "cut", partial: "a\nb", want: []string{`The scan is not whole: a\x0ab.`}},
+		{name: "cut", partial: "a\nb", want: []string{`The scan is incomplete: a\x0ab.`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, unseen(test.listeners, test.partial, test.warnings)); diff != "" {
+			scan := hostScan{batch: &metric.Batch{Partial: test.partial}, unreadable: test.unreadable, candidates: 4, warnings: test.warnings}
+			if diff := cmp.Diff(test.want, scan.notes()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestAgo(t *testing.T) {
-	for _, test := range []struct {
-		d    time.Duration
-		want string
-	}{
-		{-time.Second, "0s"}, {59 * time.Second, "59s"}, {61 * time.Second, "1m1s"},
-		{3 * time.Hour, "3h0m"}, {49 * time.Hour, "2d1h"}, {1000 * 24 * time.Hour, "1000d0h"},
-	} {
-		if got := ago(test.d); got != test.want {
-			t.Errorf("ago(%v) = %q, want %q", test.d, got, test.want)
-		}
-	}
-}
-
-func TestFolded(t *testing.T) {
-	for _, test := range []struct {
-		limit int
-		want  string
-	}{
-		{0, "one two three\n"}, {13, "one two three\n"}, {12, "one two\nthree\n"}, {3, "one\ntwo\nthree\n"}, {1, "one\ntwo\nthree\n"},
-	} {
-		if got := folded("one two  three", test.limit); got != test.want {
-			t.Errorf("in %d cells: %q, want %q", test.limit, got, test.want)
-		}
-	}
-}
-
-func TestAddressAsSSPrintsIt(t *testing.T) {
-	for _, test := range []struct{ address, family, want string }{
-		{"::", "dual", "*:1"}, {"::%lo", "dual", "*%lo:1"}, {"::", "ipv6", "[::]:1"}, {"::1", "ipv6", "[::1]:1"},
-		{"0.0.0.0%eth0", "ipv4", "0.0.0.0%eth0:1"}, {"::ffff:127.0.0.1", "ipv4", "[::ffff:127.0.0.1]:1"},
-	} {
-		p := metric.Point{Tags: metric.NewTags("address", test.address, "family", test.family, "port", "1")}
-		if got := address(&p); got != test.want {
-			t.Errorf("%v: %s", test, got)
-		}
-	}
-}
-
-func TestUnit(t *testing.T) {
-	tests := []struct {
-		tags []string
-		want string
-	}{
-		{tags: []string{"unit", "nginx.service", "container", "0123456789ab"}, want: "nginx.service"},
-		{tags: []string{"unit", "user@1000.service", "user_unit", "sshd.service"}, want: "sshd.service (user)"},
-		{tags: []string{"container", "0123456789ab", "pod", "p"}, want: "0123456789ab"},
-		{tags: []string{"pod", "p"}, want: "p"},
-		{want: ""},
-	}
-	for _, tt := range tests {
-		if got := unit(&metric.Point{Tags: metric.NewTags(tt.tags...)}); got != tt.want {
-			t.Errorf("%v: %q, want %q", tt.tags, got, tt.want)
-		}
 	}
 }

@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("SOCKWATCH_TEST_BE") {
 	case "sockwatch":
 		main()
+	case "daemon":
+		os.Exit(runDaemon())
 	case "listener":
 		os.Exit(listenUntilEOF())
 	case "protected":
@@ -64,13 +66,22 @@ type process struct {
 // start starts the test binary as what; it is killed at the end of the test.
 func start(t *testing.T, what string, env []string, args ...string) *process {
 	t.Helper()
+	return startWith(t, what, env, &lines{}, args...)
+}
+
+// startWith starts the test binary as what, with a standard output that is a file or that
+// collects lines.
+func startWith(t *testing.T, what string, env []string, stdout io.Writer, args ...string) *process {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{Cmd: exec.Command(exe, args...), stdout: &lines{}, stderr: &lines{}, exited: make(chan struct{})}
+	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
+	p.stdout, _ = stdout.(*lines)
+	p.SysProcAttr = dieWithParent()
 	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET="), env...)
-	p.Stdout, p.Stderr = p.stdout, p.stderr
+	p.Stdout, p.Stderr = stdout, p.stderr
 	if p.stdin, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,16 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,4 +88,81 @@ func openTerminal(t *testing.T, columns int) (terminal, other *os.File) {
 		t.Skipf("no terminal: %v", err)
 	}
 	return terminal, other
+}
+
+// On a terminal --watch shows what opens and closes, follows the terminal's size, and
+// ends at Ctrl-C with the last table in view.
+func TestListWatchesOnATerminal(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, other := openTerminal(t, 100)
+	screen := &lines{}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		io.Copy(screen, terminal) // its error is the end of the other side
+	}()
+	cmd := exec.Command(exe, "list", "--watch=100ms")
+	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=sockwatch", "TERM=xterm", "COLUMNS=", "LINES=")
+	cmd.Stdin, cmd.Stdout = other, other
+	cmd.Stderr = &bytes.Buffer{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+
+	// lastFrame returns the last whole frame.
+	lastFrame := func() string {
+		text := screen.String()
+		end := strings.LastIndex(text, clearBelow)
+		if end < 0 {
+			return ""
+		}
+		return text[strings.LastIndex(text[:end], cursorHome):end]
+	}
+	eventually(t, "the first frame", func() bool { return strings.Contains(lastFrame(), "ADDRESS") })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address := l.Addr().String()
+	eventually(t, "the listener that opened", func() bool { return strings.Contains(lastFrame(), bold+"+  "+address) })
+	l.Close()
+	eventually(t, "the listener that closed", func() bool { return strings.Contains(lastFrame(), faint+"-  "+address) })
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 5, Col: 20}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a frame of the new size", func() bool {
+		frame := lastFrame()
+		return frame != "" && strings.Count(frame, "\r\n") < 5 && !strings.Contains(frame, "EXPOSURE  PROCESS")
+	})
+	if _, err := terminal.Write([]byte{3}); err != nil { // Ctrl-C
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("%v: %s", err, cmd.Stderr)
+		}
+	case <-time.After(patience):
+		t.Fatal("Ctrl-C does not end it")
+	}
+	<-closed
+	if text := screen.String(); !strings.HasSuffix(text, clearLine+clearBelow+"\r\n") && !strings.HasSuffix(text, clearLine+clearBelow+"^C\r\n") {
+		t.Errorf("it ends with %q", text[max(0, len(text)-60):])
+	}
+}
+
+func TestListWatchNeedsATerminal(t *testing.T) {
+	want := result{1, "", "sockwatch: --watch needs a terminal that can move its cursor: for single scans use \"sockwatch list\" or \"sockwatch list --json\"\n"}
+	if diff := cmp.Diff(want, sockwatchRun(nil, "list", "--watch")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

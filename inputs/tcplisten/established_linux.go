@@ -8,17 +8,17 @@ import (
 	"sockwatch/inputs/internal/netns"
 )
 
-// An endpoint is what connections arrive at.
+// An endpoint is where connections arrive.
 type endpoint struct {
 	addr   netip.Addr
 	port   uint16
 	device uint32
 }
 
-// countEstablished counts the established connections of every listener. The
-// kernel does not say by which listener a connection came, but it gives it the
-// listener's port, user and cgroup, and its address unless that is a wildcard. A
-// namespace whose connections cannot be listed has none counted.
+// countEstablished counts the established connections of every listener. The kernel does
+// not say which listener a connection belongs to, but the connection has the listener's
+// port, user and cgroup, and also its address unless that is a wildcard. If the
+// connections of a namespace cannot be listed, none are counted there.
 func (in *input) countEstablished(ctx context.Context, partial *notes) {
 	for _, t := range in.listeners.tables {
 		t.established = nil
@@ -45,7 +45,7 @@ func (in *input) countEstablished(ctx context.Context, partial *notes) {
 	}
 }
 
-// listenerOf returns the listener by which a connection came, or nil.
+// listenerOf returns the listener that a connection belongs to, or nil.
 func listenerOf(s *inet.Socket, endpoints map[endpoint][]*listener) *listener {
 	addrs, n := [3]netip.Addr{s.Addr}, 1
 	switch {

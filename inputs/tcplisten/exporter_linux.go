@@ -15,14 +15,14 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// An exporter makes the points custom_port_exporter of the exporter that this
-// project grows from: one for each owner of each listener, its value the pid. Of
-// the owners of one socket it shows those that package owner keeps, 64 at most.
+// An exporter makes the custom_port_exporter points, as the exporter of that name did:
+// one for each owner of each listener, with the pid as its value. It shows only the
+// owners of a socket that package owner keeps, at most 64.
 type exporter struct {
 	host      string
-	names     *lookup.Cache[netip.Addr] // nil: addresses are shown as they are
+	names     *lookup.Cache[netip.Addr] // nil: addresses are not resolved
 	groups    []*group
-	addresses map[netip.Addr]bool // of groups, that may have names
+	addresses map[netip.Addr]bool // addresses of groups to resolve
 	points    []metric.Point
 }
 
@@ -40,9 +40,9 @@ func (e *exporter) close() {
 	}
 }
 
-// rename makes the points again if the name of an address has changed, and reports
-// whether it has.
-func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
+// updateNames updates the names of addresses. If one has changed, it builds the points
+// again and returns true.
+func (e *exporter) updateNames(ctx context.Context, now time.Time) (changed bool) {
 	if e.names == nil || !e.names.Update(ctx, e.addresses, now) {
 		return false
 	}
@@ -50,8 +50,8 @@ func (e *exporter) rename(ctx context.Context, now time.Time) (changed bool) {
 	return true
 }
 
-// show makes the points those of other groups.
-func (e *exporter) show(groups []*group) {
+// setGroups builds the points for groups.
+func (e *exporter) setGroups(groups []*group) {
 	e.groups = groups
 	e.addresses = make(map[netip.Addr]bool)
 	for _, g := range groups {
@@ -65,7 +65,7 @@ func (e *exporter) show(groups []*group) {
 }
 
 func (e *exporter) build() {
-	e.points = nil // those before are published
+	e.points = nil // the old ones are published, so they must not change
 	var series metric.SeriesSet
 	for _, g := range e.groups {
 		port := "tcp " + e.address(g.members[0].socket.Addr) + ":" + strconv.Itoa(int(g.members[0].socket.Port))
@@ -79,7 +79,7 @@ func (e *exporter) build() {
 				Tags:   metric.NewTags("app", app, "host", e.host, "pid", pid, "port", port, "state", "10"),
 				Fields: []metric.Field{{Key: "value", Value: metric.Float(pidOf(p))}},
 			}
-			if series.Add(&point) { // not if the names of two addresses are the same
+			if series.Add(&point) { // false if two addresses have the same name
 				e.points = append(e.points, point)
 			}
 		}
@@ -93,8 +93,8 @@ func pidOf(p *owner.Process) float64 {
 	return float64(p.PID)
 }
 
-// exporterProcesses returns the processes of which a group has one point each: nil
-// alone if its owner is unknown.
+// exporterProcesses returns the processes that get a point each. It is a single nil if
+// the owner of the group is unknown.
 func (g *group) exporterProcesses() (processes []*owner.Process) {
 	for _, l := range g.members {
 		for _, h := range l.owner.Holders {
@@ -108,8 +108,8 @@ func (g *group) exporterProcesses() (processes []*owner.Process) {
 	return slices.Compact(processes)
 }
 
-// address returns the listener's address as the ancestor prints it, which cuts
-// what it takes for a name at 17 bytes.
+// address returns the listener's address as the original exporter prints it. That cuts
+// names, and addresses in place of names, at 17 bytes.
 func (e *exporter) address(a netip.Addr) string {
 	if e.names == nil {
 		return a.String()
@@ -120,7 +120,7 @@ func (e *exporter) address(a netip.Addr) string {
 	return escape.Cut([]byte(a.String()), 17)
 }
 
-// newReverseNames returns the names of addresses.
+// newReverseNames returns a cache that resolves addresses to names.
 func newReverseNames() *lookup.Cache[netip.Addr] {
 	ask := func(ctx context.Context, a netip.Addr) (string, error) {
 		return firstName(net.DefaultResolver.LookupAddr(ctx, a.String()))
@@ -130,7 +130,8 @@ func newReverseNames() *lookup.Cache[netip.Addr] {
 	})
 }
 
-// firstName returns the first of the names that were found, as the ancestor does.
+// firstName returns the first of the names that were found, as the original exporter
+// does. An address without a name is not an error.
 func firstName(found []string, err error) (string, error) {
 	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
 		return "", nil

@@ -13,35 +13,34 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// A groupSet holds the groups: listeners of one identity, which are one point.
+// A groupSet holds the groups of all listeners.
 type groupSet struct {
 	byKey    map[string]*group
 	sorted   []*group         // by namespace, port, address
-	shown    []*group         // those with points of their own, in the order of the batch
-	overflow []*overflowGroup // the others, by person
+	shown    []*group         // the groups that get a point, in the order of the batch
+	overflow []*overflowGroup // the other groups, by person
 
-	changed bool           // something has, since points were built
-	points  []metric.Point // of the last gather; published, never changed
+	changed bool           // points have to be built again
+	points  []metric.Point // of the last gather; published, so never changed
 }
 
-// A group is the listeners of one identity. Its fields are published, and replaced
-// when one of its values changes.
+// A group is a set of listeners with the same identity. It becomes one point.
 type group struct {
 	tags      []metric.Tag
-	storeKey  string // by which the first-seen store knows it
+	storeKey  string // its key in the first-seen store
 	members   []*listener
-	named     *owner.Process // of all members, or nil
-	processes int            // that hold the members
-	since     int64          // when the identity was first seen, Unix time; 0: at the first gather
+	named     *owner.Process // the holder that the tag process names, or nil
+	processes int            // number of processes that hold the members
+	since     int64          // when the identity was first seen, Unix time; 0: in the first gather
 
-	exported      []*owner.Process // of which custom_port_exporter has a point each; nil is an unknown one
-	exporterLimit int              // how many of them get one
+	exported      []*owner.Process // the owners that custom_port_exporter can show; a nil entry is an unknown owner
+	exporterLimit int              // how many of them it shows
 
 	values values
-	fields []metric.Field // of values
+	fields []metric.Field // made from values; published, so replaced and never changed
 }
 
-// values are what the fields of a point are made of.
+// values are what the fields of a point are made from.
 type values struct {
 	sockets, processes, pid  int
 	backlog, limit           uint64
@@ -54,7 +53,7 @@ type values struct {
 	exeDeleted               bool
 }
 
-// arrange puts listeners that were described into groups again.
+// arrange assigns the listeners to groups again, after they were described.
 func (gs *groupSet) arrange(listeners []*listener) {
 	gs.changed = true
 	if gs.byKey == nil {
@@ -90,8 +89,8 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 }
 
-// syncFirstSeen gives every group the time at which it was first seen. It is called when
-// groups have changed, and at the gather after one in which some were missing.
+// syncFirstSeen sets when every group was first seen. It is called when groups have
+// changed, and in the gather after one in which some were missing.
 func (gs *groupSet) syncFirstSeen(store *firstseen.Store, ownersPending bool) {
 	store.Begin()
 	for _, g := range gs.sorted {
@@ -104,9 +103,9 @@ func (gs *groupSet) syncFirstSeen(store *firstseen.Store, ownersPending bool) {
 	store.End(ownersPending)
 }
 
-// storeKey returns by what the first-seen store knows an identity: all of it but
-// what may change while the listener stays what it is. A user is known by the
-// number, since the service that has the names may not answer yet.
+// storeKey returns the key of an identity in the first-seen store: all of it except what
+// can change while the listener stays the same. The user is a number there, because the
+// service that knows the name may not answer yet.
 func storeKey(uid uint32, tags []metric.Tag) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "uid=%d ", uid)
@@ -129,7 +128,7 @@ func compareGroups(a, b *group) int {
 	)
 }
 
-// findNamed returns the process that stands for all holders of the group, or nil.
+// findNamed returns the holder that the tag process names, or nil.
 func (g *group) findNamed() (named *owner.Process) {
 	for _, l := range g.members {
 		if p := l.owner.Named(); p != nil && (named == nil || owner.Compare(p, named) < 0) {
@@ -151,7 +150,8 @@ func (g *group) sockets() iter.Seq[*owner.Socket] {
 
 func (g *group) uid() uint32 { return g.members[0].socket.UID }
 
-// update brings the values of all points up to date.
+// update computes the values of all points again, and the fields of those that have
+// changed.
 func (gs *groupSet) update(startTime func(ticks uint64) time.Time) {
 	for _, g := range gs.shown {
 		if v := g.sum(startTime); v != g.values || g.fields == nil {
@@ -167,7 +167,7 @@ func (gs *groupSet) update(startTime func(ticks uint64) time.Time) {
 	}
 }
 
-// build returns the points as they are now.
+// build returns the points with their current fields.
 func (gs *groupSet) build() []metric.Point {
 	points := make([]metric.Point, 0, len(gs.shown)+len(gs.overflow))
 	for _, g := range gs.shown {
@@ -179,7 +179,7 @@ func (gs *groupSet) build() []metric.Point {
 	return points
 }
 
-// sum adds up what the members say now.
+// sum adds up the current values of the members.
 func (g *group) sum(startTime func(ticks uint64) time.Time) values {
 	v := values{sockets: len(g.members), processes: g.processes, since: g.since, uid: g.uid()}
 	for _, l := range g.members {

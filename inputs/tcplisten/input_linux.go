@@ -22,8 +22,8 @@ import (
 //	                                                                   │
 //	points ◀── values of each group ◀── limit: max_listeners ◀── groups: one identity
 //
-// What it keeps between two gathers is what it knows of the sockets that are there
-// (see listener), so that a gather costs what has changed.
+// Between gathers it keeps what it knows about each socket (see listener), so a gather
+// costs only what has changed.
 type input struct {
 	options   Options
 	env       plugin.Env
@@ -43,19 +43,19 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	return in, nil
 }
 
-// Gather lists the listeners, finds their owners and makes them points.
+// Gather lists the listeners, finds their owners and returns their points.
 func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 	return in.gather(ctx, time.Now())
 }
 
 func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error) {
-	search, cancel := searchContext(ctx, now)
+	searchCtx, cancel := searchContext(ctx, now)
 	defer cancel()
-	return in.gatherWithin(ctx, search, now)
+	return in.gatherWithin(ctx, searchCtx, now)
 }
 
-// gatherWithin is a gather whose search for owners ends with a context of its own.
-func (in *input) gatherWithin(ctx, search context.Context, now time.Time) (metric.Batch, error) {
+// gatherWithin is gather with a separate context for the search for owners.
+func (in *input) gatherWithin(ctx, searchCtx context.Context, now time.Time) (metric.Batch, error) {
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -63,11 +63,11 @@ func (in *input) gatherWithin(ctx, search context.Context, now time.Time) (metri
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
-	if err := in.findOwners(ctx, search, now, &partial); err != nil {
+	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
 	if in.options.Established {
-		in.countEstablished(search, &partial)
+		in.countEstablished(searchCtx, &partial)
 	}
 	in.describe(ctx, now)
 	in.groups.update(in.open.procfs.StartTime)
@@ -76,22 +76,22 @@ func (in *input) gatherWithin(ctx, search context.Context, now time.Time) (metri
 	return metric.Batch{Time: now, Points: in.points(ctx, now), Partial: partial.String()}, nil
 }
 
-// notes say why a batch is partial.
+// notes are the reasons why a batch is partial.
 type notes []string
 
 func (n *notes) add(format string, args ...any) { *n = append(*n, fmt.Sprintf(format, args...)) }
 
-// String joins the notes; of very many the first ones stand for all.
+// String joins the notes. It shows the first five and counts the others.
 func (n notes) String() string {
-	const most = 5
-	if len(n) > most {
-		return strings.Join(n[:most], "; ") + fmt.Sprintf("; and %d more", len(n)-most)
+	const limit = 5
+	if len(n) > limit {
+		return strings.Join(n[:limit], "; ") + fmt.Sprintf("; and %d more", len(n)-limit)
 	}
 	return strings.Join(n, "; ")
 }
 
-// searchContext returns a context that leaves a gather the time to end what it has
-// begun.
+// searchContext returns a context for the search for owners. It ends before ctx does, so
+// that there is time to finish the gather.
 func searchContext(ctx context.Context, now time.Time) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -101,7 +101,7 @@ func searchContext(ctx context.Context, now time.Time) (context.Context, context
 	return context.WithDeadline(ctx, deadline.Add(-reserve))
 }
 
-// Close releases what the gathers opened, and saves the first-seen times.
+// Close saves the first-seen times and closes what the gathers opened.
 func (in *input) Close() error {
 	if in.exporter != nil {
 		in.exporter.close()
@@ -114,9 +114,9 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over when listeners were first seen, and which warnings have
-// been logged. Listeners that the predecessor had not seen have come since, unless
-// it looked elsewhere.
+// InheritFrom takes over when listeners were first seen and which warnings have been
+// logged. A listener that the predecessor did not know has opened since then, unless
+// the two look at the host in different ways.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	old, ok := predecessor.(*input)
 	if !ok || old.firstSeen == nil {
@@ -126,12 +126,12 @@ func (in *input) InheritFrom(predecessor plugin.Input) {
 	in.listeners.inherit(&old.listeners, o.Backend == n.Backend && o.Proc == n.Proc && o.Namespaces == n.Namespaces)
 	in.firstSeen = old.firstSeen.Inherit(in.env.StateDir, in.env.Name)
 	in.warned = old.warned
-	in.warned.firstSeen = false // they may be written elsewhere
+	in.warned.firstSeen = false // the new store may have another path
 }
 
-// list brings the listeners in line with the sockets that there are. Only the
-// host's own namespace must be listed: another one that cannot be keeps the
-// listeners that it had.
+// list updates the listeners from the sockets that are open now. It fails only if the
+// host's own namespace cannot be listed. If another one cannot, its listeners stay as
+// they were.
 func (in *input) list(ctx context.Context, now time.Time, partial *notes) error {
 	if in.open.cgroups != nil {
 		in.open.cgroups.Begin()
@@ -149,25 +149,24 @@ func (in *input) list(ctx context.Context, now time.Time, partial *notes) error 
 	return err
 }
 
-// listAll calls observe for the listening sockets of every namespace, and reads the
-// addresses of those that have some.
+// listAll calls observe for each listening socket of every namespace, and reads the
+// addresses of the namespaces that have listeners.
 func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket), partial *notes) error {
-	host := ctx
-	others, cancel := othersContext(ctx)
+	othersCtx, cancel := othersContext(ctx)
 	defer cancel()
 	for _, t := range in.listeners.tables {
-		ctx := others
+		tableCtx := othersCtx
 		if t.ns.Host() {
-			ctx = host
+			tableCtx = ctx
 		}
-		source, err := t.list(ctx, observe)
+		source, err := t.list(tableCtx, observe)
 		if err != nil && t.ns.Host() {
 			return err
 		}
 		if err != nil {
-			in.warnOnce(&in.warned.namespaces, "network namespace cannot be listed, keeping what was known of it",
+			in.warnOnce(&in.warned.namespaces, "cannot list a network namespace, keeping its known listeners",
 				"netns", t.name, "error", err)
-			if !errors.Is(err, netns.ErrNoProcess) { // that is so for as long as the program runs
+			if !errors.Is(err, netns.ErrNoProcess) { // a permanent condition, so no note in every batch
 				partial.add("netns %s: %v", t.name, err)
 			}
 			continue
@@ -176,15 +175,16 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 		if len(t.byCookie) == 0 {
 			continue
 		}
-		if err := t.readAddresses(ctx); err != nil {
+		if err := t.readAddresses(tableCtx); err != nil {
 			partial.add("exposure%s: %v", t.ofNamespace(), err)
 		}
 	}
 	return nil
 }
 
-// othersContext returns a context that leaves all namespaces but the host's a third of
-// the time: who can make namespaces must not take that of the search for owners.
+// othersContext returns a context for all namespaces except the host's. They get at most
+// a third of the time that is left: whoever can create namespaces must not be able to
+// use up the time for the search for owners.
 func othersContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -193,7 +193,7 @@ func othersContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Until(deadline)/3)
 }
 
-// observe takes note of a socket that is there.
+// observe records that a socket is open, and adds a listener if it is new.
 func (in *input) observe(t *table, s *inet.Socket) {
 	l := t.byCookie[s.Cookie]
 	if l == nil || !l.is(s) {
@@ -208,21 +208,21 @@ func (in *input) observe(t *table, s *inet.Socket) {
 	t.mark(l, s)
 }
 
-// observeKnown takes note of a socket only if it is known.
+// observeKnown records that a socket is open, if it belongs to a known listener.
 func (in *input) observeKnown(t *table, s *inet.Socket) {
 	if l := t.byCookie[s.Cookie]; l != nil && l.is(s) {
 		t.mark(l, s)
 	}
 }
 
-// remove forgets some listeners.
+// remove forgets the listeners for which gone returns true.
 func (in *input) remove(gone func(*listener) bool) {
 	in.listeners.remove(gone, func(l *listener) { in.open.owners.Remove(&l.owner) })
 }
 
-// findOwners brings the owners up to date; search ends before ctx does.
-func (in *input) findOwners(ctx, search context.Context, now time.Time, partial *notes) error {
-	report := in.open.owners.Update(search, now)
+// findOwners updates the owners of all listeners. searchCtx ends before ctx does.
+func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, partial *notes) error {
+	report := in.open.owners.Update(searchCtx, now)
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)
 	}
@@ -230,8 +230,8 @@ func (in *input) findOwners(ctx, search context.Context, now time.Time, partial 
 		return nil
 	}
 	defer in.warnOfOwners(report)
-	// What was found holds for sockets that were there before and after the search:
-	// the inode of one that was closed may have become another's meanwhile.
+	// The result is valid only for sockets that were open both before and after the
+	// search. If one was closed meanwhile, another may have got its inode number.
 	if err := in.listAll(ctx, in.observeKnown, new(notes)); err != nil {
 		return err
 	}
@@ -244,19 +244,19 @@ func (in *input) findOwners(ctx, search context.Context, now time.Time, partial 
 	return nil
 }
 
-// describe makes the tags of the listeners of which something has changed, and puts
-// them into groups again.
+// describe updates the tags of the listeners. If any listener has changed, it also
+// arranges the groups again.
 func (in *input) describe(ctx context.Context, now time.Time) {
 	r := in.open
 	if r.users.Update(ctx, in.listeners.uids(), now) {
 		in.listeners.usersVersion++
 	}
 	if err := r.users.Err(); err != nil {
-		in.warnOnce(&in.warned.users, "users cannot be read, showing numbers for names that are not known", "error", err)
+		in.warnOnce(&in.warned.users, "cannot read user names, showing user ids instead of unknown names", "error", err)
 	}
 	if now.Sub(r.bootRead) >= time.Duration(in.options.OwnerRefresh) {
-		// Setting the clock moves the time at which the host booted. If it cannot be
-		// read, what was read before serves.
+		// Setting the clock changes the boot time. If it cannot be read, the last known
+		// one stays in use.
 		_ = r.procfs.ReadBootTime()
 		r.bootRead = now
 	}
@@ -265,24 +265,24 @@ func (in *input) describe(ctx context.Context, now time.Time) {
 		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
 		in.groups.limit(in.options.MaxListeners, r.users.Person, in.exporter != nil)
 		if in.exporter != nil {
-			in.exporter.show(in.groups.shown)
+			in.exporter.setGroups(in.groups.shown)
 		}
 	} else if in.firstSeen.Missing() {
 		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
 	}
 }
 
-// saveFirstSeen keeps when listeners were first seen for the next run.
+// saveFirstSeen saves for the next run when listeners were first seen.
 func (in *input) saveFirstSeen(now time.Time) {
 	if err := in.firstSeen.Save(now); err != nil {
-		in.warnOnce(&in.warned.firstSeen, "first-seen times are not saved, the next run will not know them", "error", err)
+		in.warnOnce(&in.warned.firstSeen, "cannot save first-seen times, the next run will not know them", "error", err)
 	}
 }
 
-// points returns the points of this gather: the very slice of the last one if
-// nothing has changed.
+// points returns the points of this gather. If nothing has changed, this is the same
+// slice as in the last gather.
 func (in *input) points(ctx context.Context, now time.Time) []metric.Point {
-	if in.exporter != nil && in.exporter.rename(ctx, now) {
+	if in.exporter != nil && in.exporter.updateNames(ctx, now) {
 		in.groups.changed = true
 	}
 	if !in.groups.changed {

@@ -7,24 +7,25 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A share is what one person takes of max_listeners. Users without a name are one
-// person, and the user ids that are delegated to somebody (subuid(5)) are that
-// person's: nobody gets more by having more of them.
+// A share is one person's share of max_listeners. All user ids without a name count as
+// one person. Ids that are delegated to a user (subuid(5)) count as that user. So nobody
+// gets more points by using more ids.
 type share struct {
-	person   string // "" are the nameless
+	person   string // "" for ids without a name
 	groups   []*group
-	keep     int // how many of them get points
-	exporter int // custom_port_exporter points of those
+	keep     int // number of groups that get a point
+	exporter int // number of custom_port_exporter points of the groups that get a point
 
-	keepExporter int // how many of those are kept
+	keepExporter int // how many of these points are kept
 }
 
-// lost returns how much of the person's has no point of its own.
+// lost returns how many points the person loses.
 func (s *share) lost() int { return len(s.groups) - s.keep + s.exporter - s.keepExporter }
 
-// An overflowGroup is what one person has beyond max_listeners.
+// An overflowGroup is what one person loses because of max_listeners. It becomes one
+// point.
 type overflowGroup struct {
-	tags           []metric.Tag // none: of the nameless, and of all beyond the number of such points
+	tags           []metric.Tag // none for ids without a name, and for people who share the last point
 	groups         []*group
 	exporterPoints int
 
@@ -37,10 +38,10 @@ type overflowValues struct {
 	backlog                            uint64
 }
 
-// limit decides which groups get points of their own, so that a gather has at most
-// limit points: whoever has the most loses first, the exporter's points before the
-// listeners, and of a person's listeners those that were seen last, then those of the
-// highest ports. person names whom a user id counts to.
+// limit decides which groups get a point, so that a gather has at most limit points.
+// Whoever has the most loses points first: the exporter's points before the listeners,
+// and of the listeners the newest first, then those with the highest ports. person
+// returns the person that a user id counts as.
 func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bool) {
 	gs.changed = true
 	for _, g := range gs.sorted {
@@ -53,7 +54,7 @@ func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bo
 	overflowPoints := allot(shares, limit, exporter)
 	gs.shown = gs.shown[:0]
 	var cut []*share
-	var last []*group // of people who have very many: they come last in the batch
+	var last []*group // groups of people who have very many: at the end of the batch
 	for _, s := range shares {
 		kept := slices.SortedFunc(slices.Values(s.groups[:s.keep]), compareGroups)
 		s.limitExporter(kept)
@@ -71,8 +72,8 @@ func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bo
 	gs.overflow = overflowGroups(cut, overflowPoints)
 }
 
-// shareOut sorts the groups by person, who has the fewest first, and those of a
-// person by when they were first seen.
+// shareOut returns a share for each person, the smallest first. The groups of a share
+// are in the order in which they were first seen.
 func shareOut(groups []*group, person func(uid uint32) string) (shares []*share) {
 	byPerson := make(map[string]*share)
 	for _, g := range groups {
@@ -97,12 +98,12 @@ func shareOut(groups []*group, person func(uid uint32) string) (shares []*share)
 	return shares
 }
 
-// allot fills in what each share keeps, so that it fits into limit points together
-// with the overflow points, whose number it returns. Whoever wants no more than
-// everybody can have keeps all, the exporter's points too; of the others' points the
-// listeners come first.
+// allot sets what each share keeps, so that it fits into limit points together with the
+// overflow points. It returns the number of overflow points. A person who needs no more
+// than an equal part keeps everything, including the exporter's points. For the others,
+// listeners come before the exporter's points.
 func allot(shares []*share, limit int, exporter bool) (overflowPoints int) {
-	most := max(1, limit/10)
+	maxOverflow := max(1, limit/10)
 	for {
 		left := limit - overflowPoints
 		all := func(s *share) int {
@@ -131,7 +132,7 @@ func allot(shares []*share, limit int, exporter bool) (overflowPoints int) {
 		for i, n := range divide(left, cut, func(s *share) int { return s.exporter }) {
 			cut[i].keepExporter = n
 		}
-		points := min(len(cut), most)
+		points := min(len(cut), maxOverflow)
 		if points <= overflowPoints {
 			return overflowPoints
 		}
@@ -139,7 +140,7 @@ func allot(shares []*share, limit int, exporter bool) (overflowPoints int) {
 	}
 }
 
-// countExporter counts the exporter's points of the groups that are kept.
+// countExporter counts the exporter's points of the groups that get a point.
 func (s *share) countExporter() {
 	s.exporter = 0
 	for _, g := range s.groups[:s.keep] {
@@ -147,8 +148,8 @@ func (s *share) countExporter() {
 	}
 }
 
-// divide gives everybody what they want of n, or cuts those who want the most to
-// what is left for each of them.
+// divide gives every share what it wants of n. If n is too small for that, the shares
+// that want the most get equal parts of what is left.
 func divide(n int, shares []*share, wants func(*share) int) (given []int) {
 	order := make([]int, len(shares))
 	want := make([]int, len(shares))
@@ -159,13 +160,13 @@ func divide(n int, shares []*share, wants func(*share) int) (given []int) {
 	given = make([]int, len(shares))
 	for k, i := range order {
 		rest := len(order) - k
-		given[i] = min(want[i], (n+rest-1)/rest) // who wants less has what cannot be divided
+		given[i] = min(want[i], (n+rest-1)/rest) // rounded up for the shares that want less
 		n -= given[i]
 	}
 	return given
 }
 
-// limitExporter tells each of the groups kept how many exporter's points it may have.
+// limitExporter sets how many of the exporter's points each group that is kept gets.
 func (s *share) limitExporter(kept []*group) {
 	left := s.keepExporter
 	for _, g := range kept {
@@ -174,19 +175,19 @@ func (s *share) limitExporter(kept []*group) {
 	}
 }
 
-// overflowGroups returns the overflow points, at most as many as most: one for each
-// person who is cut, those who lose the most first; the nameless and whoever is left
-// share the last one, which has no tag.
-func overflowGroups(cut []*share, most int) (groups []*overflowGroup) {
+// overflowGroups returns one group for each share that is cut, those that lose the most
+// first and ids without a name last. There are at most limit of them: the shares beyond
+// that belong to the last group, which then has no tag.
+func overflowGroups(cut []*share, limit int) (groups []*overflowGroup) {
 	slices.SortStableFunc(cut, func(a, b *share) int {
 		return cmp.Or(btoi(a.person == "")-btoi(b.person == ""), b.lost()-a.lost())
 	})
 	for i, s := range cut {
-		if i < most {
+		if i < limit {
 			groups = append(groups, &overflowGroup{tags: metric.NewTags("user", s.person)})
 		}
 		o := groups[len(groups)-1]
-		if i >= most {
+		if i >= limit {
 			o.tags = nil
 		}
 		o.groups = append(o.groups, s.groups[s.keep:]...)
@@ -202,7 +203,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// sum adds up what the group's listeners say now.
+// sum adds up the current values of the group's listeners.
 func (o *overflowGroup) sum() overflowValues {
 	v := overflowValues{listeners: len(o.groups), exporterPoints: o.exporterPoints}
 	for _, g := range o.groups {

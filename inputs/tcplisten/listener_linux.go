@@ -11,43 +11,44 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// A listener is what is known of one listening socket, for as long as it is there.
+// A listener is one listening socket and what is known about it. It exists for as long
+// as the socket listens.
 type listener struct {
 	table      *table
 	socket     inet.Socket
 	owner      owner.Socket
-	cgroup     cgroup.Name // of the cgroup that the socket was made in
-	since      int64       // when it was first seen, Unix time; 0: at the first gather
-	isNew      bool        // it was not there at the gather before
-	generation uint64      // of the listing that saw it last
+	cgroup     cgroup.Name // of the cgroup in which the socket was created
+	since      int64       // when it was first seen, Unix time; 0: in the first gather
+	isNew      bool        // no gather that succeeded has seen it yet
+	generation uint64      // of the last listing that saw it
 
-	describedBy facts // what tags and key were made of
+	describedBy facts // what tags and key were made from
 	tags        []metric.Tag
 	key         string // tags as one string: the identity
 }
 
-// facts are all that the tags of a listener depend on.
+// facts are everything that the tags of a listener depend on.
 type facts struct {
-	socket inet.Socket // without its queues
+	socket inet.Socket // without its queue lengths
 	owner  uint32      // owner.Socket.Version
 	local  *netns.Local
 	netns  string
 	users  uint32 // listenerSet.usersVersion
 }
 
-// is reports whether a listing means this socket. Before Linux 5.10 cookies are
-// unique within a namespace only, whose number may be used again; without netlink
-// the cookie is the inode, which another socket may have after this one.
+// is reports whether s is this socket. The cookie alone is not enough: before Linux 5.10
+// it is unique only within a namespace, whose number may be reused, and without netlink
+// it is the inode number, which may be reused as well.
 func (l *listener) is(s *inet.Socket) bool {
 	return l.socket.Cookie == s.Cookie && l.socket.Inode == s.Inode &&
 		l.socket.Port == s.Port && l.socket.Addr == s.Addr
 }
 
-// missing reports whether the last listing of its namespace was without it.
+// missing reports whether the last listing of its namespace did not include it.
 func (l *listener) missing() bool { return l.generation != l.table.generation }
 
-// describe makes the tags again if something that they depend on has changed, and
-// reports whether it did.
+// describe makes the tags again if anything that they depend on has changed, and
+// reports whether it has.
 func (l *listener) describe(names userNames, usersVersion uint32) (changed bool) {
 	now := facts{l.socket, l.owner.Version, l.table.local, l.table.name, usersVersion}
 	now.socket.Backlog, now.socket.Limit = 0, 0
@@ -59,7 +60,7 @@ func (l *listener) describe(names userNames, usersVersion uint32) (changed bool)
 	if key := seriesKey(tags); key != l.key {
 		l.tags, l.key = tags, key
 	}
-	return true // if not with another identity, then perhaps with other holders
+	return true // with the same identity too: the holders may have changed
 }
 
 func (l *listener) describeTags(names userNames) []metric.Tag {
@@ -87,8 +88,8 @@ func (l *listener) describeTags(names userNames) []metric.Tag {
 	)
 }
 
-// exposure returns how far the listener can be reached; inet.Nowhere if nothing
-// reaches it, or if the addresses of its namespace are not known.
+// exposure returns from how far away the listener can be reached. It is inet.Nowhere if
+// nothing reaches it, or if the addresses of its namespace are not known.
 func (l *listener) exposure() inet.Class {
 	if l.table.local == nil {
 		return inet.Nowhere
@@ -96,13 +97,13 @@ func (l *listener) exposure() inet.Class {
 	return l.table.local.Exposure(&l.socket)
 }
 
-// address returns the address as bound, with the device if there is one.
+// address returns the address as bound, with the device if the socket is bound to one.
 func (l *listener) address() string {
 	address := l.socket.Addr.String()
 	if l.socket.Device == 0 {
 		return address
 	}
-	device := "if" + strconv.Itoa(int(l.socket.Device)) // gone, as ss shows it
+	device := "if" + strconv.Itoa(int(l.socket.Device)) // as ss shows a device that is gone
 	if l.table.local != nil {
 		if name, ok := l.table.local.DeviceName(l.socket.Device); ok {
 			device = name
@@ -111,12 +112,12 @@ func (l *listener) address() string {
 	return address + "%" + escape.Name([]byte(device))
 }
 
-// seriesKey joins tags into one string that no others make.
+// seriesKey joins tags into a string that is unique to them.
 func seriesKey(tags []metric.Tag) string {
 	var b []byte
 	for _, t := range tags {
 		b = append(b, t.Key...)
-		b = append(b, 0xff) // no byte of UTF-8
+		b = append(b, 0xff) // never occurs in UTF-8
 		b = append(b, t.Value...)
 		b = append(b, 0xff)
 	}

@@ -248,7 +248,7 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 			t.Errorf("%s, partial %q", p.Series(), b.Partial)
 		}
 	}
-	if n := strings.Count(log.String(), "raise the limit of open files"); n != 1 {
+	if n := strings.Count(log.String(), "raise the limit on open files"); n != 1 {
 		t.Errorf("the limit is named %d times: %s", n, log)
 	}
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)

@@ -14,13 +14,13 @@ import (
 type listenerSet struct {
 	tables  []*table // one for each namespace, the host's first
 	all     []*listener
-	changed bool // listeners have come or gone since the last describe
+	changed bool // listeners were added or removed since the last describe
 
-	baseline     bool   // a gather has succeeded: what is new from now on has opened
-	since        int64  // when what is new now was first seen, Unix time; 0 in the first gather
-	usersVersion uint32 // changes with the name of a user
+	baseline     bool   // a gather has succeeded, so a new listener has opened since then
+	since        int64  // the first-seen time of new listeners, Unix time; 0 in the first gather
+	usersVersion uint32 // grows when the name of a user changes
 
-	inherited []*table // of a predecessor, until a gather has succeeded
+	inherited []*table // of the predecessor, until a gather has succeeded
 }
 
 // A table holds the listeners of one network namespace.
@@ -29,13 +29,13 @@ type table struct {
 	name       string // ns.Name() in this gather
 	byCookie   map[uint64]*listener
 	generation uint64       // of the last listing
-	seen       int          // listeners that the last listing has seen
-	local      *netns.Local // its addresses; nil as long as they cannot be read
+	seen       int          // number of listeners that the last listing has seen
+	local      *netns.Local // its addresses; nil until they have been read
 
-	established map[*listener]int // connections, if they are counted
+	established map[*listener]int // number of connections; nil if they are not counted
 }
 
-// begin makes the tables those of the namespaces that there are.
+// begin starts a gather of the namespaces, with a table for each.
 func (ls *listenerSet) begin(namespaces []*netns.Namespace, now time.Time) {
 	if ls.baseline {
 		ls.since = now.Unix()
@@ -48,8 +48,8 @@ func (ls *listenerSet) begin(namespaces []*netns.Namespace, now time.Time) {
 	}
 }
 
-// replaceTables makes the tables those of namespaces. The listeners of one that has
-// ended are missing from now on.
+// replaceTables adds tables for new namespaces and removes those of namespaces that have
+// ended, whose listeners are missing from now on.
 func (ls *listenerSet) replaceTables(namespaces []*netns.Namespace) {
 	before := make(map[*netns.Namespace]*table, len(ls.tables))
 	for _, t := range ls.tables {
@@ -69,7 +69,7 @@ func (ls *listenerSet) replaceTables(namespaces []*netns.Namespace) {
 	}
 }
 
-// gathered ends a gather that has succeeded.
+// gathered records that a gather has succeeded.
 func (ls *listenerSet) gathered() {
 	ls.baseline, ls.inherited = true, nil
 	for _, l := range ls.all {
@@ -77,20 +77,21 @@ func (ls *listenerSet) gathered() {
 	}
 }
 
-// inherit takes over what a predecessor knew. sameView: it saw the same host in
-// the same way, so that what it did not know has opened since.
+// inherit takes over what the predecessor knew. sameView says that both look at the host
+// in the same way, so that a listener that the predecessor did not know has opened since.
 func (ls *listenerSet) inherit(old *listenerSet, sameView bool) {
 	ls.inherited = old.tables
-	if old.inherited != nil { // it has not gathered, and has inherited itself
+	if old.inherited != nil { // it has not gathered yet, but has inherited
 		ls.inherited = old.inherited
 	}
 	ls.baseline = old.baseline && sameView
 }
 
-// list calls observe for the listening sockets of the namespace, which marks those
-// that are there. If some have come or gone, the kernel may have passed over others: then
-// it is asked again, in other pieces, until nothing is new. After an error the
-// listeners are those of before; a namespace that has ended has none.
+// list calls observe for each listening socket of the namespace; observe marks the
+// listeners that are open. If listeners have opened or closed, the kernel may have
+// skipped others. Then list reads the sockets again, in other pieces, until it finds
+// nothing new. After an error the listeners stay as they were; a namespace that has
+// ended has none.
 func (t *table) list(ctx context.Context, observe func(*table, *inet.Socket)) (source netns.Source, err error) {
 	known := len(t.byCookie)
 	begin := func() { t.generation, t.seen = t.generation+1, 0 }
@@ -109,13 +110,13 @@ func (t *table) list(ctx context.Context, observe func(*table, *inet.Socket)) (s
 		stable = t.seen == seen
 		if pass == 0 {
 			stable = t.seen == known && len(t.byCookie) == known
-			begin = func() {} // what any pass has seen is there
+			begin = func() {} // a listener that any pass has seen is open
 		}
 	}
 	return source, nil
 }
 
-// keepAll notes that all listeners are there, as far as is known.
+// keepAll marks all listeners as open, since the listing failed.
 func (t *table) keepAll() {
 	for _, l := range t.byCookie {
 		l.generation = t.generation
@@ -123,7 +124,7 @@ func (t *table) keepAll() {
 	t.seen = len(t.byCookie)
 }
 
-// mark notes that a listener is there, and what the kernel says of it now.
+// mark records that a listener is open, and the current state of its socket.
 func (t *table) mark(l *listener, s *inet.Socket) {
 	if l.generation != t.generation {
 		l.generation = t.generation
@@ -132,7 +133,7 @@ func (t *table) mark(l *listener, s *inet.Socket) {
 	l.socket = *s
 }
 
-// ofNamespace returns the words that name the namespace in a note; "" of the host's.
+// ofNamespace returns the words that name the namespace in a note, "" for the host's.
 func (t *table) ofNamespace() string {
 	if t.ns.Host() {
 		return ""
@@ -149,7 +150,7 @@ func (t *table) readAddresses(ctx context.Context) error {
 	return err
 }
 
-// add adds a listener that is new.
+// add adds a new listener.
 func (ls *listenerSet) add(t *table, s *inet.Socket) *listener {
 	l := &listener{table: t, isNew: true, since: ls.sinceOf(t, s)}
 	l.owner.Inode = s.Inode
@@ -158,7 +159,7 @@ func (ls *listenerSet) add(t *table, s *inet.Socket) *listener {
 	return l
 }
 
-// sinceOf returns when a socket was first seen that is new to this input: the
+// sinceOf returns when a socket that is new to this input was first seen, since the
 // predecessor may have known it.
 func (ls *listenerSet) sinceOf(t *table, s *inet.Socket) int64 {
 	for _, old := range ls.inherited {
@@ -169,7 +170,7 @@ func (ls *listenerSet) sinceOf(t *table, s *inet.Socket) int64 {
 	return ls.since
 }
 
-// remove forgets the listeners that are gone, and calls removed for each.
+// remove forgets the listeners for which gone returns true, and calls removed for each.
 func (ls *listenerSet) remove(gone func(*listener) bool, removed func(*listener)) {
 	ls.all = slices.DeleteFunc(ls.all, func(l *listener) bool {
 		if !gone(l) {
@@ -184,8 +185,8 @@ func (ls *listenerSet) remove(gone func(*listener) bool, removed func(*listener)
 	})
 }
 
-// describe makes the tags of all listeners of which something has changed. It
-// reports whether groups are to be made again.
+// describe updates the tags of all listeners. It reports whether the groups have to be
+// arranged again.
 func (ls *listenerSet) describe(names userNames) (changed bool) {
 	changed, ls.changed = ls.changed, false
 	for _, l := range ls.all {
@@ -196,7 +197,7 @@ func (ls *listenerSet) describe(names userNames) (changed bool) {
 	return changed
 }
 
-// uids returns the users of all listeners.
+// uids returns the user ids of all listeners.
 func (ls *listenerSet) uids() map[uint32]bool {
 	uids := make(map[uint32]bool)
 	for i, l := range ls.all {
@@ -207,7 +208,7 @@ func (ls *listenerSet) uids() map[uint32]bool {
 	return uids
 }
 
-// ownersPending reports whether the owners of some listeners are still searched.
+// ownersPending reports whether the search for the owner of any listener is unfinished.
 func (ls *listenerSet) ownersPending() bool {
 	return slices.ContainsFunc(ls.all, func(l *listener) bool { return l.owner.Status == owner.Pending })
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
 	"strings"
@@ -27,18 +28,19 @@ import (
 // come and go while the kernel hands them out in pieces.
 func TestNeverPassesOver(t *testing.T) {
 	if testing.Short() {
-		t.Skip("gathers 200 times from 1,500 sockets")
+		t.Skip("gathers while sockets come and go, for some seconds")
 	}
 	if elsewhere(t, 0) {
 		return
 	}
 	ip(t, "link set lo up")
-	for _, backend := range []string{backendNetlink, backendProcfs} {
+	// Without the second look most gathers are short. Those by procfs take a time that
+	// grows with the square of the sockets.
+	for backend, n := range map[string]int{backendNetlink: 1500, backendProcfs: 400} {
 		t.Run(backend, func(t *testing.T) {
-			const n = 1500
 			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
 			for range n {
-				fd, _, err := listenAgain.open()
+				fd, _, err := listenAgain.Open()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -49,8 +51,11 @@ func TestNeverPassesOver(t *testing.T) {
 			defer churn.Wait()
 			defer stop()
 			churn.Go(func() {
-				for ctx.Err() == nil {
-					if fd, _, err := listenAgain.open(); err == nil {
+				for i := 0; ctx.Err() == nil; i++ {
+					if i%200 == 0 {
+						time.Sleep(100 * time.Microsecond) // the gathers need the kernel's locks, too
+					}
+					if fd, _, err := listenAgain.Open(); err == nil {
 						unix.Close(fd)
 					}
 				}
@@ -59,19 +64,19 @@ func TestNeverPassesOver(t *testing.T) {
 			options.Backend = backend
 			in := open(t, options)
 			least, short := int64(n), 0
-			for range 100 {
+			for range soak.Times(50) {
 				got := int64(0)
 				for _, p := range gather(t, in).Points {
 					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {
 						got += sockets.AsInt()
 					}
 				}
-				if got < n {
+				if got < int64(n) {
 					least, short = min(least, got), short+1
 				}
 			}
 			if short > 0 {
-				t.Errorf("%d gathers are short, one of them by %d", short, n-least)
+				t.Errorf("%d gathers are short, one of them by %d", short, int64(n)-least)
 			}
 		})
 	}
@@ -225,7 +230,7 @@ func TestNamespaces(t *testing.T) {
 			t.Errorf("partial %q, of what stays so", b.Partial)
 		}
 	}
-	if n := strings.Count(log.String(), "network namespace cannot be listed"); n != 1 {
+	if n := strings.Count(log.String(), "cannot list a network namespace"); n != 1 {
 		t.Errorf("that a namespace cannot be listed is logged %d times: %s", n, log)
 	}
 

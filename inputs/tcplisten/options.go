@@ -14,26 +14,27 @@ type Options struct {
 	// Source of the listeners: "netlink" (sock_diag), "procfs" (/proc/net/tcp), or
 	// "auto": netlink, and procfs if the kernel refuses netlink.
 	Backend string `toml:"backend"`
-	// Mount point of procfs; empty: $HOST_PROC, or "/proc" if that is not set.
+	// Mount point of procfs. If empty: $HOST_PROC, or "/proc" if that is not set.
 	Proc string `toml:"proc"`
-	// Show the listeners of the host's other network namespaces too.
+	// Also show the listeners of the host's other network namespaces.
 	Namespaces bool `toml:"namespaces"`
 	// Count the established connections of every listener.
 	Established bool `toml:"established"`
-	// Add the field cmdline, 256 bytes at most. Arguments may hold secrets.
+	// Add the owner's arguments as the field cmdline, at most 256 bytes. Arguments may
+	// contain secrets.
 	Cmdline bool `toml:"cmdline"`
-	// Maximum number of points of one gather. Beyond it, whoever has the most
-	// listeners loses points first; tcp_listen_overflow counts them.
+	// Maximum number of points per gather. If there are more, whoever has the most
+	// listeners loses points first; tcp_listen_overflow counts what is left out.
 	MaxListeners int `toml:"max_listeners"`
 	// How often to rescan all processes for additional owners of known listeners.
 	OwnerRefresh plugin.Duration `toml:"owner_refresh"`
-	// Time within which every known owner is verified.
+	// Period within which every known owner is verified once.
 	OwnerVerify plugin.Duration `toml:"owner_verify"`
-	// Add the series custom_port_exporter{app,host,pid,port,state} too, one for each
+	// Also add the series custom_port_exporter{app,host,pid,port,state}, one for each
 	// owner of each listener. They count towards max_listeners.
 	CustomPortExporter bool `toml:"custom_port_exporter"`
-	// Show names instead of addresses in the tag port of custom_port_exporter:
-	// "localhost:2379".
+	// Show host names instead of addresses in the tag port of custom_port_exporter, as
+	// in "localhost:2379".
 	ResolveAddresses bool `toml:"resolve_addresses"`
 }
 
@@ -47,7 +48,7 @@ func Defaults() Options {
 	}
 }
 
-// Example returns options with a value in each that is worth showing.
+// Example returns options in which every option has a value that is worth showing.
 func Example() Options {
 	o := Defaults()
 	o.Proc = "/proc"
@@ -68,7 +69,7 @@ func (o *Options) Validate() error {
 	switch o.Backend {
 	case backendAuto, backendNetlink, backendProcfs:
 	default:
-		errs = append(errs, plugin.Invalid("backend", `unknown backend %q: "auto", "netlink" or "procfs"`, o.Backend))
+		errs = append(errs, plugin.Invalid("backend", "unknown value %q (known: auto, netlink, procfs)", o.Backend))
 	}
 	if o.Proc != "" && !strings.HasPrefix(o.Proc, "/") {
 		errs = append(errs, plugin.Invalid("proc", "%q is not an absolute path", o.Proc))
@@ -85,7 +86,7 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// procPath returns where procfs is mounted.
+// procPath returns the mount point of procfs.
 func (o *Options) procPath(env func(string) string) string {
 	for _, p := range []string{o.Proc, env("HOST_PROC")} {
 		if p != "" {
@@ -95,7 +96,7 @@ func (o *Options) procPath(env func(string) string) string {
 	return "/proc"
 }
 
-// cmdlineBytes returns how much of a process's arguments is read.
+// cmdlineBytes returns how many bytes of a process's arguments to read.
 func (o *Options) cmdlineBytes() int {
 	if o.Cmdline {
 		return 256

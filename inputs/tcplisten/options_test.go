@@ -9,11 +9,11 @@ func TestOptionErrors(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"backend": {func(o *Options) { o.Backend = "ebpf" }, `backend: unknown backend "ebpf": "auto", "netlink" or "procfs"`},
+		"backend": {func(o *Options) { o.Backend = "ebpf" }, `backend: unknown value "ebpf" (known: auto, netlink, procfs)`},
 		"proc":    {func(o *Options) { o.Proc = "proc" }, `proc: "proc" is not an absolute path`},
 		"all at once": {
 			func(o *Options) { o.Backend, o.MaxListeners = "", 0 },
-			"backend: unknown backend \"\": \"auto\", \"netlink\" or \"procfs\"\nmax_listeners: must be more than 0",
+			"backend: unknown value \"\" (known: auto, netlink, procfs)\nmax_listeners: must be more than 0",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

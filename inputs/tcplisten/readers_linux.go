@@ -16,17 +16,17 @@ import (
 	"sockwatch/inputs/internal/users"
 )
 
-// readers are what the input keeps open to look at the host.
+// readers holds everything that the input keeps open to read the host's state.
 type readers struct {
 	procfs     *procfs.FS
 	namespaces *netns.Set
 	owners     *owner.Finder
 	cgroups    *cgroup.Tree // nil if no cgroup2 is mounted
 	users      userNames
-	bootRead   time.Time // when the host's boot time was read last
+	bootRead   time.Time // when the host's boot time was last read
 }
 
-// userNames are users.Names.
+// userNames is implemented by users.Names.
 type userNames interface {
 	Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool)
 	Name(uid uint32) string
@@ -35,7 +35,7 @@ type userNames interface {
 	Close()
 }
 
-// openReaders opens what the first gather needs, and keeps it.
+// openReaders opens everything at the first gather and keeps it open.
 func (in *input) openReaders() (err error) {
 	if in.open != nil {
 		return nil
@@ -59,7 +59,7 @@ func (in *input) openReaders() (err error) {
 	if err != nil {
 		return err
 	}
-	// Without a unified hierarchy units and containers come from the owners alone.
+	// Without a cgroup2 hierarchy, only the owners tell the unit and the container.
 	r.cgroups, _ = cgroup.OpenTree(path + "/self/mountinfo")
 	r.owners, err = owner.NewFinder(r.procfs, owner.Options{
 		Verify:  time.Duration(in.options.OwnerVerify),
@@ -72,7 +72,7 @@ func (in *input) openReaders() (err error) {
 	}
 	if in.firstSeen == nil {
 		if in.firstSeen, err = firstseen.Open(in.env.StateDir, in.env.Name); err != nil {
-			in.env.Log.Warn("first-seen times of earlier runs are not used", "error", err)
+			in.env.Log.Warn("cannot read first-seen times, starting without those of earlier runs", "error", err)
 			err = nil
 		}
 	}
@@ -80,8 +80,8 @@ func (in *input) openReaders() (err error) {
 	return nil
 }
 
-// members returns the processes of a cgroup; none of the root, whose are most of the
-// host's.
+// members returns the processes of a cgroup. It returns none for the root cgroup, which
+// may have most of the host's processes.
 func (r *readers) members(path string) []int {
 	if r.cgroups == nil || path == "/" {
 		return nil

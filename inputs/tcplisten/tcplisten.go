@@ -1,12 +1,12 @@
-// Package tcplisten is the input tcp_listen: every listening TCP socket of the
-// host, with the processes that hold it.
+// Package tcplisten is the input tcp_listen: every listening TCP socket of the host,
+// with the processes that hold it.
 package tcplisten
 
 import (
 	"sockwatch/agent/plugin"
 )
 
-// Plugin is the input's row in the list of plugins.
+// Plugin defines the input for the list of plugins.
 var Plugin = plugin.DefineInput(plugin.Definition[Options, plugin.Input]{
 	Name:     pointListener,
 	Descs:    descs(),

@@ -12,37 +12,37 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// warnings notes which warnings have been logged: each is logged once a run, also
-// across the reloads of that run.
+// warnings records which warnings have been logged. Each is logged once per run, however
+// often the configuration is reloaded.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users, firstSeen bool
 }
 
-// warnOnce logs a warning unless that has been done.
-func (in *input) warnOnce(done *bool, message string, attributes ...any) {
-	if !*done {
-		*done = true
+// warnOnce logs a warning and sets logged, unless it is set already.
+func (in *input) warnOnce(logged *bool, message string, attributes ...any) {
+	if !*logged {
+		*logged = true
 		in.env.Log.Warn(message, attributes...)
 	}
 }
 
-// warnOfSource says why the sockets of a namespace do not come from netlink.
+// warnOfSource warns if the sockets of a namespace do not come from netlink.
 func (in *input) warnOfSource(ns *netns.Namespace, source netns.Source) {
 	switch {
 	case source.Reason == nil:
 	case ns.Host():
-		in.warnOnce(&in.warned.netlink, "netlink is refused, reading /proc/net/tcp: no backlog limits, devices and cgroups",
+		in.warnOnce(&in.warned.netlink, "netlink is refused, reading /proc/net/tcp instead: no backlog limits, devices or cgroups",
 			"reason", source.Reason)
 	default:
-		in.warnOnce(&in.warned.foreignNetlink, "network namespaces cannot be entered without CAP_SYS_ADMIN, reading /proc/PID/net/tcp of theirs: "+
-			"no backlog limits, devices and cgroups", "reason", source.Reason)
+		in.warnOnce(&in.warned.foreignNetlink, "entering network namespaces needs CAP_SYS_ADMIN, reading their /proc/PID/net/tcp instead: "+
+			"no backlog limits, devices or cgroups", "reason", source.Reason)
 	}
 }
 
-// warnOfOwners says why the owners of listeners stay unknown, and what to do about it.
+// warnOfOwners warns if owners stay unknown, and says why and what to do about it.
 func (in *input) warnOfOwners(report owner.Report) {
 	if err := report.OutOfResources; err != nil {
-		in.warnOnce(&in.warned.files, "search for owners stopped, known owners stay: raise the limit of open files (systemd: LimitNOFILE=)",
+		in.warnOnce(&in.warned.files, "search for owners stopped, keeping known owners: raise the limit on open files (systemd: LimitNOFILE=)",
 			"error", err)
 	}
 	unreadable := func(l *listener) bool { return l.owner.Status == owner.Unreadable }
@@ -50,29 +50,29 @@ func (in *input) warnOfOwners(report owner.Report) {
 		return
 	}
 	if causes := causesOf(in.open.procfs.Visibility(), report); len(causes) > 0 {
-		in.warnOnce(&in.warned.hidden, "owners of some listeners stay unknown: "+strings.Join(causes, "; "), "unreadable_processes", report.Refused)
+		in.warnOnce(&in.warned.hidden, "some owners are unknown: "+strings.Join(causes, "; "), "unreadable_processes", report.Refused)
 	}
 }
 
-// capabilities are those without which the files of other users' processes are hidden.
+// capabilities are the ones needed to read the files of other users' processes.
 const capabilities = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 
-// causesOf returns why owners stay unknown, each with what to do about it; none if a
-// few processes refuse even a program that may read all.
+// causesOf returns why owners are unknown, and what to do about each cause. There is no
+// cause if just a few processes refuse to be read even with every permission.
 func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 	if v.PIDNS && report.Hidden != "" {
 		causes = append(causes, "the host's processes are not visible: share them (docker: --pid=host, Kubernetes: hostPID: true), "+
-			"or mount the host's /proc and name it in HOST_PROC")
+			"or mount the host's /proc and set HOST_PROC to its path")
 	}
 	switch {
 	case v.Capabilities&capabilities != capabilities:
-		causes = append(causes, "the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing: run as root of the host, or grant both "+
+		causes = append(causes, "the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are both needed: run as root on the host, or grant them "+
 			"(systemd: AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH; docker: --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH; "+
 			"elsewhere: setcap cap_sys_ptrace,cap_dac_read_search+ep sockwatch)")
 	case v.HidePID && !v.PIDNS && report.Hidden != "":
-		causes = append(causes, "/proc is mounted with hidepid, which hides processes: mount it without, or with gid= of a group of sockwatch")
+		causes = append(causes, "/proc is mounted with hidepid, which hides processes: mount it without hidepid, or with gid= set to a group that sockwatch is in")
 	case v.AppArmor != "" && report.Refused > 0:
-		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it ptrace and reading them, or run without it "+
+		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it and ptrace in the profile, or run without it "+
 			"(docker: --security-opt apparmor=unconfined)", v.AppArmor))
 	}
 	return causes

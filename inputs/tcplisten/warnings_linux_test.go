@@ -21,7 +21,7 @@ func TestCausesSayWhatToDo(t *testing.T) {
 	}{
 		{name: "one process refuses even root", visibility: procfs.Visibility{Capabilities: capabilities}, report: refused},
 		{name: "no capabilities", report: refused, want: []string{"setcap cap_sys_ptrace,cap_dac_read_search+ep"}},
-		{name: "one of the two", visibility: procfs.Visibility{Capabilities: 1 << unix.CAP_SYS_PTRACE}, report: refused, want: []string{"are missing"}},
+		{name: "one of the two", visibility: procfs.Visibility{Capabilities: 1 << unix.CAP_SYS_PTRACE}, report: refused, want: []string{"are both needed"}},
 		{name: "a container", visibility: procfs.Visibility{PIDNS: true, Capabilities: capabilities}, report: hidden, want: []string{"--pid=host"}},
 		{name: "a container without capabilities", visibility: procfs.Visibility{PIDNS: true}, report: hidden,
 			want: []string{"--pid=host", "--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH"}},

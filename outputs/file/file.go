@@ -1,5 +1,5 @@
-// Package file is the output file: points as lines in a file that is rotated by
-// size, or by logrotate.
+// Package file is the output file: points as lines in a file that is rotated by size or by
+// logrotate.
 package file
 
 import (
@@ -25,11 +25,11 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	MemoryOnly: true,
 	Sample: plugin.Sample{
 		NameDrop: []string{"custom_port_exporter"},
-		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",
 	},
 	Telegraf: plugin.Telegraf{Options: map[string]string{
-		"compression_algorithm": "leave it out: files are not compressed, unless logrotate does it",
-		"compression_level":     "leave it out: files are not compressed, unless logrotate does it",
+		"compression_algorithm": "leave it out: only logrotate compresses files",
+		"compression_level":     "leave it out: only logrotate compresses files",
 		"files":                 `write path = "FILE" in an [[outputs.file]] for each, or [[outputs.stdout]] for "stdout"`,
 		"rotation_interval":     "leave it out: files are rotated by size, or by logrotate",
 		"use_batch_format":      "leave it out: every point is a line",
@@ -47,7 +47,7 @@ type output struct {
 	stream  *stream
 }
 
-// A stream is the file and what is known of the lines in it.
+// A stream is the file, and the state of the lines written to it.
 type stream struct {
 	lines *lines.Writer
 	file  *logFile
@@ -57,9 +57,9 @@ func newStream(log *slog.Logger) *stream {
 	return &stream{lines: lines.NewWriter(), file: &logFile{log: log}}
 }
 
-// InheritFrom goes on with the stream of the output that this one replaces, if that is
-// the same file: a FIFO that hangs may have taken a part of it, and its reader is not
-// to see an end.
+// InheritFrom continues the stream of the output that this one replaces, if it is the same
+// file: a FIFO that hangs may have accepted part of a line, and its reader must not see an
+// end of file.
 func (f *output) InheritFrom(predecessor plugin.Pusher) {
 	old, ok := predecessor.(*output)
 	if ok && filepath.Clean(old.options.Path) == filepath.Clean(f.options.Path) {
@@ -67,7 +67,7 @@ func (f *output) InheritFrom(predecessor plugin.Pusher) {
 	}
 }
 
-// MaxBytes bounds what one Push takes.
+// MaxBytes limits the size of one Push.
 func (f *output) MaxBytes() int { return lines.MaxBytes }
 
 // Encode appends the point as one line without its newline.
@@ -80,8 +80,8 @@ func (f *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	return f.encoder.Restamp(dst, record, t)
 }
 
-// Push writes records as lines. The kernel has them when it returns: they outlive
-// the program, but not a crash of the host before the kernel has written them.
+// Push writes records as lines. When it returns, the kernel has them: they survive the end
+// of the program, but not a crash of the host before the kernel has written them to disk.
 func (f *output) Push(ctx context.Context, records [][]byte) error {
 	err := f.stream.lines.Push(ctx, records, func(b []byte) (int, error) { return f.stream.file.write(&f.options, b) })
 	if errors.Is(err, context.DeadlineExceeded) {

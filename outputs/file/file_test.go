@@ -33,17 +33,17 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Path, o.RotationMaxSize, o.RotationMaxArchives = "", -1, -1 },
 			"path: must be set\nrotation_max_size: must be at least 64KiB, or 0B for no rotation\nrotation_max_archives: must be at least 0 and at most 1000"},
 		{func(o *Options) { o.RotationMaxArchives = 1001 }, "rotation_max_archives: must be at least 0 and at most 1000"},
-		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" names a directory: append the name of a file`},
-		{func(o *Options) { o.Path = "/var/log/.." }, `path: "/var/log/.." names a directory: append the name of a file`},
-		{func(o *Options) { o.Path = "." }, `path: "." names a directory: append the name of a file`},
+		{func(o *Options) { o.Path = "/var/log/" }, `path: "/var/log/" is a directory: append a file name`},
+		{func(o *Options) { o.Path = "/var/log/.." }, `path: "/var/log/.." is a directory: append a file name`},
+		{func(o *Options) { o.Path = "." }, `path: "." is a directory: append a file name`},
 		{func(o *Options) { o.Path = " " }, `path: " " begins or ends with a blank`},
 		{func(o *Options) { o.RotationMaxSize = 64<<10 - 1 }, "rotation_max_size: must be at least 64KiB, or 0B for no rotation"},
 		{func(o *Options) { o.RotationMaxSize = 64 << 10 }, "<nil>"},
-		{func(o *Options) { o.Path = "/dev/stdout" }, `path: "/dev/stdout" is a descriptor of the program: write [[outputs.stdout]] instead`},
-		{func(o *Options) { o.Path = "/dev/../dev//stderr" }, `path: "/dev/../dev//stderr" is a descriptor of the program: write [[outputs.stdout]] instead`},
-		{func(o *Options) { o.Path = "/dev/fd/3" }, `path: "/dev/fd/3" is a descriptor of the program: write [[outputs.stdout]] instead`},
-		{func(o *Options) { o.Path = "/proc/self/fd/1" }, `path: "/proc/self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
-		{func(o *Options) { o.Path = "/proc/thread-self/fd/1" }, `path: "/proc/thread-self/fd/1" is a descriptor of the program: write [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/stdout" }, `path: "/dev/stdout" is a descriptor of the program: use [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/../dev//stderr" }, `path: "/dev/../dev//stderr" is a descriptor of the program: use [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/dev/fd/3" }, `path: "/dev/fd/3" is a descriptor of the program: use [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/self/fd/1" }, `path: "/proc/self/fd/1" is a descriptor of the program: use [[outputs.stdout]] instead`},
+		{func(o *Options) { o.Path = "/proc/thread-self/fd/1" }, `path: "/proc/thread-self/fd/1" is a descriptor of the program: use [[outputs.stdout]] instead`},
 		{func(o *Options) { o.Path = "/dev/null" }, "<nil>"},
 	} {
 		o := Defaults()
@@ -206,7 +206,7 @@ func TestRotationImpossible(t *testing.T) {
 	if got, err := os.ReadFile(path); err != nil || string(got) != "one\ntwo\nsix\n" {
 		t.Errorf("%q, %v", got, err)
 	}
-	want := fmt.Sprintf("level=WARN msg=\"the file cannot be rotated and goes on growing\" error=\"rename %s %s.1: file exists\"\n", path, path)
+	want := fmt.Sprintf("level=WARN msg=\"cannot rotate the file, it keeps growing\" error=\"rename %s %s.1: file exists\"\n", path, path)
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got)\n%s", diff)
 	}
@@ -263,9 +263,9 @@ func TestHalfLineAtStart(t *testing.T) {
 			check(t, dir, map[string]string{"log": tt.want})
 			want := ""
 			if tt.cut > 0 {
-				event := "cut off half a line at the end of the file"
+				event := "removed half a line from the end of the file"
 				if tt.zeros {
-					event = "removed zero bytes at the end of the file"
+					event = "removed zero bytes from the end of the file"
 				}
 				want = fmt.Sprintf("level=WARN msg=%q file=%s bytes=%d\n", event, path, tt.cut)
 			}
@@ -285,7 +285,7 @@ func TestNoFileOfLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _ := open(t, path, nil)
-	want := fmt.Sprintf("%q is not a file of lines: none ends in its last 65536 bytes", path)
+	want := fmt.Sprintf("%q is not a file of lines: no newline in its last 65536 bytes", path)
 	if diff := cmp.Diff(want, fmt.Sprint(tryPush(t, out, "new"))); diff != "" {
 		t.Errorf("error (-want +got)\n%s", diff)
 	}

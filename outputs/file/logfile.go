@@ -14,28 +14,28 @@ import (
 	"sockwatch/outputs/internal/lines"
 )
 
-// A logFile is a file of whole lines that others may rename, remove or truncate,
-// and that it renames itself when it has grown. gopkg.in/natefinch/lumberjack.v2
-// was weighed for this and does not fit: it follows symbolic links, goes on
-// writing to a file that logrotate has renamed, leaves half a line behind on a
-// full disk, counts in whole megabytes, and never ends the goroutine it starts.
+// A logFile is a file of whole lines. Others may rename, remove or truncate it, and it
+// rotates itself by size. gopkg.in/natefinch/lumberjack.v2 does not fit: it follows
+// symbolic links, keeps writing to a file that logrotate has renamed, leaves half a line
+// on a full disk, counts in whole megabytes, and never ends the goroutine that it starts.
 type logFile struct {
 	log     *slog.Logger
 	options *Options // of the last write
 
 	file    *os.File // nil: not open
 	regular bool     // it is a regular file, not a FIFO or device
-	torn    bool     // its last line is half written and could not be cut off
-	stuck   bool     // it cannot be rotated, which was logged
+	torn    bool     // its last line is incomplete and could not be cut off
+	stuck   bool     // it cannot be rotated, and this was logged
 }
 
-// pipeBytes is what a FIFO takes in one piece or not at all: PIPE_BUF of pipe(7).
+// pipeBytes is the size up to which a FIFO accepts a write as a whole or not at all:
+// PIPE_BUF in pipe(7).
 const pipeBytes = 4096
 
-// write appends whole lines, or the rest of the line that it tore last and whole
-// lines. It returns how many bytes are in the file; on an error they end with a
-// line too, unless what is behind that could not be cut off. All options are of the
-// same path.
+// write appends whole lines. If the last write left an incomplete line, b begins with the
+// rest of that. write returns how many bytes of b are in the file. Even after an error they
+// end with a whole line, unless an incomplete one could not be cut off. The path is the same
+// in every call.
 func (l *logFile) write(o *Options, b []byte) (written int, err error) {
 	l.options = o
 	for written < len(b) && err == nil {
@@ -46,9 +46,9 @@ func (l *logFile) write(o *Options, b []byte) (written int, err error) {
 	return written, err
 }
 
-// writeSome writes as many lines of b as go into one file at once.
+// writeSome writes as many lines of b as fit into the current file.
 func (l *logFile) writeSome(b []byte) (int, error) {
-	room := 0 // one line: the rest of a torn one goes where its beginning is
+	room := 0 // only one line: the rest of a torn line must follow its beginning
 	if !l.torn {
 		var err error
 		if room, err = l.ready(lines.Cut(b, 0)); err != nil {
@@ -76,9 +76,8 @@ func (l *logFile) cut(n int) error {
 	return l.file.Truncate(max(0, info.Size()-int64(n)))
 }
 
-// ready opens the file if it is not open, was renamed or removed, or has no room for a
-// line of that length. It returns how
-// many bytes may be written now.
+// ready opens the file if it is not open or was renamed or removed, and rotates it if it
+// has no room for a line of the given length. It returns how many bytes may be written now.
 func (l *logFile) ready(line int) (room int, err error) {
 	if l.file != nil && l.moved() {
 		l.close()
@@ -103,7 +102,7 @@ func (l *logFile) ready(line int) (room int, err error) {
 	if size > 0 && size+int64(line) > limit {
 		if err := l.rotate(); err != nil {
 			if !l.stuck {
-				l.log.Warn("the file cannot be rotated and goes on growing", "error", err)
+				l.log.Warn("cannot rotate the file, it keeps growing", "error", err)
 			}
 			l.stuck = true
 			return lines.MaxBytes, nil
@@ -115,8 +114,8 @@ func (l *logFile) ready(line int) (room int, err error) {
 	return int(min(limit-size, lines.MaxBytes)), nil
 }
 
-// moved reports whether the path leads to another file than the open one,
-// or to none: logrotate has renamed it, before it signals or without.
+// moved reports whether the open file is no longer at its path: logrotate has renamed it,
+// or something has removed it.
 func (l *logFile) moved() bool {
 	there, err := os.Lstat(l.options.Path)
 	if err != nil {
@@ -132,16 +131,16 @@ func (l *logFile) open() error {
 	there, err := os.Lstat(path)
 	if err == nil {
 		if there.Mode()&fs.ModeSymlink != 0 {
-			return fmt.Errorf("%q is a symbolic link, which is not followed", path)
+			return fmt.Errorf("%q is a symbolic link, and links are not followed", path)
 		}
-		if !there.Mode().IsRegular() { // opened for reading too, a FIFO would always have a reader
+		if !there.Mode().IsRegular() { // write only: a FIFO that is also open for reading would be its own reader
 			flags = os.O_WRONLY | os.O_APPEND | nonBlock | noTerminal
 		}
 	}
 	f, err := os.OpenFile(path, flags, 0o640)
 	if err != nil {
 		if there != nil && there.Mode()&fs.ModeNamedPipe != 0 && errors.Is(err, errNoReader) {
-			return fmt.Errorf("%q is a FIFO that nobody reads: %w", path, err)
+			return fmt.Errorf("%q is a FIFO without a reader: %w", path, err)
 		}
 		return err
 	}
@@ -157,14 +156,13 @@ func (l *logFile) open() error {
 	return nil
 }
 
-// maxHalfLine is how far from the end of what was written to a file its last newline
-// is looked for.
+// maxHalfLine is how much of the end of a file is searched for its last newline.
 const maxHalfLine = 64 << 10
 
-// endLastLine sees to it that a file ends with a newline. What follows its last one
-// is cut off if it is half a record of ours, or zeros, which are blocks that were
-// allocated and never written: the end of the program or of the host has left them. If
-// it may be anything else, or the file may only grow (chattr +a), the line is ended.
+// endLastLine makes a file end with a newline. After a crash, its last newline may be
+// followed by half a record, or by zeros in blocks that were allocated but never written:
+// both are cut off. Any other text is kept, and gets a newline. So does half a record if
+// the file is append-only (chattr +a).
 func (l *logFile) endLastLine(f *os.File, size int64) error {
 	end, err := trimZeros(f, size)
 	if err != nil {
@@ -176,7 +174,7 @@ func (l *logFile) endLastLine(f *os.File, size int64) error {
 	}
 	whole := bytes.LastIndexByte(tail, '\n') + 1
 	if whole == 0 && end > maxHalfLine {
-		return fmt.Errorf("%q is not a file of lines: none ends in its last %d bytes", f.Name(), maxHalfLine)
+		return fmt.Errorf("%q is not a file of lines: no newline in its last %d bytes", f.Name(), maxHalfLine)
 	}
 	last := tail[whole:]
 	kind := classifyLine(l.options.DataFormat, tail[:whole], last)
@@ -191,9 +189,9 @@ func (l *logFile) endLastLine(f *os.File, size int64) error {
 		err := f.Truncate(end)
 		switch {
 		case err == nil:
-			event := "removed zero bytes at the end of the file"
+			event := "removed zero bytes from the end of the file"
 			if kind == halfRecord {
-				event = "cut off half a line at the end of the file"
+				event = "removed half a line from the end of the file"
 			}
 			l.log.Warn(event, "file", f.Name(), "bytes", size-end)
 		case errors.Is(err, fs.ErrPermission):
@@ -226,22 +224,21 @@ func trimZeros(f *os.File, size int64) (int64, error) {
 	return size, nil
 }
 
-// The kinds of what follows the last newline of a file.
+// What follows the last newline of a file.
 const (
 	nothing    = iota
-	record     // a whole one of ours, without its newline
-	halfRecord // the beginning of one
-	foreign    // it may be anything
+	record     // a whole record of ours, without its newline
+	halfRecord // the beginning of a record of ours
+	foreign    // any other text
 )
 
 var (
-	jsonBegin = []byte(`{"name":"`)               // of every record
-	influxEnd = regexp.MustCompile(` [0-9]{19}$`) // of every record: its time
+	jsonBegin = []byte(`{"name":"`)               // how every JSON record begins
+	influxEnd = regexp.MustCompile(` [0-9]{19}$`) // how every line protocol record ends: with its time
 )
 
-// classifyLine returns the kind of the last line of a file, which does not have its
-// newline. A record of line protocol may begin like any text: there, the line before
-// must be one.
+// classifyLine returns what the text after the last newline of a file is. A line protocol
+// record can begin like any text, so the line before it must be a record too.
 func classifyLine(dataFormat string, before, last []byte) int {
 	if len(last) == 0 {
 		return nothing
@@ -262,8 +259,8 @@ func classifyLine(dataFormat string, before, last []byte) int {
 	}
 }
 
-// rotate renames the file and its archives: PATH to PATH.1, PATH.1 to PATH.2, and
-// so on; the last one makes room.
+// rotate renames the file and its archives: PATH to PATH.1, PATH.1 to PATH.2, and so on.
+// The last one is overwritten.
 func (l *logFile) rotate() error {
 	keep := l.options.RotationMaxArchives
 	if keep == 0 {
@@ -283,7 +280,7 @@ func (l *logFile) rotate() error {
 	return nil
 }
 
-// close closes the file. The kernel has what was written: there is nothing to lose.
+// close closes the file. Nothing can be lost, since the kernel has everything written.
 func (l *logFile) close() error {
 	if l.file == nil {
 		return nil

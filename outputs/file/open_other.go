@@ -4,7 +4,7 @@ package file
 
 import "io/fs"
 
-// Symbolic links are refused by looking first alone, and there are no FIFOs.
+// There are no FIFOs, and symbolic links are detected only by the check before opening.
 const noFollow, nonBlock, noTerminal = 0, 0, 0
 
 var errNoReader = fs.ErrInvalid

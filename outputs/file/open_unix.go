@@ -6,10 +6,10 @@ import "syscall"
 
 const (
 	noFollow = syscall.O_NOFOLLOW
-	nonBlock = syscall.O_NONBLOCK // a FIFO without a reader must not hang open(2)
+	nonBlock = syscall.O_NONBLOCK // so that open(2) does not wait for the reader of a FIFO
 
-	// A daemon that opens a terminal must not get it as its controlling terminal, whose
-	// end would end the daemon.
+	// A terminal that a daemon opens must not become its controlling terminal: its end
+	// would end the daemon.
 	noTerminal = syscall.O_NOCTTY
 
 	errNoReader = syscall.ENXIO

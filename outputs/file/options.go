@@ -14,18 +14,18 @@ import (
 
 // Options are the options of [[outputs.file]].
 type Options struct {
-	// The file, in a directory that exists. A symbolic link is refused, and so is a
-	// descriptor of the program, such as /dev/stdout: [[outputs.stdout]] writes there.
+	// Path of the file. Its directory must exist. Symbolic links are refused, and so are
+	// descriptors of the program, such as /dev/stdout: use [[outputs.stdout]] for that.
 	Path string `toml:"path"`
-	// "json": one JSON object a line, or "influx": line protocol.
+	// "json": one JSON object per line, or "influx": line protocol.
 	DataFormat string `toml:"data_format"`
 	// Times in JSON: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
-	// "unix_ns". Line protocol has nanoseconds always.
+	// "unix_ns". Line protocol always has nanoseconds.
 	TimestampFormat string `toml:"timestamp_format"`
-	// A file that would grow beyond this becomes PATH.1, and PATH.1 becomes PATH.2;
-	// "0B": it grows without bound, or until logrotate takes it. At least "64KiB" otherwise.
+	// Maximum size of the file, at least "64KiB". Before it would grow larger, PATH becomes
+	// PATH.1, PATH.1 becomes PATH.2, and so on. "0B": no limit, for use with logrotate.
 	RotationMaxSize plugin.Size `toml:"rotation_max_size"`
-	// How many rotated files are kept; 0: none, what is rotated is gone.
+	// Number of rotated files to keep. 0: the file is deleted instead of rotated.
 	RotationMaxArchives int `toml:"rotation_max_archives"`
 }
 
@@ -52,9 +52,9 @@ func (o *Options) Validate() error {
 	case strings.TrimSpace(o.Path) != o.Path:
 		errs = append(errs, plugin.Invalid("path", "%q begins or ends with a blank", o.Path))
 	case strings.HasSuffix(o.Path, "/") || slices.Contains([]string{".", ".."}, filepath.Base(o.Path)):
-		errs = append(errs, plugin.Invalid("path", "%q names a directory: append the name of a file", o.Path))
+		errs = append(errs, plugin.Invalid("path", "%q is a directory: append a file name", o.Path))
 	case descriptors.MatchString(filepath.Clean(o.Path)):
-		errs = append(errs, plugin.Invalid("path", "%q is a descriptor of the program: write [[outputs.stdout]] instead", o.Path))
+		errs = append(errs, plugin.Invalid("path", "%q is a descriptor of the program: use [[outputs.stdout]] instead", o.Path))
 	}
 	errs = append(errs, format.Validate(o.DataFormat, o.TimestampFormat))
 	if o.RotationMaxSize != 0 && o.RotationMaxSize < minRotation {
@@ -66,16 +66,16 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// descriptors are paths that lead to a file that the program has open.
+// descriptors matches paths that lead to a file that the program has open.
 var descriptors = regexp.MustCompile(`^/dev/std(in|out|err)$|^/dev/fd/|^/proc/[^/]+/(task/[^/]+/)?fd/`)
 
-// minRotation holds many points: a smaller file would be rotated in every write.
+// minRotation is enough for many points. A smaller file would be rotated at every write.
 const minRotation = 64 << 10
 
-// maxArchives bounds the renames of one rotation.
+// maxArchives limits the renames of one rotation.
 const maxArchives = 1000
 
-// Exclusive names the file, and those that rotation makes of it.
+// Exclusive names the file and its rotated files.
 func (o *Options) Exclusive() []string {
 	path, err := filepath.Abs(o.Path)
 	if err != nil { // the working directory is not known

@@ -9,8 +9,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// checkAddress finds what is mistyped in the address of a URL: requests to it fail for
-// ever. A name whose last label is a number is not a domain.
+// checkAddress finds typing errors in the host and port of a URL that would make every
+// request fail. A name whose last label is a number is not a domain name.
 func checkAddress(u *url.URL) error {
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -20,7 +20,7 @@ func TestMistypedAddresses(t *testing.T) {
 		{url: "http://h:65536", database: "d", want: `urls: the port of "http://h:65536" is not a number from 1 to 65535`},
 		{url: "http://h:0", database: "d", want: `urls: the port of "http://h:0" is not a number from 1 to 65535`},
 		{url: "http://127.0.0.300:8086", database: "d", want: `urls: the host "127.0.0.300" is not an IP address`},
-		{url: "http://h", database: "d\n", want: "database: holds a control character, such as a line end"},
+		{url: "http://h", database: "d\n", want: "database: contains a control character, such as a line end"},
 	} {
 		o := Defaults()
 		o.URLs, o.Database = []string{test.url}, test.database

@@ -11,29 +11,29 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// An answer is what a server said to a request, as it said it: only classifier
-// makes text of it that is shown.
+// An answer is a server's answer to a request, unchanged. Only a classifier makes text
+// from it that is shown.
 type answer struct {
 	status int
 	header http.Header
-	// text is the message of a JSON object in the form of one of the APIs, or plain
-	// text. It is empty if the answer breaks off.
+	// text is the message in the JSON object of one of the APIs, or else the whole body.
+	// It is empty if the answer is incomplete.
 	text string
 	// lines are the rejected lines that InfluxDB 3.x lists beside its message.
 	lines []rejectedLine
-	// cut reports that more was said than is read.
+	// cut reports that the body was longer than maxAnswer, and the rest was not read.
 	cut bool
-	// err is why the answer breaks off; status and header hold all the same.
+	// err is why the answer is incomplete. status and header are still valid.
 	err error
 }
 
-// A rejectedLine is an element of the data of InfluxDB 3.x's answer.
+// A rejectedLine is an element of data in an answer of InfluxDB 3.x.
 type rejectedLine struct {
 	Number int    `json:"line_number"` // from 1
 	Reason string `json:"error_message"`
 }
 
-// maxAnswer bounds what is read of an answer, compressed and uncompressed.
+// maxAnswer is how much of an answer is read, both before and after decompression.
 const maxAnswer = 64 << 10
 
 // readAnswer reads the answer of a response.
@@ -44,15 +44,15 @@ func readAnswer(resp *http.Response) answer {
 	case err != nil:
 		a.err = err
 	case strings.Contains(resp.Header.Get("Content-Type"), "html"):
-		a.text = "a web page" // it says nothing
+		a.text = "a web page" // its text would not help
 	default:
 		a.parse(body)
 	}
 	return a
 }
 
-// readBody reads as much of the body as is bounded, and decompresses it: some
-// proxies compress unasked.
+// readBody reads the body, up to maxAnswer, and decompresses it: some proxies compress
+// without being asked.
 func (a *answer) readBody(from io.Reader) ([]byte, error) {
 	raw, err := readUpTo(from, &a.cut)
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *answer) readBody(from io.Reader) ([]byte, error) {
 	}
 }
 
-// readUpTo reads at most maxAnswer bytes, and notes if there are more.
+// readUpTo reads at most maxAnswer bytes, and sets cut if there are more.
 func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
 	if len(data) > maxAnswer {
@@ -90,7 +90,7 @@ func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
 	return data, err
 }
 
-// parse takes the body apart.
+// parse sets text and lines from the body.
 func (a *answer) parse(body []byte) {
 	var object struct {
 		Error   string          // 1.x, 3.x
@@ -118,8 +118,8 @@ func (a *answer) parse(body []byte) {
 	}
 }
 
-// completions returns the JSON that a body may be: the body itself; if it is cut,
-// also what stands in front of the cut in a message, or in a list of lines.
+// completions returns the candidates for the JSON of a body: the body itself and, if it is
+// cut, the body completed as a message or as a list of lines.
 func completions(body []byte, cut bool) [][]byte {
 	all := [][]byte{body}
 	if !cut {
@@ -135,8 +135,8 @@ func completions(body []byte, cut bool) [][]byte {
 	return all
 }
 
-// says reports whether the server uses these words of its own: names that it quotes
-// may hold any words.
+// says reports whether the server's own words contain words. Text from the first quote on
+// does not count, because a quoted name may contain any words.
 func (a *answer) says(words string) bool {
 	own := a.text
 	if i := strings.IndexAny(own, "'\"`"); i >= 0 {
@@ -145,7 +145,7 @@ func (a *answer) says(words string) bool {
 	return strings.Contains(own, words)
 }
 
-// saysAny reports whether the server uses one of these phrases of its own.
+// saysAny reports whether the server's own words contain any of the phrases.
 func (a *answer) saysAny(phrases ...string) bool {
 	for _, p := range phrases {
 		if a.says(p) {

@@ -34,7 +34,7 @@ func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
 	})
 	out, _ := newOutput(t, v1(server.URL))
 	err := pushIn(t, out, 200*time.Millisecond)
-	if want := server.URL + ": 400 Bad Request: the answer breaks off: context deadline exceeded"; fmt.Sprint(err) != want || kind(err) != "kept" {
+	if want := server.URL + ": 400 Bad Request: the answer is incomplete: context deadline exceeded"; fmt.Sprint(err) != want || kind(err) != "kept" {
 		t.Errorf("%s: error %v, want %s", kind(err), err, want)
 	}
 	server.answers(http.StatusNoContent, "")
@@ -50,11 +50,11 @@ func TestAnswersThatBreakOff(t *testing.T) {
 		status     int
 		kind, want string
 	}{
-		{200, "kept", "200 OK: the answer breaks off: unexpected EOF: this is not how InfluxDB answers a write: check urls"},
-		{400, "kept", "400 Bad Request: the answer breaks off: unexpected EOF"},
-		{401, "kept", "401 Unauthorized: the answer breaks off: unexpected EOF"},
-		{413, "too large", "413 Request Entity Too Large: the answer breaks off: unexpected EOF (too large)"},
-		{503, "after 7s", "503 Service Unavailable: the answer breaks off: unexpected EOF (retry after 7s)"},
+		{200, "kept", "200 OK: the answer is incomplete: unexpected EOF: this is not how InfluxDB answers a write: check urls"},
+		{400, "kept", "400 Bad Request: the answer is incomplete: unexpected EOF"},
+		{401, "kept", "401 Unauthorized: the answer is incomplete: unexpected EOF"},
+		{413, "too large", "413 Request Entity Too Large: the answer is incomplete: unexpected EOF (too large)"},
+		{503, "after 7s", "503 Service Unavailable: the answer is incomplete: unexpected EOF (retry after 7s)"},
 	} {
 		server.does(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
@@ -132,13 +132,13 @@ func TestCompressedAnswers(t *testing.T) {
 			err: "400 Bad Request: partial write: field type conflict dropped=1 (rejected)"},
 		{name: "nothing", status: 503, headers: []string{"Content-Encoding: gzip"}, kind: "kept", err: "503 Service Unavailable"},
 		{name: "none after all", status: 400, headers: []string{"Content-Encoding: gzip"}, body: conflict, kind: "kept",
-			err: "400 Bad Request: the answer breaks off: gzip: gzip: invalid header"},
+			err: "400 Bad Request: the answer is incomplete: gzip: gzip: invalid header"},
 		{name: "cut", status: 400, headers: []string{"Content-Encoding: gzip"}, body: compress(conflict)[:30], kind: "kept",
-			err: "400 Bad Request: the answer breaks off: gzip: unexpected EOF"},
+			err: "400 Bad Request: the answer is incomplete: gzip: unexpected EOF"},
 		{name: "100 MiB", status: 500, headers: []string{"Content-Encoding: gzip"}, body: bomb, kind: "kept",
 			err: "500 Internal Server Error: " + strings.Repeat("x", 500) + "..."},
 		{name: "another encoding", status: 400, headers: []string{"Content-Encoding: br"}, body: "?", kind: "kept",
-			err: `400 Bad Request: the answer breaks off: unknown content encoding "br"`},
+			err: `400 Bad Request: the answer is incomplete: unknown content encoding "br"`},
 	})
 }
 

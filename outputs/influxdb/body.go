@@ -6,11 +6,11 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// A bodyEncoder makes the bodies of requests.
+// A bodyEncoder encodes the bodies of requests.
 type bodyEncoder struct {
 	compressed bool
 	writer     *gzip.Writer // nil until the first body
-	lines      []byte       // what it compressed last, to use again
+	lines      []byte       // a buffer for the lines to compress
 }
 
 // encoding returns the value of Content-Encoding, "" for none.
@@ -21,14 +21,14 @@ func (e *bodyEncoder) encoding() string {
 	return ""
 }
 
-// encode returns the lines of the records, compressed if the options say so. The
-// result is not used again: the transport may go on sending the body of a request
-// that was given up.
+// encode returns the lines of the records, compressed if the options say so. The result is
+// never reused, because the transport may still be sending the body of a request that was
+// abandoned.
 func (e *bodyEncoder) encode(records [][]byte) ([]byte, error) {
 	if !e.compressed {
 		return appendLines(nil, records), nil
 	}
-	e.lines = appendLines(e.lines[:0], records) // gzip is faster on one large piece
+	e.lines = appendLines(e.lines[:0], records) // gzip is faster with one large write
 	var body bytes.Buffer
 	if e.writer == nil {
 		var err error
@@ -37,7 +37,7 @@ func (e *bodyEncoder) encode(records [][]byte) ([]byte, error) {
 		}
 	}
 	e.writer.Reset(&body)
-	e.writer.Write(e.lines) // an error stays until Close
+	e.writer.Write(e.lines) // Close returns its error
 	if err := e.writer.Close(); err != nil {
 		return nil, err
 	}

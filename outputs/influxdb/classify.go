@@ -13,16 +13,16 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A classifier makes errors of answers. What an answer means is decided by what the
-// server said; what is shown of it is one line of bounded length, without secrets.
+// A classifier turns answers into errors. It classifies an answer by the server's own
+// words. An error shows one line of bounded length, without secrets.
 type classifier struct {
 	options Options
-	hide    func(string) string // takes secrets out of a text to show
+	hide    func(string) string // removes secrets from a text that is to be shown
 }
 
-// classify returns what a server's answer to a write of these records means. 204
-// says that they are stored, and nothing else does: a 200 comes from a proxy, a
-// portal or another kind of server.
+// classify returns nil if a server's answer says that it has stored the records, else an
+// error. Only 204 says so. A 200 comes from a proxy, a login portal or another kind of
+// server.
 func (c *classifier) classify(s *server, a *answer, records [][]byte) error {
 	text := s.name + ": " + c.describe(a)
 	switch {
@@ -31,7 +31,7 @@ func (c *classifier) classify(s *server, a *answer, records [][]byte) error {
 	case a.status < 300:
 		return fmt.Errorf("%s: this is not how InfluxDB answers a write: check urls", text)
 	case a.status < 400:
-		return fmt.Errorf("%s: redirects to %s, which is not followed: check urls", text, redirectTarget(a))
+		return fmt.Errorf("%s: redirects to %s, and redirects are not followed: check urls", text, redirectTarget(a))
 	case a.status == http.StatusRequestEntityTooLarge || a.says("max request size"): // 3.x: status 500
 		return fmt.Errorf("%s (%w)", text, plugin.ErrTooLarge)
 	case c.rejectsPoints(a) && len(records) > 0:
@@ -51,14 +51,14 @@ func (c *classifier) classify(s *server, a *answer, records [][]byte) error {
 	return errors.New(text)
 }
 
-// rejectsPoints reports whether the server speaks of points, not of the request or
-// of itself.
+// rejectsPoints reports whether the answer is about points, and not about the request or
+// the server.
 func (c *classifier) rejectsPoints(a *answer) bool {
 	switch a.status {
 	case http.StatusBadRequest:
 		return len(a.lines) > 0 || a.saysAny("partial write", "unable to parse", "field type conflict",
 			"beyond retention policy", "failed to parse line protocol", "line protocol parsing error", "parsing failed for write_lp")
-	case http.StatusUnprocessableEntity: // 2.x; in 3.x a limit that an operator can raise
+	case http.StatusUnprocessableEntity: // 2.x; in 3.x this is a limit that an operator can raise
 		return c.options.api() != "v3" && a.saysAny("partial write", "unable to parse", "field type conflict", "beyond retention policy")
 	case http.StatusInternalServerError: // 2.x
 		return a.saysAny("partial write", "field type conflict")
@@ -67,8 +67,8 @@ func (c *classifier) rejectsPoints(a *answer) bool {
 	}
 }
 
-// rejection returns the error of an answer that speaks of points: with the records
-// that it rejects, if that is known. A partial write stores all others.
+// rejection returns the error for an answer that is about points. The error names the
+// rejected records if they are known. A partial write stores all others.
 func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 	if len(records) == 1 || a.dropped() >= len(records) {
 		err := errors.New(s.name + ": " + c.describe(a))
@@ -78,7 +78,7 @@ func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 		}
 		return rejected
 	}
-	partial := a.says("partial write") && a.status < 500 // 2.x may have stored none
+	partial := a.says("partial write") && a.status < 500 // with 500, 2.x may have stored nothing
 	reasons, all := a.rejectedRecords(records)
 	switch {
 	case len(reasons) == 0 && partial:
@@ -93,7 +93,7 @@ func (c *classifier) rejection(s *server, a *answer, records [][]byte) error {
 	return rejected
 }
 
-// advice says what to do about an answer that other points would not change.
+// advice returns what to do about an answer that does not depend on the points.
 func (c *classifier) advice(a *answer) string {
 	api := c.options.api()
 	target, login := fmt.Sprintf("database %q", c.options.Database), "token"
@@ -121,7 +121,7 @@ func (c *classifier) advice(a *answer) string {
 		return "check urls and api"
 	case http.StatusUnprocessableEntity:
 		if api == "v3" || a.saysAny("limit", "exceed") {
-			return "raise this limit of the server, or send fewer series and fields to it"
+			return "raise this limit on the server, or send it fewer series and fields"
 		}
 		return "check the options"
 	case http.StatusBadRequest:
@@ -131,8 +131,8 @@ func (c *classifier) advice(a *answer) string {
 	}
 }
 
-// refusal returns why InfluxDB 1.x did not create a database, "" if it did. An error
-// of the statement comes with status 200.
+// refusal returns why InfluxDB 1.x did not create a database, or "" if it did. An error in
+// the statement comes with status 200.
 func (c *classifier) refusal(a *answer) string {
 	if a.status >= 300 || a.err != nil || strings.Contains(a.text, `"error"`) {
 		return c.describe(a)
@@ -140,11 +140,11 @@ func (c *classifier) refusal(a *answer) string {
 	return ""
 }
 
-// describe returns the status and what the server said.
+// describe returns the status and the server's message as one line.
 func (c *classifier) describe(a *answer) string {
 	switch {
 	case a.err != nil:
-		return c.line(a.status, fmt.Sprintf("the answer breaks off: %v", a.err))
+		return c.line(a.status, fmt.Sprintf("the answer is incomplete: %v", a.err))
 	case len(a.lines) > 0:
 		return c.line(a.status, fmt.Sprintf("%s: line %d: %s", a.text, a.lines[0].Number, a.lines[0].Reason))
 	default:
@@ -152,10 +152,10 @@ func (c *classifier) describe(a *answer) string {
 	}
 }
 
-// maxShown is how much of a server's text is shown, in characters.
+// maxShown is how many characters of a server's text are shown.
 const maxShown = 500
 
-// line returns a status, in HTTP's own words, and a text as one line to show.
+// line returns a status, with its name in HTTP, and a text as one line to show.
 func (c *classifier) line(status int, text string) string {
 	title := strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
 	text = strings.Join(strings.FieldsFunc(c.hide(text), unicode.IsControl), " ")
@@ -168,8 +168,8 @@ func (c *classifier) line(status int, text string) string {
 	return title + ": " + strings.ToValidUTF8(text, "?")
 }
 
-// redirectTarget returns where a redirect leads, without the parts of its URL that
-// may be secret.
+// redirectTarget returns where a redirect leads, without the parts of the URL that may be
+// secret.
 func redirectTarget(a *answer) string {
 	u, err := url.Parse(a.header.Get("Location"))
 	if err != nil || u.Host == "" {
@@ -178,12 +178,12 @@ func redirectTarget(a *answer) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// maxRetryAfter is the longest wait that a server may ask for.
+// maxRetryAfter is the longest wait that a server can ask for.
 const maxRetryAfter = 10 * time.Minute
 
-// retryAfter returns how long the header Retry-After asks to wait: a number of
-// seconds, or a date in any of HTTP's three forms, which counts from the date that
-// the server says it is. It returns 0 if the header asks for nothing.
+// retryAfter returns how long the header Retry-After asks the client to wait, or 0 if it
+// does not ask. The header is a number of seconds or a date in any of HTTP's three forms.
+// A date counts from the server's own Date.
 func retryAfter(h http.Header) time.Duration {
 	value := strings.TrimSpace(h.Get("Retry-After"))
 	if value == "" {
@@ -191,7 +191,7 @@ func retryAfter(h http.Header) time.Duration {
 	}
 	if strings.Trim(value, "0123456789") == "" {
 		seconds, err := strconv.ParseInt(value, 10, 32)
-		if err != nil { // more than an int32 holds
+		if err != nil { // does not fit into an int32
 			return maxRetryAfter
 		}
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// A client posts to servers with the credentials and certificates that are on disk
-// at that moment.
+// A client posts to servers, with the credentials and certificates that are on disk at
+// that time.
 type client struct {
 	options     Options
 	credentials *credentials
 	pemFiles    [3]*file  // tls_ca, tls_cert and tls_key
-	pem         [3][]byte // their contents that http was made of
+	pem         [3][]byte // their contents when http was made
 	http        *http.Client
 }
 
@@ -34,13 +34,13 @@ func newClient(o *Options, log *slog.Logger) *client {
 	return c
 }
 
-// maxPEM bounds what is read of a file of certificates: bundles of all public
-// authorities have a quarter of a mebibyte.
+// maxPEM is the maximum size of a certificate file. Bundles of all public authorities are
+// about 256 KiB.
 const maxPEM = 4 << 20
 
-// refresh reads the files of secrets and certificates again: they may have been
-// replaced since the last request. It makes a new HTTP client if the certificates
-// were, or for the first request.
+// refresh reads the secret and certificate files again, since they may have been replaced
+// after the last request. It makes a new HTTP client for the first request, and if the
+// certificates have changed.
 func (c *client) refresh(ctx context.Context, servers []*server) error {
 	if err := c.credentials.refresh(ctx); err != nil {
 		return err
@@ -71,14 +71,14 @@ func (c *client) refresh(ctx context.Context, servers []*server) error {
 	return nil
 }
 
-// tlsConfig returns the settings of the options with the contents of tls_ca,
+// tlsConfig returns the TLS configuration for the options and the contents of tls_ca,
 // tls_cert and tls_key.
 func (c *client) tlsConfig(pem [3][]byte) (*tls.Config, error) {
 	config := &tls.Config{ServerName: c.options.TLSServerName, InsecureSkipVerify: c.options.InsecureSkipVerify}
 	if c.options.TLSCA != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem[0]) {
-			return nil, fmt.Errorf("tls_ca: %q holds no certificate in PEM", c.options.TLSCA)
+			return nil, fmt.Errorf("tls_ca: %q contains no PEM certificate", c.options.TLSCA)
 		}
 	}
 	if c.options.TLSCert != "" {
@@ -93,13 +93,13 @@ func (c *client) tlsConfig(pem [3][]byte) (*tls.Config, error) {
 
 func newHTTPClient(config *tls.Config) *http.Client {
 	return &http.Client{
-		// A redirect may lead to a host that must not see the token.
+		// A redirect can lead to a host that must not see the token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:        config,
-			DisableCompression:     true, // readAnswer bounds what it decompresses
+			DisableCompression:     true, // readAnswer decompresses, up to a limit
 			MaxResponseHeaderBytes: maxAnswer,
 			IdleConnTimeout:        90 * time.Second,
 			ExpectContinueTimeout:  time.Second,
@@ -107,7 +107,7 @@ func newHTTPClient(config *tls.Config) *http.Client {
 	}
 }
 
-// A request is what a server is sent.
+// A request is what a client posts.
 type request struct {
 	url         string
 	contentType string
@@ -115,9 +115,9 @@ type request struct {
 	body        []byte
 }
 
-// expectAbove is the size of a body that a server is asked about first. One that
-// refuses it can answer 413 then; later it might reset the connection, and the
-// answer would be lost.
+// expectAbove is the size above which a body is announced with "Expect: 100-continue". A
+// server that refuses the body can then answer 413. Without that, it might reset the
+// connection, and the answer would be lost.
 const expectAbove = 1 << 20
 
 // post sends a request and returns the server's answer.
@@ -136,8 +136,8 @@ func (c *client) post(ctx context.Context, s *server, r request) (answer, error)
 		req.Header.Set("Expect", "100-continue")
 	}
 	c.credentials.apply(req)
-	// A point that is written twice overwrites itself: net/http may repeat a request
-	// whose connection proves dead. The header itself is not sent.
+	// net/http may repeat the request if the connection turns out to be dead, because a
+	// point that is written twice overwrites itself. The header itself is not sent.
 	req.Header["Idempotency-Key"] = nil
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -151,8 +151,8 @@ func (c *client) post(ctx context.Context, s *server, r request) (answer, error)
 	return readAnswer(resp), nil
 }
 
-// withoutURL takes the URL out of an error of net/http or net/url: it says no more
-// than the server's name.
+// withoutURL removes the URL from an error of net/http or net/url. Callers add the
+// server's name, which is enough.
 func withoutURL(err error) error {
 	if uerr, ok := errors.AsType[*url.Error](err); ok {
 		return uerr.Err

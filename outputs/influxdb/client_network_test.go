@@ -22,17 +22,10 @@ import (
 // TestProxyOfTheEnvironmentIsUsed pushes in a child process, since a process reads
 // these variables once.
 func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
-	if url := os.Getenv("TEST_PUSH_TO"); url != "" {
-		out, _ := newOutput(t, v1(url))
-		if err := push(t, out, "m v=1i 1"); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
 	proxy := newFake(t)
 	child := func(url string) ([]byte, error) {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestProxyOfTheEnvironmentIsUsed$")
-		cmd.Env = append(os.Environ(), "TEST_PUSH_TO="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), envPushTo+"="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
 		return cmd.CombinedOutput()
 	}
 	if out, err := child("http://influxdb.invalid:8086"); err != nil {
@@ -221,6 +214,7 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 // TestOnlyAWholeAnswerIsDelivery cuts the connection after every number of bytes that the
 // server sends, and slows it down: nothing but the whole answer is delivery.
 func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
+	t.Parallel()
 	const answer = "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
 	for cut := 0; cut <= len(answer); cut += 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -66,6 +66,7 @@ func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 // TestLargeBodyIsDelivered by servers that answer "Expect: 100-continue" as they
 // should, with 417, or not at all.
 func TestLargeBodyIsDelivered(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		answer   string // to the headers
@@ -77,6 +78,7 @@ func TestLargeBodyIsDelivered(t *testing.T) {
 		{name: "nothing", answer: "", requests: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			requests := make(chan int64, 10) // lengths of bodies
 			url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
 				for {

@@ -178,7 +178,7 @@ func TestReplacedCertificatesAreUsed(t *testing.T) {
 		t.Fatalf("error\n%v, want\n%s", err, want)
 	}
 	write(t, caFile, "half written")
-	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_ca: %q holds no certificate in PEM", caFile); fmt.Sprint(err) != want || kind(err) != "kept" {
+	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_ca: %q contains no PEM certificate", caFile); fmt.Sprint(err) != want || kind(err) != "kept" {
 		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
 	}
 	write(t, caFile, second.certPEM())

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// credentials are what a request carries to be let in: the password or the token,
-// from the configuration or from a file, and the headers of the options.
+// credentials authenticate a request: with the password or token, from the configuration
+// or from a file, and with the headers from the options.
 type credentials struct {
 	scheme   string // of Authorization: Basic, Token or Bearer
 	username string // Basic only
 	secret   string // the password or token as of the last refresh; "": none
-	file     *file  // that holds the secret; nil: the configuration does
+	file     *file  // the file with the secret; nil: it is in the configuration
 	headers  map[string]string
 	log      *slog.Logger
 
-	echoes           echoes // of what is sent
+	echoes           echoes // of the credentials in use
 	warnedOfReaders  bool
 	warnedOfNetworks bool
 }
@@ -44,7 +44,7 @@ func newCredentials(o *Options, log *slog.Logger) *credentials {
 	return c
 }
 
-// maxSecret bounds what is read of a secret file.
+// maxSecret is the maximum size of a secret file.
 const maxSecret = 64 << 10
 
 // refresh reads the file of the secret again.
@@ -57,7 +57,7 @@ func (c *credentials) refresh(ctx context.Context) error {
 		return err
 	}
 	if content.mode.Perm()&0o004 != 0 && !c.warnedOfReaders {
-		c.log.Warn("everyone can read the secret file", c.file.option, c.file.path, "mode", content.mode.Perm().String())
+		c.log.Warn("every user of this host can read the secret file", c.file.option, c.file.path, "mode", content.mode.Perm().String())
 		c.warnedOfReaders = true
 	}
 	secret, err := parseSecret(string(content.data), c.scheme != "Basic")
@@ -71,9 +71,9 @@ func (c *credentials) refresh(ctx context.Context) error {
 	return nil
 }
 
-// parseSecret returns the secret in the text of a file: without a byte order mark
-// and the line ends behind it, and a token without any blanks around it. A password
-// may begin or end with one.
+// parseSecret returns the secret in the text of a file. It removes a byte order mark and
+// line ends at the end. It also removes blanks around a token, but not around a password,
+// which may begin or end with blanks.
 func parseSecret(text string, isToken bool) (string, error) {
 	secret := strings.TrimRight(strings.TrimPrefix(text, "\ufeff"), "\r\n")
 	if isToken {
@@ -83,7 +83,7 @@ func parseSecret(text string, isToken bool) (string, error) {
 	case secret == "":
 		return "", errors.New("is empty")
 	case strings.ContainsFunc(secret, isControl):
-		return "", errors.New("holds more than one line, or another control character")
+		return "", errors.New("contains more than one line, or another control character")
 	}
 	return secret, nil
 }
@@ -100,7 +100,7 @@ func (c *credentials) authorization() string {
 	}
 }
 
-// apply sets the headers of a request. Those of the options come last.
+// apply sets the headers of a request. The ones from the options take precedence.
 func (c *credentials) apply(req *http.Request) {
 	if a := c.authorization(); a != "" {
 		req.Header.Set("Authorization", a)
@@ -114,21 +114,21 @@ func (c *credentials) apply(req *http.Request) {
 	}
 }
 
-// warnOfPlaintext warns once if a server gets credentials over http://.
+// warnOfPlaintext warns once if credentials are sent to another host over http://.
 func (c *credentials) warnOfPlaintext(servers []*server) {
 	if c.warnedOfNetworks || c.authorization() == "" && len(c.headers) == 0 {
 		return
 	}
 	for _, s := range servers {
 		if s.plaintext {
-			c.log.Warn("credentials are sent unencrypted: use https", "url", s.name)
+			c.log.Warn("sending credentials unencrypted: use https", "url", s.name)
 			c.warnedOfNetworks = true
 			return
 		}
 	}
 }
 
-// listEchoes returns the forms in which a server may quote what a request carries.
+// listEchoes returns the forms in which a server may quote the credentials of a request.
 func (c *credentials) listEchoes() echoes {
 	var e echoes
 	e.addAuthorization(c.authorization())
@@ -143,11 +143,11 @@ func (c *credentials) listEchoes() echoes {
 	return e
 }
 
-// hide is hide of the echoes of what is sent now.
+// hide replaces the credentials in use in a text that is to be shown.
 func (c *credentials) hide(text string) string { return c.echoes.hide(text) }
 
-// hideInError does the same for an error of the transport, which may quote what a
-// server sent.
+// hideInError does the same in an error of the transport, which may quote what a server
+// sent.
 func (c *credentials) hideInError(err error) error {
 	if text := c.hide(err.Error()); text != err.Error() {
 		return errors.New(text)

@@ -40,13 +40,13 @@ func TestSecretFiles(t *testing.T) {
 		{name: "a line of Windows", text: "t0k\r\n", token: "t0k", password: "t0k"},
 		{name: "empty lines behind it", text: "t0k\n\n", token: "t0k", password: "t0k"},
 		{name: "a byte order mark", text: "\ufefft0k\r\n", token: "t0k", password: "t0k"},
-		{name: "blanks", text: "\ufeff t0k\t \n", token: "t0k", err: "holds more than one line, or another control character"},
+		{name: "blanks", text: "\ufeff t0k\t \n", token: "t0k", err: "contains more than one line, or another control character"},
 		{name: "spaces", text: " t0k \n", token: "t0k", password: " t0k "},
 		{name: "empty", text: "", err: "is empty"},
 		{name: "a byte order mark alone", text: "\ufeff\n", err: "is empty"},
-		{name: "two lines", text: "t0k\nt0k\n", err: "holds more than one line, or another control character"},
-		{name: "a NUL", text: "t0k\x00", err: "holds more than one line, or another control character"},
-		{name: "UTF-16", text: "\xff\xfet\x000\x00k\x00", err: "holds more than one line, or another control character"},
+		{name: "two lines", text: "t0k\nt0k\n", err: "contains more than one line, or another control character"},
+		{name: "a NUL", text: "t0k\x00", err: "contains more than one line, or another control character"},
+		{name: "UTF-16", text: "\xff\xfet\x000\x00k\x00", err: "contains more than one line, or another control character"},
 		{name: "64 KiB and a byte", text: strings.Repeat("x", maxSecret+1), err: "is larger than 65536 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestSecretFileThatEveryoneCanRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{`level=WARN msg="everyone can read the secret file" token_file=` + path + " mode=-rw-r--r--"}
+	want := []string{`level=WARN msg="every user of this host can read the secret file" token_file=` + path + " mode=-rw-r--r--"}
 	if diff := cmp.Diff(want, log.lines()); diff != "" {
 		t.Errorf("log (-want +got)\n%s", diff)
 	}
@@ -173,7 +173,7 @@ func TestSecretFileThatEveryoneCanRead(t *testing.T) {
 // TestCredentialsOverHTTP warns once of credentials over http:// to another host.
 func TestCredentialsOverHTTP(t *testing.T) {
 	warning := func(url string) []string {
-		return []string{`level=WARN msg="credentials are sent unencrypted: use https" url=` + url}
+		return []string{`level=WARN msg="sending credentials unencrypted: use https" url=` + url}
 	}
 	for _, tt := range []struct {
 		url, token string

@@ -6,22 +6,21 @@ import (
 	"strings"
 )
 
-// echoes are the credentials that a server may quote in what it says, longest first.
-// They are hidden in what is shown, and only there: what an answer means is decided
-// by the words of the server.
+// echoes are the credentials that a server may quote in its answer, longest first. They
+// are hidden only in texts that are shown; answers are classified before that.
 type echoes []echo
 
-// An echo is a form in which a server may quote a secret, and what is shown of it.
+// An echo is a form in which a server may quote a secret, and what is shown instead.
 type echo struct{ text, shown string }
 
 const hidden = "[secret]"
 
-// minBareSecret is the length from which on a secret is hidden wherever it stands by
-// itself. A shorter one may be a word of the server's own, which hiding would give
-// away: it is hidden only behind the name that it was sent with.
+// minBareSecret is the minimum length of a secret that is hidden wherever it is a whole
+// word. A shorter one may be one of the server's own words, and hiding that word would
+// reveal the secret. So it is hidden only after the name that it was sent with.
 const minBareSecret = 8
 
-// add adds a secret that is sent behind a name, such as "Bearer ".
+// add adds a secret that is sent after a name, such as "Bearer ".
 func (e *echoes) add(name, secret string) {
 	if secret == "" {
 		return
@@ -32,14 +31,15 @@ func (e *echoes) add(name, secret string) {
 	}
 }
 
-// addAuthorization adds a value of the header Authorization, a scheme and a secret.
+// addAuthorization adds the secret in a value of the header Authorization, if the value
+// has a scheme.
 func (e *echoes) addAuthorization(value string) {
 	if scheme, secret, ok := strings.Cut(value, " "); ok {
 		e.add(scheme+" ", secret)
 	}
 }
 
-// sort brings the longest to the front: a secret may be a part of another.
+// sort puts the longest first, since a secret may be part of another.
 func (e echoes) sort() {
 	slices.SortFunc(e, func(a, b echo) int {
 		return cmp.Or(cmp.Compare(len(b.text), len(a.text)), strings.Compare(a.text, b.text))
@@ -54,7 +54,7 @@ func (e echoes) hide(text string) string {
 	return text
 }
 
-// replaceWhole replaces old in s, but not as a part of a longer word.
+// replaceWhole replaces old in s, except where it is part of a longer word.
 func replaceWhole(s, old, with string) string {
 	var b strings.Builder
 	for {

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// A file is a small regular file that may be replaced while the program runs. It
-// is read in a goroutine of its own, since the mount that it is on may hang. Its
-// methods are not called concurrently.
+// A file is a small regular file that may be replaced while the program runs. Each read
+// has its own goroutine, because the file's mount may hang. Methods must not be called
+// concurrently.
 type file struct {
-	option string // that names the file, for errors
+	option string // the option that names the file, for errors
 	path   string
 	open   func() (fileContent, error)
-	// pending receives the result of the read that has not returned in time, if
-	// there is one. A hanging read cannot be cancelled: no second one joins it.
+	// pending receives the result of a read that did not return in time, or is nil. A
+	// read that hangs cannot be cancelled, so no second one is started.
 	pending chan fileResult
 }
 
@@ -32,19 +32,19 @@ type fileResult struct {
 	err     error
 }
 
-// newFile returns the file of an option, of which at most limit bytes are read.
+// newFile returns the file of an option. More than limit bytes are an error.
 func newFile(option, path string, limit int64) *file {
 	return &file{option: option, path: path, open: func() (fileContent, error) { return readRegular(path, limit) }}
 }
 
-// readTimeout is what a file on a local disk never needs.
+// readTimeout is longer than reading from a local disk ever takes.
 const readTimeout = 5 * time.Second
 
-// read returns what the file holds now. It gives up when ctx is done or after
-// readTimeout; errors name the option and the file.
+// read returns the current content of the file. It gives up after readTimeout or when ctx
+// is done. Errors name the option and the file.
 func (f *file) read(ctx context.Context) (fileContent, error) {
 	select {
-	case <-f.pending: // it is too old: read again
+	case <-f.pending: // this result is old: read again
 		f.pending = nil
 	default:
 	}
@@ -66,12 +66,12 @@ func (f *file) read(ctx context.Context) (fileContent, error) {
 		}
 		return r.content, nil
 	case <-ctx.Done():
-		return fileContent{}, fmt.Errorf("%s: reading %q takes too long: %w", f.option, f.path, ctx.Err())
+		return fileContent{}, fmt.Errorf("%s: reading %q took too long: %w", f.option, f.path, ctx.Err())
 	}
 }
 
-// readRegular reads a regular file, or a link to one. Anything else, such as a FIFO
-// that nobody writes to, is an error and not waited for.
+// readRegular reads a regular file, or a link to one. Anything else, such as a FIFO without
+// a writer, is an error and is not waited for.
 func readRegular(path string, limit int64) (fileContent, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package influxdb is the output influxdb: points as line protocol to the write
-// API of InfluxDB 1.x, 2.x or 3.x, or of a server that speaks one of them.
+// Package influxdb is the output influxdb: points as line protocol to the write API of
+// InfluxDB 1.x, 2.x or 3.x, or to a server that implements one of these APIs.
 package influxdb
 
 import (
@@ -26,7 +26,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	FlushInterval: 10 * time.Second,
 	Sample: plugin.Sample{
 		NameDrop: []string{"custom_port_exporter"},
-		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",
 	},
 	Telegraf: plugin.Telegraf{
 		Names: []string{"influxdb_v2"},
@@ -35,12 +35,12 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 			"database_tag":         "leave it out: write an [[outputs.influxdb]] for each database, with tagpass",
 			"exclude_bucket_tag":   "write tagexclude",
 			"exclude_database_tag": "write tagexclude",
-			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are followed",
-			"influx_uint_support":  "leave it out: all integers are written as signed ones",
+			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are used",
+			"influx_uint_support":  "leave it out: all integers are written as signed integers",
 			"retention_policy_tag": "leave it out: write an [[outputs.influxdb]] for each retention policy, with tagpass",
 			"udp_payload":          "leave it out: points are sent over HTTP",
 			"user_agent":           "set User-Agent in http_headers",
-			"write_consistency":    "leave it out: it cannot be set",
+			"write_consistency":    "leave it out: it is not supported",
 		},
 	},
 })
@@ -76,7 +76,7 @@ type output struct {
 	classifier classifier
 }
 
-// MaxBytes bounds what one request carries.
+// MaxBytes limits the size of one request.
 func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
 
 // Encode appends the point as one line of line protocol, without its newline.
@@ -89,9 +89,9 @@ func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	return o.encoder.Restamp(dst, record, t)
 }
 
-// Push posts records to the server that worked last. If that server fails, the
-// others are tried in turn. What a server says about the records themselves is
-// final: no other server is asked.
+// Push posts records to the server that worked last. If that server fails, Push tries the
+// others in turn. If an error is about the records themselves, it is final, and no other
+// server is tried.
 func (o *output) Push(ctx context.Context, records [][]byte) error {
 	body, err := o.body.encode(records)
 	if err != nil {
@@ -112,8 +112,9 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	return joinFailures(failures)
 }
 
-// pushTo posts the body to one server, within its share of the time left for so
-// many attempts. A missing database is created first.
+// pushTo posts the body to one server. It takes at most an equal share of the time that is
+// left for the remaining attempts. If the database is missing, it is created, and the body
+// is posted again.
 func (o *output) pushTo(ctx context.Context, s *server, body []byte, records [][]byte, attempts int) error {
 	ctx, cancel := shareOfTime(ctx, attempts)
 	defer cancel()
@@ -130,20 +131,20 @@ func (o *output) pushTo(ctx context.Context, s *server, body []byte, records [][
 	return o.classifier.classify(s, &a, records)
 }
 
-// mayCreateDatabase reports whether InfluxDB 1.x answered that the database is
-// missing, and was not asked to create it before.
+// mayCreateDatabase reports whether InfluxDB 1.x answered that the database is missing and
+// has not been asked to create it before.
 func (o *output) mayCreateDatabase(s *server, a *answer) bool {
 	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !s.creationAsked &&
 		a.status == http.StatusNotFound && a.says("database not found")
 }
 
-// createDatabase asks a server once to create the database. That it refuses is not
-// an error: the points are kept, and the server's answer becomes part of the error
-// of the write.
+// createDatabase asks a server, once, to create the database. A refusal is not an error
+// here: the server's answer becomes part of the error of the write, which keeps the
+// points.
 func (o *output) createDatabase(ctx context.Context, s *server) error {
 	a, err := o.client.post(ctx, s, s.createDatabase(o.options.Database))
 	if err == nil && (a.status == http.StatusTooManyRequests || a.status >= 500) {
-		err = errors.New(o.classifier.describe(&a)) // of the server's state, not of this request
+		err = errors.New(o.classifier.describe(&a)) // about the server's state, so it may be asked again
 	}
 	if err != nil {
 		return fmt.Errorf("create database %q: %w", o.options.Database, err)
@@ -161,7 +162,8 @@ func (o *output) Close() error {
 	return nil
 }
 
-// shareOfTime divides the time left evenly among so many attempts.
+// shareOfTime returns a context for one of the remaining attempts, which share the time
+// that is left equally.
 func shareOfTime(ctx context.Context, attempts int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || attempts == 1 {
@@ -170,14 +172,14 @@ func shareOfTime(ctx context.Context, attempts int) (context.Context, context.Ca
 	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
 }
 
-// concernsRecords reports whether an error is about the records, not the server.
+// concernsRecords reports whether an error is about the records and not about the server.
 func concernsRecords(err error) bool {
 	_, rejected := errors.AsType[*plugin.RejectedError](err)
 	return rejected || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
 }
 
-// joinFailures returns the failures of all servers as one. If each of them said
-// when to come back, the earliest of these times counts; else none does.
+// joinFailures returns the failures of all servers as one error. If every server said
+// when to retry, the shortest wait counts; otherwise the agent decides.
 func joinFailures(failures []error) error {
 	if len(failures) == 1 {
 		return failures[0]

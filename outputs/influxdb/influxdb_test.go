@@ -4,17 +4,43 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin"
 )
+
+// TestMain runs the tests, or is the child of TestProxyOfTheEnvironmentIsUsed, which
+// pushes one point to the URL in envPushTo.
+func TestMain(m *testing.M) {
+	url := os.Getenv(envPushTo)
+	if url == "" {
+		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
+		os.Exit(m.Run())
+	}
+	out, err := New(v1(url), plugin.Env{Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		err = out.Push(context.Background(), [][]byte{[]byte("m v=1i 1")})
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+const envPushTo = "SOCKWATCH_TEST_PUSH_TO"
 
 // TestRequests holds what each API is sent.
 func TestRequests(t *testing.T) {
@@ -125,7 +151,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		o.URLs, o.Database, o.Token = []string{server.URL}, "d", "s3cret"
 		out, _ := newOutput(t, o)
 		err := push(t, out, "m v=1i 1")
-		want := fmt.Sprintf("%s: %d %s: redirects to %s, which is not followed: check urls", server.URL, status, http.StatusText(status), elsewhere.URL)
+		want := fmt.Sprintf("%s: %d %s: redirects to %s, and redirects are not followed: check urls", server.URL, status, http.StatusText(status), elsewhere.URL)
 		if fmt.Sprint(err) != want || kind(err) != "kept" {
 			t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
 		}
@@ -170,6 +196,7 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 // TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does not answer does
 // not keep the next from its turn.
 func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
+	t.Parallel()
 	hole, server := newFake(t), newFake(t)
 	hole.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	out, _ := newOutput(t, v1(hole.URL, server.URL))

@@ -16,19 +16,19 @@ import (
 
 // Options are the options of [[outputs.influxdb]].
 type Options struct {
-	// URLs of the servers. Each request goes to one of them: the one that worked last,
-	// or the next if it fails. A path before the API's own is kept.
+	// URLs of the servers. Each request goes to the server that worked last, or to the
+	// next one if that fails. A path in the URL is put in front of the API's path.
 	URLs []string `toml:"urls"`
 	// InfluxDB 1.x and 3.x: database to write to.
 	Database string `toml:"database"`
-	// InfluxDB 1.x: retention policy to write to; empty: the default one.
+	// InfluxDB 1.x: retention policy to write to. If empty: the default one.
 	RetentionPolicy string `toml:"retention_policy"`
 	// InfluxDB 1.x: do not create a missing database.
 	SkipDatabaseCreation bool `toml:"skip_database_creation"`
-	// InfluxDB 1.x: user with write permission; empty: no authentication.
+	// InfluxDB 1.x: user with write permission. If empty: no authentication.
 	Username string `toml:"username"`
-	// InfluxDB 1.x: password of the user. One of less than 8 bytes that a server quotes is
-	// hidden in the log only behind its scheme or user.
+	// InfluxDB 1.x: password of the user. If a server quotes a password of less than 8
+	// bytes, the log hides it only after its scheme or user.
 	Password string `toml:"password" secret:""`
 	// InfluxDB 1.x: absolute path of the file with the password. It is read again for each request.
 	PasswordFile string `toml:"password_file"`
@@ -36,8 +36,8 @@ type Options struct {
 	Organization string `toml:"organization"`
 	// InfluxDB 2.x: bucket to write to. It must exist.
 	Bucket string `toml:"bucket"`
-	// InfluxDB 2.x and 3.x: API token with write permission. One of less than 8 bytes that
-	// a server quotes is hidden in the log only behind its scheme.
+	// InfluxDB 2.x and 3.x: API token with write permission. If a server quotes a token of
+	// less than 8 bytes, the log hides it only after its scheme.
 	Token string `toml:"token" secret:""`
 	// InfluxDB 2.x and 3.x: absolute path of the file with the token. It is read again for each request.
 	TokenFile string `toml:"token_file"`
@@ -45,21 +45,21 @@ type Options struct {
 	// a token are set, else v1.
 	API string `toml:"api"`
 	// Additional HTTP headers of each request, such as Authorization = "Bearer ...". Their
-	// values are treated as secrets. One of less than 8 bytes that a server quotes is hidden
-	// in the log only behind its scheme or header name.
+	// values are treated as secrets. If a server quotes a value of less than 8 bytes, the
+	// log hides it only after its scheme or header name.
 	HTTPHeaders map[string]string `toml:"http_headers" secret:""`
 	// Compression of request bodies: "gzip" or "identity" (none).
 	ContentEncoding string `toml:"content_encoding"`
 	// Maximum size of the line protocol in one request, before compression.
 	MaxBody plugin.Size `toml:"max_body"`
-	// Absolute path of a file of CA certificates (PEM) that servers are verified by; empty: the system's.
-	// It and the next two are read again for each request.
+	// Absolute path of a file with the CA certificates (PEM) to verify servers with. If
+	// empty: the system's. This file and the next two are read again for each request.
 	TLSCA string `toml:"tls_ca"`
 	// Absolute path of the file with the client certificate (PEM), for servers that require one.
 	TLSCert string `toml:"tls_cert"`
 	// Absolute path of the file with the key of the client certificate (PEM).
 	TLSKey string `toml:"tls_key"`
-	// Name that the server's certificate must be valid for; empty: the URL's host.
+	// Name that the server's certificate must be valid for. If empty: the URL's host.
 	TLSServerName string `toml:"tls_server_name"`
 	// Skip TLS certificate verification. Anyone on the network path can then read and
 	// alter the data, and steal the token.
@@ -87,7 +87,7 @@ func Example() Options {
 	return o
 }
 
-// Validate returns every error of the options, joined. No secret is in them.
+// Validate returns every error of the options, joined. They contain no secrets.
 func (o *Options) Validate() error {
 	var errs []error
 	invalid := func(option, format string, args ...any) {
@@ -107,20 +107,20 @@ func (o *Options) Validate() error {
 	}
 	errs = append(errs, o.validateAPI())
 	if o.Password != "" && o.PasswordFile != "" {
-		invalid("password", "must not be set beside password_file")
+		invalid("password", "must not be set together with password_file")
 	}
 	if o.Token != "" && o.TokenFile != "" {
-		invalid("token", "must not be set beside token_file")
+		invalid("token", "must not be set together with token_file")
 	}
 	if (o.Password != "" || o.PasswordFile != "") && o.Username == "" {
-		invalid("username", "must be set for the password")
+		invalid("username", "must be set if a password is set")
 	}
 	for _, s := range []struct{ option, value string }{
 		{"database", o.Database}, {"retention_policy", o.RetentionPolicy}, {"organization", o.Organization}, {"bucket", o.Bucket},
 		{"username", o.Username}, {"password", o.Password}, {"token", o.Token},
 	} {
 		if strings.ContainsFunc(s.value, isControl) {
-			invalid(s.option, "holds a control character, such as a line end")
+			invalid(s.option, "contains a control character, such as a line end")
 		}
 	}
 	for _, s := range []struct{ option, value string }{
@@ -128,10 +128,10 @@ func (o *Options) Validate() error {
 		{"username", o.Username}, {"token", o.Token},
 	} {
 		if s.value != "" && strings.TrimSpace(s.value) == "" {
-			invalid(s.option, "holds only blanks")
+			invalid(s.option, "contains only blanks")
 		}
 	}
-	for _, s := range []struct{ option, path string }{ // errors show none: it may be a secret that belongs elsewhere
+	for _, s := range []struct{ option, path string }{ // errors do not show the path: it may be a misplaced secret
 		{"password_file", o.PasswordFile}, {"token_file", o.TokenFile}, {"tls_ca", o.TLSCA}, {"tls_cert", o.TLSCert}, {"tls_key", o.TLSKey},
 	} {
 		if s.path != "" && !filepath.IsAbs(s.path) {
@@ -143,13 +143,13 @@ func (o *Options) Validate() error {
 	}
 	errs = append(errs, o.validateHeaders())
 	if strings.Contains(o.Username, ":") {
-		invalid("username", `holds ":", which basic authentication cannot carry`)
+		invalid("username", `contains ":", which basic authentication does not allow`)
 	}
 	if o.ContentEncoding != "gzip" && o.ContentEncoding != "identity" {
 		invalid("content_encoding", "unknown value %q (known: gzip, identity)", o.ContentEncoding)
 	}
 	if o.MaxBody <= 0 || o.MaxBody > maxMaxBody {
-		invalid("max_body", "must be more than 0B, and at most %v", plugin.Size(maxMaxBody))
+		invalid("max_body", "must be more than 0B and at most %v", plugin.Size(maxMaxBody))
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		invalid("tls_cert", "must be set together with tls_key")
@@ -165,13 +165,14 @@ func isHost(name string) bool {
 	return err == nil || hostName.MatchString(name)
 }
 
-// maxMaxBody is more than any server takes by default, and less than an int holds.
+// maxMaxBody is more than any server accepts by default, and fits into an int.
 const maxMaxBody = 1 << 30
 
-// ownHeaders are those of which the output itself decides.
+// ownHeaders are the headers that the output itself sets.
 var ownHeaders = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Trailer", "Transfer-Encoding", "Upgrade"}
 
-// validateHeaders checks http_headers. Its errors name headers and show no values.
+// validateHeaders checks http_headers. Its errors contain the names of headers, but not
+// their values.
 func (o *Options) validateHeaders() error {
 	var errs []error
 	seen := make(map[string]bool)
@@ -187,11 +188,11 @@ func (o *Options) validateHeaders() error {
 		case seen[canonical]:
 			problem = "is set twice"
 		case canonical == "Authorization" && o.Username != "":
-			problem = "must not be set beside username"
+			problem = "must not be set together with username"
 		case canonical == "Authorization" && (o.Token != "" || o.TokenFile != ""):
-			problem = "must not be set beside token or token_file"
+			problem = "must not be set together with token or token_file"
 		case strings.ContainsFunc(value, isControl):
-			problem = "holds a control character, such as a line end"
+			problem = "contains a control character, such as a line end"
 		case strings.TrimSpace(value) == "":
 			problem = "is empty"
 		}
@@ -203,7 +204,8 @@ func (o *Options) validateHeaders() error {
 	return errors.Join(errs...)
 }
 
-// isNotToken reports whether a header's name cannot hold r (RFC 9110, section 5.6.2).
+// isNotToken reports whether r is not allowed in a header's name (RFC 9110, section
+// 5.6.2).
 func isNotToken(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
@@ -227,10 +229,10 @@ func (o *Options) validateAPI() error {
 		required, foreign = database, slices.Concat(v2, token)
 	case "v2":
 		required, foreign = v2, slices.Concat(database, v1)
-		chosen = ", which organization and bucket choose"
+		chosen = ", which is selected by organization and bucket"
 	case "v3":
 		required, foreign = database, slices.Concat(v2, v1)
-		chosen = ", which the token chooses"
+		chosen = ", which is selected by the token"
 	default:
 		return plugin.Invalid("api", "unknown value %q (known: auto, v1, v2, v3)", api)
 	}
@@ -251,7 +253,7 @@ func (o *Options) validateAPI() error {
 	return errors.Join(errs...)
 }
 
-// api returns the API in use: with "auto" it follows from the options set.
+// api returns the API in use. With "auto", it follows from the options that are set.
 func (o *Options) api() string {
 	switch {
 	case o.API != "auto":
@@ -265,23 +267,23 @@ func (o *Options) api() string {
 	}
 }
 
-// parseURL parses the URL of a server. Its errors show no part of it that may hold
-// a password or token: net/url's own show all of it.
+// parseURL parses the URL of a server. Its errors show no part that may be a password or a
+// token. Those of net/url would show the whole URL.
 func parseURL(s string) (*url.URL, error) {
 	shown, _, hasQuery := strings.Cut(s, "?")
 	shown, _, hasFragment := strings.Cut(shown, "#")
 	u, err := url.Parse(s)
 	switch {
 	case strings.Contains(s, "@"):
-		return nil, errors.New(`a URL holds "@", as one with user and password does: set username and password instead`)
+		return nil, errors.New(`a URL contains "@", as in user:password@host: set username and password instead`)
 	case hasQuery || hasFragment:
-		return nil, plugin.Errorf(`%q is followed by "?" or "#": set the options instead`, shown)
+		return nil, plugin.Errorf(`%q is followed by "?" or "#", which is not allowed: set the options instead`, shown)
 	case err != nil:
 		return nil, plugin.Errorf("%q is not a URL", shown)
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, plugin.Errorf("%q does not begin with http:// or https://", shown)
 	case u.Hostname() == "":
-		return nil, plugin.Errorf("%q names no host", shown)
+		return nil, plugin.Errorf("%q has no host", shown)
 	}
 	return u, nil
 }

@@ -198,6 +198,7 @@ func TestTooLargeBodyIsBisected(t *testing.T) {
 // TestPointsWaitForTheRightToWrite has a real influxd that wants a password, and a user who
 // may not write.
 func TestPointsWaitForTheRightToWrite(t *testing.T) {
+	t.Parallel()
 	server := servertest.Influxd(t, "auth-enabled = true")
 	admin := server.URL + "/query?u=root&p=r00t&q="
 	do(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape(`CREATE USER root WITH PASSWORD 'r00t' WITH ALL PRIVILEGES`), http.StatusOK)

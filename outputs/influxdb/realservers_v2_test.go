@@ -93,6 +93,7 @@ func flux(t *testing.T, server *servertest.Server, pipeline string) []map[string
 
 // TestInfluxDB2WriteAPI starts the server once: compiling Flux takes it ten seconds.
 func TestInfluxDB2WriteAPI(t *testing.T) {
+	t.Parallel()
 	server := newV2Server(t)
 	t.Run("Flux returns what was written", func(t *testing.T) { testFluxReturnsWhatWasWritten(t, server) })
 	t.Run("rejected lines", func(t *testing.T) { testRejectedLinesByBucketAndToken(t, server) })

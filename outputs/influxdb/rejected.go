@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// rejectedRecords are the records that an answer names, by their index, each with
-// the server's reason. all reports that no part of the answer names others.
+// rejectedRecords returns the records that an answer names, by index, with the server's
+// reason for each. all reports that the answer names no other records.
 func (a *answer) rejectedRecords(records [][]byte) (reasons map[int]string, all bool) {
 	switch {
 	case len(a.lines) > 0:
@@ -19,8 +19,8 @@ func (a *answer) rejectedRecords(records [][]byte) (reasons map[int]string, all 
 	}
 }
 
-// listedRecords are those of InfluxDB 3.x's list of line numbers. A record is
-// exactly one line.
+// listedRecords returns the records in the list of line numbers of InfluxDB 3.x. A record
+// is exactly one line.
 func (a *answer) listedRecords(records int) (reasons map[int]string, all bool) {
 	reasons, all = make(map[int]string), !a.cut
 	for _, l := range a.lines {
@@ -33,9 +33,10 @@ func (a *answer) listedRecords(records int) (reasons map[int]string, all bool) {
 	return reasons, all
 }
 
-// numberedLine is how the hosted InfluxDB 3.x and QuestDB name lines in a text.
+// numberedLine matches how hosted InfluxDB 3.x and QuestDB name a line in a text.
 var numberedLine = regexp.MustCompile(`(?m)^\s*error (?:parsing|in) line ([0-9]{1,9})(?: \(1-based\))?: (.*)$`)
 
+// numberedRecords returns the records that the text names by line number.
 func (a *answer) numberedRecords(records int) (reasons map[int]string, all bool) {
 	reasons = make(map[int]string)
 	for _, m := range numberedLine.FindAllStringSubmatch(a.text, -1) {
@@ -43,11 +44,11 @@ func (a *answer) numberedRecords(records int) (reasons map[int]string, all bool)
 			reasons[n-1] = m[2]
 		}
 	}
-	return reasons, false // it is not said to be the whole list
+	return reasons, false // the list may be incomplete
 }
 
-// quotedRecords are those that InfluxDB 1.x and 2.x quote, each on a line of the
-// text: "unable to parse 'RECORD': REASON". A record holds no line end.
+// quotedRecords returns the records that InfluxDB 1.x and 2.x quote, each on one line of
+// the text: "unable to parse 'RECORD': REASON". A record contains no line end.
 func (a *answer) quotedRecords(records [][]byte) (reasons map[int]string, all bool) {
 	const before, behind = "unable to parse '", "': "
 	text, _ := strings.CutPrefix(a.text, "partial write: ")
@@ -78,11 +79,11 @@ func (a *answer) quotedRecords(records [][]byte) (reasons map[int]string, all bo
 	return reasons, all
 }
 
-// droppedCount is how InfluxDB 1.x and 2.x end what they say of a partial write.
+// droppedCount matches the end of the message of InfluxDB 1.x and 2.x for a partial write.
 var droppedCount = regexp.MustCompile(` ?dropped=([0-9]{1,18})$`)
 
-// dropped returns the number of points that a partial write left out, 0 if the
-// answer does not say.
+// dropped returns the number of points that a partial write dropped, or 0 if the answer
+// does not say.
 func (a *answer) dropped() int {
 	m := droppedCount.FindStringSubmatch(a.text)
 	if m == nil {

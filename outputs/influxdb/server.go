@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// A server is one of the URLs.
+// A server is the server of one URL.
 type server struct {
 	name     string // scheme and host, for messages
 	base     *url.URL
 	writeURL string
-	// plaintext reports that others on the network path can read what is sent.
+	// plaintext reports that requests cross a network unencrypted.
 	plaintext bool
-	// refusesExpect reports that it answered "Expect: 100-continue" with 417.
+	// refusesExpect reports that the server answered "Expect: 100-continue" with 417.
 	refusesExpect bool
-	// creationAsked reports that it has answered the request to create the database,
-	// and creationRefusal is that answer if it did not create it.
+	// creationAsked reports that the server has answered the request to create the
+	// database. creationRefusal is that answer if it did not create it, else "".
 	creationAsked   bool
 	creationRefusal string
 }
 
-// newServer returns the server of a URL.
+// newServer returns the server at a URL.
 func newServer(address string, o *Options) (*server, error) {
 	u, err := parseURL(address)
 	if err != nil {
@@ -61,7 +61,7 @@ func writeURL(base *url.URL, o *Options) string {
 	return u.String()
 }
 
-// identifierEscapes are those of InfluxQL's quoted identifiers.
+// identifierEscapes escapes a quoted identifier of InfluxQL.
 var identifierEscapes = strings.NewReplacer("\n", `\n`, `\`, `\\`, `"`, `\"`)
 
 // createDatabase returns the request that creates a database in InfluxDB 1.x.

@@ -10,11 +10,11 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
-// passedFiles returns the sockets that systemd has passed to this process. They stay
-// open as long as it lives: a reload needs them again.
+// passedFiles returns the sockets that systemd has passed to this process. They stay open
+// for as long as the process lives, because a reload needs them again.
 var passedFiles = sync.OnceValue(func() []*os.File { return activation.Files(false) })
 
-// passedListeners returns duplicates of the sockets that have a name, or of all.
+// passedListeners returns duplicates of the sockets with a name, or of all if name is "".
 func passedListeners(files []*os.File, name string) ([]net.Listener, error) {
 	if len(files) == 0 {
 		return nil, errors.New("listen: systemd has passed no socket to this process")
@@ -28,7 +28,7 @@ func passedListeners(files []*os.File, name string) ([]net.Listener, error) {
 		}
 		l, err := net.FileListener(f)
 		if err != nil {
-			return passed, fmt.Errorf("listen: socket %q of systemd: %w", f.Name(), err)
+			return passed, fmt.Errorf("listen: socket %q from systemd: %w", f.Name(), err)
 		}
 		passed = append(passed, l)
 	}

@@ -13,20 +13,20 @@ import (
 // An address is one parsed string of the option listen.
 type address struct {
 	network string // "tcp", "unix" or "systemd"
-	address string // as net.Listen takes it; of systemd the name of the socket, or ""
+	address string // as net.Listen takes it; for systemd the name of the socket, or ""
 }
 
 // parseAddress parses one address without looking anything up.
 func parseAddress(s string) (address, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
-		if strings.HasPrefix(p, "///") { // a URL, whose host is empty
+		if strings.HasPrefix(p, "///") { // a URL with an empty host
 			p = p[len("//"):]
 		}
 		switch {
 		case !filepath.IsAbs(p):
-			return address{}, plugin.Errorf(`%q: the path of a unix socket begins with "/"`, s)
+			return address{}, plugin.Errorf(`%q: the path of a unix socket must begin with "/"`, s)
 		case len(p) > maxUnixPath:
-			return address{}, plugin.Errorf("%q: the path of a unix socket has at most %d bytes", s, maxUnixPath)
+			return address{}, plugin.Errorf("%q: the path of a unix socket must not be longer than %d bytes", s, maxUnixPath)
 		case strings.ContainsRune(p, 0) || filepath.Clean(p) != p:
 			return address{}, plugin.Errorf("%q: the path of a unix socket is not in its shortest form", s)
 		}
@@ -37,7 +37,7 @@ func parseAddress(s string) (address, error) {
 	}
 	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
 		if name == "" || strings.ContainsAny(name, ":\x00\n") {
-			return address{}, plugin.Errorf("%q: what follows systemd: is the name of a socket (FileDescriptorName=)", s)
+			return address{}, plugin.Errorf("%q: the name of a socket must follow systemd: (FileDescriptorName=)", s)
 		}
 		return address{"systemd", name}, nil
 	}
@@ -65,16 +65,16 @@ func isHostname(host string) bool {
 	})
 }
 
-// endsInNumber reports whether the last label of a name is a number: no domain is, and
-// a resolver would be asked for a mistyped IP address.
+// endsInNumber reports whether the last label of a name is a number. No such domain
+// exists, so the name is a mistyped IP address.
 func endsInNumber(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	_, err := strconv.ParseUint(host[strings.LastIndexByte(host, '.')+1:], 10, 64)
 	return err == nil
 }
 
-// identity returns the address in the form in which two that cannot both be bound
-// are equal, as far as a look at them tells; "" for port 0, which is a new one
+// identity returns the address in a form that is equal for two addresses that cannot both
+// be bound, as far as their text shows. It returns "" for port 0, which is a new port
 // each time.
 func (a address) identity() string {
 	switch a.network {
@@ -103,7 +103,7 @@ func (a address) identity() string {
 	return net.JoinHostPort(host, port)
 }
 
-// isLoopback reports whether only this host reaches a bound address.
+// isLoopback reports whether only this host can reach a bound address.
 func isLoopback(a net.Addr) bool {
 	tcp, ok := a.(*net.TCPAddr)
 	return !ok || tcp.IP.IsLoopback()

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// An answer is a whole response of status 200.
+// An answer is a complete response with status 200.
 type answer struct {
 	header map[string]string
 	body   []byte
 }
 
-// An httpError is an error with the status that says it to a client.
+// An httpError is an error that is shown to the client, with its status.
 type httpError struct {
 	status int
 	text   string
@@ -27,12 +27,12 @@ func (e *httpError) Error() string { return e.text }
 var (
 	errNothingGathered = &httpError{http.StatusServiceUnavailable, "nothing has been gathered yet"}
 	errNotAcceptable   = &httpError{http.StatusNotAcceptable, "every format or encoding of this page is refused"}
-	errInternal        = &httpError{http.StatusInternalServerError, "the log of sockwatch has the reason"}
+	errInternal        = &httpError{http.StatusInternalServerError, "internal error; the log of sockwatch has the reason"}
 )
 
-// withSlot makes an answer and writes it. At most maxRequests are made at once, and
-// what is beyond them is refused. No slot is held while the client reads: slow
-// clients keep nobody else waiting.
+// withSlot makes an answer and writes it. At most maxRequests answers are made at the
+// same time; further requests are refused. No slot is held while the client reads, so
+// slow clients keep nobody else waiting.
 func (e *endpoint) withSlot(w http.ResponseWriter, r *http.Request, do func() (*answer, error)) {
 	select {
 	case e.slots <- struct{}{}:
@@ -54,10 +54,10 @@ func (e *endpoint) withSlot(w http.ResponseWriter, r *http.Request, do func() (*
 	extendWriteDeadline(w)
 	expire := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
 	defer e.unread.begin(a.body, expire)()
-	_, _ = w.Write(a.body) // its error is that the client has gone
+	_, _ = w.Write(a.body) // an error means that the client is gone
 }
 
-// protected turns a panic into the error of one answer.
+// protected calls do, and turns a panic into an error.
 func (e *endpoint) protected(r *http.Request, do func() (*answer, error)) (a *answer, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -83,8 +83,8 @@ func serviceUnavailable(w http.ResponseWriter, text string) {
 	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
-// extendWriteDeadline gives the client writeTimeout to read the answer. If that
-// cannot be set, the server's own, longer timeout holds.
+// extendWriteDeadline gives the client writeTimeout to read the answer. If the deadline
+// cannot be set, the server's own, longer timeout applies.
 func extendWriteDeadline(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 }

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// connections limits how many clients are connected. One more takes the slot of
-// the connection that has been idle longest; if all are busy it waits, and those
-// after it wait in the kernel's queue, so that clients cannot take the descriptors
-// that the inputs need. Make one with newConnections.
+// connections limits how many clients are connected, so that they cannot use up the
+// descriptors that the inputs need. A client beyond the limit replaces the connection
+// that has been idle longest. If all are busy, it waits, and later ones wait in the
+// kernel's queue. Make one with newConnections.
 type connections struct {
 	most    int
-	admit   func() error // asked before what a client sends of a TLS handshake is handled; its error ends that
+	admit   func() error // called before data of a TLS handshake is handled; an error ends the handshake
 	mu      sync.Mutex
-	changed sync.Cond // broadcast if open, an idleSince or a closed has changed
+	changed sync.Cond // broadcast when open, an idleSince or a closed has changed
 	open    map[*limitedConn]struct{}
 }
 
@@ -26,7 +26,7 @@ func newConnections(most int, admit func() error) *connections {
 	return c
 }
 
-// observe is a http.Server's ConnState.
+// observe is the ConnState of an http.Server.
 func (c *connections) observe(conn net.Conn, state http.ConnState) {
 	t, secure := conn.(*tls.Conn)
 	if secure {
@@ -40,13 +40,13 @@ func (c *connections) observe(conn net.Conn, state http.ConnState) {
 	defer c.mu.Unlock()
 	l.handshaking = secure && state == http.StateNew
 	l.idleSince = time.Time{}
-	if state == http.StateIdle || state == http.StateNew { // of a new one nothing is known yet
+	if state == http.StateIdle || state == http.StateNew { // a new one has not sent anything yet
 		l.idleSince = time.Now()
 	}
 	c.changed.Broadcast()
 }
 
-// limit returns l accepting under the limit.
+// limit returns a listener that accepts from l within the limit.
 func (c *connections) limit(l net.Listener) net.Listener {
 	return &limitedListener{Listener: l, connections: c}
 }
@@ -82,7 +82,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	return limited, nil
 }
 
-// longestIdle returns nil if none is idle.
+// longestIdle returns the connection that has been idle longest, or nil.
 func (c *connections) longestIdle() (longest *limitedConn) {
 	for conn := range c.open {
 		if !conn.idleSince.IsZero() && (longest == nil || conn.idleSince.Before(longest.idleSince)) {
@@ -108,7 +108,7 @@ type limitedConn struct {
 	handshaking bool      // TLS; guarded by connections.mu
 }
 
-// Read does not return what belongs to a handshake that is not admitted.
+// Read returns no data of a handshake that admit refuses.
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && c.isHandshaking() {
@@ -125,8 +125,8 @@ func (c *limitedConn) isHandshaking() bool {
 	return c.handshaking
 }
 
-// CloseWrite lets net/http end an answer so that the client reads it even if it has
-// sent more than was read.
+// CloseWrite lets net/http end an answer in such a way that the client can read it, even
+// if the client has sent more than net/http has read.
 func (c *limitedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -134,7 +134,7 @@ func (c *limitedConn) CloseWrite() error {
 	return nil
 }
 
-// Close leaves the slot to another connection.
+// Close closes the connection and frees its slot.
 func (c *limitedConn) Close() error {
 	c.connections.mu.Lock()
 	delete(c.connections.open, c)

@@ -140,6 +140,7 @@ func TestTheConnectionIdleLongestIsClosed(t *testing.T) {
 // TestIdleClientsDoNotBlockScrapes: of plain HTTP and of TLS, both with as many idle
 // connections as there may be.
 func TestIdleClientsDoNotBlockScrapes(t *testing.T) {
+	t.Parallel()
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
 			var addr string

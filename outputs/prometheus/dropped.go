@@ -11,31 +11,31 @@ import (
 type dropReason string
 
 const (
-	duplicate dropReason = "duplicate"  // a series that the page has already
-	maxSeries dropReason = "max_series" // more series than max_series, or more bytes than scrapers take
-	invalid   dropReason = "invalid"    // a point that breaks the promises of metric.Point
-	clash     dropReason = "label_name" // a tag whose label name another tag has; its series are on the page
+	duplicate dropReason = "duplicate"  // a series that is already on the page
+	maxSeries dropReason = "max_series" // more series than max_series, or more bytes than scrapers accept
+	invalid   dropReason = "invalid"    // a point that fails metric.Point.Check
+	clash     dropReason = "label_name" // a tag whose label name belongs to another tag; its series are on the page
 )
 
-// dropReasons are the reasons that drop series, which are counted.
+// dropReasons are the reasons for which series are dropped and counted.
 var dropReasons = [...]dropReason{duplicate, maxSeries, invalid}
 
-// A dropKind is what the log names once: one name of one source.
+// A dropKind is logged once. It is one name of one source, dropped for one reason.
 type dropKind struct {
 	reason       dropReason
 	source, name string
 }
 
-// A drop counts the series of one kind, and names the first.
+// A drop counts the dropped series of one kind, and names the first.
 type drop struct {
 	count int
 	first string
 }
 
-// drops is what a page drops.
+// drops counts what a page drops, by kind.
 type drops map[dropKind]drop
 
-// add counts n more series. first is called for the first of a kind alone.
+// add counts n more series. It calls first only for the first of a kind.
 func (d drops) add(kind dropKind, n int, first func() string) {
 	before, ok := d[kind]
 	if !ok {
@@ -45,7 +45,7 @@ func (d drops) add(kind dropKind, n int, first func() string) {
 	d[kind] = before
 }
 
-// count returns the series that are dropped for a reason.
+// count returns the number of series that were dropped for a reason.
 func (d drops) count(why dropReason) (n int) {
 	for kind, drop := range d {
 		if kind.reason == why {
@@ -55,7 +55,7 @@ func (d drops) count(why dropReason) (n int) {
 	return n
 }
 
-// maxLogged bounds the memory of what was logged. Names come from configurations.
+// maxLogged bounds the memory for kinds that were logged.
 const maxLogged = 1000
 
 // log logs each kind that is not in logged yet.
@@ -66,7 +66,7 @@ func (d drops) log(log *slog.Logger, logged map[dropKind]bool) {
 	for _, k := range kinds {
 		if !logged[k] && len(logged) < maxLogged {
 			logged[k] = true
-			log.Warn("dropped from the page", "reason", string(k.reason), "source", k.source, "name", k.name, "count", d[k].count, "first", d[k].first)
+			log.Warn("dropped series or tags from the page", "reason", string(k.reason), "source", k.source, "name", k.name, "count", d[k].count, "first", d[k].first)
 		}
 	}
 }

@@ -7,8 +7,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// land answers with a small page for people: the other pages, and what the sources
-// have published. Why a source has failed stays in the log: the page may be public.
+// land answers with a small page for people: links to the other pages, and what the
+// sources have published. The page may be public, so the reason why a source failed is
+// only in the log.
 func (e *endpoint) land(board plugin.Board) (*answer, error) {
 	var page bytes.Buffer
 	err := landing.Execute(&page, map[string]any{
@@ -36,7 +37,7 @@ var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>
 <li><a href="{{.Healthy}}">Healthy</a>, <a href="{{.Ready}}">ready</a></li>
 </ul>
 {{- with .Failed}}
-<p>The last gather has failed: {{range $i, $name := .}}{{if $i}}, {{end}}{{$name}}{{end}}. The log has the reason.</p>
+<p>Last gather failed: {{range $i, $name := .}}{{if $i}}, {{end}}{{$name}}{{end}}. The log has the reason.</p>
 {{- end}}
 {{- if .Batches}}
 <table>

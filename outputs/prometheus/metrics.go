@@ -9,17 +9,17 @@ import (
 
 const ownName = "sockwatch_prometheus"
 
-// descs documents the output's own metrics, which stand on its page beside the
-// process_* and go_* of the program.
+// descs describes the output's own metrics. Its page shows them together with the
+// program's process_* and go_* metrics.
 func descs() []metric.Desc {
 	return []metric.Desc{
 		{Name: ownName, Field: "series", Type: metric.Gauge, Unit: "series", Help: "Series of gathered points on this page"},
 		{Name: ownName, Field: "left_out_series_total", Type: metric.Counter, Unit: "series", Help: "Series that pages dropped, by reason: duplicate, max_series or invalid"},
-		{Name: ownName, Field: "refused_requests_total", Type: metric.Counter, Unit: "requests", Help: "Requests refused because as many as allowed were being answered"},
+		{Name: ownName, Field: "refused_requests_total", Type: metric.Counter, Unit: "requests", Help: "Requests refused because too many were being answered at the time"},
 	}
 }
 
-// The ownMetrics are the registry of what the program says of itself.
+// ownMetrics is the registry of the program's own metrics.
 type ownMetrics struct {
 	*prometheus.Registry
 	series  prometheus.Gauge

@@ -11,15 +11,15 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// textVersion1 is a text format whose names may have any characters. Classic names
-// look the same in it as in version 0.0.4, which is what expfmt encodes.
+// textVersion1 is the text format in which names may have any characters. Classic names
+// look the same as in version 0.0.4, which expfmt encodes.
 const textVersion1 expfmt.Format = "text/plain; version=1.0.0; charset=utf-8"
 
-// formats are those that a client can ask for. Equal ones are encoded once.
+// formats are the formats that a client can request. Equal ones are encoded once.
 var formats = [...]expfmt.Format{expfmt.FmtText, textVersion1, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1, expfmt.FmtProtoDelim}
 
-// negotiateFormat returns the format that expfmt encodes for the client and its
-// Content-Type: the one that the client wants most, text if it does not care.
+// negotiateFormat returns the format to encode and its Content-Type: the one that the
+// client prefers, or text if it has no preference.
 func negotiateFormat(h http.Header) (encoder expfmt.Format, contentType string, err error) {
 	accept := strings.Join(h.Values("Accept"), ",")
 	clauses := goautoneg.ParseAccept(accept)
@@ -39,8 +39,8 @@ func negotiateFormat(h http.Header) (encoder expfmt.Format, contentType string, 
 	return encoder, string(chosen), nil
 }
 
-// isRefused reports whether the clause of an Accept header that names a format most
-// exactly has the weight 0.
+// isRefused reports whether the most specific clause of an Accept header that matches a
+// format has the weight 0.
 func isRefused(f expfmt.Format, clauses []goautoneg.Accept) bool {
 	target := goautoneg.ParseAccept(string(f))[0]
 	best, refused := -1, false
@@ -66,7 +66,7 @@ func isRefused(f expfmt.Format, clauses []goautoneg.Accept) bool {
 	return refused
 }
 
-// An encoding is one of HTTP's content encodings; identity is the empty one.
+// An encoding is an HTTP content encoding, "" for identity.
 type encoding string
 
 const (
@@ -75,8 +75,9 @@ const (
 	zstandard encoding = "zstd"
 )
 
-// negotiateEncoding returns the encoding that the client wants most; of those that
-// it wants equally the one that is smallest; gzip if it takes anything.
+// negotiateEncoding returns the encoding that the client prefers. If it has no
+// preference among several, the one with the smallest result wins. If it accepts anything
+// ("*"), that is gzip.
 func negotiateEncoding(h http.Header) (encoding, error) {
 	weights := map[string]float64{}
 	for clause := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
@@ -89,8 +90,8 @@ func negotiateEncoding(h http.Header) (encoding, error) {
 		}
 		return unnamed
 	}
-	// RFC 9110, 12.5.3: identity is acceptable unless the client refuses it, but the
-	// least of what it names.
+	// RFC 9110, 12.5.3: identity is acceptable unless the client refuses it. Every other
+	// encoding that the client names comes before it, unless it names identity too.
 	const least = 1e-9
 	best, most := identity, weight("identity", min(least, weight("*", least)))
 	if w := weight("gzip", weight("*", 0)); w > 0 && w >= most {
@@ -105,8 +106,8 @@ func negotiateEncoding(h http.Header) (encoding, error) {
 	return best, nil
 }
 
-// parseClause returns the name and the weight of a clause such as "gzip;q=0.5". A
-// weight that is not one counts as 0.
+// parseClause returns the name and the weight of a clause such as "gzip;q=0.5". An
+// invalid weight counts as 0.
 func parseClause(clause string) (name string, weight float64) {
 	name, params, _ := strings.Cut(strings.ToLower(clause), ";")
 	weight = 1

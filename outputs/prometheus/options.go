@@ -12,20 +12,20 @@ import (
 // Options are the options of [[outputs.prometheus]].
 type Options struct {
 	// Addresses to listen on, one or a list: "HOST:PORT" (no host: every address),
-	// "unix:PATH", "systemd" or "systemd:NAME" for the sockets that systemd passes.
+	// "unix:PATH", or "systemd" or "systemd:NAME" for sockets that systemd passes.
 	Listen plugin.Strings `toml:"listen"`
-	// Path of the metrics. The program has its own pages at "/", "/-/healthy",
-	// "/-/ready" and "/sd/listeners".
+	// Path of the metrics. "/", "/-/healthy", "/-/ready" and "/sd/listeners" are taken
+	// by the program's own pages.
 	Path string `toml:"path"`
 	// Web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,
-	// basic auth. Empty: plain HTTP for everybody.
+	// basic auth. If empty: plain HTTP for everybody.
 	WebConfigFile string `toml:"web_config_file"`
-	// Gather at each scrape, too, in addition to the interval of the inputs.
+	// Also gather at each scrape, in addition to the interval of the inputs.
 	GatherOnScrape bool `toml:"gather_on_scrape"`
-	// Age up to which a scrape with gather_on_scrape shows the last gather.
+	// With gather_on_scrape: a scrape shows the last gather if that is no older than this.
 	MinAge plugin.Duration `toml:"min_age"`
-	// Maximum number of series on the page. Beyond it the last points of the largest
-	// batch are dropped and counted.
+	// Maximum number of series on the page. If there are more, the last points of the
+	// largest batch are dropped and counted.
 	MaxSeries int `toml:"max_series"`
 }
 
@@ -39,14 +39,14 @@ func Defaults() Options {
 	}
 }
 
-// Example returns options with a value in every option worth showing.
+// Example returns options in which every option has a value that is worth showing.
 func Example() Options {
 	o := Defaults()
 	o.WebConfigFile = "/etc/sockwatch/web.yml"
 	return o
 }
 
-// The pages beside the metrics.
+// Paths of the pages other than the metrics.
 const (
 	landingPath = "/"
 	healthyPath = "/-/healthy"
@@ -69,7 +69,7 @@ func (o *Options) Validate() error {
 		}
 		id := a.identity()
 		if seen[id] && id != "" {
-			errs = append(errs, plugin.Invalid("listen", "%q is there twice", id))
+			errs = append(errs, plugin.Invalid("listen", "%q is listed twice", id))
 		}
 		seen[id] = true
 	}
@@ -84,9 +84,9 @@ func (o *Options) validatePath() error {
 	case !strings.HasPrefix(o.Path, "/"):
 		return plugin.Invalid("path", `%q does not begin with "/"`, o.Path)
 	case strings.ContainsFunc(o.Path, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`?#%"<>\`, r) }):
-		return plugin.Invalid("path", "%q holds a character that a path in a scrape configuration must not", o.Path)
+		return plugin.Invalid("path", "%q contains a character that is not allowed in the path of a scrape configuration", o.Path)
 	case o.Path == landingPath || o.Path == healthyPath || o.Path == readyPath || o.Path == sdPath:
-		return plugin.Invalid("path", "%q is a page of the program's own", o.Path)
+		return plugin.Invalid("path", "%q is one of the program's own pages", o.Path)
 	case path.Clean(o.Path) != o.Path:
 		return plugin.Invalid("path", "%q is not in its shortest form, %q", o.Path, path.Clean(o.Path))
 	default:
@@ -94,7 +94,7 @@ func (o *Options) validatePath() error {
 	}
 }
 
-// Exclusive names the addresses, which no other output can listen on.
+// Exclusive names the addresses, because no other output can listen on them.
 func (o *Options) Exclusive() []string {
 	var names []string
 	for _, s := range o.Listen {

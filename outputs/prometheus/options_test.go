@@ -29,23 +29,23 @@ func TestValidate(t *testing.T) {
 		{"port too high", func(o *Options) { o.Listen = plugin.Strings{":65536"} }, `listen: ":65536": port "65536" is not a number from 0 to 65535`},
 		{"port with a sign", func(o *Options) { o.Listen = plugin.Strings{":+80"} }, `listen: ":+80": port "+80" is not a number from 0 to 65535`},
 		{"no host name", func(o *Options) { o.Listen = plugin.Strings{"http//x:80"} }, `listen: "http//x:80": "http//x" is neither an IP address nor a host name`},
-		{"relative socket", func(o *Options) { o.Listen = plugin.Strings{"unix:s"} }, `listen: "unix:s": the path of a unix socket begins with "/"`},
+		{"relative socket", func(o *Options) { o.Listen = plugin.Strings{"unix:s"} }, `listen: "unix:s": the path of a unix socket must begin with "/"`},
 		{"long socket", func(o *Options) { o.Listen = plugin.Strings{"unix:/" + strings.Repeat("x", 107)} },
-			`listen: "unix:/` + strings.Repeat("x", 107) + `": the path of a unix socket has at most 107 bytes`},
+			`listen: "unix:/` + strings.Repeat("x", 107) + `": the path of a unix socket must not be longer than 107 bytes`},
 		{"unclean socket", func(o *Options) { o.Listen = plugin.Strings{"unix:/a/../b"} }, `listen: "unix:/a/../b": the path of a unix socket is not in its shortest form`},
-		{"nameless systemd", func(o *Options) { o.Listen = plugin.Strings{"systemd:"} }, `listen: "systemd:": what follows systemd: is the name of a socket (FileDescriptorName=)`},
-		{"twice", func(o *Options) { o.Listen = plugin.Strings{":8088", "0.0.0.0:8088"} }, `listen: "0.0.0.0:8088" is there twice`},
+		{"nameless systemd", func(o *Options) { o.Listen = plugin.Strings{"systemd:"} }, `listen: "systemd:": the name of a socket must follow systemd: (FileDescriptorName=)`},
+		{"twice", func(o *Options) { o.Listen = plugin.Strings{":8088", "0.0.0.0:8088"} }, `listen: "0.0.0.0:8088" is listed twice`},
 		{"all errors at once", func(o *Options) { o.Path, o.Listen, o.MaxSeries = "metrics", plugin.Strings{"x", "y"}, 0 },
 			`path: "metrics" does not begin with "/"
 listen: "x" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
 listen: "y" is not an address: write one such as ":8088", "127.0.0.1:8088", "[::1]:8088" or "unix:/run/sockwatch.sock"
 max_series: must be more than 0`},
-		{"the landing page", func(o *Options) { o.Path = "/" }, `path: "/" is a page of the program's own`},
-		{"the ready page", func(o *Options) { o.Path = "/-/ready" }, `path: "/-/ready" is a page of the program's own`},
-		{"the healthy page", func(o *Options) { o.Path = "/-/healthy" }, `path: "/-/healthy" is a page of the program's own`},
-		{"the discovery", func(o *Options) { o.Path = "/sd/listeners" }, `path: "/sd/listeners" is a page of the program's own`},
+		{"the landing page", func(o *Options) { o.Path = "/" }, `path: "/" is one of the program's own pages`},
+		{"the ready page", func(o *Options) { o.Path = "/-/ready" }, `path: "/-/ready" is one of the program's own pages`},
+		{"the healthy page", func(o *Options) { o.Path = "/-/healthy" }, `path: "/-/healthy" is one of the program's own pages`},
+		{"the discovery", func(o *Options) { o.Path = "/sd/listeners" }, `path: "/sd/listeners" is one of the program's own pages`},
 		{"unclean path", func(o *Options) { o.Path = "/a//b/" }, `path: "/a//b/" is not in its shortest form, "/a/b"`},
-		{"query in the path", func(o *Options) { o.Path = "/m?x" }, `path: "/m?x" holds a character that a path in a scrape configuration must not`},
+		{"query in the path", func(o *Options) { o.Path = "/m?x" }, `path: "/m?x" contains a character that is not allowed in the path of a scrape configuration`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := Defaults()

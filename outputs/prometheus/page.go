@@ -12,23 +12,23 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// maxPageBytes keeps a page below what scrapers take: 16 MiB unless something else
-// is set (VictoriaMetrics' -promscrape.maxScrapeSize), less HELP, TYPE and the
+// maxPageBytes keeps a page below what scrapers accept: 16 MiB by default
+// (VictoriaMetrics' -promscrape.maxScrapeSize). The rest is for HELP, TYPE and the
 // program's own metrics.
 const maxPageBytes = 15 << 20
 
-// A page is the board of one moment as metric families. It is not changed once made.
+// A page is the state of the board as metric families. It is immutable.
 type page struct {
 	board    []*metric.Batch
 	sources  []*source            // in the order of board
 	families []*dto.MetricFamily  // sorted by name
-	byName   map[string][]*family // those of the sources
+	byName   map[string][]*family // the families of the sources
 	series   int
 	drops    drops
 }
 
-// newPage makes the page of a board, from as many points as fit. What the page
-// before was made of is used again for every source whose points are the same.
+// newPage makes the page of a board, from as many points as fit. It reuses the sources
+// of the previous page whose points have not changed.
 func newPage(board []*metric.Batch, most size, before *page) *page {
 	p := &page{board: board, byName: map[string][]*family{}, drops: drops{}}
 	for _, b := range board {
@@ -37,7 +37,7 @@ func newPage(board []*metric.Batch, most size, before *page) *page {
 	for i, n := range fit(p.sources, most) {
 		s := p.sources[i]
 		s.make(n)
-		maps.Copy(p.drops, s.invalid) // each source has kinds of its own
+		maps.Copy(p.drops, s.invalid) // no two sources share a kind
 		maps.Copy(p.drops, s.drops)
 		for _, f := range s.families {
 			p.byName[f.GetName()] = append(p.byName[f.GetName()], f)
@@ -51,20 +51,21 @@ func newPage(board []*metric.Batch, most size, before *page) *page {
 	return p
 }
 
-// source returns the source of a batch, that of this page if its points are equal.
+// source returns the source of a batch: that of this page if its points are equal, else
+// a new one.
 func (p *page) source(b *metric.Batch) *source {
 	if p != nil {
 		i := slices.IndexFunc(p.sources, func(s *source) bool { return s.name == b.Source })
-		if i >= 0 && p.sources[i].holds(b) {
+		if i >= 0 && p.sources[i].equals(b) {
 			return p.sources[i]
 		}
 	}
 	return newSource(b)
 }
 
-// fit returns how many points of each source fit on the page. While there are
-// too many, the source with the largest part loses its last point: a batch begins
-// with what matters most.
+// fit returns how many points of each source fit on the page. While there are too many,
+// the source with the largest part loses its last point, because a batch begins with its
+// most important points.
 func fit(sources []*source, most size) []int {
 	points, parts, total := make([]int, len(sources)), make([]size, len(sources)), size{}
 	for i, s := range sources {
@@ -85,8 +86,8 @@ func fit(sources []*source, most size) []int {
 	return points
 }
 
-// join returns the family of a name. It is the source's own, unless several sources
-// have that name or the type cannot stand beside another metric.
+// join returns the family with a name. It is the family of one source, unless several
+// sources have that name, or its type conflicts with another metric.
 func (p *page) join(name string) *dto.MetricFamily {
 	parts := p.byName[name]
 	f := parts[0]
@@ -94,7 +95,7 @@ func (p *page) join(name string) *dto.MetricFamily {
 		f = parts[i]
 	}
 	kind := f.GetType()
-	// OpenMetrics calls the counter x_total "x": it must not meet another x.
+	// OpenMetrics calls the counter x_total "x", so there must be no other x.
 	if base, ok := strings.CutSuffix(name, "_total"); ok && kind == dto.MetricType_COUNTER && p.byName[base] != nil {
 		kind = dto.MetricType_UNTYPED
 	}
@@ -107,7 +108,7 @@ func (p *page) join(name string) *dto.MetricFamily {
 		for _, m := range part.Metric {
 			v := cmp.Or(m.GetGauge().GetValue(), m.GetCounter().GetValue(), m.GetUntyped().GetValue())
 			if kind == dto.MetricType_COUNTER && math.IsNaN(v) {
-				continue // OpenMetrics has none
+				continue // not allowed in OpenMetrics
 			}
 			key := string(appendLabels(nil, m.Label))
 			if seen[key] {

@@ -120,7 +120,7 @@ m{x="3"} 4
 	if !strings.Contains(page, `sockwatch_prometheus_left_out_series_total{reason="duplicate"} 2`+"\n") {
 		t.Errorf("not counted again:\n%s", page)
 	}
-	wantLog := []string{`level=WARN msg="dropped from the page" reason=duplicate source=b name=m count=1 first="m{x=\"1\"}"`}
+	wantLog := []string{`level=WARN msg="dropped series or tags from the page" reason=duplicate source=b name=m count=1 first="m{x=\"1\"}"`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -284,7 +284,7 @@ func TestH3InvalidUTF8(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
-	wantLog := []string{`level=WARN msg="dropped from the page" reason=invalid source=other name=m count=1 first="m: tag process is not UTF-8: \"\\xff\""`}
+	wantLog := []string{`level=WARN msg="dropped series or tags from the page" reason=invalid source=other name=m count=1 first="m: tag process is not UTF-8: \"\\xff\""`}
 	if diff := cmp.Diff(wantLog, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
@@ -528,7 +528,7 @@ func TestDroppedSeriesAreCountedAndNamed(t *testing.T) {
 	if strings.Contains(page, "custom_port_exporter") {
 		t.Error("points beyond max_series are on the page")
 	}
-	want := []string{`level=WARN msg="dropped from the page" reason=max_series source=tcp_listen name=custom_port_exporter count=2 first="custom_port_exporter{pid=\"1\"}"`}
+	want := []string{`level=WARN msg="dropped series or tags from the page" reason=max_series source=tcp_listen name=custom_port_exporter count=2 first="custom_port_exporter{pid=\"1\"}"`}
 	if diff := cmp.Diff(want, book.all()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}

@@ -1,10 +1,10 @@
-// Package prometheus is the output "prometheus": an endpoint that shows the latest
-// batches as metrics to whoever scrapes it.
+// Package prometheus is the output prometheus: an endpoint that serves the latest
+// batches as metrics.
 //
-// The files follow a scrape. This one binds, serves and routes; scrape.go answers
-// for the metrics: it asks page.go for the board as metric families (source.go makes
-// those of one source) and has them encoded, with what metrics.go registers. sd.go
-// and landing.go answer for the other pages, answer.go writes what they answer.
+// The files follow a scrape. This one binds, serves and routes. scrape.go serves the
+// metrics: page.go turns the board into metric families (source.go those of one source),
+// and scrape.go encodes them together with the metrics of metrics.go. sd.go and
+// landing.go serve the other pages. answer.go writes the responses.
 package prometheus
 
 import (
@@ -37,10 +37,10 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 		Options: map[string]string{
 			"basic_password":      `write web_config_file = "FILE", with basic_auth_users in it`,
 			"basic_username":      `write web_config_file = "FILE", with basic_auth_users in it`,
-			"collectors_exclude":  "leave it out: the metrics process_ and go_ are always there",
-			"expiration_interval": "leave it out: a series ends with the gather that does not have it",
+			"collectors_exclude":  "leave it out: the metrics process_ and go_ are always shown",
+			"expiration_interval": "leave it out: a series ends with the first gather that no longer has it",
 			"export_timestamp":    "leave it out: samples have no timestamps",
-			"ip_range":            `listen on an address that only they reach, or write web_config_file = "FILE"`,
+			"ip_range":            `listen on an address that only these clients reach, or write web_config_file = "FILE"`,
 			"metric_version":      "leave it out: there is one format",
 			"string_as_label":     "leave it out: strings are not shown",
 			"tls_cert":            `write web_config_file = "FILE", with tls_server_config in it`,
@@ -49,20 +49,20 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 	},
 })
 
-// What a client may take. A scrape may wait maxGather for a gather, then
-// writeTimeout for its client; idle connections outlive a usual scrape interval,
-// so that a scraper need not open one for each scrape.
+// Limits on clients. A scrape can wait maxGather for a gather, then writeTimeout for its
+// client. Idle connections outlive a usual scrape interval, so that a scraper need not
+// open a new one for each scrape.
 const (
 	readHeaderTimeout = 10 * time.Second
-	bodyTimeout       = time.Second // of what is refused
+	bodyTimeout       = time.Second // for the body of a request that is refused
 	maxGather         = 2 * time.Minute
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
-	stopTimeout       = 900 * time.Millisecond // of requests in flight when Serve is to end: the agent gives it a second
+	stopTimeout       = 900 * time.Millisecond // for requests in flight at a stop: Serve must return within a second
 	maxHeaderBytes    = 16 << 10
 	maxConnections    = 256
-	maxRequests       = 16 // answered at once, of those that cost something
-	maxUnread         = 128 << 20
+	maxRequests       = 16        // answers being made at the same time
+	maxUnread         = 128 << 20 // bytes of answers that clients have not read yet
 )
 
 // An endpoint is one [[outputs.prometheus]].
@@ -117,7 +117,7 @@ func (e *endpoint) bind(ctx context.Context, s string) error {
 	return nil
 }
 
-// Close releases what Listen bound where Serve is never called.
+// Close releases what Listen bound, if Serve is never called.
 func (e *endpoint) Close() error {
 	var errs []error
 	for _, l := range e.listeners {
@@ -129,8 +129,8 @@ func (e *endpoint) Close() error {
 	return errors.Join(errs...)
 }
 
-// Serve answers on every address until ctx is done, then lets the requests under
-// way end for a moment. An address that fails ends all of them.
+// Serve answers on every address until ctx is done. Then it gives the requests in flight
+// stopTimeout to finish. If one address fails, all of them stop.
 func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	defer e.Close()
 	var watching sync.WaitGroup
@@ -161,13 +161,13 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	return err
 }
 
-// serve returns nil when the server was stopped.
+// serve runs one server. It returns nil if the server was stopped.
 func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 	defer l.Close()
 	err := error(nil)
 	if file := e.opts.WebConfigFile; file != "" {
-		s.BaseContext = func(net.Listener) context.Context { // called when exporter-toolkit has wrapped the handler
-			s.Handler = e.web.guard(s.Handler, e.watch.doubt)
+		s.BaseContext = func(net.Listener) context.Context { // called after exporter-toolkit has wrapped the handler
+			s.Handler = e.web.guard(s.Handler, e.watch.checkSoon)
 			return context.Background()
 		}
 		err = web.Serve(l, s, &web.FlagConfig{WebConfigFile: &file}, slog.New(e.logHandler()))
@@ -180,14 +180,14 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 	return fmt.Errorf("serve %s: %w", l.Addr(), err)
 }
 
-// newServer returns a server of its own for each address: exporter-toolkit wraps
-// the handler of the server that it is given.
+// newServer returns the server for one address. Each address needs its own, because
+// exporter-toolkit wraps the handler of the server that it is given.
 func (e *endpoint) newServer(board plugin.Board) *http.Server {
 	return &http.Server{
 		Handler:           e.handler(board),
 		ReadHeaderTimeout: readHeaderTimeout,
-		// It also ends the context of a request, so it must outlast a gather. Only of
-		// clients without the password is a body waited for so long.
+		// It also ends the context of a request, so it must be longer than a gather. A
+		// body is waited for that long only if the client does not have the password.
 		ReadTimeout:    maxGather + writeTimeout,
 		WriteTimeout:   maxGather + writeTimeout,
 		IdleTimeout:    idleTimeout,
@@ -198,10 +198,10 @@ func (e *endpoint) newServer(board plugin.Board) *http.Server {
 
 // logHandler returns the handler for what net/http and exporter-toolkit log.
 func (e *endpoint) logHandler() slog.Handler {
-	return doubtingHandler{e.env.Log.Handler(), e.watch.doubt}
+	return demotingHandler{e.env.Log.Handler(), e.watch.checkSoon}
 }
 
-// warnOpen warns once if anybody who reaches this host reads the metrics.
+// warnOpen warns if everybody who can reach this host can read the metrics.
 func (e *endpoint) warnOpen() {
 	if e.opts.WebConfigFile != "" {
 		return
@@ -213,8 +213,8 @@ func (e *endpoint) warnOpen() {
 		}
 	}
 	if len(open) > 0 {
-		e.env.Log.Warn("what listens here and who owns it is shown to everybody who reaches this address; "+
-			"web_config_file (TLS, basic auth) or a loopback address would limit that", "listen", strings.Join(open, ", "))
+		e.env.Log.Warn("everybody who can reach this address can read what listens here and who owns it; "+
+			"to restrict that, set web_config_file (TLS, basic auth) or a loopback address", "listen", strings.Join(open, ", "))
 	}
 }
 
@@ -232,7 +232,8 @@ func stop(servers []*http.Server) {
 	wg.Wait()
 }
 
-// handler routes by hand: a configured path is not a pattern.
+// handler routes requests without http.ServeMux, because the configured path is not a
+// pattern.
 func (e *endpoint) handler(board plugin.Board) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -262,29 +263,29 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 	})
 }
 
-// refuse answers and closes the connection. What net/http wants to read of the
-// request's body before that has to come at once.
+// refuse answers and closes the connection. net/http first reads some of the request's
+// body; the client gets bodyTimeout to send it.
 func refuse(w http.ResponseWriter, status int, text string) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	w.Header().Set("Connection", "close")
 	http.Error(w, text, status)
 }
 
-// ready answers 503 until every input has gathered, and while the last gather of one
-// has failed.
+// ready answers 503 until every input has gathered, and while the last gather of any
+// input has failed.
 func ready(w http.ResponseWriter, board plugin.Board) {
 	failed := failedSources(board)
 	switch {
 	case len(board.Latest()) == 0:
 		writeError(w, errNothingGathered)
 	case len(failed) > 0:
-		serviceUnavailable(w, "the last gather has failed: "+strings.Join(failed, ", "))
+		serviceUnavailable(w, "last gather failed: "+strings.Join(failed, ", "))
 	default:
 		io.WriteString(w, "sockwatch is ready.\n")
 	}
 }
 
-// failedSources returns the names of the sources whose last gather has failed.
+// failedSources returns the names of the sources whose last gather failed.
 func failedSources(board plugin.Board) (names []string) {
 	for _, s := range board.Sources() {
 		if s.Err != nil {

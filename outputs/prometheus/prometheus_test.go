@@ -138,11 +138,11 @@ func TestFailedSourcesAreShown(t *testing.T) {
 	board := boardOf(batch("sockwatch", point("sockwatch_input_up", 0)))
 	board.sources = []plugin.SourceState{{Name: "cpu", Err: errors.New("secret")}, {Name: "disk", Gathered: true}, {Name: "tcp_listen", Err: errors.New("secret")}}
 	r := get(t, e, board, "/-/ready")
-	if body, want := bodyOf(t, r), "the last gather has failed: cpu, tcp_listen\n"; r.StatusCode != 503 || body != want {
+	if body, want := bodyOf(t, r), "last gather failed: cpu, tcp_listen\n"; r.StatusCode != 503 || body != want {
 		t.Errorf("/-/ready: status %d, %q, want 503, %q", r.StatusCode, body, want)
 	}
 	page := bodyOf(t, get(t, e, board, "/"))
-	if want := "<p>The last gather has failed: cpu, tcp_listen. The log has the reason.</p>"; !strings.Contains(page, want) || strings.Contains(page, "secret") {
+	if want := "<p>Last gather failed: cpu, tcp_listen. The log has the reason.</p>"; !strings.Contains(page, want) || strings.Contains(page, "secret") {
 		t.Errorf("the page for people does not hold %q, or the reason:\n%s", want, page)
 	}
 	board.sources = []plugin.SourceState{{Name: "cpu", Gathered: true}, {Name: "disk", Gathered: true}}

@@ -23,12 +23,12 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// scrape answers with the metrics. What costs something is done under the limit of
-// concurrent requests; the wait for a gather and the client's reading are not.
+// scrape answers with the metrics. Making them counts against the limit of concurrent
+// requests; waiting for a gather and for the client does not.
 func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.Board) {
 	if e.opts.GatherOnScrape {
 		ctx, cancel := context.WithTimeout(r.Context(), gatherTimeout(r.Header))
-		// Its error is that the time is over: the page shows what there is by then.
+		// Its only error is that the time is over: the page then shows the latest points.
 		_ = board.Refresh(ctx, time.Duration(e.opts.MinAge))
 		cancel()
 	}
@@ -47,7 +47,7 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 		}
 		body, err := e.cache.page(latest, e).body(format, enc)
 		if err != nil {
-			e.env.Log.Error("the metrics could not be encoded", "error", err)
+			e.env.Log.Error("cannot encode the metrics, answering 500", "error", err)
 			return nil, errEncode
 		}
 		header := map[string]string{"Content-Type": contentType, "Vary": "Accept, Accept-Encoding"}
@@ -60,14 +60,14 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 
 var errEncode = &httpError{http.StatusInternalServerError, "the metrics could not be encoded; the log of sockwatch has the reason"}
 
-// A cache holds the page of the latest board and its bodies.
+// A cache holds the latest page and its encoded bodies.
 type cache struct {
 	mu      sync.Mutex
 	encoded *encodedPage
 	logged  map[dropKind]bool
 }
 
-// page returns the page of the board, made again if a source has published since.
+// page returns the page of the board. It makes a new one if a source has published.
 func (c *cache) page(board []*metric.Batch, e *endpoint) *encodedPage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,8 +91,8 @@ func (c *cache) page(board []*metric.Batch, e *endpoint) *encodedPage {
 	return c.encoded
 }
 
-// An encodedPage is a page with the bodies that were asked for. Each is made once:
-// the metrics of the program itself are those of that moment.
+// An encodedPage is a page with the bodies that were requested. Each body is made once,
+// and contains the program's own metrics as they were then.
 type encodedPage struct {
 	*page
 	own prometheus.Gatherer
@@ -101,7 +101,7 @@ type encodedPage struct {
 	bodies map[variant]func() ([]byte, error)
 }
 
-// A variant is a format that expfmt encodes, in an encoding of HTTP.
+// A variant is a format of expfmt and an HTTP content encoding.
 type variant struct {
 	format   expfmt.Format
 	encoding encoding
@@ -136,9 +136,9 @@ func (p *encodedPage) encode(v variant) ([]byte, error) {
 	return bytes.Clone(body.Bytes()), nil // without spare capacity
 }
 
-// withOwn returns the page's families and behind them the program's own, unless the
-// page has their names. prometheus.Gatherers would merge them, too, but checks every
-// series again, which is half of what a scrape costs.
+// withOwn returns the page's families, followed by the program's own families whose
+// names the page does not have. prometheus.Gatherers could merge them too, but it checks
+// every series again, which is half the cost of a scrape.
 func (p *encodedPage) withOwn() ([]*dto.MetricFamily, error) {
 	own, err := p.own.Gather()
 	if err != nil {
@@ -148,8 +148,8 @@ func (p *encodedPage) withOwn() ([]*dto.MetricFamily, error) {
 	return slices.Concat(p.families, own), nil
 }
 
-// encode has promhttp write families in one format. All names are classic ones, which
-// no escaping scheme but "dots" would change: allow-utf-8 spares a copy of everything.
+// encode writes families in one format, by promhttp. All names are classic ones, which
+// only the escaping scheme "dots" would change. allow-utf-8 avoids a copy of everything.
 func encode(w io.Writer, families []*dto.MetricFamily, f expfmt.Format) error {
 	failed := &lastError{}
 	promhttp.HandlerFor(
@@ -164,13 +164,13 @@ type lastError struct{ err error }
 
 func (l *lastError) Println(v ...any) { l.err = errors.New(fmt.Sprint(v...)) }
 
-// A bodyWriter is a ResponseWriter of which only the body counts.
+// A bodyWriter is a ResponseWriter that ignores the header and the status.
 type bodyWriter struct{ io.Writer }
 
 func (bodyWriter) Header() http.Header { return http.Header{} }
 func (bodyWriter) WriteHeader(int)     {}
 
-// writer returns a writer of encoded bytes, to be closed.
+// writer returns a writer that encodes to w. It has to be closed.
 func (enc encoding) writer(w io.Writer) (io.WriteCloser, error) {
 	switch enc {
 	case gzipped:
@@ -187,8 +187,8 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// gatherTimeout returns how long a scrape may wait for a gather: a little less than
-// the scraper says it will wait itself.
+// gatherTimeout returns how long a scrape may wait for a gather: a little less than the
+// timeout that the scraper announces.
 func gatherTimeout(h http.Header) time.Duration {
 	const usual, margin = 10 * time.Second, 500 * time.Millisecond
 	timeout := usual

@@ -256,7 +256,7 @@ func TestPanicIsLogged(t *testing.T) {
 	board := boardOf(batch("a", point("m", 1)))
 	e.cache.page(board.Latest(), e).families[0] = nil
 	for range maxRequests + 1 { // a slot that a panic kept would be missed
-		if r := get(t, e, board, "/metrics"); r.StatusCode != 500 || bodyOf(t, r) != "the log of sockwatch has the reason\n" {
+		if r := get(t, e, board, "/metrics"); r.StatusCode != 500 || bodyOf(t, r) != "internal error; the log of sockwatch has the reason\n" {
 			t.Errorf("status %d", r.StatusCode)
 		}
 	}

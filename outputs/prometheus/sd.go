@@ -16,24 +16,25 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A targetGroup is an element of what Prometheus' HTTP service discovery reads.
+// A targetGroup is an element of the list that Prometheus' HTTP service discovery reads.
 type targetGroup struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
 }
 
-// discover answers with one target for each listener, a point with the tags address
-// and port. The query selects by tags (?exposure=public&exposure=private, any of the
-// values), but for address: that is what a wildcard becomes. Listeners of other
-// network namespaces are left out unless the query has the key netns.
+// discover answers with one target for each listener, that is each point with the tags
+// address and port. The query selects by tags; several values of one tag are alternatives
+// (?exposure=public&exposure=private). The key address does not select: its value
+// replaces wildcard addresses. Listeners of other network namespaces are left out unless
+// the query has the key netns.
 func discover(r *http.Request, board plugin.Board) (*answer, error) {
 	sources, latest := board.Sources(), board.Latest()
 	if len(latest) == 0 {
 		return nil, errNothingGathered
 	}
 	if name, ok := missingListeners(sources, latest); ok {
-		// An empty list would have Prometheus drop all targets; this keeps them.
-		return nil, &httpError{http.StatusServiceUnavailable, "the listeners of " + name + " are not known: its last gather has failed, or none has ended"}
+		// After an empty list Prometheus would drop all targets; after an error it keeps them.
+		return nil, &httpError{http.StatusServiceUnavailable, "the listeners of " + name + " are not known: its last gather failed, or its first has not ended"}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -65,8 +66,8 @@ func discover(r *http.Request, board plugin.Board) (*answer, error) {
 	return &answer{map[string]string{"Content-Type": "application/json"}, body}, nil
 }
 
-// missingListeners returns the name of a source of listeners that has no batch: its
-// last gather has failed, or its first one has not ended.
+// missingListeners returns the name of a source of listeners that has no batch, because
+// its last gather failed or its first one has not ended.
 func missingListeners(sources []plugin.SourceState, latest []*metric.Batch) (string, bool) {
 	for _, s := range sources {
 		published := slices.ContainsFunc(latest, func(b *metric.Batch) bool { return b.Source == s.Name })
@@ -77,9 +78,9 @@ func missingListeners(sources []plugin.SourceState, latest []*metric.Batch) (str
 	return "", false
 }
 
-// checkKeys refuses a query key that nothing can have: a misspelt one would select
-// nothing, and nothing would be probed. The points are asked for the tags of inputs
-// that name none.
+// checkKeys refuses a query key that is not a tag: a misspelt one would select nothing,
+// so nothing would be probed. The tags are those that the inputs declare and those that
+// the points have, since an input need not declare any.
 func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.Batch) error {
 	known := map[string]bool{"address": true}
 	for _, s := range sources {
@@ -102,8 +103,8 @@ func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.
 	return nil
 }
 
-// target returns the target of a point; false if it is not a listener or the query
-// does not select it.
+// target returns the target of a point. It returns false if the point is not a listener
+// or the query does not select it.
 func target(p *metric.Point, query url.Values, wildcard string) (targetGroup, bool) {
 	host, ok := targetHost(p.Tag("address"), p.Tag("family"), wildcard)
 	port, err := strconv.ParseUint(p.Tag("port"), 10, 16)
@@ -116,16 +117,16 @@ func target(p *metric.Point, query url.Values, wildcard string) (targetGroup, bo
 		}
 	}
 	labels := map[string]string{"__meta_sockwatch_name": p.Name}
-	for _, t := range slices.Backward(p.Tags) { // of two tags of one label the first stands
+	for _, t := range slices.Backward(p.Tags) { // if two tags become one label, the first wins
 		labels["__meta_sockwatch_"+legacy(t.Key, false)] = t.Value
 	}
 	return targetGroup{[]string{net.JoinHostPort(host, strconv.FormatUint(port, 10))}, labels}, true
 }
 
-// targetHost returns where a listener bound to the address is reached: a wildcard
-// through the given host, a link-local address with its zone, every other without
-// the device that it may be bound to. It is false for a wildcard that does not take
-// the family of that host.
+// targetHost returns the host at which a listener is reached: a wildcard address becomes
+// the host wildcard, a link-local address keeps its zone, and every other address loses
+// its device. It returns false for a wildcard address that does not accept connections to
+// the host wildcard.
 func targetHost(address, family, wildcard string) (string, bool) {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
@@ -136,7 +137,7 @@ func targetHost(address, family, wildcard string) (string, bool) {
 	}
 	switch plain := ip.WithZone("").Unmap(); {
 	case plain.IsUnspecified():
-		return wildcard, wildcard != "" && takes(plain, family, wildcard)
+		return wildcard, wildcard != "" && accepts(plain, family, wildcard)
 	case plain.Is6() && plain.IsLinkLocalUnicast():
 		return ip.String(), true
 	default:
@@ -144,22 +145,21 @@ func targetHost(address, family, wildcard string) (string, bool) {
 	}
 }
 
-// takes reports whether a listener on a wildcard takes connections to a host. Only of
-// an IP literal is the family known.
-func takes(wildcard netip.Addr, family, host string) bool {
+// accepts reports whether a listener on a wildcard address accepts connections to a host.
+// For a host name, whose family is not known, it returns true.
+func accepts(wildcard netip.Addr, family, host string) bool {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err != nil:
 		return true
 	case ip.Unmap().Is4():
-		return wildcard.Is4() || family != "ipv6" // [::] takes both unless it says otherwise
+		return wildcard.Is4() || family != "ipv6" // [::] accepts both families unless it is IPv6 only
 	default:
 		return wildcard.Is6()
 	}
 }
 
-// requestHost returns the host by which the client has called this endpoint,
-// without the port and the brackets.
+// requestHost returns the host of the request's URL, without port and brackets.
 func requestHost(r *http.Request) string {
 	if host, _, err := net.SplitHostPort(r.Host); err == nil {
 		return host
@@ -167,8 +167,8 @@ func requestHost(r *http.Request) string {
 	return strings.TrimSuffix(strings.TrimPrefix(r.Host, "["), "]")
 }
 
-// isTargetHost reports whether a host from a request can stand in a target. No host
-// at all leaves the wildcards out.
+// isTargetHost reports whether a host from a request can be part of a target. An empty
+// one is valid: it leaves out the listeners on wildcard addresses.
 func isTargetHost(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil || isHostname(host)

@@ -169,7 +169,7 @@ func TestDiscoveryWhileListenersAreUnknown(t *testing.T) {
 	listenTags := []string{"address", "port"}
 	failure := errors.New("/proc: permission denied")
 	unknown := func(name string) string {
-		return "the listeners of " + name + " are not known: its last gather has failed, or none has ended"
+		return "the listeners of " + name + " are not known: its last gather failed, or its first has not ended"
 	}
 	own, empty := batch("sockwatch", point("sockwatch_input_up", 0)), batch("tcp_listen")
 	for _, test := range []struct {

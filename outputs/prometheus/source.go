@@ -12,26 +12,26 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A source is the latest batch of one source as metric families. They are made
-// again only if the points have changed or another number of them fits on the page.
+// A source is the latest batch of one source as metric families. They are made again
+// only if the points have changed, or if a different number of points fits on the page.
 type source struct {
 	name    string
-	points  []metric.Point  // of the batch that it was made of
+	points  []metric.Point  // of the batch that it was made from
 	descs   []metric.Desc   // of that batch
-	valid   []*metric.Point // the points that keep their promises
+	valid   []*metric.Point // the points that pass metric.Point.Check
 	size    size            // of all valid points
 	invalid drops
 
-	families []*family // of the first points of valid, in the order of their first series
-	made     int       // how many points these are; -1: families has not been made
-	drops    drops     // of families
+	families []*family // of the first points in valid, in the order of their first series
+	made     int       // the number of these points; -1: families has not been made
+	drops    drops     // what was dropped while families was made
 }
 
 // A family is all series of one field of one source's points.
 type family struct {
 	*dto.MetricFamily
 	source     string
-	documented bool   // a Desc gave type and help
+	documented bool   // type and help come from a Desc
 	seen       []bool // by label set, while the family is made
 }
 
@@ -51,9 +51,9 @@ func newSource(b *metric.Batch) *source {
 	return s
 }
 
-// holds reports whether the source shows what the batch holds. Times do not count:
-// the page has none.
-func (s *source) holds(b *metric.Batch) bool {
+// equals reports whether the source and the batch have the same points. Times do not
+// count, because the page shows none.
+func (s *source) equals(b *metric.Batch) bool {
 	if !slices.Equal(s.descs, b.Descs) || len(s.points) != len(b.Points) {
 		return false
 	}
@@ -65,8 +65,8 @@ func (s *source) holds(b *metric.Batch) bool {
 	})
 }
 
-// make makes the families of the first n valid points: every numeric field is a
-// series. Of equal series the first stands.
+// make makes the families of the first n valid points. Every numeric field is a series.
+// If two series are equal, the first one is kept.
 func (s *source) make(n int) {
 	if s.made == n {
 		return
@@ -99,7 +99,7 @@ func (s *source) make(n int) {
 	}
 }
 
-// newFamily returns the empty family of a field, as its Desc documents it.
+// newFamily returns an empty family for a field, with help and type from its Desc.
 func (s *source) newFamily(point, field string) *family {
 	f := &family{
 		MetricFamily: &dto.MetricFamily{Name: new(metricName(point, field)), Type: new(dto.MetricType_UNTYPED)},
@@ -113,11 +113,11 @@ func (s *source) newFamily(point, field string) *family {
 	return f
 }
 
-// A builder holds what is needed only while the families are made.
+// A builder holds the state that is needed only while families are made.
 type builder struct {
 	source *source
 	names  map[string]*string // label names by tag key
-	sets   map[string]int     // numbers of label sets, by their labels as one string
+	sets   map[string]int     // the number of each label set, by its labels as one string
 	set    []*dto.LabelPair
 	key    []byte
 }
@@ -151,10 +151,10 @@ func (b *builder) labels(p *metric.Point) ([]*dto.LabelPair, int) {
 	return slices.Clone(b.set), set
 }
 
-// appendLabels appends labels in a form that no other labels have.
+// appendLabels appends labels in a form that is unique to them.
 func appendLabels(dst []byte, labels []*dto.LabelPair) []byte {
 	for _, l := range labels {
-		dst = append(append(dst, *l.Name...), 0xff) // no byte of UTF-8
+		dst = append(append(dst, *l.Name...), 0xff) // never occurs in UTF-8
 		dst = append(append(dst, *l.Value...), 0xff)
 	}
 	return dst
@@ -169,8 +169,8 @@ func (b *builder) labelName(key string) *string {
 	return name
 }
 
-// clashes reports whether the label name of tags[i], which differs from its key, is
-// another tag's: that of one whose key it is, or of an earlier one.
+// clashes reports whether the label name of tags[i], which differs from its key, belongs
+// to another tag: one that has this name as its key, or an earlier one.
 func (b *builder) clashes(tags []metric.Tag, i int, name string) bool {
 	for j, t := range tags {
 		if t.Key == name || j < i && *b.labelName(t.Key) == name {
@@ -186,13 +186,13 @@ var types = [...]dto.MetricType{
 	metric.Counter: dto.MetricType_COUNTER,
 }
 
-// add adds one series to a family, unless the family has it.
+// add adds one series to a family, unless the family already has it.
 func (b *builder) add(f *family, labels []*dto.LabelPair, set int, v float64) {
 	if math.IsNaN(v) {
 		if f.GetType() == dto.MetricType_COUNTER {
-			return // OpenMetrics has none
+			return // not allowed in OpenMetrics
 		}
-		v = math.NaN() // not the bits by which Prometheus marks a stale series
+		v = math.NaN() // never the bit pattern that marks a stale series in Prometheus
 	}
 	if f.seen[set] {
 		b.source.drops.add(dropKind{duplicate, b.source.name, f.GetName()}, 1, func() string { return seriesName(f.GetName(), labels) })
@@ -202,7 +202,7 @@ func (b *builder) add(f *family, labels []*dto.LabelPair, set int, v float64) {
 	f.Metric = append(f.Metric, newMetric(f.GetType(), labels, v))
 }
 
-// seriesName names a series for people.
+// seriesName returns a series as it appears in the log.
 func seriesName(name string, labels []*dto.LabelPair) string {
 	pairs := make([]string, len(labels))
 	for i, l := range labels {
@@ -222,15 +222,15 @@ func newMetric(t dto.MetricType, labels []*dto.LabelPair, v float64) *dto.Metric
 	}
 }
 
-// A size is a number of series and of the bytes of their lines.
+// A size is a number of series, and the number of bytes of their lines.
 type size struct{ series, bytes int }
 
 func (a size) plus(b size) size   { return size{a.series + b.series, a.bytes + b.bytes} }
 func (a size) minus(b size) size  { return size{a.series - b.series, a.bytes - b.bytes} }
 func (a size) within(b size) bool { return a.series <= b.series && a.bytes <= b.bytes }
 
-// sizeOf returns the series of a point, and at most how many bytes their lines have
-// as text.
+// sizeOf returns the number of series of a point, and an upper bound of the bytes of
+// their lines in the text format.
 func sizeOf(p *metric.Point) size {
 	labels := 2 // braces
 	for _, t := range p.Tags {

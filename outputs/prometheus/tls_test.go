@@ -308,7 +308,7 @@ func TestWebConfigOpenToOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	want := `level=WARN msg="web_config_file can be read by every user of this host; chmod o-r would mend that" file=` + web
+	want := `level=WARN msg="every user of this host can read web_config_file; to fix that, run chmod o-r" file=` + web
 	if lines := book.all(); len(lines) != 1 || lines[0] != want {
 		t.Errorf("logged %q, want %q", lines, want)
 	}

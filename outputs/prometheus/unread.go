@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// unread bounds the memory of answers that clients have yet to read: beyond most
-// bytes the client that has been reading longest is cut off. Clients that read the
-// same bytes count once.
+// unread bounds the memory of answers that clients have not read yet. Beyond most bytes,
+// the client that has been reading longest is disconnected. Clients that read the same
+// body count once.
 type unread struct {
 	most    int
 	mu      sync.Mutex
 	bytes   int
-	readers map[*byte]int // of each body, by its first byte
-	reads   []*read       // the oldest first
+	readers map[*byte]int // number of readers of each body, by its first byte
+	reads   []*read       // oldest first
 }
 
 // A read is one client reading one body.
@@ -24,8 +24,8 @@ type read struct {
 
 func newUnread(most int) *unread { return &unread{most: most, readers: map[*byte]int{}} }
 
-// begin notes that a client reads a body, which is not empty, until end is called. cut
-// may be called until then, and must not block.
+// begin records that a client is reading a body, which must not be empty, until end is
+// called. cut disconnects the client. It may be called until then, and must not block.
 func (u *unread) begin(body []byte, cut func()) (end func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -49,7 +49,7 @@ func (u *unread) begin(body []byte, cut func()) (end func()) {
 func (u *unread) remove(r *read) {
 	i := slices.Index(u.reads, r)
 	if i < 0 {
-		return // it was cut off
+		return // it was disconnected
 	}
 	u.reads = slices.Delete(u.reads, i, i+1)
 	first := &r.body[0]

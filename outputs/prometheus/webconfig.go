@@ -19,41 +19,41 @@ import (
 )
 
 const (
-	webConfigTimeout = 5 * time.Second  // to read the web configuration and its certificates
-	checkInterval    = time.Second      // between two checks, however many connections fail
+	webConfigTimeout = 5 * time.Second  // for reading the web configuration and its certificates
+	checkInterval    = time.Second      // at least, between two checks
 	downInterval     = 10 * time.Second // between two checks while the endpoint is down
 )
 
-// A watch finds out whether the endpoint can answer when there is reason to doubt it:
-// a failed connection or a reload. exporter-toolkit reads its file and certificates
-// for every connection, and one that breaks on disk makes all of them fail.
+// A watch checks that the endpoint can answer when something suggests that it cannot: a
+// failed connection, or a reload. exporter-toolkit reads its file and certificates for
+// every connection, so a file that breaks on disk makes all connections fail.
 type watch struct {
-	check  func(context.Context) error
-	report func(error) // nil: nobody asks
-	doubts chan struct{}
+	check    func(context.Context) error
+	report   func(error) // nil: nobody wants to know
+	requests chan struct{}
 }
 
 func newWatch(check func(context.Context) error) *watch {
-	return &watch{check: check, doubts: make(chan struct{}, 1)}
+	return &watch{check: check, requests: make(chan struct{}, 1)}
 }
 
-// doubt has the endpoint checked soon. It does not wait for that.
-func (w *watch) doubt() {
+// checkSoon makes run check the endpoint soon. It does not wait for that.
+func (w *watch) checkSoon() {
 	select {
-	case w.doubts <- struct{}{}:
+	case w.requests <- struct{}{}:
 	default:
 	}
 }
 
-// run reports the outcome of each check until ctx is done. It checks again on its own
-// while the endpoint is down.
+// run reports the outcome of each check until ctx is done. While the endpoint is down, it
+// also checks every downInterval.
 func (w *watch) run(ctx context.Context) {
 	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.doubts:
+		case <-w.requests:
 		case <-again:
 		}
 		err := w.check(ctx)
@@ -74,17 +74,17 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// A doubtingHandler logs errors as debug messages: mostly they are what clients do
-// wrong (broken handshakes, vanished peers). Each is a reason for a doubt.
-type doubtingHandler struct {
+// A demotingHandler logs errors at the level debug, because clients cause most of them
+// (broken handshakes, closed connections). Each one makes the watch check the endpoint.
+type demotingHandler struct {
 	slog.Handler
-	doubt func()
+	checkSoon func()
 }
 
 // Handle logs a record.
-func (h doubtingHandler) Handle(ctx context.Context, r slog.Record) error {
+func (h demotingHandler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelError {
-		h.doubt()
+		h.checkSoon()
 		if r.Level = slog.LevelDebug; !h.Enabled(ctx, r.Level) {
 			return nil
 		}
@@ -92,29 +92,29 @@ func (h doubtingHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// A webConfig is web_config_file; "" is none. exporter-toolkit opens it and the files
-// that it names for every handshake and request, without a deadline: each of those that
-// hangs holds a thread. So nothing gets as far as that before readable has read them.
+// A webConfig is the file of web_config_file, "" for none. exporter-toolkit opens it and
+// the files that it names for every handshake and request, without a deadline. If a file
+// hangs, each of those holds a thread. So readable reads the files first.
 type webConfig struct {
 	file string
 	read func(file string) error // readFiles
 
 	mu      sync.Mutex
-	reading *reading // the one under way; else nil
+	reading *reading // the read in progress, or nil
 }
 
-// A reading is one read of all files, for everybody who asks while it is under way.
+// A reading is one read of all files. Callers that come while it is in progress share it.
 type reading struct {
-	late time.Time     // when it is no longer waited for
+	late time.Time     // when callers stop waiting for it
 	done chan struct{} // closed when it has ended
-	err  error         // valid then
+	err  error         // valid after that
 }
 
 func newWebConfig(file string) *webConfig { return &webConfig{file: file, read: readFiles} }
 
-// readable returns why the files cannot be opened now without the risk to hang. There
-// is one read at a time: while one hangs, as on a stalled mount, every call returns an
-// error, at once when the read is late.
+// readable returns nil if the files can be opened without hanging, else the reason. Only
+// one read is in progress at a time. While it hangs, for example on a stalled mount,
+// every call returns an error, and returns it at once when the read is late.
 func (c *webConfig) readable(ctx context.Context) error {
 	if c.file == "" {
 		return nil
@@ -135,7 +135,7 @@ func (c *webConfig) readable(ctx context.Context) error {
 	}
 }
 
-// join returns the read that is under way, or a new one.
+// join returns the read in progress, or starts one.
 func (c *webConfig) join() *reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,13 +155,13 @@ func (c *webConfig) join() *reading {
 }
 
 func (c *webConfig) lateError() error {
-	return fmt.Errorf("web_config_file %q: it or what it names cannot be read within %v", c.file, webConfigTimeout)
+	return fmt.Errorf("web_config_file %q: it or a file that it names cannot be read within %v", c.file, webConfigTimeout)
 }
 
-// quoted is what an error of the YAML parser shows of the file: perhaps a secret.
+// quoted matches what an error of the YAML parser quotes from the file, perhaps a secret.
 var quoted = regexp.MustCompile("`[^`]*`")
 
-// validate returns why the file cannot be used.
+// validate returns nil if the file can be used, else the reason.
 func (c *webConfig) validate(ctx context.Context) error {
 	if c.file == "" {
 		return nil
@@ -184,12 +184,12 @@ func (c *webConfig) validate(ctx context.Context) error {
 	}
 }
 
-// guard returns a handler that lets exporter-toolkit's answer a request if its file is
-// readable.
-func (c *webConfig) guard(next http.Handler, doubt func()) http.Handler {
+// guard returns a handler that calls next, exporter-toolkit's handler, only if the files
+// are readable.
+func (c *webConfig) guard(next http.Handler, checkSoon func()) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.readable(r.Context()) != nil {
-			doubt()
+			checkSoon()
 			serviceUnavailable(w, "the web configuration cannot be read")
 			return
 		}
@@ -197,9 +197,9 @@ func (c *webConfig) guard(next http.Handler, doubt func()) http.Handler {
 	})
 }
 
-// readFiles reads a web configuration and the files that it names. It returns an error
-// if one is not a regular file. Every other mistake is exporter-toolkit's to find, which
-// does not hang on it.
+// readFiles reads a web configuration and the files that it names. It returns an error if
+// one of them is not a regular file. exporter-toolkit finds every other mistake, and does
+// not hang on it.
 func readFiles(file string) error {
 	text, err := readRegular(file)
 	if err != nil {
@@ -218,24 +218,24 @@ func readFiles(file string) error {
 	return nil
 }
 
-// readRegular returns what can be read of a file. It does not wait for the writer of a
-// FIFO, nor read from one: that is an error, as is all that is not a regular file.
+// readRegular returns what it can read of a file. A FIFO, or anything else that is not a
+// regular file, is an error and is not waited for.
 func readRegular(name string) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil // exporter-toolkit meets the error too
+		return nil, nil // exporter-toolkit reports the same error
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
-	text, _ := io.ReadAll(f) // likewise
+	text, _ := io.ReadAll(f) // exporter-toolkit reports this error too
 	return text, nil
 }
 
-// checkListening returns why the endpoint cannot answer. It has the files of unix
-// sockets made again that something else has removed.
+// checkListening returns nil if the endpoint can answer, else the reason. If something
+// has removed the file of a unix socket, it is made again.
 func (e *endpoint) checkListening(ctx context.Context) error {
 	errs := []error{e.web.validate(ctx)}
 	for _, s := range e.opts.Listen {
@@ -250,15 +250,15 @@ func (e *endpoint) checkListening(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ReportHealth is plugin.HealthReporter's.
+// ReportHealth implements plugin.HealthReporter.
 func (e *endpoint) ReportHealth(report func(error)) { e.watch.report = report }
 
-// Reload is plugin.Reloader's.
-func (e *endpoint) Reload() { e.watch.doubt() }
+// Reload implements plugin.Reloader.
+func (e *endpoint) Reload() { e.watch.checkSoon() }
 
-// warnReadable warns if web_config_file, with its password hashes, is open to everybody.
+// warnReadable warns if every user can read web_config_file, with its password hashes.
 func (e *endpoint) warnReadable() {
 	if info, err := os.Stat(e.web.file); err == nil && info.Mode().Perm()&0o004 != 0 {
-		e.env.Log.Warn("web_config_file can be read by every user of this host; chmod o-r would mend that", "file", e.web.file)
+		e.env.Log.Warn("every user of this host can read web_config_file; to fix that, run chmod o-r", "file", e.web.file)
 	}
 }

@@ -35,6 +35,7 @@ func reports(e *endpoint) chan string {
 // TestBrokenCertificateIsReported: at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		cause func(t *testing.T, e *endpoint, address string)
@@ -49,6 +50,7 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 		{"at a reload", func(_ *testing.T, e *endpoint, _ string) { e.Reload() }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			dir, ca := t.TempDir(), newAuthority(t, "test authority")
 			cert, key, web := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), filepath.Join(dir, "web.yml")
 			ca.issue(cert, key, "first", nil)
@@ -124,7 +126,7 @@ func TestClientsThatFailAreNoReason(t *testing.T) {
 	}
 }
 
-// TestWatchChecksSeldom: many doubts are one check a second, and a failed one is
+// TestWatchChecksSeldom: many requests cause one check a second, and a failed one is
 // repeated until the endpoint is up again.
 func TestWatchChecksSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -147,12 +149,12 @@ func TestWatchChecksSeldom(t *testing.T) {
 			w.run(ctx)
 		}()
 		for range 30 { // three seconds of failing handshakes
-			w.doubt()
+			w.checkSoon()
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(17 * time.Second)
 		broken.Store(true)
-		w.doubt()
+		w.checkSoon()
 		time.Sleep(15 * time.Second)
 		broken.Store(false)
 		time.Sleep(time.Hour)
@@ -180,7 +182,7 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 			<-release
 			return nil
 		}
-		want := fmt.Sprintf("web_config_file %q: it or what it names cannot be read within 5s", web)
+		want := fmt.Sprintf("web_config_file %q: it or a file that it names cannot be read within 5s", web)
 		var waiting sync.WaitGroup
 		for range 10 {
 			waiting.Go(func() {
@@ -223,6 +225,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 	const config = webConfigTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n"
 	for _, file := range []string{"web.yml", "server.crt", "server.key", "ca.crt"} {
 		t.Run(file, func(t *testing.T) {
+			t.Parallel()
 			dir, ca := t.TempDir(), newAuthority(t, "test authority")
 			ca.write(filepath.Join(dir, "ca.crt"))
 			ca.issue(filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), "first", nil)
@@ -345,6 +348,7 @@ func TestFIFOIsRefused(t *testing.T) {
 
 // TestRemovedSocketIsMadeAgainAtReload, and its trouble is reported if it cannot be.
 func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })
 	said := reports(e)

@@ -9,9 +9,9 @@ import (
 
 var errClosed = errors.New("standard output was closed, or is /dev/null, when the program started")
 
-// openStdout returns a duplicate of file descriptor 1. As the duplicate is neither
-// 1 nor 2, a reader that is gone is the error EPIPE: on those two the Go runtime
-// ends the program by SIGPIPE.
+// openStdout returns a duplicate of file descriptor 1. Writing to the duplicate returns
+// EPIPE if the reader is gone. On descriptors 1 and 2, the Go runtime would end the program
+// by SIGPIPE.
 func openStdout() (*os.File, error) {
 	if closedAtStart(1, 0, 2) {
 		return nil, errClosed
@@ -23,11 +23,11 @@ func openStdout() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "standard output"), nil
 }
 
-// closedAtStart reports whether fd was closed when the program started. The Go
-// runtime opens /dev/null in its place then, for reading and writing, and does so
-// for each of 0, 1 and 2 apart. Whoever sends an output to /dev/null opens it for
-// writing; and a program that makes daemons, which opens it for both, does so
-// once for all three.
+// closedAtStart reports whether fd was closed when the program started. In that case the
+// Go runtime has opened /dev/null in its place, for reading and writing, separately for each
+// of 0, 1 and 2. This differs from a redirection to /dev/null, which opens it for writing
+// only, and from a program that starts daemons, which opens it for both but only once for
+// all three.
 func closedAtStart(fd int, others ...int) bool {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != unix.Mkdev(1, 3) {
@@ -45,8 +45,8 @@ func closedAtStart(fd int, others ...int) bool {
 	return true
 }
 
-// sameOpen reports whether two file descriptors stand for one open(2), by
-// kcmp(2); where the kernel does not tell, they do not.
+// sameOpen reports whether two file descriptors come from the same open(2), by kcmp(2). It
+// returns false if the kernel does not say.
 func sameOpen(a, b int) bool {
 	const kcmpFile = 0 // KCMP_FILE of linux/kcmp.h
 	pid := uintptr(os.Getpid())

@@ -4,6 +4,6 @@ package stdout
 
 import "os"
 
-// openStdout returns standard output as Go has it: a reader that is gone ends the
-// program by SIGPIPE, as usual, and an output closed at start is not noticed.
+// openStdout returns os.Stdout. If the reader is gone, SIGPIPE ends the program, as usual.
+// It is not noticed if standard output was closed at the start.
 func openStdout() (*os.File, error) { return os.Stdout, nil }

@@ -4,10 +4,10 @@ import "sockwatch/outputs/internal/format"
 
 // Options are the options of [[outputs.stdout]].
 type Options struct {
-	// "json": one JSON object a line, or "influx": line protocol.
+	// "json": one JSON object per line, or "influx": line protocol.
 	DataFormat string `toml:"data_format"`
 	// Times in JSON: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
-	// "unix_ns". Line protocol has nanoseconds always.
+	// "unix_ns". Line protocol always has nanoseconds.
 	TimestampFormat string `toml:"timestamp_format"`
 }
 

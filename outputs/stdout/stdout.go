@@ -25,13 +25,13 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Sample: plugin.Sample{
 		Active:   true,
 		NamePass: []string{"tcp_listen*"},
-		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",
 	},
 })
 
-// atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)):
-// a line cannot be torn by the end of the program, nor mixed with the log where
-// both go to one pipe.
+// atomicBytes is the size up to which a pipe accepts a write as a whole or not at all
+// (PIPE_BUF in pipe(7)). Such a write cannot be cut by the end of the program, or mixed
+// with the log if both go to the same pipe.
 const atomicBytes = 4096
 
 // New returns the output of one instance.
@@ -48,15 +48,15 @@ type output struct {
 	stream  *stream
 }
 
-// InheritFrom goes on with the stream of the output that this one replaces, which a
-// reader that hangs may have taken in part.
+// InheritFrom continues the stream of the output that this one replaces: a reader that
+// hangs may have accepted part of a line.
 func (s *output) InheritFrom(predecessor plugin.Pusher) {
 	if old, ok := predecessor.(*output); ok {
 		s.stream, old.stream = old.stream, s.stream
 	}
 }
 
-// MaxBytes bounds what one Push takes.
+// MaxBytes limits the size of one Push.
 func (s *output) MaxBytes() int { return lines.MaxBytes }
 
 // Encode appends the point as one line without its newline.
@@ -91,7 +91,7 @@ type stream struct {
 	file  *os.File // nil until the first write
 }
 
-// write writes whole lines, or the rest of one before them.
+// write writes the rest of an incomplete line, if there is one, and whole lines.
 func (s *stream) write(b []byte) (written int, err error) {
 	if s.file == nil {
 		if s.file, err = s.open(); err != nil {

@@ -2,9 +2,12 @@ package netns
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +17,8 @@ import (
 )
 
 // TestExposureIsWhatPeersReach compares the exposure with what a peer can connect to:
-// it is more than loopback exactly if the peer connects to a target.
+// it is more than loopback exactly if the peer connects to a target. The cases run one
+// after the other, but those that wait for an answer that never comes wait together.
 func TestExposureIsWhatPeersReach(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes two namespaces for each case")
@@ -214,11 +218,11 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 			listen: wildcard6, target: "fe80::1%v1", want: "link_local",
 		},
 		"bound to a link-local address": {
-			listen: listener{Addr: "fe80::1", Device: "v0", Zone: true}, target: "fe80::1%v1", want: "link_local",
+			listen: listener{Addr: "fe80::1%v0"}, target: "fe80::1%v1", want: "link_local",
 		},
 		"bound to the link-local address of another device": {
 			setup:  []string{"link set k0 up", "-6 addr add fe80::9/64 dev k0 nodad"},
-			listen: listener{Addr: "fe80::9", Device: "v0", Zone: true, FreeBind: true}, target: "fe80::9%v1", want: "",
+			listen: listener{Addr: "fe80::9%v0", FreeBind: true}, target: "fe80::9%v1", want: "",
 		},
 		"of a device without IPv6": {
 			setup:  []string{"-6 addr flush dev v0"},
@@ -243,32 +247,30 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			connect(t)
+			host, peer := hostAndPeer(t)
 			for _, command := range test.setup {
 				if setting, ok := strings.CutPrefix(command, "sysctl "); ok {
-					sysctl(t, "host", setting)
+					sysctl(t, host, setting)
 				} else {
-					ip(t, "-n host "+command)
+					ip(t, "-n "+host+" "+command)
 				}
 			}
-			start(t, "/run/netns/host", task{Listen: []listener{test.listen}}, nil)
+			start(t, "/run/netns/"+host, task{Listen: []listener{test.listen}}, nil)
 			s := open(t, options(Auto))
 			find(t, s)
-			n := named(s, "host")
+			n := named(s, host)
 			if n == nil {
 				t.Fatal("the namespace is not found")
 			}
 			// Some addresses are answered a moment after ip(8) has returned.
 			soon(t, "the exposure is "+test.want, func() bool { return exposures(n) == test.want })
-			if reached := peerReaches(t, test.target); reached != (test.want != "" && test.want != "loopback") {
-				t.Errorf("exposure %q, but that a peer connects to %s is %t", test.want, test.target, reached)
+			backends := []Options{{Backend: Procfs}, {Backend: Netlink}}
+			if test.listen.Device != "" || strings.Contains(test.listen.Addr, "%") || test.listen.Transparent || test.listen.V6Only {
+				backends = nil // procfs does not show them
 			}
-			if test.listen.Device != "" || test.listen.Transparent || test.listen.V6Only {
-				return // procfs does not show them
-			}
-			for _, o := range []Options{{Backend: Procfs}, {Backend: Netlink}} {
+			for _, o := range backends {
 				o.Refresh = time.Minute
-				all := start(t, "/run/netns/host", task{Report: &o}, nil).reports(t)
+				all := start(t, "/run/netns/"+host, task{Report: &o}, nil).reports(t)
 				if len(all) != 1 || all[0].Error != "" || len(all[0].Sockets) != 1 {
 					t.Fatalf("by %s: %+v", o.Backend, all)
 				}
@@ -277,37 +279,49 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 					t.Errorf("exposure by %s (-want +got):\n%s", o.Backend, diff)
 				}
 			}
+			answer := connectFrom(t, peer, test.target)
+			t.Parallel() // from here on it only waits
+			if reached := answer(); reached != (test.want != "" && test.want != "loopback") {
+				t.Errorf("exposure %q, but that a peer connects to %s is %t", test.want, test.target, reached)
+			}
 		})
 	}
 }
 
-// connect makes two namespaces, host and peer, with a link between them; the host has
-// another link k0 that is down. The peer sends everything to the host.
-func connect(t *testing.T) {
+// hostAndPeer makes two namespaces with a link between them and returns their names; the
+// host has another link k0 that is down. The peer sends everything to the host.
+func hostAndPeer(t *testing.T) (host, peer string) {
 	t.Helper()
-	for _, name := range []string{"host", "peer"} {
+	for n := 0; ; n++ {
+		host, peer = fmt.Sprint("host", n), fmt.Sprint("peer", n)
+		if _, err := os.Stat("/run/netns/" + host); err != nil {
+			break
+		}
+	}
+	for _, name := range []string{host, peer} {
 		ip(t, "netns add "+name)
 		t.Cleanup(func() { ip(t, "netns delete "+name) })
 		ip(t, "-n "+name+" link set lo up")
 	}
-	ip(t, "-n host link add v0 type veth peer name v1 netns peer")
-	ip(t, "-n host link add k0 type veth peer name k1 netns peer")
-	sysctl(t, "host", "net.ipv6.conf.v0.addr_gen_mode=1") // no address of its own
-	sysctl(t, "peer", "net.ipv6.conf.v1.addr_gen_mode=1")
-	for _, command := range []string{
-		"-n host addr add 10.1.0.1/24 dev v0", "-n host link set v0 up",
-		"-n host -6 addr add fe80::1/64 dev v0 nodad",
-		"-n peer addr add 10.1.0.2/24 dev v1", "-n peer link set v1 up", "-n peer link set k1 up",
-		"-n peer -6 addr add fe80::2/64 dev v1 nodad", "-n peer -6 addr add 2001:db8:2::2/64 dev v1 nodad",
-		"-n host -6 route add 2001:db8:2::/64 dev v0",
-		"-n peer route add default via 10.1.0.1", "-n peer -6 route add default via fe80::1 dev v1",
+	ip(t, "-n "+host+" link add v0 type veth peer name v1 netns "+peer)
+	ip(t, "-n "+host+" link add k0 type veth peer name k1 netns "+peer)
+	sysctl(t, host, "net.ipv6.conf.v0.addr_gen_mode=1") // no address of its own
+	sysctl(t, peer, "net.ipv6.conf.v1.addr_gen_mode=1")
+	address := hardwareAddress(t, host, "v0")
+	batchIn(t, host, slices.Values([]string{
+		"addr add 10.1.0.1/24 dev v0", "addr add fe80::1/64 dev v0 nodad", "link set v0 up",
+		"route add 2001:db8:2::/64 dev v0",
+	}))
+	batchIn(t, peer, slices.Values([]string{
+		"addr add 10.1.0.2/24 dev v1", "link set v1 up", "link set k1 up",
+		"addr add fe80::2/64 dev v1 nodad", "addr add 2001:db8:2::2/64 dev v1 nodad",
+		"route add default via 10.1.0.1", "route add default via fe80::1 dev v1",
 		// The peer does not depend on answers to ARP.
-		"-n peer neigh replace 10.1.0.1 lladdr " + hardwareAddress(t, "host", "v0") + " dev v1 nud permanent",
-		"-n peer neigh replace fe80::1 lladdr " + hardwareAddress(t, "host", "v0") + " dev v1 nud permanent",
-		"-n peer neigh replace fe80::9 lladdr " + hardwareAddress(t, "host", "v0") + " dev v1 nud permanent",
-	} {
-		ip(t, command)
-	}
+		"neigh replace 10.1.0.1 lladdr " + address + " dev v1 nud permanent",
+		"neigh replace fe80::1 lladdr " + address + " dev v1 nud permanent",
+		"neigh replace fe80::9 lladdr " + address + " dev v1 nud permanent",
+	}))
+	return host, peer
 }
 
 func hardwareAddress(t *testing.T, netns, device string) string {
@@ -346,10 +360,11 @@ func exposures(n *Namespace) string {
 	return exposure
 }
 
-// peerReaches reports whether the peer can connect to the listener of the host.
-func peerReaches(t *testing.T, target string) bool {
+// connectFrom begins to connect from the peer to the listener of the host. It returns a
+// function that waits for the answer and reports whether the peer is connected.
+func connectFrom(t *testing.T, peer, target string) (answer func() bool) {
 	t.Helper()
-	f, err := os.Open("/run/netns/peer")
+	f, err := os.Open("/run/netns/" + peer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,9 +379,11 @@ func peerReaches(t *testing.T, target string) bool {
 		} else {
 			zone := 0
 			if addr.Zone() != "" {
-				if zone, err = deviceIndex(addr.Zone()); err != nil {
+				device, err := net.InterfaceByName(addr.Zone())
+				if err != nil {
 					return err
 				}
+				zone = device.Index
 			}
 			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16(), Port: port, ZoneId: uint32(zone)}
 		}
@@ -379,19 +396,20 @@ func peerReaches(t *testing.T, target string) bool {
 		return err
 	})
 	if fd > 0 {
-		defer unix.Close(fd)
+		t.Cleanup(func() { unix.Close(fd) })
 	}
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) {
-		return false
+		return func() bool { return false }
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	for {
-		n, err := unix.Poll(poll, 1500) // a lost SYN is sent again after a second
-		if err == unix.EINTR {
-			continue
+	deadline := time.Now().Add(1500 * time.Millisecond) // a lost SYN is sent again after a second
+	return func() bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(poll, int(max(0, time.Until(deadline)).Milliseconds()))
+		for err == unix.EINTR {
+			n, err = unix.Poll(poll, int(max(0, time.Until(deadline)).Milliseconds()))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -399,8 +417,7 @@ func peerReaches(t *testing.T, target string) bool {
 		if n == 0 {
 			return false
 		}
-		break
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		return err == nil && code == 0
 	}
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	return err == nil && code == 0
 }

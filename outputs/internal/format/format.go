@@ -1,5 +1,5 @@
-// Package format writes points as text, each as exactly one line without its
-// newline: as one JSON object or as one line of InfluxDB's line protocol.
+// Package format encodes points as text: each as one line without its newline, which is a
+// JSON object or a line of InfluxDB line protocol.
 package format
 
 import (
@@ -12,13 +12,13 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An Encoder writes points in one format. It is not safe for concurrent use.
+// An Encoder encodes points in one format. It is not safe for concurrent use.
 type Encoder interface {
-	// Append appends one point, which has a time, to dst as one line without a
-	// newline. On an error it returns dst as it was.
+	// Append appends one point to dst as one line without a newline. The point must have
+	// a time. On an error, Append returns dst unchanged.
 	Append(dst []byte, p *metric.Point) ([]byte, error)
-	// Restamp appends a line that Append made to dst, with another time. On an error
-	// it returns dst as it was.
+	// Restamp appends a line that Append made to dst, with another time. On an error, it
+	// returns dst unchanged.
 	Restamp(dst, line []byte, t time.Time) ([]byte, error)
 }
 
@@ -26,11 +26,11 @@ var (
 	errEmpty     = errors.New("empty")
 	errNotUTF8   = errors.New("not UTF-8")
 	errNoTime    = errors.New("no time")
-	errTimeRange = errors.New("the time cannot be written")
-	errTagOrder  = errors.New("its tags are out of order")
+	errTimeRange = errors.New("time out of range")
+	errTagOrder  = errors.New("tags out of order")
 )
 
-// New returns the encoder of options that Validate accepts.
+// New returns the encoder for options that Validate accepts.
 func New(dataFormat, timestampFormat string) Encoder {
 	if dataFormat == "influx" {
 		return &LineProtocol{}
@@ -52,7 +52,7 @@ func Validate(dataFormat, timestampFormat string) error {
 		errs = append(errs, unknown("timestamp_format", timestampFormat, timestampFormats))
 	case dataFormat == "influx" && timestampFormat != "rfc3339":
 		errs = append(errs, plugin.Invalid("timestamp_format",
-			`%q goes with data_format "json": line protocol has its times in nanoseconds`, timestampFormat))
+			`%q needs data_format "json": times in line protocol are always in nanoseconds`, timestampFormat))
 	}
 	return errors.Join(errs...)
 }

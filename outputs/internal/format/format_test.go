@@ -135,15 +135,15 @@ func TestRefused(t *testing.T) {
 	}{
 		{"no time", metric.Point{Name: "m", Fields: one}, "no time", "no time"},
 		{"a time outside of int64", metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
-			"the time cannot be written", "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
+			"time out of range", "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
 		{"only NaN", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.Float(math.NaN())}}},
-			"", "no field that line protocol can carry"},
+			"", "no field that line protocol can express"},
 		{"a tag that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "\xff"}}},
 			"not UTF-8", "tag t: not UTF-8"},
 		{"a string that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.String("\xff")}}},
 			"not UTF-8", "field v: not UTF-8"},
 		{"a key twice", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "a"}, {Key: "t", Value: "b"}}},
-			"its tags are out of order", "its tags are out of order"},
+			"tags out of order", "tags out of order"},
 		{"no name", metric.Point{Time: at, Fields: one}, "", "name: empty"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestValidate(t *testing.T) {
 		{"xml", "unix", `data_format: unknown value "xml" (known: json, influx)`},
 		{"xml", "iso", `data_format: unknown value "xml" (known: json, influx)
 timestamp_format: unknown value "iso" (known: rfc3339, unix, unix_ms, unix_us, unix_ns)`},
-		{"influx", "unix", `timestamp_format: "unix" goes with data_format "json": line protocol has its times in nanoseconds`},
+		{"influx", "unix", `timestamp_format: "unix" needs data_format "json": times in line protocol are always in nanoseconds`},
 	} {
 		if got := errorText(Validate(tt.data, tt.timestamp)); got != tt.want {
 			t.Errorf("Validate(%q, %q): %q, want %q", tt.data, tt.timestamp, got, tt.want)

@@ -76,7 +76,7 @@ func FuzzLineProtocol(f *testing.F) {
 	})
 }
 
-// decodeLine decodes one line, the only one, and undoes what carried does.
+// decodeLine decodes one line, the only one, and undoes what escapeName does.
 func decodeLine(t *testing.T, line []byte) metric.Point {
 	t.Helper()
 	check := func(err error) {

@@ -12,16 +12,16 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// JSON writes points as JSON objects with Telegraf's keys: name, tags, fields and
-// timestamp. Tags and fields are sorted by key. Unsigned integers are written
-// whole. NaN and infinities, which JSON does not have, are left out. Strings and
-// numbers look as encoding/json writes them without escaping HTML.
+// JSON encodes points as JSON objects with Telegraf's keys: name, tags, fields and
+// timestamp. Tags and fields are sorted by key. Unsigned integers keep all their digits.
+// NaN and infinities are left out, because JSON cannot express them. Strings and numbers
+// look as encoding/json writes them without HTML escaping.
 type JSON struct {
 	timestamp string
-	fields    []metric.Field // a buffer: those of a point, sorted
+	fields    []metric.Field // a buffer for the sorted fields of a point
 }
 
-// NewJSON returns an encoder that writes times as timestampFormat says.
+// NewJSON returns an encoder that writes times in timestampFormat.
 func NewJSON(timestampFormat string) *JSON { return &JSON{timestamp: timestampFormat} }
 
 // Append appends p as one JSON object.
@@ -72,7 +72,7 @@ func (j *JSON) appendPoint(b []byte, p *metric.Point) (_ []byte, err error) {
 
 // Restamp appends an object that Append made, with another time.
 func (j *JSON) Restamp(dst, object []byte, t time.Time) ([]byte, error) {
-	colon := bytes.LastIndex(object, []byte(`":`)) + 1 // no time has a quote before a colon
+	colon := bytes.LastIndex(object, []byte(`":`)) + 1 // a time never contains ":
 	b, err := j.appendEnd(append(dst, object[:colon+1]...), t)
 	if err != nil {
 		return dst, err
@@ -80,7 +80,7 @@ func (j *JSON) Restamp(dst, object []byte, t time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// appendEnd appends the value of timestamp, and the end of the object.
+// appendEnd appends the value of timestamp and the end of the object.
 func (j *JSON) appendEnd(b []byte, t time.Time) ([]byte, error) {
 	if t.IsZero() {
 		return b, errNoTime
@@ -107,10 +107,10 @@ func (j *JSON) appendEnd(b []byte, t time.Time) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// rfc3339 has nine digits always, so that sorting lines as text sorts them by time.
+// rfc3339 always has nine digits, so that lines sorted as text are sorted by time.
 const rfc3339 = `"2006-01-02T15:04:05.000000000Z"`
 
-// sorted returns fields by key. The result is valid until the next call.
+// sorted returns fields sorted by key. The result is valid until the next call.
 func (j *JSON) sorted(fields []metric.Field) []metric.Field {
 	byKey := func(a, b metric.Field) int { return strings.Compare(a.Key, b.Key) }
 	if slices.IsSortedFunc(fields, byKey) {
@@ -144,26 +144,26 @@ func appendJSONValue(b []byte, v metric.Value) ([]byte, error) {
 	}
 }
 
-// appendJSONFloat appends a finite float as ECMAScript writes it, which is what
-// encoding/json does: with an exponent if it is very small or very large.
+// appendJSONFloat appends a finite float as ECMAScript and encoding/json write it: with an
+// exponent if it is very small or very large.
 func appendJSONFloat(b []byte, f float64) []byte {
 	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
 		return strconv.AppendFloat(b, f, 'f', -1, 64)
 	}
 	b = strconv.AppendFloat(b, f, 'e', -1, 64)
-	if n := len(b); b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' { // e-09 is e-9
+	if n := len(b); b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' { // e-09 becomes e-9
 		b[n-2] = b[n-1]
 		b = b[:n-1]
 	}
 	return b
 }
 
-// appendJSONString appends s in quotes. What is not UTF-8 is an error: encoding/json
-// would replace it, and two names could become one.
+// appendJSONString appends s in quotes. Invalid UTF-8 is an error: encoding/json would
+// replace it, and two names could become the same.
 func appendJSONString(b []byte, s string) ([]byte, error) {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
-	from := 0 // what follows is not appended yet
+	from := 0 // s[from:] is not appended yet
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= utf8.RuneSelf {
@@ -171,7 +171,7 @@ func appendJSONString(b []byte, s string) ([]byte, error) {
 			switch {
 			case r == utf8.RuneError && n == 1:
 				return b, errNotUTF8
-			case r == '\u2028' || r == '\u2029': // they end a line of JavaScript
+			case r == '\u2028' || r == '\u2029': // line ends in JavaScript
 				b = append(append(b, s[from:i]...), '\\', 'u', '2', '0', '2', hex[r&0xf])
 				from = i + n
 			}

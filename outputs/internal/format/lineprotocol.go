@@ -14,15 +14,14 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// LineProtocol writes points as InfluxDB's line protocol, by the encoder of
-// line-protocol v2. Times are in nanoseconds. All integers have the suffix "i",
-// since InfluxDB 1.x refuses "u"; an unsigned one above 2^63-1 is written as
-// 2^63-1. NaN and infinities are left out, and a point that has no other fields is
-// an error. What line protocol cannot carry in a string is escaped: see carried.
-// The zero value is ready to use.
+// LineProtocol encodes points as InfluxDB line protocol, with the encoder of line-protocol
+// v2. Times are in nanoseconds. All integers have the suffix "i", because InfluxDB 1.x
+// refuses "u"; an unsigned integer above 2^63-1 becomes 2^63-1. NaN and infinities are left
+// out, and a point that has no other field is an error. Characters that line protocol cannot
+// express are escaped, see escapeName. The zero value is ready to use.
 type LineProtocol struct{ enc lineprotocol.Encoder }
 
-var errNoFields = errors.New("no field that line protocol can carry")
+var errNoFields = errors.New("no field that line protocol can express")
 
 // Append appends p as one line.
 func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
@@ -30,13 +29,13 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 		return dst, errNoTime
 	}
 	e := &l.enc
-	e.SetLax(true) // carried checks what a strict encoder would
+	e.SetLax(true) // escapeName checks what a strict encoder would
 	e.SetBuffer(dst)
-	name, err := carried(p.Name)
+	name, err := escapeName(p.Name)
 	if err != nil {
 		return dst, fmt.Errorf("name: %w", err)
 	}
-	if name[0] == '#' { // it would begin a comment
+	if name[0] == '#' { // it would start a comment
 		name = `\X23` + name[1:]
 	}
 	e.StartLine(name)
@@ -47,11 +46,11 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 		if i > 0 && p.Tags[i-1].Key >= t.Key {
 			return dst, errTagOrder
 		}
-		key, err := carried(t.Key)
+		key, err := escapeName(t.Key)
 		if err != nil {
 			return dst, fmt.Errorf("tag key: %w", err)
 		}
-		value, err := carried(t.Value)
+		value, err := escapeName(t.Value)
 		if err != nil {
 			return dst, fmt.Errorf("tag %s: %w", t.Key, err)
 		}
@@ -66,7 +65,7 @@ func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
 			}
 			continue // NaN or infinite
 		}
-		key, err := carriedBy(f.Key, escapesInFieldKey)
+		key, err := escapeWith(f.Key, escapesInFieldKey)
 		if err != nil {
 			return dst, fmt.Errorf("field key: %w", err)
 		}
@@ -96,7 +95,7 @@ func (l *LineProtocol) Restamp(dst, line []byte, t time.Time) ([]byte, error) {
 	return strconv.AppendInt(dst, t.UnixNano(), 10), nil
 }
 
-// lineValue returns the value as line protocol has it; false where it has none.
+// lineValue returns the value for line protocol, or false if it cannot be expressed.
 func lineValue(v metric.Value) (lineprotocol.Value, bool) {
 	switch v.Kind() {
 	case metric.KindFloat:
@@ -108,21 +107,24 @@ func lineValue(v metric.Value) (lineprotocol.Value, bool) {
 	case metric.KindBool:
 		return lineprotocol.BoolValue(v.AsBool()), true
 	default:
-		return lineprotocol.StringValue(carriedString(v.AsString()))
+		return lineprotocol.StringValue(escapeString(v.AsString()))
 	}
 }
 
-// carried returns a name, key or tag value as line protocol can carry it. It has
-// no place for control characters, and servers disagree on a backslash that is
-// the last byte, or before one that line protocol escapes itself: these bytes are
-// written as \XHH, in the manner of the \xHH in which inputs escape the names
-// that they find; the capital tells one from the other. A backslash before an X
-// is escaped too, so that no two strings become one. All others, so what an input
-// escaped and systemd's own \x2d, stay as they are. Empty strings and what is not
-// UTF-8 are errors.
-func carried(s string) (string, error) { return carriedBy(s, escapes) }
+// escapeName returns a name, key or tag value in a form that line protocol can express.
+// These bytes become \XHH:
+//
+//   - control characters, for which line protocol has no escape
+//   - a backslash that is the last byte, or that precedes a byte that line protocol itself
+//     escapes, because servers disagree on what it means
+//   - a backslash before an X, so that different strings stay different
+//
+// The capital X tells this apart from \xHH, which inputs use for names that they find. All
+// other backslashes stay, among them those of inputs and systemd's own \x2d. An empty string
+// and invalid UTF-8 are errors.
+func escapeName(s string) (string, error) { return escapeWith(s, escapes) }
 
-func carriedBy(s string, must func(string, int) bool) (string, error) {
+func escapeWith(s string, must func(string, int) bool) (string, error) {
 	if s == "" {
 		return "", errEmpty
 	}
@@ -141,10 +143,10 @@ func carriedBy(s string, must func(string, int) bool) (string, error) {
 	return s, nil
 }
 
-// carriedString returns a string field's value: line protocol quotes it, so that
-// only control characters (a newline would tear the line) and what \XHH itself
-// needs are escaped.
-func carriedString(s string) string {
+// escapeString returns the value of a string field. Line protocol puts it in quotes, so
+// only control characters (a newline would break the line) and a backslash before an X are
+// escaped.
+func escapeString(s string) string {
 	for i := 0; i < len(s); i++ {
 		if suspect(s[i]) && escapesInString(s, i) {
 			return escape(s, i, escapesInString)
@@ -156,8 +158,8 @@ func carriedString(s string) string {
 // suspect reports whether b is a byte that may have to be escaped.
 func suspect(b byte) bool { return b < ' ' || b == 0x7f || b == '\\' }
 
-// escapes reports whether the suspect byte s[i] is escaped in names, keys and tag
-// values.
+// escapes reports whether the suspect byte s[i] must be escaped in a name, tag key or tag
+// value.
 func escapes(s string, i int) bool {
 	if s[i] != '\\' || i+1 == len(s) {
 		return true
@@ -170,19 +172,19 @@ func escapes(s string, i int) bool {
 	}
 }
 
-// escapesInFieldKey reports whether the suspect byte s[i] is escaped in a field key:
-// there InfluxDB 1.x and 2.x read \" as " (pkg/escape of influxdb).
+// escapesInFieldKey reports whether the suspect byte s[i] must be escaped in a field key,
+// where InfluxDB 1.x and 2.x also read \" as " (pkg/escape of influxdb).
 func escapesInFieldKey(s string, i int) bool {
 	return escapes(s, i) || s[i+1] == '"'
 }
 
-// escapesInString reports whether the suspect byte s[i] is escaped in the value of
-// a string field.
+// escapesInString reports whether the suspect byte s[i] must be escaped in the value of a
+// string field.
 func escapesInString(s string, i int) bool {
 	return s[i] != '\\' || i+1 < len(s) && s[i+1] == 'X'
 }
 
-// escape escapes what must be from s[i] on.
+// escape escapes the bytes from s[i] on for which must returns true.
 func escape(s string, i int, must func(string, int) bool) string {
 	out := append(make([]byte, 0, len(s)+16), s[:i]...)
 	for ; i < len(s); i++ {

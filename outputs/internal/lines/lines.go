@@ -1,8 +1,8 @@
-// Package lines writes records as lines to a stream that may be slow, full or
-// gone: every line whole, in order, and none twice because of a fault.
+// Package lines writes records as lines to a stream that may be slow, full or gone. Every
+// line is written whole and in order, and no fault makes a line appear twice.
 //
-// lines.go has the Writer. write_unix.go writes to a file that another process may
-// have made non-blocking.
+// lines.go has the Writer. write_unix.go writes to a file that another process may have
+// made non-blocking.
 package lines
 
 import (
@@ -13,30 +13,31 @@ import (
 	"time"
 )
 
-// MaxBytes is what a Pusher that stands on a Writer should take in one Push: what
-// the Writer may have to hold until a stream that hangs takes it.
+// MaxBytes is the maximum size of one Push for a Pusher that uses a Writer, which may have
+// to keep that much until a stream that hangs accepts it.
 const MaxBytes = 64 << 10
 
 // A Writer writes records as lines to one stream. It is not safe for concurrent use.
 //
 // A write to a stream that hangs cannot be interrupted on every kind of file. So each
-// write has a goroutine of its own: Push waits for it no longer than its context lets
-// it, and the next Push first waits for the write that is still in flight. There is
-// never more than one, and a stream that hangs for ever costs that one.
+// write runs in its own goroutine. Push waits for it until its context is done, and the
+// next Push first waits for a write that is still in flight. There is never more than one
+// such goroutine, even if a stream hangs for ever.
 //
-// A Writer knows what the stream has taken of records that will be pushed again. An
-// output that replaces another on the same stream therefore goes on with its Writer.
+// A Writer knows which of the records that will be pushed again the stream has already
+// accepted. So an output that replaces another on the same stream continues with its
+// Writer.
 type Writer struct {
 	seed maphash.Seed
 
-	// begun holds the hashes of the records that the stream took, the last perhaps
-	// in part, though the Push that brought them has failed: those records will be
-	// pushed again, but for the oldest if the queue had to drop them.
+	// begun holds the hashes of the records that the stream accepted, the last one
+	// perhaps in part, in a Push that failed. These records will be pushed again, except
+	// for the oldest ones if the queue has dropped them.
 	begun []uint64
-	rest  []byte // what the stream has not taken of the last of them
+	rest  []byte // the part of the last of them that the stream has not accepted
 
-	inFlight chan written // of the write in flight; nil if there is none
-	buf      []byte       // what it writes: rest, then the lines of hashes
+	inFlight chan written // receives the result of the write in flight; nil if there is none
+	buf      []byte       // what that writes: rest, then the lines of the records in hashes
 	hashes   []uint64
 }
 
@@ -49,19 +50,19 @@ type written struct {
 // NewWriter returns the Writer of a stream to which nothing has been written yet.
 func NewWriter() *Writer { return &Writer{seed: maphash.MakeSeed()} }
 
-// Push writes each record and a newline by write. On an error the stream has taken
-// some of them, perhaps none: the next Push is to bring them again, and goes on behind
-// the byte that was taken last.
+// Push writes each record and a newline by calling write. After an error the stream may
+// have accepted some of them: the next Push must bring the same records again, and
+// continues after the last byte that was accepted.
 //
-// write writes whole lines, after the rest of the line that it wrote in part last. It
-// returns how many bytes the stream took, and an error unless those are all. It may
-// still run when Push has returned, but never while another write does.
+// write gets the rest of an incomplete line, if there is one, and whole lines. It returns
+// how many bytes the stream accepted, and an error unless it accepted all. It may still be
+// running after Push has returned, but there is never more than one write at a time.
 func (w *Writer) Push(ctx context.Context, records [][]byte, write func(lines []byte) (int, error)) error {
 	if err := w.await(ctx); err != nil {
 		return err
 	}
-	taken := w.skip(records)
-	w.begin(records[taken:], write)
+	accepted := w.skip(records)
+	w.begin(records[accepted:], write)
 	if err := w.await(ctx); err != nil {
 		return err
 	}
@@ -69,12 +70,12 @@ func (w *Writer) Push(ctx context.Context, records [][]byte, write func(lines []
 	return nil
 }
 
-// closeTimeout is how long Close waits for a write in flight: less than the second that
-// the agent gives it.
+// closeTimeout is how long Close waits for a write in flight: less than the second within
+// which it must return.
 const closeTimeout = time.Second / 2
 
-// Close calls end, which closes the stream: now or, if the write in flight hangs, when
-// that has returned. Nothing may follow.
+// Close closes the stream by calling end: now or, if the write in flight hangs, after that
+// has returned. It must be the last call.
 func (w *Writer) Close(end func() error) error {
 	if w.inFlight == nil {
 		return end()
@@ -91,8 +92,8 @@ func (w *Writer) Close(end func() error) error {
 	return nil
 }
 
-// skip returns how many of the records the stream has taken, and forgets those
-// that were dropped before them.
+// skip returns how many of the records the stream has already accepted. It forgets
+// accepted records that the queue has dropped.
 func (w *Writer) skip(records [][]byte) int {
 	for i := range w.begun {
 		n := min(len(w.begun)-i, len(records))
@@ -114,7 +115,7 @@ func (w *Writer) equal(hashes []uint64, records [][]byte) bool {
 	return true
 }
 
-// begin begins to write what is left of a line, and records.
+// begin starts to write the rest of an incomplete line, and records.
 func (w *Writer) begin(records [][]byte, write func([]byte) (int, error)) {
 	w.buf = append(w.buf[:0], w.rest...)
 	w.hashes = w.hashes[:0]
@@ -133,7 +134,7 @@ func (w *Writer) begin(records [][]byte, write func([]byte) (int, error)) {
 	}(w.buf)
 }
 
-// await waits for the write in flight and notes what the stream took.
+// await waits for the write in flight and records what the stream accepted.
 func (w *Writer) await(ctx context.Context) error {
 	if w.inFlight == nil {
 		return nil
@@ -145,7 +146,7 @@ func (w *Writer) await(ctx context.Context) error {
 		select {
 		case result = <-w.inFlight:
 		case <-ctx.Done():
-			return fmt.Errorf("%d bytes wait to be taken: %w", len(w.buf), ctx.Err())
+			return fmt.Errorf("%d bytes not accepted yet: %w", len(w.buf), ctx.Err())
 		}
 	}
 	w.inFlight = nil
@@ -169,8 +170,8 @@ func (w *Writer) await(ctx context.Context) error {
 	return result.err
 }
 
-// Cut returns the length of the whole lines at the beginning of b that have at
-// most limit bytes together, or of the first line if that alone has more.
+// Cut returns the length of the whole lines at the beginning of b that fit into limit
+// bytes. If the first line alone is longer, it returns the length of that.
 func Cut(b []byte, limit int) int {
 	if len(b) <= limit {
 		return len(b)

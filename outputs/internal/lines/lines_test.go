@@ -89,7 +89,7 @@ func TestO20PushIsBounded(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			err := w.Push(ctx, records("a", "b"), write)
 			cancel()
-			if want := "4 bytes wait to be taken: context deadline exceeded"; err == nil || err.Error() != want {
+			if want := "4 bytes not accepted yet: context deadline exceeded"; err == nil || err.Error() != want {
 				t.Fatalf("error %v, want %q", err, want)
 			}
 		}

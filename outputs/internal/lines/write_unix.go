@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write writes b to f, whatever the stream's mode. O_NONBLOCK belongs to the open
-// file, which a standard output shares with other processes: any of them may set it at
-// any time, and a stream that is full then answers EAGAIN. Write waits for it instead.
+// Write writes b to f, even if f is non-blocking. O_NONBLOCK belongs to the open file
+// description, which standard output shares with other processes. Any of them can set it at
+// any time, and then a full stream returns EAGAIN. Write waits until the stream accepts
+// more.
 func Write(f *os.File, b []byte) (written int, err error) {
 	for {
 		n, err := f.Write(b[written:])
@@ -25,8 +26,8 @@ func Write(f *os.File, b []byte) (written int, err error) {
 	}
 }
 
-// awaitWritable waits until f takes something, or fails to: then the next write says
-// why.
+// awaitWritable waits until f accepts more. If f has failed, it also returns, and the next
+// write returns the error.
 func awaitWritable(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

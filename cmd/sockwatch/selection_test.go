@@ -1,0 +1,150 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+)
+
+// selectFrom returns the ports of the listeners that "list" with these flags selects,
+// and after a "?" of those that it may.
+func selectFrom(t *testing.T, listeners []metric.Point, flags ...string) string {
+	t.Helper()
+	command, err := parse(append([]string{"list"}, flags...), &strings.Builder{}, &strings.Builder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := command.Selected().Target.Addr().Interface().(*listCommand)
+	var sure, maybe []string
+	for i := range listeners {
+		switch p := &listeners[i]; {
+		case c.match(p):
+			sure = append(sure, p.Tag("port"))
+		case c.mayMatch(p):
+			maybe = append(maybe, p.Tag("port"))
+		}
+	}
+	return strings.Join(sure, " ") + "?" + strings.Join(maybe, " ")
+}
+
+func TestListFilters(t *testing.T) {
+	listeners := []metric.Point{
+		{Tags: metric.NewTags("port", "22", "process", "sshd", "user", "root", "unit", "ssh.service", "exposure", "public", "owner", "resolved")},
+		{Tags: metric.NewTags("port", "80", "process", "nginx", "user", "www-data", "unit", "nginx.service", "exposure", "private", "owner", "resolved")},
+		{Tags: metric.NewTags("port", "3000", "process", "node", "user", "alice", "user_unit", "web.service", "unit", "user@1000.service", "exposure", "loopback", "owner", "resolved")},
+		{Tags: metric.NewTags("port", "8080", "process", "java", "user", "1001", "container", "0123456789ab", "owner", "resolved")},
+		{Tags: metric.NewTags("port", "9000", "user", "bob", "exposure", "link_local", "owner", "unreadable")},
+		{Tags: metric.NewTags("port", "9001", "user", "root", "exposure", "loopback", "owner", "none")},
+	}
+	tests := []struct {
+		flags string
+		want  string
+	}{
+		{"", "22 80 3000 8080 9000 9001?"},
+		{"--port 22", "22?"},
+		{"--port 80,8000-9000", "80 8080 9000?"},
+		{"--port 22 --port 80", "22 80?"},
+		{"--process nginx", "80?9000"},
+		{"--process nginx,s*", "22 80?9000"},
+		{"--process {node,java}", "3000 8080?9000"},
+		{"--process *", "22 80 3000 8080?9000"},
+		{"--user root", "22 9001?"},
+		{"--user 100?", "8080?"},
+		{"--unit *.service", "22 80 3000?9000"},
+		{"--unit web.service", "3000?9000"},
+		{"--unit 0123*", "8080?9000"},
+		{"--exposure public,private", "22 80?"},
+		{"--exposure p*", "22 80?"},
+		{"--exposure none", "8080?"},
+		{"--user root --process sshd", "22?"},
+		{"--port 9000 --process sshd", "?9000"},
+		{"--port 1 --process sshd", "?"},
+	}
+	for _, tt := range tests {
+		if diff := cmp.Diff(tt.want, selectFrom(t, listeners, strings.Fields(tt.flags)...)); diff != "" {
+			t.Errorf("list %s (-want +got):\n%s", tt.flags, diff)
+		}
+	}
+}
+
+func TestWrongListFlags(t *testing.T) {
+	const try = "Try \"sockwatch --help\".\n"
+	tests := []struct{ flags, want string }{
+		{"--port http", `--port: "http" is not a port (0 to 65535) or a range such as 8000-8100`},
+		{"--port 90-80", `--port: the range 90-80 is empty: write 80-90`},
+		{"--process {a", `--process: pattern "{a": "{" without "}"`},
+		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
+		{"--exposure publik,none", `--exposure: "publik" is not a class: public, private, link_local, loopback, none`},
+		{"--sort size", `--sort: "size" is not a column: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe`},
+		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},
+		{"--watch=2", `--watch: "2" is not an interval such as 2s`},
+		{"--watch=1ms", `--watch: "1ms" is shorter than 100ms`},
+		{"--watch=-2s", `--watch: "-2s" is shorter than 100ms`},
+		{"--watch --json", `--watch and --json can't be used together`},
+		{"sshd", `unexpected argument sshd`},
+	}
+	for _, tt := range tests {
+		want := result{2, "", "sockwatch: " + tt.want + "\n" + try}
+		if diff := cmp.Diff(want, sockwatchRun(nil, append([]string{"list"}, strings.Fields(tt.flags)...)...)); diff != "" {
+			t.Errorf("list %s (-want +got):\n%s", tt.flags, diff)
+		}
+	}
+}
+
+// Warnings go to stderr: what --json prints stays JSON, and says that it is not all.
+func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
+	var stdout, stderr strings.Builder
+	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
+	scan := scanOf(0, "22")
+	scan.unreadable, scan.candidates, scan.warnings = 2, 3, []string{"a capability\nis missing"}
+	scan.batch.Source, scan.batch.Partial = "tcp_listen", "a namespace"
+	scan.listeners[0].Name = "tcp_listen"
+	scan.listeners[0].Fields = fields("sockets", 1)
+	if err := (&listCommand{JSON: true}).printJSON(p, scan); err != nil {
+		t.Fatal(err)
+	}
+	want := "sockwatch: inputs.tcp_listen: the scan is incomplete: a namespace\n" +
+		"sockwatch: a capability\\x0ais missing\n" +
+		"sockwatch: owners unknown: 2 of 3\n"
+	if diff := cmp.Diff(want, stderr.String()); diff != "" {
+		t.Errorf("stderr (-want +got):\n%s", diff)
+	}
+	if got, want := stdout.String(), `{"name":"tcp_listen","tags":{"address":"127.0.0.1",`; !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+		t.Errorf("stdout %q does not begin with %s", got, want)
+	}
+}
+
+// Filters and the order apply to --json as to the table.
+func TestJSONIsFiltered(t *testing.T) {
+	var ports []int
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	slices.Sort(ports)
+	r := sockwatchRun(nil, "list", "--json", "--sort=-port", "--port", fmt.Sprintf("%d,%d", ports[0], ports[1]))
+	want := []string{fmt.Sprint(ports[1]), fmt.Sprint(ports[0])}
+	var got []string
+	for line := range strings.Lines(r.Stdout) {
+		var point struct{ Tags map[string]string }
+		if err := json.Unmarshal([]byte(line), &point); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, point.Tags["port"])
+	}
+	if diff := cmp.Diff(want, got); diff != "" || r.Code != 0 {
+		t.Errorf("ports (-want +got):\n%s%s", diff, r.Stderr)
+	}
+}
