@@ -208,8 +208,8 @@ func (o *runningOutput) fill() {
 	o.fillEvents(math.MaxInt) // what the queue has not taken yet
 }
 
-// enqueuePoints appends one block of records to the queue. It reports false if any
-// record was dropped.
+// enqueuePoints appends one block of records to the queue. It reports false if any record was
+// dropped.
 func (o *runningOutput) enqueuePoints(records [][]byte) bool {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
 	return o.queue.appendPoints(records)

@@ -242,6 +242,7 @@ func TestChangesSurviveKills(t *testing.T) {
   namepass = ["tcp_listen_event"]
 [[outputs.influxdb]]
   urls = [%q]
+  alias = "disk"
   database = "db"
   buffer = "disk"
   flush_interval = "0s"
