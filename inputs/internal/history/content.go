@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -67,20 +68,16 @@ func (c *content) newID() {
 	}
 }
 
-// set sets or deletes a record, and reports whether that changes anything. What is not
-// JSON is no record.
-func (c *content) set(key string, record json.RawMessage) bool {
+// set sets a record, or deletes it if it is null or not JSON. It returns the record, nil
+// if it is deleted, and reports whether that changes anything.
+func (c *content) set(key string, record json.RawMessage) (json.RawMessage, bool) {
 	old, had := c.records[key]
-	if isNull(record) || !json.Valid(record) {
+	if string(record) == "null" || !json.Valid(record) {
 		delete(c.records, key)
-		return had
+		return nil, had
 	}
 	c.records[key] = record
-	return !had || !bytes.Equal(old, record)
-}
-
-func isNull(record json.RawMessage) bool {
-	return len(record) == 0 || string(bytes.TrimSpace(record)) == "null"
+	return record, !had || !bytes.Equal(old, record)
 }
 
 func (c *content) copyRecords() map[string]json.RawMessage { return maps.Clone(c.records) }
@@ -100,8 +97,8 @@ func (c *content) stamp(p metric.Point, index int) (*event, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if _, err := p.Time.MarshalText(); err != nil { // a year that no one can write
-		return nil, err
+	if year := p.Time.Year(); year < 0 || year > 9999 { // which JSON cannot have
+		return nil, fmt.Errorf("%s in the year %d", p.Series(), year)
 	}
 	c.sequence++
 	e := &event{sequence: c.sequence, point: p}
@@ -159,15 +156,19 @@ func (c *content) written(events []*event) {
 	}
 }
 
-// handOut returns the events that can be handed out and were not.
+// handOut returns the events that can be handed out and were not. They wait behind those
+// that were, and before those that are not written.
 func (c *content) handOut() []*event {
-	var out []*event
-	for _, e := range c.waiting {
-		if e.state == ready {
-			e.state = handedOut
-			out = append(out, e)
-		}
+	end := len(c.waiting)
+	for end > 0 && c.waiting[end-1].state == unwritten {
+		end--
 	}
+	begin := end
+	for begin > 0 && c.waiting[begin-1].state == ready {
+		begin--
+		c.waiting[begin].state = handedOut
+	}
+	out := slices.Clone(c.waiting[begin:end])
 	c.remember(out)
 	return out
 }
@@ -219,9 +220,6 @@ func (c *changes) empty() bool {
 }
 
 func (c *changes) set(key string, record json.RawMessage) {
-	if isNull(record) || !json.Valid(record) {
-		record = nil
-	}
 	if c.records == nil {
 		c.records = map[string]json.RawMessage{}
 	}

@@ -111,7 +111,7 @@ func (s *Store) Append(w Write) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, record := range w.Set {
-		if s.content.set(key, record) {
+		if record, changed := s.content.set(key, record); changed {
 			s.changes.set(key, record)
 		}
 	}
@@ -263,6 +263,9 @@ func (s *Store) Inherit(o Options) *Store {
 // reports that this matters. It reports whether there is nothing to wait for any more.
 // The lock is released meanwhile.
 func (s *Store) lockedAwait(wait time.Duration, needed func() bool) bool {
+	if s.writing == nil || !needed() {
+		return true
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for s.writing != nil && needed() {

@@ -158,8 +158,6 @@ func kill(s *Store) {
 	s.journal = nil
 }
 
-var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
-
 func TestEventsHaveIdentityAndTimeOfTheirOwn(t *testing.T) {
 	s, _ := open(t, t.TempDir())
 	s.Append(Write{Events: eventsOf(1, 2)})
@@ -690,4 +688,52 @@ func TestFullDiskLosesNoEvent(t *testing.T) {
 			t.Errorf("event %d is %d, %s", i, n, identity(&events[i]))
 		}
 	}
+}
+
+// BenchmarkEvents measures what a gather waits for without changes, and with 5,000 of
+// them.
+func BenchmarkEvents(b *testing.B) {
+	var many Write
+	many.Set = map[string]json.RawMessage{}
+	for n := range 5000 {
+		many.Events = append(many.Events, eventOf(n))
+		many.Set[fmt.Sprint("e:", n)] = record(`{"process":"nginx","user":"www-data","unit":"nginx.service","time":"2026-11-26T03:12:00Z"}`)
+	}
+	b.Run("none", func(b *testing.B) {
+		s, _ := Open(options(b.TempDir(), new(testLog)))
+		s.Append(many)
+		s.Events(wait)
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Events(wait)
+		}
+	})
+	b.Run("5000", func(b *testing.B) {
+		s, _ := Open(options(b.TempDir(), new(testLog)))
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Append(many)
+			_, stored := s.Events(wait)
+			stored()
+		}
+	})
+	b.Run("append 5000", func(b *testing.B) {
+		s, _ := Open(Options{Log: new(testLog).logger()})
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Append(many)
+			_, stored := s.Events(wait)
+			stored()
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		dir := b.TempDir()
+		s, _ := Open(options(dir, new(testLog)))
+		s.Append(many)
+		s.Close()
+		for b.Loop() {
+			s, _ := Open(options(dir, new(testLog)))
+			s.journal.close()
+		}
+	})
 }

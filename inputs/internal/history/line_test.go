@@ -14,6 +14,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
+var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
+
 // contentText describes a content for comparison.
 func contentText(c *content) string {
 	l := c.line(&changes{}, true)
@@ -24,7 +26,7 @@ func contentText(c *content) string {
 	return string(text)
 }
 
-// pointOf returns a valid event with a field of each type, at its extremes.
+// extremeEvent returns a valid event with a field of each type, at its extremes.
 func extremeEvent() metric.Point {
 	return metric.Point{
 		Name: "tcp_listen_event", Tags: metric.NewTags("a", "\x00\x1b<&>\u2028\"\\", "b", "é"), Time: time.Date(2026, 11, 26, 3, 12, 0, 123456789, time.UTC),

@@ -72,7 +72,7 @@ func TestRandomRuns(t *testing.T) {
 					}
 				}
 				if !healthy {
-					s.journal = &moodyJournal{journal: s.journal, rng: rng, path: s.options.Path}
+					s.journal = &moodyJournal{journal: s.journal, rng: rand.New(rand.NewPCG(seed, uint64(100+run))), path: s.options.Path}
 				} else {
 					s.journal = &testJournal{journal: s.journal}
 				}
