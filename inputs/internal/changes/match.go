@@ -131,8 +131,8 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	}
 	next.Owner, gained = m.ownerOf(e, first)
 	if known != nil {
-		adopted := m.owners[known.Owner].adoptable()
-		m.moved = m.moved || next.Owner != known.Owner && !adopted
+		certain := len(known.Processes) > 0 && !m.owners[known.Owner].adoptable()
+		m.moved = m.moved || next.Owner != known.Owner && (certain || gained && !m.owners[known.Owner].adoptable())
 		m.newService = m.newService || next.Activated && next.Owner == known.Owner && len(known.Processes) > 0 &&
 			!slices.ContainsFunc(known.Processes, func(p process) bool { return s.holder(p) != nil })
 		gained = false
