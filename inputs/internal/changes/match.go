@@ -221,18 +221,20 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// heir returns the owner that a socket without a known one is assumed to have.
+// heir returns the owner that a socket without a known one is assumed to have: one without
+// a socket, rather one that was found out.
 func (m *match) heir(e *endpoint) int {
 	if m.before > 0 && !e.Untold {
-		if i := slices.Index(m.used[:m.before], false); i >= 0 {
-			return i
+		heir := -1
+		for i := range m.owners[:m.before] {
+			if !m.used[i] && (heir < 0 || m.owners[i].named() && !m.owners[heir].named()) {
+				heir = i
+			}
 		}
-		return 0
+		return max(heir, 0)
 	}
-	for i := range m.owners {
-		if !m.owners[i].named() {
-			return i
-		}
+	if i := slices.IndexFunc(m.owners, func(o owner) bool { return !o.named() }); i >= 0 {
+		return i
 	}
 	m.owners = append(m.owners, owner{})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)

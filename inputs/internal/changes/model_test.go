@@ -1,7 +1,9 @@
 package changes
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -53,17 +55,10 @@ func model(o Options, past []pastLook) (events []modelEvent) {
 	for at := range endpoints {
 		events = append(events, (&modelReader{options: o, past: past, at: at}).read()...)
 	}
-	events = pairMoves(events)
 	slices.SortFunc(events, func(a, b modelEvent) int {
-		if c := a.time.Compare(b.time); c != 0 {
-			return c
-		}
-		if c := a.at.compare(b.at); c != 0 {
-			return c
-		}
-		return slices.Index(kinds(), a.kind) - slices.Index(kinds(), b.kind)
+		return cmp.Or(a.time.Compare(b.time), a.at.compare(b.at))
 	})
-	return events
+	return pairMoves(events)
 }
 
 // pairMoves replaces closed and opened by exposure_changed if the owner has moved.
@@ -121,8 +116,7 @@ type modelReader struct {
 	missing int                 // the look since which it is missing; -1: it is not
 	booted  bool                // it has not been seen since a boot
 	waits   []wait              // since it is missing
-	lost    *wait               // since an owner has had no socket
-	lostAt  time.Time           // of that look
+	lost    *modelLoss          // nil while every owner has a socket
 }
 
 func (r *modelReader) read() []modelEvent {
@@ -239,8 +233,16 @@ func (r *modelReader) open(k int) (decided int) {
 	if r.closed {
 		e.kind = returned
 	}
-	r.told, r.owners = true, nil
+	r.told = true
 	r.tellAll(j)
+	for _, l := range r.past[k:j] { // what was seen in the meantime
+		for _, s := range l.sockets[r.at] {
+			if r.event[s.id] && r.known[s.id] == "" {
+				r.known[s.id] = s.owner
+			}
+		}
+	}
+	r.owners = r.names()
 	e.owners = r.owners
 	if r.undecided(k, j, func(s pastSocket) bool { return s.searching }) {
 		e.waits = nil // it is gone before anybody can say that it has moved
@@ -252,10 +254,11 @@ func (r *modelReader) open(k int) (decided int) {
 // compare finds out what look k, and those up to the one in which that is decided, have
 // changed.
 func (r *modelReader) compare(k int) (decided int) {
-	settle := r.settle()
+	if debugLook != nil && r.at.Port == 1000 { fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted) }
+	booted, settle := r.booted, r.settle()
 	if !r.differs(k) {
 		r.takeOver(k)
-		r.lose(k, settle)
+		r.lose(k, settle, true)
 		return k
 	}
 	j := r.decision(k, r.matters)
@@ -272,7 +275,7 @@ func (r *modelReader) compare(k int) (decided int) {
 		r.eventIs(j)
 		r.lost = nil
 		return j
-	case !left && !r.booted:
+	case !left && !booted:
 		r.events = append(r.events, modelEvent{at: r.at, kind: restarted, time: r.past[k].Time})
 		r.takeOver(j)
 		r.eventIs(j)
@@ -282,7 +285,7 @@ func (r *modelReader) compare(k int) (decided int) {
 	default:
 		r.takeOver(j)
 	}
-	r.lose(j, settle)
+	r.lose(j, settle, left || booted)
 	return j
 }
 
@@ -354,36 +357,48 @@ func (r *modelReader) takeOver(k int) {
 		}
 	}
 	for _, id := range unseen {
-		heir := slices.IndexFunc(r.owners, func(name string) bool {
-			for _, has := range known {
-				if has == name {
-					return false
-				}
+		heir := -1
+		for i, name := range r.owners {
+			used := slices.Contains(slices.Collect(maps.Values(known)), name)
+			if !used && (heir < 0 || r.owners[heir] == "" && name != "") {
+				heir = i
 			}
-			return true
-		})
+		}
 		known[id], assumed[id] = r.owners[max(heir, 0)], true
 	}
 	r.known, r.assumed = known, assumed
 	r.missing, r.booted = -1, false
 }
 
-// lose tells that an owner has had no socket for long enough, if it was ever found out.
-func (r *modelReader) lose(k int, settle time.Duration) {
+// A modelLoss is since when an owner has had no socket.
+type modelLoss struct {
+	wait
+	time  time.Time
+	named bool // it was ever found out
+}
+
+// lose tells that an owner has had no socket for long enough, if it was ever found out,
+// and if the look tells nothing else.
+func (r *modelReader) lose(k int, settle time.Duration, tell bool) {
 	names := r.names()
-	gone := func(name string) bool { return !slices.Contains(names, name) }
-	if !slices.ContainsFunc(r.owners, gone) {
+	lost, named := false, false
+	for _, name := range r.owners {
+		if !slices.Contains(names, name) {
+			lost, named = true, named || name != ""
+		}
+	}
+	if !lost {
 		r.lost = nil
 		return
 	}
-	if r.lost == nil {
-		r.lost, r.lostAt = &wait{mono: r.past[k].Mono, settle: settle}, r.past[k].Time
+	if r.lost == nil || named && !r.lost.named {
+		r.lost = &modelLoss{wait{mono: r.past[k].Mono, settle: settle}, r.past[k].Time, named}
 	}
-	if r.past[k].Mono-r.lost.mono < r.lost.settle {
+	if !tell || r.past[k].Mono-r.lost.mono < r.lost.settle {
 		return
 	}
-	if slices.ContainsFunc(r.owners, func(name string) bool { return name != "" && gone(name) }) {
-		r.events = append(r.events, modelEvent{at: r.at, kind: ownerChanged, time: r.lostAt})
+	if named {
+		r.events = append(r.events, modelEvent{at: r.at, kind: ownerChanged, time: r.lost.time})
 		r.eventIs(k)
 	}
 	r.owners, r.lost = names, nil

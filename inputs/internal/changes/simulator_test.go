@@ -269,7 +269,9 @@ func (h *simHost) look() {
 	h.glimpses = nil
 	h.write(result.Set)
 	h.events = append(h.events, result.Events...)
-	if debugLook != nil { debugLook(h, len(h.events)-len(result.Events)) }
+	if debugLook != nil {
+		debugLook(h, len(h.events)-len(result.Events))
+	}
 }
 
 var debugLook func(*simHost, int)
