@@ -131,8 +131,9 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	}
 	next.Owner, gained = m.ownerOf(e, first)
 	if known != nil {
-		certain := len(known.Processes) > 0 && !m.owners[known.Owner].adoptable()
-		m.moved = m.moved || next.Owner != known.Owner && (certain || gained && !m.owners[known.Owner].adoptable())
+		// An owner that was only assumed may turn out to be another one of the endpoint.
+		certain := len(known.Processes) > 0 || next.Owner >= m.before
+		m.moved = m.moved || next.Owner != known.Owner && certain && !m.owners[known.Owner].adoptable()
 		m.newService = m.newService || next.Activated && next.Owner == known.Owner && len(known.Processes) > 0 &&
 			!slices.ContainsFunc(known.Processes, func(p process) bool { return s.holder(p) != nil })
 		gained = false
@@ -221,17 +222,17 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// heir returns the owner that a socket without a known one is assumed to have: one without
-// a socket, rather one that was found out.
+// heir returns the owner that a socket without a known one is assumed to have: rather one
+// without a socket, and rather one that was found out.
 func (m *match) heir(e *endpoint) int {
 	if m.before > 0 && !e.Untold {
-		heir := -1
+		heir, best := 0, -1
 		for i := range m.owners[:m.before] {
-			if !m.used[i] && (heir < 0 || m.owners[i].named() && !m.owners[heir].named()) {
-				heir = i
+			if fit := 2*btoi(!m.used[i]) + btoi(m.owners[i].named()); fit > best {
+				heir, best = i, fit
 			}
 		}
-		return max(heir, 0)
+		return heir
 	}
 	if i := slices.IndexFunc(m.owners, func(o owner) bool { return !o.named() }); i >= 0 {
 		return i

@@ -228,14 +228,19 @@ func (r *modelReader) undecided(k, j int, searching func(pastSocket) bool) bool 
 }
 
 func (r *modelReader) open(k int) (decided int) {
-	j := r.decision(k, func(s pastSocket) bool { return s.searching })
-	e := modelEvent{at: r.at, kind: opened, time: r.past[k].Time, waits: []wait{{boot: r.past[k].Boot, mono: r.past[k].Mono}}}
+	searching := func(s pastSocket) bool { return s.searching }
+	start, j := k, r.decision(k, searching)
+	for r.undecided(start, j, searching) && j+1 < len(r.past) && len(r.past[j+1].sockets[r.at]) > 0 {
+		start = j + 1 // a boot: the search begins again
+		j = r.decision(start, searching)
+	}
+	e := modelEvent{at: r.at, kind: opened, time: r.past[k].Time, waits: []wait{{boot: r.past[start].Boot, mono: r.past[start].Mono}}}
 	if r.closed {
 		e.kind = returned
 	}
 	r.told = true
 	r.tellAll(j)
-	for _, l := range r.past[k:j] { // what was seen in the meantime
+	for _, l := range r.past[start:j] { // what was seen in the meantime
 		for _, s := range l.sockets[r.at] {
 			if r.event[s.id] && r.known[s.id] == "" {
 				r.known[s.id] = s.owner
@@ -244,7 +249,7 @@ func (r *modelReader) open(k int) (decided int) {
 	}
 	r.owners = r.names()
 	e.owners = r.owners
-	if r.undecided(k, j, func(s pastSocket) bool { return s.searching }) {
+	if r.undecided(start, j, searching) {
 		e.waits = nil // it is gone before anybody can say that it has moved
 	}
 	r.events = append(r.events, e)
@@ -254,6 +259,7 @@ func (r *modelReader) open(k int) (decided int) {
 // compare finds out what look k, and those up to the one in which that is decided, have
 // changed.
 func (r *modelReader) compare(k int) (decided int) {
+	if debugLook != nil && fmt.Sprint(r.at.Port) == debugPort { fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted) }
 	if debugLook != nil && r.at.Port == 1000 { fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted) }
 	booted, settle := r.booted, r.settle()
 	if !r.differs(k) {
@@ -357,14 +363,14 @@ func (r *modelReader) takeOver(k int) {
 		}
 	}
 	for _, id := range unseen {
-		heir := -1
-		for i, name := range r.owners {
+		heir, best := "", -1
+		for _, name := range r.owners {
 			used := slices.Contains(slices.Collect(maps.Values(known)), name)
-			if !used && (heir < 0 || r.owners[heir] == "" && name != "") {
-				heir = i
+			if fit := 2*btoi(!used) + btoi(name != ""); fit > best {
+				heir, best = name, fit
 			}
 		}
-		known[id], assumed[id] = r.owners[max(heir, 0)], true
+		known[id], assumed[id] = heir, true
 	}
 	r.known, r.assumed = known, assumed
 	r.missing, r.booted = -1, false

@@ -166,9 +166,6 @@ func (w *randomHost) act(step int, failing *int) {
 		for _, s := range w.services {
 			if len(s.sockets) > 0 {
 				s.opens = step + w.random.Intn(20)
-				if len(s.pending) > 0 { // the model ends each search at a boot
-					s.opens++
-				}
 			}
 			s.sockets, s.thief, s.hidden = nil, nil, false
 			clear(s.pending)
