@@ -247,6 +247,9 @@ func (r *modelReader) open(k int) (decided int) {
 			}
 		}
 	}
+	for _, s := range r.past[j].sockets[r.at] {
+		r.assumed[s.id] = s.searching
+	}
 	r.owners = r.names()
 	e.owners = r.owners
 	if r.undecided(start, j, searching) {
