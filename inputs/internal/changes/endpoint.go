@@ -28,7 +28,7 @@ type record struct {
 	Exposure  exposure `json:"e"`
 	Gone      *absence `json:"gone,omitempty"`   // nil while it is there
 	Change    *change  `json:"change,omitempty"` // what is not told yet, since the owner is searched
-	Lost      *mark    `json:"lost,omitempty"`   // since when an owner has had no socket
+	Lost      *loss    `json:"lost,omitempty"`   // nil while every owner has a socket
 }
 
 // A mark says when something was seen first.
@@ -50,6 +50,12 @@ type absence struct {
 type change struct {
 	mark
 	Down time.Duration `json:"down,omitempty"` // how long the endpoint may have been gone
+}
+
+// A loss is a mark of the first look in which an owner had no socket, while others had.
+type loss struct {
+	mark
+	Known bool `json:"known,omitempty"` // it was found out who that owner is
 }
 
 // An exposure is the class that was told last, and another one that may be.

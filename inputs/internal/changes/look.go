@@ -101,7 +101,7 @@ func (l *look) reboot(e *endpoint) {
 }
 
 // place finds the endpoints of all sockets. It returns those that are there and the
-// others, in the order of events.
+// others, in an order that makes it certain which of them is whose origin.
 func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 	for _, e := range l.endpoints {
 		e.current = e.current[:0]
@@ -127,7 +127,9 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 			absent = append(absent, e)
 		}
 	}
-	slices.SortFunc(present, compareEndpoints)
+	if slices.ContainsFunc(present, func(e *endpoint) bool { return e.Untold }) {
+		slices.SortFunc(present, compareEndpoints)
+	}
 	slices.SortFunc(absent, compareEndpoints)
 	return present, absent
 }

@@ -131,8 +131,9 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	}
 	next.Owner, gained = m.ownerOf(e, first)
 	if known != nil {
-		adopted := m.owners[known.Owner].adoptable()
-		m.moved = m.moved || next.Owner != known.Owner && !adopted
+		// An owner that was only assumed may turn out to be another one of the endpoint.
+		certain := len(known.Processes) > 0 || next.Owner >= m.before
+		m.moved = m.moved || next.Owner != known.Owner && certain && !m.owners[known.Owner].adoptable()
 		m.newService = m.newService || next.Activated && next.Owner == known.Owner && len(known.Processes) > 0 &&
 			!slices.ContainsFunc(known.Processes, func(p process) bool { return s.holder(p) != nil })
 		gained = false
@@ -221,18 +222,20 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// heir returns the owner that a socket without a known one is assumed to have.
+// heir returns the owner that a socket without a known one is assumed to have: rather one
+// without a socket, and rather one that was found out.
 func (m *match) heir(e *endpoint) int {
 	if m.before > 0 && !e.Untold {
-		if i := slices.Index(m.used[:m.before], false); i >= 0 {
-			return i
+		heir, best := 0, -1
+		for i := range m.owners[:m.before] {
+			if fit := 2*btoi(!m.used[i]) + btoi(m.owners[i].named()); fit > best {
+				heir, best = i, fit
+			}
 		}
-		return 0
+		return heir
 	}
-	for i := range m.owners {
-		if !m.owners[i].named() {
-			return i
-		}
+	if i := slices.IndexFunc(m.owners, func(o owner) bool { return !o.named() }); i >= 0 {
+		return i
 	}
 	m.owners = append(m.owners, owner{})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)

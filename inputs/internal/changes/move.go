@@ -64,7 +64,7 @@ func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
 		return slices.MinFunc(found, func(a, b *endpoint) int {
 			return cmp.Or(
 				cmp.Compare(otherFamily(e, a), otherFamily(e, b)),
-				a.Gone.Time.Compare(b.Gone.Time),
+				-cmp.Compare(a.Gone.Mono, b.Gone.Mono), -a.Gone.Time.Compare(b.Gone.Time), // who left last
 				compareEndpoints(a, b),
 			)
 		})
