@@ -140,7 +140,9 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	}
 	in.publish = func(b *metric.Batch, changed bool) {
 		s.show(in, b, changed)
-		s.offer(b)
+		r := newReceipt(b.EventsStored)
+		s.offer(b, r)
+		r.release()
 	}
 	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
 	if in.Name == agentSource {
@@ -288,7 +290,7 @@ func (c changes) attrs() (attrs []any) {
 	return attrs
 }
 
-// withGrace returns a context that ends this long after ctx.
+// withGrace returns a context that outlives ctx by wait.
 func withGrace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unused := context.AfterFunc(ctx, func() {

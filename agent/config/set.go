@@ -48,13 +48,22 @@ func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad
 			}
 			t.written.hide(v)
 		}
-		if to := field; to.Kind() == reflect.Slice && to.Type().Elem().Kind() == reflect.Struct {
-			d.setTables(t, key, to, v, bad)
-		} else if !d.setOption(t, key, to, v, at) {
+		if isTables(field) {
+			d.setTables(t, key, field, v, bad)
+		} else if !d.setOption(t, key, field, v, at) {
 			bad[key] = true
 		}
 	}
 	return bad
+}
+
+// A parser is an option that reads any value itself.
+type parser interface{ UnmarshalTOML(v any) error }
+
+// isTables reports whether an option is a list of tables.
+func isTables(option reflect.Value) bool {
+	_, parses := option.Addr().Interface().(parser)
+	return !parses && option.Kind() == reflect.Slice && option.Type().Elem().Kind() == reflect.Struct
 }
 
 // setOption expands the variables in an option's value and sets it. It reports false if
@@ -134,7 +143,7 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 	}
 	describe := func(v any) string { return describe(v, t.written) }
 	switch u := to.Addr().Interface().(type) {
-	case interface{ UnmarshalTOML(any) error }:
+	case parser:
 		if err := u.UnmarshalTOML(v); err != nil {
 			mismatch("%s", plugin.Show(err, t.written.show))
 		}

@@ -30,7 +30,10 @@ type Input interface {
 	// missing because of the deadline, and Batch.Partial then says so.
 	// After an error the batch is discarded, and endpoints stop showing the input's
 	// series. Gather itself retries transient errors.
-	// Events of a discarded batch must not be lost: they belong in the next one.
+	// Events of a discarded batch must not be lost: they belong in the next one. Events of
+	// a published batch are safe when the agent calls Batch.EventsStored. An Input that
+	// keeps its events on disk until then returns those without that call again after a
+	// restart, unchanged.
 	//
 	// Gather is never called concurrently with itself.
 	// It returns soon after ctx is done.
@@ -93,7 +96,7 @@ type Pusher interface {
 //     Close, if the Endpoint is an io.Closer.
 //
 // At a reload the new Endpoint listens before the context of the old one ends. The agent
-// calls its Serve when the Serve of the old one has returned, but at most a second later.
+// calls its Serve when the Serve of the old one has returned, or after a second.
 type Endpoint interface {
 	// Listen binds with Env.Listen. It is called once and does not wait for clients.
 	Listen(ctx context.Context) error
