@@ -54,8 +54,9 @@ func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 	}
 	t := &Tracker{
 		rules: r, options: o, outcomes: make(map[*rule]*outcome),
-		violations: violations{byKey: make(map[string]*violation), options: &o},
+		violations: violations{byKey: make(map[string]*violation)},
 	}
+	t.violations.options = &t.options
 	for _, n := range r.rules {
 		if n.kind != kindAllow {
 			t.outcomes[n] = &outcome{}
