@@ -17,9 +17,9 @@ import (
 // goroutines behind: the program must exit.
 //
 // After each receive from reload it calls load and adopts the configuration that load
-// returns. If that does not load or open, the running one stays untouched. ready, if
-// not nil, is called once, in its own goroutine, when the endpoints are bound and the
-// first gather of every input has ended.
+// returns. If loading or opening fails, the running configuration stays. ready, if not
+// nil, is called once, in its own goroutine, when the endpoints are bound and the first
+// gather of every input has ended.
 func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*Agent, error), ready func()) error {
 	s := newSupervisor(a, ready)
 	haltCtx, overdue, end := s.watchdog(ctx)
@@ -191,8 +191,8 @@ func (o *runningOutput) fill() {
 	}
 }
 
-// enqueue appends one block of records to the queue. It reports whether all fitted:
-// false if any record was dropped.
+// enqueue appends one block of records to the queue. It reports false if any record was
+// dropped.
 func (o *runningOutput) enqueue(records [][]byte) bool {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
 	return o.queue.append(records)

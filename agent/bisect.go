@@ -24,14 +24,14 @@ type bisect struct {
 	atMost   int  // most records in one Push, after ErrTooLarge; 0: no bound
 	streak   int  // Pushes of atMost records that were stored since
 	left     int  // records of the block not decided yet; 0: no search
-	suspects int  // of these, the oldest that contain a rejected one
+	suspects int  // how many of these, oldest first, contain a rejected one
 	probes   int  // rejections in this block
 	giveUp   bool // the next rejection applies to all that are left
 }
 
-// maxProbes bounds the search in a block whose good records are already stored. Beyond
-// it, all records that are left count as rejected: the search must not cost more
-// requests than it can save.
+// maxProbes bounds the search in a block whose good records are already stored. After
+// that many rejections the next one counts for all records that are left: a longer search
+// would cost more requests than it is worth.
 const maxProbes = 64
 
 // growAfter is how many stored Pushes in a row it takes to try more records again.
@@ -82,7 +82,7 @@ func (b *bisect) classify(n int, err error) outcome {
 	}
 }
 
-// commit notes that the oldest n records have left the queue, stored or rejected.
+// commit is called when the oldest n records have left the queue, stored or rejected.
 func (b *bisect) commit(n int, o outcome) {
 	b.left = max(0, b.left-n)
 	b.suspects = max(0, b.suspects-n)

@@ -282,7 +282,7 @@ func (o *outage) ended() {
 	}
 }
 
-// rejects keeps the records that can never be stored.
+// rejects saves and counts the records that can never be stored.
 type rejects struct {
 	file     *buffer.DeadLetters
 	health   *outputHealth

@@ -14,7 +14,7 @@ import (
 // time.
 type encoder struct {
 	last    map[string]encoding // by source; empty if the Pusher is not a Restamper
-	spare   encoding            // for its buffers
+	spare   encoding            // an old encoding whose buffers can be reused
 	events  encoding
 	records [][]byte
 }

@@ -73,7 +73,7 @@ func (e *runningEndpoint) report(err error) {
 	}
 }
 
-// retire waits at most this long until Serve has returned.
+// retire waits until Serve has returned, but no longer than wait.
 func (e *runningEndpoint) retire(ctx context.Context, wait time.Duration) {
 	if !awaitFor(ctx, wait, e.done) {
 		e.log.Error("endpoint abandoned, Serve has not returned")
@@ -87,7 +87,7 @@ type view struct {
 	events     eventLog // that passed the filter
 
 	mu       sync.Mutex
-	filtered map[*metric.Batch]*metric.Batch // the batches that Latest returned last, by their original
+	filtered map[*metric.Batch]*metric.Batch // the last result of Latest, by unfiltered batch
 }
 
 // Latest returns the latest batches, filtered, ordered by source.

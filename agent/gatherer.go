@@ -9,16 +9,15 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A Gatherer gathers one input when it is asked to, for commands that have no
-// interval. The input stays open between gathers, so that only the first of them
-// costs a whole scan.
+// A Gatherer gathers one input on demand, for commands without an interval. The input
+// stays open between gathers, so that only the first one costs a full scan.
 type Gatherer struct {
 	in   *runningInput
 	idle chan struct{} // holds a token while no gather is in flight
 }
 
-// Gatherers returns one Gatherer for each input of the configuration, in its order.
-// An agent that runs, or whose inputs are gathered otherwise, must not have any.
+// Gatherers returns a Gatherer for each input, in the order of the configuration. It must
+// not be combined with Run, or with anything else that gathers the inputs.
 func (a *Agent) Gatherers() ([]*Gatherer, error) {
 	var all []*Gatherer
 	for _, in := range a.Inputs {
@@ -33,15 +32,15 @@ func (a *Agent) Gatherers() ([]*Gatherer, error) {
 	return all, nil
 }
 
-// errInFlight is what Gather returns while an earlier gather has outlasted its timeout.
+// errInFlight is returned by Gather while an earlier gather still hangs.
 var errInFlight = errors.New("the previous gather has not ended")
 
 // Name returns the name of the input, as in metrics and logs.
 func (g *Gatherer) Name() string { return g.in.Name }
 
-// Gather gathers once and returns the batch as it would be published. It returns
-// when the timeout of the input has passed or ctx is done, even if the plugin hangs;
-// until the plugin has returned, further gathers fail. Its errors name the input.
+// Gather gathers once and returns the batch as it would be published. It returns at the
+// timeout of the input, or when ctx is done, even if the plugin hangs. Until the plugin
+// returns, further gathers fail. Errors name the input.
 func (g *Gatherer) Gather(ctx context.Context) (*metric.Batch, error) {
 	b, err := g.gather(ctx)
 	if err != nil {
@@ -81,8 +80,8 @@ func (g *Gatherer) gather(ctx context.Context) (*metric.Batch, error) {
 	}
 }
 
-// Close closes the input, unless a gather that hangs still uses it. It is called
-// once, after the last Gather has returned.
+// Close closes the input, unless a hanging gather still uses it. It is called once, after
+// the last Gather has returned.
 func (g *Gatherer) Close() {
 	select {
 	case <-g.idle:

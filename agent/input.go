@@ -124,7 +124,7 @@ func (in *runningInput) state() plugin.SourceState {
 	return s
 }
 
-// retire waits at most this long until the input has ended.
+// retire waits until the input has ended, but no longer than wait.
 func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
 	if !awaitFor(ctx, wait, in.done) {
 		in.log.Warn("input abandoned, Gather has not returned")

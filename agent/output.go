@@ -169,7 +169,7 @@ func (o *runningOutput) handOver() bool {
 }
 
 // handOverWait is how long a new instance waits for the Push or Serve of the replaced
-// one, and again for a Push after it has cancelled it.
+// one, and again for a Push after it has canceled it.
 const handOverWait = time.Second
 
 // takeOver takes the queue of the replaced output, or moves its records to the new

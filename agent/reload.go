@@ -288,7 +288,7 @@ func (c changes) attrs() (attrs []any) {
 	return attrs
 }
 
-// withGrace returns a context that ends this long after ctx.
+// withGrace returns a context that outlives ctx by wait.
 func withGrace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unused := context.AfterFunc(ctx, func() {

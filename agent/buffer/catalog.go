@@ -149,14 +149,14 @@ func (c *catalog) release(index uint64) {
 	c.held = index
 }
 
-// deliver records that the oldest records of s are delivered.
+// deliver marks the oldest records of s as delivered.
 func (c *catalog) deliver(s *segment, records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.left -= records
 }
 
-// ahead records when the oldest record was appended, and the offset of its frame in s.
+// ahead sets when the oldest record was appended, and the offset of its frame in s.
 func (c *catalog) ahead(s *segment, oldest time.Time, off int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

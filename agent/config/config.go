@@ -78,7 +78,7 @@ type loader struct {
 	agent      *table // [agent], nil if no file has it
 	globalTags *table // [global_tags], nil if no file has it
 	instances  []*instance
-	broken     bool            // a file could not be parsed, so an input or output is perhaps not missing
+	broken     bool            // a file could not be parsed; it may contain what seems to be missing
 	present    map[string]bool // "inputs", "outputs": whether any file has one
 }
 

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// Patterns are globs as people type them on a command line or into a form: one, or
-// several separated by commas ("nginx,php-fpm*"). A comma inside of {a,b} or [a,b],
-// or after a "\", is part of its glob. The zero value has none and matches nothing.
+// Patterns are globs as typed on a command line or into a form: one, or several separated
+// by commas ("nginx,php-fpm*"). A comma in {a,b} or [a,b], or after a "\", is part of the
+// glob. The zero value is empty and matches nothing.
 type Patterns struct {
 	texts []string
 	globs globs
 }
 
-// UnmarshalText adds the globs of a list to p, so that a flag can be repeated. Its
-// error joins those of every bad pattern.
+// UnmarshalText adds the globs of a list to p, so that a flag can be repeated. Its error
+// joins the errors of all bad patterns.
 func (p *Patterns) UnmarshalText(text []byte) error {
 	texts := splitList(string(text))
 	g, err := compile(texts)
@@ -63,14 +63,14 @@ func splitList(list string) []string {
 	return append(parts, strings.TrimSpace(list[begin:]))
 }
 
-// Ports are port numbers as people type them: "22", "8000-8100", or a list such as
-// "80,443,8000-8100". The zero value has none and contains none.
+// Ports are port numbers as typed on a command line or into a form: "22", "8000-8100", or
+// a list such as "80,443,8000-8100". The zero value is empty and matches nothing.
 type Ports struct{ ranges []portRange }
 
 type portRange struct{ first, last uint16 }
 
-// UnmarshalText adds the ports of a list to p, so that a flag can be repeated. Its
-// error joins those of all elements that are not ports.
+// UnmarshalText adds the ports of a list to p, so that a flag can be repeated. Its error
+// joins the errors of all elements that are not ports.
 func (p *Ports) UnmarshalText(text []byte) error {
 	var ranges []portRange
 	var errs []error

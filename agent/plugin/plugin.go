@@ -93,7 +93,7 @@ type Pusher interface {
 //     Close, if the Endpoint is an io.Closer.
 //
 // At a reload the new Endpoint listens before the context of the old one ends. The agent
-// calls its Serve when the Serve of the old one has returned, but at most a second later.
+// calls its Serve when the Serve of the old one has returned, or after a second.
 type Endpoint interface {
 	// Listen binds with Env.Listen. It is called once and does not wait for clients.
 	Listen(ctx context.Context) error

@@ -21,11 +21,11 @@ type listColumn struct {
 	order  order
 	right  bool                      // aligned to the right
 	shrink bool                      // may be cut to fit the terminal
-	shown  func(c *listCommand) bool // nil: always
+	shown  func(c *listCommand) bool // reports whether to show the column; nil: always
 }
 
-// An order says how a column is sorted: by a number, by a comparison, or, if neither is
-// set, by the text of its cells. Listeners without the number come last.
+// An order says how to sort a column: by a number, by a comparison or, if neither is set,
+// by the text of its cells. Listeners without the number come last.
 type order struct {
 	number  func(*metric.Point) (float64, bool)
 	compare func(a, b *metric.Point) int
@@ -72,7 +72,7 @@ func (c *listCommand) table(listeners []metric.Point, scanned time.Time) []colum
 	return columns
 }
 
-// A sortKey is the value of --sort: a column, with "-" before it in descending order.
+// A sortKey is the value of --sort: a column, or "-" and a column for descending order.
 // The zero value sorts by port.
 type sortKey struct {
 	by         order
@@ -105,7 +105,7 @@ func (sortKey) choices() []string {
 	return keys
 }
 
-// sort sorts listeners; those that are equal are sorted by port.
+// sort sorts listeners, and equal ones by port.
 func (k sortKey) sort(listeners []metric.Point) {
 	slices.SortFunc(listeners, func(a, b metric.Point) int { return cmp.Or(k.compare(&a, &b), byPort(&a, &b)) })
 }
@@ -151,7 +151,7 @@ func byAddress(a, b *metric.Point) int {
 	return parse(a).Compare(parse(b))
 }
 
-// byExposure sorts what is reached from farther away last.
+// byExposure sorts wider classes last.
 func byExposure(a, b *metric.Point) int {
 	return slices.Index(exposureClasses[:], exposure(b)) - slices.Index(exposureClasses[:], exposure(a))
 }
@@ -167,13 +167,13 @@ func field(key string) func(*metric.Point) (float64, bool) {
 	}
 }
 
-// sinceNumber grows with the span in the column SINCE.
+// sinceNumber returns a number that grows with the duration in the column SINCE.
 func sinceNumber(p *metric.Point) (float64, bool) {
 	began, ok := sinceSeconds(p)
 	return -began, ok
 }
 
-// address returns ADDRESS:PORT as ss prints it: "*" for what takes both families.
+// address returns ADDRESS:PORT as ss prints it: with "*" for a listener of both families.
 func address(p *metric.Point) string {
 	host := p.Tag("address")
 	if rest, ok := strings.CutPrefix(host, "::"); ok && p.Tag("family") == "dual" && (rest == "" || rest[0] == '%') {
@@ -182,7 +182,7 @@ func address(p *metric.Point) string {
 	return net.JoinHostPort(host, p.Tag("port"))
 }
 
-// owner returns the owner's name, or why it is not known.
+// owner returns the owner's name, or why it is unknown.
 func owner(p *metric.Point) string {
 	if name := p.Tag("process"); name != "" {
 		return name
@@ -205,8 +205,9 @@ func pid(p *metric.Point) string {
 	return s
 }
 
-// unit returns the unit of the owner, or else its container or pod. That of a user's
-// manager says so: users name theirs as they like, also "sshd.service".
+// unit returns the unit of the owner, or else its container or pod. Units of a user's
+// service manager are marked, because users can name them as they like, even
+// "sshd.service".
 func unit(p *metric.Point) string {
 	if unit := p.Tag("user_unit"); unit != "" {
 		return unit + " (user)"
@@ -229,7 +230,7 @@ func exe(p *metric.Point) string {
 	return v.String()
 }
 
-// queue returns BACKLOG/LIMIT, or what of it is known.
+// queue returns BACKLOG/LIMIT, or only BACKLOG if the limit is unknown.
 func queue(p *metric.Point) string {
 	backlog, ok := p.Field("backlog")
 	if !ok {
@@ -241,8 +242,8 @@ func queue(p *metric.Point) string {
 	return backlog.String()
 }
 
-// since returns how long ago the owner started, or else the listener was first
-// seen.
+// since returns how long ago the owner started or, if that is unknown, the listener was
+// first seen.
 func since(p *metric.Point, now time.Time) string {
 	seconds, ok := sinceSeconds(p)
 	if !ok {
@@ -259,7 +260,7 @@ func sinceSeconds(p *metric.Point) (float64, bool) {
 	return field("first_seen_time_seconds")(p)
 }
 
-// ago writes a time span in its two largest units: "3d4h", "12m30s".
+// ago formats a duration in its two largest units: "3d4h", "12m30s".
 func ago(d time.Duration) string {
 	s := max(int64(d/time.Second), 0)
 	switch {

@@ -18,14 +18,14 @@ import (
 
 type listCommand struct {
 	selection
-	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue: in descending order. Default: port."`
-	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and cut nothing to the width of the terminal."`
-	Namespaces bool           `help:"List the host's other network namespaces too, with the column NETNS."`
-	Watch      redrawInterval `xor:"form" help:"Draw the table again every 2 seconds, or --watch=5s, and mark what opened (+) and closed (-)."`
+	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue sorts in descending order. Default: port."`
+	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and do not cut lines to the width of the terminal."`
+	Namespaces bool           `help:"Also list the host's other network namespaces, and add the column NETNS."`
+	Watch      redrawInterval `xor:"form" help:"Redraw the table every 2 seconds, or as in --watch=5s, and mark listeners that opened (+) or closed (-)."`
 	JSON       bool           `name:"json" xor:"form" help:"Print one JSON object per listener instead."`
 }
 
-// Run prints one scan, or scans until a signal if it draws on a terminal.
+// Run prints one scan or, with --watch, redraws the table until a signal.
 func (c *listCommand) Run(p *program) error {
 	if c.Watch > 0 {
 		return c.watch(p)
@@ -56,7 +56,7 @@ func (c *listCommand) Run(p *program) error {
 	return w.Flush()
 }
 
-// printJSON prints the listeners on stdout, and on stderr what they do not show.
+// printJSON prints the listeners on stdout, and what is missing on stderr.
 func (c *listCommand) printJSON(p *program, scan *hostScan) error {
 	p.warnOfPartial([]*metric.Batch{scan.batch})
 	for _, message := range scan.warnings {
@@ -68,24 +68,24 @@ func (c *listCommand) printJSON(p *program, scan *hostScan) error {
 	return p.printPoints("json", scan.time, scan.listeners)
 }
 
-// warnOfPartial says on stderr what stdout does not show: that something is missing.
+// warnOfPartial prints on stderr what is missing from the batches.
 func (p *program) warnOfPartial(batches []*metric.Batch) {
 	for _, b := range batches {
 		if b.Partial != "" {
-			fmt.Fprintf(p.stderr, "sockwatch: inputs.%s: the scan is not whole: %s\n", b.Source, printable(b.Partial))
+			fmt.Fprintf(p.stderr, "sockwatch: inputs.%s: the scan is incomplete: %s\n", b.Source, printable(b.Partial))
 		}
 	}
 }
 
-// A scanner scans this host for the commands that need no configuration.
+// A scanner scans this host for commands that do not need a configuration.
 type scanner struct {
 	command  *listCommand
 	gatherer *agent.Gatherer
 	warned   *warnings
 }
 
-// scanConfig is the configuration of scans that leave nothing out. The warnings of the
-// input are printed below the table, in other words.
+// scanConfig is the configuration of complete scans. The input's warnings are printed
+// below the table instead of logged.
 const scanConfig = `
 [agent]
   omit_hostname = true
@@ -114,14 +114,14 @@ func (p *program) newScanner(c *listCommand) (*scanner, error) {
 
 func (s *scanner) close() { s.gatherer.Close() }
 
-// A hostScan is what one scan of this host found.
+// A hostScan is the result of one scan of this host.
 type hostScan struct {
 	batch      *metric.Batch
 	time       time.Time
-	listeners  []metric.Point // selected, and sorted
-	candidates int            // listeners that are selected, or may be
-	unreadable int            // of these, the ones whose owner could not be read
-	warnings   []string       // of the input, since the scanner was made
+	listeners  []metric.Point // selected and sorted
+	candidates int            // how many listeners are selected, or may be
+	unreadable int            // how many of these have an unreadable owner
+	warnings   []string       // of the input, since the scanner was created
 }
 
 // scan scans once.
@@ -147,14 +147,14 @@ func (s *scanner) scan(ctx context.Context) (*hostScan, error) {
 	return scan, nil
 }
 
-// notes returns what a table does not show: what could not be seen, and what the
-// input warned of.
+// notes returns sentences to print below the table: what is missing, and the input's
+// warnings.
 func (s *hostScan) notes() []string {
 	var lines []string
 	if s.unreadable > 0 {
 		count := fmt.Sprintf("Owners unknown: %d of %d.", s.unreadable, s.candidates)
 		if len(s.warnings) == 0 {
-			count += " Some processes may not be read even by root, as with a security module."
+			count += " A security module may hide some processes even from root."
 		}
 		lines = append(lines, count)
 	}
@@ -162,13 +162,13 @@ func (s *hostScan) notes() []string {
 		lines = append(lines, "Warning: "+printable(message)+".")
 	}
 	if s.batch.Partial != "" {
-		lines = append(lines, "The scan is not whole: "+printable(s.batch.Partial)+".")
+		lines = append(lines, "The scan is incomplete: "+printable(s.batch.Partial)+".")
 	}
 	return lines
 }
 
-// warnings is a slog.Handler that keeps the messages of warnings: a command that
-// scans shows them beside its output.
+// warnings is a slog.Handler that collects the messages of warnings, so that a command
+// can print them with its output.
 type warnings struct {
 	mu       sync.Mutex
 	messages []string
@@ -200,7 +200,7 @@ type pointPrinter struct {
 	pusher plugin.Pusher
 }
 
-// newPointPrinter returns one for a data_format of the stdout output.
+// newPointPrinter returns a pointPrinter for a data_format of the stdout output.
 func (p *program) newPointPrinter(format string) (*pointPrinter, error) {
 	text := fmt.Sprintf("[[inputs.tcp_listen]]\n[[outputs.stdout]]\ndata_format = %q\n", format)
 	a, err := p.build([]config.File{{Name: "output", Text: text}})
@@ -213,10 +213,10 @@ func (p *program) newPointPrinter(format string) (*pointPrinter, error) {
 // atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)).
 const atomicBytes = 4096
 
-// print prints points. Those without a time of their own get t. A point that the
-// format cannot carry is left out; the error names it. Each write holds whole lines,
-// as many as a pipe takes in one piece: the end of the program does not tear a line
-// that is shorter than that.
+// print prints points. Points without a time get t. Points that the format cannot
+// represent are omitted and named in the error. Each write holds whole lines, as many as
+// a pipe takes in one piece: the end of the program does not tear a line that is shorter
+// than that.
 func (pp *pointPrinter) print(t time.Time, points []metric.Point) error {
 	var lines []byte
 	var errs []error
@@ -249,7 +249,7 @@ func (pp *pointPrinter) print(t time.Time, points []metric.Point) error {
 	return errors.Join(errs...)
 }
 
-// printPoints prints points of one time.
+// printPoints prints points in a format. Points without a time get t.
 func (p *program) printPoints(format string, t time.Time, points []metric.Point) error {
 	pp, err := p.newPointPrinter(format)
 	if err != nil {

@@ -104,7 +104,7 @@ func TestPartialIsSaidOnStderr(t *testing.T) {
 	var stderr bytes.Buffer
 	p := &program{stderr: &stderr}
 	p.warnOfPartial([]*metric.Batch{{Source: "whole"}, {Source: "tcp_listen", Partial: "a\nb"}})
-	if got, want := stderr.String(), "sockwatch: inputs.tcp_listen: the scan is not whole: a\\x0ab\n"; got != want {
+	if got, want := stderr.String(), "sockwatch: inputs.tcp_listen: the scan is incomplete: a\\x0ab\n"; got != want {
 		t.Errorf("%q, expected %q", got, want)
 	}
 }
@@ -123,9 +123,9 @@ func TestListSaysWhatItCouldNotSee(t *testing.T) {
 			`Warning: the capabilities are missing\x0a.`,
 		}},
 		{name: "refused without a known cause", unreadable: 1, want: []string{
-			"Owners unknown: 1 of 4. Some processes may not be read even by root, as with a security module.",
+			"Owners unknown: 1 of 4. A security module may hide some processes even from root.",
 		}},
-		{name: "cut", partial: "a\nb", want: []string{`The scan is not whole: a\x0ab.`}},
+		{name: "cut", partial: "a\nb", want: []string{`The scan is incomplete: a\x0ab.`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			scan := hostScan{batch: &metric.Batch{Partial: test.partial}, unreadable: test.unreadable, candidates: 4, warnings: test.warnings}

@@ -133,7 +133,7 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("received nothing")
 	}
-	if out, err := exec.Command(tests, "-test.v").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRefusedLinesAreRejected") {
+	if out, err := exec.Command(tests, "-test.v").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRejectedLinesAreNamed") {
 		t.Errorf("the test of docs/plugin.md: %v\n%s", err, out)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A redrawInterval is the value of --watch, which may be left out: "--watch" is
-// "--watch=2s". "--watch 5s" is taken as well. 0 is no --watch.
+// A redrawInterval is the value of --watch. Without a value, "--watch" means
+// "--watch=2s"; "--watch 5s" is accepted too. 0 means that the flag is not set.
 type redrawInterval time.Duration
 
 const (
@@ -23,7 +23,7 @@ const (
 	minRedraw     = redrawInterval(100 * time.Millisecond)
 )
 
-// Decode reads what follows "--watch". Kong calls it.
+// Decode parses the value after "--watch". Kong calls it.
 func (i *redrawInterval) Decode(ctx *kong.DecodeContext) error {
 	next := ctx.Scan.Peek()
 	text := next.String()
@@ -42,16 +42,16 @@ func (i *redrawInterval) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// IsBool says that the flag needs no value. Kong calls it.
+// IsBool says that the flag does not need a value. Kong calls it.
 func (redrawInterval) IsBool() bool { return true }
 
-// watch draws the table on the terminal at every interval until a signal. The screen
-// is not switched and the terminal's modes stay, so that there is nothing to restore:
-// the last table stays in view, as do the lines that were there before.
+// watch redraws the table on the terminal at every interval until a signal. It does not
+// switch to the alternate screen or change the terminal's modes, so that there is nothing
+// to restore. The last table stays visible, and the lines before it in the scrollback.
 func (c *listCommand) watch(p *program) error {
 	fd, ok := p.stdout.terminal()
 	if kind, _ := p.getenv("TERM"); !ok || kind == "dumb" {
-		return errors.New("--watch draws on a terminal, and standard output is not one that can move its cursor: print single scans with \"sockwatch list\" or \"sockwatch list --json\"")
+		return errors.New("--watch needs a terminal that can move its cursor: for single scans use \"sockwatch list\" or \"sockwatch list --json\"")
 	}
 	ctx, stop := untilSignal()
 	defer stop()
@@ -72,7 +72,7 @@ func (c *listCommand) watch(p *program) error {
 	v := view{command: c}
 	v.observe(scan)
 	_, lines := p.terminalSize(fd)
-	io.WriteString(p.stdout, strings.Repeat("\n", lines)) // scrolls what is in view up, and keeps it
+	io.WriteString(p.stdout, strings.Repeat("\n", lines)) // scroll the present lines up, to keep them
 	for ctx.Err() == nil && p.stdout.err == nil {
 		columns, lines := p.terminalSize(fd)
 		io.WriteString(p.stdout, v.frame(columns, lines))
@@ -88,28 +88,29 @@ func (c *listCommand) watch(p *program) error {
 		}
 	}
 	io.WriteString(p.stdout, "\n")
-	return nil // an error of stdout is kept there
+	return nil // execute returns an error of stdout
 }
 
-// A view is what --watch shows: the last scan, and what opened and closed lately.
+// A view is the content that --watch shows: the last scan, and recently opened and closed
+// endpoints.
 type view struct {
 	command *listCommand
 	scan    *hostScan
-	failed  error // of the scan after it
+	failed  error // the error of a later scan, or nil
 	marked  map[string]mark
 }
 
-// A mark says that an endpoint opened or closed.
+// A mark says that an endpoint opened or closed recently.
 type mark struct {
 	sign   string // "+" or "-"
 	since  time.Time
 	closed []metric.Point // its listeners, if it closed
 }
 
-// markFor is how long a mark stays in view; it stays in one frame at least.
+// markFor is how long a mark is shown: at least in one frame.
 const markFor = 10 * time.Second
 
-// observe compares a scan with the one before, and marks the differences.
+// observe compares a scan with the previous one and marks the differences.
 func (v *view) observe(scan *hostScan) {
 	before := v.scan
 	v.scan, v.failed = scan, nil
@@ -135,8 +136,8 @@ func (v *view) observe(scan *hostScan) {
 	}
 }
 
-// byEndpoint groups listeners by network namespace, address and port: an endpoint
-// that changes its owner has neither opened nor closed.
+// byEndpoint groups listeners by network namespace, address and port. So an endpoint that
+// changes its owner has neither opened nor closed.
 func byEndpoint(listeners []metric.Point) map[string][]metric.Point {
 	all := make(map[string][]metric.Point)
 	for _, p := range listeners {
@@ -149,17 +150,17 @@ func endpoint(p *metric.Point) string {
 	return p.Tag("netns") + "\x00" + p.Tag("address") + "\x00" + p.Tag("port")
 }
 
-// The sequences that a frame is made of, ECMA-48.
+// The control sequences in a frame (ECMA-48).
 const (
 	cursorHome   = "\x1b[H"
-	clearLine    = "\x1b[K" // from the cursor to its end
+	clearLine    = "\x1b[K" // from the cursor to the end of the line
 	clearBelow   = "\x1b[J" // from the cursor to the end of the screen
 	bold, faint  = "\x1b[1m", "\x1b[2m"
 	plainLetters = "\x1b[0m"
 )
 
-// frame returns what draws the view on a terminal of that size (0: unknown), over
-// whatever is there.
+// frame returns the text and control sequences that draw the view over a terminal of the
+// given size (0: unknown).
 func (v *view) frame(columns, lines int) string {
 	if columns == 0 {
 		columns = 80
@@ -172,14 +173,14 @@ func (v *view) frame(columns, lines int) string {
 		notes = notes[:min(len(notes), max(room-1, 0), 3)]
 		if room -= len(notes); len(rows) > room {
 			hidden := len(rows) - (room - 1)
-			rows = append(rows[:room-1:room-1], cut(fmt.Sprintf("… %d more: flags such as --port or --process select listeners", hidden), columns))
+			rows = append(rows[:room-1:room-1], cut(fmt.Sprintf("… %d more: narrow the list with flags such as --port or --process", hidden), columns))
 		}
 	}
 	all := slices.Concat(head, rows, notes)
 	return cursorHome + strings.Join(all[:min(len(all), lines)], clearLine+"\r\n") + clearLine + clearBelow
 }
 
-// text returns the lines of a frame: its head, a row for each listener, and notes.
+// text returns the lines of a frame: the head, a row for each listener, and notes.
 func (v *view) text(columns int) (head, rows, notes []string) {
 	listeners := slices.Clone(v.scan.listeners)
 	for _, m := range v.marked {

@@ -4,6 +4,6 @@ package main
 
 import "os"
 
-// notifyResize does nothing: there is no such signal here, and the next frame has the
-// new size.
+// notifyResize does nothing: this system has no such signal. The next frame has the new
+// size.
 func notifyResize(chan<- os.Signal) func() { return func() {} }

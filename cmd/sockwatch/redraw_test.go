@@ -126,7 +126,7 @@ func TestViewFitsTheTerminal(t *testing.T) {
    ADDRESS         EXPOSURE  PROCESS  PID  USER  UNIT  QUEUE  SINCE
    127.0.0.1:1000  loopback  p1000
    127.0.0.1:1001  loopback  p1001
-… 48 more: flags such as --port or --process select listeners
+… 48 more: narrow the list with flags such as --port or --process
 The last scan failed: it\x0afailed.
 Owners unknown: 3 of 50.
 Warning: long long long long long long long long long long long long long long

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// notifyResize passes the signal of a resized terminal on to c, until the function
-// that it returns is called.
+// notifyResize relays the signal of a resized terminal to c, until the returned function
+// is called.
 func notifyResize(c chan<- os.Signal) func() {
 	signal.Notify(c, syscall.SIGWINCH)
 	return func() { signal.Stop(c) }

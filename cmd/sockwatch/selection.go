@@ -10,14 +10,14 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A selection chooses listeners by what people know of them. All flags that are set
-// have to match. Its fields are flags, whose tags are the help; each can be repeated.
+// A selection selects listeners. All flags that are set must match; each can be repeated.
+// The tags of its fields are the help.
 type selection struct {
-	Port     filter.Ports    `placeholder:"PORT" help:"Only these ports: 22, 8000-8100, or a list: 80,443,8000-8100."`
-	Process  filter.Patterns `placeholder:"GLOB" help:"Only listeners of these processes: a glob, or a list: nginx,php-fpm*."`
-	User     filter.Patterns `placeholder:"GLOB" help:"Only sockets of these users, by name; by number if they have none."`
-	Unit     filter.Patterns `placeholder:"GLOB" help:"Only these units (ssh.service), or containers or pods by their id, as the column UNIT shows them."`
-	Exposure exposures       `placeholder:"CLASS" help:"Only these classes: public, private, link_local, loopback, or none."`
+	Port     filter.Ports    `placeholder:"PORT" help:"Only these ports: 22, 8000-8100, or a list such as 80,443,8000-8100."`
+	Process  filter.Patterns `placeholder:"GLOB" help:"Only listeners of these processes: a glob or a list, such as nginx,php-fpm*."`
+	User     filter.Patterns `placeholder:"GLOB" help:"Only listeners of these users: by name, or by number if they have none."`
+	Unit     filter.Patterns `placeholder:"GLOB" help:"Only listeners of these units, containers or pods, as shown in the column UNIT, such as ssh.service."`
+	Exposure exposures       `placeholder:"CLASS" help:"Only listeners of these classes: public, private, link_local, loopback or none."`
 }
 
 // match reports whether a listener is selected.
@@ -25,25 +25,24 @@ func (s *selection) match(p *metric.Point) bool {
 	return s.matchKnown(p) && s.matchOwner(p)
 }
 
-// mayMatch reports whether a listener is selected, or would be if its owner could be
-// read and were the right one.
+// mayMatch reports whether a listener is selected, or may be if its owner could be read.
 func (s *selection) mayMatch(p *metric.Point) bool {
 	return s.matchKnown(p) && (ownerUnreadable(p) || s.matchOwner(p))
 }
 
-// matchKnown considers what is known of every listener.
+// matchKnown checks what is known of every listener.
 func (s *selection) matchKnown(p *metric.Point) bool {
 	return (s.Port.Empty() || s.Port.Match(p.Tag("port"))) &&
 		matchTags(&s.User, p, "user") &&
 		(s.Exposure.Empty() || s.Exposure.Match(exposure(p)))
 }
 
-// matchOwner considers what is only known if the owner is.
+// matchOwner checks what depends on the owner.
 func (s *selection) matchOwner(p *metric.Point) bool {
 	return matchTags(&s.Process, p, "process") && matchTags(&s.Unit, p, "unit", "user_unit", "container", "pod")
 }
 
-// matchTags reports whether patterns are empty or match one of the tags that p has.
+// matchTags reports whether patterns are empty or match one of the tags of p.
 func matchTags(patterns *filter.Patterns, p *metric.Point, keys ...string) bool {
 	return patterns.Empty() || slices.ContainsFunc(keys, func(key string) bool {
 		value := p.Tag(key)
@@ -51,8 +50,8 @@ func matchTags(patterns *filter.Patterns, p *metric.Point, keys ...string) bool 
 	})
 }
 
-// exposureClasses are the values of --exposure, the widest first. "none" stands for
-// listeners that no peer can reach; these have no tag.
+// exposureClasses are the values of --exposure, widest first. "none" is for listeners
+// that no peer can reach; they do not have the tag.
 var exposureClasses = [...]string{"public", "private", "link_local", "loopback", "none"}
 
 // exposure returns the class of a listener.
@@ -68,8 +67,8 @@ func ownerUnreadable(p *metric.Point) bool { return p.Tag("owner") == "unreadabl
 // exposures are patterns of exposure classes.
 type exposures struct{ filter.Patterns }
 
-// UnmarshalText adds classes to e. What no class matches is an error: nothing would
-// be listed, and that looks like a safe host.
+// UnmarshalText adds classes to e. A pattern that matches no class is an error: the list
+// would be empty, and look like a safe host.
 func (e *exposures) UnmarshalText(text []byte) error {
 	var added filter.Patterns
 	if err := added.UnmarshalText(text); err != nil {

@@ -139,7 +139,7 @@ func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
 	if err := (&listCommand{JSON: true}).printJSON(p, scan); err != nil {
 		t.Fatal(err)
 	}
-	want := "sockwatch: inputs.tcp_listen: the scan is not whole: a namespace\n" +
+	want := "sockwatch: inputs.tcp_listen: the scan is incomplete: a namespace\n" +
 		"sockwatch: a capability\\x0ais missing\n" +
 		"sockwatch: owners unknown: 2 of 3\n"
 	if diff := cmp.Diff(want, stderr.String()); diff != "" {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/text/width"
 )
 
-// A column is one column of a table for people.
+// A column is one column of a printed table.
 type column struct {
 	title  string
 	cells  []string
@@ -19,7 +19,7 @@ type column struct {
 	shrink bool // may be cut to fit the terminal
 }
 
-// narrowest is what a column is cut to at most: its title still fits.
+// narrowest is the smallest width to which a column is cut: its title still fits.
 const narrowest = 7
 
 // writeTable writes the lines of a table.
@@ -29,8 +29,8 @@ func writeTable(w *bufio.Writer, columns []column, limit int) {
 	}
 }
 
-// tableLines returns the columns side by side, in lines of at most limit cells of the
-// terminal; 0: of any length. The first line holds the titles.
+// tableLines formats columns as lines of at most limit terminal cells; 0 means no limit.
+// The first line holds the titles.
 func tableLines(columns []column, limit int) []string {
 	widths := make([]int, len(columns))
 	total := 2 * (len(columns) - 1)
@@ -84,7 +84,7 @@ func tableLines(columns []column, limit int) []string {
 	return lines
 }
 
-// cut shortens s to at most n cells of the terminal.
+// cut shortens s to at most n terminal cells.
 func cut(s string, n int) string {
 	if cells(s) <= n {
 		return s
@@ -98,7 +98,7 @@ func cut(s string, n int) string {
 	return s
 }
 
-// folded breaks a sentence into lines of at most limit cells; 0: into one.
+// folded breaks a sentence into lines of at most limit cells; 0 means no limit.
 func folded(s string, limit int) string {
 	var b strings.Builder
 	used := 0
@@ -120,8 +120,7 @@ func folded(s string, limit int) string {
 	return b.String()
 }
 
-// printable escapes what could move the cursor: names are chosen by the
-// processes that carry them.
+// printable escapes everything that could move the cursor: processes choose their names.
 func printable(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
 		return s
@@ -142,7 +141,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// cells returns how many cells of a terminal s takes.
+// cells returns how many terminal cells s takes.
 func cells(s string) int {
 	n := 0
 	for _, r := range s {
@@ -163,7 +162,7 @@ func runeCells(r rune) int {
 	}
 }
 
-// width returns the width of the terminal that stdout is; 0 if it is not one.
+// width returns the width of the terminal on stdout, or 0 if stdout is not a terminal.
 func (p *program) width() int {
 	fd, ok := p.stdout.terminal()
 	if !ok {
@@ -173,8 +172,8 @@ func (p *program) width() int {
 	return width
 }
 
-// terminalSize returns the columns and lines of a terminal, as $COLUMNS and $LINES or
-// the terminal itself say; 0 if they are not known.
+// terminalSize returns the columns and lines of a terminal, from $COLUMNS and $LINES or
+// else the terminal itself; 0 if unknown.
 func (p *program) terminalSize(fd int) (columns, lines int) {
 	columns, lines, err := term.GetSize(fd)
 	if err != nil {

@@ -161,7 +161,7 @@ func TestListWatchesOnATerminal(t *testing.T) {
 }
 
 func TestListWatchNeedsATerminal(t *testing.T) {
-	want := result{1, "", "sockwatch: --watch draws on a terminal, and standard output is not one that can move its cursor: print single scans with \"sockwatch list\" or \"sockwatch list --json\"\n"}
+	want := result{1, "", "sockwatch: --watch needs a terminal that can move its cursor: for single scans use \"sockwatch list\" or \"sockwatch list --json\"\n"}
 	if diff := cmp.Diff(want, sockwatchRun(nil, "list", "--watch")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

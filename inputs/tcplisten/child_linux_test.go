@@ -1,16 +1,12 @@
 package tcplisten
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,25 +22,17 @@ import (
 
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/synthetic"
+	"sockwatch/inputs/internal/testchild"
 )
+
+// envIsolated is set in a test program that runs one test in namespaces of its own.
+const envIsolated = "SOCKWATCH_TEST_ISOLATED"
 
 // The tests are about processes and their sockets: real ones, which are this test
-// program again with a task in its environment.
-const (
-	envTask     = "SOCKWATCH_TEST_TASK"
-	envIsolated = "SOCKWATCH_TEST_ISOLATED"
-)
-
+// program again with a task.
 func TestMain(m *testing.M) {
 	synthetic.Main()
-	if text := os.Getenv(envTask); text != "" {
-		var t task
-		if err := json.Unmarshal([]byte(text), &t); err != nil {
-			fmt.Println("error: read the task:", err)
-			os.Exit(1)
-		}
-		t.perform()
-	}
+	testchild.Main((*task).run)
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() != "" {
 		synthetic.Alone()
@@ -68,23 +56,7 @@ type task struct {
 }
 
 // A listenTask is one listening socket.
-type listenTask struct {
-	Addr      string
-	Port      int // 0: the kernel's choice
-	Count     int // of sockets, at this port and those after it; 0: one
-	V6Only    bool
-	ReusePort bool
-	Device    string
-	Backlog   int
-}
-
-func (t *task) perform() {
-	if err := t.run(); err != nil {
-		fmt.Println("error:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
+type listenTask = testchild.Listener
 
 func (t *task) run() error {
 	if t.Actor {
@@ -99,7 +71,7 @@ func (t *task) run() error {
 			break
 		}
 		for range max(l.Count, 1) {
-			fd, port, err := l.open()
+			fd, port, err := l.Open()
 			if err != nil {
 				return fmt.Errorf("listen on %+v: %w", l, err)
 			}
@@ -119,7 +91,7 @@ func (t *task) run() error {
 		}
 	}
 	if t.Gather != nil {
-		return json.NewEncoder(os.Stdout).Encode(gatherHere(*t.Gather))
+		return testchild.Answer(gatherHere(*t.Gather))
 	}
 	for range t.Workers {
 		w := *t
@@ -128,7 +100,7 @@ func (t *task) run() error {
 			return err
 		}
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(ports); err != nil {
+	if err := testchild.Answer(ports); err != nil {
 		return err
 	}
 	if t.Churn {
@@ -140,59 +112,9 @@ func (t *task) run() error {
 			os.WriteFile("/proc/self/comm", t.NewName, 0) // the test sees whether it did
 		}()
 	}
-	os.Stdin.Read(make([]byte, 1)) // until its end
+	testchild.Wait()
+	runtime.KeepAlive(files) // collected, they are closed
 	return nil
-}
-
-// open opens the socket and returns its port.
-func (l *listenTask) open() (fd, port int, err error) {
-	addr := netip.MustParseAddr(l.Addr)
-	family := unix.AF_INET6
-	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: addr.As16(), Port: l.Port, ZoneId: zone(addr.Zone())}
-	if addr.Is4() {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4(), Port: l.Port}
-	}
-	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
-		return 0, 0, err
-	}
-	set := func(level, option int, value bool) {
-		if value && err == nil {
-			err = unix.SetsockoptInt(fd, level, option, 1)
-		}
-	}
-	set(unix.SOL_SOCKET, unix.SO_REUSEPORT, l.ReusePort)
-	set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, l.V6Only)
-	if l.Device != "" && err == nil {
-		err = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.Device)
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := unix.Bind(fd, to); err != nil {
-		return 0, 0, err
-	}
-	if err := unix.Listen(fd, max(l.Backlog, 1)); err != nil {
-		return 0, 0, err
-	}
-	name, err := unix.Getsockname(fd)
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		return fd, name.Port, err
-	case *unix.SockaddrInet6:
-		return fd, name.Port, err
-	}
-	return 0, 0, err
-}
-
-func zone(name string) uint32 {
-	if name == "" {
-		return 0
-	}
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return 0 // bind says what is wrong
-	}
-	return uint32(i.Index)
 }
 
 // found is what a child that gathers prints.
@@ -227,44 +149,15 @@ func gatherHere(options Options) (f found) {
 	return f
 }
 
-// spawn starts a child with its task and waits for its answer. The child ends
-// when the file returned is closed.
-func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr, answer any) (*exec.Cmd, error) {
-	text, err := json.Marshal(t)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envTask+"="+string(text))
-	cmd.ExtraFiles = inherit
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = attr
-	if _, err := cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err == nil {
-		err = json.Unmarshal([]byte(line), answer)
-	}
-	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		return nil, fmt.Errorf("child says %q: %w", strings.TrimSpace(line), err)
-	}
-	return cmd, nil
+// spawn starts a child with its task and waits for its answer.
+func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr, answer any) (*testchild.Child, error) {
+	return testchild.StartAndHear(t, inherit, attr, answer)
 }
 
 // start starts a child that the test ends.
 func start(t *testing.T, job task) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
-	return startWith(t, job, &syscall.SysProcAttr{Setpgid: true})
+	return startWith(t, job, nil)
 }
 
 // startAs starts a child of another user, which only root may.
@@ -275,25 +168,21 @@ func startAs(t *testing.T, uid uint32, job task) (ports []int) {
 }
 
 func as(uid uint32) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, Setpgid: true}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 }
 
 func startWith(t *testing.T, job task, attr *syscall.SysProcAttr) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
-	cmd, err := spawn(&job, nil, attr, &ports)
+	c, err := spawn(&job, nil, attr, &ports)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { end(cmd) })
-	return cmd, ports
+	t.Cleanup(c.End)
+	return c.Cmd, ports
 }
 
-// end ends a child with its workers, and waits until it is gone.
-func end(cmd *exec.Cmd) {
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	cmd.Process.Kill() // where it leads no group
-	cmd.Wait()
-}
+// end ends a process with its workers, and waits until it is gone.
+func end(cmd *exec.Cmd) { testchild.End(cmd) }
 
 // isolated runs the test that calls it in network and mount namespaces of its own,
 // and more, and returns own there; done tells that this has been. Where that may not be,
@@ -384,46 +273,30 @@ func soon(t *testing.T, what string, condition func() bool) {
 // startIn starts a child in another network namespace.
 func startIn(t *testing.T, netns *os.File, job task) {
 	t.Helper()
-	startNext(t, netns, func() (*exec.Cmd, error) {
-		return spawn(&job, nil, &syscall.SysProcAttr{Setpgid: true}, new([]int))
-	})
+	if err := startInNamespace(t, netns, job).Hear(new([]int)); err != nil {
+		t.Fatal(err)
+	}
 }
 
-// startNext calls spawn on a thread that is in another network namespace, or in the
-// test's own where that is nil, and ends the child with the test.
-func startNext(t *testing.T, netns *os.File, spawn func() (*exec.Cmd, error)) {
+// startInNamespace starts a child in another network namespace, or in the test's own if
+// that is nil.
+func startInNamespace(t *testing.T, netns *os.File, job task) *testchild.Child {
 	t.Helper()
-	var cmd *exec.Cmd
-	err := onSpareThread(func() (err error) {
+	var c *testchild.Child
+	err := testchild.OnSpareThread(func() (err error) {
 		if netns != nil {
 			if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
 				return err
 			}
 		}
-		cmd, err = spawn()
+		c, err = testchild.Start(&job, nil, nil)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { end(cmd) })
-}
-
-// onSpareThread calls do on a thread that ends afterwards. The first thread of a
-// process cannot, so that another one is taken.
-func onSpareThread(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			err := onSpareThread(do)
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- do()
-	}()
-	return <-done
+	t.Cleanup(c.End)
+	return c
 }
 
 // namespaces returns the network namespaces that the threads of this process are

@@ -16,7 +16,7 @@ type endpoint struct {
 }
 
 // countEstablished counts the established connections of every listener. The kernel does
-// not say which listener accepted a connection, but the connection has the listener's
+// not say which listener a connection belongs to, but the connection has the listener's
 // port, user and cgroup, and also its address unless that is a wildcard. If the
 // connections of a namespace cannot be listed, none are counted there.
 func (in *input) countEstablished(ctx context.Context, partial *notes) {
@@ -45,7 +45,7 @@ func (in *input) countEstablished(ctx context.Context, partial *notes) {
 	}
 }
 
-// listenerOf returns the listener that accepted a connection, or nil.
+// listenerOf returns the listener that a connection belongs to, or nil.
 func listenerOf(s *inet.Socket, endpoints map[endpoint][]*listener) *listener {
 	addrs, n := [3]netip.Addr{s.Addr}, 1
 	switch {

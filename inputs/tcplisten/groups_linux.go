@@ -13,8 +13,7 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// A groupSet holds the groups. A group is the listeners with the same identity: they
-// become one point.
+// A groupSet holds the groups of all listeners.
 type groupSet struct {
 	byKey    map[string]*group
 	sorted   []*group         // by namespace, port, address
@@ -25,7 +24,7 @@ type groupSet struct {
 	points  []metric.Point // of the last gather; published, so never changed
 }
 
-// A group is the listeners with the same identity.
+// A group is a set of listeners with the same identity. It becomes one point.
 type group struct {
 	tags      []metric.Tag
 	storeKey  string // its key in the first-seen store
@@ -151,7 +150,8 @@ func (g *group) sockets() iter.Seq[*owner.Socket] {
 
 func (g *group) uid() uint32 { return g.members[0].socket.UID }
 
-// update updates the values of all points, and the fields of those that have changed.
+// update computes the values of all points again, and the fields of those that have
+// changed.
 func (gs *groupSet) update(startTime func(ticks uint64) time.Time) {
 	for _, g := range gs.shown {
 		if v := g.sum(startTime); v != g.values || g.fields == nil {

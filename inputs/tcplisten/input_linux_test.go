@@ -400,11 +400,11 @@ func TestActivatedServiceIsNamed(t *testing.T) {
 	}
 	l.Close()
 	begin := func(name, path string) {
-		cmd, err := spawn(&task{Name: []byte(name), Worker: true}, []*os.File{file}, makeCgroup(t, path), new([]int))
+		c, err := spawn(&task{Name: []byte(name), Worker: true}, []*os.File{file}, makeCgroup(t, path), new([]int))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { end(cmd) })
+		t.Cleanup(c.End)
 	}
 	begin("systemd", user+"init.scope")
 	in := open(t, Defaults())
@@ -487,13 +487,13 @@ func TestWithoutNetlink(t *testing.T) {
 	}
 }
 
-// TestSearchIsCutByTheDeadline says that the search was cut by the deadline, names new listeners
+// TestSearchIsCutByTheDeadline says that the search was stopped by the deadline, names new listeners
 // pending, and resolves them when there is time.
 func TestSearchIsCutByTheDeadline(t *testing.T) {
 	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
 	b := gatherCut(t, in, time.Now())
-	if !strings.HasPrefix(b.Partial, "owners: cut by the deadline after 0 of ") {
+	if !strings.HasPrefix(b.Partial, "owners: stopped by the deadline after 0 of ") {
 		t.Errorf("partial %q", b.Partial)
 	}
 	if p := one(t, b, ports[0]); p.Tag("owner") != "pending" {
@@ -621,7 +621,7 @@ func churn() {
 			fmt.Println("error:", err)
 			return
 		}
-		if fd, _, err := (&listenTask{Addr: addr}).open(); err == nil {
+		if fd, _, err := (&listenTask{Addr: addr}).Open(); err == nil {
 			time.Sleep(time.Duration(i%8) * 300 * time.Microsecond) // as long as a search takes
 			unix.Close(fd)
 		}

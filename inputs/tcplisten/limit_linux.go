@@ -13,7 +13,7 @@ import (
 type share struct {
 	person   string // "" for ids without a name
 	groups   []*group
-	keep     int // how many of groups get a point
+	keep     int // number of groups that get a point
 	exporter int // number of custom_port_exporter points of the groups that get a point
 
 	keepExporter int // how many of these points are kept
@@ -40,8 +40,8 @@ type overflowValues struct {
 
 // limit decides which groups get a point, so that a gather has at most limit points.
 // Whoever has the most loses points first: the exporter's points before the listeners,
-// and of the listeners those that were first seen last, then those with the highest
-// ports. person returns the person that a user id counts as.
+// and of the listeners the newest first, then those with the highest ports. person
+// returns the person that a user id counts as.
 func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bool) {
 	gs.changed = true
 	for _, g := range gs.sorted {

@@ -36,7 +36,7 @@ type facts struct {
 	users  uint32 // listenerSet.usersVersion
 }
 
-// is reports whether s is this socket. The cookie alone does not tell: before Linux 5.10
+// is reports whether s is this socket. The cookie alone is not enough: before Linux 5.10
 // it is unique only within a namespace, whose number may be reused, and without netlink
 // it is the inode number, which may be reused as well.
 func (l *listener) is(s *inet.Socket) bool {
@@ -88,7 +88,7 @@ func (l *listener) describeTags(names userNames) []metric.Tag {
 	)
 }
 
-// exposure returns how far away the listener can be reached from. It is inet.Nowhere if
+// exposure returns from how far away the listener can be reached. It is inet.Nowhere if
 // nothing reaches it, or if the addresses of its namespace are not known.
 func (l *listener) exposure() inet.Class {
 	if l.table.local == nil {

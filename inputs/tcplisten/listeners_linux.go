@@ -16,8 +16,8 @@ type listenerSet struct {
 	all     []*listener
 	changed bool // listeners were added or removed since the last describe
 
-	baseline     bool   // a gather has succeeded: a new listener has opened since
-	since        int64  // when new listeners are first seen, Unix time; 0 in the first gather
+	baseline     bool   // a gather has succeeded, so a new listener has opened since then
+	since        int64  // the first-seen time of new listeners, Unix time; 0 in the first gather
 	usersVersion uint32 // grows when the name of a user changes
 
 	inherited []*table // of the predecessor, until a gather has succeeded

@@ -40,7 +40,7 @@ func TestNeverPassesOver(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
 			for range n {
-				fd, _, err := listenAgain.open()
+				fd, _, err := listenAgain.Open()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -55,7 +55,7 @@ func TestNeverPassesOver(t *testing.T) {
 					if i%200 == 0 {
 						time.Sleep(100 * time.Microsecond) // the gathers need the kernel's locks, too
 					}
-					if fd, _, err := listenAgain.open(); err == nil {
+					if fd, _, err := listenAgain.Open(); err == nil {
 						unix.Close(fd)
 					}
 				}

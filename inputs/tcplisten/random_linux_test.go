@@ -1,11 +1,9 @@
 package tcplisten
 
 import (
-	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin/plugintest/soak"
+	"sockwatch/inputs/internal/testchild"
 )
 
 var (
@@ -24,19 +23,14 @@ var (
 	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
 )
 
-// An actor is a child that plays a process of one random host after the other.
-type actor struct {
-	in  io.Writer
-	out *bufio.Reader
-}
-
 // A scene is what an actor answers when it has begun to play.
 type scene struct {
 	Workers []int // the processes that hold its sockets with it
 	Error   string
 }
 
-// act makes the child an actor: for every task that it reads it opens what
+// act makes the child an actor, which plays a process of one random host after the
+// other: for every task that it reads it opens what
 // that says, and closes what it had before.
 func (t *task) act() error {
 	var files []*os.File
@@ -52,7 +46,6 @@ func (t *task) act() error {
 	}
 	defer leave()
 	tasks := json.NewDecoder(os.Stdin)
-	answers := json.NewEncoder(os.Stdout)
 	for {
 		var next task
 		if err := tasks.Decode(&next); err != nil {
@@ -64,7 +57,7 @@ func (t *task) act() error {
 			s.Error = err.Error()
 		}
 		for _, l := range next.Listen {
-			fd, _, err := l.open()
+			fd, _, err := l.Open()
 			if err == syscall.EADDRINUSE {
 				continue // by another actor
 			}
@@ -84,34 +77,18 @@ func (t *task) act() error {
 			workers = append(workers, w)
 			s.Workers = append(s.Workers, w.Process.Pid)
 		}
-		if err := answers.Encode(s); err != nil {
+		if err := testchild.Answer(s); err != nil {
 			return err
 		}
 	}
 }
 
-// tell tells the actor what to play.
-func (a *actor) tell(t *testing.T, job task) {
-	t.Helper()
-	text, err := json.Marshal(job)
-	if err == nil {
-		_, err = a.in.Write(append(text, '\n'))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // hear waits until the actor plays, and returns its workers.
-func (a *actor) hear(t *testing.T) []int {
+func hear(t *testing.T, actor *testchild.Child) []int {
 	t.Helper()
-	line, err := a.out.ReadBytes('\n')
 	var s scene
-	if err == nil {
-		err = json.Unmarshal(line, &s)
-	}
-	if err != nil || s.Error != "" {
-		t.Fatalf("an actor says %q, %v", line, err)
+	if err := actor.Hear(&s); err != nil || s.Error != "" {
+		t.Fatalf("an actor says %q, %v", s.Error, err)
 	}
 	return s.Workers
 }
@@ -142,12 +119,12 @@ func TestRandomHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	var actors []*actor
+	var actors []*testchild.Child
 	for range 5 {
-		actors = append(actors, startActor(t, nil))
+		actors = append(actors, startInNamespace(t, nil, task{Actor: true}))
 	}
 	for range 3 {
-		actors = append(actors, startActor(t, other))
+		actors = append(actors, startInNamespace(t, other, task{Actor: true}))
 	}
 	options := Defaults()
 	options.Namespaces = true
@@ -157,10 +134,12 @@ func TestRandomHosts(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		var workers []int
 		for _, a := range actors {
-			a.tell(t, randomTask(random))
+			if err := a.Tell(randomTask(random)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, a := range actors {
-			workers = append(workers, a.hear(t)...)
+			workers = append(workers, hear(t, a)...)
 		}
 		fresh := open(t, options).(*input)
 		total += compare(t, seed, "at first", fresh, lasting)
@@ -221,27 +200,4 @@ func randomTask(random *rand.Rand) task {
 		job.Workers = 1 + random.IntN(3)
 	}
 	return job
-}
-
-// startActor starts an actor in another network namespace, or in the test's own.
-func startActor(t *testing.T, netns *os.File) *actor {
-	t.Helper()
-	a := &actor{}
-	startNext(t, netns, func() (*exec.Cmd, error) {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), envTask+`={"Actor":true}`)
-		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		a.in, a.out = in, bufio.NewReader(out)
-		return cmd, cmd.Start()
-	})
-	return a
 }

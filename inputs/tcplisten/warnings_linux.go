@@ -72,7 +72,7 @@ func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 	case v.HidePID && !v.PIDNS && report.Hidden != "":
 		causes = append(causes, "/proc is mounted with hidepid, which hides processes: mount it without hidepid, or with gid= set to a group that sockwatch is in")
 	case v.AppArmor != "" && report.Refused > 0:
-		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow that and ptrace in the profile, or run without it "+
+		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it and ptrace in the profile, or run without it "+
 			"(docker: --security-opt apparmor=unconfined)", v.AppArmor))
 	}
 	return causes

@@ -33,9 +33,9 @@ type logFile struct {
 const pipeBytes = 4096
 
 // write appends whole lines. If the last write left an incomplete line, b begins with the
-// rest of that. write returns how many bytes were written. After an error these too end
-// with a whole line, unless an incomplete one could not be cut off. The path is the same in
-// every call.
+// rest of that. write returns how many bytes of b are in the file. Even after an error they
+// end with a whole line, unless an incomplete one could not be cut off. The path is the same
+// in every call.
 func (l *logFile) write(o *Options, b []byte) (written int, err error) {
 	l.options = o
 	for written < len(b) && err == nil {

@@ -114,7 +114,7 @@ func (c *credentials) apply(req *http.Request) {
 	}
 }
 
-// warnOfPlaintext warns once if credentials are sent to a server over http://.
+// warnOfPlaintext warns once if credentials are sent to another host over http://.
 func (c *credentials) warnOfPlaintext(servers []*server) {
 	if c.warnedOfNetworks || c.authorization() == "" && len(c.headers) == 0 {
 		return

@@ -66,7 +66,7 @@ func (f *file) read(ctx context.Context) (fileContent, error) {
 		}
 		return r.content, nil
 	case <-ctx.Done():
-		return fileContent{}, fmt.Errorf("%s: reading %q takes too long: %w", f.option, f.path, ctx.Err())
+		return fileContent{}, fmt.Errorf("%s: reading %q took too long: %w", f.option, f.path, ctx.Err())
 	}
 }
 

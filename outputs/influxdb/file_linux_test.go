@@ -32,7 +32,7 @@ func TestStalledMount(t *testing.T) {
 	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))
 	for range 3 {
 		err := pushIn(t, out, 100*time.Millisecond)
-		if want := fmt.Sprintf("token_file: reading %q takes too long: context deadline exceeded", path); fmt.Sprint(err) != want || kind(err) != "kept" {
+		if want := fmt.Sprintf("token_file: reading %q took too long: context deadline exceeded", path); fmt.Sprint(err) != want || kind(err) != "kept" {
 			t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
 		}
 	}

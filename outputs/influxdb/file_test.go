@@ -82,7 +82,7 @@ func TestHangingMount(t *testing.T) {
 	}
 	for range 3 {
 		err := pushIn(t, out, 50*time.Millisecond)
-		if want := `token_file: reading "/mnt/token" takes too long: context deadline exceeded`; fmt.Sprint(err) != want || kind(err) != "kept" {
+		if want := `token_file: reading "/mnt/token" took too long: context deadline exceeded`; fmt.Sprint(err) != want || kind(err) != "kept" {
 			t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
 		}
 	}

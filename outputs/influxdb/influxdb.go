@@ -26,7 +26,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	FlushInterval: 10 * time.Second,
 	Sample: plugin.Sample{
 		NameDrop: []string{"custom_port_exporter"},
-		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",
 	},
 	Telegraf: plugin.Telegraf{
 		Names: []string{"influxdb_v2"},
@@ -76,7 +76,7 @@ type output struct {
 	classifier classifier
 }
 
-// MaxBytes bounds what one request carries.
+// MaxBytes limits the size of one request.
 func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
 
 // Encode appends the point as one line of line protocol, without its newline.

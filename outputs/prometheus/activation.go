@@ -28,7 +28,7 @@ func passedListeners(files []*os.File, name string) ([]net.Listener, error) {
 		}
 		l, err := net.FileListener(f)
 		if err != nil {
-			return passed, fmt.Errorf("listen: socket %q of systemd: %w", f.Name(), err)
+			return passed, fmt.Errorf("listen: socket %q from systemd: %w", f.Name(), err)
 		}
 		passed = append(passed, l)
 	}

@@ -181,7 +181,7 @@ func TestSystemdPassesOtherSockets(t *testing.T) {
 		name, want string
 	}{
 		{[]*os.File{web}, "local", `listen: systemd has passed no socket named "local", only ["web"]`},
-		{[]*os.File{file}, "", `listen: socket "` + file.Name() + `" of systemd: file file+net ` + file.Name() + `: getsockopt: socket operation on non-socket`},
+		{[]*os.File{file}, "", `listen: socket "` + file.Name() + `" from systemd: file file+net ` + file.Name() + `: getsockopt: socket operation on non-socket`},
 	} {
 		if _, err := passedListeners(test.files, test.name); err == nil || err.Error() != test.want {
 			t.Errorf("%q: %v, want %s", test.name, err, test.want)

@@ -90,8 +90,8 @@ func negotiateEncoding(h http.Header) (encoding, error) {
 		}
 		return unnamed
 	}
-	// RFC 9110, 12.5.3: identity is acceptable unless the client refuses it. Everything
-	// that the client names comes before it.
+	// RFC 9110, 12.5.3: identity is acceptable unless the client refuses it. Every other
+	// encoding that the client names comes before it, unless it names identity too.
 	const least = 1e-9
 	best, most := identity, weight("identity", min(least, weight("*", least)))
 	if w := weight("gzip", weight("*", 0)); w > 0 && w >= most {

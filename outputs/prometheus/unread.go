@@ -49,7 +49,7 @@ func (u *unread) begin(body []byte, cut func()) (end func()) {
 func (u *unread) remove(r *read) {
 	i := slices.Index(u.reads, r)
 	if i < 0 {
-		return // it was cut off
+		return // it was disconnected
 	}
 	u.reads = slices.Delete(u.reads, i, i+1)
 	first := &r.body[0]

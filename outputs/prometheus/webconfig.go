@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	webConfigTimeout = 5 * time.Second  // to read the web configuration and its certificates
+	webConfigTimeout = 5 * time.Second  // for reading the web configuration and its certificates
 	checkInterval    = time.Second      // at least, between two checks
 	downInterval     = 10 * time.Second // between two checks while the endpoint is down
 )

@@ -25,7 +25,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Sample: plugin.Sample{
 		Active:   true,
 		NamePass: []string{"tcp_listen*"},
-		Why:      "The pid is a tag of custom_port_exporter: a series for each process that ever listened. Leave that point to Prometheus.",
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",
 	},
 })
 

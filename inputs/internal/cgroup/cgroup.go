@@ -1,5 +1,5 @@
-// Package cgroup reads which systemd unit, container and Kubernetes pod a cgroup path
-// belongs to, and finds the path of a cgroup by its number.
+// Package cgroup finds the systemd unit, container and Kubernetes pod that a cgroup path
+// belongs to, and the path of a cgroup by its number.
 package cgroup
 
 import (
@@ -8,31 +8,31 @@ import (
 	"strings"
 )
 
-// A Name is what the path of a cgroup says of its processes; what it does not say is
-// "". Everything below user@UID.service was named by that user, also containers and
-// pods. All that is in a container was named by that container.
+// A Name is what a cgroup path says about the processes in it. Fields that it says nothing
+// about are "". The user chooses all names below user@UID.service, including those of
+// containers and pods. A container chooses all names inside it.
 type Name struct {
 	// Unit is the outermost service or scope of the host's manager, verbatim. In a
-	// container that runs systemd it is the outermost one of that instead, unless the
-	// container is a user's. The scope that a container's runtime makes for it is not a
+	// container that runs systemd, it is the outermost one of that systemd instead, unless
+	// a user runs the container. The scope that a runtime creates for a container is not a
 	// unit.
 	Unit string
-	// UserUnit is the same of a user's manager, if Unit is user@UID.service.
+	// UserUnit is the outermost unit of a user's manager, if Unit is user@UID.service.
 	UserUnit string
 	// Container is the first 12 digits of a container's id, or the escaped name of a
-	// container of LXC or systemd-nspawn. Of nested containers it is the innermost.
+	// container of LXC or systemd-nspawn. Of nested containers, it is the innermost one.
 	Container string
-	// Pod is a Kubernetes pod's uid.
+	// Pod is the uid of a Kubernetes pod.
 	Pod string
-	// Manager reports that the cgroup is an init.scope: its processes hold sockets for
-	// the units that they activate.
+	// Manager reports that the cgroup is an init.scope: its processes hold sockets for the
+	// units that they activate.
 	Manager bool
 }
 
-// ParseFile reads the text of /proc/PID/cgroup. Of its hierarchies the unified one
-// comes first, then systemd's own, then the others; but before them one that knows a
-// container, since where version 1 is still in use the unified one may have all
-// containers in the service that runs them.
+// ParseFile parses the text of /proc/PID/cgroup. A hierarchy that names a container takes
+// precedence, because on hosts that still use version 1, the unified hierarchy may have all
+// containers in the service that runs them. After that comes the unified hierarchy, then
+// systemd's own, then the others.
 func ParseFile(text []byte) Name {
 	var unified, systemd, other parsed
 	for line := range bytes.Lines(text) {
@@ -60,26 +60,26 @@ func ParseFile(text []byte) Name {
 	}
 	n := paths[i].name
 	if u := slices.IndexFunc(paths, func(p parsed) bool { return p.user }); u >= 0 {
-		// Some hosts give users cgroups of version 1 in which they can make any name.
+		// Some hosts give users cgroups of version 1 in which they can choose any name.
 		n.Unit, n.UserUnit, n.Manager = paths[u].name.Unit, paths[u].name.UserUnit, paths[u].name.Manager
 	}
 	return n
 }
 
-// ParsePath reads a path such as /system.slice/docker-ID.scope.
+// ParsePath parses a path such as /system.slice/docker-ID.scope.
 func ParsePath(text string) Name { return parse(text).name }
 
-// A parsed path is what one path says.
+// parsed is the result of parsing one path.
 type parsed struct {
 	name Name
-	user bool // name.Unit is a unit below which a user can make cgroups of any name
+	user bool // a user can create cgroups with any name below name.Unit
 }
 
 func (p parsed) contained() bool { return p.name.Container != "" || p.name.Pod != "" }
 
 func parse(text string) parsed {
 	dirs := strings.Split(strings.TrimSuffix(text, " (deleted)"), "/")
-	host, inside := dirs, []string(nil) // outside of all containers, and in the innermost
+	host, inside := dirs, []string(nil) // outside of all containers, and inside the innermost
 	container, pod := "", ""
 	for i, dir := range dirs {
 		if uid := podUID(dir); uid != "" {
@@ -108,7 +108,7 @@ func parse(text string) parsed {
 	return p
 }
 
-// findUnits reads the units of a path below a system manager's own cgroup.
+// findUnits finds the units in a path below the cgroup of a system manager.
 func findUnits(dirs []string) parsed {
 	var p parsed
 	slice := false
@@ -135,7 +135,7 @@ func findUnits(dirs []string) parsed {
 	return p
 }
 
-// outermostUnit returns the first unit of a path below a user manager's own cgroup.
+// outermostUnit returns the first unit in a path below the cgroup of a user manager.
 func outermostUnit(dirs []string) string {
 	for _, dir := range dirs {
 		switch unit := unescape(dir); {

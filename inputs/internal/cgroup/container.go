@@ -8,9 +8,9 @@ import (
 	"sockwatch/inputs/internal/escape"
 )
 
-// podUID reads "podUID" (the kubelet's driver cgroupfs) and
-// "kubepods-burstable-podUID.slice" (its driver systemd, which writes "_" for "-"),
-// also with the slices of a cgroupRoot before it; "" if dir is neither.
+// podUID returns the uid in "podUID" (the kubelet's cgroupfs driver) or
+// "kubepods-burstable-podUID.slice" (its systemd driver, which writes "_" for "-"). The slices
+// of a cgroupRoot may come before "kubepods". It returns "" if dir has neither form.
 func podUID(dir string) string {
 	dir, _, _ = strings.Cut(dir, ":") // SLICE:cri-containerd:ID
 	uid, ok := strings.CutPrefix(dir, "pod")
@@ -27,8 +27,8 @@ func podUID(dir string) string {
 	return uid
 }
 
-// containerID returns the id or name of the container whose root is the directory
-// dirs[i] of a path; "" if it is not one.
+// containerID returns the id or name of the container whose root is the directory dirs[i] of
+// a path, or "" if it is not the root of one.
 func containerID(dirs []string, i int) string {
 	dir, outer, inner := dirs[i], "", ""
 	if i > 0 {
@@ -44,7 +44,7 @@ func containerID(dirs []string, i int) string {
 		return escape.Name([]byte(dir))
 	case strings.HasPrefix(dir, "lxc.payload."):
 		return escape.Name([]byte(strings.TrimPrefix(dir, "lxc.payload.")))
-	case dir == "payload": // beside it is "supervisor", which is systemd-nspawn itself
+	case dir == "payload": // its sibling "supervisor" is systemd-nspawn itself
 		return machineName(between(unescape(outer), "systemd-nspawn@", ".service"))
 	case strings.HasPrefix(dir, "machine-"):
 		return machine(between(dir, "machine-", ".scope"), inner)
@@ -60,8 +60,8 @@ func containerID(dirs []string, i int) string {
 	return id[:12]
 }
 
-// runtimeID returns what may be an id in the spellings of docker, containerd, CRI-O
-// and podman. A conmon only watches a container.
+// runtimeID returns what may be a container id, as docker, containerd, CRI-O and podman
+// write it. A conmon only watches a container, so it has none.
 func runtimeID(dir string) string {
 	if scope, ok := strings.CutSuffix(dir, ".scope"); ok { // docker-ID, cri-containerd-ID, crio-ID, libpod-ID
 		i := strings.LastIndexByte(scope, '-')
@@ -81,10 +81,10 @@ func runtimeID(dir string) string {
 	return dir
 }
 
-// machine returns the name of a machine of systemd-machined that is a container, "" if
-// it may be a virtual one: their scopes have names of the same form. A container's scope
-// holds the payload of systemd-nspawn, or directly the cgroups of a systemd in it, or it
-// is one of libvirt's, "lxc-".
+// machine returns the name of a machine of systemd-machined if it is a container, or "" if it
+// may be a virtual machine, whose scope has the same form of name. The scope of a container
+// contains the payload of systemd-nspawn or the cgroups of a systemd, or its name begins with
+// "lxc-" (libvirt).
 func machine(escaped, inner string) string {
 	name := machineName(escaped)
 	if inner == "payload" || inner == initScope || isUnit(unescape(inner), ".slice") || strings.HasPrefix(name, "lxc-") {
@@ -93,8 +93,8 @@ func machine(escaped, inner string) string {
 	return ""
 }
 
-// machineName decodes the name of a machine from that of its unit, where systemd
-// writes a byte such as "-" as \x2d, and escapes what cannot be shown.
+// machineName decodes the name of a machine in the name of its unit, where systemd writes
+// "-" as \x2d. The result is escaped by package escape.
 func machineName(escaped string) string {
 	var name []byte
 	for i := 0; i < len(escaped); i++ {

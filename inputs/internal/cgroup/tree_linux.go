@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Tree holds the paths of the cgroups of the unified hierarchy by their numbers. The
-// number of a cgroup is the inode of its directory, and what sock_diag reports of a
-// socket. A Tree is used by one goroutine at a time.
+// A Tree maps the numbers of cgroups in the unified hierarchy to their paths. The number of a
+// cgroup is the inode of its directory; sock_diag reports it for a socket. A Tree must be
+// used by one goroutine at a time.
 type Tree struct {
 	mount  string
 	paths  map[uint64]string // by inode, below mount: "/", "/system.slice/nginx.service"
 	walked bool              // since the last Begin
 }
 
-// ErrNoTree is the error of a host on which no unified hierarchy is mounted.
+// ErrNoTree says that no unified hierarchy is mounted on the host.
 var ErrNoTree = errors.New("no cgroup2 file system is mounted")
 
-// OpenTree finds the unified hierarchy among the mounts that are listed in the file
-// at path, /proc/self/mountinfo. It keeps nothing open.
+// OpenTree finds the unified hierarchy among the mounts in the file at path, which is
+// /proc/self/mountinfo. It keeps nothing open.
 func OpenTree(path string) (*Tree, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -58,7 +58,7 @@ func (t *Tree) Mount() string { return t.mount }
 // Begin allows the next Path of an unknown number to read the tree again.
 func (t *Tree) Begin() { t.walked = false }
 
-// Path returns the path of the cgroup with a number, and false if it is removed or
+// Path returns the path of the cgroup with a number, or false if the cgroup was removed or is
 // hidden. Numbers are not reused, so known paths stay valid.
 func (t *Tree) Path(number uint64) (string, bool) {
 	inode := number
@@ -80,12 +80,12 @@ func (t *Tree) Path(number uint64) (string, bool) {
 	return p, ok
 }
 
-// lowHalf returns what a 32-bit kernel has as the inode of a cgroup. The other half of
-// the number is a generation there, and 0 on other kernels: kernfs_id_ino.
+// lowHalf returns the inode of a cgroup on a 32-bit kernel. There the upper half of the number
+// is a generation: kernfs_id_ino.
 func lowHalf(number uint64) uint64 { return number & (1<<32 - 1) }
 
-// walk adds the cgroups below one. It skips what cannot be read: the cgroup may be
-// removed by now.
+// walk adds all cgroups below dir. It skips what it cannot read, since a cgroup may have been
+// removed meanwhile.
 func (t *Tree) walk(dir string) {
 	entries, err := os.ReadDir(t.mount + dir)
 	if err != nil {
@@ -104,7 +104,7 @@ func (t *Tree) walk(dir string) {
 	}
 }
 
-// PIDs returns the processes of a cgroup; none if it is removed or hidden.
+// PIDs returns the processes of a cgroup, or none if it was removed or is hidden.
 func (t *Tree) PIDs(cgroup string) []int {
 	text, err := os.ReadFile(t.mount + cgroup + "/cgroup.procs")
 	if err != nil {

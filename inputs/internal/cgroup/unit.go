@@ -2,19 +2,18 @@ package cgroup
 
 import "strings"
 
-// initScope is the unit of a manager itself. It lies at the root of the manager's
-// cgroups.
+// initScope is the unit of a manager itself, at the root of the manager's cgroups.
 const initScope = "init.scope"
 
 // processUnits are the types of units whose cgroups hold processes.
 var processUnits = []string{".service", ".scope", ".socket", ".mount", ".swap"}
 
-// unescape removes the "_" that systemd puts before the name of a unit if the kernel
-// could take it for a file of its own: cg_escape in systemd's cgroup-util.c.
+// unescape removes the "_" that systemd puts before the name of a unit that would look like
+// one of the kernel's own files: cg_escape in systemd's cgroup-util.c.
 func unescape(dir string) string { return strings.TrimPrefix(dir, "_") }
 
-// isUnit reports whether a name is that of a unit of one of some types, by the rules
-// of unit_name_is_valid in systemd's unit-name.c. A template is not a unit.
+// isUnit reports whether a name is a valid name of a unit of one of the types, by the rules of
+// unit_name_is_valid in systemd's unit-name.c. A template is not a unit.
 func isUnit(name string, types ...string) bool {
 	if len(name) > 255 {
 		return false
@@ -35,8 +34,8 @@ const unitBytes = letters + digits + `:-_.\@`
 // isUserManager reports whether a unit is user@UID.service.
 func isUserManager(unit string) bool { return isNumber(between(unit, "user@", ".service")) }
 
-// isUserSlice reports whether a unit is user-UID.slice, which holds all that runs for
-// a user.
+// isUserSlice reports whether a unit is user-UID.slice, which contains everything that runs
+// for a user.
 func isUserSlice(unit string) bool { return isNumber(between(unit, "user-", ".slice")) }
 
 // isSession reports whether a unit is the scope of a login session.
@@ -45,7 +44,7 @@ func isSession(unit string) bool {
 	return id != "" && onlyOf(id, letters+digits)
 }
 
-// between returns what is between a prefix and a suffix, or "".
+// between returns the text between a prefix and a suffix, or "" if s does not have both.
 func between(s, prefix, suffix string) string {
 	s, ok := strings.CutPrefix(s, prefix)
 	if !ok {

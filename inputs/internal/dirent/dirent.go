@@ -1,5 +1,5 @@
-// Package dirent reads directories of procfs, whose entries are processes, threads and
-// open files, without an allocation for each.
+// Package dirent parses directory entries of procfs, which are processes, threads and open
+// files, without an allocation for each.
 package dirent
 
 import (
@@ -7,8 +7,9 @@ import (
 	"encoding/binary"
 )
 
-// Next cuts the first entry off what getdents64(2) wrote and returns its name, which
-// is part of b; an empty name if the entry is damaged or none is left.
+// Next returns the name of the first entry that getdents64(2) has written to b, and the
+// entries after it. The name is part of b. It is empty if the entry is damaged or none is
+// left.
 //
 //	struct linux_dirent64 { u64 ino; s64 off; u16 reclen; u8 type; char name[]; }
 func Next(b []byte) (name, rest []byte) {
@@ -24,8 +25,8 @@ func Next(b []byte) (name, rest []byte) {
 	return name, b[size:]
 }
 
-// Number parses a name that is a number of at most 31 bits: of a process, a thread or
-// an open file.
+// Number parses a name that is the number of a process, a thread or an open file, which has
+// at most 31 bits.
 func Number(name []byte) (int, bool) {
 	n := 0
 	for _, c := range name {

@@ -1,5 +1,5 @@
-// Package escape makes names that come from the host fit to be shown: a process
-// may call itself anything, and must stay one line, one series, one object.
+// Package escape makes names that come from the host safe to show. A process can have any
+// name, but it must remain one line, one series and one object.
 package escape
 
 import (
@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Name returns a name that comes from the host as one line of printable UTF-8.
-// Every byte that is not part of a printable character becomes \xHH, and the
-// backslash itself \x5c, so that two names never become one.
+// Name returns a name that comes from the host as one line of printable UTF-8. Every byte that
+// is not part of a printable character becomes \xHH, and a backslash becomes \x5c, so
+// different names stay different.
 func Name(name []byte) string {
 	if plain(name) {
 		return string(name)
@@ -48,14 +48,14 @@ func printable(r rune, size int) bool {
 	return r != '\\' && (r != utf8.RuneError || size > 1) && unicode.IsPrint(r)
 }
 
-// Cut is Name of as much of the name as fits into limit bytes, cut between two
-// characters and outside of any \xHH.
+// Cut is like Name, but returns at most limit bytes. It cuts between two characters, and not
+// inside a \xHH.
 func Cut(name []byte, limit int) string {
 	end, length := 0, 0
 	for end < len(name) {
 		r, size := utf8.DecodeRune(name[end:])
 		if !utf8.FullRune(name[end:]) {
-			break // cut inside a character by whoever read it
+			break // the caller has read only part of this character
 		}
 		width := size
 		if !printable(r, size) {

@@ -1,5 +1,5 @@
-// Package host names the host that a procfs shows: this one, or the one around a
-// container that has the host's /proc mounted elsewhere.
+// Package host identifies the host that a procfs shows: this one, or the host of a container
+// that has the host's /proc mounted at another path.
 package host
 
 import (
@@ -10,22 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Host says where the facts of a host are found. It is plain data.
+// A Host says where to read the state of a host. It is plain data.
 type Host struct {
-	// Proc is where its procfs is mounted.
+	// Proc is the mount point of its procfs.
 	Proc string
-	// Root is its root directory: "/", or Proc/1/root for another host's procfs.
-	// Opening files below the latter takes the same rights as tracing pid 1.
+	// Root is its root directory: "/", or Proc/1/root for another host's procfs. Opening
+	// files below the latter needs the same permissions as tracing pid 1.
 	Root string
-	// OwnPIDs reports that its pids mean the same processes to this program's system
-	// calls.
+	// OwnPIDs reports that its pids are also the pids that this program's system calls use.
 	OwnPIDs bool
-	// OwnNetNS reports that its network namespace is this program's own. Otherwise it
-	// is that of its pid 1.
+	// OwnNetNS reports that this program is in the host's network namespace. Otherwise the
+	// host's is that of its pid 1.
 	OwnNetNS bool
 }
 
-// Find looks at the procfs that is mounted at path.
+// Find returns the host whose procfs is mounted at path.
 func Find(path string) Host {
 	path = filepath.Clean(path)
 	h := Host{Proc: path, Root: "/", OwnNetNS: true}
@@ -35,8 +34,8 @@ func Find(path string) Host {
 		return h
 	}
 	h.Root = path + "/1/root"
-	// The tables of a network namespace have the same inode in every mount of procfs,
-	// and anybody may stat them, unlike ns/net of pid 1.
+	// The file net/tcp of a network namespace has the same inode in every mount of procfs.
+	// Unlike ns/net of pid 1, every program may stat it.
 	var theirs, own unix.Stat_t
 	h.OwnNetNS = unix.Stat(path+"/1/net/tcp", &theirs) == nil &&
 		unix.Stat("/proc/thread-self/net/tcp", &own) == nil && theirs.Ino == own.Ino

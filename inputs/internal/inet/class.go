@@ -2,12 +2,12 @@ package inet
 
 import "net/netip"
 
-// A Class says how far an address reaches, the narrowest first. It looks at the
-// address alone: firewalls and address translation are not seen.
+// A Class says from how far away an address can be reached. It depends only on the address:
+// firewalls and address translation are not taken into account.
 type Class uint8
 
-// The classes of addresses. Nowhere is the class of no address at all, and of
-// those that take no TCP connection, such as multicast groups.
+// The classes, narrowest first. Nowhere is the class of no address at all, and of addresses
+// that accept no TCP connections, such as multicast groups.
 const (
 	Nowhere Class = iota
 	Loopback
@@ -16,13 +16,13 @@ const (
 	Public
 )
 
-// String returns the class as the tag exposure spells it; "" for Nowhere.
+// String returns the value of the tag exposure, "" for Nowhere.
 func (c Class) String() string {
 	return [...]string{"", "loopback", "link_local", "private", "public"}[c]
 }
 
-// special lists the prefixes that are not public, the first match counts. The
-// prefixes for documentation are public: nothing stops anyone from routing them.
+// special lists the prefixes that are not public. The first match counts. Prefixes for
+// documentation are public, because nothing prevents routing them.
 var special = [...]struct {
 	prefix netip.Prefix
 	class  Class
@@ -46,7 +46,7 @@ var special = [...]struct {
 	{netip.MustParsePrefix("ff00::/8"), Nowhere},
 }
 
-// Classify returns the class of one address. A zone does not matter.
+// Classify returns the class of an address. A zone does not matter.
 func Classify(a netip.Addr) Class {
 	a = a.Unmap().WithZone("")
 	for i := range special {
@@ -57,10 +57,10 @@ func Classify(a netip.Addr) Class {
 	return Public
 }
 
-// ClassifyPrefix returns the widest class among the addresses of a prefix, which
-// is masked and not of v4-mapped addresses.
+// ClassifyPrefix returns the widest class among the addresses of a prefix. The prefix must be
+// masked, and not consist of v4-mapped addresses.
 func ClassifyPrefix(p netip.Prefix) Class {
-	whole := true // no special prefix is inside
+	whole := true // the prefix contains no special prefix
 	for i := range special {
 		s := special[i].prefix
 		switch {
@@ -84,8 +84,8 @@ func ClassifyPrefix(p netip.Prefix) Class {
 	}
 }
 
-// firstOfUpperHalf returns the address that follows the last one of a prefix, of
-// which the last bit is 0.
+// firstOfUpperHalf returns the address after the last one of the prefix low, which must be the
+// lower half of a larger prefix.
 func firstOfUpperHalf(low netip.Prefix) netip.Addr {
 	bit := low.Bits() - 1
 	if a := low.Addr(); a.Is4() {

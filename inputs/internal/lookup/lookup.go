@@ -1,5 +1,4 @@
-// Package lookup keeps names that a slow service knows, and asks for them in the
-// background.
+// Package lookup caches names from a slow service, and looks them up in the background.
 package lookup
 
 import (
@@ -9,48 +8,48 @@ import (
 	"time"
 )
 
-// Options says how a Cache asks. It is plain data.
+// Options are the options of a Cache.
 type Options struct {
-	Workers int           // lookups at the same time
+	Workers int           // number of lookups at the same time
 	Timeout time.Duration // of one round of lookups, however many keys it has
-	Wait    time.Duration // longest time that Update waits for names
-	Again   time.Duration // when all keys are looked up again
-	Retry   time.Duration // when keys whose lookup failed are looked up again
+	Wait    time.Duration // how long Update waits for names at most
+	Again   time.Duration // how often all keys are looked up again
+	Retry   time.Duration // how often keys whose lookup failed are looked up again
 }
 
-// A Cache holds the names of keys. Update and Close are called by one goroutine at a
-// time.
+// A Cache holds the names of keys. Update and Close must be called by one goroutine at a
+// time; Name may be called concurrently.
 type Cache[K comparable] struct {
 	lookup  func(ctx context.Context, key K) (string, error)
 	options Options
 
-	all    time.Time          // when all keys are due
-	retry  time.Time          // when those whose lookup failed are due
+	all    time.Time          // when all keys are due again
+	retry  time.Time          // when keys whose lookup failed are due again
 	cancel context.CancelFunc // ends the last round
 	done   chan struct{}      // closed when the last round has ended; nil before the first
 
 	mu      sync.Mutex
 	entries map[K]entry
-	changed bool // since the last Update
-	slow    bool // the last round took longer than Update waits
+	changed bool // a name has changed since the last Update
+	slow    bool // the last round took longer than Options.Wait
 }
 
 type entry struct {
 	name   string
-	failed bool // the last lookup failed; name is older
+	failed bool // the last lookup failed, so name is an older one
 }
 
-// New returns an empty cache. Its lookup returns "" for a key that has no name, and
-// an error if it cannot know; it returns soon after its context has ended. Several
-// lookups run at the same time.
+// New returns an empty cache. lookup returns "" for a key that has no name, and an error if
+// the service did not answer. It must return soon after its context has ended, and may be
+// called concurrently.
 func New[K comparable](lookup func(ctx context.Context, key K) (string, error), o Options) *Cache[K] {
 	return &Cache[K]{lookup: lookup, options: o, entries: make(map[K]entry)}
 }
 
-// Update starts to look up those keys whose names are not known or due again, unless
-// an earlier round still runs, and forgets all other keys. It waits a moment for their
-// names, but not if the service was slow the last time. It reports whether a name has
-// changed since the last call.
+// Update starts a round of lookups for the keys whose names are not known or due again, unless
+// an earlier round is still running. It waits for the names up to Options.Wait, but not at all
+// if the last round was slow. Unless a round is running, it forgets all keys that are not in
+// keys. It reports whether a name has changed since the last call.
 func (c *Cache[K]) Update(ctx context.Context, keys map[K]bool, now time.Time) (changed bool) {
 	if !c.running() {
 		if due := c.due(keys, now); len(due) > 0 {
@@ -70,7 +69,7 @@ func (c *Cache[K]) Name(key K) string {
 	return c.entries[key].name
 }
 
-// Close cancels the lookups that run and waits for them.
+// Close cancels the running lookups and waits for them.
 func (c *Cache[K]) Close() {
 	if c.done != nil {
 		c.cancel()
@@ -111,7 +110,7 @@ func (c *Cache[K]) due(keys map[K]bool, now time.Time) (due []K) {
 	return due
 }
 
-// start looks keys up, several at a time, and waits a moment for their names.
+// start starts a round of lookups and waits for it, up to Options.Wait.
 func (c *Cache[K]) start(ctx context.Context, keys []K) {
 	limited, cancel := context.WithTimeout(context.Background(), c.options.Timeout)
 	done := make(chan struct{})
@@ -140,7 +139,7 @@ func (c *Cache[K]) start(ctx context.Context, keys []K) {
 	}
 }
 
-// run looks up keys until its context ends; the rest fail.
+// run looks up keys until its context ends. Lookups that have not begun by then fail.
 func (c *Cache[K]) run(ctx context.Context, keys []K) {
 	next := make(chan K, len(keys))
 	for _, key := range keys {
@@ -162,7 +161,7 @@ func (c *Cache[K]) run(ctx context.Context, keys []K) {
 	workers.Wait()
 }
 
-// store keeps the result of a lookup. After a failed one the name stays.
+// store stores the result of a lookup. If the lookup failed, the old name stays.
 func (c *Cache[K]) store(key K, name string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package mountinfo reads paths of /proc/PID/mountinfo.
+// Package mountinfo parses paths in /proc/PID/mountinfo.
 package mountinfo
 
 import (
@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// Unescape reads a path in which the kernel has written space, tab, line feed and
-// backslash as octal numbers: `\040` for a space.
+// Unescape decodes a path in which the kernel has written space, tab, line feed and backslash
+// as octal numbers, such as `\040` for a space.
 func Unescape(path []byte) string {
 	if bytes.IndexByte(path, '\\') < 0 {
 		return string(path)

@@ -9,12 +9,12 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// addresses are the local addresses of one routing table and one family. They grow
-// by add, until seal; then they are immutable.
+// addresses are the local addresses of one routing table and one family. add adds to them
+// until seal, which makes them immutable.
 type addresses struct {
-	ranges    []addrRange             // sorted and disjoint once sealed; without those of linkLocal
-	linkLocal map[scopedAddr]struct{} // IPv6: a device answers to its own alone
-	scopes    map[uint32]struct{}     // the devices of linkLocal
+	ranges    []addrRange             // sorted and disjoint after seal; without those in linkLocal
+	linkLocal map[scopedAddr]struct{} // IPv6: a device answers only on its own
+	scopes    map[uint32]struct{}     // the devices in linkLocal
 	widest    inet.Class              // of ranges, without loopback
 	loopback  bool                    // ranges have loopback addresses
 }
@@ -28,7 +28,8 @@ type scopedAddr struct {
 	device uint32
 }
 
-// add adds a prefix that is routed to a device. Neighbours become one range.
+// add adds a prefix that is routed to a device. A prefix that follows the last range
+// extends it.
 func (a *addresses) add(p netip.Prefix, device uint32) {
 	if p.Addr().Is6() && p.IsSingleIP() && p.Addr().IsLinkLocalUnicast() {
 		if a.linkLocal == nil {
@@ -94,8 +95,8 @@ func (a *addresses) seal() {
 	a.ranges = joined
 }
 
-// contains reports whether an address is local to sockets of that device, or of any
-// if it is 0.
+// contains reports whether an address is local for sockets of a device, or of any device if
+// it is 0.
 func (a *addresses) contains(addr netip.Addr, device uint32) bool {
 	i, found := slices.BinarySearchFunc(a.ranges, addr, func(r addrRange, addr netip.Addr) int { return r.first.Compare(addr) })
 	if found || i > 0 && !a.ranges[i-1].last.Less(addr) {
@@ -113,7 +114,7 @@ func (a *addresses) contains(addr netip.Addr, device uint32) bool {
 	return false
 }
 
-// hasLinkLocal reports whether that device, or any if it is 0, has a link-local IPv6
+// hasLinkLocal reports whether a device, or any device if it is 0, has a link-local IPv6
 // address.
 func (a *addresses) hasLinkLocal(device uint32) bool {
 	if device == 0 {

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/testchild"
+
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/inet"
 )
@@ -40,11 +42,11 @@ func makeNamespaces(b *testing.B, count int) {
 		})
 		paths = append(paths, fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
 	}
-	c, err := begin(task{Listen: everywhere, In: paths}, nil)
+	c, err := testchild.StartAndHear(&task{Listen: everywhere, In: paths}, nil, nil, &struct{}{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(c.end)
+	b.Cleanup(c.End)
 }
 
 // BenchmarkNamespaces is what a gather asks of a set with 200 namespaces. Measured on

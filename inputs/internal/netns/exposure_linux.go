@@ -8,27 +8,28 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// A Local is what a network namespace answers to: the local routes of its routing
-// tables, reduced to what an exposure takes, and the names of its devices. It is
-// immutable.
+// A Local holds the addresses that a network namespace answers on, and the names of its
+// devices. The addresses are the local routes of its routing tables, reduced to what an
+// exposure needs. A Local is immutable.
 //
-// The kernel takes a connection if its routing tables say that the destination is
-// local (RTN_LOCAL), whatever device it comes by (the weak host model, RFC 1122
-// section 3.3.4.2), unless the destination is loopback or link-local IPv6. The routing
-// rules say which tables are asked. IPv4 sockets that are not transparent answer only
-// from addresses of devices and of the table local.
+// The kernel accepts a connection if its routing tables say that the destination is local
+// (RTN_LOCAL), by whatever device it arrives (the weak host model, RFC 1122 section
+// 3.3.4.2). Loopback and link-local IPv6 destinations are exceptions. The routing rules
+// decide which tables are looked up. IPv4 sockets that are not transparent answer only from
+// addresses of devices and of the table local.
 //
-// Rules that need a firewall's mark do not count, as firewalls are not seen. Rules that
-// depend on the sender, the protocol or the port count for every listener. Routes that
-// another table has for the same destination do not hide those of later tables.
+// Rules that need a firewall's mark do not count, because firewalls are not taken into
+// account. Rules that depend on the sender, the protocol or the port count for every
+// listener. A route in one table does not hide routes to the same destination in later
+// tables.
 type Local struct {
 	links   map[uint32]link // nil if they are not known
-	unbound view            // of a socket that is bound to no device
-	device  view            // of one that is bound to a device, if none of the next is its
-	devices map[uint32]view // by device or VRF: those that have rules or a table of their own
+	unbound view            // of a socket that is not bound to a device
+	device  view            // of a socket that is bound to a device without an entry in devices
+	devices map[uint32]view // by device or VRF, for those that have their own rules or table
 }
 
-// A view is what arrives at the sockets that are bound to the same device.
+// A view is the addresses on which sockets that are bound to the same device answer.
 type view struct {
 	v4, v6  []*addresses
 	foreign []*addresses // IPv4 addresses from which only transparent sockets answer
@@ -43,8 +44,8 @@ type link struct {
 	name     string
 	up       bool
 	loopback bool
-	master   uint32 // the index of the device that takes what this one receives, or 0
-	table    uint32 // of a VRF: its routing table
+	master   uint32 // index of the device that gets what this one receives, or 0
+	table    uint32 // the routing table of a VRF
 	vrf      bool
 }
 
@@ -54,8 +55,8 @@ func (l *Local) DeviceName(index uint32) (string, bool) {
 	return d.name, ok
 }
 
-// Exposure returns the widest class among the addresses on which a listener
-// answers: Nowhere if there is none. A loopback address is loopback even if
+// Exposure returns the widest class among the addresses on which a listener answers, or
+// Nowhere if there is none. A loopback address counts as loopback even if
 // net.ipv4.conf.*.route_localnet lets neighbours on the link reach it.
 func (l *Local) Exposure(s *inet.Socket) inet.Class {
 	addr := s.Addr.Unmap()
@@ -77,7 +78,7 @@ func (l *Local) Exposure(s *inet.Socket) inet.Class {
 			v = l.devices[s.Device]
 		case master.vrf:
 			v = l.devices[d.master]
-		case d.loopback: // what arrives there was sent by the host itself
+		case d.loopback: // packets there come from the host itself
 			return min(l.unbound.exposure(s, addr, arrivedAt{}), inet.Loopback)
 		case !d.up || d.master != 0: // a port of a bridge or bond receives nothing itself
 			return inet.Nowhere
@@ -93,8 +94,8 @@ func (l *Local) Exposure(s *inet.Socket) inet.Class {
 
 // arrivedAt says by which device packets reach a socket.
 type arrivedAt struct {
-	bound  bool   // the socket is bound to one
-	device uint32 // 0 if it does not matter
+	bound  bool   // the socket is bound to a device
+	device uint32 // 0 if the device does not matter
 }
 
 func (v view) exposure(s *inet.Socket, addr netip.Addr, at arrivedAt) inet.Class {
@@ -123,7 +124,7 @@ func (v view) exposure(s *inet.Socket, addr netip.Addr, at arrivedAt) inet.Class
 	return class
 }
 
-// widest returns the widest class that a wildcard socket answers to.
+// widest returns the widest class of the addresses on which a wildcard socket answers.
 func widest(tables []*addresses, at arrivedAt) inet.Class {
 	class := inet.Nowhere
 	for _, a := range tables {

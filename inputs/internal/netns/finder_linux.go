@@ -17,12 +17,12 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// A finder finds the network namespaces of a host: those of processes at each pass,
-// and those that only threads, open files or mounts of other mount namespaces hold at
-// each lap over all processes.
+// A finder finds the network namespaces of a host. Each pass finds the namespaces of
+// processes. Each lap over all processes finds those that are held only by threads, open
+// files, or mounts in other mount namespaces.
 type finder struct {
 	known     *registry
-	root      *location // the host's, which may be the program's own
+	root      *location // the host's namespace, which may be the program's own
 	proc      *os.File  // the directory Host.Proc
 	self      int       // this program's pid there
 	processes []process // by pid
@@ -32,15 +32,15 @@ type finder struct {
 	last      time.Time // of the last pass
 }
 
-// A process is what is known of a process. One that is new may be on the way to a
-// namespace of its own: it is looked at in several passes.
+// A process is one process and its namespace. A new process may be about to create its own
+// namespace, so it is examined in several passes.
 type process struct {
 	pid   int
-	looks int
+	looks int       // how often it was examined
 	in    *location // nil if it is not known
 }
 
-const looks = 3
+const maxLooks = 3
 
 func openFinder(h host.Host, own, root *location, refresh time.Duration) (*finder, error) {
 	proc, err := os.Open(h.Proc)
@@ -57,29 +57,29 @@ func openFinder(h host.Host, own, root *location, refresh time.Duration) (*finde
 
 func (f *finder) close() error { return errors.Join(f.proc.Close(), f.mounts.close()) }
 
-// pass looks for namespaces, and returns those that are there. If it could not look
-// everywhere, partial says so: then what is missing may still be there.
+// pass looks for namespaces and returns those that something holds. If it could not look
+// everywhere, partial says why, and a namespace that is missing may still exist.
 func (f *finder) pass(ctx context.Context, now time.Time) (all []*location, partial error) {
 	elapsed := now.Sub(f.last)
 	f.last = now
-	partial = f.lookAtProcesses(ctx)
+	partial = f.updateProcesses(ctx)
 	if err := f.mounts.update(ctx, now, f.known.locationOf); err != nil && partial == nil {
 		partial = err
 	}
-	if err := f.lap.goOn(ctx, now, elapsed, f.pids); err != nil && partial == nil {
+	if err := f.lap.resume(ctx, now, elapsed, f.pids); err != nil && partial == nil {
 		partial = err
 	}
 	return f.verify(), partial
 }
 
-// lookAtProcesses brings the processes up to date.
-func (f *finder) lookAtProcesses(ctx context.Context) error {
+// updateProcesses updates the list of processes, and examines those that are new.
+func (f *finder) updateProcesses(ctx context.Context) error {
 	if _, err := f.proc.Seek(0, 0); err != nil {
 		return err
 	}
 	next, old := f.spare[:0], f.processes
 	var failed error
-	unseen := 0
+	skipped := 0
 	err := numbers(int(f.proc.Fd()), func(pid int) bool {
 		if pid == 0 {
 			return true
@@ -92,9 +92,9 @@ func (f *finder) lookAtProcesses(ctx context.Context) error {
 			p = old[0]
 		}
 		switch {
-		case p.looks >= looks:
+		case p.looks >= maxLooks:
 		case ctx.Err() != nil || failed != nil:
-			unseen++
+			skipped++
 		default:
 			failed = f.look(&p)
 		}
@@ -105,16 +105,17 @@ func (f *finder) lookAtProcesses(ctx context.Context) error {
 		return &fs.PathError{Op: "readdir", Path: f.known.host.Proc, Err: err}
 	}
 	f.processes, f.spare = next, f.processes
-	if failed == nil && unseen > 0 {
-		failed = fmt.Errorf("cut by the deadline before %d of %d processes", unseen, len(next))
+	if failed == nil && skipped > 0 {
+		failed = fmt.Errorf("stopped by the deadline with %d of %d processes left", skipped, len(next))
 	}
 	return failed
 }
 
-// look finds the namespace of a process. An error says that nothing can be looked at.
+// look finds the namespace of a process. It returns an error only if no process can be
+// examined now.
 func (f *finder) look(p *process) error {
 	if p.pid == f.self {
-		p.in, p.looks = f.known.own, looks
+		p.in, p.looks = f.known.own, maxLooks
 		return nil
 	}
 	in, err := f.known.find(p.pid)
@@ -126,8 +127,8 @@ func (f *finder) look(p *process) error {
 	return nil
 }
 
-// verify finds a process for every namespace, and returns the namespaces that
-// something holds.
+// verify finds a process in every namespace, and returns the namespaces that something
+// holds.
 func (f *finder) verify() []*location {
 	locations := f.known.all()
 	for _, p := range locations {
@@ -136,7 +137,7 @@ func (f *finder) verify() []*location {
 		}
 		if ok, err := p.holds(p.process.pid); err != nil || !ok {
 			p.process = ref{}
-		} else if p.isAnother() {
+		} else if p.isReused() {
 			f.replace(p)
 		}
 	}
@@ -153,7 +154,7 @@ func (f *finder) verify() []*location {
 			}
 		}
 	}
-	f.uniteHidden()
+	f.mergeHidden()
 	held := locations[:0]
 	for _, p := range f.known.all() {
 		p.prune()
@@ -164,10 +165,10 @@ func (f *finder) verify() []*location {
 	return held
 }
 
-// uniteHidden looks whether a namespace that is only mounted is one of those whose
-// processes hide its number. To learn that takes CAP_SYS_ADMIN: without it none of its
-// sockets is listed by the mount.
-func (f *finder) uniteHidden() {
+// mergeHidden finds out whether a namespace that is only mounted is the same as one whose
+// number is hidden. It has to enter the namespace for that, which needs CAP_SYS_ADMIN.
+// Without it, the mount alone cannot be listed anyway.
+func (f *finder) mergeHidden() {
 	hidden := len(f.known.all()) > len(f.known.byNumber)
 	for _, p := range f.known.byNumber {
 		if !hidden || p.own || p.table != 0 || p.mount.mount == "" {
@@ -181,24 +182,24 @@ func (f *finder) uniteHidden() {
 		switch {
 		case err != nil:
 		case q == nil:
-			f.known.know(p)
+			f.known.add(p)
 		case q.number == 0:
 			q.number, q.mount, q.name = p.number, p.mount, p.name
-			f.known.know(q)
+			f.known.add(q)
 			f.mounts.adopt(p, q)
 		}
 	}
 }
 
-// searchAll does a whole lap at once, and returns the namespaces that are there.
+// searchAll does a whole lap at once, and returns the namespaces that something holds.
 func (f *finder) searchAll(ctx context.Context, now time.Time) ([]*location, error) {
 	f.lap = lap{known: f.known, refresh: f.lap.refresh, found: f.found}
-	err := f.lap.goOn(ctx, now, 0, f.pids)
+	err := f.lap.resume(ctx, now, 0, f.pids)
 	return f.verify(), err
 }
 
-// pids returns the processes that a lap searches: the threads and files of the program
-// itself are in other namespaces only to list them.
+// pids returns the processes that a lap searches. The program itself is left out: its
+// threads and files are in other namespaces only to list them.
 func (f *finder) pids() []int {
 	all := make([]int, 0, len(f.processes))
 	for _, p := range f.processes {
@@ -209,7 +210,7 @@ func (f *finder) pids() []int {
 	return all
 }
 
-// found notes where a lap has found a process.
+// found records in which namespace a lap has found a process.
 func (f *finder) found(pid int, in *location) {
 	i, ok := slices.BinarySearchFunc(f.processes, pid, func(p process, pid int) int { return cmp.Compare(p.pid, pid) })
 	if ok {
@@ -217,8 +218,8 @@ func (f *finder) found(pid int, in *location) {
 	}
 }
 
-// findAgain looks for another process in a namespace that the one by which it was
-// found has left; false if there is none.
+// findAgain looks for another process or ref after the known process has left the
+// namespace. It returns false if there is none.
 func (f *finder) findAgain(p *location) bool {
 	p.process = ref{}
 	for i := range f.processes {
@@ -230,16 +231,16 @@ func (f *finder) findAgain(p *location) bool {
 			p.process = processRef(c.pid)
 			break
 		}
-		c.in, c.looks = nil, 0 // looked at by the next pass
+		c.in, c.looks = nil, 0 // the next pass examines it again
 	}
 	p.prune()
 	_, ok := p.entry()
 	return ok
 }
 
-// replace forgets a namespace that has ended: its number is another's.
+// replace removes a namespace that has ended and whose number was reused.
 func (f *finder) replace(p *location) {
-	f.known.forget(p)
+	f.known.remove(p)
 	p.process, p.mount, p.others = ref{}, ref{}, nil
 	for i := range f.processes {
 		if c := &f.processes[i]; c.in == p {
@@ -249,8 +250,8 @@ func (f *finder) replace(p *location) {
 	f.mounts.read = time.Time{}
 }
 
-// numbers calls visit for every name in a directory that is a number, until that
-// returns false.
+// numbers calls visit for every name in a directory that is a number, until visit returns
+// false.
 func numbers(dir int, visit func(n int) bool) error {
 	buf := make([]byte, 16<<10)
 	for {
@@ -269,8 +270,8 @@ func numbers(dir int, visit func(n int) bool) error {
 	}
 }
 
-// isExhausted reports whether an error says that the program or the host has no
-// descriptors or no memory left: then nothing can be looked at.
+// isExhausted reports whether an error says that the program or the host has no file
+// descriptors or memory left, so that nothing can be examined.
 func isExhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }

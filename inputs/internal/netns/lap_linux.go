@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A lap is one search of all processes for what else holds namespaces: threads, open
-// files, and mounts of their mount namespaces. The first is done at once; the others
-// are spread over several passes.
+// A lap searches all processes once for everything else that holds namespaces: threads,
+// open files, and mounts in their mount namespaces. The first lap is done at once; later
+// ones are spread over several passes.
 type lap struct {
 	known   *registry
 	refresh time.Duration
-	found   func(pid int, in *location) // notes where a process is
+	found   func(pid int, in *location) // called with the namespace of each process
 
-	began  time.Time       // zero before the first
-	first  bool            // the first has ended
-	pids   []int           // those that are left
-	file   int             // of the first of them: the open file to go on with
-	mounts map[uint64]bool // the mount namespaces that it has seen
+	began  time.Time       // zero before the first lap
+	first  bool            // the first lap has ended
+	pids   []int           // the processes that are left
+	file   int             // the open file of the first of them to continue with
+	mounts map[uint64]bool // the mount namespaces that this lap has seen
 }
 
-// A lap takes that share of the time between two passes, and at least minSlice.
+// A lap may use 1/lapShare of the time between two passes, and at least minSlice.
 const (
 	lapShare = 50
 	minSlice = 25 * time.Millisecond
 )
 
-// goOn goes on with the lap, or begins the next one over all pids.
-func (l *lap) goOn(ctx context.Context, now time.Time, elapsed time.Duration, pids func() []int) error {
+// resume continues the lap, or starts the next one over all pids when it is due.
+func (l *lap) resume(ctx context.Context, now time.Time, elapsed time.Duration, pids func() []int) error {
 	if len(l.pids) == 0 {
 		if l.first && now.Sub(l.began) < l.refresh {
 			return nil
@@ -52,7 +52,7 @@ func (l *lap) goOn(ctx context.Context, now time.Time, elapsed time.Duration, pi
 		}
 		if !done {
 			if !l.first {
-				return fmt.Errorf("cut by the deadline before the threads and open files of %d processes", len(l.pids))
+				return fmt.Errorf("stopped by the deadline before the threads and open files of %d processes", len(l.pids))
 			}
 			return nil
 		}
@@ -62,8 +62,8 @@ func (l *lap) goOn(ctx context.Context, now time.Time, elapsed time.Duration, pi
 	return nil
 }
 
-// search searches one process; done is false if the time is over. Its threads are
-// searched at once, its open files until slice ends.
+// search searches one process. It searches the threads at once, and the open files until
+// slice ends. done is false if the time is over.
 func (l *lap) search(ctx, slice context.Context, pid int) (done bool, err error) {
 	if slice.Err() != nil {
 		return false, nil
@@ -94,7 +94,7 @@ func (l *lap) search(ctx, slice context.Context, pid int) (done bool, err error)
 	return done || err != nil, nil // ended, or not permitted
 }
 
-// searchThreads looks for threads that are not where their process is.
+// searchThreads looks for threads in another namespace than their process.
 func (l *lap) searchThreads(ctx context.Context, dir string, pid int, in *location) error {
 	return withDir(dir+"/task", func(tasks int) error {
 		var failed error
@@ -107,7 +107,7 @@ func (l *lap) searchThreads(ctx context.Context, dir string, pid int, in *locati
 				failed = err
 			}
 			if err == nil && p != nil && p != in && p != l.known.own {
-				p.keep(processRef(tid))
+				p.addRef(processRef(tid))
 			}
 			return failed == nil && ctx.Err() == nil
 		})
@@ -118,8 +118,8 @@ func (l *lap) searchThreads(ctx context.Context, dir string, pid int, in *locati
 	})
 }
 
-// searchMounts looks for namespaces that are mounted in the mount namespace of a
-// process, if it is one that this lap has not seen.
+// searchMounts looks for namespaces that are mounted in the mount namespace of a process,
+// unless this lap has already seen that mount namespace.
 func (l *lap) searchMounts(ctx context.Context, dir string, pid int) error {
 	var st unix.Stat_t
 	if err := unix.Stat(dir+"/ns/mnt", &st); err != nil {
@@ -136,7 +136,7 @@ func (l *lap) searchMounts(ctx context.Context, dir string, pid int) error {
 	err = lineReader{file: file, piece: 4096}.read(ctx, func(line []byte) (bool, error) {
 		if number, path, ok := parseMount(line); ok {
 			if p := l.known.locationOf(number); p != l.known.own && p.mount.mount == "" {
-				p.keep(ref{pid: pid, fd: -1, mount: path})
+				p.addRef(ref{pid: pid, fd: -1, mount: path})
 			}
 		}
 		return true, nil
@@ -167,13 +167,13 @@ func (l *lap) searchFiles(ctx context.Context, dir string, pid int) (done bool, 
 			}
 			r := ref{pid: pid, fd: fd}
 			number, ok := parseNumber(b[:size])
-			if !ok && string(b[:size]) == "/" { // as of a mount that is gone
+			if !ok && string(b[:size]) == "/" { // what a file of an unmounted nsfs shows
 				number, err = r.networkNumber(l.known.host)
 				ok = err == nil
 			}
 			if ok {
 				if p := l.known.locationOf(number); p != l.known.own {
-					p.keep(r)
+					p.addRef(r)
 				}
 			}
 			return true

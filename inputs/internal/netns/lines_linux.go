@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errTooLarge says that a file of /proc is longer than what is read of it.
-var errTooLarge = errors.New("too large to be read")
+// errTooLarge says that a file of /proc is longer than lineReader.most.
+var errTooLarge = errors.New("file is too large")
 
 // A lineReader reads a file of /proc/PID/net line by line.
 type lineReader struct {
 	file  *os.File
-	piece int   // how much is asked for at once; a page is the most there is
-	most  int64 // how much is read; 0: everything
+	piece int   // how much to read at once; the kernel returns at most a page
+	most  int64 // how much to read in all; 0: no limit
 }
 
-// read calls visit for each line, without its end, until that returns false.
+// read calls visit for each line, without its end, until visit returns false.
 func (r lineReader) read(ctx context.Context, visit func(line []byte) (more bool, err error)) error {
 	err := r.readAll(ctx, visit)
 	if pathErr := (*os.PathError)(nil); err != nil && !errors.As(err, &pathErr) {
@@ -42,7 +42,7 @@ func (r lineReader) readAll(ctx context.Context, visit func(line []byte) (more b
 			continue
 		}
 		if err == io.EOF && rest > 0 {
-			return errors.New("the last line has no end")
+			return errors.New("the last line is incomplete")
 		}
 		if err == io.EOF {
 			return nil
@@ -65,7 +65,7 @@ func (r lineReader) readAll(ctx context.Context, visit func(line []byte) (more b
 			}
 		}
 		if rest = copy(buf, text); rest == len(buf) {
-			return fmt.Errorf("a line of more than %d bytes", rest)
+			return fmt.Errorf("line of more than %d bytes", rest)
 		}
 	}
 }

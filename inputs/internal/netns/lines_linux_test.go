@@ -21,9 +21,9 @@ func TestLines(t *testing.T) {
 	}{
 		"lines":    {text: "a\n\nbcdefghijklmnop\nq\n", want: []string{"a", "", "bcdefghijklmnop", "q"}},
 		"empty":    {},
-		"no end":   {text: "a\nb", want: []string{"a"}, err: "the last line has no end"},
-		"long":     {text: strings.Repeat("a", 20<<10) + "\n", err: "a line of more than 16384 bytes"},
-		"bounded":  {text: "a\nb\nc\n", most: 3, err: "too large to be read"},
+		"no end":   {text: "a\nb", want: []string{"a"}, err: "the last line is incomplete"},
+		"long":     {text: strings.Repeat("a", 20<<10) + "\n", err: "line of more than 16384 bytes"},
+		"bounded":  {text: "a\nb\nc\n", most: 3, err: "file is too large"},
 		"in bound": {text: "a\n", most: 2, want: []string{"a"}},
 	} {
 		t.Run(name, func(t *testing.T) {

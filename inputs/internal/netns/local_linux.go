@@ -11,32 +11,31 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// routes keeps what one namespace answers to.
+// routes reads and keeps the addresses that one namespace answers on.
 type routes struct {
 	location *location
 	backend  string
 	refresh  time.Duration
-	keep     bool // a socket may stay open, which announces changes
+	keep     bool // a watch may stay open in the namespace
 
-	watch   *watch // nil if changes are not announced
-	stale   bool   // one has been announced since the last read
+	watch   *watch // nil if changes are not watched
+	stale   bool   // something has changed since the last read
 	last    *Local
-	err     error // of the last read
-	read    time.Time
-	rest    time.Time // before it nothing is read again
-	refused error     // why they are read from procfs for good
+	err     error     // of the last read
+	read    time.Time // when they were last read
+	rest    time.Time // no read before this time
+	refused error     // why only procfs is used from now on
 }
 
-// Reading a namespace may take long, and whoever owns it may change it all the time. A
-// read that takes longer than cheapRead is followed by a rest: it costs at most one
-// part in restFactor of the time. Only the program's own namespace is never late, if its
-// changes are announced.
+// Reading a namespace can take long, and its owner can change it all the time. After a read
+// that took longer than cheapRead, nothing is read for restFactor times as long. The
+// program's own namespace is exempt if its changes are watched, so it is always up to date.
 const (
 	cheapRead  = 50 * time.Millisecond
 	restFactor = 20
 )
 
-// local returns what is known, and reads it again if it may have changed.
+// local returns the Local of the namespace. It reads it again if it may have changed.
 func (r *routes) local(ctx context.Context, now time.Time) (*Local, error) {
 	if r.watch != nil && r.watch.changed() {
 		r.stale = true
@@ -83,14 +82,14 @@ func (r *routes) readNow(ctx context.Context) (*Local, error) {
 	return l, nil
 }
 
-// readNetlink reads by rtnetlink, also if sockets are listed by procfs: there the cost
-// follows the routing table, and routing rules are not shown.
+// readNetlink reads by rtnetlink. It is tried even if sockets are listed by procfs, whose
+// cost grows with the routing table and which does not show routing rules.
 func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	var conn *netlink.Conn
 	accept := false
 	err := r.location.enter(func() (err error) {
 		if r.watch == nil && r.keep {
-			r.watch, _ = openWatch() // before it is read: no change is missed
+			r.watch, _ = openWatch() // before the read, so that no change is missed
 		}
 		accept = acceptsVRFs()
 		conn, err = dialRoutes()
@@ -103,11 +102,11 @@ func (r *routes) readNetlink(ctx context.Context) (*Local, error) {
 	return readRoutes(ctx, conn, accept)
 }
 
-// maxTable is how much is read of a routing table: for each page of fib_trie the
-// kernel walks all that come before it.
+// maxTable is how much of a routing table in procfs is read. For each page of fib_trie, the
+// kernel walks all pages before it.
 const maxTable = 8 << 20
 
-// readProcfs reads the tables of /proc/PID/net. They show neither rules nor devices.
+// readProcfs reads the tables in /proc/PID/net. They show neither rules nor devices.
 func (r *routes) readProcfs(ctx context.Context) (*Local, error) {
 	v4, v6 := new(addresses), new(addresses)
 	var trie fibTrie

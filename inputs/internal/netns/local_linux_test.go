@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -217,11 +218,11 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 			listen: wildcard6, target: "fe80::1%v1", want: "link_local",
 		},
 		"bound to a link-local address": {
-			listen: listener{Addr: "fe80::1", Device: "v0", Zone: true}, target: "fe80::1%v1", want: "link_local",
+			listen: listener{Addr: "fe80::1%v0"}, target: "fe80::1%v1", want: "link_local",
 		},
 		"bound to the link-local address of another device": {
 			setup:  []string{"link set k0 up", "-6 addr add fe80::9/64 dev k0 nodad"},
-			listen: listener{Addr: "fe80::9", Device: "v0", Zone: true, FreeBind: true}, target: "fe80::9%v1", want: "",
+			listen: listener{Addr: "fe80::9%v0", FreeBind: true}, target: "fe80::9%v1", want: "",
 		},
 		"of a device without IPv6": {
 			setup:  []string{"-6 addr flush dev v0"},
@@ -264,7 +265,7 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 			// Some addresses are answered a moment after ip(8) has returned.
 			soon(t, "the exposure is "+test.want, func() bool { return exposures(n) == test.want })
 			backends := []Options{{Backend: Procfs}, {Backend: Netlink}}
-			if test.listen.Device != "" || test.listen.Transparent || test.listen.V6Only {
+			if test.listen.Device != "" || strings.Contains(test.listen.Addr, "%") || test.listen.Transparent || test.listen.V6Only {
 				backends = nil // procfs does not show them
 			}
 			for _, o := range backends {
@@ -378,9 +379,11 @@ func connectFrom(t *testing.T, peer, target string) (answer func() bool) {
 		} else {
 			zone := 0
 			if addr.Zone() != "" {
-				if zone, err = deviceIndex(addr.Zone()); err != nil {
+				device, err := net.InterfaceByName(addr.Zone())
+				if err != nil {
 					return err
 				}
+				zone = device.Index
 			}
 			family, to = unix.AF_INET6, &unix.SockaddrInet6{Addr: addr.As16(), Port: port, ZoneId: uint32(zone)}
 		}

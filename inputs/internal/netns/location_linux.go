@@ -13,35 +13,35 @@ import (
 )
 
 var (
-	// ErrNoProcess says that a namespace cannot be read: no process is in it, and it
-	// may not be entered.
-	ErrNoProcess = errors.New("no process is known to be in it, and to enter it takes netlink and CAP_SYS_ADMIN")
+	// ErrNoProcess says that a namespace cannot be read: no process is in it, and the
+	// program may not enter it.
+	ErrNoProcess = errors.New("no process is known to be in it, and entering it needs netlink and CAP_SYS_ADMIN")
 
-	// errEnded says that what led to a namespace has ended, errMoved that it leads to
-	// another one by now.
+	// errEnded says that the ref of a namespace is gone, errMoved that it now leads to
+	// another namespace.
 	errEnded = errors.New("the network namespace has ended")
 	errMoved = errors.New("its process has moved to another network namespace")
 )
 
-// A location is one namespace, as it is found and reached.
+// A location is a namespace, with its numbers and the ways to reach it.
 //
-// A namespace is known by its number, which is hidden from whoever may not trace its
-// processes, and by the inode of their net/tcp: it is another file in every
-// namespace, and anybody may stat it.
+// A namespace has two numbers. Its own number can be read only by a program that may trace
+// its processes. The inode of its net/tcp is different in every namespace, and every
+// program may read it.
 type location struct {
 	host   host.Host
 	number uint64 // 0 if it is hidden
-	table  uint64 // 0 if no process has been seen in it
-	own    bool   // the program is in it
-	pinned bool   // the program has sockets in it, so that its number is not given to another
+	table  uint64 // the inode of net/tcp; 0 if no process has been seen in the namespace
+	own    bool   // the program is in this namespace
+	pinned bool   // the program has sockets in it, so its number cannot be reused
 	name   string // under /run/netns, escaped
 
-	process ref   // a process or thread in it; none if it is not isProcess
-	mount   ref   // a mount of Host.Root; none if it has no path
-	others  []ref // threads, open files, and mounts of other mount namespaces
+	process ref   // a process or thread in it; none unless isProcess
+	mount   ref   // a mount in Host.Root; none if it has no path
+	others  []ref // threads, open files, and mounts in other mount namespaces
 }
 
-// entry returns by what the namespace is entered.
+// entry returns the ref by which the namespace can be entered.
 func (p *location) entry() (r ref, ok bool) {
 	switch {
 	case p.mount.mount != "":
@@ -74,12 +74,12 @@ func (p *location) enter(do func() error) error {
 	return inside(f, do)
 }
 
-// openTable opens a file of /proc/PID/net. What it shows is decided as it is opened,
-// and does not move with the process.
+// openTable opens a file in /proc/PID/net. The file belongs to the namespace in which the
+// process was when it was opened, even if the process moves later.
 func (p *location) openTable(name string) (*os.File, error) {
 	if p.own {
-		// The program's own directory is its first thread's, which may be in another
-		// namespace for a moment.
+		// /proc/self would be the first thread, which may be in another namespace for a
+		// moment.
 		return os.Open("/proc/thread-self/net/" + name)
 	}
 	if !p.process.isProcess() {
@@ -115,9 +115,9 @@ func (p *location) holds(pid int) (bool, error) {
 	return table == p.table, err
 }
 
-// isAnother reports whether the number of the namespace, in which its process is, has
-// become that of another one.
-func (p *location) isAnother() bool {
+// isReused reports whether the namespace has ended, and its process is in another one that
+// has got its number.
+func (p *location) isReused() bool {
 	if p.own || p.pinned || p.number == 0 || p.table == 0 {
 		return false
 	}
@@ -125,8 +125,8 @@ func (p *location) isAnother() bool {
 	return err == nil && table != p.table
 }
 
-// prune removes what does not lead to the namespace any more. A thread serves as its
-// process if there is no other.
+// prune removes the refs that no longer lead to the namespace. If no process is left in it,
+// a thread takes that place.
 func (p *location) prune() {
 	p.others = slices.DeleteFunc(p.others, func(r ref) bool {
 		if r.isProcess() {
@@ -141,10 +141,11 @@ func (p *location) prune() {
 	})
 }
 
-// maxOthers bounds what is kept of one namespace.
+// maxOthers limits how many refs are kept of one namespace.
 const maxOthers = 8
 
-func (p *location) keep(r ref) {
+// addRef adds a ref to others.
+func (p *location) addRef(r ref) {
 	if len(p.others) >= maxOthers {
 		p.prune()
 	}
@@ -153,8 +154,8 @@ func (p *location) keep(r ref) {
 	}
 }
 
-// inside calls do on a thread that is in that namespace. Afterwards the thread is
-// where it was, or ends.
+// inside calls do on a thread in the namespace netns. Afterwards the thread returns to its
+// old namespace, or ends.
 func inside(netns *os.File, do func() error) error {
 	done := make(chan error)
 	go func() {
@@ -173,7 +174,7 @@ func inside(netns *os.File, do func() error) error {
 		}
 		err = do()
 		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-			done <- errors.Join(err, fmt.Errorf("return: %w", back)) // and the thread ends, locked
+			done <- errors.Join(err, fmt.Errorf("return: %w", back)) // the locked thread ends with the goroutine
 			return
 		}
 		runtime.UnlockOSThread()

@@ -1,18 +1,14 @@
 package netns
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,85 +20,17 @@ import (
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/synthetic"
+	"sockwatch/inputs/internal/testchild"
 )
 
 // The tests are about processes and their namespaces: real ones, which are this test
-// program again with a task in its environment. All tests run in network, mount and
-// pid namespaces of their own if that is permitted.
-const (
-	envTask     = "SOCKWATCH_TEST_TASK"
-	envIsolated = "SOCKWATCH_TEST_ISOLATED"
-)
-
+// program again with a task. All tests run in network, mount and pid namespaces of their
+// own if that is permitted.
 func TestMain(m *testing.M) {
-	if text := os.Getenv(envTask); text != "" {
-		var t task
-		err := json.Unmarshal([]byte(text), &t)
-		if err == nil {
-			err = t.run()
-		}
-		if err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	testchild.Main((*task).run)
 	flag.Parse()
-	if os.Geteuid() == 0 && os.Getenv(envIsolated) == "" {
-		os.Exit(isolate())
-	}
-	if os.Getenv(envIsolated) != "" {
-		if err := settle(); err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-	}
+	synthetic.Alone()
 	os.Exit(m.Run())
-}
-
-// isolate runs the tests in namespaces of their own.
-func isolate() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), envIsolated+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
-	}
-	runtime.LockOSThread() // the signal comes at the end of this thread
-	err := cmd.Start()
-	if err != nil {
-		fmt.Println("error: namespaces of its own:", err)
-		return 1
-	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
-	go func() {
-		for s := range signals {
-			cmd.Process.Signal(s)
-		}
-	}()
-	if err := cmd.Wait(); err != nil {
-		return 1
-	}
-	return 0
-}
-
-// settle makes the namespaces a host of its own.
-func settle() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return err
-	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
-		return err
-	}
-	out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
 }
 
 // A task is what a child is told to do. When it has done it, it prints one line of
@@ -118,17 +46,8 @@ type task struct {
 	NoNetlink bool       // it is refused netlink sockets, by seccomp
 }
 
-// A listener is one listening socket at port.
-type listener struct {
-	Addr        string
-	Device      string
-	Zone        bool // the device is the zone of a link-local address
-	V6Only      bool
-	FreeBind    bool // the address need not be local
-	Transparent bool
-	Port        int
-	Count       int // at this port and those after it; 0: one
-}
+// A listener is one listening socket; at port, unless it has another one.
+type listener = testchild.Listener
 
 const port = 4000
 
@@ -143,12 +62,10 @@ func (t *task) run() error {
 		if err != nil {
 			return err
 		}
-		return json.NewEncoder(os.Stdout).Encode(all)
+		return testchild.Answer(all)
 	}
 	if t.Thread {
-		ready := make(chan error)
-		go func() { ready <- t.listenOnThread() }()
-		if err := <-ready; err != nil {
+		if err := t.listenOnThread(); err != nil {
 			return err
 		}
 	} else if len(t.In) > 0 {
@@ -168,8 +85,10 @@ func (t *task) run() error {
 			return err
 		}
 	}
-	fmt.Println("{}")
-	io.Copy(io.Discard, os.Stdin)
+	if err := testchild.Answer(struct{}{}); err != nil {
+		return err
+	}
+	testchild.Wait()
 	return nil
 }
 
@@ -177,19 +96,14 @@ func (t *task) run() error {
 // not the first one stays.
 func (t *task) listenOnThread() error {
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			done <- t.listenOnThread()
-			select {}
-		}
+	go testchild.OnSpareThread(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = t.listen()
 		}
 		done <- err
 		select {}
-	}()
+	})
 	return <-done
 }
 
@@ -211,68 +125,18 @@ func (t *task) listenIn() error {
 
 func (t *task) listen() error {
 	for _, l := range t.Listen {
+		if l.Port == 0 {
+			l.Port = port
+		}
+		l.Backlog = 100
 		for range max(l.Count, 1) {
-			if err := l.open(); err != nil {
+			if _, _, err := l.Open(); err != nil {
 				return fmt.Errorf("listen on %+v: %w", l, err)
 			}
 			l.Port++
 		}
 	}
 	return nil
-}
-
-func (l *listener) open() error {
-	addr := netip.MustParseAddr(l.Addr)
-	number := port
-	if l.Port != 0 {
-		number = l.Port
-	}
-	zone := 0
-	if l.Zone {
-		var err error
-		if zone, err = deviceIndex(l.Device); err != nil {
-			return err
-		}
-	}
-	family := unix.AF_INET6
-	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: addr.As16(), Port: number, ZoneId: uint32(zone)}
-	if addr.Is4() {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4(), Port: number}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if l.V6Only {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
-	}
-	if l.FreeBind {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1))
-	}
-	if l.Transparent {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1))
-	}
-	if l.Device != "" && !l.Zone {
-		err = errors.Join(err, unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, l.Device))
-	}
-	return errors.Join(err, unix.Bind(fd, to), unix.Listen(fd, 100))
-}
-
-// deviceIndex returns the index of a device of the calling thread's namespace.
-func deviceIndex(name string) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, err
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
-		return 0, err
-	}
-	return int(ifr.Uint32()), nil
 }
 
 // A report is what a Set says of a namespace.
@@ -333,10 +197,9 @@ func reportOf(n *Namespace) report {
 	return r
 }
 
-// A child is a process that does a task. It ends with the test, or by end.
+// A child is a process that performs a task. It ends with the test, or by End.
 type child struct {
-	*exec.Cmd
-	stdin  io.Closer
+	*testchild.Child
 	answer json.RawMessage
 }
 
@@ -344,9 +207,9 @@ type child struct {
 // file, and waits until it has done its task.
 func start(t *testing.T, netns string, job task, attr *syscall.SysProcAttr) *child {
 	t.Helper()
-	var c *child
+	c := &child{}
 	begin := func() (err error) {
-		c, err = begin(job, attr)
+		c.Child, err = testchild.StartAndHear(&job, nil, attr, &c.answer)
 		return err
 	}
 	var err error
@@ -363,45 +226,8 @@ func start(t *testing.T, netns string, job task, attr *syscall.SysProcAttr) *chi
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.end)
+	t.Cleanup(c.End)
 	return c
-}
-
-func begin(job task, attr *syscall.SysProcAttr) (*child, error) {
-	text, err := json.Marshal(job)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envTask+"="+string(text))
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = attr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	c := &child{Cmd: cmd, stdin: stdin}
-	var line bytes.Buffer
-	deadline := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer deadline.Stop()
-	if err := json.NewDecoder(io.TeeReader(out, &line)).Decode(&c.answer); err != nil {
-		c.end()
-		return nil, fmt.Errorf("child: %w: %s", err, line.String())
-	}
-	return c, nil
-}
-
-func (c *child) end() {
-	c.stdin.Close()
-	c.Process.Kill()
-	c.Wait()
 }
 
 func (c *child) reports(t *testing.T) (all []report) {
@@ -415,7 +241,7 @@ func (c *child) reports(t *testing.T) (all []report) {
 // isolated skips a test that needs namespaces of its own.
 func isolated(t *testing.T) {
 	t.Helper()
-	if os.Getenv(envIsolated) == "" {
+	if os.Getenv(synthetic.EnvAlone) == "" {
 		t.Skip("needs namespaces of its own, and thus root")
 	}
 }

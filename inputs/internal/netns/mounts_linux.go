@@ -16,18 +16,18 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// namedDir is where iproute2 mounts the namespaces that have a name.
+// namedDir is where iproute2 mounts named namespaces.
 const namedDir = "/run/netns"
 
-// mounts are the network namespaces that are mounted in the mount namespace of the
-// host's root, and their names. They are read again if the kernel says that mounts
-// have changed, or the directory of names has, and from time to time.
+// mounts are the network namespaces that are mounted in the mount namespace of the host's
+// root, and their names. They are read again if the kernel reports a change of mounts, if
+// the directory namedDir has changed, and from time to time.
 type mounts struct {
 	host      host.Host
 	refresh   time.Duration
-	info      *os.File // mountinfo; nil until the first update
-	named     time.Time
-	read      time.Time
+	info      *os.File    // mountinfo; nil until the first update
+	named     time.Time   // modification time of namedDir
+	read      time.Time   // when they were last read
 	locations []*location // those with a mount or a name
 }
 
@@ -38,15 +38,15 @@ func (m *mounts) close() error {
 	return m.info.Close()
 }
 
-// update brings mount and name of the locations up to date; locationOf returns the location of
-// a number.
+// update updates the mounts and names of the locations. locationOf returns the location
+// with a number.
 func (m *mounts) update(ctx context.Context, now time.Time, locationOf func(number uint64) *location) error {
 	if !m.changed(now) {
 		return nil
 	}
 	found, err := m.readMountinfo(ctx)
 	if err != nil {
-		m.read = time.Time{} // again at the next update
+		m.read = time.Time{} // read again at the next update
 		return fmt.Errorf("mounted namespaces: %w", err)
 	}
 	names, err := m.readNames()
@@ -59,7 +59,7 @@ func (m *mounts) update(ctx context.Context, now time.Time, locationOf func(numb
 		p.mount, p.name = ref{}, ""
 	}
 	m.locations = m.locations[:0]
-	for _, f := range append(names, found...) { // of several the first counts, with a name first
+	for _, f := range append(names, found...) { // the first one counts, so those with a name come first
 		p := locationOf(f.number)
 		if p.mount.mount == "" {
 			p.mount, p.name = f.ref, f.name
@@ -69,14 +69,14 @@ func (m *mounts) update(ctx context.Context, now time.Time, locationOf func(numb
 	return nil
 }
 
-// adopt replaces a location by another one.
+// adopt replaces the location old by another one.
 func (m *mounts) adopt(old, location *location) {
 	if i := slices.Index(m.locations, old); i >= 0 {
 		m.locations[i] = location
 	}
 }
 
-// changed reports whether mounts and names are to be read.
+// changed reports whether mounts and names have to be read again.
 func (m *mounts) changed(now time.Time) bool {
 	info, err := os.Stat(path.Join(m.host.Root, namedDir))
 	named := time.Time{}
@@ -89,7 +89,7 @@ func (m *mounts) changed(now time.Time) bool {
 		return true
 	}
 	poll := []unix.PollFd{{Fd: int32(m.info.Fd()), Events: unix.POLLPRI}}
-	n, err := unix.Poll(poll, 0) // which reports a change once
+	n, err := unix.Poll(poll, 0) // reports each change once
 	return changed || n != 0 || err != nil
 }
 
@@ -108,7 +108,7 @@ func (m *mounts) readMountinfo(ctx context.Context) (all []mountedNetNS, err err
 		}
 		if m.info, err = os.Open(name); err != nil {
 			if isRefused(err) {
-				return nil, nil // with another host's procfs its mounts may be hidden
+				return nil, nil // the mounts of another host's procfs may be hidden
 			}
 			return nil, err
 		}
@@ -132,7 +132,7 @@ func (m *mounts) readMountinfo(ctx context.Context) (all []mountedNetNS, err err
 	return all, err
 }
 
-// readNames reads /run/netns. What is not a network namespace there is no error.
+// readNames reads namedDir. It ignores files there that are not network namespaces.
 func (m *mounts) readNames() (all []mountedNetNS, err error) {
 	entries, err := os.ReadDir(path.Join(m.host.Root, namedDir)) // sorted
 	if errors.Is(err, fs.ErrNotExist) || isRefused(err) {

@@ -9,7 +9,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// A Namespace is one network namespace. It is for one goroutine.
+// A Namespace is one network namespace. It must be used by one goroutine.
 type Namespace struct {
 	location *location
 	shared   *shared
@@ -27,15 +27,15 @@ func newNamespace(p *location, s *shared) *Namespace {
 	return n
 }
 
-// Host reports whether it is the host's.
+// Host reports whether this is the host's namespace.
 func (n *Namespace) Host() bool { return n.root }
 
-// Inode returns its number; 0 if that is hidden.
+// Inode returns the number of the namespace, or 0 if that is hidden.
 func (n *Namespace) Inode() uint64 { return n.location.number }
 
-// Name returns what tells it from the others: "" of the host's, its name under
-// /run/netns, escaped, or else its number. If that is hidden it is the inode of its
-// net/tcp, which no namespace has as its number.
+// Name returns a name that is unique in the set: "" for the host's namespace, else the
+// escaped name under /run/netns, or the number. If the number is hidden, Name returns the
+// inode of net/tcp, which is never the number of a namespace.
 func (n *Namespace) Name() string {
 	switch {
 	case n.root:
@@ -49,10 +49,10 @@ func (n *Namespace) Name() string {
 	}
 }
 
-// Gone reports whether it has ended, or cannot be reached any more.
+// Gone reports whether the namespace has ended or can no longer be reached.
 func (n *Namespace) Gone() bool { return n.gone }
 
-// release closes what is kept open.
+// release closes the sockets that are kept open.
 func (n *Namespace) release() {
 	n.sockets.close()
 	n.routes.close()
@@ -63,7 +63,8 @@ func (n *Namespace) release() {
 	n.kept = false
 }
 
-// keep reports whether sockets of the namespace may stay open.
+// keep reports whether sockets in the namespace may stay open. If so, the namespace counts
+// against shared.free.
 func (n *Namespace) keep() bool {
 	if !n.kept && !n.location.own {
 		if n.shared.free <= 0 {
@@ -75,18 +76,18 @@ func (n *Namespace) keep() bool {
 	return true
 }
 
-// Dump calls visit for all TCP sockets in a state, IPv4 before IPv6. The Socket is
-// valid during the call only. A listing that was disturbed is done again, hence begin:
-// it is called before every attempt, to forget what the last one found. A socket that
-// moved meanwhile may come twice.
+// Dump calls visit for every TCP socket in a state, IPv4 before IPv6. The Socket is valid
+// only during the call. If a dump is interrupted, it is repeated: begin is called before
+// every attempt, to discard what the last one found. A socket that moved meanwhile may be
+// visited twice.
 //
-// The kernel lists sockets in pieces, and passes over one if another of its hash bucket
-// is closed between two pieces. Dumps of a different pass, from 0 on, are cut into
-// pieces at other places, and so miss others.
+// The kernel lists sockets in pieces. If one is closed between two pieces, another in the
+// same hash bucket may be skipped. Dumps with a different pass, which counts from 0, are
+// cut into pieces at other places, so they skip others.
 //
-// Other namespaces than the host's get a part of the time that is left, so that none
-// of them takes the time of all. If the namespace has ended the error says so, and
-// Gone is true.
+// Every namespace except the host's gets only part of the time that is left, so that none
+// of them uses up the time of all. If the namespace has ended, Dump returns an error and
+// Gone returns true.
 func (n *Namespace) Dump(ctx context.Context, state State, pass int, begin func(), visit func(*inet.Socket)) (Source, error) {
 	ctx, cancel := n.share(ctx)
 	defer cancel()
@@ -95,12 +96,12 @@ func (n *Namespace) Dump(ctx context.Context, state State, pass int, begin func(
 	for tries := 0; tries < 3 && n.findAgain(err); tries++ {
 		source, err = n.sockets.list(ctx, l)
 	}
-	n.note(err)
+	n.finish(err)
 	return source, err
 }
 
-// Local returns what the namespace answers to. It is the same pointer as long as
-// nothing has changed. With an error the last one stays what is known.
+// Local returns the addresses that the namespace answers on. It returns the same pointer
+// for as long as nothing has changed. After an error the last Local stays valid.
 func (n *Namespace) Local(ctx context.Context) (*Local, error) {
 	ctx, cancel := n.share(ctx)
 	defer cancel()
@@ -109,11 +110,11 @@ func (n *Namespace) Local(ctx context.Context) (*Local, error) {
 	for tries := 0; tries < 3 && n.findAgain(err); tries++ {
 		l, err = n.routes.local(ctx, time.Now())
 	}
-	n.note(err)
+	n.finish(err)
 	return l, err
 }
 
-// share returns a context for one namespace.
+// share returns a context with the time that one namespace gets.
 func (n *Namespace) share(ctx context.Context) (context.Context, context.CancelFunc) {
 	if n.root {
 		return context.WithCancel(ctx)
@@ -125,8 +126,8 @@ func (n *Namespace) share(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, most)
 }
 
-// findAgain looks for another process after an error which says that the one by which
-// the namespace was found has ended or moved.
+// findAgain looks for another process in the namespace, if the error says that the known
+// one has ended or moved.
 func (n *Namespace) findAgain(err error) bool {
 	if !errors.Is(err, errEnded) && !errors.Is(err, errMoved) || n.shared.find == nil || n.root {
 		return false
@@ -134,8 +135,9 @@ func (n *Namespace) findAgain(err error) bool {
 	return n.shared.find(n.location)
 }
 
-// note notes that a namespace has ended, and whether sockets are kept in it.
-func (n *Namespace) note(err error) {
+// finish ends a read. It records whether the namespace is gone, and whether its sockets
+// stay open.
+func (n *Namespace) finish(err error) {
 	if !n.root && (errors.Is(err, errEnded) || errors.Is(err, errMoved)) {
 		n.gone = true
 	}

@@ -11,13 +11,13 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// The states of /proc/PID/net/tcp, as it prints them.
+// States of sockets, as /proc/PID/net/tcp prints them.
 const (
 	stateEstablished = 0x01
 	stateListen      = 0x0a
 )
 
-// parseRow reads one row of /proc/PID/net/tcp or tcp6 and returns its state.
+// parseRow parses one row of /proc/PID/net/tcp or tcp6 into s, and returns its state.
 //
 //	0: 00000000:07E8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 1045 ...
 func parseRow(line []byte, s *inet.Socket) (state uint8, err error) {
@@ -30,7 +30,7 @@ func parseRow(line []byte, s *inet.Socket) (state uint8, err error) {
 			n = len(rest)
 		}
 		if n == 0 {
-			return 0, fmt.Errorf("row of %d fields, expected 10 at least", i)
+			return 0, fmt.Errorf("row of %d fields, expected at least 10", i)
 		}
 		fields[i], rest = rest[:n], rest[n:]
 	}
@@ -61,8 +61,8 @@ func parseRow(line []byte, s *inet.Socket) (state uint8, err error) {
 	return uint8(st), nil
 }
 
-// parseAddrPort reads an address as the kernel prints it: every 32 bits of it as
-// a number of the machine's byte order, the port as a plain one.
+// parseAddrPort parses an address as the kernel prints it: each 32 bits of the address as
+// one hexadecimal number in the machine's byte order, and the port as an ordinary one.
 func parseAddrPort(b []byte) (netip.Addr, uint16, error) {
 	digits, port, ok := bytes.Cut(b, []byte{':'})
 	var raw [16]byte

@@ -28,8 +28,8 @@ func TestParseRow(t *testing.T) {
 		t.Errorf("IPv6: %+v, %v", got, err)
 	}
 	for line, want := range map[string]string{
-		"":       "row of 0 fields, expected 10 at least",
-		"0: 1 2": "row of 3 fields, expected 10 at least",
+		"":       "row of 0 fields, expected at least 10",
+		"0: 1 2": "row of 3 fields, expected at least 10",
 		strings.Replace(row, "0100007F:1F90", "0100007F:1F901", 1):             `port of "0100007F:1F901"`,
 		strings.Replace(row, "0100007F:1F90", "0100007F", 1):                   `address "0100007F"`,
 		strings.Replace(row, " 0A ", " 1FF ", 1):                               `state "1FF"`,

@@ -7,7 +7,7 @@ import (
 	"sockwatch/inputs/internal/mountinfo"
 )
 
-// parseNumber parses what a link to a network namespace reads: "net:[4026531840]".
+// parseNumber parses the text of a link to a network namespace: "net:[4026531840]".
 func parseNumber(link []byte) (uint64, bool) {
 	text, ok := bytes.CutPrefix(link, []byte("net:["))
 	if !ok {
@@ -21,7 +21,7 @@ func parseNumber(link []byte) (uint64, bool) {
 	return n, err == nil && n != 0
 }
 
-// parseMount parses a line of /proc/PID/mountinfo; ok is true if it is the mount of a
+// parseMount parses a line of /proc/PID/mountinfo. ok is true if it is the mount of a
 // network namespace.
 //
 //	640 28 0:4 net:[4026532285] /run/docker/netns/1-abc rw shared:312 - nsfs nsfs rw

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fibTrie reads the local IPv4 routes from the lines of /proc/PID/net/fib_trie: the
-// "LOCAL" leaves of the table local. From those of other tables only transparent
-// sockets answer, except from addresses of VRFs.
+// A fibTrie parses the local IPv4 routes in /proc/PID/net/fib_trie: the "LOCAL" leaves of
+// the table local. From those of other tables only transparent sockets answer, except from
+// addresses of VRFs.
 //
 //	Local:
 //	  +-- 0.0.0.0/0 3 0 5
@@ -24,11 +24,11 @@ type fibTrie struct {
 	leaf  netip.Addr
 }
 
-// errVRF says that a table other than main and local has an address: a VRF's. What asks
-// for it are routing rules, which /proc does not show.
+// errVRF says that a table other than main and local has an address, which belongs to a
+// VRF. It depends on routing rules, which /proc does not show.
 var errVRF = errors.New("addresses of VRFs depend on routing rules")
 
-// parse reads one line; ok is true if it completes a local route.
+// parse parses one line. ok is true if the line completes a local route.
 func (t *fibTrie) parse(line []byte) (p netip.Prefix, ok bool, err error) {
 	if len(line) > 0 && line[0] != ' ' {
 		t.table, t.leaf = string(line), netip.Addr{}
@@ -59,8 +59,8 @@ func (t *fibTrie) parse(line []byte) (p netip.Prefix, ok bool, err error) {
 	return netip.Prefix{}, false, nil
 }
 
-// parseIPv6Route reads one line of /proc/PID/net/ipv6_route; ok is true if it is a
-// local route.
+// parseIPv6Route parses one line of /proc/PID/net/ipv6_route. ok is true if it is a local
+// route.
 //
 //	fe80...01 80 00...00 00 00...00 00000000 00000002 00000000 80200001 eth0
 func parseIPv6Route(line []byte) (p netip.Prefix, ok bool, err error) {

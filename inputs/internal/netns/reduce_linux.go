@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A builder makes a Local of the answers of rtnetlink.
+// A builder builds a Local from the answers of rtnetlink.
 type builder struct {
 	devices
 	rules       [2][]rule // IPv4, IPv6; in the order of their priority
 	parts       [2]map[uint32][]source
-	tables      [2]map[source]*addresses // the local routes, while they are read
-	foreign     map[source]*addresses    // IPv4: those from which only transparent sockets answer
+	tables      [2]map[source]*addresses // the addresses of local routes
+	foreign     map[source]*addresses    // IPv4: the addresses from which only transparent sockets answer
 	added       int
-	customRules bool // IPv4: there are other routing rules than the kernel's own
+	customRules bool // IPv4: the routing rules differ from the kernel's own
 	accept      bool // net.ipv4.tcp_l3mdev_accept
 }
 
-// The bounds of what one namespace costs: memory (about 12 MB), and time where rules
-// depend on devices.
+// Limits on the cost of one namespace: memory (about 12 MB), and time if rules depend on
+// devices.
 const (
 	maxLocalRoutes = 1 << 18
 	maxRuleWalks   = 1 << 24
@@ -30,7 +30,7 @@ const (
 
 var (
 	errTooManyRoutes = fmt.Errorf("more than %d local routes", maxLocalRoutes)
-	errTooManyRules  = errors.New("too many routing rules for as many devices")
+	errTooManyRules  = errors.New("too many routing rules and devices")
 )
 
 const (
@@ -38,7 +38,7 @@ const (
 	ipv6 = 1
 )
 
-// prepare must be called when links and rules are known, before add.
+// prepare must be called after all links and rules are known and before add.
 func (b *builder) prepare() error {
 	arrivals := b.arrivals()
 	if len(arrivals)*(len(b.rules[ipv4])+len(b.rules[ipv6])) > maxRuleWalks {
@@ -61,8 +61,8 @@ func (b *builder) prepare() error {
 	return nil
 }
 
-// arrivals returns the ways to come in that may differ: outside of VRFs, by the
-// devices that rules name, and by VRFs.
+// arrivals returns the arrivals that may differ: outside of VRFs, by each device that a
+// rule names, and by each VRF.
 func (b *builder) arrivals() []arrival {
 	all := []arrival{{any: true}, {}}
 	named := make(map[uint32]bool)
@@ -118,16 +118,16 @@ func (b *builder) add(r route) error {
 	return nil
 }
 
-// answersFrom reports whether the kernel lets ordinary sockets answer from the
-// addresses of a local IPv4 route. It takes their packets in by any table, but sends
-// nothing from an address that is neither a device's nor in the table local
-// (__ip_dev_find in net/ipv4/devinet.c). That table is one with main as long as there
-// were no other rules than the kernel's own (fib_trie_unmerge in net/ipv4/fib_trie.c).
+// answersFrom reports whether the kernel lets ordinary sockets answer from the addresses of
+// a local IPv4 route. The kernel accepts packets by routes in any table, but it sends
+// packets only from addresses of devices and of the table local (__ip_dev_find in
+// net/ipv4/devinet.c). That table is merged with main as long as there are only the
+// kernel's own rules (fib_trie_unmerge in net/ipv4/fib_trie.c).
 func (b *builder) answersFrom(r route) bool {
 	return r.table == unix.RT_TABLE_LOCAL || r.kernel || r.table == unix.RT_TABLE_MAIN && !b.customRules
 }
 
-// local returns the result.
+// local returns the Local of everything that was added.
 func (b *builder) local() *Local {
 	for _, tables := range b.tables {
 		for _, a := range tables {

@@ -13,16 +13,16 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// A ref is where a namespace was found. It is comparable.
+// A ref says where a namespace was found. It is comparable.
 type ref struct {
-	pid   int    // of a process or thread; 0: the mount namespace of Host.Root
-	fd    int    // of an open file of it, or -1
-	mount string // where the namespace is mounted, for that process
+	pid   int    // a process or thread; 0: the mount namespace of Host.Root
+	fd    int    // an open file of the process, or -1
+	mount string // the path at which the process has the namespace mounted
 }
 
 func processRef(pid int) ref { return ref{pid: pid, fd: -1} }
 
-// isProcess reports whether it is a process, which has a directory net.
+// isProcess reports whether the ref is a process or thread, which has a directory net.
 func (r ref) isProcess() bool { return r.pid != 0 && r.fd < 0 && r.mount == "" }
 
 // path returns the file that is the namespace.
@@ -40,8 +40,8 @@ func (r ref) path(h host.Host) string {
 	}
 }
 
-// number returns the number of the namespace to which a ref leads now, also if it is
-// not a network namespace but of another kind.
+// number returns the number of the namespace that the ref leads to now, even if it is not a
+// network namespace.
 func (r ref) number(h host.Host) (uint64, error) {
 	if r.isProcess() {
 		return numberOf(r.path(h))
@@ -54,8 +54,7 @@ func (r ref) number(h host.Host) (uint64, error) {
 	return namespaceNumber(fd, r.path(h))
 }
 
-// networkNumber is number for what may be a namespace of another kind: that is an
-// error.
+// networkNumber is like number, but returns an error for a namespace of another kind.
 func (r ref) networkNumber(h host.Host) (uint64, error) {
 	number, err := r.number(h)
 	if err != nil {
@@ -73,9 +72,9 @@ func (r ref) networkNumber(h host.Host) (uint64, error) {
 	return number, err
 }
 
-// open opens the file that is the namespace of that number, or of any if it is 0: then
-// the number was hidden when its process was looked at. Nothing else is opened:
-// another file may be a FIFO, which would wait for a writer.
+// open opens the file of the namespace with the number want, or of any namespace if want is
+// 0 because the number was hidden. It never opens any other file, which might be a FIFO
+// and wait for a writer.
 func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	fd, err := r.find(h)
 	if err != nil {
@@ -92,7 +91,7 @@ func (r ref) open(h host.Host, want uint64) (*os.File, error) {
 	return os.Open("/proc/thread-self/fd/" + strconv.Itoa(fd))
 }
 
-// find opens a ref by O_PATH.
+// find opens the ref with O_PATH.
 func (r ref) find(h host.Host) (fd int, err error) {
 	path := r.path(h)
 	if r.mount != "" && r.pid != 0 {
@@ -106,9 +105,9 @@ func (r ref) find(h host.Host) (fd int, err error) {
 	return fd, nil
 }
 
-// findMount finds a mount of another mount namespace. What lies on the way there was
-// mounted by others, and may never answer: only names that the kernel has in memory
-// are followed, as those of mount points are.
+// findMount opens a mount in another mount namespace. File systems on its path were
+// mounted by others and may never answer. So only names that the kernel has in memory are
+// followed, which includes those of mount points.
 func (r ref) findMount(h host.Host) (fd int, err error) {
 	root, err := unix.Open(h.Proc+"/"+strconv.Itoa(r.pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -121,19 +120,19 @@ func (r ref) findMount(h host.Host) (fd int, err error) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | cached,
 	}
 	fd, err = unix.Openat2(root, r.mount, &how)
-	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything is renamed or mounted meanwhile
+	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything was renamed or mounted meanwhile
 		fd, err = unix.Openat2(root, r.mount, &how)
 	}
 	return fd, err
 }
 
-// errNotNetwork says what a file is.
+// errNotNetwork says that a file is not a network namespace.
 var errNotNetwork = errors.New("not a network namespace")
 
-// namespaceNumber returns the number of an open namespace. No file system is asked
-// that may not answer.
+// namespaceNumber returns the number of an open namespace. It never waits for a file
+// system.
 func namespaceNumber(fd int, path string) (uint64, error) {
-	var own, st unix.Statx_t // all namespaces are of one device
+	var own, st unix.Statx_t // all namespaces are on the same device
 	err := errors.Join(
 		unix.Statx(unix.AT_FDCWD, "/proc/thread-self/ns/net", 0, unix.STATX_INO, &own),
 		unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st),
@@ -147,7 +146,7 @@ func namespaceNumber(fd int, path string) (uint64, error) {
 	return st.Ino, nil
 }
 
-// numberOf reads a link to a network namespace.
+// numberOf returns the number in a link to a network namespace.
 func numberOf(link string) (uint64, error) {
 	var b [64]byte
 	n, err := unix.Readlink(link, b[:])
@@ -161,7 +160,7 @@ func numberOf(link string) (uint64, error) {
 	return number, nil
 }
 
-// tableNumber returns the inode of net/tcp of a process.
+// tableNumber returns the inode of a process's net/tcp.
 func tableNumber(h host.Host, pid int) (uint64, error) {
 	var st unix.Stat_t
 	path := h.Proc + "/" + strconv.Itoa(pid) + "/net/tcp"
@@ -171,8 +170,8 @@ func tableNumber(h host.Host, pid int) (uint64, error) {
 	return st.Ino, nil
 }
 
-// isGone reports whether an error says that a process or a mount has ended. The
-// directory net of a zombie is invalid.
+// isGone reports whether an error says that a process or a mount is gone. EINVAL is what
+// the directory net of a zombie returns.
 func isGone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
 }

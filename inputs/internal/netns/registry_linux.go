@@ -4,7 +4,7 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// A registry is the namespaces that are known, by both of their numbers.
+// A registry holds the known namespaces, by both of their numbers.
 type registry struct {
 	host     host.Host
 	own      *location
@@ -14,12 +14,12 @@ type registry struct {
 
 func newRegistry(h host.Host, own *location) *registry {
 	r := &registry{host: h, own: own, byNumber: make(map[uint64]*location), byTable: make(map[uint64]*location)}
-	r.know(own)
+	r.add(own)
 	return r
 }
 
-// know adds a location whose numbers are known.
-func (r *registry) know(p *location) {
+// add adds a location under its numbers.
+func (r *registry) add(p *location) {
 	if p.number != 0 {
 		r.byNumber[p.number] = p
 	}
@@ -28,8 +28,8 @@ func (r *registry) know(p *location) {
 	}
 }
 
-// forget removes a location.
-func (r *registry) forget(p *location) {
+// remove removes a location.
+func (r *registry) remove(p *location) {
 	if r.byNumber[p.number] == p {
 		delete(r.byNumber, p.number)
 	}
@@ -38,8 +38,8 @@ func (r *registry) forget(p *location) {
 	}
 }
 
-// find returns the namespace of a process or thread; nil if it has ended or is
-// hidden.
+// find returns the namespace of a process or thread, or nil if the process has ended or
+// is hidden.
 func (r *registry) find(pid int) (*location, error) {
 	link := processRef(pid)
 	number, err := link.number(r.host)
@@ -49,14 +49,14 @@ func (r *registry) find(pid int) (*location, error) {
 		}
 		table, err := tableNumber(r.host, pid)
 		if again, e := link.number(r.host); err != nil || e != nil || again != number {
-			return nil, err // it moves: it is new, and looked at again
+			return nil, err // the process is moving: it will be examined again
 		}
 		p := r.byTable[table]
 		if p == nil || p.number != 0 {
 			p = &location{host: r.host}
 		}
 		p.number, p.table = number, table
-		r.know(p)
+		r.add(p)
 		return p, nil
 	}
 	if !isRefused(err) {
@@ -69,22 +69,22 @@ func (r *registry) find(pid int) (*location, error) {
 	p := r.byTable[table]
 	if p == nil {
 		p = &location{host: r.host, table: table}
-		r.know(p)
+		r.add(p)
 	}
 	return p, nil
 }
 
-// locationOf returns the namespace of that number, which need not be known.
+// locationOf returns the namespace with a number, and adds it if it is not known.
 func (r *registry) locationOf(number uint64) *location {
 	p := r.byNumber[number]
 	if p == nil {
 		p = &location{host: r.host, number: number}
-		r.know(p)
+		r.add(p)
 	}
 	return p
 }
 
-// all returns all namespaces that are known, in no order.
+// all returns all known namespaces, in no particular order.
 func (r *registry) all() []*location {
 	all := make([]*location, 0, len(r.byNumber))
 	for _, p := range r.byNumber {
@@ -98,13 +98,13 @@ func (r *registry) all() []*location {
 	return all
 }
 
-// forgetOthers forgets the namespaces that are not held: their numbers are given to
-// others.
-func (r *registry) forgetOthers(held []*location) {
-	is := setOf(held)
+// removeOthers removes the namespaces that are not held any more, since the kernel can give
+// their numbers to others.
+func (r *registry) removeOthers(held []*location) {
+	isHeld := setOf(held)
 	for _, p := range r.all() {
-		if !is[p] {
-			r.forget(p)
+		if !isHeld[p] {
+			r.remove(p)
 		}
 	}
 }

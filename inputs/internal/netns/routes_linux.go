@@ -15,20 +15,20 @@ import (
 
 var errInterrupted = errors.New("interrupted by changes at every attempt")
 
-// dialRoutes opens a socket that reads the devices, rules and routes of the namespace
-// of the calling thread.
+// dialRoutes opens a socket for the devices, rules and routes of the calling thread's
+// namespace.
 func dialRoutes() (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{MessageBufferSize: 32 << 10})
 	if err != nil {
 		return nil, fmt.Errorf("open a rtnetlink socket: %w", err)
 	}
-	// Without strict checking (before 4.20) the kernel does not filter, and parseRoute
-	// does.
+	// Without strict checking (before 4.20), the kernel does not filter routes, but
+	// parseRoute does.
 	_ = c.SetOption(netlink.GetStrictCheck, true)
 	return c, nil
 }
 
-// readRoutes reads what a namespace answers to; accept is its
+// readRoutes reads the addresses that a namespace answers on. accept is the namespace's
 // net.ipv4.tcp_l3mdev_accept.
 func readRoutes(ctx context.Context, c *netlink.Conn, accept bool) (*Local, error) {
 	const attempts = 8
@@ -51,9 +51,9 @@ func readRoutes(ctx context.Context, c *netlink.Conn, accept bool) (*Local, erro
 	return nil, fmt.Errorf("read routes: %w", errInterrupted)
 }
 
-// read reads everything; intact is false if changes have torn an answer.
+// read reads everything. intact is false if changes made an answer inconsistent.
 func (b *builder) read(ctx context.Context, c *netlink.Conn) (intact bool, err error) {
-	// A kernel that is silent for long is not to hang us.
+	// A kernel that does not answer must not block the program for ever.
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(30 * time.Second)
@@ -108,14 +108,14 @@ func (b *builder) read(ctx context.Context, c *netlink.Conn) (intact bool, err e
 	return intact, nil
 }
 
-// isUnknownFamily reports whether the kernel was built without a family, or without
-// routing rules for it.
+// isUnknownFamily reports whether the kernel was built without an address family, or
+// without routing rules for it.
 func isUnknownFamily(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// dump calls visit for every message of an answer; intact is false if the kernel says
-// that changes have torn it. The data are valid during the call only.
+// dump calls visit for every message of an answer. intact is false if the kernel reports
+// that changes made the answer inconsistent. The data is valid only during the call.
 func dump(c *netlink.Conn, request netlink.Message, visit func(data []byte) error) (intact bool, err error) {
 	sent, err := c.Send(request)
 	if err != nil {
@@ -139,8 +139,8 @@ func dump(c *netlink.Conn, request netlink.Message, visit func(data []byte) erro
 	return intact, nil
 }
 
-// acceptsVRFs reads net.ipv4.tcp_l3mdev_accept of the namespace of the calling thread.
+// acceptsVRFs reads net.ipv4.tcp_l3mdev_accept of the calling thread's namespace.
 func acceptsVRFs() bool {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_l3mdev_accept")
-	return err == nil && len(text) > 0 && text[0] != '0' // missing: a kernel without VRFs
+	return err == nil && len(text) > 0 && text[0] != '0' // a kernel without VRFs has no such file
 }

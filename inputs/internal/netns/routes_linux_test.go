@@ -97,7 +97,7 @@ func TestLargeRoutingTable(t *testing.T) {
 	// Without netlink what can be reached is not known, and that is said.
 	o := Options{Backend: Auto, Refresh: time.Minute}
 	all := start(t, "/run/netns/router", task{Report: &o, NoNetlink: true}, nil).reports(t)
-	if want := "fib_trie: too large to be read"; len(all) != 1 || !strings.Contains(all[0].Error, want) || len(all[0].Sockets) != 1 {
+	if want := "fib_trie: file is too large"; len(all) != 1 || !strings.Contains(all[0].Error, want) || len(all[0].Sockets) != 1 {
 		t.Errorf("without netlink: %+v, expected an error %q", all, want)
 	}
 }

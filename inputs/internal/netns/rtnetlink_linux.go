@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is asked of rtnetlink, and how it answers: include/uapi/linux/rtnetlink.h,
-// if_link.h and fib_rules.h of the kernel.
+// Requests to rtnetlink and its answers, from include/uapi/linux/rtnetlink.h, if_link.h and
+// fib_rules.h of the kernel.
 //
-// github.com/jsimonetti/rtnetlink/v2 (2.3.0) does the same, but does not serve here:
-// it holds every answer whole in memory, without a bound, and its Execute loses the
-// flag NLM_F_DUMP_INTR, by which the kernel says that an answer is torn.
+// github.com/jsimonetti/rtnetlink/v2 (2.3.0) does not fit: it keeps every answer in memory
+// as a whole and without a limit, and its Execute loses the flag NLM_F_DUMP_INTR, by which
+// the kernel reports that an answer is inconsistent.
 
 const (
 	extSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
@@ -22,7 +22,7 @@ const (
 	sizeofRuleHeader = 12 // struct fib_rule_hdr
 )
 
-// linksRequest asks for all devices.
+// linksRequest returns a request for all devices.
 func linksRequest() netlink.Message {
 	data := make([]byte, unix.SizeofIfInfomsg, unix.SizeofIfInfomsg+8)
 	native := binary.NativeEndian
@@ -32,15 +32,15 @@ func linksRequest() netlink.Message {
 	return dumpRequest(unix.RTM_GETLINK, data)
 }
 
-// rulesRequest asks for all routing rules of a family.
+// rulesRequest returns a request for all routing rules of a family.
 func rulesRequest(family uint8) netlink.Message {
 	data := make([]byte, sizeofRuleHeader)
 	data[0] = family
 	return dumpRequest(unix.RTM_GETRULE, data)
 }
 
-// routesRequest asks for the local routes of a family, of all tables. Kernels before
-// 4.20 answer with all routes.
+// routesRequest returns a request for the local routes of a family in all tables. Kernels
+// before 4.20 answer with all routes.
 func routesRequest(family uint8) netlink.Message {
 	data := make([]byte, unix.SizeofRtMsg)
 	data[0], data[7] = family, unix.RTN_LOCAL
@@ -51,7 +51,7 @@ func dumpRequest(kind netlink.HeaderType, data []byte) netlink.Message {
 	return netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump}, Data: data}
 }
 
-// parseLink reads a struct ifinfomsg and its attributes.
+// parseLink parses a struct ifinfomsg and its attributes.
 func parseLink(b []byte) (index uint32, l link, err error) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return 0, link{}, fmt.Errorf("message of %d bytes", len(b))
@@ -76,8 +76,7 @@ func parseLink(b []byte) (index uint32, l link, err error) {
 	return index, l, ad.Err()
 }
 
-// parseInfo reads IFLA_LINKINFO: the kind of a device stands before what belongs to
-// it.
+// parseInfo parses IFLA_LINKINFO, in which the kind of the device comes before its data.
 func (l *link) parseInfo(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
 		switch ad.Type() {
@@ -101,7 +100,7 @@ func (l *link) parseVRF(ad *netlink.AttributeDecoder) error {
 	return nil
 }
 
-// parseRule reads a struct fib_rule_hdr and its attributes.
+// parseRule parses a struct fib_rule_hdr and its attributes.
 func parseRule(b []byte) (rule, error) {
 	if len(b) < sizeofRuleHeader {
 		return rule{}, fmt.Errorf("message of %d bytes", len(b))
@@ -157,11 +156,11 @@ type route struct {
 	table  uint32
 	prefix netip.Prefix
 	device uint32
-	kernel bool // the kernel has made it for an address of a device
+	kernel bool // the kernel has added it for an address of a device
 }
 
-// parseRoute reads a struct rtmsg and its attributes; ok is false if the route is
-// not a local one, or dead.
+// parseRoute parses a struct rtmsg and its attributes. ok is false if the route is not
+// local, or is dead.
 func parseRoute(b []byte) (r route, ok bool, err error) {
 	if len(b) < unix.SizeofRtMsg {
 		return route{}, false, fmt.Errorf("message of %d bytes", len(b))
@@ -195,7 +194,7 @@ func parseRoute(b []byte) (r route, ok bool, err error) {
 	return r, err == nil, err
 }
 
-// prefixOf returns the prefix of an address, masked.
+// prefixOf returns the masked prefix of an address.
 func prefixOf(address []byte, bits uint8) (netip.Prefix, error) {
 	a, ok := netip.AddrFromSlice(address)
 	if !ok {

@@ -6,21 +6,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A rule is one routing rule (ip-rule(8)), reduced to what decides about packets
-// that arrive from another host.
+// A rule is one routing rule (ip-rule(8)), reduced to what matters for packets that arrive
+// from another host.
 type rule struct {
 	priority uint32
 	action   uint8  // FR_ACT_*
-	target   uint32 // of FR_ACT_GOTO: the priority at which to go on
+	target   uint32 // of FR_ACT_GOTO: the priority at which to continue
 	table    uint32 // of FR_ACT_TO_TBL
 	l3mdev   bool   // the table is that of the VRF by which a packet arrived
 
 	inverted bool
-	to       netip.Prefix // invalid if it is for every destination
-	input    string       // the name of the device by which a packet arrives; "" if any
+	to       netip.Prefix // invalid if the rule is for every destination
+	input    string       // name of the device by which a packet arrives; "": any device
 	others   bool         // it depends on the sender, the protocol or the port
 	never    bool         // it is for packets that a firewall has marked, or that leave the host
-	suppress int          // results of a prefix that is at most that long do not count; -1: all count
+	suppress int          // routes with a prefix of at most this length do not count; -1: all count
 }
 
 // devices are the network devices of a namespace.
@@ -36,24 +36,24 @@ func (d *devices) add(index uint32, l link) {
 	d.links[index], d.byName[l.name] = l, index
 }
 
-// An arrival is how packets come in: by any device outside of all VRFs, by one of
-// them, or by those of a VRF.
+// An arrival is the way in which packets arrive: by any device outside of VRFs, by one such
+// device, or by the devices of a VRF.
 type arrival struct {
 	any    bool
 	device uint32
 	vrf    uint32
 }
 
-// A source is a routing table that the rules ask, and what of it counts.
+// A source is a routing table that the rules look up, and which of its routes count.
 type source struct {
 	table    uint32
 	to       netip.Prefix
 	suppress int
 }
 
-// sources returns the routing tables that are asked for a packet. Tables of
-// unconditional rules before do not hide those of later ones: they would have to
-// be read whole to know which destinations they have a route for.
+// sources returns the routing tables that are looked up for a packet. The table of an
+// unconditional rule does not hide the tables of later rules: all of its routes would have
+// to be read to know which destinations it covers.
 func sources(rules []rule, d *devices, a arrival) []source {
 	var all []source
 	from := uint32(0)
@@ -86,8 +86,8 @@ func sources(rules []rule, d *devices, a arrival) []source {
 	return all
 }
 
-// matches reports whether a rule may match packets that arrive so, and whether it
-// matches all of them.
+// matches reports whether a rule may match packets of an arrival, and whether it matches
+// all of them.
 func (r *rule) matches(d *devices, a arrival) (may, must bool) {
 	may = !r.never && (!r.l3mdev || a.vrf != 0)
 	must = may && !r.to.IsValid() && !r.others
@@ -102,13 +102,12 @@ func (r *rule) matches(d *devices, a arrival) (may, must bool) {
 	return may, must
 }
 
-// comesBy reports whether packets of that arrival may have come by the rule's
-// device.
+// comesBy reports whether packets of an arrival may have come by the rule's device.
 func (r *rule) comesBy(d *devices, a arrival) bool {
 	index, ok := d.byName[r.input]
 	l := d.links[index]
 	switch {
-	case !ok || l.loopback: // what comes by loopback is the host's own
+	case !ok || l.loopback: // packets on loopback come from the host itself
 		return false
 	case a.vrf != 0:
 		return index == a.vrf || l.master == a.vrf
@@ -119,8 +118,8 @@ func (r *rule) comesBy(d *devices, a arrival) bool {
 	}
 }
 
-// defaultRules are the kernel's own IPv4 rules, and stand for those of a kernel without
-// routing rules.
+// defaultRules returns the kernel's own IPv4 rules. A kernel without routing rules behaves
+// in the same way.
 func defaultRules() []rule {
 	lookUp := func(priority, table uint32) rule {
 		return rule{priority: priority, action: unix.FR_ACT_TO_TBL, table: table, suppress: -1}

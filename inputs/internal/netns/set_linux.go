@@ -1,6 +1,5 @@
-// Package netns finds the network namespaces of a host, lists the sockets of one, and
-// says which of its addresses can be reached. It returns why it could not look and
-// never logs.
+// Package netns finds the network namespaces of a host, lists the sockets of each, and
+// reports which of its addresses can be reached. It returns errors and never logs.
 package netns
 
 import (
@@ -17,42 +16,42 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// What Options.Backend may be.
+// The values of Options.Backend.
 const (
-	Auto    = "auto"    // by netlink, and by procfs if the kernel refuses that
-	Netlink = "netlink" // by netlink alone
-	Procfs  = "procfs"  // by /proc/PID/net
+	Auto    = "auto"    // netlink, and procfs if the kernel refuses netlink
+	Netlink = "netlink" // only netlink
+	Procfs  = "procfs"  // /proc/PID/net
 )
 
 // Options are the options of a Set.
 type Options struct {
 	// Backend says how sockets are listed: Auto, Netlink or Procfs.
 	Backend string
-	// Others adds all other network namespaces to the host's.
+	// Others includes all other network namespaces of the host.
 	Others bool
-	// Refresh is how often everything is looked at again: threads, open files and
-	// mounts that hold namespaces, and routes for which no change was announced.
+	// Refresh is how often everything is read again: threads, open files and mounts that
+	// hold namespaces, and routes even if no change was announced.
 	Refresh time.Duration
 }
 
-// A Set is the network namespaces of a host. It is for one goroutine.
+// A Set is the network namespaces of a host. It must be used by one goroutine.
 type Set struct {
-	finder *finder // nil unless there are others
+	finder *finder // nil without Options.Others
 	shared *shared
 	root   *Namespace
 	all    []*Namespace
-	forced time.Time // when a lap was last done at once
+	forced time.Time // when a whole lap was last done at once
 }
 
-// shared is what the namespaces of a set have in common.
+// shared is what the namespaces of a set share.
 type shared struct {
 	host    host.Host
 	options Options
-	free    int                    // for how many more namespaces sockets may be kept
-	find    func(p *location) bool // finds another process of a namespace; nil unless there are others
+	free    int                    // for how many more namespaces sockets may be kept open
+	find    func(p *location) bool // finds another process in a namespace; nil without Options.Others
 }
 
-// Open finds the host's namespace. The others are found by Find.
+// Open finds the host's namespace. Find finds the others.
 func Open(h host.Host, o Options) (*Set, error) {
 	s := &Set{shared: &shared{host: h, options: o, free: keepLimit()}}
 	own := &location{host: h, own: true}
@@ -60,7 +59,7 @@ func Open(h host.Host, o Options) (*Set, error) {
 	if !h.OwnNetNS {
 		root = &location{host: h, process: processRef(1)}
 	}
-	// Without /proc/thread-self it has no numbers, and is still listed.
+	// Without /proc/thread-self it has no numbers, but it can still be listed.
 	own.number, _ = numberOf("/proc/thread-self/ns/net")
 	own.table, _ = ownTable()
 	if o.Others {
@@ -76,8 +75,9 @@ func Open(h host.Host, o Options) (*Set, error) {
 	return s, nil
 }
 
-// keepLimit returns for how many other namespaces sockets are kept open: two for each,
-// and at most half of the files that the program may open beyond what else it needs.
+// keepLimit returns for how many other namespaces sockets may be kept open. Each needs
+// two, and all together may use half of the file limit that the rest of the program does
+// not need.
 func keepLimit() int {
 	const others, most = 256, 4096
 	var limit unix.Rlimit
@@ -93,11 +93,10 @@ func ownTable() (uint64, error) {
 	return st.Ino, err
 }
 
-// Find brings the set up to date. It is to be called before every gather: processes
-// that are new are looked at each time, and a namespace whose last process and mount
-// have ended is released. If it could not look everywhere, partial says why, and
-// nothing is missing that was there before. The error says that not even the host's
-// namespace can be told.
+// Find updates the set. It must be called before every gather. It examines new processes
+// each time, and releases a namespace whose last process and mount are gone. If it could
+// not look everywhere, partial says why, and no known namespace is removed. It returns an
+// error only if it cannot identify the host's namespace.
 func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err error) {
 	if err := s.findRoot(); err != nil {
 		return "", err
@@ -106,12 +105,12 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 		return "", nil
 	}
 	locations, failed := s.finder.pass(ctx, now)
-	if failed == nil && s.hasLost(locations) && now.Sub(s.forced) >= s.shared.options.Refresh/8 {
+	if failed == nil && s.misses(locations) && now.Sub(s.forced) >= s.shared.options.Refresh/8 {
 		s.forced = now
 		locations, failed = s.finder.searchAll(ctx, now)
 	}
 	if s.adopt(locations, failed != nil); failed == nil {
-		s.finder.known.forgetOthers(locations)
+		s.finder.known.removeOthers(locations)
 	}
 	if failed != nil {
 		return "network namespaces: " + failed.Error(), nil
@@ -119,8 +118,8 @@ func (s *Set) Find(ctx context.Context, now time.Time) (partial string, err erro
 	return "", nil
 }
 
-// findRoot learns the numbers of the host's namespace: those of the program's own are
-// known.
+// findRoot updates the numbers of the host's namespace, unless it is the program's own,
+// whose numbers do not change.
 func (s *Set) findRoot() error {
 	p := s.root.location
 	if p.own {
@@ -128,7 +127,7 @@ func (s *Set) findRoot() error {
 	}
 	number, err := p.process.number(p.host)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("network namespace of the host: process 1 is not visible in %s, perhaps hidden by hidepid: %w", p.host.Proc, err)
+		return fmt.Errorf("network namespace of the host: process 1 is not visible in %s, perhaps because of hidepid: %w", p.host.Proc, err)
 	}
 	if err != nil && !isRefused(err) {
 		return fmt.Errorf("network namespace of the host: %w", err)
@@ -139,26 +138,26 @@ func (s *Set) findRoot() error {
 	}
 	if p.number != number || p.table != table {
 		if s.finder != nil {
-			s.finder.known.forget(p)
+			s.finder.known.remove(p)
 		}
 		p.number, p.table = number, table
 		s.root.release()
 	}
 	if s.finder != nil {
-		s.finder.known.know(p)
+		s.finder.known.add(p)
 	}
 	return nil
 }
 
-// hasLost reports whether a namespace that had sockets is not among those that were
-// found: a thread or an open file may hold it, which only a lap finds.
-func (s *Set) hasLost(locations []*location) bool {
+// misses reports whether a namespace that had sockets is not among the locations found. A
+// thread or an open file may still hold it, which only a lap finds.
+func (s *Set) misses(locations []*location) bool {
 	held := setOf(locations)
 	return slices.ContainsFunc(s.all, func(n *Namespace) bool { return n.sockets.found > 0 && !held[n.location] })
 }
 
-// adopt takes over what was found. If not everything was looked at, what is missing
-// stays.
+// adopt updates the set from the locations found. If partial is set, namespaces that are
+// missing stay.
 func (s *Set) adopt(locations []*location, partial bool) {
 	held := setOf(locations)
 	known := make(map[*location]bool, len(s.all))
@@ -198,9 +197,9 @@ func setOf(locations []*location) map[*location]bool {
 	return set
 }
 
-// All returns the namespaces as Find left them: the host's first, then the others by
-// name. A pointer stays the same as long as its namespace lives. The slice is valid
-// until the next call of Find.
+// All returns the namespaces that the last Find has found: the host's first, then the
+// others by name. A namespace keeps the same pointer for as long as it exists. The slice is
+// valid until the next call of Find.
 func (s *Set) All() []*Namespace { return s.all }
 
 // Close releases everything.

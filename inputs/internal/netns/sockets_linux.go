@@ -25,10 +25,10 @@ const (
 	Established
 )
 
-// A Source says how sockets were listed.
+// A Source says where a list of sockets comes from.
 type Source struct {
-	Procfs bool  // by procfs: without cookies, devices, cgroups and limits of backlogs
-	Reason error // why not by netlink; nil if procfs was asked for
+	Procfs bool  // procfs, which has no cookies, devices, cgroups or backlog limits
+	Reason error // why it is not netlink; nil if procfs was asked for
 }
 
 // sockets lists the sockets of one namespace.
@@ -36,14 +36,14 @@ type sockets struct {
 	location *location
 	backend  string
 	diag     *sockdiag.Conn // nil if the namespace has to be entered
-	refused  error          // why it is listed by procfs for good
+	refused  error          // why only procfs is used from now on
 	source   Source         // of the last listing
 	err      error
-	rest     time.Time // before it nothing is listed again
-	found    int       // how many listeners the last dump found
+	rest     time.Time // no listing before this time
+	found    int       // number of listeners that the last dump found
 }
 
-// A listing is what Namespace.Dump is asked for.
+// A listing holds the arguments of Namespace.Dump.
 type listing struct {
 	state State
 	pass  int
@@ -51,8 +51,9 @@ type listing struct {
 	visit func(*inet.Socket)
 }
 
-// list does a listing. One that fails because it takes too long is followed by a rest,
-// so that whoever owns the namespace does not take the time of the others every time.
+// list lists the sockets. After a failure that took long, it returns the same error for a
+// while without trying, so that the owner of a slow namespace cannot use up the time of the
+// others at every gather.
 func (s *sockets) list(ctx context.Context, l listing) (Source, error) {
 	if time.Now().Before(s.rest) {
 		return s.source, s.err
@@ -116,8 +117,8 @@ func (s *sockets) listNetlink(ctx context.Context, l listing) error {
 	return s.diag.Dump(ctx, states, l.pass, l.begin, l.visit)
 }
 
-// isUnanswered reports whether the kernel, or a filter before it, does not answer to
-// netlink at all, or does not let the program into a namespace.
+// isUnanswered reports whether the kernel, or a system call filter, does not support or
+// allow netlink at all, or does not let the program enter a namespace.
 func isUnanswered(err error) bool {
 	return slices.ContainsFunc([]error{
 		unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOENT, unix.EINVAL,
@@ -125,7 +126,7 @@ func isUnanswered(err error) bool {
 	}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// maxListeners bounds the memory that a listing by procfs takes.
+// maxListeners limits the memory of a listing by procfs.
 const maxListeners = 1 << 18
 
 func (s *sockets) listProcfs(ctx context.Context, l listing) error {
@@ -169,8 +170,8 @@ func (s *sockets) readTables(ctx context.Context, l listing) error {
 	return nil
 }
 
-// readTable reads one table. The kernel prints the listeners first: what comes after
-// them is read only if it is asked for.
+// readTable reads one table. The kernel prints the listeners first, so the rest is read
+// only for other states.
 func (l *listing) readTable(ctx context.Context, file *os.File, rows *int) error {
 	title := true
 	var socket inet.Socket
@@ -199,8 +200,8 @@ func (l *listing) readTable(ctx context.Context, file *os.File, rows *int) error
 	})
 }
 
-// bindsV6Only reports whether IPv6 sockets take no IPv4 unless they ask for it. Of
-// other namespaces than the program's own nobody can read that; it is off by default.
+// bindsV6Only reports whether IPv6 sockets accept no IPv4 by default. This can be read only
+// for the program's own namespace; for others it returns the kernel's default, false.
 func (s *sockets) bindsV6Only() (bool, error) {
 	if !s.location.own {
 		return false, nil

@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watch reports whether what a namespace answers to may have changed. It is a
-// socket of the namespace, which it keeps alive.
+// A watch reports whether the addresses that a namespace answers on may have changed. It is
+// a socket in the namespace, and keeps the namespace alive.
 type watch struct{ conn *netlink.Conn }
 
-// watched are the multicast groups of a watch. The routes of an address or a device
-// that is removed go without a message of their own.
+// watched are the multicast groups of a watch. Routes are not enough: if an address or a
+// device is removed, its routes disappear without a message.
 var watched = [...]uint32{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 }
 
-// openWatch begins to watch the namespace of the calling thread.
+// openWatch starts to watch the calling thread's namespace.
 func openWatch() (*watch, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
@@ -39,12 +39,12 @@ func openWatch() (*watch, error) {
 	return &watch{c}, nil
 }
 
-// localRoutesOnly is a socket filter that drops changes of routes that are not
-// local: a router may have thousands a second.
+// localRoutesOnly returns a socket filter that drops changes of routes that are not local.
+// A router may have thousands of those per second.
 func localRoutesOnly() []bpf.RawInstruction {
 	const (
 		typeOffset      = 4      // of nlmsg_type in struct nlmsghdr
-		routeTypeOffset = 16 + 7 // of rtm_type in struct rtmsg, behind that
+		routeTypeOffset = 16 + 7 // of rtm_type in struct rtmsg, which follows struct nlmsghdr
 		whole           = 1<<32 - 1
 	)
 	kind := func(t uint16) uint32 { // filters load in network byte order
@@ -65,8 +65,7 @@ func localRoutesOnly() []bpf.RawInstruction {
 	return filter
 }
 
-// changed reports whether something has changed since it was called last, or may
-// have.
+// changed reports whether something has changed, or may have changed, since the last call.
 func (w *watch) changed() bool {
 	raw, err := w.conn.SyscallConn()
 	if err != nil {
@@ -74,7 +73,7 @@ func (w *watch) changed() bool {
 	}
 	changed := false
 	err = raw.Control(func(fd uintptr) {
-		var b [1]byte // what has changed is read anyway
+		var b [1]byte // the content does not matter: everything is read again
 		const most = 4096
 		for range most {
 			_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_DONTWAIT)

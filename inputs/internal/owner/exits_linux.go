@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exits learn when processes exit: an epoll over their pidfds.
+// exits reports when processes exit. It is an epoll over their pidfds.
 type exits struct {
 	epoll int
 	spare int // how many more pidfds may be opened
@@ -18,8 +18,8 @@ func newExits(ownPIDs bool) (exits, error) {
 		return exits{}, fmt.Errorf("create an epoll: %w", err)
 	}
 	e := exits{epoll: epoll}
-	// The files that the rest of the program needs must not run out because a host has
-	// very many servers: those beyond are watched by their start times.
+	// On a host with very many servers, pidfds must not use up the file descriptors of the
+	// rest of the program. Processes without a pidfd are checked by their start times.
 	var limit unix.Rlimit
 	if ownPIDs && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
 		e.spare = int(min(limit.Cur/4, 1<<16))
@@ -29,7 +29,7 @@ func newExits(ownPIDs bool) (exits, error) {
 
 func (e *exits) close() error { return unix.Close(e.epoll) }
 
-// watch opens a pidfd; it returns -1 if that is refused.
+// watch opens a pidfd and watches it. It returns -1 if that is not possible.
 func (e *exits) watch(pid int) int {
 	if e.spare <= 0 {
 		return -1
@@ -38,7 +38,7 @@ func (e *exits) watch(pid int) int {
 	if err != nil {
 		return -1
 	}
-	// The event names the process by its pid: while it is watched no other has it.
+	// The event carries the pid, which no other process can get while the pidfd is open.
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(pid)}
 	if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		unix.Close(fd)
@@ -55,7 +55,7 @@ func (e *exits) unwatch(pidfd int) {
 	}
 }
 
-// each calls exited for every process that has. It must unwatch that.
+// each calls exited for every process that has exited. exited must call unwatch.
 func (e *exits) each(exited func(pid int)) {
 	events := make([]unix.EpollEvent, 64)
 	for {

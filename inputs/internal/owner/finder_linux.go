@@ -9,51 +9,52 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// Options say how a Finder works.
+// Options are the options of a Finder.
 type Options struct {
-	Verify  time.Duration // every known holder is looked at again once within it
-	Refresh time.Duration // further holders of known sockets are searched so often
+	Verify  time.Duration // period within which every known holder is verified once
+	Refresh time.Duration // how often to search for additional holders of known sockets
 	Cmdline int           // how many bytes of Process.Cmdline to read
-	// Members returns the processes of a cgroup, among whom a socket that was made
-	// there is searched first; none if that is of no help.
+	// Members returns the processes of a cgroup. They are searched first for a socket that
+	// was created in that cgroup. It may return none.
 	Members func(cgroup string) []int
 }
 
-// A Finder knows the holders of the sockets that were added to it. It is for one
+// A Finder finds the holders of the sockets that were added to it. It must be used by one
 // goroutine.
 type Finder struct {
 	fs        *procfs.FS
 	options   Options
 	sockets   []*Socket
 	processes *processes
-	// Each known holder, and the facts of each known process, are looked at again once
-	// within Options.Verify: one that lives may have closed the socket, or become another
+	// Each known holder and the facts of each known process are verified once within
+	// Options.Verify: a process that lives may have closed the socket, or become another
 	// program.
 	holders   verifier[*Socket]
 	facts     verifier[*Process]
 	scanner   scanner
-	walk      *walk     // under way, or nil
+	walk      *walk     // the walk in progress, or nil
 	refreshed time.Time // the end of the last walk
-	near      []int     // processes that may hold what lost a holder
-	nearCut   bool      // the last search of those near by was
-	dirty     bool      // sockets were removed, or holders may have been
-	report    Report
+	// candidates are processes that lost a socket: they may still hold it by another file.
+	candidates []int
+	tooSlow    bool // the last searchCandidates did not finish in time
+	dirty      bool // sockets, or perhaps holders, were removed
+	report     Report
 }
 
-// A Report says what an Update met.
+// A Report is the outcome of an Update.
 type Report struct {
-	// Walked reports whether open files were searched: a socket that is gone by now
-	// may have been taken for another one that had its inode after it.
+	// Walked reports that open files were searched. A socket that has closed since may
+	// have been mistaken for another one that got its inode.
 	Walked bool
-	// Refused is the number of processes that could not be looked at.
+	// Refused is the number of processes that could not be read.
 	Refused int
-	// Partial says why the search did not come to its end, or "".
+	// Partial is the reason why the search did not finish, or "".
 	Partial string
-	// OutOfResources is not nil if the search could not continue for want of file
-	// descriptors or memory, and names which. What is known stays.
+	// OutOfResources is the error if the search stopped because no file descriptor or
+	// memory was left. Known holders stay.
 	OutOfResources error
-	// Hidden says why there may be processes that were not even seen, if that made a
-	// socket Unreadable in this Update; else "".
+	// Hidden is the reason why there may be processes that are not visible at all, if that
+	// made a socket Unreadable in this Update; else "".
 	Hidden string
 }
 
@@ -71,17 +72,17 @@ func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
 	}, nil
 }
 
-// Close releases all that the Finder watches.
+// Close closes the pidfds of all known processes.
 func (f *Finder) Close() error { return f.processes.close() }
 
-// Add makes the Finder search the holders of a socket from the next Update on.
+// Add adds a socket. The next Update searches for its holders.
 func (f *Finder) Add(s *Socket) {
 	s.search, s.since = true, f.scanner.walk
 	f.sockets = append(f.sockets, s)
 	f.scanner.sockets[s.Inode] = s
 }
 
-// Remove makes the Finder forget a socket.
+// Remove removes a socket.
 func (f *Finder) Remove(s *Socket) {
 	s.removed, f.dirty = true, true
 	if f.scanner.sockets[s.Inode] == s {
@@ -89,11 +90,11 @@ func (f *Finder) Remove(s *Socket) {
 	}
 }
 
-// Update brings the holders of all sockets up to date. It stops when ctx is done,
-// with what it has found until then.
+// Update updates the holders of all sockets. When ctx is done it stops and keeps what it has
+// found.
 func (f *Finder) Update(ctx context.Context, now time.Time) Report {
 	f.report = Report{}
-	f.near = f.near[:0]
+	f.candidates = f.candidates[:0]
 	f.sweep()
 	f.scanner.limits = limitsOf(len(f.sockets))
 	f.processes.reap(ctx)
@@ -106,7 +107,7 @@ func (f *Finder) Update(ctx context.Context, now time.Time) Report {
 	return f.report
 }
 
-// dropGone takes the processes that have exited from their sockets.
+// dropGone removes processes that have exited from their sockets.
 func (f *Finder) dropGone() {
 	if len(f.processes.gone) == 0 {
 		return
@@ -121,7 +122,7 @@ func (f *Finder) dropGone() {
 	f.processes.gone, f.dirty = nil, true
 }
 
-// verify looks at a share of the known holders.
+// verify verifies the known holders that are due.
 func (f *Finder) verify(ctx context.Context, now time.Time) {
 	f.holders.visit(ctx, now, f.sockets, func(s *Socket) {
 		f.drop(s, func(h Holder) bool { return !stillHolds(f.fs, h) })
@@ -132,7 +133,7 @@ func (f *Finder) verify(ctx context.Context, now time.Time) {
 		}
 	})
 	f.dropGone()
-	if f.processes.changed { // of what it has become, it may not be a holder any more
+	if f.processes.changed { // a process that has become another program may no longer be a holder
 		for i, s := range f.sockets {
 			if i%64 == 63 && !more(ctx) {
 				break
@@ -142,22 +143,21 @@ func (f *Finder) verify(ctx context.Context, now time.Time) {
 	}
 }
 
-// drop removes the holders that have closed the socket, or passed it on to
-// another thread or file.
+// drop removes the holders of a socket for which closed returns true. They may still hold
+// it by another thread or file, so they become candidates.
 func (f *Finder) drop(s *Socket, closed func(Holder) bool) {
 	if s.remove(f.scanner.walk, func(h Holder) bool {
 		if !closed(h) {
 			return false
 		}
-		f.near = append(f.near, h.Process.PID)
+		f.candidates = append(f.candidates, h.Process.PID)
 		return true
 	}) {
 		f.dirty = true
 	}
 }
 
-// bumpVersions gives a new version to the sockets of the processes whose facts
-// have changed.
+// bumpVersions increases the version of the sockets whose holders' facts have changed.
 func (f *Finder) bumpVersions() {
 	if !f.processes.changed {
 		return
@@ -174,8 +174,7 @@ func (f *Finder) bumpVersions() {
 	f.processes.changed = false
 }
 
-// sweep forgets the sockets that were removed and the processes that hold none
-// any more.
+// sweep forgets the sockets that were removed and the processes that no longer hold any.
 func (f *Finder) sweep() {
 	if !f.dirty {
 		return
@@ -197,18 +196,18 @@ func (f *Finder) sweep() {
 	f.facts.next = f.processes.forget(used, f.facts.next)
 }
 
-// search finds the holders of the sockets that lost or never had some, and now and then
-// further holders of all.
+// search searches for holders of sockets that are new or have lost a holder and, every
+// Options.Refresh, for additional holders of all sockets.
 func (f *Finder) search(ctx context.Context, now time.Time) {
 	for _, s := range f.sockets {
 		s.search = s.search || !s.retry.IsZero() && !now.Before(s.retry)
 	}
 	wanted := f.wanted()
 	refresh := len(f.sockets) > 0 && now.Sub(f.refreshed) >= f.options.Refresh
-	if len(wanted) > 0 && (!refresh || f.walk != nil) { // unless a walk finds all of them anyway
-		f.searchNear(ctx, wanted)
+	if len(wanted) > 0 && (!refresh || f.walk != nil) { // else a new walk finds all of them anyway
+		f.searchCandidates(ctx, wanted)
 	}
-	// A second walk is for sockets that the one under way began without.
+	// The second walk is for sockets that were added after the first one began.
 	for range 2 {
 		if f.walk == nil && !refresh && len(f.wanted()) == 0 {
 			return
@@ -222,7 +221,7 @@ func (f *Finder) search(ctx context.Context, now time.Time) {
 	}
 }
 
-// wanted returns the sockets whose holders are to be searched.
+// wanted returns the sockets that need a search for holders.
 func (f *Finder) wanted() (wanted []*Socket) {
 	for _, s := range f.sockets {
 		if s.search {
@@ -232,15 +231,14 @@ func (f *Finder) wanted() (wanted []*Socket) {
 	return wanted
 }
 
-// searchNear searches the processes that held what lost a holder, and those of the
-// sockets' cgroups. If they take more time than there is, the next Update has its time
-// for the walk.
-func (f *Finder) searchNear(ctx context.Context, wanted []*Socket) {
-	if f.nearCut {
-		f.nearCut = false
+// searchCandidates searches the candidates and the processes in the sockets' cgroups. If it
+// does not finish in time, the next Update skips it, so that the walk gets the time.
+func (f *Finder) searchCandidates(ctx context.Context, wanted []*Socket) {
+	if f.tooSlow {
+		f.tooSlow = false
 		return
 	}
-	pids := slices.Clone(f.near)
+	pids := slices.Clone(f.candidates)
 	asked := make(map[string]bool)
 	for _, s := range wanted {
 		if s.Cgroup != "" && !asked[s.Cgroup] {
@@ -261,15 +259,15 @@ func (f *Finder) searchNear(ctx context.Context, wanted []*Socket) {
 			f.fail(err)
 			return
 		case err == nil && !done:
-			f.nearCut = true
+			f.tooSlow = true
 			return
 		}
 	}
 	f.dirty = true
 }
 
-// continueWalk runs the walk under way, or a new one. Its error says why that has not
-// ended.
+// continueWalk continues the walk in progress, or starts one. It returns an error if the
+// walk has not ended.
 func (f *Finder) continueWalk(ctx context.Context) error {
 	if f.walk == nil {
 		pids, err := f.fs.PIDs(nil)
@@ -293,7 +291,7 @@ func (f *Finder) continueWalk(ctx context.Context) error {
 // all calls yield for every socket.
 func (f *Finder) all(yield func(*Socket) bool) { slices.Values(f.sockets)(yield) }
 
-// fail notes why the search did not come to its end.
+// fail reports why the search did not finish.
 func (f *Finder) fail(err error) {
 	f.report.Partial = "owners: " + err.Error()
 	if f.walk != nil {
@@ -304,8 +302,8 @@ func (f *Finder) fail(err error) {
 	}
 }
 
-// commit ends the walk: what it has found becomes what is known of the sockets that
-// it covers.
+// commit ends the walk: the holders that it found become the holders of the sockets that it
+// covers.
 func (f *Finder) commit(ctx context.Context, now time.Time) {
 	w := f.walk
 	f.walk, f.refreshed = nil, now
@@ -314,15 +312,15 @@ func (f *Finder) commit(ctx context.Context, now time.Time) {
 	if w.failure != nil {
 		f.report.Partial = "owners: " + w.failure.Error()
 	}
-	var unlooked bitset
+	var unread bitset // processes whose files the walk could not read
 	for _, p := range f.processes.list {
 		if p.walk != w.number {
-			unlooked.set(p.slot)
+			unread.set(p.slot)
 		}
 	}
 	unowned := false
 	for _, s := range f.sockets {
-		if w.covers(s) && !s.commit(w, unlooked) {
+		if w.covers(s) && !s.commit(w, unread) {
 			unowned = true
 		}
 	}
@@ -334,9 +332,9 @@ func (f *Finder) commit(ctx context.Context, now time.Time) {
 	}
 }
 
-// commitUnowned notes of which sockets the walk has found nobody. A file on its way
-// between two processes is held by neither, so the search is soon repeated, and then
-// less and less often.
+// commitUnowned sets the status of the sockets for which the walk has found no holder. A
+// file that is being passed between two processes is held by neither, so the search is
+// repeated soon, and then less and less often.
 func (f *Finder) commitUnowned(w *walk, now time.Time) {
 	status := None
 	f.report.Hidden = f.fs.Visibility().Hidden()

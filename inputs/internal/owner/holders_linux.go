@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// limits bound what is kept of the holders of one socket.
+// limits bound the memory for the holders of one socket.
 type limits struct {
-	holders int   // in Socket.Holders
-	slots   int32 // of processes that a set tells apart
+	holders int   // length of Socket.Holders
+	slots   int32 // slots that a holderSet has bits for
 }
 
-// limitsOf returns the limits for that many sockets. All together keep as many
-// holders as 4,096 sockets would, or 4 each, and 16 MiB of holderSets.
+// limitsOf returns the limits for a number of sockets. All sockets together keep at most as
+// many holders as 4,096 sockets would, but at least 4 each, and at most 16 MiB of
+// holderSets.
 func limitsOf(sockets int) limits {
 	const holders, holderSets = 64, 16 << 20
 	sockets = max(sockets, 1)
@@ -23,14 +24,14 @@ func limitsOf(sockets int) limits {
 	}
 }
 
-// A holderSet is all holders of a socket that has more than Socket.Holders keeps.
+// A holderSet holds all holders of a socket that has more of them than Socket.Holders keeps.
 type holderSet struct {
 	all   bitset // by Process.slot
-	found bitset // by the walk under way
-	// Processes whose slots are beyond the limit are only counted: by the last walk, and
-	// by the one under way.
+	found bitset // by the walk in progress
+	// Processes with slots beyond the limit are only counted: others by the last walk,
+	// foundOthers by the walk in progress.
 	others, foundOthers int
-	last                *Process // of those
+	last                *Process // the last of these that was counted
 }
 
 func (c *holderSet) count() int { return c.all.count() + max(c.others, c.foundOthers) }
@@ -38,7 +39,7 @@ func (c *holderSet) count() int { return c.all.count() + max(c.others, c.foundOt
 // has reports whether the set is known to include the process.
 func (c *holderSet) has(p *Process) bool { return c != nil && (c.all.has(p.slot) || c.last == p) }
 
-// add adds a process that was found to hold the socket, or found again.
+// add adds a process that was found to hold the socket. It may be in the set already.
 func (c *holderSet) add(p *Process, limit limits) {
 	if p.slot < limit.slots {
 		c.all.set(p.slot)
@@ -49,19 +50,19 @@ func (c *holderSet) add(p *Process, limit limits) {
 	}
 }
 
-// index returns where in Holders a process is, or -1.
+// index returns the index of a process in Holders, or -1.
 func (s *Socket) index(p *Process) int {
 	return slices.IndexFunc(s.Holders, func(h Holder) bool { return h.Process == p })
 }
 
-// keeps reports whether a further holder belongs into Holders.
+// keeps reports whether a new holder belongs in Holders.
 func (s *Socket) keeps(p *Process, limit limits) bool {
 	n := len(s.Holders)
 	return n < limit.holders || Compare(p, s.Holders[n-1].Process) < 0
 }
 
-// find notes that a process was found to hold the socket. It returns false, and notes
-// nothing, if that is news.
+// find records that a known holder was found again. It returns false, and records nothing,
+// if the holder is new.
 func (s *Socket) find(h Holder, limit limits) bool {
 	if i := s.index(h.Process); i >= 0 {
 		s.Holders[i] = h
@@ -75,8 +76,8 @@ func (s *Socket) find(h Holder, limit limits) bool {
 	return true
 }
 
-// endSearch ends the search for a socket of which a holder was found; but a manager
-// holds it for somebody who may be found yet.
+// endSearch ends the search for a socket, unless its only holders are managers: they hold it
+// for a service that may still be found.
 func (s *Socket) endSearch() {
 	if !s.Named().Manager() {
 		s.search = false
@@ -112,8 +113,8 @@ func (s *Socket) sort() {
 	slices.SortFunc(s.Holders, func(a, b Holder) int { return Compare(a.Process, b.Process) })
 }
 
-// remove removes the holders that are to be. The socket is then searched, and not
-// without a holder before a walk has ended that begins after this one.
+// remove removes the holders for which remove returns true. The socket then needs a search.
+// If no holder is left, only a walk that begins after this one can prove that it has none.
 func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	n := len(s.Holders)
 	s.Holders = slices.DeleteFunc(s.Holders, func(h Holder) bool {
@@ -136,7 +137,7 @@ func (s *Socket) remove(walk uint32, remove func(Holder) bool) (removed bool) {
 	return true
 }
 
-// removeGone removes processes that have exited, given the set of their slots.
+// removeGone removes processes that have exited. gone is the set of their slots.
 func (s *Socket) removeGone(walk uint32, gone bitset) {
 	if s.set != nil {
 		before := s.set.count()
@@ -150,7 +151,7 @@ func (s *Socket) removeGone(walk uint32, gone bitset) {
 	s.dropSet()
 }
 
-// dropSet forgets the set if all holders are kept.
+// dropSet drops the set if Holders keeps all holders.
 func (s *Socket) dropSet() {
 	if s.set != nil && s.set.count() <= len(s.Holders) {
 		s.set = nil
@@ -164,14 +165,14 @@ func (s *Socket) begin() {
 	}
 }
 
-// commit makes the holders that a walk has found those of the socket. Others stay as
-// long as the walk has not looked at them, or they are seen to hold it. It reports
-// whether there are any.
-func (s *Socket) commit(w *walk, unlooked bitset) bool {
+// commit makes the holders that a walk has found the holders of the socket. A known holder
+// that was not found stays if the walk could not read its files, or if it still holds the
+// socket. commit reports whether the socket has any holder.
+func (s *Socket) commit(w *walk, unread bitset) bool {
 	before, count := len(s.Holders), s.Count()
 	s.Holders = slices.DeleteFunc(s.Holders, func(h Holder) bool { return !w.stays(h) })
 	if c := s.set; c != nil {
-		c.found.add(c.all.and(unlooked))
+		c.found.add(c.all.and(unread))
 		for _, h := range s.Holders {
 			if c.all.has(h.Process.slot) {
 				c.found.set(h.Process.slot)
@@ -187,8 +188,8 @@ func (s *Socket) commit(w *walk, unlooked bitset) bool {
 	return len(s.Holders) > 0
 }
 
-// CountProcesses returns the number of processes that hold any of the sockets, which
-// are those of one Finder.
+// CountProcesses returns the number of processes that hold any of the sockets. All sockets
+// must belong to the same Finder.
 func CountProcesses(sockets iter.Seq[*Socket]) int {
 	var first *Socket
 	var union bitset

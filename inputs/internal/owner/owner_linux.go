@@ -1,7 +1,7 @@
-// Package owner finds out which processes hold which sockets, and keeps that
-// knowledge true at little cost: it learns from the kernel who has exited, looks
-// at every known open file once in a while, and searches all open files of the
-// host only for sockets that it does not know.
+// Package owner finds the processes that hold sockets, and keeps the result up to date at
+// low cost: the kernel reports which processes have exited, known holders are verified from
+// time to time, and all open files of the host are searched only for sockets without a known
+// holder.
 package owner
 
 import (
@@ -12,46 +12,46 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A Status says how the search for a socket's holders ended.
+// A Status is the state of the search for a socket's holders.
 type Status uint8
 
 // The values of Status.
 const (
-	Pending    Status = iota // not searched to the end yet
-	Resolved                 // Holders has at least one
-	Unreadable               // nobody who was looked at holds it, but not all could be looked at
-	None                     // no process holds it: all were looked at
-	Exited                   // it was closed while its holders were searched
+	Pending    Status = iota // the search has not ended yet
+	Resolved                 // there is at least one holder
+	Unreadable               // no process that could be read holds it, but some could not be read
+	None                     // no process holds it: all were read
+	Exited                   // it was closed during the search
 )
 
-// String returns the status as the tag owner spells it.
+// String returns the value of the tag owner.
 func (s Status) String() string {
 	return [...]string{"pending", "resolved", "unreadable", "none", "exited"}[s]
 }
 
-// A Socket is what a Finder knows of the holders of one socket. The caller sets
-// Inode and Cgroup and leaves the rest to the Finder it adds the Socket to.
+// A Socket is a socket and its known holders. The caller sets Inode and Cgroup. The Finder
+// that the Socket is added to sets everything else.
 type Socket struct {
 	Inode  uint64
-	Cgroup string // the path of the cgroup it was made in, or ""
+	Cgroup string // path of the cgroup in which it was created, or ""
 
 	Status Status
-	// Holders are processes that hold it, in the order of Compare: at most 64, of
-	// which the first is the one to be named. They are valid until the next Update.
+	// Holders are processes that hold the socket, at most 64, in the order of Compare. They
+	// are valid until the next Update.
 	Holders []Holder
-	// Version changes whenever Status, Holders, their facts or Count do.
+	// Version changes whenever Status, Holders, their facts or Count change.
 	Version uint32
 
-	set     *holderSet    // of more holders than Holders has; nil if there are none
-	search  bool          // its holders are to be searched
-	since   uint32        // the walk during which it was added or lost a holder; it takes a later one to prove that nobody holds it
+	set     *holderSet    // all holders, if there are more than Holders keeps; else nil
+	search  bool          // a search for holders is needed
+	since   uint32        // the walk during which it was added or lost its holders; only a later walk can prove that nobody holds it
 	removed bool          // by the caller
-	retry   time.Time     // when to search again if nobody was found; zero: not at all
-	wait    time.Duration // until the retry after that
+	retry   time.Time     // when to search again if no holder was found; zero: not at all
+	wait    time.Duration // from that retry to the next one
 }
 
-// Named returns the process that stands for all holders, or nil: the one that
-// started first, managers last (they hold the sockets that they activate for others).
+// Named returns the holder to name, or nil if there is none: the one that started first,
+// managers last, because they hold sockets for the services that they activate.
 func (s *Socket) Named() *Process {
 	if len(s.Holders) == 0 {
 		return nil
@@ -59,8 +59,8 @@ func (s *Socket) Named() *Process {
 	return s.Holders[0].Process
 }
 
-// Count returns the number of processes that hold the socket. Those beyond Holders
-// leave it when they exit; that one has closed the socket is seen by the next walk.
+// Count returns the number of processes that hold the socket. A process that is counted but
+// not in Holders is removed when it exits. If it closes the socket, the next walk removes it.
 func (s *Socket) Count() int {
 	if s.set != nil {
 		return max(s.set.count(), len(s.Holders))
@@ -68,49 +68,49 @@ func (s *Socket) Count() int {
 	return len(s.Holders)
 }
 
-// Closed notes that the socket was closed while its holders were searched: who
-// was found may hold another one that has its inode by now.
+// Closed records that the socket was closed during the search. The holders that were found
+// are dropped: they may hold another socket that has got the same inode.
 func (s *Socket) Closed() {
 	s.Status, s.Holders, s.set, s.search = Exited, nil, nil, false
 	s.Version++
 }
 
-// A Holder is a process that holds a socket, and the file by which it does.
+// A Holder is a process that holds a socket, and the open file that is the socket.
 type Holder struct {
 	Process *Process
 	file    procfs.File
-	walk    uint32 // the last one that found it
+	walk    uint32 // the last walk that found it
 }
 
-// A Process holds sockets. Its facts are strings fit to be shown.
+// A Process is a process that holds sockets. Its strings are escaped.
 type Process struct {
 	PID   int
 	Start uint64 // in ticks after boot
 	Comm  string
 	// Exe is the path of its program, "" if it cannot be read. ExeDeleted reports that
-	// the file of that path has been deleted or replaced since.
+	// the file with that path has been deleted or replaced since.
 	Exe        string
 	ExeDeleted bool
-	Cmdline    string // "" unless asked for
-	// Cgroup is empty of units if the process is a manager: those of the sockets that
-	// it holds are others. CgroupRead reports whether Cgroup is known: it may be empty.
+	Cmdline    string // "" unless Options.Cmdline is set
+	// Cgroup has no units if the process is a manager, because the sockets that it holds
+	// belong to other units. It may also be empty; CgroupRead reports that it was read.
 	Cgroup     cgroup.Name
 	CgroupRead bool
 
-	slot   int32  // its number in a bitset, which no other known process has
-	pidfd  int    // -1 if it is not watched by one
-	walk   uint32 // the last one that has looked at all its files
+	slot   int32  // its number in a bitset, unique among known processes
+	pidfd  int    // -1 if it has none
+	walk   uint32 // the last walk that has read all its files
 	read   bool   // its facts are known
 	gone   bool   // it has exited
 	change bool   // its facts have changed in this Update
 }
 
-// Manager reports whether it holds sockets for services that it activates: the first
-// process of the host, and all in an init.scope, as systemd of a user or of a container.
+// Manager reports whether the process holds sockets for services that it activates: pid 1,
+// and every process in an init.scope, such as the systemd of a user or a container.
 func (p *Process) Manager() bool { return p.PID == 1 || p.Cgroup.Manager }
 
-// Compare orders processes as those to be named: managers last, then by start, then
-// by pid.
+// Compare orders processes by which one to name first: managers last, then by start time,
+// then by pid.
 func Compare(a, b *Process) int {
 	return cmp.Or(
 		cmp.Compare(btoi(a.Manager()), btoi(b.Manager())),

@@ -10,7 +10,7 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// processes are the known holders of sockets, each watched for its exit.
+// processes are the known processes that hold sockets. Each is watched for its exit.
 type processes struct {
 	fs      *procfs.FS
 	cmdline int // how many bytes of Process.Cmdline to read
@@ -18,13 +18,13 @@ type processes struct {
 
 	byPID     map[int]*Process
 	list      []*Process // in the order in which their facts are read again
-	unwatched int        // processes of list without a pidfd
-	nextPoll  int        // of list, of those
-	slots     int32      // in use or free
-	free      []int32    // slots
+	unwatched int        // number of processes in list without a pidfd
+	nextPoll  int        // index in list of the next one to check for its exit
+	slots     int32      // number of slots, in use or free
+	free      []int32    // free slots
 
-	gone    []*Process // that were not yet taken from their sockets
-	changed bool       // the facts of a process have, in this Update
+	gone    []*Process // have exited, but are not yet removed from their sockets
+	changed bool       // facts of a process have changed in this Update
 }
 
 func newProcesses(fs *procfs.FS, cmdline int) (*processes, error) {
@@ -42,16 +42,16 @@ func (ps *processes) close() error {
 	return ps.exits.close()
 }
 
-// identify returns the Process of an open directory: the one that is known, or a
-// new one, without facts, that is watched from here on.
+// identify returns the Process for an open directory: the known one, or a new one without
+// facts, which is watched from now on.
 func (ps *processes) identify(proc procfs.Process) (*Process, error) {
 	known := ps.byPID[proc.PID]
 	pidfd := -1
 	if known == nil {
 		pidfd = ps.exits.watch(proc.PID)
 	}
-	// That the directory still answers after the pidfd was opened proves that both
-	// are of one process.
+	// If the directory can still be read after the pidfd was opened, both belong to the
+	// same process.
 	st, err := proc.Stat()
 	if err != nil {
 		ps.exits.unwatch(pidfd)
@@ -61,7 +61,7 @@ func (ps *processes) identify(proc procfs.Process) (*Process, error) {
 		return known, nil
 	}
 	if known != nil {
-		ps.exited(known) // its pid is another's by now
+		ps.exited(known) // its pid was reused
 		return ps.identify(proc)
 	}
 	p := &Process{PID: proc.PID, Start: st.Start, pidfd: pidfd, slot: ps.slots}
@@ -78,7 +78,7 @@ func (ps *processes) identify(proc procfs.Process) (*Process, error) {
 	return p, nil
 }
 
-// exited notes that a process has. Its sockets lose it soon.
+// exited records that a process has exited. Finder.dropGone removes it from its sockets.
 func (ps *processes) exited(p *Process) {
 	if p.gone {
 		return
@@ -95,10 +95,10 @@ func (ps *processes) exited(p *Process) {
 	ps.gone = append(ps.gone, p)
 }
 
-// maxPolls bounds how many processes without a pidfd one Update looks at.
+// maxPolls limits how many processes without a pidfd one Update checks.
 const maxPolls = 4096
 
-// reap learns which processes have exited.
+// reap finds the processes that have exited.
 func (ps *processes) reap(ctx context.Context) {
 	ps.exits.each(func(pid int) {
 		if p := ps.byPID[pid]; p != nil {
@@ -123,19 +123,19 @@ func (ps *processes) reap(ctx context.Context) {
 	}
 }
 
-// refresh reads the facts of a known process again. One that is not to be seen has
-// exited, which reap learns, or is hidden by now.
+// refresh reads the facts of a known process again. If the process cannot be opened, it is
+// now hidden or has exited, which reap will find.
 func (ps *processes) refresh(p *Process) {
 	proc, err := ps.fs.Process(p.PID)
 	if err != nil {
 		return
 	}
 	defer proc.Close()
-	_ = ps.read(proc, p) // what was read before stays
+	_ = ps.read(proc, p) // after an error the known facts stay
 }
 
-// read reads the facts of a process through its open directory. What cannot be read
-// is left out.
+// read reads the facts of a process through its open directory. It leaves out facts that
+// cannot be read.
 func (ps *processes) read(proc procfs.Process, p *Process) error {
 	st, err := proc.Stat()
 	if err != nil {
@@ -147,7 +147,7 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 	before := *p
 	p.Comm = escape.Name(st.Comm)
 	if p.Comm == "" {
-		p.Comm = `\x00` // it has emptied its name, and must not look like one unknown
+		p.Comm = `\x00` // the process has an empty name, which must not look unknown
 	}
 	if exe, deleted, err := proc.Exe(); known(err) {
 		p.Exe, p.ExeDeleted = escape.Name(exe), deleted
@@ -162,7 +162,7 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 		p.Cgroup, p.CgroupRead = cgroup.ParseFile(text), err == nil
 	}
 	if p.Manager() {
-		p.Cgroup.Unit, p.Cgroup.UserUnit = "", "" // what it holds, it holds for other units
+		p.Cgroup.Unit, p.Cgroup.UserUnit = "", "" // it holds its sockets for other units
 	}
 	p.read = true
 	if before.read && *p != before {
@@ -171,12 +171,13 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 	return nil
 }
 
-// known reports whether an error of a read, or none, says what there is to know. What
-// was read before stays if there was no descriptor to read it again.
+// known reports whether a read has given a final result, even if that is an error. If there
+// was no descriptor for it, the known fact stays.
 func known(err error) bool { return !errors.Is(err, procfs.ErrNoResources) }
 
-// forget forgets the processes that are gone or hold no socket: those whose slots are
-// not used. It returns where in the list the process at index next went.
+// forget removes the processes that are gone, and those that hold no socket. used has the
+// slots of the processes that hold one. forget returns the new index of the process at index
+// next in the list.
 func (ps *processes) forget(used bitset, next int) int {
 	var moved int
 	ps.list, moved = compact(ps.list, next, func(p *Process) bool {

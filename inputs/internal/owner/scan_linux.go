@@ -8,8 +8,8 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A scanner searches the open files of one process after the other, and makes it a
-// holder of the sockets among them.
+// A scanner searches the open files of one process at a time, and makes the process a holder
+// of the sockets that it finds.
 type scanner struct {
 	fs        *procfs.FS
 	processes *processes
@@ -24,15 +24,15 @@ type hit struct {
 	file   procfs.File
 }
 
-// maxHits bounds what is kept of the files of one process: it may hold a listener by
-// a million of them.
+// maxHits limits how many files of a process are kept at once: it may hold a listener by a
+// million files.
 const maxHits = 1024
 
 // A look reads some of the open files of a process: see procfs.Process.Files.
 type look func(p procfs.Process, c *procfs.Cursor, more func() bool, visit func(procfs.File)) (done bool, err error)
 
-// scan looks at one process from the cursor on, as long as ctx allows; after an error
-// the cursor is where it was. It calls ring for each io_uring.
+// scan searches one process from the cursor on, until ctx is done. It calls ring for each
+// io_uring. After an error the cursor is unchanged.
 func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Cursor, ring func(procfs.File)) (done bool, err error) {
 	proc, err := sc.fs.Process(pid)
 	if err != nil {
@@ -64,7 +64,7 @@ func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Curso
 	return done && err == nil, err
 }
 
-// take makes the process a holder of the sockets that it was seen to hold.
+// take makes the process a holder of the sockets among the hits.
 func (sc *scanner) take(proc procfs.Process) error {
 	if len(sc.hits) == 0 {
 		return nil
@@ -76,19 +76,19 @@ func (sc *scanner) take(proc procfs.Process) error {
 	}
 	holder := func(h hit) Holder { return Holder{p, h.file, sc.walk} }
 	sc.hits = slices.DeleteFunc(sc.hits, func(h hit) bool { return h.socket.find(holder(h), sc.limits) })
-	// The facts may be those of what it was before. They are needed of those that
-	// are kept.
+	// Read the facts if the process will be kept in Holders. If they were read before,
+	// read them again: the process may have become another program.
 	if slices.ContainsFunc(sc.hits, func(h hit) bool { return p.read || h.socket.keeps(p, sc.limits) }) {
 		if err := sc.processes.read(proc, p); err != nil {
 			return err
 		}
 	}
 	for _, h := range sc.hits {
-		if h.socket.find(holder(h), sc.limits) { // by another file meanwhile
+		if h.socket.find(holder(h), sc.limits) { // added by an earlier hit
 			continue
 		}
-		// The facts are those of a holder only if it still held the socket after
-		// they were read: it may have become another program meanwhile.
+		// The facts belong to a holder only if it still holds the socket after they were
+		// read: it may have become another program meanwhile.
 		held, err := proc.Holds(h.file)
 		if err != nil {
 			return err

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// A verifier visits a share of some list at each Update, so that all of it is visited
-// once within a period.
+// A verifier visits part of a list at each Update, so that each element is visited once
+// within a period.
 type verifier[T any] struct {
 	period time.Duration
 	last   time.Time // the last Update
-	next   int       // in the list
+	next   int       // index in the list
 }
 
-// visit visits what is due, as long as ctx allows.
+// visit visits the elements that are due, until ctx is done.
 func (v *verifier[T]) visit(ctx context.Context, now time.Time, all []T, visit func(T)) {
 	due := share(len(all), now.Sub(v.last), v.period)
 	v.last = now
@@ -26,8 +26,8 @@ func (v *verifier[T]) visit(ctx context.Context, now time.Time, all []T, visit f
 	}
 }
 
-// share returns how many of n are due when a round over all of them takes a
-// period and the last share was taken that long ago.
+// share returns how many of n elements are due, if all of them are visited once per period
+// and elapsed is the time since the last visit.
 func share(n int, elapsed, period time.Duration) int {
 	if elapsed <= 0 {
 		return 0
@@ -36,8 +36,8 @@ func share(n int, elapsed, period time.Duration) int {
 	return (n + rounds - 1) / rounds
 }
 
-// compact keeps some of a list, in place, and returns where the element at index
-// next, or the one before it, went.
+// compact removes elements from a list, in place. It also returns the new index of the
+// element at index next, or of the one before it.
 func compact[T any](list []T, next int, keep func(T) bool) ([]T, int) {
 	kept, moved := list[:0], 0
 	for i, v := range list {

@@ -9,41 +9,41 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A walk searches the open files of all processes, over as many Updates as it takes.
-// It proves of sockets that were known when it began who holds them, or that nobody
-// does who could be looked at.
+// A walk searches the open files of all processes, in as many Updates as it needs. For a
+// socket that was known when the walk began, it proves who holds it, or that no process that
+// could be read does.
 type walk struct {
 	number  uint32
 	scanner *scanner
-	sockets func(yield func(*Socket) bool) // all
+	sockets func(yield func(*Socket) bool) // all sockets
 
-	pids    []int         // of its beginning, then those that were started meanwhile
-	next    int           // of pids
+	pids    []int         // processes at the start of the walk, then those that started later
+	next    int           // index in pids
 	cursor  procfs.Cursor // in the files of that process
-	laps    int           // through newcomers
-	deep    bool          // files of processes are done, those of threads and io_urings are next
-	rings   []ring        // to be read then
-	refused int           // processes that could not be looked at
-	unknown int           // threads and io_urings that could not be looked at
-	failure error         // the last one that is not a refusal
+	laps    int           // how often newcomers were added
+	deep    bool          // the files of processes are done; those of threads and io_urings are next
+	rings   []ring        // the io_urings to read
+	refused int           // number of processes that could not be read
+	unknown int           // number of threads and io_urings that could not be read
+	failure error         // the last error that is not a refusal
 }
 
-// A ring is an io_uring that a process has.
+// A ring is an io_uring of a process.
 type ring struct {
 	pid  int
 	file procfs.File
 }
 
-// errCut says that the time was over before the walk was.
-var errCut = errors.New("cut by the deadline")
+// errDeadline says that the deadline came before the end of the walk.
+var errDeadline = errors.New("stopped by the deadline")
 
-// run continues the walk until it has ended, or returns why it could not.
+// run continues the walk. It returns nil when the walk has ended, else the reason why not.
 func (w *walk) run(ctx context.Context) error {
 	if !w.deep {
 		if err := w.each(ctx, procfs.Process.Files); err != nil {
 			return err
 		}
-		// A socket may have passed to a process that was started behind the walk.
+		// A socket may have been passed to a process that started after the walk.
 		for w.left() && w.laps < 3 {
 			found, err := w.addNewcomers()
 			if err != nil {
@@ -61,25 +61,25 @@ func (w *walk) run(ctx context.Context) error {
 		}
 		w.deep, w.next = true, 0
 	}
-	// Few programs have files that their threads do not share, or close what an io_uring
-	// holds; but one that is to be hidden could.
+	// Few programs have threads with their own files, or close a socket that an io_uring
+	// holds, but a program that wants to hide a socket could.
 	if err := w.each(ctx, procfs.Process.ThreadFiles); err != nil {
 		return err
 	}
 	return w.readRings(ctx)
 }
 
-// each looks at the processes that are left.
+// each searches the processes that are left.
 func (w *walk) each(ctx context.Context, look look) error {
 	for ; w.next < len(w.pids); w.next++ {
 		if !more(ctx) {
-			return errCut
+			return errDeadline
 		}
 		pid := w.pids[w.next]
 		done, err := w.scanner.scan(ctx, pid, look, &w.cursor, func(file procfs.File) { w.addRing(pid, file) })
 		switch {
 		case err == nil && !done:
-			return errCut
+			return errDeadline
 		case err == nil:
 			if p := w.scanner.processes.byPID[pid]; p != nil && !w.deep {
 				p.walk = w.number
@@ -88,15 +88,15 @@ func (w *walk) each(ctx context.Context, look look) error {
 			return err
 		case errors.Is(err, procfs.ErrExited):
 		default:
-			w.refuse(err)
+			w.countFailure(err)
 		}
 		w.cursor = procfs.Cursor{}
 	}
 	return nil
 }
 
-// refuse notes that a process, or some files of it, could not be looked at.
-func (w *walk) refuse(err error) {
+// countFailure records that a process, or some of its files, could not be read.
+func (w *walk) countFailure(err error) {
 	if w.deep {
 		w.unknown++
 	} else {
@@ -107,16 +107,16 @@ func (w *walk) refuse(err error) {
 	}
 }
 
-// addNewcomers adds the processes that the walk has not met.
+// addNewcomers adds the processes that have started since.
 func (w *walk) addNewcomers() (found bool, err error) {
 	pids, err := w.scanner.fs.PIDs(nil)
 	if err != nil {
 		return false, err
 	}
 	w.laps++
-	met := slices.Sorted(slices.Values(w.pids))
+	known := slices.Sorted(slices.Values(w.pids))
 	for _, pid := range pids {
-		if _, known := slices.BinarySearch(met, pid); !known {
+		if _, ok := slices.BinarySearch(known, pid); !ok {
 			w.pids = append(w.pids, pid)
 			found = true
 		}
@@ -127,8 +127,8 @@ func (w *walk) addNewcomers() (found bool, err error) {
 // covers reports whether the walk can prove who holds the socket.
 func (w *walk) covers(s *Socket) bool { return s.since < w.number }
 
-// left reports whether there is a socket that the walk has not found, and that nobody
-// holds as far as is known without it.
+// left reports whether there is a socket for which the walk has found no holder, and of
+// which no known holder stays.
 func (w *walk) left() bool {
 	for s := range w.sockets {
 		if w.covers(s) && !slices.ContainsFunc(s.Holders, func(h Holder) bool { return w.stays(h) }) {
@@ -138,19 +138,20 @@ func (w *walk) left() bool {
 	return false
 }
 
-// stays reports whether a known holder is one still: found, or seen to hold the socket
-// by a file that only a search of threads or io_urings finds, or not to be looked at.
+// stays reports whether a known holder stays: the walk has found it, or it still holds the
+// socket by a file of a thread or an io_uring, or it cannot be read.
 func (w *walk) stays(h Holder) bool {
 	return h.walk == w.number || stillHolds(w.scanner.fs, h)
 }
 
-// stillHolds reports whether a known holder still is one, as far as can be told.
+// stillHolds reports whether a known holder still holds the socket. If it cannot be read, it
+// counts as a holder.
 func stillHolds(fs *procfs.FS, h Holder) bool {
 	held, err := fs.Holds(h.file)
 	return held || err != nil
 }
 
-// maxRings bounds how many io_urings are noted.
+// maxRings limits how many io_urings a walk reads.
 const maxRings = 1 << 16
 
 func (w *walk) addRing(pid int, file procfs.File) {
@@ -161,11 +162,11 @@ func (w *walk) addRing(pid int, file procfs.File) {
 	w.rings = append(w.rings, ring{pid, file})
 }
 
-// readRings looks at the sockets that io_urings hold.
+// readRings reads the sockets that io_urings hold.
 func (w *walk) readRings(ctx context.Context) error {
 	for ; len(w.rings) > 0; w.rings = w.rings[1:] {
 		if !more(ctx) {
-			return errCut
+			return errDeadline
 		}
 		r, known := w.rings[0], true
 		_, err := w.scanner.scan(ctx, r.pid, func(p procfs.Process, _ *procfs.Cursor, _ func() bool, visit func(procfs.File)) (done bool, err error) {
@@ -177,7 +178,7 @@ func (w *walk) readRings(ctx context.Context) error {
 			return err
 		case errors.Is(err, procfs.ErrExited):
 		case err != nil:
-			w.refuse(err)
+			w.countFailure(err)
 		case !known:
 			w.unknown++
 		}
@@ -185,13 +186,13 @@ func (w *walk) readRings(ctx context.Context) error {
 	return nil
 }
 
-// partial says why the walk has not come to its end.
+// partial returns why the walk has not ended.
 func (w *walk) partial(err error) string {
-	if !errors.Is(err, errCut) {
+	if !errors.Is(err, errDeadline) {
 		return "owners: " + err.Error()
 	}
 	if w.deep {
-		return "owners: cut by the deadline among the files of threads"
+		return "owners: stopped by the deadline among the files of threads"
 	}
-	return fmt.Sprintf("owners: cut by the deadline after %d of %d processes", w.next, len(w.pids))
+	return fmt.Sprintf("owners: stopped by the deadline after %d of %d processes", w.next, len(w.pids))
 }

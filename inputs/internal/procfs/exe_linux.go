@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exe reads the path of the process's program, and reports whether the file that had
-// it has been deleted or replaced since. The path is valid until the next read.
+// Exe returns the path of the process's program, and reports whether the file with that path
+// has been deleted or replaced since. The path is valid until the next read.
 func (p Process) Exe() (path []byte, deleted bool, err error) {
 	link := "exe"
 	path, err = p.readLink(link)
-	if errors.Is(err, ErrExited) { // or it is a kernel thread, or its first thread has ended
+	if errors.Is(err, ErrExited) { // also for a kernel thread, or if the first thread has ended
 		link, path, err = p.threadExe()
 	}
 	if err != nil {
@@ -26,7 +26,7 @@ func (p Process) Exe() (path []byte, deleted bool, err error) {
 	return path, false, nil
 }
 
-// threadExe reads the link exe of a thread that has one.
+// threadExe reads the link exe of the first thread that has one.
 func (p Process) threadExe() (link string, path []byte, err error) {
 	if single, err := p.singleThreaded(); single || err != nil {
 		return "", nil, errors.Join(err, ErrExited)
@@ -49,10 +49,10 @@ func (p Process) readLink(name string) ([]byte, error) {
 	return path, nil
 }
 
-// unlinked reports whether " (deleted)" at the end of a path is the kernel's (d_path
-// of fs/d_path.c), and not part of a name that leads to the same file still. That name
-// is in the kernel's cache then: nothing here waits for a file system, which may be a
-// stalled one, or a hostile user's.
+// unlinked reports whether the kernel has added " (deleted)" to a path (d_path in fs/d_path.c).
+// It has not if a file with that whole name exists and is the program. In that case the name
+// is in the kernel's cache, so unlinked never has to wait for a file system, which might be
+// stalled or belong to a hostile user.
 func (p Process) unlinked(link string, path []byte) bool {
 	root, err := unix.Openat(p.dir, "root", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -65,7 +65,7 @@ func (p Process) unlinked(link string, path []byte) bool {
 		Resolve: unix.RESOLVE_IN_ROOT | cached,
 	}
 	file, err := unix.Openat2(root, string(path), &how)
-	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything is renamed or mounted meanwhile
+	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything was renamed or mounted meanwhile
 		file, err = unix.Openat2(root, string(path), &how)
 	}
 	if err != nil {

@@ -10,26 +10,25 @@ import (
 	"sockwatch/inputs/internal/dirent"
 )
 
-// A File is an open file that is a socket, or an io_uring, which may hold sockets
-// by itself.
+// A File is an open file that is a socket, or an io_uring, which may hold sockets itself.
 type File struct {
-	TID   int32 // a thread that has it
+	TID   int32 // a thread that has the file open
 	FD    int32
-	Inode uint64 // of the socket; 0 of an io_uring
-	Ring  bool   // FD is an io_uring, and Inode, if any, a socket that it holds
+	Inode uint64 // of the socket; 0 for an io_uring
+	Ring  bool   // FD is an io_uring; Inode, if set, is a socket that it holds
 }
 
 // A Cursor is a position among the files of one process. The zero Cursor is before the
 // first of them.
 type Cursor struct {
 	start  uint64 // Stat.Start of the process
-	tid    int    // whose directory of files is being read; 0: that of the process
+	tid    int    // the thread whose directory fd is being read; 0: that of the process
 	offset int64  // in that directory
 }
 
-// Files calls visit for each open file of the process that is a socket or an
-// io_uring, from the cursor on. After each piece of a directory it asks more, and if
-// that says no it returns false, and the cursor is where the next call continues.
+// Files calls visit for each open file of the process that is a socket or an io_uring, from
+// the cursor on. After each piece of a directory it calls more. If more returns false, Files
+// returns false, and the next call continues at the cursor.
 func (p Process) Files(c *Cursor, more func() bool, visit func(File)) (done bool, err error) {
 	if err := p.resume(c); err != nil {
 		return false, err
@@ -43,8 +42,8 @@ func (p Process) Files(c *Cursor, more func() bool, visit func(File)) (done bool
 		if n > 0 || begun {
 			return true, nil
 		}
-		// No file at all: a kernel thread, or a process whose first thread has ended
-		// before the others, which then are asked.
+		// There are no files: it is a kernel thread, or a process whose first thread has
+		// ended before the others. Then read those of the other threads.
 		if single, err := p.singleThreaded(); single || err != nil {
 			return err == nil, err
 		}
@@ -63,7 +62,7 @@ func (p Process) Files(c *Cursor, more func() bool, visit func(File)) (done bool
 	return err == nil, err
 }
 
-// ThreadFiles does so for the files of threads that do not share those of the
+// ThreadFiles is like Files, but visits the files of threads that do not share those of the
 // process: after unshare(2), or clone(2) without CLONE_FILES.
 func (p Process) ThreadFiles(c *Cursor, more func() bool, visit func(File)) (done bool, err error) {
 	if single, err := p.singleThreaded(); single || err != nil {
@@ -76,7 +75,7 @@ func (p Process) ThreadFiles(c *Cursor, more func() bool, visit func(File)) (don
 	if err != nil {
 		return false, err
 	}
-	read := []int{p.PID} // threads, all of different files
+	read := []int{p.PID} // threads that do not share files with each other
 	for _, tid := range tids {
 		if tid == p.PID || p.fs.host.OwnPIDs && slices.ContainsFunc(read, func(r int) bool { return shareFiles(r, tid) }) {
 			continue
@@ -92,7 +91,7 @@ func (p Process) ThreadFiles(c *Cursor, more func() bool, visit func(File)) (don
 	return true, nil
 }
 
-// resume resets a cursor that was made in another process which had the pid.
+// resume resets a cursor that belongs to an earlier process with the same pid.
 func (p Process) resume(c *Cursor) error {
 	if *c == (Cursor{}) {
 		return nil
@@ -104,7 +103,8 @@ func (p Process) resume(c *Cursor) error {
 	return err
 }
 
-// suspend notes whose cursor it is. It returns err, if that is not nil.
+// suspend records in the cursor which process it belongs to. It returns err if that is not
+// nil.
 func (p Process) suspend(c *Cursor, err error) error {
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (p Process) suspend(c *Cursor, err error) error {
 	return err
 }
 
-// threadFiles reads the files of one thread. One that has ended has none.
+// threadFiles reads the files of one thread. A thread that has ended has none.
 func (p Process) threadFiles(tid int, c *Cursor, more func() bool, visit func(File)) (n int, done bool, err error) {
 	if c.tid != tid {
 		c.tid, c.offset = tid, 0
@@ -126,7 +126,7 @@ func (p Process) threadFiles(tid int, c *Cursor, more func() bool, visit func(Fi
 	return n, done, err
 }
 
-// files reads one directory of open files, and returns how many it has seen.
+// files reads one directory of open files, and returns how many files are in it.
 func (p Process) files(name string, tid int, c *Cursor, more func() bool, visit func(File)) (n int, done bool, err error) {
 	dir, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -172,8 +172,8 @@ func (p Process) files(name string, tid int, c *Cursor, more func() bool, visit 
 	}
 }
 
-// singleThreaded reports whether the process has one thread, or none any more: task
-// has a directory for each, beside its own two links.
+// singleThreaded reports whether the process has at most one thread. The link count of task is
+// two more than the number of threads.
 func (p Process) singleThreaded() (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.dir, "task", &st, 0); err != nil {
@@ -182,7 +182,8 @@ func (p Process) singleThreaded() (bool, error) {
 	return st.Nlink <= 3, nil
 }
 
-// threads returns the threads of the process from one on, in ascending order.
+// threads returns the threads of the process with numbers of at least from, in ascending
+// order.
 func (p Process) threads(from int) ([]int, error) {
 	dir, err := unix.Openat(p.dir, "task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -198,16 +199,16 @@ func (p Process) threads(from int) ([]int, error) {
 	return tids[i:], nil
 }
 
-// shareFiles reports whether two threads are known to have the same open files:
-// kcmp(2), which not every kernel has and a filter may forbid.
+// shareFiles reports whether two threads are known to share their open files, by kcmp(2). Not
+// every kernel has it, and a system call filter may forbid it.
 func shareFiles(a, b int) bool {
 	const kcmpFiles = 2 // KCMP_FILES, from include/uapi/linux/kcmp.h
 	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFiles, 0, 0, 0)
 	return errno == 0 && order == 0
 }
 
-// Holds reports whether a file of one of the process's threads still is, or holds,
-// the socket that it was. An error leaves that open.
+// Holds reports whether a file of one of the process's threads still is, or holds, the same
+// socket. After an error that is not known.
 func (p Process) Holds(file File) (bool, error) {
 	var path []byte
 	if int(file.TID) != p.PID {
@@ -217,13 +218,14 @@ func (p Process) Holds(file File) (bool, error) {
 	return held, p.fs.existing(p.PID, err)
 }
 
-// Holds does so for a thread of whichever process has its number now.
+// Holds is like Process.Holds, but for the thread that has the number file.TID now.
 func (f *FS) Holds(file File) (bool, error) {
 	held, err := f.holds(f.dir, append(strconv.AppendInt(nil, int64(file.TID), 10), '/'), file)
 	return held, f.existing(int(file.TID), err)
 }
 
-// existing drops the error that says that a file does not exist.
+// existing returns nil if the error says that a file does not exist, else the error of a
+// read.
 func (f *FS) existing(pid int, err error) error {
 	if err != nil {
 		err = f.processError(pid, "fd", err)

@@ -1,6 +1,6 @@
-// Package procfs reads what /proc says of processes and sockets, each process
-// through one open directory, so that nothing it returns mixes two processes
-// which had the same pid one after the other.
+// Package procfs reads processes and their sockets from /proc. It reads each process through
+// one open directory, so a result never mixes two processes that had the same pid one after
+// the other.
 package procfs
 
 import (
@@ -16,19 +16,19 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// An FS is a mounted procfs. It is for one goroutine.
+// An FS is a mounted procfs. It must be used by one goroutine.
 type FS struct {
 	host  host.Host
 	dir   int
 	boot  time.Time // zero if unknown
 	rings ringFormat
-	// ringTimeout is the constant, except in tests. stuck is not nil if a read of an
-	// io_uring has not ended: see ringSockets.
+	// ringTimeout is the constant, except in tests. stuck is not nil while a read of an
+	// io_uring hangs: see ringSockets.
 	ringTimeout time.Duration
 	stuck       chan ringAnswer
-	dirs        []byte // what getdents64 wrote
-	text        []byte // what was read of a file
-	link        []byte // the target of a link
+	dirs        []byte // buffer for getdents64
+	text        []byte // buffer for the text of a file
+	link        []byte // buffer for the target of a link
 }
 
 // Open opens the procfs of a host.
@@ -38,7 +38,7 @@ func Open(h host.Host) (*FS, error) {
 		return nil, &fs.PathError{Op: "open", Path: h.Proc, Err: err}
 	}
 	f := &FS{host: h, dir: dir, rings: ownRingFormat(), ringTimeout: ringTimeout, dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096)}
-	// Mounted with subset=pid it has no stat.
+	// A procfs that is mounted with subset=pid has no stat.
 	if err := f.ReadBootTime(); err != nil && !f.mounted() {
 		f.Close()
 		return nil, fmt.Errorf("%s is not a procfs: %w", h.Proc, err)
@@ -46,23 +46,23 @@ func Open(h host.Host) (*FS, error) {
 	return f, nil
 }
 
-// mounted reports whether the directory is that of a procfs.
+// mounted reports whether the directory is a procfs.
 func (f *FS) mounted() bool {
 	var st unix.Statfs_t
 	return unix.Fstatfs(f.dir, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
 }
 
-// Close releases what Open took.
+// Close closes the directory.
 func (f *FS) Close() error { return unix.Close(f.dir) }
 
-// Path returns where it is mounted.
+// Path returns the mount point.
 func (f *FS) Path() string { return f.host.Proc }
 
-// OwnPIDs reports whether its pids mean the same processes to system calls.
+// OwnPIDs reports whether its pids are also the pids that system calls use.
 func (f *FS) OwnPIDs() bool { return f.host.OwnPIDs }
 
-// ReadBootTime reads again when the host booted, which setting the clock changes. On
-// an error what was read before stays.
+// ReadBootTime reads the boot time again, since setting the clock changes it. After an error
+// the last one stays.
 func (f *FS) ReadBootTime() error {
 	text, err := f.readFile(f.dir, "stat", 1<<20)
 	if err != nil {
@@ -76,8 +76,7 @@ func (f *FS) ReadBootTime() error {
 	return nil
 }
 
-// StartTime returns when a process with that Stat.Start started; the zero time if
-// /proc/stat does not say when the host booted.
+// StartTime returns the time for a Stat.Start, or the zero time if the boot time is not known.
 func (f *FS) StartTime(ticks uint64) time.Time {
 	if f.boot.IsZero() {
 		return time.Time{}
@@ -85,7 +84,7 @@ func (f *FS) StartTime(ticks uint64) time.Time {
 	return f.boot.Add(time.Duration(ticks) * (time.Second / userHZ))
 }
 
-// PIDs appends the pids of all processes that are seen.
+// PIDs appends the pids of all visible processes to dst.
 func (f *FS) PIDs(dst []int) ([]int, error) {
 	if _, err := unix.Seek(f.dir, 0, unix.SEEK_SET); err != nil {
 		return dst, &fs.PathError{Op: "seek", Path: f.host.Proc, Err: err}
@@ -97,7 +96,7 @@ func (f *FS) PIDs(dst []int) ([]int, error) {
 	return pids, nil
 }
 
-// numbers appends the names in a directory that are numbers.
+// numbers appends the names in a directory that are positive numbers to dst.
 func (f *FS) numbers(dir int, dst []int) ([]int, error) {
 	for {
 		n, err := unix.ReadDirent(dir, f.dirs)
@@ -112,21 +111,20 @@ func (f *FS) numbers(dir int, dst []int) ([]int, error) {
 	}
 }
 
-// A Process is the open directory of one process. When that has ended, what is
-// read through it fails with ErrExited, also if the pid is in use again.
+// A Process is the open directory of one process. After the process has ended, every read
+// returns ErrExited, even if the pid is in use again.
 type Process struct {
 	PID int
 	fs  *FS
 	dir int
 }
 
-// What errors of reads mean. An error that is none of them says nothing of the
-// process either.
+// The errors of reads. Any other error says nothing about the process.
 var (
 	ErrExited  = errors.New("process has exited")
 	ErrRefused = errors.New("not permitted")
-	// ErrNoResources says that this program, or the host, has no file descriptor or
-	// no memory left to look.
+	// ErrNoResources says that this program or the host has no file descriptor or memory
+	// left for the read.
 	ErrNoResources = errors.New("out of resources")
 )
 
@@ -142,7 +140,7 @@ func (f *FS) Process(pid int) (Process, error) {
 // Close closes the directory.
 func (p Process) Close() { unix.Close(p.dir) }
 
-// Stat reads the process's stat. Its Comm is valid until the next read of the FS.
+// Stat reads the file stat of the process. Comm is valid until the next read of the FS.
 func (p Process) Stat() (Stat, error) {
 	text, err := p.read("stat", 4096)
 	if err != nil {
@@ -151,7 +149,7 @@ func (p Process) Stat() (Stat, error) {
 	return ParseStat(text)
 }
 
-// Start reads the Stat.Start of the process that has a pid now.
+// Start returns the Stat.Start of the process that has a pid now.
 func (f *FS) Start(pid int) (uint64, error) {
 	text, err := f.readFile(f.dir, strconv.Itoa(pid)+"/stat", 4096)
 	if err != nil {
@@ -161,14 +159,14 @@ func (f *FS) Start(pid int) (uint64, error) {
 	return st.Start, err
 }
 
-// Cgroup reads the process's cgroups; valid until the next read of the FS.
+// Cgroup returns the text of the file cgroup. It is valid until the next read of the FS.
 func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 
-// Cmdline reads at most limit bytes of the process's arguments, each ended by a
-// zero byte; valid until the next read of the FS.
+// Cmdline returns at most limit bytes of the process's arguments, each followed by a zero
+// byte. They are valid until the next read of the FS.
 func (p Process) Cmdline(limit int) ([]byte, error) { return p.read("cmdline", limit) }
 
-// readLink reads a link; what it returns is valid until the next call.
+// readLink reads a link. The result is valid until the next call.
 func (f *FS) readLink(dir int, name []byte) ([]byte, error) {
 	n, err := unix.Readlinkat(dir, string(name), f.link)
 	if err != nil {
@@ -185,7 +183,7 @@ func (p Process) read(name string, limit int) ([]byte, error) {
 	return text, nil
 }
 
-// readFile reads at most limit bytes; valid until the next read.
+// readFile reads at most limit bytes of a file. They are valid until the next read.
 func (f *FS) readFile(dir int, name string, limit int) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -212,7 +210,7 @@ func (f *FS) readFile(dir int, name string, limit int) ([]byte, error) {
 	return f.text[:n], nil
 }
 
-// processError says what an error of a read of a process means.
+// processError returns the error for a failed read of a process.
 func (f *FS) processError(pid int, name string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH):

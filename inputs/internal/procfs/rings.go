@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// ringLink is what /proc/PID/fd shows of an io_uring.
+// ringLink is the text of the link of an io_uring in /proc/PID/fd.
 const ringLink = "anon_inode:[io_uring]"
 
-// A ringFormat is how a kernel prints the files that are registered with an io_uring,
-// in /proc/PID/fdinfo/FD (io_uring/fdinfo.c):
+// A ringFormat says how the kernel prints the files that are registered with an io_uring, in
+// /proc/PID/fdinfo/FD (io_uring/fdinfo.c):
 //
 //	UserFiles:	3
 //	    0: socket:[1045]
@@ -19,20 +19,19 @@ const ringLink = "anon_inode:[io_uring]"
 type ringFormat uint8
 
 const (
-	// ringNames is that of kernels before 6.15: the last part of the path, unescaped,
-	// and "<none>" for an empty slot. A socket is "TCP" or the like, without its inode.
-	// The list is empty while the ring is busy.
+	// ringNames is the format before 6.15: the last part of the path, unescaped, and
+	// "<none>" for an empty slot. A socket is "TCP" or similar, without its inode. The list
+	// is empty while the ring is busy.
 	ringNames ringFormat = iota
-	// ringPaths is that of 6.15 to 6.17: whole paths, escaped, without empty slots. The
+	// ringPaths is the format of 6.15 to 6.17: whole paths, escaped, and no empty slots. The
 	// list is empty while the ring is busy.
 	ringPaths
-	// ringWhole is that of kernels from 6.18 on: nothing is printed while the ring is
-	// busy.
+	// ringWhole is the format from 6.18 on. Nothing is printed while the ring is busy.
 	ringWhole
 )
 
-// ringFormatOf returns the format of a kernel release such as "6.18.2-generic". One
-// that cannot be read counts as old, whose format shows no inodes.
+// ringFormatOf returns the format of a kernel release such as "6.18.2-generic". A release that
+// cannot be parsed counts as old.
 func ringFormatOf(release string) ringFormat {
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
@@ -47,20 +46,20 @@ func ringFormatOf(release string) ringFormat {
 	return ringNames
 }
 
-// A ringParser reads the lines of an io_uring's fdinfo and calls visit for the sockets
-// that it holds.
+// A ringParser parses the lines of an io_uring's fdinfo and calls visit for the sockets that
+// it holds.
 type ringParser struct {
 	format  ringFormat
 	visit   func(inode uint64)
-	slots   int // of files
-	rows    int // of files
-	listed  bool
-	ends    int  // of the list of files
+	slots   int  // number of slots for files, as printed
+	rows    int  // number of files listed so far
+	listed  bool // the list of files has begun
+	ends    int  // number of lines that look like the end of the list
 	inside  bool // the next line is a file
-	unknown bool // there is, or may be, a socket whose inode is not printed
+	unknown bool // there may be a socket whose inode is not printed
 }
 
-// line reads one line, without its end.
+// line parses one line, without its end.
 func (r *ringParser) line(line []byte) {
 	if slots, ok := bytes.CutPrefix(line, []byte("UserFiles:\t")); ok && !r.listed {
 		var err error
@@ -77,8 +76,8 @@ func (r *ringParser) line(line []byte) {
 	}
 	slot, name, ok := strings.Cut(strings.TrimLeft(string(line), " "), ": ")
 	number, err := strconv.Atoi(slot)
-	// A name before 6.15 may hold ends of lines. But each such line is one too many:
-	// the slots do not follow each other then, or the list has two ends.
+	// Before 6.15, a name may contain line ends. This is detected: the slot numbers are then
+	// not consecutive, or the list has two ends.
 	if !ok || err != nil || r.format == ringNames && number != r.rows {
 		r.inside = false
 		r.unknown = r.unknown || !end
@@ -92,7 +91,7 @@ func (r *ringParser) line(line []byte) {
 	}
 }
 
-// known reports, after the last line, whether all sockets of the ring were visited.
+// known reports, after the last line, whether all sockets of the io_uring were visited.
 func (r *ringParser) known() bool {
 	switch {
 	case !r.listed || r.unknown:

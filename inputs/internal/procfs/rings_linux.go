@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errRingBusy says that an io_uring did not list its files.
+// errRingBusy says that the kernel did not list the files of an io_uring.
 var errRingBusy = errors.New("io_uring does not list its files")
 
 // ownRingFormat returns the format of the running kernel.
@@ -23,9 +23,9 @@ func ownRingFormat() ringFormat {
 	return ringFormatOf(unix.ByteSliceToString(name.Release[:]))
 }
 
-// RingSockets calls visit for each socket that an io_uring among the files of the
-// process holds. known reports whether that were all: kernels before 6.15 do not print
-// which sockets they are, and a busy ring prints nothing.
+// RingSockets calls visit for each socket that an io_uring of the process holds. known reports
+// whether these are all of them: kernels before 6.15 do not print the inodes, and nothing is
+// printed while the io_uring is busy.
 func (p Process) RingSockets(ring File, visit func(File)) (known bool, err error) {
 	thread := ""
 	if int(ring.TID) != p.PID {
@@ -45,25 +45,25 @@ func (p Process) RingSockets(ring File, visit func(File)) (known bool, err error
 		}
 	}
 	if errors.Is(err, ErrExited) {
-		err = nil // it is closed by now
+		err = nil // it was closed
 	}
 	return err == nil, err
 }
 
-// ringTimeout bounds the wait for one io_uring.
+// ringTimeout is how long to wait for one io_uring.
 const ringTimeout = 2 * time.Second
 
-// A ringAnswer is what the fdinfo of an io_uring says.
+// A ringAnswer is the result of reading the fdinfo of an io_uring.
 type ringAnswer struct {
 	sockets []uint64 // inodes
-	known   bool     // they are all
+	known   bool     // sockets has all of them
 	err     error
 }
 
-// ringSockets reads one file of /proc/PID/fdinfo, within the timeout. If its owner has
-// put an epoll in the place of the io_uring, the kernel waits for a lock that is held as
-// long as he likes: one such read is left to itself, and until it has ended no other one
-// is begun.
+// ringSockets reads one file in /proc/PID/fdinfo, within the timeout. If the owner of the
+// process has put an epoll in place of the io_uring, the kernel waits for a lock that the
+// owner can hold for as long as they like. Such a read is abandoned, and no other one is
+// started until it has ended.
 func (f *FS) ringSockets(dir int, name string, visit func(inode uint64)) (known bool, err error) {
 	select {
 	case <-f.stuck:
@@ -96,7 +96,8 @@ func (f *FS) ringSockets(dir int, name string, visit func(inode uint64)) (known 
 	}
 }
 
-// readRing reads the fdinfo of an io_uring: three times at most if that is busy.
+// readRing reads the fdinfo of an io_uring. If the io_uring is busy, it tries at most three
+// times.
 func readRing(fd int, name string, format ringFormat) (a ringAnswer) {
 	for try := 0; try < 3 && !a.known && a.err == nil; try++ {
 		if try > 0 {
@@ -139,7 +140,7 @@ func lines(fd int, name string, visit func([]byte)) error {
 			text = after
 		}
 		if rest = copy(buf, text); rest == len(buf) {
-			return fmt.Errorf("read %s: a line of more than %d bytes", name, rest)
+			return fmt.Errorf("read %s: line of more than %d bytes", name, rest)
 		}
 	}
 }

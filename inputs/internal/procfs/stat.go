@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// A Stat is what /proc/PID/stat says of a process.
+// A Stat is the parsed text of /proc/PID/stat.
 type Stat struct {
-	Comm  []byte // as the process called itself: any bytes, 15 at most; part of the text parsed
+	Comm  []byte // name of the process: any bytes, at most 15; part of the parsed text
 	State byte   // 'R', 'S', 'Z', ...
-	// Kernel reports a kernel thread: no user can make a process look like one.
+	// Kernel reports that it is a kernel thread. No user can make a process look like one.
 	Kernel bool
 	Start  uint64 // when it started, in ticks of userHZ after boot
 }
 
-// kernelThread is PF_KTHREAD of include/linux/sched.h.
+// kernelThread is PF_KTHREAD in include/linux/sched.h.
 const kernelThread = 0x200000
 
 // userHZ is the unit of Stat.Start. The kernel's USER_HZ is 100 on every
 // architecture that Go runs on.
 const userHZ = 100
 
-// ParseStat reads the text of /proc/PID/stat. The name stands between the first
-// "(" and the last ")", since it may hold both.
+// ParseStat parses the text of /proc/PID/stat. The name is between the first "(" and the last
+// ")", since it may contain both.
 func ParseStat(text []byte) (Stat, error) {
 	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
 	if open < 0 || end < open {
@@ -62,7 +62,7 @@ func ParseStat(text []byte) (Stat, error) {
 	return st, nil
 }
 
-// parseBootTime reads when the host booted, in Unix seconds, from /proc/stat.
+// parseBootTime returns the boot time, in Unix seconds, from the text of /proc/stat.
 func parseBootTime(text []byte) (int64, error) {
 	for line := range bytes.Lines(text) {
 		if value, ok := bytes.CutPrefix(line, []byte("btime ")); ok {
@@ -72,7 +72,7 @@ func parseBootTime(text []byte) (int64, error) {
 	return 0, fmt.Errorf("no line btime")
 }
 
-// parseCapabilities reads the effective capabilities from /proc/PID/status.
+// parseCapabilities returns the effective capabilities from the text of /proc/PID/status.
 func parseCapabilities(text []byte) (uint64, error) {
 	for line := range bytes.Lines(text) {
 		if value, ok := bytes.CutPrefix(line, []byte("CapEff:")); ok {
@@ -82,14 +82,13 @@ func parseCapabilities(text []byte) (uint64, error) {
 	return 0, fmt.Errorf("no line CapEff")
 }
 
-// allUsers reports whether the text of /proc/PID/uid_map is that of the host's user
-// namespace.
+// allUsers reports whether a text of /proc/PID/uid_map is that of the host's user namespace.
 func allUsers(text []byte) bool {
 	return string(bytes.Join(bytes.Fields(text), []byte(" "))) == "0 0 4294967295"
 }
 
-// parseProfile returns the AppArmor profile that is enforced: "docker-default
-// (enforce)". What other security modules print there has no such end.
+// parseProfile returns the name of the AppArmor profile that is enforced, from a text such as
+// "docker-default (enforce)". The texts of other security modules have no mode at the end.
 func parseProfile(text []byte) string {
 	profile, mode, ok := strings.Cut(strings.TrimRight(string(text), "\n\x00"), " (")
 	if !ok || mode != "enforce)" && mode != "kill)" && mode != "mixed)" {
@@ -98,8 +97,8 @@ func parseProfile(text []byte) string {
 	return profile
 }
 
-// parseLink reads the inode from the text of a link such as socket:[1045], given
-// what stands before it; false for links to anything else.
+// parseLink returns the inode in the text of a link such as socket:[1045], whose prefix is
+// "socket:[". It returns false for any other link.
 func parseLink(link []byte, prefix string) (inode uint64, ok bool) {
 	if len(link) < len(prefix)+2 || string(link[:len(prefix)]) != prefix || link[len(link)-1] != ']' {
 		return 0, false

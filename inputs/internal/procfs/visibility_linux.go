@@ -2,25 +2,25 @@ package procfs
 
 import "golang.org/x/sys/unix"
 
-// A Visibility says what keeps this program from seeing who holds sockets.
+// A Visibility says what prevents this program from seeing the holders of sockets.
 type Visibility struct {
-	// Capabilities are this program's effective ones over the host, as a bit set of
-	// CAP_ numbers: none in a user namespace of its own.
+	// Capabilities are this program's effective capabilities on the host, as a bit set of
+	// CAP_ numbers. There are none in another user namespace than the host's.
 	Capabilities uint64
-	// UserNS reports that this program lives in a user namespace of its own.
+	// UserNS reports that this program is in another user namespace than the host's.
 	UserNS bool
-	// PIDNS reports that this procfs shows, or may show, the processes of one pid
-	// namespace only, and not all of the host.
+	// PIDNS reports that this procfs shows, or may show, only the processes of one pid
+	// namespace, and not all processes of the host.
 	PIDNS bool
-	// HidePID reports that processes which may not be read are not shown either: the
-	// mount option hidepid.
+	// HidePID reports that processes that may not be read are not visible either, because of
+	// the mount option hidepid.
 	HidePID bool
-	// AppArmor is the profile that is enforced on this program, or "". One that does not
-	// allow ptrace, as docker-default, makes the capabilities void.
+	// AppArmor is the profile that is enforced on this program, or "". A profile that does
+	// not allow ptrace, such as docker-default, makes the capabilities ineffective.
 	AppArmor string
 }
 
-// Hidden says why there may be processes that are not even seen, or "".
+// Hidden returns why there may be processes that are not visible at all, or "".
 func (v Visibility) Hidden() string {
 	switch {
 	case v.PIDNS:
@@ -31,8 +31,8 @@ func (v Visibility) Hidden() string {
 	return ""
 }
 
-// Visibility looks at this program and at the procfs. What it cannot find out counts
-// as missing.
+// Visibility examines this program and the procfs. Whatever it cannot find out counts as
+// missing.
 func (f *FS) Visibility() Visibility {
 	v := Visibility{PIDNS: !f.showsHost(), HidePID: f.hidesPIDs()}
 	ids, err := f.readOwn("uid_map")
@@ -40,8 +40,8 @@ func (f *FS) Visibility() Visibility {
 	if status, err := f.readOwn("status"); err == nil && !v.UserNS {
 		v.Capabilities, _ = parseCapabilities(status)
 	}
-	// The file of AppArmor alone is there since Linux 5.1; the other is that of
-	// whichever security module came first.
+	// AppArmor has its own file since Linux 5.1. The other file belongs to the first of all
+	// security modules.
 	profile, err := f.readOwn("attr/apparmor/current")
 	if err != nil {
 		profile, err = f.readOwn("attr/current")
@@ -52,24 +52,23 @@ func (f *FS) Visibility() Visibility {
 	return v
 }
 
-// readOwn reads a file of this program's; valid until the next read.
+// readOwn reads a file of this program's own process. The text is valid until the next read.
 func (f *FS) readOwn(name string) ([]byte, error) {
 	text, err := f.readFile(f.dir, "thread-self/"+name, 64<<10)
-	if err != nil { // it is not among the processes of this procfs
+	if err != nil { // the program is not visible in this procfs
 		text, err = f.readFile(unix.AT_FDCWD, "/proc/thread-self/"+name, 64<<10)
 	}
 	return text, err
 }
 
-// initPIDNS is the inode of the host's pid namespace, PROC_PID_INIT_INO of
+// initPIDNS is the inode of the host's pid namespace: PROC_PID_INIT_INO in
 // include/linux/proc_ns.h.
 const initPIDNS = 0xEFFFFFFC
 
-// showsHost reports whether the processes of this procfs are known to be all of the
-// host.
+// showsHost reports whether this procfs is known to show all processes of the host.
 func (f *FS) showsHost() bool {
-	// Kernel threads live in the host's pid namespace alone, and anybody may read their
-	// stat; the second process is kthreadd.
+	// Kernel threads exist only in the host's pid namespace, and every program may read their
+	// stat. Pid 2 is kthreadd.
 	if text, err := f.readFile(f.dir, "2/stat", 4096); err == nil {
 		st, err := ParseStat(text)
 		return err == nil && st.Kernel
@@ -86,8 +85,7 @@ func (f *FS) showsHost() bool {
 	return ok && inode == initPIDNS
 }
 
-// hidesPIDs reports whether the first process is missing, which every pid namespace
-// has.
+// hidesPIDs reports whether pid 1 is not visible. Every pid namespace has one.
 func (f *FS) hidesPIDs() bool {
 	var st unix.Stat_t
 	return unix.Fstatat(f.dir, "1", &st, 0) != nil

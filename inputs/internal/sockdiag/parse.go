@@ -10,15 +10,15 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// The layout of struct inet_diag_msg and of the attributes behind it, from the
-// kernel's include/uapi/linux/inet_diag.h.
+// The layout of struct inet_diag_msg and of the attributes after it, from the kernel's
+// include/uapi/linux/inet_diag.h.
 const (
 	messageSize  = 72
 	attrV6Only   = 11 // INET_DIAG_SKV6ONLY, one byte
 	attrCgroupID = 21 // INET_DIAG_CGROUP_ID, eight bytes
 	attrOptions  = 22 // INET_DIAG_SOCKOPT, struct inet_diag_sockopt, since 5.10
 
-	// What to ask for that is not read: it makes the messages longer.
+	// Requested only to make the messages longer; not read.
 	extMemInfo   = 1 << 0 // INET_DIAG_MEMINFO
 	extSKMemInfo = 1 << 6 // INET_DIAG_SKMEMINFO
 
@@ -29,7 +29,7 @@ const (
 	stateListen      = 10
 )
 
-// The layout of struct nlmsghdr, and what of it is used, from
+// The layout of struct nlmsghdr and the values that are used, from
 // include/uapi/linux/netlink.h.
 const (
 	headerSize = 16
@@ -47,7 +47,7 @@ const (
 	attrHeaderSize  = 4
 )
 
-// errDumpInterrupted says that the sockets have changed during a dump: it must be redone.
+// errDumpInterrupted says that sockets have changed during a dump, so it must be repeated.
 var errDumpInterrupted = errors.New("interrupted")
 
 // appendRequest appends a request for a dump: a struct nlmsghdr and a struct
@@ -64,14 +64,14 @@ func appendRequest(dst []byte, family byte, states, sequence uint32, padding byt
 	return append(dst, make([]byte, 48)...) // any address, any port, any cookie
 }
 
-// parseDatagram calls visit for every socket of one datagram of a dump; done reports
-// whether it was the last one.
+// parseDatagram calls visit for every socket in one datagram of a dump. done reports whether
+// it was the last datagram.
 func parseDatagram(b []byte, sequence uint32, visit func(*inet.Socket)) (done bool, err error) {
 	native := binary.NativeEndian
 	var s inet.Socket
 	for len(b) > 0 {
 		if len(b) < headerSize {
-			return false, fmt.Errorf("%d bytes behind the last message", len(b))
+			return false, fmt.Errorf("%d bytes after the last message", len(b))
 		}
 		size := native.Uint32(b)
 		kind, flags := native.Uint16(b[4:]), native.Uint16(b[6:])
@@ -101,8 +101,8 @@ func parseDatagram(b []byte, sequence uint32, visit func(*inet.Socket)) (done bo
 	return false, nil
 }
 
-// parseErrno reads the number that ends a dump or refuses it: 0, or an errno
-// negated. An end may come without one.
+// parseErrno parses the number at the end of a dump, or in its refusal: 0 or a negated errno.
+// It may be missing at the end of a dump.
 func parseErrno(data []byte) error {
 	if len(data) < errnoSize {
 		return nil
@@ -113,10 +113,10 @@ func parseErrno(data []byte) error {
 	return nil
 }
 
-// parseSocket reads the data of one SOCK_DIAG_BY_FAMILY message.
+// parseSocket parses the data of one SOCK_DIAG_BY_FAMILY message.
 func parseSocket(b []byte, s *inet.Socket) error {
 	if len(b) < messageSize {
-		return fmt.Errorf("message of %d bytes, expected %d at least", len(b), messageSize)
+		return fmt.Errorf("message of %d bytes, expected at least %d", len(b), messageSize)
 	}
 	native := binary.NativeEndian
 	*s = inet.Socket{
@@ -140,7 +140,7 @@ func parseSocket(b []byte, s *inet.Socket) error {
 	return parseAttributes(b[messageSize:], s)
 }
 
-// parseAttributes reads the attributes that are known and skips the others.
+// parseAttributes parses the known attributes and skips all others.
 func parseAttributes(b []byte, s *inet.Socket) error {
 	for len(b) >= attrHeaderSize {
 		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
@@ -161,13 +161,13 @@ func parseAttributes(b []byte, s *inet.Socket) error {
 		b = b[min((size+alignment-1)&^(alignment-1), len(b)):]
 	}
 	if len(b) > 0 {
-		return fmt.Errorf("%d bytes behind the last attribute", len(b))
+		return fmt.Errorf("%d bytes after the last attribute", len(b))
 	}
 	return nil
 }
 
-// transparentBit returns which bit of struct inet_diag_sockopt is the sixth one: bit
-// fields begin at the lowest bit on little-endian machines, at the highest on others.
+// transparentBit returns the sixth bit of struct inet_diag_sockopt. Bit fields begin at the
+// lowest bit on little-endian machines, and at the highest bit on others.
 func transparentBit() byte {
 	const sixth = 5
 	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {

@@ -1,6 +1,5 @@
-// Package sockdiag lists TCP sockets by NETLINK_SOCK_DIAG. It needs no capability
-// and costs what the sockets in the states asked for cost, however many others
-// there are.
+// Package sockdiag lists TCP sockets by NETLINK_SOCK_DIAG. It needs no capability, and its cost
+// depends only on the number of sockets in the requested states.
 package sockdiag
 
 import (
@@ -16,49 +15,48 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// States of sockets to ask for.
+// States of sockets, for Conn.Dump.
 const (
 	Listen      uint32 = 1 << stateListen
 	Established uint32 = 1 << stateEstablished
 )
 
-// ErrInterrupted says that the sockets changed so much during every attempt
-// that no listing was whole.
+// ErrInterrupted says that sockets changed during every attempt, so that no dump was
+// consistent.
 var ErrInterrupted = errors.New("interrupted by changes at every attempt")
 
-// A Conn is a socket of the network namespace that it lists. It is for one
+// A Conn is a netlink socket in the network namespace that it lists. It must be used by one
 // goroutine.
 //
-// The netlink library opens it, in whatever namespace, and lets it wait with a
-// deadline. What is received it would copy, and look at message by message: that
-// costs twice as much as the kernel's own work, so receive does it in place.
+// The netlink library opens the socket and provides deadlines. Receiving bypasses it,
+// because it copies and parses every message separately, which costs twice as much as the
+// kernel's own work. receive and parseDatagram work in place instead.
 type Conn struct {
 	dial     func() (transport, error)
-	socket   transport // nil after an error, until the next dump
+	socket   transport // nil after an error, until the next attempt
 	raw      syscall.RawConn
 	sequence uint32
 	buf      []byte
 }
 
-// A transport is what of a *netlink.Conn is used.
+// A transport is the part of a *netlink.Conn that is used.
 type transport interface {
 	syscall.Conn
 	SetDeadline(time.Time) error
 	Close() error
 }
 
-// Dial is Open for a namespace of which the caller holds a descriptor. It opens a
-// connection in the namespace of that file descriptor, which takes
-// CAP_SYS_ADMIN, or in the program's own if it is 0. The descriptor must stay
-// open as long as the connection.
+// Dial opens a connection in the namespace with the file descriptor netns, which needs
+// CAP_SYS_ADMIN, or in the program's own namespace if netns is 0. The descriptor must stay open
+// for as long as the connection.
 func Dial(netns int) (*Conn, error) {
 	return dial(func() (transport, error) {
 		return netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: netns})
 	})
 }
 
-// Open opens a connection; enter calls its argument on a thread that is in the
-// namespace, also when a connection has failed and is opened again.
+// Open opens a connection in the namespace of enter, which must call its argument on a thread
+// in that namespace. It is called again when a connection has failed and is reopened.
 func Open(enter func(do func() error) error) (*Conn, error) {
 	return dial(func() (transport, error) {
 		var socket *netlink.Conn
@@ -102,15 +100,15 @@ func (c *Conn) Close() error {
 	return socket.Close()
 }
 
-// Dump calls visit for all TCP sockets in the states given, IPv4 before IPv6. A
-// dump that was interrupted is done again, hence begin: it is called before
-// every attempt, to forget what the last one found. The Socket is valid during
-// the call only. A socket that moved meanwhile may come twice.
+// Dump calls visit for every TCP socket in the given states, IPv4 before IPv6. The Socket is
+// valid only during the call. If a dump is interrupted, it is repeated: begin is called before
+// every attempt, to discard what the last one found. A socket that moved meanwhile may be
+// visited twice.
 //
-// The kernel goes on in the middle of a hash bucket by the number of sockets it
-// has been through (inet_diag_dump_icsk): if one of those was closed meanwhile,
-// it skips another one. Dumps of a different pass, from 0 on, are cut into
-// datagrams at other places, and so miss others.
+// The kernel may skip sockets. It continues in the middle of a hash bucket by the number of
+// sockets that it has already passed (inet_diag_dump_icsk), so if one of those was closed
+// meanwhile, it skips another one. Dumps with a different pass, which counts from 0, are cut
+// into datagrams at other places, so they skip others.
 func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), visit func(*inet.Socket)) error {
 	const attempts = 8
 	for range attempts {
@@ -122,7 +120,7 @@ func (c *Conn) Dump(ctx context.Context, states uint32, pass int, begin func(), 
 		if err == nil {
 			return nil
 		}
-		// What is unread of a broken dump must not meet the next one.
+		// The next dump must not receive the rest of a failed one.
 		c.Close()
 		if ctx.Err() != nil {
 			return fmt.Errorf("dump sockets: %w", context.Cause(ctx))
@@ -140,7 +138,8 @@ func (c *Conn) attempt(ctx context.Context, states uint32, pass int, visit func(
 			return err
 		}
 	}
-	// A dump takes milliseconds; a kernel that is silent for long is not to hang us.
+	// A dump takes milliseconds. A kernel that does not answer must not block the program for
+	// ever.
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(30 * time.Second)
@@ -152,7 +151,7 @@ func (c *Conn) attempt(ctx context.Context, states uint32, pass int, visit func(
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
-			c.Close() // its deadline may still be set to the past
+			c.Close() // AfterFunc may still set its deadline to the past
 		}
 	}()
 	padding := [...]byte{0, extMemInfo, extSKMemInfo, extMemInfo | extSKMemInfo}[pass%4]
@@ -161,7 +160,7 @@ func (c *Conn) attempt(ctx context.Context, states uint32, pass int, visit func(
 	}
 	err := c.dump(familyIPv6, states, padding, visit)
 	if errors.Is(err, unix.ENOENT) {
-		return nil // a kernel without IPv6 has no handler for it
+		return nil // a kernel without IPv6
 	}
 	return err
 }
@@ -186,7 +185,7 @@ func (c *Conn) dump(family byte, states uint32, padding byte, visit func(*inet.S
 func (c *Conn) send(request []byte) error {
 	var sent error
 	err := c.raw.Write(func(fd uintptr) bool {
-		_, sent = unix.Write(int(fd), request) // to the kernel: the socket is not connected
+		_, sent = unix.Write(int(fd), request) // the socket is not connected, so this goes to the kernel
 		return sent != unix.EAGAIN && sent != unix.EINTR
 	})
 	return errors.Join(err, sent)
@@ -196,7 +195,7 @@ func (c *Conn) send(request []byte) error {
 func (c *Conn) receive() ([]byte, error) {
 	n, received := 0, error(nil)
 	err := c.raw.Read(func(fd uintptr) bool {
-		// With MSG_TRUNC the length is that of the whole datagram.
+		// With MSG_TRUNC, n is the length of the whole datagram.
 		n, _, received = unix.Recvfrom(int(fd), c.buf, unix.MSG_TRUNC)
 		return received != unix.EAGAIN && received != unix.EINTR
 	})

@@ -202,13 +202,13 @@ func TestP8(t *testing.T) {
 		}, []uint16{80, 443}, ""},
 		"truncated message": {func(n int, seq uint32) [][]byte {
 			return [][]byte{whole(seq)[:100]}
-		}, nil, "dump sockets: 12 bytes behind the last message"},
+		}, nil, "dump sockets: 12 bytes after the last message"},
 		"message longer than the datagram": {func(n int, seq uint32) [][]byte {
 			return [][]byte{whole(seq)[:60]}
 		}, nil, "dump sockets: message of 88 bytes, but 60 are left"},
 		"short message": {func(n int, seq uint32) [][]byte {
 			return [][]byte{append(header(nil, headerSize+4, typeSockDiag, 2, seq), 1, 2, 3, 4)}
-		}, nil, "dump sockets: message of 4 bytes, expected 72 at least"},
+		}, nil, "dump sockets: message of 4 bytes, expected at least 72"},
 		"answer to another request": {func(n int, seq uint32) [][]byte {
 			return [][]byte{whole(seq + 7)}
 		}, nil, "dump sockets: answer to request 8, expected 1"},

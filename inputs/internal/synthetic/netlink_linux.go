@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RefuseNetlink makes every further socket(AF_NETLINK) fail with EPERM, in all threads,
-// as the filters of containers and services do.
+// RefuseNetlink makes every further socket(AF_NETLINK) in all threads fail with EPERM, as the
+// system call filters of containers and services do.
 func RefuseNetlink() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	// The program and its header lie outside of Go's heap, where their addresses are
-	// numbers that the kernel may be handed.
+	// The kernel gets the addresses of the program and its header as numbers, so both are
+	// outside of Go's heap.
 	memory, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package synthetic makes hosts to measure and test on: processes with open files,
-// listening sockets and connections, which are the measuring program again.
+// Package synthetic makes synthetic hosts for tests and benchmarks: processes with open files,
+// listening sockets and connections. Each process is another instance of the running program.
 package synthetic
 
 import (
@@ -18,19 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Size is how large a host is: how many processes, and what each of them has.
+// A Size is the number of processes of a host, and what each of them has open.
 type Size struct {
 	Processes   int
 	Files       int
 	Listeners   int
-	Connections int // to a listener of its own: both ends are its
+	Connections int // the process has both ends of each
 }
 
-// Standard is the size that figures are given for: 1,000 listeners, about 100,000
-// open files, 17,000 sockets.
+// Standard returns the size for which figures are published: 1,000 listeners, about 100,000
+// open files and 17,000 sockets.
 func Standard() Size { return Size{Processes: 200, Files: 400, Listeners: 5, Connections: 40} }
 
-// Flags defines flags for a size, which is the standard one unless they are set.
+// Flags defines flags for a size. Their defaults are the standard size.
 func Flags() *Size {
 	z := Standard()
 	flag.IntVar(&z.Processes, "host.processes", z.Processes, "processes of the synthetic host")
@@ -42,8 +42,8 @@ func Flags() *Size {
 
 const envSize = "SOCKWATCH_SYNTHETIC_SIZE"
 
-// Main plays a process of a host, and does not return, where this program was
-// started as one. It is the first thing that main or TestMain calls.
+// Main must be the first call in main or TestMain. If this program was started as a process of
+// a synthetic host, Main runs that process and does not return.
 func Main() {
 	text := os.Getenv(envSize)
 	if text == "" {
@@ -61,10 +61,9 @@ func Main() {
 	os.Exit(0)
 }
 
-// play opens what the size says, says so in one line, and lives until standard
-// input ends.
+// play opens everything in the size, prints "ready", and waits for the end of standard input.
 func (z *Size) play() error {
-	var open []any // all of it stays reachable, and so open
+	var open []any // keeps everything reachable, and so open
 	for range z.Files {
 		f, err := os.Open("/dev/null")
 		if err != nil {
@@ -101,13 +100,13 @@ func (z *Size) play() error {
 	return err
 }
 
-// A Host is running.
+// A Host is a running synthetic host.
 type Host struct {
 	mu        sync.Mutex
 	processes []*exec.Cmd
 }
 
-// Start starts a host of that size, by running this program again.
+// Start starts a host, by running this program again for each process.
 func Start(z Size) (*Host, error) {
 	if z.Listeners == 0 && z.Connections > 0 {
 		return nil, errors.New("connections without a listener")
@@ -169,12 +168,12 @@ func (h *Host) Stop() {
 	}
 }
 
-// EnvAlone is set in a program that runs in namespaces of its own.
+// EnvAlone is set in a program that Alone has started.
 const EnvAlone = "SOCKWATCH_SYNTHETIC_ALONE"
 
-// Alone runs this program again, with the same arguments, in network, mount and pid
-// namespaces of its own, with nothing but what it starts itself, and
-// exits as that does. It returns there, and where the program is not root.
+// Alone runs this program again with the same arguments, in its own network, mount and pid
+// namespaces, where it sees only what it starts itself. Then it exits with the same result.
+// Alone returns in that second program, and if the program is not root.
 func Alone() {
 	if os.Geteuid() != 0 {
 		return
@@ -183,8 +182,9 @@ func Alone() {
 	if os.Getenv(EnvAlone) == "" {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), EnvAlone+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		runtime.LockOSThread() // the signal comes at the end of this thread
 		if err = cmd.Run(); err == nil {
 			os.Exit(0)
 		}
@@ -197,8 +197,8 @@ func Alone() {
 	}
 }
 
-// Settle makes the program at home in a mount namespace of its own: what is
-// mounted there ends with it, /run is empty, and /proc that of its pid namespace.
+// Settle prepares a new mount namespace: its mounts stay private, /run is empty, and /proc
+// shows the pid namespace if the program is its pid 1.
 func Settle() error {
 	err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")
 	if err == nil {
@@ -210,8 +210,8 @@ func Settle() error {
 	return err
 }
 
-// CPU returns the user and system time that this process has used so far, or that
-// the children have for which it has waited.
+// CPU returns the user and system time used so far by this process, or by the children that it
+// has waited for.
 func CPU(children bool) time.Duration {
 	who := unix.RUSAGE_SELF
 	if children {

@@ -16,16 +16,17 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// tables is what one reading of /etc/passwd and /etc/subuid has found.
+// tables is the result of one read of /etc/passwd and /etc/subuid.
 type tables struct {
 	names  map[uint32]string // nil if /etc/passwd could not be read
 	ranges []uidRange        // sorted by first
 	err    error
 	noSubs bool // /etc/subuid could not be read
-	slow   bool // it took longer than update waits
+	slow   bool // the read took longer than wait
 }
 
-// readTables reads the names of uids, and of those that subordinate uids belong to.
+// readTables reads the ranges of subordinate uids, and the names of uids and of the uids that
+// own a range.
 func readTables(h host.Host, uids map[uint32]bool) tables {
 	var t tables
 	errSubuid := readFile(h, "etc/subuid", func(f *os.File) (err error) {
@@ -54,7 +55,7 @@ func readTables(h host.Host, uids map[uint32]bool) tables {
 
 // readFile reads a regular file below the host's root.
 func readFile(h host.Host, path string, read func(*os.File) error) error {
-	// O_NONBLOCK: opening a FIFO does not wait for its writer.
+	// With O_NONBLOCK, opening a FIFO does not wait for its writer.
 	fd, err := open(h, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return fmt.Errorf("/%s: %w", path, err)
@@ -72,25 +73,25 @@ func readFile(h host.Host, path string, read func(*os.File) error) error {
 	return nil
 }
 
-// files knows what /etc/passwd and /etc/subuid say. They are read in a goroutine,
-// since the file system that holds them may hang.
+// files caches /etc/passwd and /etc/subuid. They are read in a goroutine, since their file
+// system may hang.
 type files struct {
-	read  func(uids map[uint32]bool) tables // keeps uids
+	read  func(uids map[uint32]bool) tables // may keep and change uids
 	again time.Duration
 
-	names   map[uint32]string // of the uids of the last reading
+	names   map[uint32]string // of the uids of the last read
 	ranges  []uidRange
 	longest []uint32 // the greatest last of all ranges up to this one
 	err     error
 
-	asked   map[uint32]bool // the uids of the last reading
-	due     time.Time       // when the files are read again
-	reading chan tables     // gives the result of the reading that runs; nil if none does
-	slow    bool            // the last reading took longer than update waits
+	asked   map[uint32]bool // the uids of the last read
+	due     time.Time       // when the files are due to be read again
+	reading chan tables     // receives the result of the read in progress; nil if there is none
+	slow    bool            // the last read took longer than wait
 }
 
-// update reads the files if a uid is new, or their time has come, and takes over what
-// has been read. It reports whether that differs from what was known.
+// update reads the files if a uid is new or the files are due again, and takes over the result
+// of a read. It reports whether anything has changed.
 func (f *files) update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
 	if f.reading != nil {
 		changed = f.receive(ctx, 0, now)
@@ -106,7 +107,7 @@ func (f *files) update(ctx context.Context, uids map[uint32]bool, now time.Time)
 	return f.receive(ctx, longest, now) || changed
 }
 
-// receive waits for the reading that runs, and takes over its result.
+// receive waits for the read in progress and takes over its result.
 func (f *files) receive(ctx context.Context, longest time.Duration, now time.Time) (changed bool) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -136,7 +137,7 @@ func (f *files) start(uids map[uint32]bool, now time.Time) {
 	}(maps.Clone(uids))
 }
 
-// take takes over what a reading has found. What it could not read stays as it was.
+// take takes over the result of a read. If a file could not be read, its old content stays.
 func (f *files) take(t tables, now time.Time) (changed bool) {
 	f.reading, f.err, f.slow = nil, t.err, t.slow
 	if t.err != nil {
@@ -157,8 +158,8 @@ func (f *files) take(t tables, now time.Time) (changed bool) {
 	return changed
 }
 
-// rangeOf returns the range of subordinate uids that holds a uid, or nil. Of several
-// that with the highest first uid counts, of those the last of the file.
+// rangeOf returns the range of subordinate uids that contains a uid, or nil. If there are
+// several, it returns the one with the highest first uid, and of those the last in the file.
 func (f *files) rangeOf(uid uint32) *uidRange {
 	i := sort.Search(len(f.ranges), func(i int) bool { return f.ranges[i].first > uid }) - 1
 	for ; i >= 0 && f.longest[i] >= uid; i-- {
@@ -169,7 +170,7 @@ func (f *files) rangeOf(uid uint32) *uidRange {
 	return nil
 }
 
-// close waits a moment for the reading that runs. One that hangs cannot be stopped.
+// close waits briefly for the read in progress. A read that hangs cannot be stopped.
 func (f *files) close() {
 	if f.reading == nil {
 		return

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	maxFile = 16 << 20 // bytes that are read of /etc/passwd and of /etc/subuid
+	maxFile = 16 << 20 // maximum size of /etc/passwd and of /etc/subuid
 	maxLine = 32 << 10 // longer lines are skipped
-	maxName = 256      // bytes of a user's name; LOGIN_NAME_MAX
+	maxName = 256      // maximum length of a user's name: LOGIN_NAME_MAX
 	noUID   = 1<<32 - 1
 )
 
-// parsePasswd returns the escaped names of the wanted uids from a file in the form of
-// passwd(5). Of several names of a uid the first counts. Lines that are damaged, too
-// long, or for NIS ("+name") are skipped.
+// parsePasswd returns the escaped names of the wanted uids from a file in the format of
+// passwd(5). If a uid has several names, the first counts. Lines that are damaged, too long, or
+// for NIS ("+name") are skipped.
 func parsePasswd(r io.Reader, wanted map[uint32]bool) (map[uint32]string, error) {
 	names := make(map[uint32]string)
 	err := eachLine(r, func(line []byte) {
@@ -44,11 +44,11 @@ func parsePasswd(r io.Reader, wanted map[uint32]bool) (map[uint32]string, error)
 type uidRange struct {
 	first, last uint32
 	name        string // the escaped name of its user, or ""
-	uid         uint32 // its user without a name
+	uid         uint32 // its user, if name is ""
 }
 
-// parseSubuid returns the ranges of a file in the form of subuid(5), sorted by their
-// first uid. The user of a range is a name or a uid. Damaged lines are skipped.
+// parseSubuid returns the ranges in a file in the format of subuid(5), sorted by their first
+// uid. The user of a range is a name or a uid. Damaged lines are skipped.
 func parseSubuid(r io.Reader) ([]uidRange, error) {
 	var ranges []uidRange
 	err := eachLine(r, func(line []byte) {
@@ -73,7 +73,8 @@ func parseSubuid(r io.Reader) ([]uidRange, error) {
 	return ranges, err
 }
 
-// eachLine calls visit with the lines of a file, without their ends and comments.
+// eachLine calls visit for each line of a file that is not empty or a comment, without its
+// end.
 func eachLine(r io.Reader, visit func(line []byte)) error {
 	limited := &io.LimitedReader{R: r, N: maxFile + 1}
 	lines := bufio.NewReaderSize(limited, maxLine)
@@ -97,7 +98,7 @@ func eachLine(r io.Reader, visit func(line []byte)) error {
 	}
 }
 
-// parseUID reads a uid of decimal digits only.
+// parseUID parses a uid that consists only of decimal digits.
 func parseUID(s []byte) (uint32, bool) {
 	for _, c := range s {
 		if c < '0' || c > '9' {

@@ -10,8 +10,8 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// open opens a file below the root directory of the host's pid 1, or below this
-// program's own if that is refused: it takes the right to trace pid 1. Symbolic links
+// open opens a file below the root directory of the host's pid 1. That needs permission to
+// trace pid 1; if it is refused, open uses this program's own root directory. Symbolic links
 // stay below the root.
 func open(h host.Host, name string, flags int) (int, error) {
 	fd, err := openBelow(h.Proc+"/1/root", name, flags)
@@ -37,11 +37,11 @@ func openBelow(root, name string, flags int) (int, error) {
 		Flags:   uint64(flags | unix.O_CLOEXEC),
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	for range 10 { // EAGAIN: something was renamed meanwhile; openat2(2)
+	for range 10 { // EAGAIN: something was renamed meanwhile, see openat2(2)
 		fd, err := unix.Openat2(dir, name, &how)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
-		case err == unix.ENOSYS || err == unix.EPERM: // before Linux 5.6, or a filter of system calls
+		case err == unix.ENOSYS || err == unix.EPERM: // before Linux 5.6, or a system call filter
 			return openWithoutLinks(dir, name, flags)
 		default:
 			return fd, err
@@ -50,7 +50,8 @@ func openBelow(root, name string, flags int) (int, error) {
 	return -1, unix.EAGAIN
 }
 
-// openWithoutLinks opens a file below a directory that no symbolic link leads to.
+// openWithoutLinks opens a file below a directory. It returns an error if the path contains a
+// symbolic link.
 func openWithoutLinks(dir int, name string, flags int) (int, error) {
 	parents, base := path.Split(name)
 	for parent := range strings.SplitSeq(strings.TrimSuffix(parents, "/"), "/") {

@@ -16,9 +16,9 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// userdb asks systemd's user database over varlink, of which it needs one call:
-// https://systemd.io/USER_GROUP_API. Its multiplexer asks all services of the host,
-// among them the one that asks NSS.
+// userdb queries systemd's user database with the one varlink call that it needs:
+// https://systemd.io/USER_GROUP_API. The multiplexer queries all services of the host,
+// including the one for NSS.
 type userdb struct{ host host.Host }
 
 const (
@@ -28,7 +28,7 @@ const (
 	maxReply          = 1 << 20
 )
 
-// name returns the escaped name of a user; "" if userdb knows that it has none.
+// name returns the escaped name of a user, or "" if userdb says that there is none.
 func (u userdb) name(ctx context.Context, uid uint32) (string, error) {
 	conn, err := u.dial(ctx)
 	if err != nil {
@@ -47,8 +47,8 @@ func (u userdb) name(ctx context.Context, uid uint32) (string, error) {
 	return parseUserReply(reply[:len(reply)-1], uid)
 }
 
-// dial connects to the host's multiplexer. Its path leads through the root of another
-// process, and connect(2) follows every link: so the socket is opened as a path first.
+// dial connects to the host's multiplexer. The path goes through the root of another process,
+// and connect(2) would follow every link in it, so dial first opens the socket with O_PATH.
 func (u userdb) dial(ctx context.Context) (net.Conn, error) {
 	fd, err := open(u.host, multiplexerSocket, unix.O_PATH)
 	if err != nil {
@@ -59,14 +59,14 @@ func (u userdb) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))
 }
 
-// userRequest is the call for the record of a uid. Messages of varlink are JSON that
-// ends in a zero byte.
+// userRequest returns the call for the record of a uid. A varlink message is JSON followed by a
+// zero byte.
 func userRequest(uid uint32) []byte {
 	return append(fmt.Appendf(nil, `{"method":"%sGetUserRecord","parameters":{"uid":%d,"service":"%s"}}`,
 		userInterface, uid, multiplexer), 0)
 }
 
-// parseUserReply returns the escaped name in a reply; "" if it says that there is none.
+// parseUserReply returns the escaped name in a reply, or "" if it says that there is none.
 func parseUserReply(text []byte, uid uint32) (string, error) {
 	var reply struct {
 		Error      string `json:"error"`

@@ -1,7 +1,6 @@
-// Package users knows the names of a host's users: those in its /etc/passwd, and those
-// that systemd's userdb knows, which asks LDAP and other services. It never asks the C
-// library, so its answers are the same with and without cgo, and inside a container
-// they are those of the host.
+// Package users finds the names of a host's users: in its /etc/passwd, and in systemd's userdb,
+// which asks LDAP and other services. It never uses the C library. So its answers are the same
+// with and without cgo, and inside a container they are those of the host.
 package users
 
 import (
@@ -15,22 +14,21 @@ import (
 )
 
 const (
-	wait  = time.Second // longest time that Update waits for /etc/passwd, and for userdb
+	wait  = time.Second // how long Update waits at most, for /etc/passwd and for userdb
 	retry = time.Minute // until a source that failed is asked again
 )
 
-// Names knows the names of user ids. Its methods are called by one goroutine at a
-// time.
+// Names finds the names of user ids. It must be used by one goroutine at a time.
 type Names struct {
 	files files
-	// A user may have 65,536 subordinate uids. They are looked up apart from the uids of
-	// users, whose names they must not delay.
+	// A user may have 65,536 subordinate uids. They are looked up separately, so that they
+	// do not delay the names of users.
 	users, subordinate             *lookup.Cache[uint32]
-	absentUsers, absentSubordinate map[uint32]bool // the uids that are not in /etc/passwd
+	absentUsers, absentSubordinate map[uint32]bool // uids that are not in /etc/passwd
 }
 
-// New returns the names of a host's users, none of them known yet. All are looked up
-// again after some time.
+// New returns the names of a host's users. None is known yet. again is how often all of them
+// are looked up again.
 func New(h host.Host, again time.Duration) *Names {
 	options := lookup.Options{
 		Workers: 4, Timeout: 10 * time.Second, Wait: wait, Again: again, Retry: min(retry, again),
@@ -45,10 +43,10 @@ func New(h host.Host, again time.Duration) *Names {
 	return n
 }
 
-// Update looks up the uids whose names are not known, and all of them if they are due
-// again. It waits a moment for sources that answer at once; what the others know is
-// there at a later call. It reports whether a name or a person has changed since the
-// last call. Names stay known while their source fails.
+// Update looks up the uids whose names are not known, and all of them if they are due again. It
+// waits briefly for the sources. The names from a slow source are known at a later call. While
+// a source fails, its names stay known. Update reports whether a name or a person has changed
+// since the last call.
 func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
 	changed = n.files.update(ctx, uids, now)
 	clear(n.absentUsers)
@@ -71,7 +69,7 @@ func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time)
 	return n.subordinate.Update(ctx, n.absentSubordinate, now) || changed
 }
 
-// Name returns the escaped name of a user, or its number if no name is known.
+// Name returns the escaped name of a user, or the uid if no name is known.
 func (n *Names) Name(uid uint32) string {
 	if name := n.known(uid); name != "" {
 		return name
@@ -79,9 +77,9 @@ func (n *Names) Name(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// Person returns whom a uid counts to: the user of that name, or if it has none the
-// user who may use it as a subordinate uid. All other uids without a name count as
-// one: "".
+// Person returns the user that a uid counts as: the one with its name or, if it has no name,
+// the one who may use it as a subordinate uid. For all other uids without a name it returns
+// "".
 func (n *Names) Person(uid uint32) string {
 	if name := n.known(uid); name != "" {
 		return name
@@ -96,11 +94,11 @@ func (n *Names) Person(uid uint32) string {
 	}
 }
 
-// Err returns why /etc/passwd or /etc/subuid could not be read the last time; nil if
-// they could. A file that does not exist is an error only in the case of /etc/passwd.
+// Err returns why /etc/passwd or /etc/subuid could not be read the last time, or nil. It is an
+// error if /etc/passwd does not exist, but not if /etc/subuid does not.
 func (n *Names) Err() error { return n.files.err }
 
-// Close stops what still runs.
+// Close stops all lookups.
 func (n *Names) Close() {
 	n.files.close()
 	n.users.Close()
