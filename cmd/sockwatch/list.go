@@ -19,7 +19,7 @@ import (
 type listCommand struct {
 	selection
 	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue sorts in descending order. Default: port."`
-	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and do not cut lines to the width of the terminal."`
+	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE. Without --watch, do not cut lines to the width of the terminal."`
 	Namespaces bool           `help:"Also list the host's other network namespaces, and add the column NETNS."`
 	Watch      redrawInterval `xor:"form" help:"Redraw the table every 2 seconds, or as in --watch=5s, and mark listeners that opened (+) or closed (-)."`
 	JSON       bool           `name:"json" xor:"form" help:"Print one JSON object per listener instead."`
