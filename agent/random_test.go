@@ -118,7 +118,7 @@ func (m moodyPusher) store(records [][]byte) error {
 // Reloads, stops and starts at random, while the destination does whatever one may
 // do: what was queued on disk is delivered, or a dead letter where it is rejected,
 // in order.
-func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
+func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 	for seed := range uint64(soak.Times(4)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()

@@ -32,7 +32,7 @@ func printDumpable() int {
 	return 0
 }
 
-func TestH15NotDumpableWithCapabilities(t *testing.T) {
+func TestNotDumpableWithCapabilities(t *testing.T) {
 	p := start(t, "protected", nil)
 	if code := p.exitCode(t); code != 0 {
 		t.Fatalf("exit code %d: %s", code, p.stderr)

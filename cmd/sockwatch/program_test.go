@@ -224,7 +224,7 @@ func TestProgramShowsWhatListens(t *testing.T) {
 	}
 }
 
-func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
+func TestReadyOnlyAfterTheFirstGather(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -246,7 +246,7 @@ func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
 	}
 }
 
-func TestC12ReloadOfABrokenFile(t *testing.T) {
+func TestReloadOfABrokenFileIsReported(t *testing.T) {
 	t.Parallel()
 	p, address, path := startOnExample(t)
 	rewrite := func(text string) {
@@ -307,7 +307,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	}
 }
 
-func TestL3HangupAHundredTimes(t *testing.T) {
+func TestHangupAHundredTimes(t *testing.T) {
 	p, address, _ := startOnExample(t)
 	for range 100 {
 		p.Process.Signal(syscall.SIGHUP)
@@ -323,7 +323,7 @@ func TestL3HangupAHundredTimes(t *testing.T) {
 }
 
 // A hanging destination makes the first SIGTERM wait for shutdown_timeout.
-func TestL2SecondSIGTERMEndsAtOnce(t *testing.T) {
+func TestSecondSIGTERMEndsAtOnce(t *testing.T) {
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +361,7 @@ func TestL2SecondSIGTERMEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestN12PortInUseAtStart(t *testing.T) {
+func TestPortInUseEndsTheStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
