@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ type seenEvent struct {
 // know: whether repetitions are equal, and what happened at each port.
 type seenEvents struct {
 	address string // events of other addresses are others' business
+	healthy atomic.Bool
 
 	mu     sync.Mutex
 	texts  map[string]string      // by identity
@@ -123,6 +125,13 @@ func (s *seenEvents) at(port string) (kinds []string) {
 	return kinds
 }
 
+// received returns how many events have come, repetitions included.
+func (s *seenEvents) received() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.texts) + s.again
+}
+
 func (s *seenEvents) takeFaults() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,6 +184,9 @@ func (s *seenEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	dice := rand.IntN(6)
+	if s.healthy.Load() {
+		dice = 5
+	}
 	if dice == 0 { // not stored
 		http.Error(w, `{"error":"timeout"}`, http.StatusInternalServerError)
 		return
@@ -237,14 +249,15 @@ func TestChangesSurviveKills(t *testing.T) {
 	defer memoryServer.Close()
 	state, path := filepath.Join(dir, "state"), filepath.Join(dir, "events.jsonl")
 	file := filepath.Join(dir, "sockwatch.toml")
-	text := fmt.Sprintf(`
+	configure := func(settle, flush string) {
+		text := fmt.Sprintf(`
 [agent]
   interval = "200ms"
   hostname = "h"
   state_directory = %q
   shutdown_timeout = "10s"
 [[inputs.tcp_listen]]
-  settle = "1s"
+  settle = %q
   namepass = ["tcp_listen_event"]
 [[outputs.influxdb]]
   urls = [%q]
@@ -258,15 +271,17 @@ func TestChangesSurviveKills(t *testing.T) {
   urls = [%q]
   database = "db"
   buffer = "memory"
-  flush_interval = "500ms"
+  flush_interval = %q
   timeout = "2s"
 [[outputs.file]]
   path = %q
   rotation_max_size = "0B"
-`, state, diskServer.URL, memoryServer.URL, path)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+`, state, settle, diskServer.URL, memoryServer.URL, flush, path)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
+	configure("1s", "500ms")
 	done := make(chan struct{})
 	var followers sync.WaitGroup
 	followers.Go(func() { inFile.follow(path, done) })
@@ -303,6 +318,10 @@ func TestChangesSurviveKills(t *testing.T) {
 				p.change(t, address)
 			}
 			time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+			if random.IntN(20) == 0 { // a reload hands everything over, or leaves it as it is
+				configure([]string{"1s", "1100ms"}[random.IntN(2)], []string{"0s", "500ms"}[random.IntN(2)])
+				d.Process.Signal(syscall.SIGHUP)
+			}
 		}
 		d.Process.Kill()
 		<-d.exited
@@ -316,9 +335,29 @@ func TestChangesSurviveKills(t *testing.T) {
 			}
 		}
 	}
-	d.Process.Signal(syscall.SIGTERM)
-	if code := d.exitCode(t); code != 0 {
-		t.Errorf("the last run ended with %d", code)
+	stop := func() {
+		d.Process.Signal(syscall.SIGTERM)
+		if code := d.exitCode(t); code != 0 {
+			t.Errorf("the last run ended with %d", code)
+		}
+	}
+	for _, o := range outputs {
+		o.healthy.Store(true)
+	}
+	time.Sleep(3 * time.Second) // what is queued is delivered, whatever it is
+	stop()
+	before := map[string]int{}
+	for name, o := range outputs {
+		before[name] = o.received()
+	}
+	configure("1s", "0s")
+	d = run()
+	time.Sleep(2 * time.Second)
+	stop()
+	for name, o := range outputs {
+		if n := o.received() - before[name]; n > 0 {
+			t.Errorf("output %s: %d events after a clean restart", name, n)
+		}
 	}
 
 	changes, again := 0, 0
