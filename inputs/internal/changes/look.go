@@ -156,7 +156,7 @@ func (l *look) end() Result {
 			l.next.atWall(e.Changed + changedFor)
 		}
 		if e.dirty {
-			l.set[recordKey(at)] = encode(&e.record)
+			l.set[recordKey(at)] = e.record.encode()
 			e.dirty = false
 		}
 	}

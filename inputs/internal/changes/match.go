@@ -8,12 +8,12 @@ import (
 // A socket is what is known of one of an endpoint's sockets.
 type socket struct {
 	ID    SocketID `json:"i"`
-	Owner int      `json:"o,omitempty"` // index into endpoint.owners
+	Owner int      `json:"o"` // index into endpoint.owners
 	// Processes begin with the one that made Owner its owner; none if that is assumed. Those
 	// of an activated socket are all its services.
-	Processes []process `json:"p,omitempty"`
-	Told      bool      `json:"t,omitempty"` // it was there at the last event
-	Activated bool      `json:"a,omitempty"` // a manager has been seen to hold it
+	Processes []process `json:"p"`
+	Told      bool      `json:"t"` // it was there at the last event
+	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
 // unassigned is the owner of a socket of which nothing is known.

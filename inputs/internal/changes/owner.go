@@ -12,8 +12,8 @@ import (
 type owner struct {
 	// Keys are the generalized keys that it had: a process that renames itself stays who it
 	// is. Without any it has not been found out yet, and equals everybody.
-	Keys      []Key `json:"k,omitempty"`
-	FirstSeen int64 `json:"f,omitempty"` // Unix time; 0: at a baseline
+	Keys      []Key `json:"k"`
+	FirstSeen int64 `json:"f"` // Unix time; 0: at a baseline
 	Shown     shown `json:"s"`
 
 	latest Key // as it was last seen, not generalized; zero after Restore
@@ -24,17 +24,17 @@ const maxKeys = 4
 
 // shown is what an event says of an owner.
 type shown struct {
-	UID     uint32       `json:"u,omitempty"` // of the socket
-	Process process      `json:"p,omitzero"`
-	Facts   Facts        `json:"f,omitzero"`
-	Tags    []metric.Tag `json:"t,omitempty"`
-	Verdict Verdict      `json:"v,omitzero"`
+	UID     uint32       `json:"u"` // of the socket
+	Process process      `json:"p"`
+	Facts   Facts        `json:"f"`
+	Tags    []metric.Tag `json:"t"`
+	Verdict Verdict      `json:"v"`
 }
 
 // A process is one of this boot; its start is 0 if it was of another one.
 type process struct {
 	PID   int    `json:"p"`
-	Start uint64 `json:"s,omitempty"`
+	Start uint64 `json:"s"`
 }
 
 func (p process) is(h *Holder) bool { return p.Start != 0 && p.PID == h.PID && p.Start == h.Start }

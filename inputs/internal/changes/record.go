@@ -41,15 +41,6 @@ func (at Endpoint) addr() netip.Addr {
 	return addr
 }
 
-// encode returns a record. It cannot fail: records hold nothing that JSON has no form for.
-func encode(v any) json.RawMessage {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return text
-}
-
 // Restore takes over the records that an earlier Tracker has put into Result.Set. It is
 // called before the first Observe. It returns how many of this package's are damaged; they
 // are skipped. Without the record of the last look all are: the next one is a baseline.
