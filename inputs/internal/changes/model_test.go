@@ -262,9 +262,6 @@ func (r *modelReader) open(k int) (decided int) {
 // compare finds out what look k, and those up to the one in which that is decided, have
 // changed.
 func (r *modelReader) compare(k int) (decided int) {
-	if debugLook != nil && fmt.Sprint(r.at.Port) == debugPort {
-		fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted)
-	}
 	if debugLook != nil && r.at.Port == 1000 {
 		fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted)
 	}
