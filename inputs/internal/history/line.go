@@ -36,6 +36,8 @@ type line struct {
 	Set       map[string]json.RawMessage `json:"set,omitempty"`
 	Events    []savedEvent               `json:"events,omitempty"`
 	Delivered [][2]int64                 `json:"delivered,omitempty"` // ranges of sequences
+
+	all bool // without the snapshot the line is not complete
 }
 
 // A snapshot is a whole content.
@@ -68,11 +70,12 @@ type savedField struct {
 	String *string `json:"string,omitempty"`
 }
 
-// line returns what is to be written: changes, and the snapshot too if whole. It shares
+// line returns what is to be written: what is pending, and the snapshot too if whole. It shares
 // nothing with the content that changes.
-func (c *content) line(changed *changes, whole bool) line {
+func (c *content) line(changed *pending, whole bool) line {
 	l := line{
 		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: saveEvents(changed.events), Delivered: ranges(changed.finished),
+		all: changed.all,
 	}
 	if whole {
 		s := &snapshot{
