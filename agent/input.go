@@ -133,6 +133,9 @@ func (in *runningInput) state() plugin.SourceState {
 	s := in.health.state(in.Name)
 	if tags := in.Plugin.Tags; tags != nil {
 		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
+		if l, ok := in.Input.Input.(plugin.TagLister); ok {
+			s.Tags = append(s.Tags, l.ExtraTags()...)
+		}
 		slices.Sort(s.Tags)
 		s.Tags = slices.Compact(s.Tags)
 	}

@@ -25,12 +25,12 @@ type Batch struct {
 	Partial string // which secondary data is missing and why (a deadline), or ""
 	Descs   []Desc // documentation of the fields; set by the agent
 
-	// EventsStored is nil, or the agent calls it when every push output that takes any of
-	// the Events has them: in a queue on disk, when the queue has synced them; in a queue
-	// in memory, when they were delivered or rejected. An output does not count if its
-	// filter drops all of them, or if a reload has removed it. If no output counts, the
-	// call comes at once. It comes at most once, from any goroutine, and not at all if
-	// the program ends before. EventsStored returns within a second or two.
+	// EventsStored, if not nil, is called by the agent when every output that pushes and
+	// takes any of the Events has them: in a queue on disk, or, if its queue is in memory,
+	// delivered or rejected. An output whose filter drops all of them, or that a reload has
+	// removed, does not count; if there is no other, the call comes at once. It comes at
+	// most once, from any goroutine, and never if the program ends before. It must not
+	// block.
 	EventsStored func()
 }
 

@@ -252,12 +252,13 @@ func (w *exampleWriter) table(t *testing.T, path string, o option) {
 	for i, element := range o.nested {
 		w.line("  # [[%s.%s]]", path, o.name)
 		for _, e := range element {
+			if e.value.IsZero() {
+				continue // an empty list would be an error
+			}
 			if i == 0 {
 				w.comment("    ", e.doc)
 			}
-			if i == 0 || !e.value.IsZero() {
-				w.line("    # %s = %s", e.name, inlineTOML(t, e.value))
-			}
+			w.line("    # %s = %s", e.name, inlineTOML(t, e.value))
 		}
 	}
 }
@@ -280,6 +281,7 @@ func renderOptions(t *testing.T, p plugin.Plugin) string {
 	for _, o := range optionsOf(t, p.Defaults()) {
 		defaults[o.name] = o
 	}
+	nested := nestedOptions{names: make(map[nestedOption][]string)}
 	for _, o := range optionsOf(t, p.Example()) {
 		value := "`" + inlineTOML(t, defaults[o.name].value) + "`"
 		if o.nested != nil {
@@ -287,12 +289,32 @@ func renderOptions(t *testing.T, p plugin.Plugin) string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.name, value, cell(strings.Join(o.doc, " ")))
 		if len(o.nested) > 0 {
-			for _, e := range o.nested[0] {
-				fmt.Fprintf(&b, "| `%s.%s` | | %s |\n", o.name, e.name, cell(strings.Join(e.doc, " ")))
-			}
+			nested.add(o.name, o.nested[0])
 		}
 	}
+	for _, key := range nested.order {
+		fmt.Fprintf(&b, "| %s | | %s |\n", strings.Join(nested.names[key], ", "), cell(key.doc))
+	}
 	return b.String()
+}
+
+// nestedOptions are the options of tables in a plugin's options. Several tables have some
+// in common.
+type nestedOptions struct {
+	order []nestedOption
+	names map[nestedOption][]string // "`TABLE.OPTION`"
+}
+
+type nestedOption struct{ name, doc string }
+
+func (n *nestedOptions) add(table string, options []option) {
+	for _, o := range options {
+		key := nestedOption{o.name, strings.Join(o.doc, " ")}
+		if n.names[key] == nil {
+			n.order = append(n.order, key)
+		}
+		n.names[key] = append(n.names[key], "`"+table+"."+o.name+"`")
+	}
 }
 
 // cell escapes what would end a cell of a Markdown table.

@@ -117,6 +117,10 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 	if b.Time.Before(before.Add(-time.Second)) || b.Time.After(time.Now()) {
 		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
+	tags := p.Tags
+	if l, ok := in.(plugin.TagLister); ok {
+		tags = slices.Concat(tags, l.ExtraTags())
+	}
 	for _, point := range append(append([]metric.Point{}, b.Points...), b.Events...) {
 		for _, f := range point.Fields {
 			if !documented(p, point.Name, f.Key) {
@@ -124,8 +128,8 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 			}
 		}
 		for _, tag := range point.Tags {
-			if p.Tags != nil && !slices.Contains(p.Tags, tag.Key) {
-				t.Errorf("%s has the tag %s, which is not in Definition.Tags", point.Name, tag.Key)
+			if p.Tags != nil && !slices.Contains(tags, tag.Key) {
+				t.Errorf("%s has the tag %s, which neither Definition.Tags nor ExtraTags has", point.Name, tag.Key)
 			}
 		}
 	}
@@ -324,6 +328,9 @@ func Options(t *testing.T, p plugin.Plugin) {
 			t.Fatalf("Defaults() returns a %v, want a pointer to a struct", v.Type())
 		}
 		for _, f := range reflect.VisibleFields(v.Elem().Type()) {
+			if f.Anonymous {
+				continue // its fields are options
+			}
 			if tag := f.Tag.Get("toml"); f.IsExported() && !snakeCase.MatchString(tag) {
 				t.Errorf("option %s has the toml tag %q", f.Name, tag)
 			}
@@ -350,7 +357,7 @@ func Descs(t *testing.T, p plugin.Plugin) {
 			if d.Help == "" || strings.HasSuffix(d.Help, ".") {
 				t.Errorf("%s has the help %q: want one sentence without a final period", id, d.Help)
 			}
-			if d.Type == metric.Counter && !strings.HasSuffix(d.Field, "_total") {
+			if d.Type == metric.Counter && !strings.HasSuffix(d.Name+"_"+d.Field, "_total") {
 				t.Errorf("%s is a counter: its name must end in _total", id)
 			}
 		}
