@@ -371,7 +371,7 @@ func (r *modelReader) takeOver(k int) {
 	}
 	for _, id := range unseen {
 		heir, best := "", -1
-		for _, name := range r.owners {
+		for _, name := range slices.Sorted(slices.Values(r.owners)) {
 			used := slices.Contains(slices.Collect(maps.Values(known)), name)
 			if fit := 2*btoi(!used) + btoi(name != ""); fit > best {
 				heir, best = name, fit
