@@ -292,5 +292,15 @@ func (o *owner) startedAfter(other *owner) bool {
 	return o.Shown.Process.Start > other.Shown.Process.Start
 }
 
-// lastShown returns what the events say of an endpoint that is gone.
-func (e *endpoint) lastShown() *shown { return &latestOwner(e.Owners).Shown }
+// lastShown returns what the events say of an endpoint that is gone: of the owners that had
+// a socket in the last look, the one that started last.
+func (e *endpoint) lastShown() *shown {
+	var last []*owner
+	for i := range e.Sockets {
+		last = append(last, e.Owners[e.Sockets[i].Owner])
+	}
+	if last == nil { // a boot has ended all sockets
+		last = e.Owners
+	}
+	return &latestOwner(last).Shown
+}

@@ -240,7 +240,7 @@ func (r *modelReader) open(k int) (decided int) {
 	}
 	r.told = true
 	r.tellAll(j)
-	for _, l := range r.past[start:j] { // what was seen in the meantime
+	for _, l := range slices.Backward(r.past[start:j]) { // what was seen in the meantime
 		for _, s := range l.sockets[r.at] {
 			if r.event[s.id] && r.known[s.id] == "" {
 				r.known[s.id] = s.owner
@@ -262,12 +262,6 @@ func (r *modelReader) open(k int) (decided int) {
 // compare finds out what look k, and those up to the one in which that is decided, have
 // changed.
 func (r *modelReader) compare(k int) (decided int) {
-	if debugLook != nil && fmt.Sprint(r.at.Port) == debugPort {
-		fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted)
-	}
-	if debugLook != nil && r.at.Port == 1000 {
-		fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted)
-	}
 	booted, settle := r.booted, r.settle()
 	if !r.differs(k) {
 		r.takeOver(k)
