@@ -30,10 +30,11 @@ type look struct {
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
 	failed   map[string]bool         // namespaces that could not be listed
+	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
 	missing  map[uint16][]*endpoint  // by port: told endpoints that are not there
 	arriving map[uint16][]*endpoint  // by port: those that wait for the search for their owners
-	events   []event
+	events   []*event
 	set      map[string]json.RawMessage
 	next     due
 }
@@ -156,7 +157,7 @@ func (l *look) end() Result {
 			l.next.atWall(e.Changed + changedFor)
 		}
 		if e.dirty {
-			l.set[recordKey(at)] = e.record.encode()
+			l.set[recordKey(at)] = l.encode(&e.record)
 			e.dirty = false
 		}
 	}

@@ -105,9 +105,9 @@ func (old *endpoint) isOtherNamespaceOf(e *endpoint) bool {
 // known; strictly: all that it has are known.
 func (e *endpoint) sameOwners(old *endpoint, strictly bool) bool {
 	for i := range e.Owners {
-		o := &e.Owners[i]
-		if !slices.ContainsFunc(old.Owners, func(other owner) bool {
-			return (!strictly || o.named() && other.named()) && o.equals(&other)
+		o := e.Owners[i]
+		if !slices.ContainsFunc(old.Owners, func(other *owner) bool {
+			return (!strictly || o.named() && other.named()) && o.equals(other)
 		}) {
 			return false
 		}

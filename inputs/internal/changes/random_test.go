@@ -210,7 +210,6 @@ func (w *randomHost) act(step int, failing *int) {
 	case action <= 19:
 		w.log("%d is hidden: %t", s.port, !s.hidden)
 		s.hidden = !s.hidden
-	case action <= 21 && s.hidden && s.thief != nil: // whose it is is anybody's guess
 	case action == 20:
 		w.log("%d replaces a socket", s.port)
 		w.close(s.sockets[0])

@@ -142,7 +142,7 @@ func (l *look) restart(e *endpoint, m *match) {
 	i := newest(e.current)
 	s, previous := e.current[i].shown(), m.latestBefore()
 	if o := m.sockets[i].Owner; o < m.before {
-		previous = &m.owners[o]
+		previous = m.owners[o]
 	}
 	l.tell(e, restarted, e.Change.mark, s, append(previousOwner(&previous.Shown, &s, false), downSeconds(e.Change.Down))...)
 	e.commit(m, true, e.FirstSeen)
