@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		os.Exit(listenUntilEOF())
 	case "protected":
 		os.Exit(printDumpable())
+	case "raised":
+		os.Exit(printRaised())
 	default:
 		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
@@ -82,7 +84,7 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
 	p.stdout, _ = stdout.(*lines)
 	p.SysProcAttr = dieWithParent()
-	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET="), env...)
+	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="), env...)
 	p.Stdout, p.Stderr = stdout, p.stderr
 	if p.stdin, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)
