@@ -321,7 +321,11 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
-	return in.recorder.record(l, in.open.users) && in.groups.setRecords(in.recorder.changes)
+	if !in.recorder.record(l, in.open.users) {
+		return false
+	}
+	in.groups.changed = true
+	return in.groups.setRecords(in.recorder.changes)
 }
 
 // points returns the points of this gather. If nothing has changed, this is the same
