@@ -16,6 +16,10 @@ type socket struct {
 	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
+// maxOwners limits the owners that are told apart at one endpoint, which is compared with
+// each: all further ones count as the last.
+const maxOwners = 256
+
 // unassigned is the owner of a socket of which nothing is known.
 const unassigned = -1
 
@@ -184,11 +188,14 @@ func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 			return i, false
 		}
 	}
-	for _, s := range e.Sockets {
+	for _, s := range e.Sockets[:min(len(e.Sockets), maxOwners)] {
 		if len(s.Processes) > 0 && s.Processes[0].is(h) {
 			m.learned = m.owners[s.Owner].learn(h.Key) || m.learned
 			return s.Owner, false
 		}
+	}
+	if len(m.owners) >= maxOwners {
+		return maxOwners - 1, false
 	}
 	m.owners = append(m.owners, &owner{Keys: []Key{general}, latest: h.Key})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)
