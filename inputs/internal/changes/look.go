@@ -168,6 +168,7 @@ func (l *look) end() Result {
 	if len(l.set) > 0 || !t.started || !maps.Equal(l.Namespaces, l.before.Namespaces) || l.rescoped {
 		l.set[viewKey] = encode(&l.view)
 	}
+	clear(t.match.latest[:cap(t.match.latest)]) // of the snapshot too
 	t.last, t.due, t.started, t.imported = l.view, l.next, true, nil
 	return Result{Events: points, Set: l.set}
 }

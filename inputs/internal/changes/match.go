@@ -18,7 +18,7 @@ type socket struct {
 
 // maxOwners limits the owners that are told apart at one endpoint, which is compared with
 // each: all further ones count as the last.
-const maxOwners = 256
+const maxOwners = 64
 
 // unassigned is the owner of a socket of which nothing is known.
 const unassigned = -1
@@ -35,7 +35,7 @@ type match struct {
 	before  int       // how many were the endpoint's
 	used    []bool    // by owner: a socket is its
 	latest  []*Socket // by owner: of its sockets with a known service, the one that started last
-	gained  []bool    // by socket: its owner is new, and it is not known to be another socket's heir
+	gained  []bool    // by socket: it has come, and its owner is new
 
 	findings
 }
@@ -43,7 +43,7 @@ type match struct {
 // findings are what a match means for the endpoint.
 type findings struct {
 	pending     bool // the search for an owner is under way
-	searching   bool // and that may be another one
+	searching   bool // it is, and may find another one
 	moved       bool // a known socket has another owner
 	joined      bool // a socket of another owner has come
 	told        bool // a socket of the last event is left
@@ -122,8 +122,8 @@ func (m *match) use(known *socket, s *Socket) {
 	}
 }
 
-// identify finds the owner of a socket with a known service. It reports whether that one
-// is new at the endpoint, and takes the socket from nobody.
+// identify finds the owner of a socket with a known service. It reports whether the socket
+// has come, and its owner is new.
 func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (gained bool) {
 	first := s.named()
 	if known != nil && len(known.Processes) > 0 {
