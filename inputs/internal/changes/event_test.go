@@ -584,3 +584,39 @@ func TestManyOwnersOfOnePortAreBounded(t *testing.T) {
 	h.pass(5 * time.Minute)
 	h.wants()
 }
+
+func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
+	night(t, func(h *simHost) {
+		nobody := h.process("")
+		nfs := h.listen("0.0.0.0:2049", nobody)
+		nfs.status = None
+		h.pass(time.Minute)
+		h.close(nfs)
+		nfs = h.listen("0.0.0.0:2049", nobody)
+		nfs.status = None
+		h.pass(2 * time.Minute)
+		h.wants("restarted 0.0.0.0:2049")
+		h.close(nfs)
+		h.listen("0.0.0.0:2049", h.process("rogue"))
+		h.pass(2 * time.Minute)
+		h.wants("owner_changed 0.0.0.0:2049 rogue")
+	})
+}
+
+func TestUnexpectedEventsAreFoldedLast(t *testing.T) {
+	var events []*event
+	for i, expected := range []string{"yes", "yes", "no", "yes", "undecided"} {
+		events = append(events, &event{
+			endpoint: Endpoint{Address: "0.0.0.0", Port: uint16(i + 1)}, kind: opened, exposure: inet.Public,
+			shown: shown{UID: 7, Verdict: Verdict{Expected: expected}, Tags: metric.NewTags("user", "eve")},
+		})
+	}
+	var got []string
+	for _, e := range limit(events, 3) {
+		got = append(got, fmt.Sprintf("%d %s x %d", e.endpoint.Port, e.shown.Verdict.Expected, e.count))
+	}
+	want := []string{"1 yes x 0", "3 no x 0", "5 undecided x 0", "0  x 2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}
