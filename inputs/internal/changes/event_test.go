@@ -620,3 +620,44 @@ func TestUnexpectedEventsAreFoldedLast(t *testing.T) {
 		t.Errorf("events (-want +got)\n%s", diff)
 	}
 }
+
+func TestAddressThatIsTakenFirstHasOpened(t *testing.T) {
+	night(t, func(h *simHost) {
+		redis := h.process("redis")
+		old := h.listen("127.0.0.1:6379", redis)
+		h.pass(time.Minute)
+		s := h.listen("0.0.0.0:6379", redis)
+		s.status = Pending
+		h.pass(10 * time.Second)
+		h.close(old)
+		h.pass(10 * time.Second)
+		h.set(s, func(s *simSocket) { s.status = Known })
+		h.pass(5 * time.Minute)
+		h.wants("opened 0.0.0.0:6379 redis", "closed 127.0.0.1:6379 redis")
+	})
+}
+
+func TestSuccessorOfAContainerMustBeKnown(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281"}, Namespace{Name: "4026532999"})
+		s := h.listen("4026532281/0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.close(s)
+		h.listen("4026532999/0.0.0.0:80", h.process("nginx")).status = Unknown
+		h.pass(5 * time.Minute)
+		h.wants("opened 4026532999/0.0.0.0:80", "closed 4026532281/0.0.0.0:80 nginx")
+	})
+}
+
+func TestSearchForAnOwnerIsWaitedForOnce(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:80", h.process("app"))
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.status = Pending })
+		h.pass(5 * time.Minute)
+		h.set(s, func(s *simSocket) { s.status = Known; s.hold(h.process("sh")) })
+		h.pass(10 * time.Second)
+		events := h.wants("owner_changed 0.0.0.0:80 sh after app, another exe")
+		hasTime(t, &events[0], h.now.Time)
+	})
+}
