@@ -117,7 +117,7 @@ type Holder struct {
 }
 
 // A Key is by what an owner is recognized after a restart. The user is the number: one
-// whose name resolves later is no other owner.
+// whose name resolves later stays the same owner.
 type Key struct {
 	Process     string `json:"p"`
 	UID         uint32 `json:"u"`
@@ -155,7 +155,7 @@ type Verdict struct {
 
 // A Result is what a look has changed.
 type Result struct {
-	// Events are points NAME_event, in the order of netns, port and address. They lack the
+	// Events are points NAME_event, in the order of netns, port and address. They do not have the
 	// fields history and sequence.
 	Events []metric.Point
 	// Set has the records to write together with Events; a nil record is to be deleted.
