@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -234,11 +233,6 @@ func (p *testedPort) change(t *testing.T, address string) {
 func TestChangesSurviveKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills the program many times")
-	}
-	for _, p := range plugins() {
-		if p.Name == "tcp_listen" && !reflect.ValueOf(p.Defaults()).Elem().FieldByName("Settle").IsValid() {
-			t.Skip("tcp_listen reports no changes yet")
-		}
 	}
 	t.Parallel()
 	const address = "127.83.12.4" // of this test alone
