@@ -1,5 +1,6 @@
 // Package config builds an agent from TOML files. It is strict, reports all errors at
-// once with file and line, and opens nothing.
+// once with file and line, and opens nothing: files that others include are read by the
+// functions of Host.
 package config
 
 import (
