@@ -305,7 +305,7 @@ func digest(o Options) string {
 		lines = append(lines, kind+" "+string(text))
 	}
 	for _, r := range o.Expect {
-		r.Criteria = r.canonical()
+		r.Criteria, r.Labels = r.canonical(), orNil(r.Labels)
 		add(kindExpect, r)
 	}
 	for _, r := range o.Allow {
@@ -313,12 +313,19 @@ func digest(o Options) string {
 		add(kindAllow, r)
 	}
 	for _, r := range o.Forbid {
-		r.Criteria = r.canonical()
+		r.Criteria, r.Labels = r.canonical(), orNil(r.Labels)
 		add(kindForbid, r)
 	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
 	return hex.EncodeToString(sum[:6])
+}
+
+func orNil(labels map[string]string) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	return labels
 }
 
 // canonical returns the criteria with every list sorted.
