@@ -460,6 +460,18 @@ func TestAnotherOwnerIsAnotherViolation(t *testing.T) {
 	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
 }
 
+func TestAnotherOwnerAfterASearchIsAnotherViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.pass(10 * time.Second)
+	s.want("pending", s.look(nginx(23, pending)))
+	s.restart()
+	s.pass(time.Second)
+	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
+	s.pass(time.Minute)
+	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
+}
+
 func TestNetworkOfALaptopIsNoNewViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	for _, class := range []inet.Class{inet.Private, inet.Nowhere, inet.Public, inet.Private} {

@@ -31,6 +31,7 @@ type violationRecord struct {
 	Rule    string        `json:"r,omitempty"` // "" of No
 	Tags    tagSet        `json:"t"`           // of the last listener of it
 	Unknown bool          `json:"n,omitempty"` // the owner of that is not known
+	Owner   tagSet        `json:"l,omitempty"` // tags of the last owner that was known
 	Hold    time.Duration `json:"h,omitempty"` // the option for of its rule
 	// Overflow violations stand for those of a user beyond the number that have
 	// violations of their own.
@@ -250,6 +251,9 @@ func (e *evaluation) findViolations() []*candidate {
 func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
 	changed := v.Gone != nil || v.Unknown != l.OwnerUnknown || v.Hold != hold || !slices.Equal(v.Tags, l.Tags)
 	v.Tags, v.Unknown, v.Hold, v.Gone = l.Tags, l.OwnerUnknown, hold, nil
+	if !v.Unknown {
+		v.Owner = ownerTags(l)
+	}
 	v.last, v.look = l, e.tracker.violations.looks
 	if changed {
 		v.point = nil
@@ -257,8 +261,14 @@ func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
 	}
 }
 
+// ownerTags are the tags that name the owner of a listener.
+func ownerTags(l *Listener) tagSet {
+	return metric.NewTags("process", l.tag("process"), "unit", l.tag("unit"))
+}
+
 // takeOver finds violations that are missing and have come back with an owner that is
-// known now, or no longer is: what is not known equals anything, so they are the same.
+// known now, or no longer is: what is not known equals anything, so they are the same. An
+// owner that becomes known is compared with the last one that was.
 func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*candidate, []*violation) {
 	vs := &e.tracker.violations
 	byEndpoint := make(map[string]*violation)
@@ -271,7 +281,11 @@ func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*cand
 		rule, hold := c.rule()
 		endpoint := endpointKey(c.Expected, rule, c.Tags)
 		v := byEndpoint[endpoint]
-		if v == nil || !v.Unknown && !c.OwnerUnknown {
+		switch {
+		case v == nil:
+			return false
+		case c.OwnerUnknown:
+		case !v.Unknown, len(v.Owner) > 0 && !slices.Equal(v.Owner, ownerTags(c.Listener)):
 			return false
 		}
 		delete(byEndpoint, endpoint)
@@ -349,6 +363,9 @@ func (e *evaluation) begins(c *candidate) {
 	v := &violation{key: c.key, last: c.Listener, look: vs.looks, violationRecord: violationRecord{
 		Verdict: c.Expected, Rule: rule, Tags: c.Tags, Unknown: c.OwnerUnknown, Hold: hold, Since: e.begin(),
 	}}
+	if !v.Unknown {
+		v.Owner = ownerTags(c.Listener)
+	}
 	if e.ownerWait(v) > 0 {
 		v.Why = e.tracker.rules.Why(v.last, e.look.Time).Why
 	}
@@ -426,9 +443,15 @@ func (e *evaluation) missing(v *violation, verdicts map[string]string) {
 	e.set[v.recordKey()] = nil
 }
 
-// eventTags are those of the listener, and of the rule if there is one.
+// eventTags are those of the listener, with the last owner that was known, and of the
+// rule if there is one.
 func (v *violation) eventTags() []metric.Tag {
 	tags := slices.Clone([]metric.Tag(v.Tags))
+	for _, t := range v.Owner {
+		if tagOf(tags, t.Key) == "" {
+			tags = append(tags, t)
+		}
+	}
 	if v.Rule != "" {
 		tags = append(tags, metric.Tag{Key: "name", Value: v.Rule}, metric.Tag{Key: "rule", Value: kindForbid})
 	}
