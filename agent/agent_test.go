@@ -107,7 +107,7 @@ func TestFailedGatherWithdrawsAndSaysSoAtOnce(t *testing.T) {
 	})
 }
 
-func TestL8SlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
+func TestSlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		page, out := newFakeEndpoint(), &fakePusher{}
@@ -317,11 +317,11 @@ func TestUntilTick(t *testing.T) {
 		round           bool
 		want            time.Duration
 	}{
-		{"10:00:03", 10 * time.Second, 0, true, 7 * time.Second},
-		{"10:00:10", 10 * time.Second, 0, true, 10 * time.Second},
-		{"10:00:03", 10 * time.Second, 4 * time.Second, true, time.Second},
-		{"10:00:05", 10 * time.Second, 4 * time.Second, true, 9 * time.Second},
-		{"10:00:03", 10 * time.Second, 0, false, 10 * time.Second},
+		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: true, want: 7 * time.Second},
+		{now: "10:00:10", interval: 10 * time.Second, phase: 0, round: true, want: 10 * time.Second},
+		{now: "10:00:03", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: time.Second},
+		{now: "10:00:05", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: 9 * time.Second},
+		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: false, want: 10 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt.now, tt.interval, tt.phase, tt.round), func(t *testing.T) {

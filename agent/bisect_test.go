@@ -15,7 +15,7 @@ type step struct {
 	want outcome
 }
 
-func TestO6SearchForRejectedRecords(t *testing.T) {
+func TestBisectFindsRejectedRecords(t *testing.T) {
 	few := errors.New("down")
 	partly := &plugin.RejectedError{OthersStored: true}
 	tests := []struct {

@@ -137,7 +137,7 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 		dead = deadLetters(records, allFor(n, err))
 	}
 	if kerr := d.rejects.keep(dead); kerr != nil {
-		o, err = failed, fmt.Errorf("rejected points cannot be saved: %w (rejection: %v)", kerr, dead[0].Reason)
+		o, err = failed, fmt.Errorf("rejected points cannot be saved: %w (rejection: %v)", kerr, dead[0].Reason) //nolint:errorlint // the rejection is described, not returned
 	}
 	switch o {
 	case stored, rejected:

@@ -59,7 +59,7 @@ func rejecting(err error, bad ...string) func(context.Context, []string) error {
 	}
 }
 
-func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
+func TestBadRecordsAreFoundAndKept(t *testing.T) {
 	tests := []struct {
 		name     string
 		push     func(context.Context, []string) error
@@ -69,17 +69,17 @@ func TestO5BadRecordsAreFoundAndKept(t *testing.T) {
 		dropped  int
 		rejected int64
 	}{
-		{"one bad of 1,000", rejecting(plugin.ErrRejected, "x 617"), []int{617}, []string{"x 617"}, 30, 0, 1},
-		{"the first and the last", rejecting(plugin.ErrRejected, "x 0", "x 999"), []int{0, 999}, []string{"x 0", "x 999"}, 50, 0, 2},
-		{"too large together", func(_ context.Context, r []string) error {
+		{name: "one bad of 1,000", push: rejecting(plugin.ErrRejected, "x 617"), without: []int{617}, dead: []string{"x 617"}, atMost: 30, dropped: 0, rejected: 1},
+		{name: "the first and the last", push: rejecting(plugin.ErrRejected, "x 0", "x 999"), without: []int{0, 999}, dead: []string{"x 0", "x 999"}, atMost: 50, dropped: 0, rejected: 2},
+		{name: "too large together", push: func(_ context.Context, r []string) error {
 			if len(r) > 100 {
 				return fmt.Errorf("server says: %w", plugin.ErrTooLarge)
 			}
 			return nil
-		}, nil, nil, 30, 0, 0},
-		{"one too large alone", rejecting(plugin.ErrTooLarge, "x 3"), []int{3}, []string{"x 3"}, 20, 0, 1},
-		{"two too large alone", rejecting(plugin.ErrTooLarge, "x 3", "x 997"), []int{3, 997}, []string{"x 3", "x 997"}, 120, 0, 2},
-		{"all rejected", rejectingAll, []int{0, 1, 2}, []string{"x 0", "x 1", "x 2"}, 3, 0, 3},
+		}, without: nil, dead: nil, atMost: 30, dropped: 0, rejected: 0},
+		{name: "one too large alone", push: rejecting(plugin.ErrTooLarge, "x 3"), without: []int{3}, dead: []string{"x 3"}, atMost: 20, dropped: 0, rejected: 1},
+		{name: "two too large alone", push: rejecting(plugin.ErrTooLarge, "x 3", "x 997"), without: []int{3, 997}, dead: []string{"x 3", "x 997"}, atMost: 120, dropped: 0, rejected: 2},
+		{name: "all rejected", push: rejectingAll, without: []int{0, 1, 2}, dead: []string{"x 0", "x 1", "x 2"}, atMost: 3, dropped: 0, rejected: 3},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -153,7 +153,7 @@ func readDeadLetters(t *testing.T, path string) []deadLetterEntry {
 	return entries
 }
 
-func TestO6PartialWritesEndAfterBoundedProbes(t *testing.T) {
+func TestPartialWritesEndAfterBoundedProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var bad []string
@@ -196,7 +196,7 @@ func TestEncodeErrorRejectsThatPointAlone(t *testing.T) {
 	})
 }
 
-func TestO15AHangingOutputDelaysNobody(t *testing.T) {
+func TestAHangingOutputDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		hanging, deaf, failing, fine := &fakePusher{}, &fakePusher{}, &fakePusher{}, &fakePusher{}
@@ -312,7 +312,7 @@ func TestStopEndsInTimeInEveryState(t *testing.T) {
 	}
 }
 
-func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
+func TestFullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var down atomic.Bool
@@ -346,7 +346,7 @@ func TestS9FullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 
 // What is rejected stays queued while the dead-letter file cannot be written, and
 // is neither counted nor lost.
-func TestS8RejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
+func TestRejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()

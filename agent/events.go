@@ -18,7 +18,7 @@ func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
 		r.hold()
 	}
 	turn, dropped := o.events.add(block)
-	o.queue.drop(dropped, errQueueHangs)
+	o.queue.drop(dropped, errNotQueued)
 	return turn
 }
 
@@ -80,7 +80,7 @@ func (o *runningOutput) closeEvents(removed bool) {
 			b.receipt.release()
 		}
 	}
-	o.queue.drop(lost, errQueueHangs)
+	o.queue.drop(lost, errNotQueued)
 	if removed && o.queue.ledger != nil {
 		o.queue.ledger.releaseAll()
 	}

@@ -36,7 +36,7 @@ func counts(from, to int) []string {
 
 // A Push that does not return, whatever its context says, loses the queue to the
 // output that replaces it: what it says when it does return counts no more.
-func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
+func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()
@@ -76,7 +76,7 @@ func TestL3PushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 }
 
 // A reload lets what is being sent arrive: it is not sent again.
-func TestL3ReloadWhileSending(t *testing.T) {
+func TestReloadWhileSendingLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()
@@ -174,9 +174,9 @@ func TestReloadMovesQueues(t *testing.T) {
 	}
 }
 
-// C13: an output that a reload removes leaves its queue on disk, which is
+// An output that a reload removes leaves its queue on disk, which is
 // reported; added again, it delivers it.
-func TestC13QueueOnDiskWaitsForItsOutput(t *testing.T) {
+func TestQueueOnDiskWaitsForItsOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Options.StateDirectory = t.TempDir()
@@ -243,7 +243,7 @@ func TestReloadDoesNotWaitForWhatItRemoves(t *testing.T) {
 
 // A reload between the start and the end of the first gathers does not show a
 // board on which the new inputs are missing.
-func TestL11ReloadBeforeTheFirstGatherIsOver(t *testing.T) {
+func TestReadyAfterAReloadBeforeTheFirstGather(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		slow := func(name string) fakeInput {
@@ -280,7 +280,7 @@ func TestL11ReloadBeforeTheFirstGatherIsOver(t *testing.T) {
 
 // A long flush_jitter does not hold up the stop, and what waits for it is
 // delivered.
-func TestL1StopDuringFlushJitter(t *testing.T) {
+func TestStopDuringFlushJitterDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		out := &fakePusher{}

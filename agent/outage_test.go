@@ -18,7 +18,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-func TestO2OutageIsRiddenOutInOrder(t *testing.T) {
+func TestOutageIsRiddenOutInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var down atomic.Bool
@@ -108,7 +108,7 @@ func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 
 // A black hole for a day: what is queued on disk takes no memory, and arrives
 // thereafter in order, many blocks in one Push.
-func TestO2BlackHoleForADayInFlatMemory(t *testing.T) {
+func TestBlackHoleForADayInFlatMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("plays a day")
 	}
@@ -183,7 +183,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-func TestO10RetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
+func TestRetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
 	for _, tt := range []struct{ asked, atLeast, atMost time.Duration }{
 		{90 * time.Second, 90 * time.Second, 90 * time.Second},
 		{24 * time.Hour, 10 * time.Minute, 10 * time.Minute},

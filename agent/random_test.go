@@ -118,7 +118,7 @@ func (m moodyPusher) store(records [][]byte) error {
 // Reloads, stops and starts at random, while the destination does whatever one may
 // do: what was queued on disk is delivered, or a dead letter where it is rejected,
 // in order.
-func TestL3RandomReloadsAndStopsLoseNothing(t *testing.T) {
+func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 	for seed := range uint64(soak.Times(4)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +216,7 @@ func TestRandomReloadsAndStopsConfirmWhatIsStored(t *testing.T) {
 	for seed := range uint64(soak.Times(6)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(seed, 7))
+				rng, gathers := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 9))
 				r := newRig(t)
 				r.agent.Options.StateDirectory = t.TempDir()
 				store := &moodyStore{rng: rand.New(rand.NewPCG(seed, 8)), stored: map[string]bool{}}
@@ -229,7 +229,7 @@ func TestRandomReloadsAndStopsConfirmWhatIsStored(t *testing.T) {
 					defer mu.Unlock()
 					b := batchOf(pointOf("other", 1))
 					run, records := runs, []string(nil)
-					for range rng.IntN(4) {
+					for range gathers.IntN(4) {
 						n++
 						event := pointOf("count", int64(n), "n", fmt.Sprint(n))
 						event.Time = b.Time

@@ -24,7 +24,7 @@ func (r *rig) sibling() *Agent {
 	return &Agent{Options: r.agent.Options, Log: r.agent.Log, Version: "test"}
 }
 
-func TestC12BrokenReloadLeavesTheRunningConfiguration(t *testing.T) {
+func TestBrokenReloadLeavesTheRunningConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		page, taken := newFakeEndpoint(), newFakeEndpoint()
@@ -115,7 +115,7 @@ type closing struct {
 
 func (c closing) Close() error { c.closed.Add(1); return nil }
 
-func TestL3HundredReloadsLoseNothing(t *testing.T) {
+func TestHundredReloadsLoseNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var down atomic.Bool
@@ -163,7 +163,7 @@ func TestL3HundredReloadsLoseNothing(t *testing.T) {
 	})
 }
 
-func TestC13RemovedOutputWithABacklogIsReported(t *testing.T) {
+func TestRemovedOutputWithABacklogIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.input("a", counting())

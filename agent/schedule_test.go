@@ -28,7 +28,7 @@ func (c *wallClock) now() time.Time {
 
 // However the clock is set, gathers are an interval apart, but for one that moves
 // to the clock's new beat: by no more than a quarter more, nor nearer than that.
-func TestL7ClockIsSet(t *testing.T) {
+func TestSettingTheClockCausesNoBurst(t *testing.T) {
 	const interval = 10 * time.Second
 	tests := []struct {
 		name string
@@ -65,7 +65,7 @@ func TestL7ClockIsSet(t *testing.T) {
 
 // Jitter puts each gather off by itself: over a long time none is skipped, and the
 // interval grows no longer.
-func TestL7JitterDoesNotAddUp(t *testing.T) {
+func TestJitterDoesNotAddUp(t *testing.T) {
 	for _, round := range []bool{true, false} {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			c := &wallClock{}

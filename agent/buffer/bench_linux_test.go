@@ -106,7 +106,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	must(b, q.Close())
 }
 
-// BenchmarkOpen (S13) starts on backlogs of up to 1 GiB of records that do not
+// BenchmarkOpen starts on backlogs of up to 1 GiB of records that do not
 // compress.
 func BenchmarkOpen(b *testing.B) {
 	for _, size := range []int64{1 << 20, 64 << 20, 1 << 30} {

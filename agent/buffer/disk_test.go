@@ -13,8 +13,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// TestDiskAgainstModel plays random operations on a queue and keeps its books: S1
-// (restarts), S9 (the limit), S14 (order).
+// TestDiskAgainstModel plays random operations on a queue and keeps its books: through
+// restarts, at the limit, and in order.
 func TestDiskAgainstModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(40)) {
@@ -126,8 +126,8 @@ func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	}
 }
 
-// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a loss of power
-// that keeps any part of what was not synced; with syncs that fail, too.
+// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a
+// loss of power that keeps any part of what was not synced; with syncs that fail, too.
 func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0

@@ -96,7 +96,7 @@ func hasReserve(d folder) (bool, error) {
 	}
 	defer f.Close() // only read
 	_, err = f.ReadAt(make([]byte, 1), reserveSize-1)
-	return err != io.EOF, nil
+	return !errors.Is(err, io.EOF), nil
 }
 
 // fillReserve fills the new file, with random bytes so that no file system compresses it.

@@ -16,10 +16,10 @@ import (
 // TestOthersHands: what somebody does to the files and the directory of a queue at
 // work, on a real file system.
 func TestOthersHands(t *testing.T) {
-	inPlace := func(make func(path string) error) func(t *testing.T, path string) {
+	inPlace := func(put func(path string) error) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
 			must(t, os.RemoveAll(path))
-			must(t, make(path))
+			must(t, put(path))
 		}
 	}
 	operations := []struct {

@@ -54,7 +54,7 @@ func (r *reader) peek(maxRecords, maxBytes int) ([][]byte, error) {
 	records, last, err := r.collect(maxRecords, maxBytes)
 	r.out = len(records)
 	r.catalog.release(last)
-	if len(records) > 0 || err == io.EOF {
+	if len(records) > 0 || errors.Is(err, io.EOF) {
 		return records, nil
 	}
 	return records, err

@@ -35,6 +35,11 @@ type Host struct {
 	// ReadFile reads a file that the configuration includes. Its errors need not name it.
 	ReadFile func(path string) (File, error)
 	Version  string // the program's version
+
+	// InputsOnly is set if only the inputs will be used: there need not be an output,
+	// and the inputs keep nothing in the state directory, which may be that of a
+	// program that runs.
+	InputsOnly bool
 }
 
 // Load returns the agent that the files describe together. Each file may add inputs and
@@ -240,7 +245,7 @@ func (l *loader) requireInputsAndOutputs() {
 		return
 	}
 	for _, side := range []string{"inputs", "outputs"} {
-		if !l.present[side] {
+		if !l.present[side] && !(side == "outputs" && l.host.InputsOnly) {
 			t := table{file: noFile}
 			if len(l.files) == 1 {
 				t.file = 0
@@ -326,6 +331,9 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	switch common := in.common.(type) {
 	case *agent.InputOptions:
 		env.Log = l.host.Log.With("plugin", "inputs."+in.name)
+		if l.host.InputsOnly {
+			env.StateDir = ""
+		}
 		l.inherit(in, common, s)
 		built := &agent.Input{
 			Name: in.name, Options: *common, RoundInterval: s.options.RoundInterval,

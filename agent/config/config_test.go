@@ -120,12 +120,12 @@ func TestHostTag(t *testing.T) {
 		want       map[string]string
 		hostname   string
 	}{
-		{"the system's name", ``, map[string]string{"host": "web1"}, "web1"},
-		{"set", "[agent]\nhostname = \"a\"", map[string]string{"host": "a"}, "a"},
-		{"left out", "[agent]\nomit_hostname = true", map[string]string{}, "web1"},
-		{"left out, set by hand", "[agent]\nomit_hostname = true\n[global_tags]\nhost = \"b\"", map[string]string{"host": "b"}, "web1"},
-		{"an instance's wins", "[[inputs.tcp_listen]]\ntags = {host = \"c\"}", map[string]string{"host": "c"}, "web1"},
-		{"an empty tag takes it away", "[[inputs.tcp_listen]]\ntags = {host = \"\"}", map[string]string{}, "web1"},
+		{name: "the system's name", text: ``, want: map[string]string{"host": "web1"}, hostname: "web1"},
+		{name: "set", text: "[agent]\nhostname = \"a\"", want: map[string]string{"host": "a"}, hostname: "a"},
+		{name: "left out", text: "[agent]\nomit_hostname = true", want: map[string]string{}, hostname: "web1"},
+		{name: "left out, set by hand", text: "[agent]\nomit_hostname = true\n[global_tags]\nhost = \"b\"", want: map[string]string{"host": "b"}, hostname: "web1"},
+		{name: "an instance's wins", text: "[[inputs.tcp_listen]]\ntags = {host = \"c\"}", want: map[string]string{"host": "c"}, hostname: "web1"},
+		{name: "an empty tag takes it away", text: "[[inputs.tcp_listen]]\ntags = {host = \"\"}", want: map[string]string{}, hostname: "web1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := load(t, whole(test.text), nil)
@@ -208,7 +208,7 @@ func TestFilesAddUp(t *testing.T) {
 	}, "\n"))
 }
 
-func TestC1EmptyFile(t *testing.T) {
+func TestEmptyFileIsRefused(t *testing.T) {
 	for _, b := range []badFile{
 		{"nothing", "", "s.toml: the file is empty"},
 		{"blank", " \n\t\n", "s.toml: the file is empty"},
@@ -217,7 +217,7 @@ func TestC1EmptyFile(t *testing.T) {
 	}
 }
 
-func TestC2SyntaxError(t *testing.T) {
+func TestSyntaxErrorHasFileAndLine(t *testing.T) {
 	for _, b := range []badFile{
 		{"no end of string", "[agent]\nhostname = \"a\n", `s.toml:2: agent.hostname: strings cannot contain newlines`},
 		{"no quotes", "[agent]\ninterval = 10s", `s.toml:2: agent: unexpected 's'; put a string in quotes`},
@@ -234,7 +234,7 @@ func TestC2SyntaxError(t *testing.T) {
 	}
 }
 
-func TestC3UnknownKeys(t *testing.T) {
+func TestUnknownKeysAreNamed(t *testing.T) {
 	for _, b := range []badFile{
 		{"all at once, in order", `[agent]
 intervall = "10s"
@@ -281,21 +281,21 @@ func TestByteOrderMarkIsNoText(t *testing.T) {
 	}
 }
 
-func TestC9SecretInAFileThatEverybodyCanRead(t *testing.T) {
+func TestSecretInAFileThatEveryoneCanReadIsAWarning(t *testing.T) {
 	for _, test := range []struct {
 		name, option string
 		shared, want bool
 	}{
-		{"a token", `token = "t0p"`, true, true},
-		{"a token, in a file of one's own", `token = "t0p"`, false, false},
-		{"a token from the environment", `token = "${TOKEN}"`, true, false},
-		{"no token", `token = ""`, true, false},
-		{"a token as default", `token = "${NONE:-t0p}"`, true, true},
-		{"a token as default, in a file of one's own", `token = "${NONE:-t0p}"`, false, false},
-		{"an empty default", `token = "${NONE:-}"`, true, false},
-		{"a header with a token from the environment", `headers = { Authorization = "Bearer ${TOKEN}" }`, true, false},
-		{"a header", `headers = { Authorization = "Bearer t0p" }`, true, true},
-		{"a header from the environment", `headers = { Authorization = "${TOKEN}" }`, true, false},
+		{name: "a token", option: `token = "t0p"`, shared: true, want: true},
+		{name: "a token, in a file of one's own", option: `token = "t0p"`, shared: false, want: false},
+		{name: "a token from the environment", option: `token = "${TOKEN}"`, shared: true, want: false},
+		{name: "no token", option: `token = ""`, shared: true, want: false},
+		{name: "a token as default", option: `token = "${NONE:-t0p}"`, shared: true, want: true},
+		{name: "a token as default, in a file of one's own", option: `token = "${NONE:-t0p}"`, shared: false, want: false},
+		{name: "an empty default", option: `token = "${NONE:-}"`, shared: true, want: false},
+		{name: "a header with a token from the environment", option: `headers = { Authorization = "Bearer ${TOKEN}" }`, shared: true, want: false},
+		{name: "a header", option: `headers = { Authorization = "Bearer t0p" }`, shared: true, want: true},
+		{name: "a header from the environment", option: `headers = { Authorization = "${TOKEN}" }`, shared: true, want: false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log strings.Builder

@@ -41,7 +41,7 @@ func (e *valueError) Unwrap() error { return e.err }
 // Show returns the text of an error with each string operand replaced by show. An error
 // that does not come from Invalid, Errorf or errors.Join counts as one operand.
 func Show(err error, show func(operand string) string) string {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it goes down one level at a time
 	case *OptionError:
 		return e.Option + ": " + Show(e.Err, show)
 	case *valueError:

@@ -76,7 +76,7 @@ func TestHelpShowsEveryCommand(t *testing.T) {
 	if r.Code != 0 || r.Stderr != "" {
 		t.Errorf("exit code %d, stderr %q", r.Code, r.Stderr)
 	}
-	for _, command := range []string{"run", "once", "test", "list", "check", "config", "version"} {
+	for _, command := range []string{"run", "once", "test", "list", "check", "config", "execd", "completion", "version"} {
 		if !regexp.MustCompile(`(?m)^  ` + command + ` `).MatchString(r.Stdout) {
 			t.Errorf("no %q in\n%s", command, r.Stdout)
 		}
@@ -96,7 +96,7 @@ func TestConfigPrintsTheExample(t *testing.T) {
 	}
 }
 
-func TestC1FilesThatCannotBeRead(t *testing.T) {
+func TestFilesThatCannotBeReadAreErrors(t *testing.T) {
 	dir := t.TempDir()
 	good := writeFile(t, dir, "good.toml", smallConfig)
 	empty := writeFile(t, dir, "empty.toml", "")
@@ -113,16 +113,16 @@ func TestC1FilesThatCannotBeRead(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"missing", nil, []string{"--config", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"empty", nil, []string{"--config", empty}, empty + ": the file is empty\n"},
-		{"a directory", nil, []string{"--config", dir}, "sockwatch: read " + dir + ": is a directory: use --config-directory to read every *.toml in it\n"},
-		{"one of several", nil, []string{"--config", good, "--config", missing, "--config", dir},
-			"sockwatch: open " + missing + ": no such file or directory\n" +
+		{name: "missing", env: nil, args: []string{"--config", missing}, want: "sockwatch: open " + missing + ": no such file or directory\n"},
+		{name: "empty", env: nil, args: []string{"--config", empty}, want: empty + ": the file is empty\n"},
+		{name: "a directory", env: nil, args: []string{"--config", dir}, want: "sockwatch: read " + dir + ": is a directory: use --config-directory to read every *.toml in it\n"},
+		{name: "one of several", env: nil, args: []string{"--config", good, "--config", missing, "--config", dir},
+			want: "sockwatch: open " + missing + ": no such file or directory\n" +
 				"sockwatch: read " + dir + ": is a directory: use --config-directory to read every *.toml in it\n"},
-		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": missing}, nil,
-			"sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
-		{"no directory", nil, []string{"--config-directory", missing}, "sockwatch: open " + missing + ": no such file or directory\n"},
-		{"an empty directory", nil, []string{"--config-directory", emptyDir}, "sockwatch: " + emptyDir + ": no *.toml files\n"},
+		{name: "from the environment", env: map[string]string{"SOCKWATCH_CONFIG": missing}, args: nil,
+			want: "sockwatch: $SOCKWATCH_CONFIG: open " + missing + ": no such file or directory\n"},
+		{name: "no directory", env: nil, args: []string{"--config-directory", missing}, want: "sockwatch: open " + missing + ": no such file or directory\n"},
+		{name: "an empty directory", env: nil, args: []string{"--config-directory", emptyDir}, want: "sockwatch: " + emptyDir + ": no *.toml files\n"},
 	} {
 		for _, command := range []string{"check", "run", "once", "test"} {
 			t.Run(test.name+"/"+command, func(t *testing.T) {
@@ -160,18 +160,18 @@ func TestCheck(t *testing.T) {
 		args []string
 		want result
 	}{
-		{"two files", nil, []string{"--config", a, "--config", b}, result{0, ok, ""}},
-		{"errors", nil, []string{"--config", bad, "--config", b}, result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+		{name: "two files", env: nil, args: []string{"--config", a, "--config", b}, want: result{0, ok, ""}},
+		{name: "errors", env: nil, args: []string{"--config", bad, "--config", b}, want: result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 ` + b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 `}},
-		{"a directory", nil, []string{"--config-directory", dir}, result{1, "", b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
+		{name: "a directory", env: nil, args: []string{"--config-directory", dir}, want: result{1, "", b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 `}},
-		{"from the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, nil, result{1, "", "?"}},
-		{"flags before the environment", map[string]string{"SOCKWATCH_CONFIG": bad}, []string{"--config", a, "--config", b}, result{0, ok, ""}},
+		{name: "from the environment", env: map[string]string{"SOCKWATCH_CONFIG": bad}, args: nil, want: result{1, "", "?"}},
+		{name: "flags before the environment", env: map[string]string{"SOCKWATCH_CONFIG": bad}, args: []string{"--config", a, "--config", b}, want: result{0, ok, ""}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := sockwatchRun(test.env, append([]string{"check"}, test.args...)...)
@@ -197,7 +197,7 @@ func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
 
 // No secret that a configuration or its environment holds is printed by check,
 // whether the configuration holds or not.
-func TestC9SecretsAreNotInCheckOutput(t *testing.T) {
+func TestSecretsAreNotInCheckOutput(t *testing.T) {
 	const secret = "correct-horse-battery"
 	dir := t.TempDir()
 	tokenFile := writeFile(t, dir, "token", secret+"\n")
@@ -242,7 +242,7 @@ func TestOnceNeedsAnOutputThatPushes(t *testing.T) {
 	}
 }
 
-func TestC1EndlessFile(t *testing.T) {
+func TestEndlessFileIsRefused(t *testing.T) {
 	if _, err := os.Stat("/dev/zero"); err != nil {
 		t.Skip(err)
 	}

@@ -36,10 +36,10 @@ func idValue(id string) int64 {
 // badID reports whether the destination rejects the point of an id for ever.
 func badID(id string) bool { return idValue(id)%997 == 0 }
 
-// S1: what the agent counted as queued reaches the destination, whatever the
+// What the agent counted as queued reaches the destination, whatever the
 // destination answers and whenever the program is killed; or the dead letter
 // file, where the destination rejects it.
-func TestS1NothingQueuedIsLost(t *testing.T) {
+func TestNothingQueuedIsLost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills the program many times")
 	}

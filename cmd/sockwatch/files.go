@@ -30,7 +30,7 @@ type source struct {
 	files       []string // read in this order
 	directories []string // whose *.toml are read next, sorted
 	optional    bool     // files and directories that do not exist are skipped
-	builtIn     bool     // if none exists, use the built-in configuration
+	builtIn     string   // the configuration if none exists; "": that is an error
 
 	required map[string]bool // optional paths that must exist now, since an adopted configuration used them
 }
@@ -53,7 +53,7 @@ func systemSource(dir string) *source {
 	return &source{
 		files:       []string{filepath.Join(dir, "sockwatch.toml")},
 		directories: []string{filepath.Join(dir, "sockwatch.d")},
-		optional:    true, builtIn: true,
+		optional:    true, builtIn: sockwatch.ExampleConfig,
 	}
 }
 
@@ -63,7 +63,7 @@ func (s *source) adopted(files []config.File) {
 	if !s.optional || files[0].Name == builtInName {
 		return
 	}
-	s.builtIn = false
+	s.builtIn = ""
 	s.required = map[string]bool{}
 	for _, f := range files {
 		for _, path := range s.files {
@@ -111,8 +111,8 @@ func (s *source) read(visit func(path string)) ([]config.File, error) {
 	switch {
 	case len(files)+len(errs) > 0:
 		return files, errors.Join(errs...)
-	case s.builtIn:
-		return []config.File{{Name: builtInName, Text: sockwatch.ExampleConfig}}, nil
+	case s.builtIn != "":
+		return []config.File{{Name: builtInName, Text: s.builtIn}}, nil
 	default:
 		fail(fmt.Errorf("%s: no *.toml files", strings.Join(slices.Concat(s.files, s.directories), ", ")))
 		return nil, errors.Join(errs...)

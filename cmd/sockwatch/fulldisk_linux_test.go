@@ -49,10 +49,13 @@ func fill(t *testing.T, dir string) string {
 	}
 }
 
-// S8: the disk of the queue is full, and freed again, while the destination is
+// The disk of the queue is full, and freed again, while the destination is
 // down: the program goes on, what it counted as queued arrives, and the counters
 // tell what became of every point.
-func TestS8FullDiskFreedAgain(t *testing.T) {
+func TestFullDiskFreedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers for some seconds")
+	}
 	t.Parallel()
 	s := newSink(t)
 	s.stop()
@@ -99,9 +102,9 @@ func TestS8FullDiskFreedAgain(t *testing.T) {
 	d.stop(t)
 }
 
-// S8: killed on the full disk, the program starts on it, delivers what is queued,
+// Killed on the full disk, the program starts on it, delivers what is queued,
 // which frees space, and goes on.
-func TestS8StartOnAFullDisk(t *testing.T) {
+func TestStartOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	s.stop()
@@ -127,9 +130,9 @@ func TestS8StartOnAFullDisk(t *testing.T) {
 	s.demand(t, append(queued, d.queued("outputs.influxdb")...))
 }
 
-// S10: a state directory that is missing, no directory or not writable ends the
+// A state directory that is missing, no directory or not writable ends the
 // start with a sentence that names it.
-func TestS10StateDirectory(t *testing.T) {
+func TestUnusableStateDirectoryIsAnError(t *testing.T) {
 	tests := []struct {
 		name  string
 		state func(t *testing.T) string

@@ -21,11 +21,13 @@ import (
 
 var update = flag.Bool("update", false, "write the generated files")
 
-// TestGenerated keeps config.example.toml, the tables of the plugins' READMEs and
-// docs/metrics.md as the options and descriptions have them; with -update it writes
-// them.
+// TestGenerated keeps config.example.toml, the man pages, the tables of the plugins'
+// READMEs and docs/metrics.md as the command line, the options and the descriptions have
+// them. With -update it writes them.
 func TestGenerated(t *testing.T) {
 	compareGenerated(t, "config.example.toml", renderExample(t, plugins()))
+	compareGenerated(t, "deploy/man/sockwatch.1", renderProgramPage())
+	compareGenerated(t, "deploy/man/sockwatch.toml.5", renderConfigPage(t, plugins()))
 
 	for _, p := range plugins() {
 		path, err := filepath.Rel(root, filepath.Join(pluginDir(p), "README.md"))
@@ -38,6 +40,7 @@ func TestGenerated(t *testing.T) {
 		}
 		if len(p.Descs) > 0 {
 			text = replaceBetween(text, "metrics", renderMetrics(p.Descs))
+			text = replaceBetween(text, "events", renderEvents(p.Descs))
 		}
 		compareGenerated(t, path, text)
 	}

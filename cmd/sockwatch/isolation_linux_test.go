@@ -63,10 +63,10 @@ func readDelays(t *testing.T, fifo string) *delays {
 	return d
 }
 
-// O15: with one output that hangs, one whose server refuses, one whose disk is full
+// With one output that hangs, one whose server refuses, one whose disk is full
 // and one whose reader has stopped reading, the others deliver on time: within an
 // interval. The page says how each of them is.
-func TestO15FourSickOutputsDelayNobody(t *testing.T) {
+func TestFourSickOutputsDelayNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for three intervals of two seconds")
 	}
@@ -188,9 +188,9 @@ func TestO15FourSickOutputsDelayNobody(t *testing.T) {
 	d.stop(t)
 }
 
-// O16: when the reader of stdout goes, that output is down and says so; the program
+// When the reader of stdout goes, that output is down and says so; the program
 // lives, and everything else goes on.
-func TestO16ReaderOfStdoutGone(t *testing.T) {
+func TestReaderOfStdoutGone(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	address := servertest.FreeAddress(t)

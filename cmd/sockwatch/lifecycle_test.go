@@ -13,8 +13,8 @@ import (
 // SIGTERM ends the program in every state, with exit code 0 and well before a
 // supervisor would lose its patience; what is queued then is on disk, and the next
 // start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
-// time, by TestL1StopEndsInTimeInEveryState of the agent.)
-func TestL1SIGTERMInEveryState(t *testing.T) {
+// time, by TestStopEndsInTimeInEveryState of the agent.)
+func TestSIGTERMInEveryState(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
@@ -101,7 +101,7 @@ func TestWatchdogEndsTheProgram(t *testing.T) {
 }
 
 // The second SIGTERM is a kill: what is queued is on disk all the same.
-func TestL2SecondSIGTERMLosesNothing(t *testing.T) {
+func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	s.answers(hang)
@@ -120,8 +120,8 @@ func TestL2SecondSIGTERMLosesNothing(t *testing.T) {
 
 // A hundred reloads in a row, each of another configuration of the output, while
 // points flow: none is lost, none is out of order. (That no gather is skipped or
-// made twice is shown in fake time, by TestL3HundredReloadsLoseNothing of the agent.)
-func TestL3HundredReloadsWhilePointsFlow(t *testing.T) {
+// made twice is shown in fake time, by TestHundredReloadsLoseNothing of the agent.)
+func TestHundredReloadsWhilePointsFlow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reloads a hundred times")
 	}
@@ -156,7 +156,7 @@ func withoutInfluxdb(c delivery) string {
 
 // SIGHUP before the configuration is read, a hundred times: the program does not
 // end, and reads it once or twice more.
-func TestL3HangupWhileTheConfigurationIsRead(t *testing.T) {
+func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	dir := t.TempDir()
@@ -198,9 +198,9 @@ func TestL3HangupWhileTheConfigurationIsRead(t *testing.T) {
 	s.demand(t, d.queued("outputs.influxdb"))
 }
 
-// C13: a reload that removes an output with a backlog keeps and reports that; one
+// A reload that removes an output with a backlog keeps and reports that; one
 // that adds it again delivers it, and so does a later start.
-func TestC13RemovedOutputComesBack(t *testing.T) {
+func TestRemovedOutputComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	s.stop()
@@ -224,9 +224,9 @@ func TestC13RemovedOutputComesBack(t *testing.T) {
 	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
-// S11: a second instance with the same queue is refused, and does not disturb the
+// A second instance with the same queue is refused, and does not disturb the
 // first.
-func TestS11SecondProgramIsRefused(t *testing.T) {
+func TestSecondProgramIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
 	c := delivery{state: t.TempDir(), url: s.URL}

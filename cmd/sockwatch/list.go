@@ -19,7 +19,7 @@ import (
 type listCommand struct {
 	selection
 	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue sorts in descending order. Default: port."`
-	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and do not cut lines to the width of the terminal."`
+	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE. Without --watch, do not cut lines to the width of the terminal."`
 	Namespaces bool           `help:"Also list the host's other network namespaces, and add the column NETNS."`
 	Watch      redrawInterval `xor:"form" help:"Redraw the table every 2 seconds, or as in --watch=5s, and mark listeners that opened (+) or closed (-)."`
 	JSON       bool           `name:"json" xor:"form" help:"Print one JSON object per listener instead."`
@@ -98,6 +98,7 @@ const scanConfig = `
 `
 
 func (p *program) newScanner(c *listCommand) (*scanner, error) {
+	p.inputsOnly = true
 	s := &scanner{command: c, warned: &warnings{}}
 	text := fmt.Sprintf(scanConfig, c.Namespaces)
 	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(s.warned))
@@ -210,29 +211,42 @@ func (p *program) newPointPrinter(format string) (*pointPrinter, error) {
 	return &pointPrinter{p.stdout, a.Push[0].Pusher}, nil
 }
 
-// print prints points in one write. Points without a time get t. Points that the format
-// cannot represent are omitted and named in the error.
+// atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)).
+const atomicBytes = 4096
+
+// print prints points. Points without a time get t. Points that the format cannot
+// represent are omitted and named in the error. Each write holds whole lines, as many as
+// a pipe takes in one piece: the end of the program does not tear a line that is shorter
+// than that.
 func (pp *pointPrinter) print(t time.Time, points []metric.Point) error {
-	var text []byte
+	var lines []byte
 	var errs []error
+	write := func(b []byte) {
+		if len(b) > 0 && pp.out.err == nil {
+			_, err := pp.out.Write(b)
+			errs = append(errs, err)
+		}
+	}
 	for i := range points {
 		point := points[i]
 		if point.Time.IsZero() {
 			point.Time = t
 		}
-		record, err := pp.pusher.Encode(text, &point)
+		whole := len(lines)
+		record, err := pp.pusher.Encode(lines, &point)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", point.Series(), err))
 			continue
 		}
-		if text = record; len(text) > 0 && text[len(text)-1] != '\n' {
-			text = append(text, '\n')
+		if lines = record; len(lines) > whole && lines[len(lines)-1] != '\n' {
+			lines = append(lines, '\n')
+		}
+		if len(lines) > atomicBytes {
+			write(lines[:whole])
+			lines = append(lines[:0], lines[whole:]...)
 		}
 	}
-	if len(text) > 0 {
-		_, err := pp.out.Write(text)
-		errs = append(errs, err)
-	}
+	write(lines)
 	return errors.Join(errs...)
 }
 

@@ -3,6 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +133,47 @@ func TestListSaysWhatItCouldNotSee(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A writeLog keeps each write.
+type writeLog struct{ writes []string }
+
+func (w *writeLog) Write(b []byte) (int, error) {
+	w.writes = append(w.writes, string(b))
+	return len(b), nil
+}
+
+// Each write is one that a pipe takes in one piece or not at all, and ends with a line.
+func TestPrintedLinesAreNotTorn(t *testing.T) {
+	var out writeLog
+	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &out}, log: newLogSwitch(io.Discard)}
+	var points []metric.Point
+	want := 0
+	for i := range 300 {
+		length := i % 50 * 7
+		if i == 150 {
+			length = 2 * atomicBytes // goes alone
+		}
+		points = append(points, metric.Point{Name: "p", Tags: metric.NewTags("t", "x"+strings.Repeat("y", length)), Fields: fields("n", i)})
+		want += len(fmt.Sprintf("p,t=x n=%di 1800000000000000000\n", i)) + length
+	}
+	points = append(points, metric.Point{Name: "none"}) // without fields: it cannot be printed
+	err := p.printPoints("influx", scanned, points)
+	if err == nil || !strings.HasPrefix(err.Error(), "none{}: ") {
+		t.Errorf("error %v", err)
+	}
+	total, alone := 0, 0
+	for _, w := range out.writes {
+		total += len(w)
+		if len(w) > atomicBytes {
+			alone++
+		}
+		if !strings.HasSuffix(w, "\n") || len(w) > atomicBytes && strings.Count(w, "\n") > 1 {
+			t.Errorf("a write of %d bytes and %d lines", len(w), strings.Count(w, "\n"))
+		}
+	}
+	if total != want || alone != 1 || len(out.writes) > 3+total/2000 {
+		t.Errorf("%d bytes in %d writes, %d of them too long; want %d bytes", total, len(out.writes), alone, want)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 type logSwitch struct {
 	out      io.Writer
 	buffered *logWriter // out, if it is a logWriter
+	format   string     // in place of the configuration's, unless empty
 	current  *atomic.Pointer[slog.Handler]
 	extend   func(slog.Handler) slog.Handler // adds the attributes of a logger
 }
@@ -47,9 +49,14 @@ func (s *logSwitch) set(level, format string) {
 	if l.UnmarshalText([]byte(level)) == nil {
 		o.Level = l
 	}
-	var h slog.Handler = slog.NewTextHandler(s.out, &o)
-	if format == "json" {
+	var h slog.Handler
+	switch cmp.Or(s.format, format) {
+	case telegrafFormat:
+		h = newTelegrafHandler(s.out, o.Level)
+	case "json":
 		h = slog.NewJSONHandler(s.out, &o)
+	default:
+		h = slog.NewTextHandler(s.out, &o)
 	}
 	s.current.Store(&h)
 }

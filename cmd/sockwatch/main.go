@@ -26,6 +26,9 @@ import (
 )
 
 func main() {
+	if err := raise(); err != nil {
+		fmt.Fprintf(os.Stderr, "sockwatch: capabilities without effect: %v\n", err)
+	}
 	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
 
@@ -46,7 +49,7 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 		return exitUsage
 	}
 	p := &program{
-		plugins: plugins(), getenv: getenv, stdout: data, stderr: stderr,
+		plugins: plugins(), getenv: getenv, stdin: os.Stdin, stdout: data, stderr: stderr,
 		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 	return p.execute(func() error {
@@ -78,20 +81,8 @@ const logTimeout = time.Second
 // parse parses a command line. If that asks for help, parse prints it to stdout and
 // returns nil.
 func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
-	var line commandLine
 	helped := false
-	parser, err := kong.New(&line,
-		kong.Name("sockwatch"),
-		kong.Description("Finds every listening TCP socket of this host and its owner, and sends the result to\n"+
-			"Prometheus, InfluxDB, a log or a file, as configured in TOML. The default command\n"+
-			"is run: \"sockwatch run --help\" shows its flags."),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-	)
-	if err != nil {
-		panic(err) // the struct tags of commandLine are invalid
-	}
+	parser := newParser(kong.Writers(stdout, stderr), kong.Exit(func(int) { helped = true }))
 	command, err := parser.Parse(args)
 	switch {
 	case helped:
@@ -100,6 +91,17 @@ func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 		return nil, forTelegrafUsers(parser.Model, args, err)
 	}
 	return command, nil
+}
+
+// newParser returns a parser of the command line.
+func newParser(options ...kong.Option) *kong.Kong {
+	return kong.Must(&commandLine{}, append(options,
+		kong.Name("sockwatch"),
+		kong.Description("Finds every listening TCP socket of this host and its owner, and sends the result to\n"+
+			"Prometheus, InfluxDB, a log or a file, as configured in TOML. The default command\n"+
+			"is run: \"sockwatch run --help\" shows its flags."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)...)
 }
 
 // printError prints an error, with the program's name before each line. Errors of a
@@ -116,13 +118,15 @@ func printError(stderr io.Writer, err error) {
 
 // A commandLine defines the commands. Its tags are the help.
 type commandLine struct {
-	Run     runCommand     `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. This is the default."`
-	Once    onceCommand    `cmd:"" help:"Gather once and deliver to every output that pushes."`
-	Test    testCommand    `cmd:"" help:"Gather once and print line protocol, without using any output."`
-	List    listCommand    `cmd:"" help:"Show the listeners and their owners as a table."`
-	Check   checkCommand   `cmd:"" help:"Validate the configuration and print all errors."`
-	Config  configCommand  `cmd:"" help:"Print an example configuration with all options."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Run        runCommand        `cmd:"" default:"withargs" help:"Gather and deliver until SIGTERM or SIGINT; SIGHUP reloads the configuration. This is the default."`
+	Once       onceCommand       `cmd:"" help:"Gather once and deliver to every output that pushes."`
+	Test       testCommand       `cmd:"" help:"Gather once and print line protocol, without using any output."`
+	List       listCommand       `cmd:"" help:"Show the listeners and their owners as a table."`
+	Check      checkCommand      `cmd:"" help:"Validate the configuration and print all errors."`
+	Config     configCommand     `cmd:"" help:"Print an example configuration with all options."`
+	Execd      execdCommand      `cmd:"" help:"Run inside Telegraf: gather at each line on standard input, and print line protocol."`
+	Completion completionCommand `cmd:"" help:"Print a script that completes commands and flags in a shell."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
 // configFlags select the configuration.
@@ -135,10 +139,13 @@ type configFlags struct {
 type program struct {
 	plugins []plugin.Plugin
 	getenv  func(string) (string, bool)
+	stdin   io.Reader
 	stdout  *dataWriter
 	stderr  io.Writer
 	sockets *listen.Sockets
 	log     *logSwitch
+
+	inputsOnly bool // set by commands that use no output, and must leave the state directory alone
 }
 
 // load reads and builds the configuration, and applies its log options.
@@ -186,11 +193,14 @@ func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Ag
 func (p *program) buildFrom(ctx context.Context, files []config.File, log *slog.Logger, included *includer) (*agent.Agent, error) {
 	ctx, cancel := context.WithTimeout(ctx, included.timeout)
 	defer cancel()
-	host := config.Host{
-		Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(),
-	}
+	host := p.host(log)
 	included.lend(ctx, &host)
 	return config.Load(files, p.plugins, host)
+}
+
+// host returns what configurations of this program ask of the system.
+func (p *program) host(log *slog.Logger) config.Host {
+	return config.Host{Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(), InputsOnly: p.inputsOnly}
 }
 
 type onceCommand struct{ configFlags }
@@ -213,6 +223,7 @@ func (c *onceCommand) Run(p *program) error {
 type testCommand struct{ configFlags }
 
 func (c *testCommand) Run(p *program) error {
+	p.inputsOnly = true
 	ctx, stop := untilSignal()
 	defer stop()
 	a, _, err := p.load(ctx, p.reader(c.configFlags))

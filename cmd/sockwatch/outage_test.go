@@ -104,10 +104,10 @@ func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
 	}
 }
 
-// O2, O3: a real server goes away and comes back twice, the second time while the
+// A real server goes away and comes back twice, the second time while the
 // program is killed and started again: a query finds every point that was
 // queued, with its value, and none besides.
-func TestO2OutageOfARealServer(t *testing.T) {
+func TestOutageOfARealServer(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) store{"influxd": influxd, "victoria-metrics": victoriaMetrics} {
 		t.Run(name, func(t *testing.T) {
@@ -165,9 +165,9 @@ func TestO2OutageOfARealServer(t *testing.T) {
 	}
 }
 
-// O5, O6: a real server rejects some points of every request. They are dead letters
+// A real server rejects some points of every request. They are dead letters
 // with its words, all others are stored, and nothing waits behind them.
-func TestO6RealPartialWrites(t *testing.T) {
+func TestPartialWritesOfARealServer(t *testing.T) {
 	t.Parallel()
 	server := servertest.Influxd(t)
 	fetch(t, http.MethodPost, server.URL+"/query?q="+url.QueryEscape("CREATE DATABASE db"), nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -32,16 +33,19 @@ func TestMain(m *testing.M) {
 		os.Exit(listenUntilEOF())
 	case "protected":
 		os.Exit(printDumpable())
+	case "raised":
+		os.Exit(printRaised())
 	default:
 		flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
 	}
 }
 
-// listenUntilEOF listens on a free port of 127.0.0.1, prints it, and closes it at
-// the end of its standard input.
+// listenUntilEOF listens on a free port of 127.0.0.1, or at the address that a variable
+// names, prints the port, and closes it at the end of its standard input.
 func listenUntilEOF() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address := cmp.Or(os.Getenv("SOCKWATCH_TEST_LISTEN"), "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -80,7 +84,7 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
 	p.stdout, _ = stdout.(*lines)
 	p.SysProcAttr = dieWithParent()
-	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET="), env...)
+	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="), env...)
 	p.Stdout, p.Stderr = stdout, p.stderr
 	if p.stdin, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -222,7 +226,7 @@ func TestProgramShowsWhatListens(t *testing.T) {
 	}
 }
 
-func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
+func TestReadyOnlyAfterTheFirstGather(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -244,7 +248,7 @@ func TestL11ReadyOnlyAfterTheFirstGather(t *testing.T) {
 	}
 }
 
-func TestC12ReloadOfABrokenFile(t *testing.T) {
+func TestReloadOfABrokenFileIsReported(t *testing.T) {
 	t.Parallel()
 	p, address, path := startOnExample(t)
 	rewrite := func(text string) {
@@ -305,7 +309,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	}
 }
 
-func TestL3HangupAHundredTimes(t *testing.T) {
+func TestHangupAHundredTimes(t *testing.T) {
 	p, address, _ := startOnExample(t)
 	for range 100 {
 		p.Process.Signal(syscall.SIGHUP)
@@ -321,7 +325,7 @@ func TestL3HangupAHundredTimes(t *testing.T) {
 }
 
 // A hanging destination makes the first SIGTERM wait for shutdown_timeout.
-func TestL2SecondSIGTERMEndsAtOnce(t *testing.T) {
+func TestSecondSIGTERMEndsAtOnce(t *testing.T) {
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -359,7 +363,7 @@ func TestL2SecondSIGTERMEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestN12PortInUseAtStart(t *testing.T) {
+func TestPortInUseEndsTheStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 )
 
 // A redrawInterval is the value of --watch. Without a value, "--watch" means
-// "--watch=2s". 0 means that the flag is not set.
+// "--watch=2s"; "--watch 5s" is accepted too. 0 means that the flag is not set.
 type redrawInterval time.Duration
 
 const (
@@ -23,17 +23,19 @@ const (
 	minRedraw     = redrawInterval(100 * time.Millisecond)
 )
 
-// Decode parses the value after "--watch=". Kong calls it.
+// Decode parses the value after "--watch". Kong calls it.
 func (i *redrawInterval) Decode(ctx *kong.DecodeContext) error {
-	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+	next := ctx.Scan.Peek()
+	text := next.String()
+	d, err := time.ParseDuration(text)
+	switch {
+	case next.Type != kong.FlagValueToken && (next.IsEOL() || err != nil):
 		*i = defaultRedraw
 		return nil
-	}
-	text := ctx.Scan.Pop().String()
-	d, err := time.ParseDuration(text)
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("%q is not an interval such as 2s", text)
 	}
+	ctx.Scan.Pop()
 	if *i = redrawInterval(d); *i < minRedraw {
 		return fmt.Errorf("%q is shorter than %v", text, time.Duration(minRedraw))
 	}

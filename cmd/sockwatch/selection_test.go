@@ -1,17 +1,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // selectFrom returns the ports of the listeners that "list" with these flags selects,
@@ -75,6 +81,26 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
+func TestWatchMayHaveAnInterval(t *testing.T) {
+	tests := []struct {
+		flags string
+		want  time.Duration
+	}{
+		{"", 0}, {"--watch", 2 * time.Second}, {"--watch=5s", 5 * time.Second}, {"--watch 5s", 5 * time.Second},
+		{"--watch=100ms --wide", 100 * time.Millisecond}, {"--watch --wide", 2 * time.Second}, {"--wide --watch", 2 * time.Second},
+	}
+	for _, tt := range tests {
+		command, err := parse(append([]string{"list"}, strings.Fields(tt.flags)...), io.Discard, io.Discard)
+		if err != nil {
+			t.Errorf("list %s: %v", tt.flags, err)
+			continue
+		}
+		if got := time.Duration(command.Selected().Target.Addr().Interface().(*listCommand).Watch); got != tt.want {
+			t.Errorf("list %s: %v, want %v", tt.flags, got, tt.want)
+		}
+	}
+}
+
 func TestWrongListFlags(t *testing.T) {
 	const try = "Try \"sockwatch --help\".\n"
 	tests := []struct{ flags, want string }{
@@ -84,6 +110,8 @@ func TestWrongListFlags(t *testing.T) {
 		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
 		{"--exposure publik,none", `--exposure: "publik" is not a class: public, private, link_local, loopback, none`},
 		{"--sort size", `--sort: "size" is not a column: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe`},
+		{"--watch soon", `unexpected argument soon`},
+		{"--watch=", `--watch: "" is not an interval such as 2s`},
 		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},
 		{"--watch=2", `--watch: "2" is not an interval such as 2s`},
 		{"--watch=1ms", `--watch: "1ms" is shorter than 100ms`},
@@ -148,3 +176,50 @@ func TestJSONIsFiltered(t *testing.T) {
 		t.Errorf("ports (-want +got):\n%s%s", diff, r.Stderr)
 	}
 }
+
+// Those whose owner cannot be read are counted if the filters may select them: an
+// empty list must not look complete.
+func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
+	unreadable := func(port string) metric.Point {
+		return metric.Point{Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", port, "owner", "unreadable")}
+	}
+	batch := metric.Batch{Time: scanned, Points: []metric.Point{unreadable("1"), unreadable("2"), unreadable("3"), {
+		Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", "4", "owner", "resolved", "process", "nginx"),
+	}}}
+	tests := []struct {
+		flags                  string
+		listed, asked, unknown int
+	}{
+		{flags: "", listed: 4, asked: 4, unknown: 3},
+		{flags: "--process sshd", listed: 0, asked: 3, unknown: 3},
+		{flags: "--process sshd --port 2-4", listed: 0, asked: 2, unknown: 2},
+		{flags: "--port 4", listed: 1, asked: 1, unknown: 0},
+	}
+	for _, tt := range tests {
+		command, err := parse(append([]string{"list"}, strings.Fields(tt.flags)...), io.Discard, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &agent.Agent{Log: slog.New(slog.DiscardHandler), Inputs: []*agent.Input{{
+			Name: "fixed", Input: fixedInput(batch), Options: agent.InputOptions{Timeout: plugin.Duration(time.Minute)},
+		}}}
+		gatherers, err := a.Gatherers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &scanner{command: command.Selected().Target.Addr().Interface().(*listCommand), gatherer: gatherers[0], warned: &warnings{}}
+		scan, err := s.scan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(scan.listeners) != tt.listed || scan.candidates != tt.asked || scan.unreadable != tt.unknown {
+			t.Errorf("list %s: %d listeners, owners unknown: %d of %d; want %d, %d of %d", tt.flags,
+				len(scan.listeners), scan.unreadable, scan.candidates, tt.listed, tt.unknown, tt.asked)
+		}
+	}
+}
+
+// A fixedInput gathers the same batch each time.
+type fixedInput metric.Batch
+
+func (f fixedInput) Gather(context.Context) (metric.Batch, error) { return metric.Batch(f), nil }

@@ -33,7 +33,7 @@ func TestSocketsOfOneIdentityAreOnePoint(t *testing.T) {
 	}
 	backlog := 0
 	for i, want := range []struct{ process, sockets, processes, limit, pid string }{
-		{"group", "4", "6", "60", strconv.Itoa(first.Process.Pid)}, {"other", "1", "1", "5", strconv.Itoa(other.Process.Pid)},
+		{process: "group", sockets: "4", processes: "6", limit: "60", pid: strconv.Itoa(first.Process.Pid)}, {process: "other", sockets: "1", processes: "1", limit: "5", pid: strconv.Itoa(other.Process.Pid)},
 	} {
 		p := points[i]
 		got := struct{ process, sockets, processes, limit, pid string }{p.Tag("process"), show(p, "sockets"), show(p, "processes"), show(p, "backlog_limit"), show(p, "pid")}

@@ -141,7 +141,7 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 	options.Namespaces, options.Established = true, true
 	in := open(t, options).(*input)
 	gather(t, in)
-	cancelled, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	var other *table
 	for _, table := range in.listeners.tables {
@@ -149,7 +149,7 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 			other = table
 		}
 	}
-	if _, err := other.list(cancelled, in.observe); err == nil {
+	if _, err := other.list(canceled, in.observe); err == nil {
 		t.Error("listed though its time was over")
 	}
 	in.remove((*listener).missing)

@@ -33,7 +33,7 @@ func TestProcPath(t *testing.T) {
 		t.Errorf("the option does not come first: %s", got)
 	}
 	if got := (&Options{}).procPath(env); got != "/host/proc" {
-		t.Errorf("HOST_PROC is not honoured: %s", got)
+		t.Errorf("HOST_PROC is not honored: %s", got)
 	}
 	if got := (&Options{}).procPath(none); got != "/proc" {
 		t.Errorf("the default is %s", got)

@@ -167,15 +167,15 @@ func TestRotationBySize(t *testing.T) {
 		pushes   [][]string
 		want     map[string]string
 	}{
-		{"none yet", 12, 2, [][]string{{"one", "two"}, {"six"}}, map[string]string{"log": "one\ntwo\nsix\n"}},
-		{"in the middle of a push", 12, 2, [][]string{{"one", "two", "six", "ten"}},
-			map[string]string{"log.1": "one\ntwo\nsix\n", "log": "ten\n"}},
-		{"the oldest goes", 4, 2, [][]string{{"one"}, {"two"}, {"six"}, {"ten"}},
-			map[string]string{"log.2": "two\n", "log.1": "six\n", "log": "ten\n"}},
-		{"no archives", 4, 0, [][]string{{"one"}, {"two"}}, map[string]string{"log": "two\n"}},
-		{"a line that is larger than a file", 4, 1, [][]string{{"one", "eleven", "two"}},
-			map[string]string{"log.1": "eleven\n", "log": "two\n"}},
-		{"without bound", 0, 2, [][]string{{"one"}, {"two"}}, map[string]string{"log": "one\ntwo\n"}},
+		{name: "none yet", size: 12, archives: 2, pushes: [][]string{{"one", "two"}, {"six"}}, want: map[string]string{"log": "one\ntwo\nsix\n"}},
+		{name: "in the middle of a push", size: 12, archives: 2, pushes: [][]string{{"one", "two", "six", "ten"}},
+			want: map[string]string{"log.1": "one\ntwo\nsix\n", "log": "ten\n"}},
+		{name: "the oldest goes", size: 4, archives: 2, pushes: [][]string{{"one"}, {"two"}, {"six"}, {"ten"}},
+			want: map[string]string{"log.2": "two\n", "log.1": "six\n", "log": "ten\n"}},
+		{name: "no archives", size: 4, archives: 0, pushes: [][]string{{"one"}, {"two"}}, want: map[string]string{"log": "two\n"}},
+		{name: "a line that is larger than a file", size: 4, archives: 1, pushes: [][]string{{"one", "eleven", "two"}},
+			want: map[string]string{"log.1": "eleven\n", "log": "two\n"}},
+		{name: "without bound", size: 0, archives: 2, pushes: [][]string{{"one"}, {"two"}}, want: map[string]string{"log": "one\ntwo\n"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -128,18 +128,18 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 		change func(o *Options)
 		want   string // all of the error behind the server's name, but for the times
 	}{
-		{"good", issue(t, ca, nil), nil, ""},
-		{"expired", issue(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), nil,
-			"tls: failed to verify certificate: x509: certificate has expired or is not yet valid: "},
-		{"self-signed", issue(t, nil, nil), nil, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{"unknown CA", issue(t, other, nil), nil, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{"wrong host", issue(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{"other.example"} }), nil,
-			"tls: failed to verify certificate: x509: certificate is valid for other.example, not influxdb.example"},
-		{"the URL's host", issue(t, ca, nil), func(o *Options) { o.TLSServerName = "" },
-			"tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"},
-		{"the system's CAs", issue(t, ca, nil), func(o *Options) { o.TLSCA = "" },
-			"tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{"any, as the options say", issue(t, nil, nil), func(o *Options) { o.InsecureSkipVerify = true }, ""},
+		{name: "good", cert: issue(t, ca, nil), change: nil, want: ""},
+		{name: "expired", cert: issue(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), change: nil,
+			want: "tls: failed to verify certificate: x509: certificate has expired or is not yet valid: "},
+		{name: "self-signed", cert: issue(t, nil, nil), change: nil, want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{name: "unknown CA", cert: issue(t, other, nil), change: nil, want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{name: "wrong host", cert: issue(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{"other.example"} }), change: nil,
+			want: "tls: failed to verify certificate: x509: certificate is valid for other.example, not influxdb.example"},
+		{name: "the URL's host", cert: issue(t, ca, nil), change: func(o *Options) { o.TLSServerName = "" },
+			want: "tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"},
+		{name: "the system's CAs", cert: issue(t, ca, nil), change: func(o *Options) { o.TLSCA = "" },
+			want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{name: "any, as the options say", cert: issue(t, nil, nil), change: func(o *Options) { o.InsecureSkipVerify = true }, want: ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := newTLSServer(t, tt.cert.tls(), nil)

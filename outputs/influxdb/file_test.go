@@ -120,7 +120,7 @@ func TestStopEndsAReadThatHangs(t *testing.T) {
 		return fileContent{}, nil
 	}
 	if _, err := f.read(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want that the context is cancelled", err)
+		t.Errorf("error %v, want that the context is canceled", err)
 	}
 }
 

@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one
-// (C9).
+// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one.
 func TestEveryWrongOptionIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -17,16 +18,15 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/listen"
 	"sockwatch/agent/plugin"
 )
 
-// TestSystemdPassesSockets runs this test once more in a child to which sockets
-// are passed as systemd does.
+// envListen holds what the child of TestSystemdPassesSockets listens on.
+const envListen = "SOCKWATCH_TEST_LISTEN"
+
+// TestSystemdPassesSockets passes sockets to a child as systemd does.
 func TestSystemdPassesSockets(t *testing.T) {
-	if listen := os.Getenv("SOCKWATCH_TEST_LISTEN"); listen != "" {
-		serveActivated(t, strings.Split(listen, ","))
-		return
-	}
 	for _, test := range []struct {
 		listen string
 		served []bool // of the TCP and the unix socket
@@ -83,8 +83,8 @@ type activated struct {
 // shell knows the pid that LISTEN_PID must have.
 func startActivated(t *testing.T, listen, names string, sockets ...net.Listener) *activated {
 	t.Helper()
-	cmd := exec.CommandContext(deadline(t), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "-test.run=^TestSystemdPassesSockets$")
-	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_LISTEN="+listen, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)), "LISTEN_FDNAMES="+names)
+	cmd := exec.CommandContext(deadline(t), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0])
+	cmd.Env = append(os.Environ(), envListen+"="+listen, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)), "LISTEN_FDNAMES="+names)
 	for _, l := range sockets {
 		f, err := l.(interface{ File() (*os.File, error) }).File()
 		if err != nil {
@@ -127,23 +127,31 @@ func (a *activated) waitServing(t *testing.T) {
 
 // serveActivated is the child: it serves, ends, and serves again, as at a reload,
 // whenever it reads a line.
-func serveActivated(t *testing.T, listen []string) {
+func serveActivated(addresses []string) error {
 	in := bufio.NewScanner(os.Stdin)
+	o := Defaults()
+	o.Listen = addresses
 	for range 2 {
-		e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings(listen) })
-		if err := e.Listen(t.Context()); err != nil {
-			t.Fatal(err)
+		opened, err := newEndpoint(o, plugin.Env{Log: slog.New(slog.DiscardHandler), Listen: new(listen.Sockets).Listen})
+		if err != nil {
+			return err
 		}
-		ctx, cancel := context.WithCancel(t.Context())
+		e := opened.(*endpoint)
+		ctx, cancel := context.WithCancel(context.Background())
+		if err := e.Listen(ctx); err != nil {
+			cancel()
+			return err
+		}
 		served := make(chan error, 1)
 		go func() { served <- e.Serve(ctx, boardOf(batch("tcp_listen", listener(80, "nginx", "root")))) }()
 		fmt.Println("serving")
 		in.Scan()
 		cancel()
-		if err := next(t, served); err != nil {
-			t.Fatal(err)
+		if err := <-served; err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func TestSystemdPassesNothing(t *testing.T) {

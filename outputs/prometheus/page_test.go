@@ -171,7 +171,7 @@ m{_="1",b="2"} 4
 	}
 }
 
-func TestO24Values(t *testing.T) {
+func TestUnusualValuesOnThePage(t *testing.T) {
 	staleMarker := math.Float64frombits(0x7ff0000000000002)
 	b := batch("a",
 		point("inf", math.Inf(1)), point("minf", math.Inf(-1)), point("nan", math.NaN()), point("stale", staleMarker),
@@ -260,7 +260,7 @@ sockwatch_input_gathers_total{x="1"} 1
 	}
 }
 
-func TestH1NamesThatHoldLines(t *testing.T) {
+func TestNamesThatHoldLinesAreOneSeries(t *testing.T) {
 	got, _ := textOf(t, usualSize, batch("tcp_listen",
 		point("m", 1, "process", "a\nb c=1 2"), point("m", 2, "process", `"} 7`+"\n# TYPE x counter"), point("m", 3, "process", "a\r\tb\x00")))
 	const want = "# TYPE m untyped\n" +
@@ -275,7 +275,7 @@ func TestH1NamesThatHoldLines(t *testing.T) {
 	}
 }
 
-func TestH3InvalidUTF8(t *testing.T) {
+func TestInvalidUTF8IsEscaped(t *testing.T) {
 	bad := metric.Point{Name: "m", Tags: []metric.Tag{{Key: "process", Value: "\xff"}}, Fields: []metric.Field{{Key: "value", Value: metric.Int(9)}}}
 	b := batch("other", point("m", 1, "process", `\xff`), bad, point("m", 2, "process", `\x5cxff`))
 	e, book := newTestEndpoint(t, nil)
@@ -290,7 +290,7 @@ func TestH3InvalidUTF8(t *testing.T) {
 	}
 }
 
-func TestH5AndH6TextIsNoLabel(t *testing.T) {
+func TestArgumentsAndPathsAreNotLabels(t *testing.T) {
 	p := listener(80, "nginx", "root")
 	p.Fields = append(p.Fields,
 		metric.Field{Key: "cmdline", Value: metric.String("nginx --password=secret " + strings.Repeat("x", 1<<20))},
@@ -303,7 +303,7 @@ func TestH5AndH6TextIsNoLabel(t *testing.T) {
 	}
 }
 
-func TestH8ListenersThatComeAndGo(t *testing.T) {
+func TestListenersThatComeAndGoTakeNoMemory(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := &fakeBoard{}
 	heap := func() uint64 {
@@ -334,7 +334,7 @@ func TestH8ListenersThatComeAndGo(t *testing.T) {
 	}
 }
 
-func TestH9ProcessThatRenamesItself(t *testing.T) {
+func TestRenamedProcessEndsTheOldSeries(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "old", "root")))
 	bodyOf(t, get(t, e, board, "/metrics"))
@@ -345,7 +345,7 @@ func TestH9ProcessThatRenamesItself(t *testing.T) {
 	}
 }
 
-func TestH10PartialBatch(t *testing.T) {
+func TestPartialBatchIsShownAsPartial(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	b := batch("tcp_listen", listener(80, "nginx", "root"))
 	b.Partial = "the deadline cut the search for owners"

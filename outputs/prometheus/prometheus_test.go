@@ -23,7 +23,15 @@ import (
 	"sockwatch/agent/plugin/plugintest"
 )
 
+// TestMain runs the tests, or is the child of TestSystemdPassesSockets.
 func TestMain(m *testing.M) {
+	if listen := os.Getenv(envListen); listen != "" {
+		if err := serveActivated(strings.Split(listen, ",")); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	flag.Set("test.parallel", "8") // the tests wait more than they compute; -parallel overrides it
 	os.Exit(m.Run())
 }
@@ -102,7 +110,7 @@ unknown 1.5
 	}
 }
 
-func TestO21NothingGatheredYet(t *testing.T) {
+func TestNothingGatheredYetIs503(t *testing.T) {
 	for _, path := range []string{"/metrics", "/a/b/c"} {
 		t.Run(path, func(t *testing.T) {
 			e, _ := newTestEndpoint(t, func(o *Options) { o.Path = path })
@@ -154,7 +162,7 @@ func TestFailedSourcesAreShown(t *testing.T) {
 	}
 }
 
-func TestO21ListenerGone(t *testing.T) {
+func TestClosedListenerLeavesThePage(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root"), listener(81, "nginx", "root")))
 	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, `port="81"`) {
@@ -239,7 +247,7 @@ func TestListenUsesTheAgentsSockets(t *testing.T) {
 	}
 }
 
-func TestN12PortInUse(t *testing.T) {
+func TestPortInUseIsAnError(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

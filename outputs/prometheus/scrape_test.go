@@ -67,8 +67,8 @@ func decoded(t testing.TB, r *http.Response) string {
 	}
 }
 
-// TestO22FormatsAndEncodings: every format in every encoding says the same.
-func TestO22FormatsAndEncodings(t *testing.T) {
+// TestFormatsAndEncodingsSayTheSame: every format in every encoding says the same.
+func TestFormatsAndEncodingsSayTheSame(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", append(listeners(50), point("custom_port_exporter", 7, "app", "a"))...))
 	for _, format := range []struct{ accept, contentType string }{

@@ -78,7 +78,7 @@ func missingListeners(sources []plugin.SourceState, latest []*metric.Batch) (str
 	return "", false
 }
 
-// checkKeys refuses a query key that is not a tag: a misspelt one would select nothing,
+// checkKeys refuses a query key that is not a tag: a misspelled one would select nothing,
 // so nothing would be probed. The tags are those that the inputs declare and those that
 // the points have, since an input need not declare any.
 func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.Batch) error {

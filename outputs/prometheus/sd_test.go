@@ -97,23 +97,23 @@ func TestDiscoveryQuery(t *testing.T) {
 		status      int
 		want        string
 	}{
-		{"h:1", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
-		{"h", "", 200, "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
-		{"[2001:db8::1]:8088", "?exposure=public", 200, "[2001:db8::1]:443"},
-		{"[2001:db8::1]", "?port=443", 200, "[2001:db8::1]:443"},
-		{"10.9.9.9", "?exposure=public&exposure=private", 200, "10.9.9.9:80 10.9.9.9:443 10.0.0.1:81"},
-		{"h", "?exposure=public&process=nginx", 200, "h:80"},
-		{"h", "?exposure=public&address=192.0.2.7", 200, "192.0.2.7:80 192.0.2.7:443"},
-		{"h", "?address=2001:db8::7&exposure=public", 200, "[2001:db8::7]:443"},
-		{"h", "?process=", 200, "127.0.0.1:82"}, // those without the tag
-		{"h", "?process=none", 200, ""},
-		{"h", "?proces=nginx", 400, `unknown tag "proces": known are address, exposure, port, process`},
-		{"h", "?exposure=public&=", 400, `unknown tag "": known are address, exposure, port, process`},
-		{"", "", 200, "10.0.0.1:81 127.0.0.1:82"}, // no name for a wildcard
-		{"h", "?address=", 200, "10.0.0.1:81 127.0.0.1:82"},
-		{"h", "?address=a/b", 400, "the address for wildcards is neither an IP address nor a host name"},
-		{`"><script>`, "", 400, "the address for wildcards is neither an IP address nor a host name"},
-		{"h", "?%zz", 400, `invalid URL escape "%zz"`},
+		{host: "h:1", query: "", status: 200, want: "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
+		{host: "h", query: "", status: 200, want: "h:80 h:443 10.0.0.1:81 127.0.0.1:82"},
+		{host: "[2001:db8::1]:8088", query: "?exposure=public", status: 200, want: "[2001:db8::1]:443"},
+		{host: "[2001:db8::1]", query: "?port=443", status: 200, want: "[2001:db8::1]:443"},
+		{host: "10.9.9.9", query: "?exposure=public&exposure=private", status: 200, want: "10.9.9.9:80 10.9.9.9:443 10.0.0.1:81"},
+		{host: "h", query: "?exposure=public&process=nginx", status: 200, want: "h:80"},
+		{host: "h", query: "?exposure=public&address=192.0.2.7", status: 200, want: "192.0.2.7:80 192.0.2.7:443"},
+		{host: "h", query: "?address=2001:db8::7&exposure=public", status: 200, want: "[2001:db8::7]:443"},
+		{host: "h", query: "?process=", status: 200, want: "127.0.0.1:82"}, // those without the tag
+		{host: "h", query: "?process=none", status: 200, want: ""},
+		{host: "h", query: "?proces=nginx", status: 400, want: `unknown tag "proces": known are address, exposure, port, process`},
+		{host: "h", query: "?exposure=public&=", status: 400, want: `unknown tag "": known are address, exposure, port, process`},
+		{host: "", query: "", status: 200, want: "10.0.0.1:81 127.0.0.1:82"}, // no name for a wildcard
+		{host: "h", query: "?address=", status: 200, want: "10.0.0.1:81 127.0.0.1:82"},
+		{host: "h", query: "?address=a/b", status: 400, want: "the address for wildcards is neither an IP address nor a host name"},
+		{host: `"><script>`, query: "", status: 400, want: "the address for wildcards is neither an IP address nor a host name"},
+		{host: "h", query: "?%zz", status: 400, want: `invalid URL escape "%zz"`},
 	} {
 		status, got := targets(t, e, board, test.host, test.query)
 		if status != test.status || got != test.want {

@@ -240,12 +240,12 @@ func TestPrometheusScrapesOverTLS(t *testing.T) {
 	p.untilQuery("tcp_listen_sockets{port=\"81\"}", second)
 	p.untilQuery("sockwatch_input_gathers_total", map[string]string{"__name__": "sockwatch_input_gathers_total", "input": "tcp_listen", "job": "good", "instance": addr, "=": "7"})
 
-	// N1, seen from a real client: the cause has a name.
+	// Seen from a real client: the cause has a name.
 	p.untilTargetError("guess", "server returned HTTP status 401 Unauthorized")
 	p.untilTargetError("stranger", "x509: certificate signed by unknown authority")
 	p.untilTargetError("plain", "server returned HTTP status 400 Bad Request")
 
-	// O21: the series of a closed listener is stale at the next scrape, long before
+	// The series of a closed listener is stale at the next scrape, long before
 	// the five minutes for which Prometheus looks back.
 	board.publish(board.Latest()[0], batch("tcp_listen", listener(80, "nginx", "root")))
 	p.untilQuery("tcp_listen_sockets", first)

@@ -126,7 +126,7 @@ func client(t *testing.T, config *tls.Config) *http.Client {
 	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 }
 
-func TestN1CertificatesThatDoNotHold(t *testing.T) {
+func TestInvalidCertificatesAreErrors(t *testing.T) {
 	other := newAuthority(t, "another authority")
 	for _, test := range []struct {
 		name   string
@@ -167,7 +167,7 @@ func TestN1CertificatesThatDoNotHold(t *testing.T) {
 	}
 }
 
-func TestN1WebConfigsThatDoNotHold(t *testing.T) {
+func TestInvalidWebConfigsAreErrors(t *testing.T) {
 	for _, test := range []struct{ name, config, want string }{
 		{"not there", "", `open DIR/web.yml: no such file or directory`},
 		{"no certificate", webConfigTLS, `failed to read cert_file (DIR/server.crt): open DIR/server.crt: no such file or directory`},
@@ -199,7 +199,7 @@ func TestN1WebConfigsThatDoNotHold(t *testing.T) {
 	}
 }
 
-func TestN2CertificatesReplacedOnDisk(t *testing.T) {
+func TestReplacedCertificatesAreUsed(t *testing.T) {
 	_, url, dir, ca := serveTLS(t, webConfigTLS, nil)
 	c := client(t, &tls.Config{RootCAs: ca.pool()})
 	name := func() string {
@@ -228,7 +228,7 @@ func TestN2CertificatesReplacedOnDisk(t *testing.T) {
 	}
 }
 
-func TestN2PasswordsReplacedOnDisk(t *testing.T) {
+func TestReplacedPasswordsAreUsed(t *testing.T) {
 	_, url, dir, ca := serveTLS(t, webConfigTLS, nil)
 	c := client(t, &tls.Config{RootCAs: ca.pool()})
 	status := func(user, password string) int {
@@ -260,7 +260,7 @@ func TestN2PasswordsReplacedOnDisk(t *testing.T) {
 	}
 }
 
-func TestN4ClientCertificates(t *testing.T) {
+func TestClientCertificatesAreRequired(t *testing.T) {
 	config := webConfigTLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
 	_, url, dir, ca := serveTLS(t, config, nil)
 	pair := func(a *authority, name string) tls.Certificate {

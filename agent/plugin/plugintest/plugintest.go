@@ -205,7 +205,83 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			}
 		})
 	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.Restamper); ok {
+		t.Run("restamp", func(t *testing.T) { restamp(t, open(t, p, p.NewPusher, opts)) })
+	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.PushInheritor); ok {
+		t.Run("inherits", func(t *testing.T) { pushInherit(t, p, opts) })
+	}
 }
+
+// restamp compares a record with another time to what Encode makes of the point at that
+// time.
+func restamp(t *testing.T, out plugin.Pusher) {
+	restamper := out.(plugin.Restamper)
+	restamped := 0
+	for _, point := range Points() {
+		record, err := out.Encode(nil, &point)
+		if err != nil {
+			continue
+		}
+		for _, at := range []time.Time{point.Time.Add(time.Minute), time.Unix(1795341600, 0), time.Unix(7, 1), time.Unix(-1, 0)} {
+			before := slices.Clone(record)
+			got, err := restamper.Restamp([]byte("prefix"), record, at)
+			if !slices.Equal(before, record) {
+				t.Fatalf("Restamp of %s changed its record", point.Series())
+			}
+			if err != nil {
+				continue // then the agent encodes
+			}
+			restamped++
+			later := point
+			later.Time = at
+			want, err := out.Encode([]byte("prefix"), &later)
+			if err != nil {
+				t.Errorf("Restamp of %s gives %q, but Encode refuses it: %v", point.Series(), got, err)
+			} else if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("Restamp of %s at %v (-Encode +Restamp):\n%s", point.Series(), at, diff)
+			}
+		}
+	}
+	if restamped == 0 {
+		t.Error("Restamp refuses every record")
+	}
+}
+
+// pushInherit lets an instance take over from others: one that has pushed, one that has
+// not, and one of another kind. The old ones are closed afterwards, as at a reload.
+func pushInherit(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	good := Points()[0]
+	push := func(out plugin.Pusher) {
+		t.Helper()
+		record, err := out.Encode(nil, &good)
+		if err != nil {
+			t.Fatalf("Encode of a plain point: %v", err)
+		}
+		if err := out.Push(t.Context(), [][]byte{record}); err != nil {
+			t.Errorf("Push: %v", err)
+		}
+	}
+	pushed := build(t, p, p.NewPusher, opts)
+	push(pushed)
+	for _, predecessor := range []plugin.Pusher{pushed, build(t, p, p.NewPusher, opts), otherPusher{}} {
+		out := open(t, p, p.NewPusher, opts)
+		out.(plugin.PushInheritor).InheritFrom(predecessor)
+		if c, ok := predecessor.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				t.Errorf("Close of the predecessor: %v", err)
+			}
+		}
+		push(out)
+		push(out)
+	}
+}
+
+// An otherPusher is a pusher of another kind.
+type otherPusher struct{}
+
+func (otherPusher) Encode(dst []byte, _ *metric.Point) ([]byte, error) { return dst, nil }
+func (otherPusher) Push(context.Context, [][]byte) error               { return nil }
 
 // Endpoint tests an output that serves. opts must configure it to listen on free loopback
 // addresses.
@@ -318,15 +394,23 @@ func Points() []metric.Point {
 	return points
 }
 
-func open[T any](t *testing.T, p plugin.Plugin, build func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
+// build builds an instance.
+func build[T any](t *testing.T, p plugin.Plugin, construct func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
 	t.Helper()
 	if err := opts.Validate(); err != nil {
 		t.Fatalf("the test's options are not valid: %v", err)
 	}
-	v, err := build(opts, Env(p))
+	v, err := construct(opts, Env(p))
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
+	return v
+}
+
+// open builds an instance that is closed at the end of the test.
+func open[T any](t *testing.T, p plugin.Plugin, construct func(plugin.Options, plugin.Env) (T, error), opts plugin.Options) T {
+	t.Helper()
+	v := build(t, p, construct, opts)
 	if c, ok := any(v).(io.Closer); ok {
 		t.Cleanup(func() {
 			if err := c.Close(); err != nil {

@@ -1,7 +1,10 @@
 package plugintest
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
@@ -49,10 +52,41 @@ func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 }
 func (null) Push(ctx context.Context, _ [][]byte) error { return ctx.Err() }
 
+// A full pusher has every ability that a Pusher may have besides.
+type full struct{ closed bool }
+
+func (f *full) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return fmt.Appendf(dst, "%d %s", p.Time.UnixNano(), p.Series()), nil
+}
+
+func (f *full) Push(ctx context.Context, _ [][]byte) error {
+	if f.closed {
+		return errors.New("closed")
+	}
+	return ctx.Err()
+}
+
+func (f *full) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	_, series, _ := bytes.Cut(record, []byte(" "))
+	return append(fmt.Appendf(dst, "%d ", t.UnixNano()), series...), nil
+}
+
+func (f *full) MaxBytes() int                         { return 1 << 20 }
+func (f *full) InheritFrom(predecessor plugin.Pusher) {}
+func (f *full) Close() error                          { f.closed = true; return nil }
+
 func TestPusher(t *testing.T) {
 	p := plugin.DefinePush(plugin.Definition[options, plugin.Pusher]{
 		Name: "null", Defaults: defaults,
 		New: func(options, plugin.Env) (plugin.Pusher, error) { return null{}, nil },
+	})
+	Pusher(t, p, p.Defaults())
+}
+
+func TestPusherWithAllAbilities(t *testing.T) {
+	p := plugin.DefinePush(plugin.Definition[options, plugin.Pusher]{
+		Name: "full", Defaults: defaults,
+		New: func(options, plugin.Env) (plugin.Pusher, error) { return &full{}, nil },
 	})
 	Pusher(t, p, p.Defaults())
 }

@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	id   = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-	id2  = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
-	pod  = "12345678-1234-1234-1234-123456789012"
-	pod_ = "12345678_1234_1234_1234_123456789012"
+	id             = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	id2            = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+	pod            = "12345678-1234-1234-1234-123456789012"
+	podUnderscored = "12345678_1234_1234_1234_123456789012"
 
 	user    = "/user.slice/user-1000.slice/user@1000.service"
-	burst   = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + pod_ + ".slice"
+	burst   = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + podUnderscored + ".slice"
 	session = "/user.slice/user-1000.slice/session-3.scope"
 )
 
@@ -138,14 +138,14 @@ var containers = []pathTest{
 	{path: burst + "/crio-conmon-" + id + ".scope", want: Name{Unit: "crio-conmon-" + id + ".scope", Pod: pod}},
 	{path: burst + "/docker-" + id + ".scope", want: Name{Container: id[:12], Pod: pod}},
 	{path: burst + "/libpod-" + id + ".scope", want: Name{Container: id[:12], Pod: pod}},
-	{path: "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + pod_ +
+	{path: "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + podUnderscored +
 		".slice/cri-containerd-" + id + ".scope", want: Name{Container: id[:12], Pod: pod}},
-	{path: "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-pod" + pod_ + ".slice/cri-containerd-" + id + ".scope", want: Name{
+	{path: "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-pod" + podUnderscored + ".slice/cri-containerd-" + id + ".scope", want: Name{
 		Container: id[:12], Pod: pod}},
-	{path: "/a.slice/a-pod" + pod_ + ".slice", want: Name{}},
-	{path: "/system.slice/containerd.service/kubepods-burstable-pod" + pod_ + ".slice:cri-containerd:" + id, want: Name{
+	{path: "/a.slice/a-pod" + podUnderscored + ".slice", want: Name{}},
+	{path: "/system.slice/containerd.service/kubepods-burstable-pod" + podUnderscored + ".slice:cri-containerd:" + id, want: Name{
 		Unit: "containerd.service", Container: id[:12], Pod: pod}},
-	{path: "/docker/" + id + "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod" + pod_ + ".slice/cri-containerd-" + id2 + ".scope", want: Name{
+	{path: "/docker/" + id + "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod" + podUnderscored + ".slice/cri-containerd-" + id2 + ".scope", want: Name{
 		Container: id2[:12], Pod: pod}}, // kind
 	{path: "/podman/pod_not_a_uid/xx", want: Name{}},
 

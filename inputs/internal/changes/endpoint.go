@@ -19,16 +19,16 @@ type endpoint struct {
 
 // A record is the part of an endpoint that outlives the program.
 type record struct {
-	Untold    bool     `json:"new,omitempty"`      // opened, or returned, is still to be told
-	Returns   bool     `json:"returned,omitempty"` // it is to be returned
-	FirstSeen int64    `json:"f,omitempty"`        // Unix time; 0: at a baseline
-	Changed   int64    `json:"c,omitempty"`        // Unix time of the last event that counts as a change; 0: none
-	Owners    []owner  `json:"o"`                  // at least one
-	Sockets   []socket `json:"s,omitempty"`        // in the order of compareIDs; none after a boot
+	Untold    bool     `json:"new"`      // opened, or returned, is still to be told
+	Returns   bool     `json:"returned"` // it is to be returned
+	FirstSeen int64    `json:"f"`        // Unix time; 0: at a baseline
+	Changed   int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
+	Owners    []*owner `json:"o"`        // at least one
+	Sockets   []socket `json:"s"`        // in the order of compareIDs; none after a boot
 	Exposure  exposure `json:"e"`
-	Gone      *absence `json:"gone,omitempty"`   // nil while it is there
-	Change    *change  `json:"change,omitempty"` // what is not told yet, since the owner is searched
-	Lost      *mark    `json:"lost,omitempty"`   // since when an owner has had no socket
+	Gone      *absence `json:"gone"`   // nil while it is there
+	Change    *change  `json:"change"` // what is not told yet, since the owner is searched
+	Lost      *loss    `json:"lost"`   // nil while every owner has a socket
 }
 
 // A mark says when something was seen first.
@@ -36,8 +36,8 @@ type mark struct {
 	Time      time.Time     `json:"t"`
 	Mono      time.Duration `json:"m"`
 	Window    time.Duration `json:"w"` // how long ago it may have happened
-	WhileDown bool          `json:"d,omitempty"`
-	Boot      bool          `json:"b,omitempty"` // in the first look after a boot, to which settle_boot applies
+	WhileDown bool          `json:"d"`
+	Boot      bool          `json:"b"` // in the first look after a boot, to which settle_boot applies
 }
 
 // An absence is a mark of the first look without an endpoint.
@@ -49,15 +49,21 @@ type absence struct {
 // A change is a mark of the first look that showed an owner or sockets that differ.
 type change struct {
 	mark
-	Down time.Duration `json:"down,omitempty"` // how long the endpoint may have been gone
+	Down time.Duration `json:"down"` // how long the endpoint may have been gone
+}
+
+// A loss is a mark of the first look in which an owner had no socket, while others had.
+type loss struct {
+	mark
+	Known bool `json:"known"` // it was found out who that owner is
 }
 
 // An exposure is the class that was told last, and another one that may be.
 type exposure struct {
 	Told  inet.Class `json:"told"`
 	Known bool       `json:"known"` // Told is
-	Next  inet.Class `json:"next,omitempty"`
-	Since *mark      `json:"since,omitempty"` // of Next; nil: the class is the one that was told
+	Next  inet.Class `json:"next"`
+	Since *mark      `json:"since"` // of Next; nil: the class is the one that was told
 }
 
 // class returns how far the endpoint can be reached; false if that is not known.
@@ -90,7 +96,7 @@ func (e *endpoint) commit(m *match, told bool, firstSeen int64) {
 // update is commit, but leaves what waits.
 func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 	for i := range m.owners {
-		o := &m.owners[i]
+		o := m.owners[i]
 		if i >= m.before {
 			o.FirstSeen = firstSeen
 		}
@@ -105,11 +111,10 @@ func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 			s.Processes = nil // it was waited for
 		}
 	}
-	if len(m.owners) != len(e.Owners) || m.learned || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
+	if !slices.Equal(m.owners, e.Owners) || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
 		e.dirty = true
-		e.Sockets = slices.Clone(m.sockets)
+		e.Owners, e.Sockets = slices.Clone(m.owners), slices.Clone(m.sockets)
 	}
-	e.Owners = append(e.Owners[:0], m.owners...)
 }
 
 func (s socket) equal(other socket) bool {
@@ -143,7 +148,7 @@ func (m *match) prune(all bool) {
 // are others that were never known.
 func (m *match) lost() (named *owner, unknown bool) {
 	for i := range m.owners[:m.before] {
-		o := &m.owners[i]
+		o := m.owners[i]
 		switch {
 		case m.used[i]:
 		case o.adoptable():

@@ -30,10 +30,11 @@ type look struct {
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
 	failed   map[string]bool         // namespaces that could not be listed
+	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
 	missing  map[uint16][]*endpoint  // by port: told endpoints that are not there
 	arriving map[uint16][]*endpoint  // by port: those that wait for the search for their owners
-	events   []event
+	events   []*event
 	set      map[string]json.RawMessage
 	next     due
 }
@@ -101,7 +102,7 @@ func (l *look) reboot(e *endpoint) {
 }
 
 // place finds the endpoints of all sockets. It returns those that are there and the
-// others, in the order of events.
+// others, in an order that makes it certain which of them is whose origin.
 func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 	for _, e := range l.endpoints {
 		e.current = e.current[:0]
@@ -127,7 +128,9 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 			absent = append(absent, e)
 		}
 	}
-	slices.SortFunc(present, compareEndpoints)
+	if slices.ContainsFunc(present, func(e *endpoint) bool { return e.Untold }) {
+		slices.SortFunc(present, compareEndpoints)
+	}
 	slices.SortFunc(absent, compareEndpoints)
 	return present, absent
 }
@@ -154,7 +157,7 @@ func (l *look) end() Result {
 			l.next.atWall(e.Changed + changedFor)
 		}
 		if e.dirty {
-			l.set[recordKey(at)] = encode(&e.record)
+			l.set[recordKey(at)] = l.encode(&e.record)
 			e.dirty = false
 		}
 	}

@@ -8,12 +8,12 @@ import (
 // A socket is what is known of one of an endpoint's sockets.
 type socket struct {
 	ID    SocketID `json:"i"`
-	Owner int      `json:"o,omitempty"` // index into endpoint.owners
+	Owner int      `json:"o"` // index into endpoint.owners
 	// Processes begin with the one that made Owner its owner; none if that is assumed. Those
 	// of an activated socket are all its services.
-	Processes []process `json:"p,omitempty"`
-	Told      bool      `json:"t,omitempty"` // it was there at the last event
-	Activated bool      `json:"a,omitempty"` // a manager has been seen to hold it
+	Processes []process `json:"p"`
+	Told      bool      `json:"t"` // it was there at the last event
+	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
 // unassigned is the owner of a socket of which nothing is known.
@@ -27,7 +27,7 @@ func compareIDs(a, b SocketID) int {
 // that the endpoint had.
 type match struct {
 	sockets []socket  // as they are to be recorded, in the order of endpoint.current
-	owners  []owner   // the endpoint's, then those that are new
+	owners  []*owner  // the endpoint's, then those that are new
 	before  int       // how many were the endpoint's
 	used    []bool    // by owner: a socket is its
 	latest  []*Socket // by owner: of its sockets with a known service, the one that started last
@@ -69,6 +69,7 @@ func (m *match) run(e *endpoint) {
 		m.add(e, s, known)
 	}
 	m.assume(e)
+	e.dirty = e.dirty || m.learned
 }
 
 func resize[T any](s []T, n int) []T {
@@ -83,7 +84,7 @@ func (m *match) add(e *endpoint, s *Socket, known *socket) {
 	if known != nil {
 		next = *known
 	}
-	next.Activated = next.Activated || s.Status == Known && slices.ContainsFunc(s.Holders, func(h Holder) bool { return h.Manager })
+	next.Activated = next.Activated || s.hasManager()
 	m.pending = m.pending || s.Status == Pending
 	gained := false
 	switch {
@@ -131,8 +132,9 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	}
 	next.Owner, gained = m.ownerOf(e, first)
 	if known != nil {
-		adopted := m.owners[known.Owner].adoptable()
-		m.moved = m.moved || next.Owner != known.Owner && !adopted
+		// An owner that was only assumed may turn out to be another one of the endpoint.
+		certain := len(known.Processes) > 0 || next.Owner >= m.before
+		m.moved = m.moved || next.Owner != known.Owner && certain && !m.owners[known.Owner].adoptable()
 		m.newService = m.newService || next.Activated && next.Owner == known.Owner && len(known.Processes) > 0 &&
 			!slices.ContainsFunc(known.Processes, func(p process) bool { return s.holder(p) != nil })
 		gained = false
@@ -172,7 +174,7 @@ func processesOf(s *Socket, first process, activated bool, before []process) []p
 func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 	general := h.Key.Generalized()
 	for i := range m.owners {
-		if o := &m.owners[i]; h.PID != 0 && o.Shown.Process.is(h) {
+		if o := m.owners[i]; h.PID != 0 && o.Shown.Process.is(h) {
 			m.learned = o.learn(h.Key) || m.learned
 			return i, false
 		}
@@ -188,7 +190,7 @@ func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 			return s.Owner, false
 		}
 	}
-	m.owners = append(m.owners, owner{Keys: []Key{general}, latest: h.Key})
+	m.owners = append(m.owners, &owner{Keys: []Key{general}, latest: h.Key})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)
 	return len(m.owners) - 1, true
 }
@@ -207,7 +209,7 @@ func (m *match) assume(e *endpoint) {
 
 // anyNamed reports whether any of the endpoint's owners was known.
 func (m *match) anyNamed() bool {
-	return slices.ContainsFunc(m.owners[:m.before], func(o owner) bool { return o.named() })
+	return slices.ContainsFunc(m.owners[:m.before], func(o *owner) bool { return o.named() })
 }
 
 // replacesUnknown reports whether the endpoint had an owner that was never known, and that
@@ -221,20 +223,23 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// heir returns the owner that a socket without a known one is assumed to have.
+// heir returns the owner that a socket without a known one is assumed to have: rather one
+// without a socket, rather one that was found out, and rather the first by name.
 func (m *match) heir(e *endpoint) int {
 	if m.before > 0 && !e.Untold {
-		if i := slices.Index(m.used[:m.before], false); i >= 0 {
-			return i
+		heir, best := 0, -1
+		for i, o := range m.owners[:m.before] {
+			fit := 2*btoi(!m.used[i]) + btoi(o.named())
+			if fit > best || fit == best && o.name() < m.owners[heir].name() {
+				heir, best = i, fit
+			}
 		}
-		return 0
+		return heir
 	}
-	for i := range m.owners {
-		if !m.owners[i].named() {
-			return i
-		}
+	if i := slices.IndexFunc(m.owners, func(o *owner) bool { return !o.named() }); i >= 0 {
+		return i
 	}
-	m.owners = append(m.owners, owner{})
+	m.owners = append(m.owners, &owner{})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)
 	return len(m.owners) - 1
 }
@@ -269,10 +274,14 @@ func (m *match) newest(e *endpoint) *Socket {
 // latestBefore returns the owner that started last of those that the endpoint had.
 func (m *match) latestBefore() *owner { return latestOwner(m.owners[:m.before]) }
 
-func latestOwner(owners []owner) *owner {
-	return &owners[slices.IndexFunc(owners, func(o owner) bool {
-		return !slices.ContainsFunc(owners, func(other owner) bool { return other.startedAfter(&o) })
-	})]
+func latestOwner(owners []*owner) *owner {
+	latest := owners[0]
+	for _, o := range owners[1:] {
+		if o.startedAfter(latest) {
+			latest = o
+		}
+	}
+	return latest
 }
 
 // startedAfter orders owners: those that were never known come first.
@@ -283,5 +292,15 @@ func (o *owner) startedAfter(other *owner) bool {
 	return o.Shown.Process.Start > other.Shown.Process.Start
 }
 
-// lastShown returns what the events say of an endpoint that is gone.
-func (e *endpoint) lastShown() *shown { return &latestOwner(e.Owners).Shown }
+// lastShown returns what the events say of an endpoint that is gone: of the owners that had
+// a socket in the last look, the one that started last.
+func (e *endpoint) lastShown() *shown {
+	var last []*owner
+	for i := range e.Sockets {
+		last = append(last, e.Owners[e.Sockets[i].Owner])
+	}
+	if last == nil { // a boot has ended all sockets
+		last = e.Owners
+	}
+	return &latestOwner(last).Shown
+}

@@ -64,7 +64,7 @@ func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
 		return slices.MinFunc(found, func(a, b *endpoint) int {
 			return cmp.Or(
 				cmp.Compare(otherFamily(e, a), otherFamily(e, b)),
-				a.Gone.Time.Compare(b.Gone.Time),
+				-cmp.Compare(a.Gone.Mono, b.Gone.Mono), -a.Gone.Time.Compare(b.Gone.Time), // who left last
 				compareEndpoints(a, b),
 			)
 		})
@@ -105,9 +105,9 @@ func (old *endpoint) isOtherNamespaceOf(e *endpoint) bool {
 // known; strictly: all that it has are known.
 func (e *endpoint) sameOwners(old *endpoint, strictly bool) bool {
 	for i := range e.Owners {
-		o := &e.Owners[i]
-		if !slices.ContainsFunc(old.Owners, func(other owner) bool {
-			return (!strictly || o.named() && other.named()) && o.equals(&other)
+		o := e.Owners[i]
+		if !slices.ContainsFunc(old.Owners, func(other *owner) bool {
+			return (!strictly || o.named() && other.named()) && o.equals(other)
 		}) {
 			return false
 		}

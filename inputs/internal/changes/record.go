@@ -3,6 +3,7 @@ package changes
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,15 +40,6 @@ func (at Endpoint) addr() netip.Addr {
 	address, _, _ := strings.Cut(at.Address, "%")
 	addr, _ := netip.ParseAddr(address)
 	return addr
-}
-
-// encode returns a record. It cannot fail: records hold nothing that JSON has no form for.
-func encode(v any) json.RawMessage {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return text
 }
 
 // Restore takes over the records that an earlier Tracker has put into Result.Set. It is
@@ -115,7 +107,7 @@ func (t *Tracker) restoreEndpoint(key string, text json.RawMessage) bool {
 
 // valid reports whether the record is one that this package can have written.
 func (r *record) valid() bool {
-	if len(r.Owners) == 0 || r.Untold && r.Change == nil {
+	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Untold && r.Change == nil {
 		return false
 	}
 	for i := range r.Sockets {

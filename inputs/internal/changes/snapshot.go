@@ -70,9 +70,9 @@ type Endpoint struct {
 
 // A SocketID distinguishes a socket from every other one of the same boot.
 type SocketID struct {
-	Netns  uint64 // inode of the namespace
-	Cookie uint64
-	Inode  uint64
+	Netns  uint64 `json:"n"` // inode of the namespace
+	Cookie uint64 `json:"c"`
+	Inode  uint64 `json:"i"`
 }
 
 // A Socket is one listening socket as a look has found it.
@@ -118,33 +118,39 @@ type Holder struct {
 // A Key is by what an owner is recognized after a restart. The user is the number: one
 // whose name resolves later is no other owner.
 type Key struct {
-	Process        string `json:"p,omitempty"`
-	UID            uint32 `json:"u,omitempty"`
-	Unit, UserUnit string
-	InContainer    bool
+	Process     string `json:"p"`
+	UID         uint32 `json:"u"`
+	Unit        string `json:"unit"`
+	UserUnit    string `json:"user_unit"`
+	InContainer bool   `json:"c"`
 }
 
 // Facts are what the fields of events say of a process. What is unknown is zero, and
 // its field absent.
 type Facts struct {
-	Exe         string
-	ExeDeleted  bool
-	ExeSHA256   string
-	Start       time.Time
-	Parent      Parent
-	LoginUID    uint32
-	HasLoginUID bool
-	Cmdline     string
+	Exe         string    `json:"exe"`
+	ExeDeleted  bool      `json:"deleted"`
+	ExeSHA256   string    `json:"sha256"`
+	Start       time.Time `json:"start"`
+	Parent      Parent    `json:"parent"`
+	LoginUID    uint32    `json:"login"`
+	HasLoginUID bool      `json:"has_login"`
+	Cmdline     string    `json:"cmdline"`
 }
 
 // A Parent is what an event says of the process that started another.
 type Parent struct {
-	PID          int
-	Process, Exe string
+	PID     int    `json:"pid"`
+	Process string `json:"process"`
+	Exe     string `json:"exe"`
 }
 
 // A Verdict is what the rules say of a socket. Without rules it is zero.
-type Verdict struct{ Expected, Rule, Why string }
+type Verdict struct {
+	Expected string `json:"expected"`
+	Rule     string `json:"rule"`
+	Why      string `json:"why"`
+}
 
 // A Result is what a look has changed.
 type Result struct {

@@ -97,12 +97,12 @@ func (l *look) compare(e *endpoint, m *match) {
 		e.keepLost(nil)
 		return
 	}
-	if e.Lost == nil {
-		since := l.mark
+	if e.Lost == nil || lost != nil && !e.Lost.Known {
+		since := &loss{mark: l.mark, Known: lost != nil}
 		since.Boot = since.Boot || booted
-		e.keepLost(&since)
+		e.keepLost(since)
 	}
-	if !l.waiting(e.Lost.Mono, l.settle(e.Lost)) && e.event != l.Number {
+	if !l.waiting(e.Lost.Mono, l.settle(&e.Lost.mark)) && e.event != l.Number {
 		l.loseOwner(e, m, lost)
 	}
 }
@@ -142,7 +142,7 @@ func (l *look) restart(e *endpoint, m *match) {
 	i := newest(e.current)
 	s, previous := e.current[i].shown(), m.latestBefore()
 	if o := m.sockets[i].Owner; o < m.before {
-		previous = &m.owners[o]
+		previous = m.owners[o]
 	}
 	l.tell(e, restarted, e.Change.mark, s, append(previousOwner(&previous.Shown, &s, false), downSeconds(e.Change.Down))...)
 	e.commit(m, true, e.FirstSeen)
@@ -151,7 +151,7 @@ func (l *look) restart(e *endpoint, m *match) {
 // loseOwner tells that an owner has had no socket for long enough, if it was ever known.
 func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
 	if lost != nil {
-		l.changeOwner(e, m, lost, *e.Lost, 0)
+		l.changeOwner(e, m, lost, e.Lost.mark, 0)
 		return
 	}
 	m.prune(false)
@@ -159,7 +159,7 @@ func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
 	e.keepLost(nil)
 }
 
-func (e *endpoint) keepLost(since *mark) {
+func (e *endpoint) keepLost(since *loss) {
 	if e.Lost != since {
 		e.Lost, e.dirty = since, true
 	}
@@ -207,7 +207,10 @@ func (l *look) miss(e *endpoint) bool {
 	if e.Gone == nil {
 		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
 	}
-	e.Change, e.Lost, e.Exposure.Since = nil, nil, nil
+	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // that waits no more
+		e.Change, e.Lost, e.Exposure.Since = nil, nil, nil
+		e.dirty = true
+	}
 	return true
 }
 

@@ -180,6 +180,19 @@ func TestSecondProgramThatSharesThePort(t *testing.T) {
 	})
 }
 
+func TestClosedNamesWhoWasThereLast(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:80", h.process("nginx"))
+		second := h.listen("0.0.0.0:80", h.process("second"))
+		h.pass(time.Minute)
+		h.close(second)
+		h.pass(20 * time.Second)
+		h.close(s)
+		h.pass(5 * time.Minute)
+		h.wants("closed 0.0.0.0:80 nginx")
+	})
+}
+
 func TestOlderProgramThatSharesThePortIsNamed(t *testing.T) {
 	night(t, func(h *simHost) {
 		sleeper := h.process("sleeper")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -67,20 +68,16 @@ func (c *content) newID() {
 	}
 }
 
-// set sets or deletes a record, and reports whether that changes anything. What is not
-// JSON is no record.
-func (c *content) set(key string, record json.RawMessage) bool {
+// set sets a record, or deletes it if it is null or not JSON. It returns the record, nil
+// if it is deleted, and reports whether that changes anything.
+func (c *content) set(key string, record json.RawMessage) (json.RawMessage, bool) {
 	old, had := c.records[key]
-	if isNull(record) || !json.Valid(record) {
+	if string(record) == "null" || !json.Valid(record) {
 		delete(c.records, key)
-		return had
+		return nil, had
 	}
 	c.records[key] = record
-	return !had || !bytes.Equal(old, record)
-}
-
-func isNull(record json.RawMessage) bool {
-	return len(record) == 0 || string(bytes.TrimSpace(record)) == "null"
+	return record, !had || !bytes.Equal(old, record)
 }
 
 func (c *content) copyRecords() map[string]json.RawMessage { return maps.Clone(c.records) }
@@ -100,8 +97,8 @@ func (c *content) stamp(p metric.Point, index int) (*event, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if _, err := p.Time.MarshalText(); err != nil { // a year that no one can write
-		return nil, err
+	if year := p.Time.Year(); year < 0 || year > 9999 { // which JSON cannot have
+		return nil, fmt.Errorf("%s in the year %d", p.Series(), year)
 	}
 	c.sequence++
 	e := &event{sequence: c.sequence, point: p}
@@ -159,15 +156,19 @@ func (c *content) written(events []*event) {
 	}
 }
 
-// handOut returns the events that can be handed out and were not.
+// handOut returns the events that can be handed out and were not. They wait behind those
+// that were, and before those that are not written.
 func (c *content) handOut() []*event {
-	var out []*event
-	for _, e := range c.waiting {
-		if e.state == ready {
-			e.state = handedOut
-			out = append(out, e)
-		}
+	end := len(c.waiting)
+	for end > 0 && c.waiting[end-1].state == unwritten {
+		end--
 	}
+	begin := end
+	for begin > 0 && c.waiting[begin-1].state == ready {
+		begin--
+		c.waiting[begin].state = handedOut
+	}
+	out := slices.Clone(c.waiting[begin:end])
 	c.remember(out)
 	return out
 }
@@ -206,41 +207,40 @@ func (c *content) remember(events []*event) {
 
 func (c *content) lastRecent() []*event { return c.recent[max(0, len(c.recent)-maxRecent):] }
 
-// changes are what a content has that the file does not have.
-type changes struct {
+// pending is what a content has that the file does not have.
+type pending struct {
 	all      bool // the whole content is to be written
 	records  map[string]json.RawMessage
 	events   []*event
 	finished []int64 // sequences
 }
 
-func (c *changes) empty() bool {
-	return !c.all && len(c.records) == 0 && len(c.events) == 0 && len(c.finished) == 0
+func (p *pending) empty() bool {
+	return !p.all && len(p.records) == 0 && len(p.events) == 0 && len(p.finished) == 0
 }
 
-func (c *changes) set(key string, record json.RawMessage) {
-	if isNull(record) || !json.Valid(record) {
-		record = nil
+func (p *pending) size() int { return len(p.records) + len(p.events) + len(p.finished) }
+
+func (p *pending) set(key string, record json.RawMessage) {
+	if p.records == nil {
+		p.records = map[string]json.RawMessage{}
 	}
-	if c.records == nil {
-		c.records = map[string]json.RawMessage{}
-	}
-	c.records[key] = record
+	p.records[key] = record
 }
 
-func (c *changes) finish(events []*event) {
+func (p *pending) finish(events []*event) {
 	for _, e := range events {
-		c.finished = append(c.finished, e.sequence)
+		p.finished = append(p.finished, e.sequence)
 	}
 }
 
 // merge adds changes that came later.
-func (c *changes) merge(later changes) {
-	c.all = c.all || later.all
-	if c.records == nil {
-		c.records = map[string]json.RawMessage{}
+func (p *pending) merge(later pending) {
+	p.all = p.all || later.all
+	if p.records == nil {
+		p.records = map[string]json.RawMessage{}
 	}
-	maps.Copy(c.records, later.records)
-	c.events = append(c.events, later.events...)
-	c.finished = append(c.finished, later.finished...)
+	maps.Copy(p.records, later.records)
+	p.events = append(p.events, later.events...)
+	p.finished = append(p.finished, later.finished...)
 }

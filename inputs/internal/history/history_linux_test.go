@@ -158,8 +158,6 @@ func kill(s *Store) {
 	s.journal = nil
 }
 
-var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
-
 func TestEventsHaveIdentityAndTimeOfTheirOwn(t *testing.T) {
 	s, _ := open(t, t.TempDir())
 	s.Append(Write{Events: eventsOf(1, 2)})
@@ -642,6 +640,68 @@ func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 	})
 }
 
+// What is not written costs no memory without bound, however long the disk fails.
+func TestLongFailureIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	var l testLog
+	s, _ := Open(options(dir, &l))
+	s.Append(Write{Events: eventsOf(0)})
+	closeWrites(s)
+	j := inject(s)
+	j.set(func() error { return unix.ENOSPC })
+	const batch = 50
+	for n := batch; n <= 2*maxRecent; n += batch {
+		w := Write{Set: set("e:1", fmt.Sprint(n))}
+		for i := n - batch + 1; i <= n; i++ {
+			w.Events = append(w.Events, eventOf(i))
+		}
+		s.Append(w)
+		closeWrites(s)
+		if _, stored := s.Events(wait); stored != nil {
+			stored()
+		}
+		s.mu.Lock()
+		if got := s.pending.size(); got > maxRecent+2*batch {
+			t.Fatalf("%d changes are kept after %d writes that failed", got, n)
+		}
+		s.mu.Unlock()
+	}
+	s.Append(Write{Events: eventsOf(2*maxRecent + 1)})
+	j.set(nil)
+	closeStore(t, s)
+	s, records := open(t, dir)
+	wantRecords(t, records, fmt.Sprint("e:1 ", 2*maxRecent))
+	wantEvents(t, s, 2*maxRecent+1)
+	if got := numbers(s.Recent()); len(got) != maxRecent || got[0] != maxRecent+2 {
+		t.Errorf("%d recent events, the first is %d", len(got), got[0])
+	}
+}
+
+// What is appended while a write fails is not handed out before its own write has ended.
+func TestEventsOfTheNextWriteWaitForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var l testLog
+		s, _ := Open(options(dir, &l))
+		answers := make(chan error)
+		inject(s).set(func() error { return <-answers })
+		s.Append(Write{Events: eventsOf(1)})
+		synctest.Wait()
+		s.Append(Write{Events: eventsOf(2)})
+		answers <- unix.EIO
+		synctest.Wait()
+		first, _ := s.Events(0)
+		if diff := cmp.Diff([]int{1}, numbers(first)); diff != "" {
+			t.Errorf("after the first write (-want +got):\n%s", diff)
+		}
+		answers <- nil
+		wantEvents(t, s, 2)
+		kill(s)
+		s, _ = open(t, dir)
+		wantEvents(t, s, 1, 2)
+	})
+}
+
 func TestFullDiskLosesNoEvent(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
@@ -690,4 +750,52 @@ func TestFullDiskLosesNoEvent(t *testing.T) {
 			t.Errorf("event %d is %d, %s", i, n, identity(&events[i]))
 		}
 	}
+}
+
+// BenchmarkEvents measures what a gather waits for without changes, and with 5,000 of
+// them.
+func BenchmarkEvents(b *testing.B) {
+	var many Write
+	many.Set = map[string]json.RawMessage{}
+	for n := range 5000 {
+		many.Events = append(many.Events, eventOf(n))
+		many.Set[fmt.Sprint("e:", n)] = record(`{"process":"nginx","user":"www-data","unit":"nginx.service","time":"2026-11-26T03:12:00Z"}`)
+	}
+	b.Run("none", func(b *testing.B) {
+		s, _ := Open(options(b.TempDir(), new(testLog)))
+		s.Append(many)
+		s.Events(wait)
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Events(wait)
+		}
+	})
+	b.Run("5000", func(b *testing.B) {
+		s, _ := Open(options(b.TempDir(), new(testLog)))
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Append(many)
+			_, stored := s.Events(wait)
+			stored()
+		}
+	})
+	b.Run("append 5000", func(b *testing.B) {
+		s, _ := Open(Options{Log: new(testLog).logger()})
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Append(many)
+			_, stored := s.Events(wait)
+			stored()
+		}
+	})
+	b.Run("open", func(b *testing.B) {
+		dir := b.TempDir()
+		s, _ := Open(options(dir, new(testLog)))
+		s.Append(many)
+		s.Close()
+		for b.Loop() {
+			s, _ := Open(options(dir, new(testLog)))
+			s.journal.close()
+		}
+	})
 }

@@ -14,9 +14,11 @@ import (
 	"sockwatch/agent/metric"
 )
 
+var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
+
 // contentText describes a content for comparison.
 func contentText(c *content) string {
-	l := c.line(&changes{}, true)
+	l := c.line(&pending{}, true)
 	text, err := appendLine(nil, line{Snapshot: l.Snapshot})
 	if err != nil {
 		panic(err)
@@ -24,7 +26,7 @@ func contentText(c *content) string {
 	return string(text)
 }
 
-// pointOf returns a valid event with a field of each type, at its extremes.
+// extremeEvent returns a valid event with a field of each type, at its extremes.
 func extremeEvent() metric.Point {
 	return metric.Point{
 		Name: "tcp_listen_event", Tags: metric.NewTags("a", "\x00\x1b<&>\u2028\"\\", "b", "é"), Time: time.Date(2026, 11, 26, 3, 12, 0, 123456789, time.UTC),
@@ -42,7 +44,7 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := appendLine(nil, c.line(&changes{events: []*event{e}}, true))
+	text, err := appendLine(nil, c.line(&pending{events: []*event{e}}, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,13 +61,13 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 func TestFileCutAtEachOffset(t *testing.T) {
 	c := newContent()
 	c.set("e:1", json.RawMessage(`{"n":1}`))
-	text, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ends, states := []int{len(text)}, []string{contentText(&c)}
 	for n := range 3 {
-		var changed changes
+		var changed pending
 		e, err := c.stamp(extremeEvent(), 0)
 		if err != nil {
 			t.Fatal(err)
@@ -126,7 +128,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 
 func TestDamagedFiles(t *testing.T) {
 	c := newContent()
-	first, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	first, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,9 +195,9 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	text, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err == nil {
-		text, err = appendLine(text, c.line(&changes{events: []*event{e}, finished: []int64{1}}, false))
+		text, err = appendLine(text, c.line(&pending{events: []*event{e}, finished: []int64{1}}, false))
 	}
 	if err != nil {
 		f.Fatal(err)

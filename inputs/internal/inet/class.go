@@ -77,11 +77,11 @@ func ClassifyPrefix(p netip.Prefix) Class {
 		return Public
 	}
 	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	if class := ClassifyPrefix(low); class == Public {
+	class := ClassifyPrefix(low)
+	if class == Public {
 		return Public
-	} else {
-		return max(class, ClassifyPrefix(netip.PrefixFrom(firstOfUpperHalf(low), p.Bits()+1)))
 	}
+	return max(class, ClassifyPrefix(netip.PrefixFrom(firstOfUpperHalf(low), p.Bits()+1)))
 }
 
 // firstOfUpperHalf returns the address after the last one of the prefix low, which must be the

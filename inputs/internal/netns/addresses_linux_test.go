@@ -10,7 +10,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// TestRangesAreJoined keeps neighbours and what overlaps as one range.
+// TestRangesAreJoined keeps neighbors and what overlaps as one range.
 func TestRangesAreJoined(t *testing.T) {
 	var a addresses
 	for _, p := range []string{"10.0.0.4/30", "10.0.0.0/30", "10.0.0.0/24", "10.0.1.0/32", "10.0.3.0/24", "255.255.255.255/32"} {

@@ -57,7 +57,7 @@ func (l *Local) DeviceName(index uint32) (string, bool) {
 
 // Exposure returns the widest class among the addresses on which a listener answers, or
 // Nowhere if there is none. A loopback address counts as loopback even if
-// net.ipv4.conf.*.route_localnet lets neighbours on the link reach it.
+// net.ipv4.conf.*.route_localnet lets neighbors on the link reach it.
 func (l *Local) Exposure(s *inet.Socket) inet.Class {
 	addr := s.Addr.Unmap()
 	if addr.IsLoopback() {

@@ -199,9 +199,9 @@ func (k *kernel) Send(m netlink.Message) error {
 	return nil
 }
 
-// TestP8RoutesAreReadAgain plays what may go wrong in an answer: it is asked for again, or
-// an error.
-func TestP8RoutesAreReadAgain(t *testing.T) {
+// TestInterruptedRoutesAreReadAgain plays what may go wrong in an answer: it is asked for
+// again, or an error.
+func TestInterruptedRoutesAreReadAgain(t *testing.T) {
 	message := func(kind netlink.HeaderType, data []byte) netlink.Message {
 		return netlink.Message{Header: netlink.Header{Type: kind}, Data: data}
 	}

@@ -384,9 +384,9 @@ func TestHiddenNumbersAreUnited(t *testing.T) {
 	}
 }
 
-// TestP7NetlinkIsRefused lists sockets by procfs if netlink is forbidden, with the same
-// result, and says why.
-func TestP7NetlinkIsRefused(t *testing.T) {
+// TestProcfsIsReadIfNetlinkIsRefused lists sockets by procfs if netlink is forbidden, with
+// the same result, and says why.
+func TestProcfsIsReadIfNetlinkIsRefused(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/a")
 	start(t, "/run/netns/a", task{Listen: []listener{{Addr: "0.0.0.0"}, {Addr: "203.0.113.7", Port: port + 1}, {Addr: "::1", Port: port + 2}}}, nil)

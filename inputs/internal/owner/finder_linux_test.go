@@ -142,8 +142,9 @@ func expect(t *testing.T, s *Socket, want ...int) {
 	}
 }
 
-// TestP10 counts all holders of one socket, and names the same one every time.
-func TestP10ManyHolders(t *testing.T) {
+// TestManyHoldersAreCounted counts all holders of one socket, and names the same one every
+// time.
+func TestManyHoldersAreCounted(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	a, b := hold(t, file), hold(t, file)
@@ -249,22 +250,22 @@ func TestNear(t *testing.T) {
 	f.Add(near)
 	f.Update(t.Context(), time.Now().Add(time.Second))
 	expect(t, near, os.Getpid())
-	if f.refreshed != walked || !slices.Equal(asked, []string{"/a"}) {
-		t.Errorf("asked %v, walked over all: %v", asked, f.refreshed != walked)
+	if !f.refreshed.Equal(walked) || !slices.Equal(asked, []string{"/a"}) {
+		t.Errorf("asked %v, walked over all: %v", asked, !f.refreshed.Equal(walked))
 	}
 	_, far := listen(t)
 	far.Cgroup = "/b"
 	f.Add(far)
 	f.Update(t.Context(), time.Now().Add(2*time.Second))
 	expect(t, far, os.Getpid())
-	if f.refreshed == walked {
+	if f.refreshed.Equal(walked) {
 		t.Error("a socket whose cgroup does not hold it was found without a walk over all")
 	}
 }
 
-// TestP2 keeps a process apart from the one that had its pid before, also where
-// nothing else tells that this has exited.
-func TestP2PIDReused(t *testing.T) {
+// TestReusedPIDIsAnotherProcess keeps a process apart from the one that had its pid
+// before, also where nothing else tells that this has exited.
+func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	first := hold(t, file)
@@ -385,9 +386,14 @@ func TestShare(t *testing.T) {
 		elapsed, period time.Duration
 		want            int
 	}{
-		{1000, 10 * time.Second, time.Minute, 167}, {1000, 7 * time.Second, time.Minute, 125}, {5, 10 * time.Second, time.Minute, 1},
-		{1000, 2 * time.Minute, time.Minute, 1000}, {1000, time.Second, 0, 1000}, {0, time.Second, time.Minute, 0}, {1000, 0, time.Minute, 0},
-		{1000, -time.Second, time.Minute, 0},
+		{n: 1000, elapsed: 10 * time.Second, period: time.Minute, want: 167},
+		{n: 1000, elapsed: 7 * time.Second, period: time.Minute, want: 125},
+		{n: 5, elapsed: 10 * time.Second, period: time.Minute, want: 1},
+		{n: 1000, elapsed: 2 * time.Minute, period: time.Minute, want: 1000},
+		{n: 1000, elapsed: time.Second, period: 0, want: 1000},
+		{n: 0, elapsed: time.Second, period: time.Minute, want: 0},
+		{n: 1000, elapsed: 0, period: time.Minute, want: 0},
+		{n: 1000, elapsed: -time.Second, period: time.Minute, want: 0},
 	} {
 		if got := share(test.n, test.elapsed, test.period); got != test.want {
 			t.Errorf("of %d after %v in %v: %d, expected %d", test.n, test.elapsed, test.period, got, test.want)

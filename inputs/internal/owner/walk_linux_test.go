@@ -29,9 +29,9 @@ func (l *limited) Err() error {
 	return nil
 }
 
-// TestP13 is cut by its deadline again and again, says so, and goes on where it
-// was cut until the owner is found.
-func TestP13CutByTheDeadline(t *testing.T) {
+// TestSearchCutByTheDeadlineGoesOn is cut by its deadline again and again, says so, and
+// goes on where it was cut until the owner is found.
+func TestSearchCutByTheDeadlineGoesOn(t *testing.T) {
 	f := newFinder(t, rarely())
 	_, s := listen(t)
 	f.Add(s)
@@ -51,9 +51,9 @@ func TestP13CutByTheDeadline(t *testing.T) {
 	}
 }
 
-// TestP13Unowned ends the search for what nobody holds when it has gone around once,
-// though it is cut every time, and begins no other before that is due.
-func TestP13Unowned(t *testing.T) {
+// TestSearchForAnUnownedSocketEnds ends the search for what nobody holds when it has gone
+// around once, though it is cut every time, and begins no other before that is due.
+func TestSearchForAnUnownedSocketEnds(t *testing.T) {
 	f := newFinder(t, rarely())
 	s := &Socket{Inode: 1} // of no socket
 	f.Add(s)
@@ -79,9 +79,9 @@ func TestP13Unowned(t *testing.T) {
 	}
 }
 
-// TestP13OneProcess does not let a process that takes more time than there is keep
-// the search from all others.
-func TestP13OneProcess(t *testing.T) {
+// TestOneLargeProcessDoesNotHoldUpTheSearch does not let a process that takes more time
+// than there is keep the search from all others.
+func TestOneLargeProcessDoesNotHoldUpTheSearch(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	a := hold(t, file)
@@ -232,9 +232,9 @@ func TestThreadsFilesAreCopies(t *testing.T) {
 	expect(t, s, os.Getpid(), other.Process.Pid)
 }
 
-// TestP13Threads is pending while its search among threads is cut, and none or
-// unreadable when that has come to its end.
-func TestP13Threads(t *testing.T) {
+// TestSocketIsPendingWhileThreadsAreSearched is pending while its search among threads is
+// cut, and none or unreadable when that has come to its end.
+func TestSocketIsPendingWhileThreadsAreSearched(t *testing.T) {
 	ownFiles(t, func() error { return nil })
 	for budget := 1; ; budget += 7 {
 		f := newFinder(t, rarely())
@@ -256,9 +256,9 @@ func TestP13Threads(t *testing.T) {
 	}
 }
 
-// TestP13NearOne searches all others too where one in a socket's cgroup has more files
-// than there is time for.
-func TestP13NearOne(t *testing.T) {
+// TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch searches all others too where one
+// in a socket's cgroup has more files than there is time for.
+func TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch(t *testing.T) {
 	held, other := listen(t)
 	holder := hold(t, held)
 	held.Close()

@@ -65,7 +65,7 @@ func (p Process) unlinked(link string, path []byte) bool {
 		Resolve: unix.RESOLVE_IN_ROOT | cached,
 	}
 	file, err := unix.Openat2(root, string(path), &how)
-	for tries := 0; err == unix.EAGAIN && tries < 16; tries++ { // also if anything was renamed or mounted meanwhile
+	for tries := 0; errors.Is(err, unix.EAGAIN) && tries < 16; tries++ { // also if anything was renamed or mounted meanwhile
 		file, err = unix.Openat2(root, string(path), &how)
 	}
 	if err != nil {

@@ -26,8 +26,8 @@ func open(t *testing.T) *FS {
 	return f
 }
 
-// TestP6NoProcfs names what is wrong.
-func TestP6NoProcfs(t *testing.T) {
+// TestWithoutProcfs names what is wrong.
+func TestWithoutProcfs(t *testing.T) {
 	dir := t.TempDir()
 	noTime := tree(t, map[string]string{"stat": "cpu 1 2 3\n"})
 	for path, want := range map[string]string{
@@ -174,8 +174,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestP2PIDReused keeps an open process apart from another that gets its pid.
-func TestP2PIDReused(t *testing.T) {
+// TestReusedPIDIsAnotherProcess keeps an open process apart from another that gets its pid.
+func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	f := open(t)
 	first := exec.Command("sleep", "600")
 	if err := first.Start(); err != nil {
@@ -226,8 +226,8 @@ func startAs(t *testing.T, pid int) *exec.Cmd {
 	return nil
 }
 
-// TestP12 reads kernel threads and zombies without an error.
-func TestP12ZombiesAndKernelThreads(t *testing.T) {
+// TestZombiesAndKernelThreadsAreNoErrors reads kernel threads and zombies without an error.
+func TestZombiesAndKernelThreadsAreNoErrors(t *testing.T) {
 	f := open(t)
 	zombie := exec.Command("true")
 	if err := zombie.Start(); err != nil {

@@ -197,7 +197,7 @@ func (c *Conn) receive() ([]byte, error) {
 	err := c.raw.Read(func(fd uintptr) bool {
 		// With MSG_TRUNC, n is the length of the whole datagram.
 		n, _, received = unix.Recvfrom(int(fd), c.buf, unix.MSG_TRUNC)
-		return received != unix.EAGAIN && received != unix.EINTR
+		return !errors.Is(received, unix.EAGAIN) && !errors.Is(received, unix.EINTR)
 	})
 	if err := errors.Join(err, received); err != nil {
 		return nil, err

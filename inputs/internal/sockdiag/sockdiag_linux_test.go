@@ -54,7 +54,7 @@ func TestDump(t *testing.T) {
 		t.Errorf("a listener of this test is %+v", s)
 	}
 	dump()
-	if diff := cmp.Diff(s, found[0], comparable); diff != "" {
+	if diff := cmp.Diff(s, found[0], sameAddress); diff != "" {
 		t.Errorf("the second dump differs:\n%s", diff)
 	}
 	l.Close()
@@ -64,7 +64,7 @@ func TestDump(t *testing.T) {
 	}
 }
 
-var comparable = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var sameAddress = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // A kernel answers the n-th request of a dump with datagrams.
 type kernel func(request int, sequence uint32) [][]byte
@@ -140,9 +140,9 @@ func doneMessage(dst []byte, kind uint16, sequence uint32, errno syscall.Errno) 
 	return binary.NativeEndian.AppendUint32(header(dst, headerSize+4, kind, 2, sequence), uint32(-int32(errno)))
 }
 
-// TestP8 plays what may go wrong in a dump: it is redone or an error, and what an
-// attempt found is forgotten before the next one.
-func TestP8(t *testing.T) {
+// TestInterruptedDumpIsRepeated plays what may go wrong in a dump: it is redone or an
+// error, and what an attempt found is forgotten before the next one.
+func TestInterruptedDumpIsRepeated(t *testing.T) {
 	whole := func(seq uint32) []byte {
 		return doneMessage(socketMessage(socketMessage(nil, 2, seq, 80), 2, seq, 443), typeDone, seq, 0)
 	}
@@ -349,7 +349,7 @@ func TestParseSocket(t *testing.T) {
 		Addr: netip.MustParseAddr("fe80::1"), Port: 8080, Device: 3, V6Only: true, Transparent: true, Cookie: 0x5566778811223344,
 		Inode: 4242, UID: 1000, Cgroup: 99, Backlog: 5, Limit: 128, HasLimit: true,
 	}
-	if diff := cmp.Diff(want, got, comparable); diff != "" {
+	if diff := cmp.Diff(want, got, sameAddress); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -48,25 +48,24 @@ func ancestorSeries(t *testing.T) []string {
 	return series
 }
 
-// TestAncestorListener is a process that listens under a name of its own.
-func TestAncestorListener(t *testing.T) {
-	name := os.Getenv("SOCKWATCH_TEST_LISTENER")
-	if name == "" {
-		t.Skip("a child of TestAncestorShowsTheSameSeries")
-	}
+const envListener = "SOCKWATCH_TEST_LISTENER"
+
+// listenAs is a child process that listens under a name of its own.
+func listenAs(name string) error {
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "127.0.0.2:0"} {
 		l, err := net.Listen("tcp4", address)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		defer l.Close()
 	}
 	// The comm of the first thread is the process's name.
 	if err := os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", os.Getpid()), []byte(name), 0); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	fmt.Println("listening")
-	io.Copy(io.Discard, os.Stdin)
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // In a network namespace of its own the page of sockwatch and the ancestor's show
@@ -109,8 +108,8 @@ func TestAncestorShowsTheSameSeries(t *testing.T) {
 
 func startListener(t *testing.T, name string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestAncestorListener$")
-	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_LISTENER="+name)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envListener+"="+name)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 
 var at = time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 
-func TestO24JSON(t *testing.T) {
+func TestUnusualValuesInJSON(t *testing.T) {
 	base := metric.Point{Name: "m", Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}, Time: at}
 	with := func(change func(p *metric.Point)) metric.Point {
 		p := base
@@ -30,33 +30,33 @@ func TestO24JSON(t *testing.T) {
 		point           metric.Point
 		want            string
 	}{
-		{"keys in Telegraf's order, tags and fields sorted", "rfc3339",
-			metric.Point{Name: "tcp_listen", Time: at, Tags: metric.NewTags("port", "80", "address", "::"),
+		{name: "keys in Telegraf's order, tags and fields sorted", timestamp: "rfc3339",
+			point: metric.Point{Name: "tcp_listen", Time: at, Tags: metric.NewTags("port", "80", "address", "::"),
 				Fields: []metric.Field{{Key: "sockets", Value: metric.Int(1)}, {Key: "backlog", Value: metric.Uint(0)}}},
-			`{"name":"tcp_listen","tags":{"address":"::","port":"80"},"fields":{"backlog":0,"sockets":1},"timestamp":"2026-11-22T10:00:00.123456789Z"}`},
-		{"another zone", "rfc3339", with(func(p *metric.Point) { p.Time = at.In(time.FixedZone("", 7200)) }),
-			`{"name":"m","tags":{},"fields":{"v":1},"timestamp":"2026-11-22T10:00:00.123456789Z"}`},
-		{"unix", "unix", base, `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600}`},
-		{"unix_ms", "unix_ms", base, `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123}`},
-		{"unix_us", "unix_us", base, `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123456}`},
-		{"unix_ns", "unix_ns", base, `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123456789}`},
-		{"every kind", "unix", fields(
+			want: `{"name":"tcp_listen","tags":{"address":"::","port":"80"},"fields":{"backlog":0,"sockets":1},"timestamp":"2026-11-22T10:00:00.123456789Z"}`},
+		{name: "another zone", timestamp: "rfc3339", point: with(func(p *metric.Point) { p.Time = at.In(time.FixedZone("", 7200)) }),
+			want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":"2026-11-22T10:00:00.123456789Z"}`},
+		{name: "unix", timestamp: "unix", point: base, want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600}`},
+		{name: "unix_ms", timestamp: "unix_ms", point: base, want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123}`},
+		{name: "unix_us", timestamp: "unix_us", point: base, want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123456}`},
+		{name: "unix_ns", timestamp: "unix_ns", point: base, want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600123456789}`},
+		{name: "every kind", timestamp: "unix", point: fields(
 			metric.Field{Key: "b", Value: metric.Bool(true)}, metric.Field{Key: "f", Value: metric.Float(0.5)},
 			metric.Field{Key: "i", Value: metric.Int(math.MinInt64)}, metric.Field{Key: "s", Value: metric.String(`a"b\`)},
 			metric.Field{Key: "u", Value: metric.Uint(math.MaxUint64)}),
-			`{"name":"m","tags":{},"fields":{"b":true,"f":0.5,"i":-9223372036854775808,"s":"a\"b\\","u":18446744073709551615},"timestamp":1795341600}`},
-		{"O24: NaN and infinities are left out", "unix", fields(
+			want: `{"name":"m","tags":{},"fields":{"b":true,"f":0.5,"i":-9223372036854775808,"s":"a\"b\\","u":18446744073709551615},"timestamp":1795341600}`},
+		{name: "O24: NaN and infinities are left out", timestamp: "unix", point: fields(
 			metric.Field{Key: "a", Value: metric.Float(math.NaN())}, metric.Field{Key: "b", Value: metric.Float(math.Inf(-1))},
 			metric.Field{Key: "c", Value: metric.Int(2)}),
-			`{"name":"m","tags":{},"fields":{"c":2},"timestamp":1795341600}`},
-		{"H1: a hostile name is one line", "unix", with(func(p *metric.Point) {
+			want: `{"name":"m","tags":{},"fields":{"c":2},"timestamp":1795341600}`},
+		{name: "H1: a hostile name is one line", timestamp: "unix", point: with(func(p *metric.Point) {
 			p.Tags = []metric.Tag{{Key: "process", Value: "a\nb c=1 2"}}
-		}), `{"name":"m","tags":{"process":"a\nb c=1 2"},"fields":{"v":1},"timestamp":1795341600}`},
-		{"HTML is not escaped", "unix", with(func(p *metric.Point) {
+		}), want: `{"name":"m","tags":{"process":"a\nb c=1 2"},"fields":{"v":1},"timestamp":1795341600}`},
+		{name: "HTML is not escaped", timestamp: "unix", point: with(func(p *metric.Point) {
 			p.Tags = []metric.Tag{{Key: "t", Value: "<a&b>"}}
-		}), `{"name":"m","tags":{"t":"<a&b>"},"fields":{"v":1},"timestamp":1795341600}`},
-		{"O24: an empty tag is none", "unix", with(func(p *metric.Point) { p.Tags = []metric.Tag{{Key: "t"}} }),
-			`{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600}`},
+		}), want: `{"name":"m","tags":{"t":"<a&b>"},"fields":{"v":1},"timestamp":1795341600}`},
+		{name: "O24: an empty tag is none", timestamp: "unix", point: with(func(p *metric.Point) { p.Tags = []metric.Tag{{Key: "t"}} }),
+			want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := NewJSON(tt.timestamp).Append([]byte("before "), &tt.point)
@@ -70,8 +70,9 @@ func TestO24JSON(t *testing.T) {
 	}
 }
 
-// TestO24LineProtocol holds what this package decides before line-protocol's encoder.
-func TestO24LineProtocol(t *testing.T) {
+// TestUnusualValuesInLineProtocol holds what this package decides before line-protocol's
+// encoder.
+func TestUnusualValuesInLineProtocol(t *testing.T) {
 	tag := func(value string) metric.Point {
 		return metric.Point{Name: "m", Time: at, Tags: []metric.Tag{{Key: "t", Value: value}},
 			Fields: []metric.Field{{Key: "v", Value: metric.Int(1)}}}
@@ -133,18 +134,18 @@ func TestRefused(t *testing.T) {
 		json   string // the errors' texts; "": none
 		influx string
 	}{
-		{"no time", metric.Point{Name: "m", Fields: one}, "no time", "no time"},
-		{"a time outside of int64", metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
-			"time out of range", "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
-		{"only NaN", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.Float(math.NaN())}}},
-			"", "no field that line protocol can express"},
-		{"a tag that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "\xff"}}},
-			"not UTF-8", "tag t: not UTF-8"},
-		{"a string that is not UTF-8", metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.String("\xff")}}},
-			"not UTF-8", "field v: not UTF-8"},
-		{"a key twice", metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "a"}, {Key: "t", Value: "b"}}},
-			"tags out of order", "tags out of order"},
-		{"no name", metric.Point{Time: at, Fields: one}, "", "name: empty"},
+		{name: "no time", point: metric.Point{Name: "m", Fields: one}, json: "no time", influx: "no time"},
+		{name: "a time outside of int64", point: metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
+			json: "time out of range", influx: "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
+		{name: "only NaN", point: metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.Float(math.NaN())}}},
+			json: "", influx: "no field that line protocol can express"},
+		{name: "a tag that is not UTF-8", point: metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "\xff"}}},
+			json: "not UTF-8", influx: "tag t: not UTF-8"},
+		{name: "a string that is not UTF-8", point: metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.String("\xff")}}},
+			json: "not UTF-8", influx: "field v: not UTF-8"},
+		{name: "a key twice", point: metric.Point{Name: "m", Time: at, Fields: one, Tags: []metric.Tag{{Key: "t", Value: "a"}, {Key: "t", Value: "b"}}},
+			json: "tags out of order", influx: "tags out of order"},
+		{name: "no name", point: metric.Point{Time: at, Fields: one}, json: "", influx: "name: empty"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, e := range []struct {
@@ -189,9 +190,9 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestH3NamesStayApart holds that no two names become one, whatever an input or a
+// TestNamesStayApart holds that no two names become one, whatever an input or a
 // host has escaped in them before.
-func TestH3NamesStayApart(t *testing.T) {
+func TestNamesStayApart(t *testing.T) {
 	names := []string{
 		"a\nb", `a\nb`, `a\x0ab`, `a\X0Ab`, `a\X5CX0Ab`, `a\x5cx0ab`, `a\X5CnB`, "a b", `a\ b`, `a\X5C b`, `a\x20b`,
 		"a", `a\`, `a\\`, `a\X5C`, `a\x5c`, `a\X5C\`, "a,b", `a\,b`, "a=b", `a\=b`, `"a"`, "a\x00", "a\x7f", "\u00e9", "e\u0301", "#a", `\X23a`,
@@ -221,8 +222,8 @@ func TestH3NamesStayApart(t *testing.T) {
 	}
 }
 
-// TestH1JSONIsOneLine covers every character that could end a line.
-func TestH1JSONIsOneLine(t *testing.T) {
+// TestJSONIsOneLine covers every character that could end a line.
+func TestJSONIsOneLine(t *testing.T) {
 	for _, c := range []string{"\n", "\r", "\v", "\f", "\x00", "\u0085", "\u2028", "\u2029"} {
 		p := metric.Point{Name: c, Time: at, Tags: []metric.Tag{{Key: c, Value: c}}, Fields: []metric.Field{{Key: c, Value: metric.String(c)}}}
 		line, err := NewJSON("unix").Append(nil, &p)

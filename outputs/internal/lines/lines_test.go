@@ -76,8 +76,8 @@ func TestTornLineIsCompleted(t *testing.T) {
 	}
 }
 
-// TestO20PushIsBounded lets a write hang for an hour.
-func TestO20PushIsBounded(t *testing.T) {
+// TestPushIsBounded lets a write hang for an hour.
+func TestPushIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stream strings.Builder
 		w, write := NewWriter(), func(b []byte) (int, error) {

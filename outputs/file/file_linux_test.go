@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/plugin"
 )
 
 func must(t testing.TB, err error) {
@@ -26,9 +29,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestO19Logrotate is what logrotate and others do to a file. No signal comes: a
+// TestLogrotateLosesNoLine is what logrotate and others do to a file. No signal comes: a
 // reload whose options are equal keeps the instance.
-func TestO19Logrotate(t *testing.T) {
+func TestLogrotateLosesNoLine(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		rotate func(t *testing.T, path string)
@@ -64,10 +67,10 @@ func TestO19Logrotate(t *testing.T) {
 	}
 }
 
-// TestO19RenamedWhileWritten renames the file as fast as it can while lines are
+// TestRenamedWhileWritten renames the file as fast as it can while lines are
 // written, and the output rotates by size as well: all lines are somewhere, each
 // once, whole and in order.
-func TestO19RenamedWhileWritten(t *testing.T) {
+func TestRenamedWhileWritten(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	out, _ := open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 64<<10, 1000 })
@@ -123,9 +126,9 @@ func TestO19RenamedWhileWritten(t *testing.T) {
 	}
 }
 
-// TestH12SymlinkIsRefused plants one before the start, and in the place of a file
+// TestSymlinkIsRefused plants one before the start, and in the place of a file
 // that was renamed.
-func TestH12SymlinkIsRefused(t *testing.T) {
+func TestSymlinkIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "log")
 	want := fmt.Sprintf("%q is a symbolic link, and links are not followed", path)
@@ -159,8 +162,8 @@ func TestH12SymlinkIsRefused(t *testing.T) {
 	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "two\n", "log": "six\n"})
 }
 
-// TestH12OpenDoesNotFollow is the link that is planted after the look.
-func TestH12OpenDoesNotFollow(t *testing.T) {
+// TestOpenDoesNotFollowSymlinks is the link that is planted after the look.
+func TestOpenDoesNotFollowSymlinks(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	must(t, os.Symlink(filepath.Join(dir, "victim"), path))
@@ -169,8 +172,8 @@ func TestH12OpenDoesNotFollow(t *testing.T) {
 	}
 }
 
-// TestO18DevFull is the disk that is always full.
-func TestO18DevFull(t *testing.T) {
+// TestDevFullIsReported is the disk that is always full.
+func TestDevFullIsReported(t *testing.T) {
 	out, _ := open(t, "/dev/full", nil)
 	for range 2 {
 		err := tryPush(t, out, "one", "two")
@@ -180,10 +183,10 @@ func TestO18DevFull(t *testing.T) {
 	}
 }
 
-// TestO18FullDisk fills a file system, a small one of the test's own: what is on
+// TestFullDiskLeavesNoHalfLine fills a file system, a small one of the test's own: what is on
 // it ends with a line at every time, and when it is freed each record is there
 // once.
-func TestO18FullDisk(t *testing.T) {
+func TestFullDiskLeavesNoHalfLine(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)
@@ -195,37 +198,100 @@ func TestO18FullDisk(t *testing.T) {
 	})
 	path, ballast := filepath.Join(dir, "log"), filepath.Join(dir, "ballast")
 	must(t, os.WriteFile(ballast, make([]byte, 40<<10), 0o600))
-	fillDisk(t, path, unix.ENOSPC, 60, func() { must(t, os.Remove(ballast)) })
+	out, _ := open(t, path, nil)
+	fillDisk(t, path, unix.ENOSPC, numbered(60), func(records [][]byte) error { return out.Push(t.Context(), records) },
+		func() { must(t, os.Remove(ballast)) })
 }
 
 // TestFileSizeLimit is the same by a limit, which every user may set. The limit holds
 // for a whole process, so a child has it: the test framework writes files, too.
 func TestFileSizeLimit(t *testing.T) {
-	path := os.Getenv("TEST_FILE_SIZE_LIMIT")
-	if path == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFileSizeLimit$", "-test.count=1", "-test.timeout=1m")
-		cmd.Env = append(os.Environ(), "TEST_FILE_SIZE_LIMIT="+filepath.Join(t.TempDir(), "log"))
-		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("PASS")) {
-			t.Errorf("the child ended with %v:\n%s", err, out)
+	path := filepath.Join(t.TempDir(), "log")
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), envLimited+"="+path)
+	child.Stderr = os.Stderr
+	in, err := child.StdinPipe()
+	must(t, err)
+	stdout, err := child.StdoutPipe()
+	must(t, err)
+	must(t, child.Start())
+	t.Cleanup(func() {
+		child.Process.Kill()
+		child.Wait()
+	})
+	deadline := time.AfterFunc(time.Minute, func() { child.Process.Kill() })
+	defer deadline.Stop()
+	out := bufio.NewReader(stdout)
+	ask := func(command string) error {
+		fmt.Fprintln(in, command)
+		answer, err := out.ReadString('\n')
+		must(t, err)
+		if answer == "<nil>\n" {
+			return nil
 		}
-		return
+		return errors.New(strings.TrimSuffix(answer, "\n"))
 	}
-	var was unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &was))
-	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1<<20 + 1, Max: was.Max}))
-	fillDisk(t, path, unix.EFBIG, 4000, func() { must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &was)) })
+	fillDisk(t, path, unix.EFBIG, numbered(limitedWidth), func([][]byte) error { return ask("push") }, func() { must(t, ask("free")) })
 }
 
-// fillDisk writes lines of a width until the file takes no more, and again after
-// free.
-func fillDisk(t *testing.T, path string, full error, width int, free func()) {
-	out, _ := open(t, path, nil)
-	var records [][]byte
+const (
+	envLimited   = "SOCKWATCH_TEST_FILE_SIZE_LIMIT"
+	limitedWidth = 4000
+)
+
+// TestMain runs the tests, or is the child of TestFileSizeLimit.
+func TestMain(m *testing.M) {
+	path := os.Getenv(envLimited)
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	if err := pushWithinLimit(path); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// pushWithinLimit sets a limit of file sizes. For each line of standard input it pushes, or
+// frees the process of the limit, and writes the error to standard output.
+func pushWithinLimit(path string) error {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1<<20 + 1, Max: was.Max}); err != nil {
+		return err
+	}
+	o := Defaults()
+	o.Path, o.RotationMaxSize = path, 0
+	out, err := New(o, plugin.Env{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	for commands := bufio.NewScanner(os.Stdin); commands.Scan(); {
+		if commands.Text() == "free" {
+			err = unix.Setrlimit(unix.RLIMIT_FSIZE, &was)
+		} else {
+			err = out.Push(context.Background(), numbered(limitedWidth))
+		}
+		fmt.Println(err)
+	}
+	return nil
+}
+
+// numbered returns lines of a width.
+func numbered(width int) (records [][]byte) {
 	for i := range 500 {
 		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", width)))
 	}
+	return records
+}
+
+// fillDisk pushes records until the file takes no more, and again after free.
+func fillDisk(t *testing.T, path string, full error, records [][]byte, push func([][]byte) error, free func()) {
+	t.Helper()
 	for range 3 {
-		if err := out.Push(t.Context(), records); !errors.Is(err, full) {
+		if err := push(records); err == nil || !strings.HasSuffix(err.Error(), full.Error()) {
 			t.Fatalf("error %v, want %v", err, full)
 		}
 		got, err := os.ReadFile(path)
@@ -235,7 +301,7 @@ func fillDisk(t *testing.T, path string, full error, width int, free func()) {
 		}
 	}
 	free()
-	if err := out.Push(t.Context(), records); err != nil {
+	if err := push(records); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(path)
@@ -245,9 +311,9 @@ func fillDisk(t *testing.T, path string, full error, width int, free func()) {
 	}
 }
 
-// TestO20Fifo writes to a FIFO: without a reader, with a slow one, and with one
-// that goes and comes back.
-func TestO20Fifo(t *testing.T) {
+// TestFIFOReaderMayBeSlowOrGone writes to a FIFO: without a reader, with a slow one, and
+// with one that goes and comes back.
+func TestFIFOReaderMayBeSlowOrGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	must(t, unix.Mkfifo(path, 0o600))
 	out, _ := open(t, path, nil)
@@ -295,9 +361,9 @@ func TestO20Fifo(t *testing.T) {
 	}
 }
 
-// TestO19AppendOnly is a file that may only grow (chattr +a): half a line cannot
+// TestAppendOnlyFile is a file that may only grow (chattr +a): half a line cannot
 // be cut off, and is ended.
-func TestO19AppendOnly(t *testing.T) {
+func TestAppendOnlyFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	must(t, os.WriteFile(path, []byte("one\nhal"), 0o600))

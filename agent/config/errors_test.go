@@ -9,7 +9,7 @@ import (
 	"sockwatch/agent/config"
 )
 
-func TestC4WrongValues(t *testing.T) {
+func TestWrongValuesAreNamed(t *testing.T) {
 	for _, b := range []badFile{
 		{"durations", `[agent]
 interval = 10
@@ -154,7 +154,7 @@ s.toml:2: outputs.file: must be a list of tables: write [[outputs.file]]`},
 	}
 }
 
-func TestC5NoInputsOrNoOutputs(t *testing.T) {
+func TestInputsAndOutputsAreRequired(t *testing.T) {
 	for _, b := range []badFile{
 		{"neither", "[agent]\n", `s.toml: no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
 s.toml: no outputs: at least one [[outputs.NAME]] is needed (known: file, influxdb, prometheus)`},
@@ -167,7 +167,7 @@ s.toml: no outputs: at least one [[outputs.NAME]] is needed (known: file, influx
 		`no outputs: at least one [[outputs.NAME]] is needed (known: file, influxdb, prometheus)`)
 }
 
-func TestC6WhatOnlyOneMayHave(t *testing.T) {
+func TestExclusiveResourcesAreNotShared(t *testing.T) {
 	for _, b := range []badFile{
 		{"alias", `[[inputs.tcp_listen]]
 [[outputs.file]]
@@ -219,7 +219,7 @@ s.toml:10: outputs.prometheus: listen "127.0.0.1:3" is already used by outputs.p
 	}
 }
 
-func TestC7UnknownPlugin(t *testing.T) {
+func TestUnknownPluginIsNamed(t *testing.T) {
 	for _, b := range []badFile{
 		{"near", "[[inputs.tcp_listn]]\n[[outputs.prometheus]]", `s.toml:1: inputs.tcp_listn: unknown plugin "tcp_listn" (did you mean "tcp_listen"? known: tcp_listen)`},
 		{"far", "[[inputs.tcp_listen]]\n[[outputs.kafka]]\n[outputs.x.y]", `s.toml:2: outputs.kafka: unknown plugin "kafka" (known: file, influxdb, prometheus)
@@ -232,7 +232,7 @@ s.toml:2: outputs.tcp_listen: tcp_listen belongs to the inputs: write [[inputs.t
 	}
 }
 
-func TestC9SecretsAreNotInErrors(t *testing.T) {
+func TestSecretsAreNotInErrors(t *testing.T) {
 	const secret = "correct-horse-battery"
 	env := map[string]string{"TOKEN": secret, "URL": "ftp://user:" + secret + "@h"}
 	for _, test := range []struct{ name, text, want string }{
@@ -257,7 +257,7 @@ s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is not a URL`},
 	}
 }
 
-func TestC10Variables(t *testing.T) {
+func TestVariablesAreExpanded(t *testing.T) {
 	env := map[string]string{
 		"DB": "metrics", "EMPTY": "", "INJECT": "x\"\nurls = [\"http://evil\"]", "NESTED": "${DB}", "A": "1", "BYTES": "\xff",
 	}

@@ -53,9 +53,9 @@ func child(t *testing.T, cmd *exec.Cmd) string {
 	return stderr.String()
 }
 
-// TestO16ReaderGone is a pipe that nobody reads any more: on file descriptor 1 the
+// TestReaderGoneIsReported is a pipe that nobody reads any more: on file descriptor 1 the
 // Go runtime would end the program by SIGPIPE.
-func TestO16ReaderGone(t *testing.T) {
+func TestReaderGoneIsReported(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -88,8 +88,8 @@ func TestClosedAtStart(t *testing.T) {
 	}
 }
 
-// TestO18DevFull is the disk that is always full.
-func TestO18DevFull(t *testing.T) {
+// TestDevFullIsReported is the disk that is always full.
+func TestDevFullIsReported(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -103,9 +103,9 @@ func TestO18DevFull(t *testing.T) {
 	}
 }
 
-// TestO18NoHalfLineAfterRecovery cuts a file's size in the middle of a line, as a
+// TestNoHalfLineAfterRecovery cuts a file's size in the middle of a line, as a
 // full disk does, and raises it again.
-func TestO18NoHalfLineAfterRecovery(t *testing.T) {
+func TestNoHalfLineAfterRecovery(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	f, err := os.Create(path)
 	if err != nil {
@@ -142,10 +142,10 @@ func TestO18NoHalfLineAfterRecovery(t *testing.T) {
 	}
 }
 
-// TestO20SlowReader has a reader that takes nothing for a while: Push returns in
-// its time, and what the pipe could not take goes in afterwards, each line once
+// TestSlowReaderIsWaitedForWithinBounds has a reader that takes nothing for a while: Push
+// returns in its time, and what the pipe could not take goes in afterwards, each line once
 // and whole.
-func TestO20SlowReader(t *testing.T) {
+func TestSlowReaderIsWaitedForWithinBounds(t *testing.T) {
 	for _, kind := range []string{"pipe", "socket"} {
 		t.Run(kind, func(t *testing.T) {
 			r, w := connected(t, kind)
