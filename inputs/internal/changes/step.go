@@ -37,7 +37,7 @@ func (l *look) accept(e *endpoint, m *match) {
 	e.dirty = true
 }
 
-// arrive tells that an endpoint has opened or returned, or what became it.
+// arrive tells that an endpoint has opened or returned, or that its owner has moved there.
 func (l *look) arrive(e *endpoint, m *match) {
 	m.prune(true)
 	e.update(m, true, e.FirstSeen)
