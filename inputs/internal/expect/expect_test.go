@@ -383,6 +383,12 @@ process = "nc"
 	}
 }
 
+func TestReasonWithoutRules(t *testing.T) {
+	if diff := cmp.Diff(Reason{Why: "there are no rules"}, compile(t, "unlisted = 'unexpected'").Why(nginx(80), now)); diff != "" {
+		t.Errorf("reason (-want +got):\n%s", diff)
+	}
+}
+
 // errorsOf returns the errors of options.
 func errorsOf(o Options) string {
 	if o.Unlisted == "" {
