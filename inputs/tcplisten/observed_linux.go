@@ -82,6 +82,7 @@ func (l *listener) forRules(users userNames) *expect.Listener {
 		Family: s.Family(), Exposure: l.exposure(),
 		User: tag("user"), UserPending: users.Pending(s.UID), Unit: l.cgroup.Unit, UserUnit: l.cgroup.UserUnit, Container: l.cgroup.Container, Pod: l.cgroup.Pod,
 		OwnerUnknown: l.owner.Status != owner.Resolved && l.owner.Status != owner.None,
+		OwnerPending: l.owner.Status == owner.Pending,
 		Tags:         l.tags,
 	}
 	for _, h := range l.owner.Holders {
