@@ -31,12 +31,13 @@ type Env struct {
 
 // Options is implemented by a pointer to every plugin's options struct. The struct is
 // plain data: exported fields with toml tags and doc comments. Their types are string,
-// bool, int, float64, Duration, Size, Strings, []string, map[string]string, and slices of
-// structs of these. A field for a secret also has the tag `secret:""`.
+// bool, int, float64, Duration, Size, Strings, []string, map[string]string, types with
+// UnmarshalTOML, and slices of structs of these. A field for a secret also has the tag
+// `secret:""`.
 type Options interface {
 	// Validate returns all errors of the options, joined. Errors of one option are made
-	// by Invalid, other errors with operands by Errorf. Validate depends on nothing but
-	// the options.
+	// by Invalid, other errors with operands by Errorf. An option in a slice of structs is
+	// named by its path: "expect[2].port". Validate depends on nothing but the options.
 	Validate() error
 }
 
@@ -44,6 +45,25 @@ type Options interface {
 // the program may have each. A resource is the option and a quoted value, such as
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
+
+// An Includer is an options struct of which a part can be in other files. They are read
+// with the configuration, also by `check` and at a reload. Validate is called afterwards,
+// and its errors have the file and line of the element that they name.
+type Includer interface{ Includes() Include }
+
+// An Include says which files an options struct includes, and what they hold.
+type Include struct {
+	// Option is the option with the files: absolute paths and globs. Its type is Strings.
+	Option string
+	// Tables are the options that the files add elements to. Each is a slice of structs.
+	// The files hold nothing but these tables, at the top level: [[expect]].
+	Tables []string
+}
+
+// A Defaulter is implemented by a pointer to the elements of an option that is a slice of
+// structs, if an empty table means something else than the zero value. SetDefaults is
+// called on each new element before it is decoded.
+type Defaulter interface{ SetDefaults() }
 
 // A Plugin is a kind of input or output: an element of the list in
 // cmd/sockwatch/plugins.go. DefineInput, DefinePush and DefineEndpoint return one.

@@ -1,0 +1,159 @@
+// Package expect compares listeners with rules: what must listen, what may, and what
+// must not. It knows no kernel, no file and no clock.
+//
+// Rules are compiled once. Rules.Verdict says of one listener what the rules make of it,
+// and is called when something of the listener has changed, or Rules.Version. A Tracker
+// makes points and events of the verdicts of all listeners, and remembers from one look to
+// the next what has failed since when.
+//
+//	Options ▶ Compile ▶ Rules ─▶ Verdict of a listener ─▶ Judged ─▶ Tracker.Evaluate ─▶ points, events
+//	                      └────▶ Why: the nearest rule                     Report ─▶ check --live
+//	listeners ▶ Suggest ▶ Print: rules for what listens now
+package expect
+
+import (
+	"slices"
+	"time"
+)
+
+// The values of Options.Unlisted.
+const (
+	UnlistedAuto       = "auto"
+	UnlistedUnexpected = "unexpected"
+	UnlistedIgnore     = "ignore"
+)
+
+// The values of Verdict.Expected and of the field expected.
+const (
+	Forbidden = "forbidden" // a forbid rule matches
+	Yes       = "yes"       // an expect or allow rule matches
+	Undecided = "undecided" // a rule matches in all that is known, and the owner is not
+	No        = "no"        // none of these; only if Options.Unlisted applies
+)
+
+// The kinds of rules, as the tag rule spells them.
+const (
+	kindExpect = "expect"
+	kindAllow  = "allow"
+	kindForbid = "forbid"
+)
+
+// Rules are compiled rules. They do not change, and may be used concurrently.
+type Rules struct {
+	rules    []*rule            // forbid, expect, allow; each in the order of the configuration
+	byPort   map[uint16][]*rule // those with few ports, by each of these
+	others   []*rule            // those with many ports, or any
+	unlisted bool               // a listener that no rule matches is not expected
+	active   bool
+	digest   string
+}
+
+// Active reports whether there is anything to report: rules, rule files, or
+// unlisted = "unexpected". If not, no point gets fields and there are no points.
+func (r *Rules) Active() bool { return r.active }
+
+// Digest returns 12 hexadecimal digits that rules of the same meaning share, in whatever
+// files and order they are written.
+func (r *Rules) Digest() string { return r.digest }
+
+// Version changes when a rule expires: then all verdicts must be made again.
+func (r *Rules) Version(now time.Time) uint32 {
+	expired := uint32(0)
+	for _, n := range r.rules {
+		if n.expired(now) {
+			expired++
+		}
+	}
+	return expired
+}
+
+// A Verdict is what the rules make of one listener.
+type Verdict struct {
+	Expected string // Forbidden, Yes, Undecided, No, or "" for no verdict
+	Rule     string // the name of the rule that decided; "" if none did
+
+	by      *rule   // the rule that decided; nil if none did
+	matches []match // expect and forbid rules
+}
+
+// A match is an expect or forbid rule that matches a listener, or may match it once the
+// owner is known.
+type match struct {
+	rule      *rule
+	undecided bool
+}
+
+// Verdict says what the rules make of a listener at that time. It costs what the
+// rules for the listener's port cost.
+func (r *Rules) Verdict(l *Listener, now time.Time) Verdict {
+	var v Verdict
+	owners := l.owners()
+	var forbids, allows, may *rule // the first that forbids, that allows, that may match
+	byPort := r.byPort[l.Port]
+	for others := r.others; len(byPort)+len(others) > 0; {
+		var n *rule // the next of both lists, in the order of the rules
+		if len(others) == 0 || len(byPort) > 0 && byPort[0].index < others[0].index {
+			n, byPort = byPort[0], byPort[1:]
+		} else {
+			n, others = others[0], others[1:]
+			if n.ports != nil && !n.ports.contain(l.Port) {
+				continue
+			}
+		}
+		truth := n.match(l, owners)
+		if truth == falsely {
+			continue
+		}
+		if n.kind != kindAllow {
+			v.matches = append(v.matches, match{n, truth == unknown})
+		}
+		switch {
+		case n.kind != kindForbid && n.expired(now): // it allows nothing
+		case truth == unknown:
+			may = firstOf(may, n)
+		case n.kind == kindForbid:
+			forbids = firstOf(forbids, n)
+		default:
+			allows = firstOf(allows, n)
+		}
+	}
+	switch {
+	case forbids != nil:
+		v.Expected, v.by = Forbidden, forbids
+	case allows != nil:
+		v.Expected, v.by = Yes, allows
+	case may != nil:
+		v.Expected, v.by = Undecided, may
+	case r.unlisted:
+		v.Expected = No
+	}
+	if v.by != nil {
+		v.Rule = v.by.name
+	}
+	return v
+}
+
+func firstOf(a, b *rule) *rule {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// A Judged is a listener with its verdict.
+type Judged struct {
+	*Listener
+	Verdict
+}
+
+// Worst returns the verdict of the point that several listeners share: the worst of
+// theirs.
+func Worst(a, b Verdict) Verdict {
+	if slices.Index(severity, b.Expected) > slices.Index(severity, a.Expected) {
+		return b
+	}
+	return a
+}
+
+// severity lists the verdicts, the worst last.
+var severity = []string{"", Yes, Undecided, No, Forbidden}
