@@ -183,6 +183,7 @@ func TestChartRendersWhatItsValuesAskFor(t *testing.T) {
 		"doc-monitor": {"ConfigMap/sockwatch", "ConfigMap/sockwatch-dashboard", "DaemonSet/sockwatch", "PodMonitor/sockwatch", "PrometheusRule/sockwatch", "Service/sockwatch", "ServiceAccount/sockwatch"},
 		"doc-output":  base,
 		"doc-pods":    base,
+		"doc-rules":   base,
 		"doc-user":    base,
 		"doc-web":     append(base[:2:2], "PodMonitor/sockwatch", "Service/sockwatch", "ServiceAccount/sockwatch"),
 	}
@@ -488,6 +489,7 @@ func TestMistakesAreRefused(t *testing.T) {
 		{name: "configuration that is a map", values: "config: {agent: {}}", want: "at '/config': got object, want string"},
 		{name: "additional file without its ending", values: "extraConfig: {influxdb: x}", want: "at '/extraConfig': additional properties 'influxdb' not allowed"},
 		{name: "additional file in place of the first", values: "extraConfig: {sockwatch.toml: x}", want: "at '/extraConfig/sockwatch.toml': false schema"},
+		{name: "file of rules without its ending", values: "expect: {nodes: x}", want: "at '/expect': additional properties 'nodes' not allowed"},
 		{name: "variable that the chart sets", values: "env: {HOST_PROC: /proc}", want: "at '/env/HOST_PROC': false schema"},
 		{name: "relative state directory", values: "state: {hostPath: var/lib}", want: "at '/state/hostPath'"},
 	} {

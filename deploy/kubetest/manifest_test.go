@@ -124,7 +124,13 @@ func TestConfigurationsPassCheck(t *testing.T) {
 	for name, all := range pods {
 		t.Run(name, func(t *testing.T) {
 			template := only[*apps.DaemonSet](t, all).Spec.Template
-			dir := volume(t, configuration(t, template.Spec, all))
+			files := configuration(t, template.Spec, all)
+			dir := volume(t, files)
+			// Here the pod's folder is another.
+			text := strings.ReplaceAll(files["sockwatch.toml"], `"/etc/sockwatch/`, `"`+dir+"/")
+			if err := os.WriteFile(dir+"/sockwatch.toml", []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			args := []string{"check", "--config", dir + "/sockwatch.toml"}
 			more, err := filepath.Glob(dir + "/sockwatch.d/*.toml")
 			if err != nil {

@@ -51,6 +51,7 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 		{values: "doc-user", stateMode: 0o777, wantUID: 65532},
 		{values: "doc-output", stateMode: 0o755, page: `(?m)^sockwatch_output_up\{host="node-1",output="influxdb"\}`, wantUID: 0},
 		{values: "doc-pods", stateMode: 0o755, page: `(?m)^tcp_listen_pid\{.*netns=".*process="exe".*$`, wantUID: 0},
+		{values: "doc-rules", stateMode: 0o755, page: `(?m)^tcp_listen_expect_up\{host="node-1",name="kubelet",rule="expect"\} [01]$`, wantUID: 0},
 		{values: "doc-web", stateMode: 0o755, wantUID: 0},
 	} {
 		t.Run(test.values, func(t *testing.T) {
