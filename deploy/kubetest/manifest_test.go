@@ -182,31 +182,48 @@ func configuration(t *testing.T, spec core.PodSpec, all []runtime.Object) map[st
 	return nil
 }
 
-// volume makes a directory of files as the kubelet does: they are links into a hidden directory that
-// it replaces as a whole.
+// volume makes a directory of files as the kubelet does: they are links into a hidden directory.
 func volume(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("..2026_11_26", dir+"/..data"); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		path := filepath.Join(dir, "..2026_11_26", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	fill(t, dir, files)
+	for name := range files {
 		top, _, _ := strings.Cut(name, "/")
 		if err := os.Symlink("..data/"+top, filepath.Join(dir, top)); err != nil && !errors.Is(err, fs.ErrExist) {
 			t.Fatal(err)
 		}
 	}
 	return dir
+}
+
+// fill replaces the files of a volume, all at once, as the kubelet does.
+func fill(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	hidden, err := os.MkdirTemp(dir, "..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(hidden, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		path := filepath.Join(hidden, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Base(hidden), dir+"/..next"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir+"/..next", dir+"/..data"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // environment returns the environment of a container on a node with the name node-1 and the

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -30,6 +31,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sys/unix"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
@@ -64,9 +66,10 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 				t.Fatal(err)
 			}
 			certificate, key := selfSigned(t)
-			p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, state, map[string]map[string]string{
-				"influxdb": {"token": "secret"},
-				"web":      {"web.yml": documentedWebConfig(t), "tls.crt": certificate, "tls.key": key},
+			p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, map[string]string{
+				"state":    state,
+				"influxdb": volume(t, map[string]string{"token": "secret"}),
+				"web":      volume(t, map[string]string{"web.yml": documentedWebConfig(t), "tls.crt": certificate, "tls.key": key}),
 			})
 
 			for _, probe := range []*core.Probe{p.spec.Containers[0].LivenessProbe, p.spec.Containers[0].ReadinessProbe} {
@@ -100,6 +103,28 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 			p.stop(t)
 		})
 	}
+}
+
+// A Secret that changes, which the kubelet writes as one new directory, is used by the next connection.
+func TestChangedPasswordIsUsedWithoutARestart(t *testing.T) {
+	port := freePort(t)
+	values := valueSets(t)["doc-web"]
+	values["service"] = map[string]any{"port": port}
+	all := objects(t, values)
+	certificate, key := selfSigned(t)
+	files := map[string]string{"web.yml": documentedWebConfig(t), "tls.crt": certificate, "tls.key": key}
+	web := volume(t, files)
+	p := startPod(t, only[*apps.DaemonSet](t, all).Spec.Template.Spec, all, map[string]string{"state": t.TempDir(), "web": web})
+	p.ask(t, port, "/-/ready", "^sockwatch is ready")
+
+	hash, err := bcrypt.GenerateFromPassword([]byte("changed"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["web.yml"] = regexp.MustCompile(`prometheus: \S+`).ReplaceAllLiteralString(files["web.yml"], "prometheus: "+string(hash))
+	fill(t, web, files)
+	p.askAs(t, "changed", port, "/-/ready", "^sockwatch is ready")
+	p.stop(t)
 }
 
 // freePort returns a port of 127.0.0.1 that nobody listens on.
@@ -142,9 +167,9 @@ type pod struct {
 	pid      string        // of sockwatch, on the node
 }
 
-// startPod starts the one container of a pod. The directory state stands for the volume of that
-// name, be it of the node or of the pod; secrets are the files of other volumes.
-func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string, secrets map[string]map[string]string) *pod {
+// startPod starts the one container of a pod. Volumes are directories that stand for those of the
+// pod, beside its configuration and /proc.
+func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) *pod {
 	t.Helper()
 	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
 	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "dev"} {
@@ -168,18 +193,16 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string, 
 		t.Skip(err)
 	}
 
-	sources := map[string]string{"config": volume(t, configuration(t, spec, all)), "proc": "/proc", "state": state}
-	for name, files := range secrets {
-		sources[name] = volume(t, files)
-	}
+	volumes = maps.Clone(volumes)
+	volumes["config"], volumes["proc"] = volume(t, configuration(t, spec, all)), "/proc"
 	for _, m := range spec.Containers[0].VolumeMounts {
-		if sources[m.Name] == "" {
+		if volumes[m.Name] == "" {
 			t.Fatalf("a mount of the unknown volume %q", m.Name)
 		}
 		if err := os.MkdirAll(c.Root+m.MountPath, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		c.Mounts = append(c.Mounts, bindMount{Source: sources[m.Name], Target: c.Root + m.MountPath, ReadOnly: m.ReadOnly})
+		c.Mounts = append(c.Mounts, bindMount{Source: volumes[m.Name], Target: c.Root + m.MountPath, ReadOnly: m.ReadOnly})
 	}
 	c.User, c.Group = int(*spec.SecurityContext.RunAsUser), int(*spec.SecurityContext.RunAsGroup)
 	s := spec.Containers[0].SecurityContext
@@ -227,12 +250,17 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, state string, 
 // ask gets a page again and again until it has what the pattern matches, and returns that.
 func (p *pod) ask(t *testing.T, port int, path, pattern string) string {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-	defer transport.CloseIdleConnections()
+	return p.askAs(t, "secret", port, path, pattern)
+}
+
+// askAs asks with another password than that of docs/kubernetes.md.
+func (p *pod) askAs(t *testing.T, password string, port int, path, pattern string) string {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 	client := http.Client{Timeout: 5 * time.Second, Transport: transport}
 	url := fmt.Sprintf("http://127.0.0.1:%d%s", port, path)
 	if slices.ContainsFunc(p.spec.Volumes, func(v core.Volume) bool { return v.Name == "web" }) {
-		url = fmt.Sprintf("https://prometheus:secret@127.0.0.1:%d%s", port, path)
+		url = fmt.Sprintf("https://prometheus:%s@127.0.0.1:%d%s", password, port, path)
 	}
 	var last string
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
