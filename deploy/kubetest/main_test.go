@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 			os.Exit(contain(os.Args[2]))
 		case "listen":
 			os.Exit(listen(os.Args[2]))
+		case "crowd":
+			os.Exit(crowd(os.Args[2]))
+		case "open":
+			os.Exit(open(os.Args[2], os.Args[3]))
 		case "node":
 			os.Exit(node(os.Args[2]))
 		}

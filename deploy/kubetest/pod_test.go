@@ -167,9 +167,9 @@ type pod struct {
 	pid      string        // of sockwatch, on the node
 }
 
-// startPod starts the one container of a pod. Volumes are directories that stand for those of the
-// pod, beside its configuration and /proc.
-func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) *pod {
+// newContainer makes the root directory of a pod's one container, and says how to run it. Volumes are
+// directories that stand for those of the pod, beside its configuration and /proc.
+func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) container {
 	t.Helper()
 	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
 	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "dev"} {
@@ -214,7 +214,13 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[st
 		}
 		c.Capabilities |= 1 << number
 	}
-	description, err := json.Marshal(c)
+	return c
+}
+
+// startPod starts a pod; newContainer has the parameters.
+func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) *pod {
+	t.Helper()
+	description, err := json.Marshal(newContainer(t, spec, all, volumes))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,10 +334,7 @@ func node(description string) int {
 func runNode(description string) (code int, err error) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return 0, err
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+	if err := mountProc(); err != nil {
 		return 0, err
 	}
 	port, err := startListener("127.0.0.1:0", 0)
@@ -341,10 +344,8 @@ func runNode(description string) (code int, err error) {
 	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside of another pod
 		return 0, err
 	}
-	inside := exec.Command("/proc/self/exe", "contain", description)
-	inside.Stdout, inside.Stderr = os.Stderr, os.Stderr
-	inside.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWIPC}
-	if err := inside.Start(); err != nil {
+	inside, err := startContainer(description)
+	if err != nil {
 		return 0, err
 	}
 	fmt.Println(port, inside.Process.Pid)
@@ -358,6 +359,23 @@ func runNode(description string) (code int, err error) {
 		return 0, err
 	}
 	return inside.ProcessState.ExitCode(), nil
+}
+
+// mountProc mounts the procfs of a new pid namespace in a new mount namespace.
+func mountProc() error {
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("proc", "/proc", "proc", 0, "")
+}
+
+// startContainer starts a container in the namespaces of its own that a pod with hostNetwork and
+// hostPID has.
+func startContainer(description string) (*exec.Cmd, error) {
+	cmd := exec.Command("/proc/self/exe", "contain", description)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWIPC}
+	return cmd, cmd.Start()
 }
 
 // startListener starts a process of the user nobody that listens, and returns its port.
