@@ -48,7 +48,7 @@ func TestMemoryLimitIsEnoughForTheLargestNode(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET}
 	if err := cmd.Start(); err != nil {
-		t.Skip(err) // needs root
+		needsRoot(t, err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)

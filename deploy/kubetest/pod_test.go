@@ -167,6 +167,15 @@ type pod struct {
 	pid      string        // of sockwatch, on the node
 }
 
+// needsRoot skips the test if an error says that it may not do what root may.
+func needsRoot(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, unix.EPERM) {
+		t.Skip(err)
+	}
+	t.Fatal(err)
+}
+
 // newContainer makes the root directory of a pod's one container, and says how to run it. Volumes are
 // directories that stand for those of the pod, beside its configuration and /proc.
 func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) container {
@@ -190,7 +199,7 @@ func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes ma
 	}
 	// As the image has it: both capabilities, permitted.
 	if err := unix.Setxattr(inRoot, "security.capability", []byte("\x00\x00\x00\x02\x04\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
-		t.Skip(err)
+		needsRoot(t, err)
 	}
 
 	volumes = maps.Clone(volumes)
@@ -234,7 +243,7 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[st
 		t.Fatal(err)
 	}
 	if err := p.node.Start(); err != nil {
-		t.Skip(err) // needs root
+		needsRoot(t, err)
 	}
 	t.Cleanup(func() {
 		p.node.Process.Kill() // the kernel ends the others of its pid namespace
