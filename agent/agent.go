@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -68,6 +69,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: replaced != nil}
 	tick := time.NewTimer(s.next(time.Now()))
 	defer tick.Stop()
+	var next <-chan struct{} // closed when the gather has ended that came too early for a change
 	for ctx.Err() == nil {
 		select {
 		case <-tick.C:
@@ -79,12 +81,20 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		case reply := <-in.demand:
 			g, _ := in.gather(ctx)
 			reply <- g.published
+		case <-in.watch.changed:
+			if g, joined := in.gather(ctx); joined {
+				next = g.done
+			}
+		case <-next:
+			next = nil
+			in.gather(ctx) // or join another one, which has begun since
 		case <-ctx.Done():
 		}
 	}
 	if g := in.current(); g != nil {
 		<-g.done
 	}
+	in.watch.running.Wait()
 	defer in.calls.begin(in.title() + ": Close")()
 	closeIf(in.Input.Input, in.log)
 }
@@ -128,6 +138,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	default:
 		in.failed(began, err)
 	}
+	in.watch.start(ctx, in)
 	in.mu.Lock()
 	in.inFlight = nil
 	in.mu.Unlock()
@@ -144,6 +155,7 @@ func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err er
 	if err != nil {
 		return nil, err
 	}
+	raw.EventsStored = in.guardStored(raw.EventsStored)
 	return in.transform.batch(raw)
 }
 
@@ -171,12 +183,14 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 }
 
 // offer puts a batch into the output's inbox. The inbox is full only if the queue
-// hangs, because its disk is not responding. Then the batch is dropped.
-func (o *runningOutput) offer(b *metric.Batch) {
+// hangs, because its disk is not responding. Then the points are dropped; the events
+// wait for the queue.
+func (o *runningOutput) offer(b *metric.Batch, r *receipt) {
+	turn := o.offerEvents(b, r)
 	select {
-	case o.inbox <- b:
+	case o.inbox <- offered{b, turn}:
 	default:
-		o.queue.drop(len(o.filter.Points(b.Points))+len(o.filter.Points(b.Events)), errQueueHangs)
+		o.queue.drop(len(o.filter.Points(b.Points)), errQueueHangs)
 	}
 }
 
@@ -184,19 +198,30 @@ func (o *runningOutput) offer(b *metric.Batch) {
 func (o *runningOutput) fill() {
 	defer close(o.filled)
 	var e encoder
-	for b := range o.inbox {
+	for next := range o.inbox {
+		o.fillEvents(next.turn)
+		b := next.batch
 		records := e.encode(o, b)
-		if len(records) > 0 && o.enqueue(records) {
+		if len(records) > 0 && o.enqueuePoints(records) {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
+	o.fillEvents(math.MaxInt) // what the queue has not taken yet
 }
 
-// enqueue appends one block of records to the queue. It reports false if any record was
+// enqueuePoints appends one block of records to the queue. It reports false if any record was
 // dropped.
-func (o *runningOutput) enqueue(records [][]byte) bool {
+func (o *runningOutput) enqueuePoints(records [][]byte) bool {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
-	return o.queue.append(records)
+	return o.queue.appendPoints(records)
+}
+
+// enqueue appends one block of events to the queue. On an error nothing of it is queued,
+// and nothing counted as dropped.
+func (o *runningOutput) enqueue(records [][]byte, r *receipt) error {
+	defer o.calls.begin(o.title() + ": appending to its queue")()
+	_, err := o.queue.append(records, r)
+	return err
 }
 
 // deliver drains the queue at every flush, and once more after the last record was

@@ -64,7 +64,7 @@ func BenchmarkPath(b *testing.B) {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			o.enqueue(e.encode(o, transformed))
+			o.enqueuePoints(e.encode(o, transformed))
 			<-o.queue.appended
 		}
 	})

@@ -30,6 +30,8 @@
 //   - Gathers, scrapes, encoding and delivery never wait for another instance.
 //   - A record leaves its queue when the destination has stored it, when it is in
 //     the dead-letter file, or when the queue is full. Each case is counted.
+//   - An input learns when all outputs have its events (metric.Batch). Until then they
+//     wait for a queue that cannot take them.
 //   - The agent's own points (health.go) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
@@ -44,8 +46,10 @@
 //   - input.go, output.go, endpoint.go: one running instance of each kind
 //   - transform.go: names, tags and filters; encode.go: from points to records
 //   - queue.go: the queue of an output and its flushes
+//   - events.go: events on their way into a queue; receipts.go: what of them is stored
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records
-//   - board.go: the latest batches and events; schedule.go: the ticks of inputs
+//   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
+//     gathers between them
 //   - calls.go: calls that have not returned
 //   - health.go: the agent's own counters; metrics.go: their documentation
 //   - instances.go: a configuration, built; options.go and validate.go: its options

@@ -15,7 +15,6 @@ import (
 type encoder struct {
 	last    map[string]encoding // by source; empty if the Pusher is not a Restamper
 	spare   encoding            // an old encoding whose buffers can be reused
-	events  encoding
 	records [][]byte
 }
 
@@ -23,15 +22,13 @@ type encoder struct {
 // source may have been removed. With a longer interval every batch is encoded in full.
 const keepEncoding = time.Hour
 
-// encode returns the records of the batch's events and points that pass the output's
-// filter. They are valid until the next call. Points that cannot be encoded are
-// rejected.
+// encode returns the records of the batch's points that pass the output's filter. They
+// are valid until the next call. Points that cannot be encoded are rejected.
 func (e *encoder) encode(o *runningOutput, b *metric.Batch) [][]byte {
-	e.events.fill(o, nil, o.filter.Points(b.Events), b.Time, &encoding{})
 	restamper, _ := o.Pusher.(plugin.Restamper)
 	last, next := e.last[b.Source], e.spare
 	next.fill(o, restamper, o.filter.Points(b.Points), b.Time, &last)
-	e.records = next.appendRecords(e.events.appendRecords(e.records[:0]))
+	e.records = next.appendRecords(e.records[:0])
 	if restamper == nil {
 		e.spare = next
 		return e.records

@@ -24,6 +24,7 @@ type runningInput struct {
 	firstDone  func()                              // called when the first gather has ended
 	startAfter <-chan struct{}                     // the first gather waits for it; nil: it does not wait
 	demand     chan chan<- (<-chan struct{})       // asks for a gather; the reply is closed when it is published
+	watch      watch
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when gatherEvery has returned
 
@@ -39,7 +40,7 @@ func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, err
 	}
 	return &runningInput{
 		Input: in, log: a.Log.With("plugin", "inputs."+in.Name), health: h, calls: c, transform: t,
-		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), done: make(chan struct{}),
+		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), watch: watch{changed: make(chan struct{}, 1)}, done: make(chan struct{}),
 	}, nil
 }
 
@@ -114,11 +115,28 @@ func (in *runningInput) gatherNow(ctx context.Context) {
 	}
 }
 
+// guardStored returns a Batch.EventsStored that the watchdog can name and that does not
+// panic; nil for nil.
+func (in *runningInput) guardStored(stored func()) func() {
+	if stored == nil {
+		return nil
+	}
+	return func() {
+		defer in.calls.begin(in.title() + ": EventsStored")()
+		var err error // logged by recover
+		defer in.health.panics.recover(&err, in.log)
+		stored()
+	}
+}
+
 // state returns the state of the input, for a plugin.Board.
 func (in *runningInput) state() plugin.SourceState {
 	s := in.health.state(in.Name)
 	if tags := in.Plugin.Tags; tags != nil {
 		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
+		if l, ok := in.Input.Input.(plugin.TagLister); ok {
+			s.Tags = append(s.Tags, l.ExtraTags()...)
+		}
 		slices.Sort(s.Tags)
 		s.Tags = slices.Compact(s.Tags)
 	}

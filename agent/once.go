@@ -56,6 +56,10 @@ func (a *Agent) Once(ctx context.Context) error {
 			a.Log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 		}
 	}
+	receipts := make([]*receipt, len(batches))
+	for i, b := range batches {
+		receipts[i] = newReceipt(b.EventsStored)
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
@@ -64,7 +68,7 @@ func (a *Agent) Once(ctx context.Context) error {
 			return err
 		}
 		wg.Go(func() {
-			if err := o.deliverOnce(ctx, batches); err != nil {
+			if err := o.deliverOnce(ctx, batches, receipts); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, fmt.Errorf("outputs.%s: %w", push.Name, err))
@@ -72,16 +76,19 @@ func (a *Agent) Once(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	for _, r := range receipts {
+		r.release()
+	}
 	return errors.Join(errs...)
 }
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
-func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch) error {
+func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*receipt) error {
 	o.queue.openMemory()
 	o.delivery.persistent = true // no retries
-	o.inbox = make(chan *metric.Batch, len(batches))
-	for _, b := range batches {
-		o.inbox <- b
+	o.inbox = make(chan offered, len(batches))
+	for i, b := range batches {
+		o.offer(b, receipts[i])
 	}
 	close(o.inbox)
 	o.fill()

@@ -24,7 +24,8 @@ type runningOutput struct {
 	health   *outputHealth
 	calls    *calls
 	filter   filter.Filter
-	inbox    chan *metric.Batch
+	inbox    chan offered
+	events   eventInbox
 	queue    *outputQueue
 	rejects  *rejects
 	delivery *delivery
@@ -44,6 +45,12 @@ const (
 	stageClosed
 )
 
+// An offered is a batch in the inbox of an output.
+type offered struct {
+	batch *metric.Batch
+	turn  int // of its events (see eventInbox)
+}
+
 // inboxBatches is how many batches wait for a queue that hangs.
 const inboxBatches = 64
 
@@ -58,7 +65,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 	}
 	o := &runningOutput{
 		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox:  make(chan *metric.Batch, inboxBatches),
+		inbox:  make(chan offered, inboxBatches),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
 	maxBytes := maxPushBytes
@@ -182,6 +189,7 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 		replaced.abandonDelivery()
 	}
 	replaced.delivery.passOn(o.delivery)
+	o.events.takeOver(&replaced.events)
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return
@@ -193,8 +201,9 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 }
 
 // leave closes the inbox, drains the queue until drainCtx is done, and closes it. It
-// blocks while a disk hangs, and, unless abandon is true, while Push does not return.
-func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
+// blocks while a disk hangs, and, unless a reload has removed the output, while Push does
+// not return.
+func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	defer close(o.left)
 	o.stage.CompareAndSwap(stageRunning, stageLeaving)
 	close(o.inbox)
@@ -205,7 +214,7 @@ func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
 	<-o.filled
 	switch {
 	case drained:
-	case abandon:
+	case removed:
 		o.abandonDelivery()
 	default:
 		o.cancel()
@@ -213,6 +222,7 @@ func (o *runningOutput) leave(drainCtx context.Context, abandon bool) {
 	}
 	defer o.calls.begin(o.title() + ": closing its queue")()
 	o.queue.close()
+	o.closeEvents(removed)
 }
 
 // abandonDelivery ends the delivery. If Push or Close does not return in time, the

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -21,7 +22,8 @@ type outputQueue struct {
 	buffer.Queue        // nil until it is opened or taken over
 	dir          string // the directory of a queue on disk; "": in memory
 	limit        plugin.Size
-	request      int64 // bytes of records in a full Push
+	request      int64   // bytes of records in a full Push
+	ledger       *ledger // of a queue in memory; nil: it is on disk
 	health       *outputHealth
 	log          *slog.Logger
 
@@ -40,7 +42,7 @@ func newOutputQueue(dir string, limit plugin.Size, request int, h *outputHealth,
 }
 
 // openMemory opens a new queue in memory.
-func (q *outputQueue) openMemory() { q.Queue = buffer.NewMemory(int64(q.limit)) }
+func (q *outputQueue) openMemory() { q.Queue, q.ledger = buffer.NewMemory(int64(q.limit)), &ledger{} }
 
 // openDisk opens the queue in its directory.
 func (q *outputQueue) openDisk() error {
@@ -51,13 +53,32 @@ func (q *outputQueue) openDisk() error {
 	return err
 }
 
-// append appends one block of records. It reports false if any record was dropped.
-func (q *outputQueue) append(records [][]byte) bool {
-	dropped, err := q.Append(records)
-	if err != nil {
-		dropped += len(records)
+// appendPoints appends one block of records. It reports whether all fitted: false if any
+// record was dropped, of the block or of the queue.
+func (q *outputQueue) appendPoints(records [][]byte) bool {
+	dropped, err := q.append(records, nil)
+	switch {
+	case errors.Is(err, buffer.ErrFull):
+		q.drop(len(records), nil)
+	case err != nil:
+		q.drop(len(records), err)
 	}
-	q.drop(dropped, err)
+	return dropped == 0 && err == nil
+}
+
+// append appends one block of records, and wakes the delivery. It counts those that the
+// queue has dropped instead. A queue on disk has the events of a receipt when it has
+// appended them. On an error nothing of the block is queued.
+func (q *outputQueue) append(records [][]byte, r *receipt) (dropped int, err error) {
+	if q.ledger != nil {
+		dropped, err = q.ledger.append(q.Queue, records, r)
+	} else {
+		dropped, err = q.Append(records)
+	}
+	q.drop(dropped, nil)
+	if err != nil {
+		return dropped, err
+	}
 	n := len(records)
 	for _, r := range records {
 		n += len(r)
@@ -66,7 +87,23 @@ func (q *outputQueue) append(records [][]byte) bool {
 	if q.unsent.Add(int64(n)) >= q.request || q.Stats().Bytes >= int64(q.limit)/2 {
 		put(q.full)
 	}
-	return dropped == 0
+	return dropped, nil
+}
+
+// Peek hands out records, as buffer.Queue does.
+func (q *outputQueue) Peek(maxRecords, maxBytes int) ([][]byte, error) {
+	if q.ledger != nil {
+		return q.ledger.peek(q.Queue, maxRecords, maxBytes)
+	}
+	return q.Queue.Peek(maxRecords, maxBytes)
+}
+
+// Ack removes records that Peek has handed out, as buffer.Queue does.
+func (q *outputQueue) Ack(n int) error {
+	if q.ledger != nil {
+		return q.ledger.ack(q.Queue, n)
+	}
+	return q.Queue.Ack(n)
 }
 
 // drop counts and logs dropped records.
@@ -93,7 +130,7 @@ func (q *outputQueue) ack(n int) {
 
 // takeOver takes over the queue of another output.
 func (q *outputQueue) takeOver(from *outputQueue) {
-	q.Queue = from.Queue
+	q.Queue, q.ledger = from.Queue, from.ledger
 	q.SetLimit(int64(q.limit))
 }
 

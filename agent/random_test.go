@@ -208,3 +208,115 @@ func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 		})
 	}
 }
+
+// Reloads and stops at random, with a queue in memory or on disk, while the destination
+// does whatever one may do: an event that is confirmed is stored or a dead letter, and
+// in the end every event of the last run is confirmed.
+func TestRandomReloadsAndStopsConfirmWhatIsStored(t *testing.T) {
+	for seed := range uint64(soak.Times(6)) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rng, gathers := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 9))
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				store := &moodyStore{rng: rand.New(rand.NewPCG(seed, 8)), stored: map[string]bool{}}
+				var mu sync.Mutex
+				n, runs := 0, 0
+				confirmed := map[string]bool{}
+				var last []string // events of the last run
+				in := fakeInput(func(context.Context) (metric.Batch, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					b := batchOf(pointOf("other", 1))
+					run, records := runs, []string(nil)
+					for range gathers.IntN(4) {
+						n++
+						event := pointOf("count", int64(n), "n", fmt.Sprint(n))
+						event.Time = b.Time
+						b.Events = append(b.Events, event)
+						records = append(records, fmt.Sprint("count ", n))
+					}
+					last = append(last, records...)
+					b.EventsStored = func() {
+						mu.Lock()
+						defer mu.Unlock()
+						for _, record := range records {
+							if confirmed[record] {
+								t.Errorf("%s is confirmed twice", record)
+							}
+							confirmed[record] = true
+						}
+						if run != runs {
+							t.Errorf("%v are confirmed in run %d, gathered in run %d", records, runs, run)
+						}
+					}
+					return b, nil
+				})
+				configure := func() *Agent {
+					a := r.sibling()
+					a.input("a", in).Options.Interval = plugin.Duration(time.Second)
+					push := onDisk(a.push("out", moodyPusher{store}))
+					if rng.IntN(3) > 0 {
+						push.Options.Buffer = "memory"
+					}
+					push.Settings = &fakeSettings{Version: rng.IntN(3)}
+					push.Options.FlushInterval = plugin.Duration(rng.IntN(3)) * plugin.Duration(time.Second)
+					push.Options.Timeout = plugin.Duration(2 * time.Second)
+					return a
+				}
+				r.agent = configure()
+				r.start()
+				for range 40 {
+					after(time.Duration(rng.IntN(5000)) * time.Millisecond)
+					if rng.IntN(6) > 0 {
+						r.reloadTo(configure(), nil)
+						continue
+					}
+					err := r.end()
+					if _, deaf := errors.AsType[*HungError](err); err != nil && !deaf {
+						t.Fatal(err)
+					}
+					after(20 * time.Second)
+					mu.Lock()
+					runs, last = runs+1, nil
+					mu.Unlock()
+					r.agent = configure()
+					r.start()
+				}
+				store.mu.Lock()
+				store.healthy = true
+				store.mu.Unlock()
+				after(time.Minute)
+				end := r.sibling()
+				end.input("a", in).Options.Interval = plugin.Duration(time.Hour)
+				onDisk(end.push("out", moodyPusher{store})).Settings = &fakeSettings{Version: 9}
+				r.reloadTo(end, nil)
+				after(10 * time.Minute)
+
+				dead := map[string]bool{}
+				for _, l := range readDeadLetters(t, filepath.Join(r.agent.Options.StateDirectory, "out.rejected.jsonl")) {
+					dead[l.Record] = true
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for record := range confirmed {
+					if !dead[record] && !store.stored[record] {
+						t.Errorf("%s is confirmed, and neither stored nor a dead letter", record)
+					}
+				}
+				for _, record := range last {
+					if !confirmed[record] {
+						t.Errorf("%s of the last run is not confirmed", record)
+					}
+				}
+				t.Logf("%d events, %d confirmed, %d runs", n, len(confirmed), runs+1)
+				if len(confirmed) == 0 || t.Failed() {
+					t.Logf("the log:\n%s", r.log)
+				}
+				mu.Unlock()
+				r.end()
+				mu.Lock()
+			})
+		})
+	}
+}

@@ -140,7 +140,9 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	}
 	in.publish = func(b *metric.Batch, changed bool) {
 		s.show(in, b, changed)
-		s.offer(b)
+		r := newReceipt(b.EventsStored)
+		s.offer(b, r)
+		r.release()
 	}
 	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
 	if in.Name == agentSource {

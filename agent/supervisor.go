@@ -148,11 +148,14 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 }
 
 // offer hands a batch to every output, and its events to every endpoint.
-func (s *supervisor) offer(b *metric.Batch) {
+func (s *supervisor) offer(b *metric.Batch, r *receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, o := range s.running.outputs {
-		o.offer(b)
+		o.offer(b, r)
+	}
+	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
+		r.hold() // for ever: the program stops, and no output takes the events any more
 	}
 	if len(b.Events) == 0 {
 		return

@@ -12,6 +12,7 @@
 package buffer
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -21,9 +22,9 @@ import (
 type Queue interface {
 	// Append adds the records of one batch, oldest first. It does not keep the slices.
 	// A queue on disk has synced the records when Append returns. If they do not fit
-	// under the limit, Append drops the oldest records that Peek has not returned, or
-	// the block itself if that is not enough; dropped says how many. A block that is
-	// larger than the limit is a TooLargeError. On an error no record of the block is
+	// under the limit, Append drops the oldest records that Peek has not returned;
+	// dropped says how many. If that is not enough, the error is ErrFull. A block that
+	// is larger than the limit is a TooLargeError. On an error no record of the block is
 	// queued.
 	Append(block [][]byte) (dropped int, err error)
 	// Peek returns the oldest records: at most maxRecords, and at most maxBytes, where
@@ -62,6 +63,10 @@ type Stats struct {
 	Damaged      int
 	DamagedBytes int64
 }
+
+// ErrFull is the error of a block that does not fit beside the records that Peek has
+// returned.
+var ErrFull = errors.New("the queue is full of records that are being delivered")
 
 // A TooLargeError reports a block that is larger than the limit.
 type TooLargeError struct {

@@ -1,7 +1,6 @@
 package buffer
 
 import (
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -59,9 +58,6 @@ func (c *catalog) seal(s *segment) (empty bool) {
 	return s.size == 0
 }
 
-// errHeld says that a block does not fit beside the records that the reader holds.
-var errHeld = errors.New("all segments that could be dropped are in use")
-
 // drop chooses the segment to drop so that n more bytes fit under the limit, and returns
 // how many records are lost with it. It returns nil if the bytes fit already, and an
 // error if dropping would not help.
@@ -86,7 +82,7 @@ func (c *catalog) drop(n int64) (victim *segment, records int, err error) {
 	case n > c.limit:
 		return nil, 0, &TooLargeError{Size: n, Limit: c.limit}
 	case held+n > c.limit:
-		return nil, 0, errHeld
+		return nil, 0, ErrFull
 	}
 	records = victim.left
 	victim.left, victim.gone = 0, true

@@ -119,9 +119,6 @@ func (q *disk) Append(block [][]byte) (dropped int, err error) {
 		return 0, q.fault("append", err)
 	}
 	dropped, err = q.writer.makeRoom(int64(len(b.frame)) + segmentOverhead)
-	if errors.Is(err, errHeld) {
-		return dropped + len(block), nil
-	}
 	if err != nil {
 		return dropped, q.fault("make room", err)
 	}

@@ -77,8 +77,8 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 		{"where all is handed out the new block goes", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2, 3, 4)
 			wantIDs(t, q, 4, 1, 2, 3, 4)
-			if n := appendAll(t, q, 5); n != 1 {
-				t.Fatalf("%d dropped, want 1", n)
+			if n, err := q.Append(blockOf(5)); n != 0 || !errors.Is(err, ErrFull) {
+				t.Fatalf("Append = %d, %v, want 0, %v", n, err, ErrFull)
 			}
 			wantIDs(t, q, 10, 1, 2, 3, 4)
 		}},

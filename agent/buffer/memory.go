@@ -47,7 +47,7 @@ func (m *memory) Append(records [][]byte) (dropped int, err error) {
 		return 0, fmt.Errorf("queue in memory: append: %w", &TooLargeError{Size: size, Limit: m.limit})
 	}
 	if m.outBytes+size > m.limit { // dropping all the others would not help
-		return len(records), nil
+		return 0, fmt.Errorf("queue in memory: append: %w", ErrFull)
 	}
 	for m.stats.Bytes+size > m.limit {
 		dropped += m.lockedDropOldest()

@@ -82,13 +82,13 @@ func TestMemory(t *testing.T) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantAppend(t, q, 0, "bbbbbb")
 			wantPeek(t, q, 1, 100, "aaaaaa")
-			wantAppend(t, q, 3, "cccccc", "dddddd", "ee")
+			wantFull(t, q, "cccccc", "dddddd", "ee")
 			wantPeek(t, q, 5, 100, "aaaaaa", "bbbbbb")
 		}},
 		{"what was taken back may go", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantPeek(t, q, 1, 100, "aaaaaa")
-			wantAppend(t, q, 1, "bbbbbb")
+			wantFull(t, q, "bbbbbb")
 			wantAck(t, q, 0)
 			wantAppend(t, q, 1, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
@@ -180,7 +180,7 @@ func playMemory(script []byte) error {
 			block := m.make(arg % 12)
 			dropped, err := q.Append(block)
 			_, large := errors.AsType[*TooLargeError](err)
-			got, want = appendResult{dropped, large}, m.append(block)
+			got, want = appendResult{dropped, large, errors.Is(err, ErrFull)}, m.append(block)
 		case 4, 5:
 			got, _ = q.Peek(arg%16, arg)
 			want = m.peek(arg%16, arg)
@@ -236,6 +236,7 @@ func (m *model) bytes(records []modelRecord) (n int64) {
 type appendResult struct {
 	dropped  int
 	tooLarge bool
+	full     bool
 }
 
 func (m *model) append(block [][]byte) (r appendResult) {
@@ -250,7 +251,7 @@ func (m *model) append(block [][]byte) (r appendResult) {
 		return appendResult{tooLarge: true}
 	}
 	if m.bytes(m.queue[:m.out])+m.bytes(added) > m.limit {
-		return appendResult{dropped: len(block)}
+		return appendResult{full: true}
 	}
 	for m.bytes(m.queue)+m.bytes(added) > m.limit {
 		end := m.out
@@ -351,6 +352,17 @@ func wantAppend(t *testing.T, q Queue, dropped int, records ...string) {
 	got, err := q.Append(block)
 	if got != dropped || err != nil {
 		t.Fatalf("Append(%q) = %d, %v, want %d, nil", records, got, err, dropped)
+	}
+}
+
+func wantFull(t *testing.T, q Queue, records ...string) {
+	t.Helper()
+	block := make([][]byte, len(records))
+	for i, r := range records {
+		block[i] = []byte(r)
+	}
+	if dropped, err := q.Append(block); dropped != 0 || !errors.Is(err, ErrFull) {
+		t.Fatalf("Append(%q) = %d, %v, want 0, %v", records, dropped, err, ErrFull)
 	}
 }
 

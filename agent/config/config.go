@@ -29,6 +29,10 @@ type Host struct {
 	Hostname func() (string, error)
 	Log      *slog.Logger
 	Listen   func(ctx context.Context, network, address string) (net.Listener, error)
+	// Glob returns the files that a pattern matches, sorted; none is not an error.
+	Glob func(pattern string) ([]string, error)
+	// ReadFile reads a file that the configuration includes. Its errors need not name it.
+	ReadFile func(path string) (File, error)
 	Version  string // the program's version
 
 	// InputsOnly is set if only the inputs will be used: there need not be an output,
@@ -42,7 +46,7 @@ type Host struct {
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
 	l := loader{
 		decoder: decoder{report: &report{files: files}, getenv: host.Getenv, secrets: make(map[int]bool)},
-		plugins: plugins, host: host, present: make(map[string]bool),
+		plugins: plugins, host: host, present: make(map[string]bool), included: make(map[string]int),
 	}
 	for i := range files {
 		l.read(i)
@@ -79,6 +83,7 @@ type loader struct {
 	globalTags *table // [global_tags], nil if no file has it
 	instances  []*instance
 	broken     bool            // a file could not be parsed; it may contain what seems to be missing
+	included   map[string]int  // files that instances include, by path: indexes of files
 	present    map[string]bool // "inputs", "outputs": whether any file has one
 }
 
@@ -89,6 +94,9 @@ type table struct {
 	values  map[string]any
 	at      *node
 	written redaction // filled while the values are set
+	// elements are the tables of the options that are lists of tables, those of included
+	// files too. It is filled while the values are set.
+	elements map[string][]table
 }
 
 // An instance is one [[inputs.KIND]] or [[outputs.KIND]].
@@ -112,7 +120,7 @@ func (l *loader) read(file int) {
 		return
 	}
 	for _, key := range at.order {
-		t := table{file: file, path: key, at: at.key(key), written: redaction{}}
+		t := table{file: file, path: key, at: at.key(key), written: redaction{}, elements: make(map[string][]table)}
 		switch key {
 		case "agent":
 			l.single(&l.agent, t, values[key])
@@ -138,7 +146,7 @@ func (l *loader) unknownTable(t table, value any) {
 		}
 	}
 	hint := didYouMean(key, []string{"global_tags", "agent", "inputs", "outputs"})
-	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(telegrafTables[key], hint, known)))
+	l.errorf(t, t.at, "unknown table %q%s", key, inParentheses(cmp.Or(telegrafTables[key], l.includable(key), hint, known)))
 }
 
 // single stores a table that may occur only once in all files.
@@ -177,7 +185,7 @@ func (l *loader) side(t table, value any) {
 			l.errorf(of, of.at, "must be a list of tables: write [[%s]]", of.path)
 		default:
 			for i, values := range list {
-				of.values, of.at, of.written = values, t.at.key(kind).item(i), redaction{}
+				of.values, of.at, of.written, of.elements = values, t.at.key(kind).item(i), redaction{}, make(map[string][]table)
 				found = append(found, &instance{table: of, side: t.path, kind: kind, plugin: p})
 			}
 		}

@@ -38,6 +38,8 @@ func TestLoadBuildsWhatTheFileSays(t *testing.T) {
     port = 22
   [[inputs.tcp_listen.expect]]
     name = "dns"
+    port = 53
+    min = 2
 [[outputs.influxdb]]
   urls = ["http://a", "http://b"]
   database = "db"
@@ -79,7 +81,7 @@ func TestLoadBuildsWhatTheFileSays(t *testing.T) {
 		}, listenOptions{
 			Backend: "auto", MaxListeners: 5000, OwnerRefresh: seconds(300), Ratio: 2,
 			Labels: map[string]string{"a b": "c"},
-			Expect: []expectOptions{{"ssh", 22}, {"dns", 0}},
+			Expect: []expectOptions{{Name: "ssh", Port: 22, Min: 1}, {Name: "dns", Port: 53, Min: 2}},
 		}},
 		{"tcp_listen-b", agent.InputOptions{
 			Alias: "b", Interval: seconds(5), CollectionJitter: seconds(1), Timeout: seconds(2),
@@ -253,6 +255,7 @@ s.toml:4: unknown table "global_tag" (did you mean "global_tags"?)
 s.toml:6: inputs.tcp_listen: unknown option "backendd" (did you mean "backend"?)
 s.toml:7: inputs.tcp_listen: unknown option "nampeass" (did you mean "namepass"?)
 s.toml:8: inputs.tcp_listen: unknown option "frobnicate"
+s.toml:9: inputs.tcp_listen.expect: name: is missing
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
 s.toml:13: unknown table "processors" (sockwatch has no processors: use the filters of inputs and outputs, and the tags of inputs)`},

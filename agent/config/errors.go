@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sockwatch/agent/plugin"
@@ -71,29 +72,44 @@ func (r *report) errorf(t table, at *node, format string, args ...any) {
 // option. It skips errors of options in bad: these are reported already, and Validate
 // saw their default instead. If any option is bad, it also skips errors that do not
 // belong to one option.
-func (r *report) invalid(t table, err error, bad map[string]bool) {
+func (r *report) invalid(t table, err error, bad badOptions) {
 	for _, e := range flatten(err) {
-		at := t.at
-		var option *plugin.OptionError
-		if errors.As(e, &option) {
-			name, _, _ := strings.Cut(option.Option, ".")
-			if bad[name] {
+		of, option := t, ""
+		var invalid *plugin.OptionError
+		if errors.As(e, &invalid) {
+			if bad.cover(invalid.Option) {
 				continue
 			}
-			at = t.at.key(name)
-			e = option
+			e = invalid.Err
+			of, option = t.element(invalid.Option)
 		} else if len(bad) > 0 {
 			continue
+		}
+		at := of.at
+		if option != "" {
+			for name := range strings.SplitSeq(option, ".") {
+				at = at.key(name)
+			}
+			option += ": "
 		}
 		// The errors of one option can have several lines, such as one for each bad
 		// pattern of a list.
 		for line := range strings.SplitSeq(plugin.Show(e, t.written.show), "\n") {
-			if option != nil && !strings.HasPrefix(line, option.Option+": ") {
-				line = option.Option + ": " + line
-			}
-			r.errorf(t, at, "%s", line)
+			r.errorf(of, at, "%s", option+strings.TrimPrefix(line, option))
 		}
 	}
+}
+
+// element returns the table that holds an option, given by its path, and the path in
+// that table: of "expect[2].port" it is "port" in the third table of expect.
+func (t table) element(option string) (table, string) {
+	list, rest, _ := strings.Cut(option, "[")
+	index, rest, ok := strings.Cut(rest, "]")
+	i, err := strconv.Atoi(index)
+	if elements := t.elements[list]; ok && err == nil && 0 <= i && i < len(elements) {
+		return elements[i].element(strings.TrimPrefix(rest, "."))
+	}
+	return t, option
 }
 
 // flatten returns the errors that err joins, or only err.
@@ -122,6 +138,7 @@ func (r *report) sorted() Errors {
 	slices.SortFunc(r.errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
 	})
+	r.errs = slices.CompactFunc(r.errs, func(a, b *Error) bool { return *a == *b })
 	return r.errs
 }
 

@@ -3,6 +3,7 @@ package config_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -28,12 +29,22 @@ type listenOptions struct {
 	OwnerRefresh plugin.Duration   `toml:"owner_refresh"`
 	Ratio        float64           `toml:"ratio"`
 	Labels       map[string]string `toml:"labels"`
+	ExpectFile   plugin.Strings    `toml:"expect_file"`
 	Expect       []expectOptions   `toml:"expect"`
+	Forbid       []expectOptions   `toml:"forbid"`
 }
 
 type expectOptions struct {
-	Name string `toml:"name"`
-	Port int    `toml:"port"`
+	Name   string            `toml:"name"`
+	Port   int               `toml:"port"`
+	Min    int               `toml:"min"`
+	Labels map[string]string `toml:"labels"`
+}
+
+func (o *expectOptions) SetDefaults() { o.Min = 1 }
+
+func (o *listenOptions) Includes() plugin.Include {
+	return plugin.Include{Option: "expect_file", Tables: []string{"expect", "forbid"}}
 }
 
 func (o *listenOptions) Validate() error {
@@ -44,9 +55,16 @@ func (o *listenOptions) Validate() error {
 	if o.MaxListeners <= 0 {
 		errs = append(errs, plugin.Invalid("max_listeners", "must be more than 0"))
 	}
-	for _, e := range o.Expect {
+	for i, e := range o.Expect {
+		at := fmt.Sprintf("expect[%d]", i)
 		if e.Name == "" {
-			errs = append(errs, plugin.Invalid("expect", "an expectation without a name"))
+			errs = append(errs, plugin.Invalid(at+".name", "is missing"))
+		}
+		if e.Port == 0 {
+			errs = append(errs, plugin.Invalid(at, "has no criterion"))
+		}
+		if _, ok := e.Labels["name"]; ok {
+			errs = append(errs, plugin.Invalid(at+".labels.name", "is a tag already: %q", e.Labels["name"]))
 		}
 	}
 	return errors.Join(errs...)

@@ -26,8 +26,8 @@ type decoder struct {
 // first error, ignore the case of keys, and name Go types in its messages.
 //
 // foreign maps Telegraf's options to what to write instead.
-func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad map[string]bool) {
-	bad = make(map[string]bool)
+func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad badOptions) {
+	bad = make(badOptions)
 	fields := make(map[string]reflect.Value)
 	secrets := make(map[string]bool)
 	for _, s := range structs {
@@ -48,11 +48,22 @@ func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad
 			}
 			t.written.hide(v)
 		}
-		if !d.setOption(t, key, field, v, at) {
+		if isTables(field) {
+			d.setTables(t, key, field, v, bad)
+		} else if !d.setOption(t, key, field, v, at) {
 			bad[key] = true
 		}
 	}
 	return bad
+}
+
+// A parser is an option that reads any value itself.
+type parser interface{ UnmarshalTOML(v any) error }
+
+// isTables reports whether an option is a list of tables.
+func isTables(option reflect.Value) bool {
+	_, parses := option.Addr().Interface().(parser)
+	return !parses && option.Kind() == reflect.Slice && option.Type().Elem().Kind() == reflect.Struct
 }
 
 // setOption expands the variables in an option's value and sets it. It reports false if
@@ -66,6 +77,65 @@ func (d *decoder) setOption(t table, key string, to reflect.Value, v any, at *no
 	return len(d.errs) == before
 }
 
+// setTables sets an option that is a list of tables (structs). It adds to bad what is
+// wrong in them.
+func (d *decoder) setTables(t table, key string, to reflect.Value, v any, bad badOptions) {
+	list, ok := tables(v)
+	if !ok {
+		d.errorf(t, t.at.key(key), "%s: must be a list of tables: write [[%s.%s]]", key, t.path, key)
+		bad[key] = true
+		return
+	}
+	to.Set(reflect.MakeSlice(to.Type(), 0, len(list)))
+	for i, values := range list {
+		d.appendTable(t, key, to, table{
+			file: t.file, path: t.path + "." + key, values: values, at: t.at.key(key).item(i),
+		}, bad)
+	}
+}
+
+// appendTable appends a table to the option of t that is a list of them. It adds to bad
+// what is wrong in it.
+func (d *decoder) appendTable(t table, key string, to reflect.Value, element table, bad badOptions) {
+	element.written, element.elements = t.written, make(map[string][]table)
+	at := fmt.Sprintf("%s[%d]", key, to.Len())
+	t.elements[key] = append(t.elements[key], element)
+	to.Set(reflect.Append(to, reflect.Zero(to.Type().Elem())))
+	options := to.Index(to.Len() - 1).Addr().Interface()
+	if o, ok := options.(plugin.Defaulter); ok {
+		o.SetDefaults()
+	}
+	before := len(d.errs)
+	for option := range d.set(element, nil, options) {
+		bad[at+"."+option] = true
+	}
+	if len(d.errs) > before { // of an unknown option, too
+		bad[at] = true
+	}
+}
+
+// badOptions are the options that have an error already, by their path in the table:
+// "urls", "expect[2].port". "expect[2]" says that something in that element has one.
+type badOptions map[string]bool
+
+// cover reports whether an error of an option may follow from one that is reported
+// already: one of the option, of an option that it is part of, or of an element of it.
+func (b badOptions) cover(option string) bool {
+	for bad := range b {
+		if strings.HasPrefix(bad, option+"[") {
+			return true
+		}
+	}
+	for !b[option] {
+		i := strings.LastIndexByte(option, '.')
+		if i < 1 || option[i-1] == ']' {
+			return false
+		}
+		option = option[:i]
+	}
+	return true
+}
+
 // setValue sets one option, or the part of it at path.
 func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *node) {
 	mismatch := func(format string, args ...any) {
@@ -73,7 +143,7 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 	}
 	describe := func(v any) string { return describe(v, t.written) }
 	switch u := to.Addr().Interface().(type) {
-	case interface{ UnmarshalTOML(any) error }:
+	case parser:
 		if err := u.UnmarshalTOML(v); err != nil {
 			mismatch("%s", plugin.Show(err, t.written.show))
 		}
@@ -136,34 +206,16 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 	}
 }
 
-// setList sets an option that is a list of values or of tables (structs).
+// setList sets an option that is a list of values.
 func (d *decoder) setList(t table, path string, to reflect.Value, v any, at *node) {
-	var list []any
-	isStructs := to.Type().Elem().Kind() == reflect.Struct
-	if isStructs {
-		elements, ok := tables(v)
-		if !ok {
-			d.errorf(t, at, "%s: must be a list of tables: write [[%s.%s]]", path, t.path, path)
-			return
-		}
-		for _, e := range elements {
-			list = append(list, e)
-		}
-	} else {
-		var ok bool
-		if list, ok = v.([]any); !ok {
-			d.errorf(t, at, "%s: must be a list: put it in [ ]", path)
-			return
-		}
+	list, ok := v.([]any)
+	if !ok {
+		d.errorf(t, at, "%s: must be a list: put it in [ ]", path)
+		return
 	}
 	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
 	for i, e := range list {
-		if isStructs {
-			element := table{file: t.file, path: t.path + "." + path, values: e.(map[string]any), at: at.item(i), written: t.written}
-			d.set(element, nil, to.Index(i).Addr().Interface())
-		} else {
-			d.setValue(t, path, to.Index(i), e, at.item(i))
-		}
+		d.setValue(t, path, to.Index(i), e, at.item(i))
 	}
 }
 

@@ -23,7 +23,7 @@ type settings struct {
 func (l *loader) agentSettings() settings {
 	s := settings{options: agent.DefaultOptions()}
 	t := table{file: noFile, path: "agent", written: redaction{}}
-	var bad map[string]bool
+	var bad badOptions
 	if l.agent != nil {
 		t = *l.agent
 		bad = l.set(t, []map[string]string{telegrafAgentOptions}, &s.options)
@@ -147,6 +147,7 @@ func (l *loader) decode(in *instance) {
 	in.settings = in.plugin.Defaults()
 	before := len(l.errs)
 	bad := l.set(in.table, telegrafOptions(in.plugin), in.common, in.settings)
+	l.include(in, bad)
 	for _, o := range []plugin.Options{in.common, in.settings} {
 		l.invalid(in.table, o.Validate(), bad)
 	}

@@ -41,22 +41,22 @@ func (o *Options) Validate() error {
 
 // A Filter selects and modifies points. The zero Filter passes everything.
 type Filter struct {
-	namePass, nameDrop         globs
+	namePass, nameDrop         plugin.Globs
 	tagPass, tagDrop           []tagGlobs // sorted by key
-	tagInclude, tagExclude     globs
-	fieldInclude, fieldExclude globs
+	tagInclude, tagExclude     plugin.Globs
+	fieldInclude, fieldExclude plugin.Globs
 }
 
 type tagGlobs struct {
 	key    string
-	values globs
+	values plugin.Globs
 }
 
 // New compiles options. Its error joins the errors of all bad patterns.
 func New(o Options) (Filter, error) {
 	var errs []error
-	list := func(option string, patterns []string) globs {
-		g, err := compile(patterns)
+	list := func(option string, patterns []string) plugin.Globs {
+		g, err := plugin.CompileGlobs(patterns)
 		if err != nil {
 			errs = append(errs, plugin.Invalid(option, "%w", err))
 		}
@@ -83,7 +83,7 @@ func New(o Options) (Filter, error) {
 
 // Select reports whether a point with this name and these tags passes.
 func (f *Filter) Select(name string, tags []metric.Tag) bool {
-	if len(f.namePass) > 0 && !f.namePass.match(name) || f.nameDrop.match(name) {
+	if len(f.namePass) > 0 && !f.namePass.Match(name) || f.nameDrop.Match(name) {
 		return false
 	}
 	return (len(f.tagPass) == 0 || anyTag(f.tagPass, tags)) && !anyTag(f.tagDrop, tags)
@@ -92,7 +92,7 @@ func (f *Filter) Select(name string, tags []metric.Tag) bool {
 func anyTag(table []tagGlobs, tags []metric.Tag) bool {
 	for _, g := range table {
 		for _, t := range tags {
-			if t.Key == g.key && g.values.match(t.Value) {
+			if t.Key == g.key && g.values.Match(t.Value) {
 				return true
 			}
 		}
@@ -117,10 +117,10 @@ func (f *Filter) Modify(p metric.Point) (metric.Point, bool) {
 	return p, len(p.Fields) > 0
 }
 
-func keep[T any](all []T, include, exclude globs, key func(T) string) []T {
+func keep[T any](all []T, include, exclude plugin.Globs, key func(T) string) []T {
 	kept := make([]T, 0, len(all))
 	for _, v := range all {
-		if k := key(v); (len(include) == 0 || include.match(k)) && !exclude.match(k) {
+		if k := key(v); (len(include) == 0 || include.Match(k)) && !exclude.Match(k) {
 			kept = append(kept, v)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sockwatch/agent/plugin"
 )
 
 // Patterns are globs as typed on a command line or into a form: one, or several separated
@@ -14,14 +16,14 @@ import (
 // glob. The zero value is empty and matches nothing.
 type Patterns struct {
 	texts []string
-	globs globs
+	globs plugin.Globs
 }
 
 // UnmarshalText adds the globs of a list to p, so that a flag can be repeated. Its error
 // joins the errors of all bad patterns.
 func (p *Patterns) UnmarshalText(text []byte) error {
 	texts := splitList(string(text))
-	g, err := compile(texts)
+	g, err := plugin.CompileGlobs(texts)
 	if err != nil {
 		return err
 	}
@@ -36,7 +38,7 @@ func (p *Patterns) Texts() []string { return slices.Clone(p.texts) }
 func (p *Patterns) Empty() bool { return len(p.globs) == 0 }
 
 // Match reports whether one of the patterns matches s as a whole.
-func (p *Patterns) Match(s string) bool { return p.globs.match(s) }
+func (p *Patterns) Match(s string) bool { return p.globs.Match(s) }
 
 // splitList splits a list of globs at the commas that are not part of a glob, and
 // trims the spaces around each.

@@ -24,6 +24,14 @@ type Batch struct {
 	Events  []Point
 	Partial string // which secondary data is missing and why (a deadline), or ""
 	Descs   []Desc // documentation of the fields; set by the agent
+
+	// EventsStored, if not nil, is called by the agent when every output that pushes and
+	// takes any of the Events has them: in a queue on disk, or, if its queue is in memory,
+	// delivered or rejected. An output whose filter drops all of them, or that a reload has
+	// removed, does not count; if there is no other, the call comes at once. It comes at
+	// most once, from any goroutine, and never if the program ends before. It must not
+	// block.
+	EventsStored func()
 }
 
 // A Point is one measured thing: a name, tags that distinguish it from other points with

@@ -45,6 +45,23 @@ type Options interface {
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
+// An Include says where a part of an Includer's options comes from.
+type Include struct {
+	// Option names the option, of type Strings, with absolute paths or globs of files.
+	Option string
+	// Tables names the options, slices of structs, to which what the files hold is
+	// appended: their top-level [[tables]] have these names, and they hold nothing else.
+	Tables []string
+}
+
+// An Includer is an options struct of which a part may be in files of its own. The files
+// are read with the configuration, before Validate is called: it sees what they hold.
+type Includer interface{ Includes() Include }
+
+// A Defaulter is an element of an option that is a slice of structs, and whose zero
+// value is not what an empty table means. SetDefaults is called before it is decoded.
+type Defaulter interface{ SetDefaults() }
+
 // A Plugin is a kind of input or output: an element of the list in
 // cmd/sockwatch/plugins.go. DefineInput, DefinePush and DefineEndpoint return one.
 type Plugin struct {

@@ -1,12 +1,17 @@
 package plugin
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // This file lists the optional interfaces that a plugin may implement, and the errors
 // that have a meaning to the agent.
 //
 //	interface       implemented by  meaning
 //	Inheritor       Input           takes over the state of a replaced Input
+//	Watcher         Input           asks for a gather when something has changed
+//	TagLister       Input           has tags that its Definition does not name
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record a new time
@@ -27,6 +32,26 @@ import "time"
 // the old one has returned from its last Gather and is closed. If that Gather hangs, there
 // is no call.
 type Inheritor interface{ InheritFrom(predecessor Input) }
+
+// A Watcher is an Input that notices changes between two gathers.
+type Watcher interface {
+	// Watch calls changed when something has changed since the last Gather.
+	//
+	// The agent calls it once, after the first Gather has returned, and waits for it
+	// before Close. It returns soon after ctx is done. If it returns earlier or panics,
+	// it is not called again.
+	// Gather and Watch may run concurrently.
+	// changed asks for a gather at once, or, if one is in flight, for another one after
+	// it. It does not block, may be called concurrently, and does nothing after ctx is
+	// done. One gather may answer many calls; there is no other limit.
+	Watch(ctx context.Context, changed func())
+}
+
+// A TagLister is an Input whose options add tags to those that its Definition names.
+type TagLister interface {
+	// ExtraTags returns their keys. It may be called at any time, concurrently.
+	ExtraTags() []string
+}
 
 // A PushInheritor is a Pusher that can take over the resources of another one, such as a
 // stream in the middle of a record. When a reload replaces a Pusher by one with other

@@ -3,7 +3,7 @@
 //
 // plugin.go has the contracts and the Board, optional.go the optional interfaces,
 // errors.go the errors that have a meaning to the agent, define.go the definition of a
-// plugin, and types.go the types of options.
+// plugin, types.go the types of options, and glob.go the globs in them.
 package plugin
 
 import (
@@ -30,7 +30,10 @@ type Input interface {
 	// missing because of the deadline, and Batch.Partial then says so.
 	// After an error the batch is discarded, and endpoints stop showing the input's
 	// series. Gather itself retries transient errors.
-	// Events of a discarded batch must not be lost: they belong in the next one.
+	// Events of a discarded batch must not be lost: they belong in the next one. Events of
+	// a published batch are safe when the agent calls Batch.EventsStored. An Input that
+	// keeps its events on disk until then returns those without that call again after a
+	// restart, unchanged.
 	//
 	// Gather is never called concurrently with itself.
 	// It returns soon after ctx is done.

@@ -26,6 +26,27 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 	t.Logf("%d blocks", count)
 }
 
+// A TOML block with the word "rules" behind its language is a rule file.
+func TestDocumentedRuleFilesLoad(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^```toml rules\n(.*?)^```")
+	count := 0
+	for _, path := range markdownFiles(t) {
+		for _, m := range block.FindAllStringSubmatch(readFile(t, path), -1) {
+			count++
+			file := filepath.Join(t.TempDir(), "rules.toml")
+			if err := os.WriteFile(file, []byte(m[1]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := load("[[inputs.tcp_listen]]\nexpect_file = '"+file+"'\n[[outputs.stdout]]\n", nil); err != nil {
+				t.Errorf("%s:\n%s%v", path, m[1], err)
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no rule file found")
+	}
+}
+
 // Every relative link of the documentation leads to a file of the repository, and to a
 // heading of it if it names one.
 func TestDocumentedLinksResolve(t *testing.T) {

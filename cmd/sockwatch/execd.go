@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"sockwatch/agent"
-	"sockwatch/agent/config"
 )
 
 type execdCommand struct{ configFlags }
@@ -94,9 +93,8 @@ func (c *execdCommand) openInputs(ctx context.Context, p *program) ([]*execdInpu
 		return nil, err
 	}
 	log := slog.New(p.log)
-	host := p.host(log)
-	host.InputsOnly = true
-	a, err := config.Load(files, p.plugins, host)
+	p.inputsOnly = true
+	a, err := p.buildFrom(ctx, files, log, newIncluder(readTimeout))
 	if err != nil {
 		return nil, err
 	}

@@ -161,8 +161,9 @@ func readConfig(path string) (config.File, error) {
 // A sourceReader reads a source with a deadline: a FIFO without a writer or a stalled
 // mount blocks only its goroutine. There is at most one read at a time.
 type sourceReader struct {
-	source  *source
-	timeout time.Duration
+	source   *source
+	timeout  time.Duration
+	includer *includer
 
 	busy chan struct{} // holds a token during a read
 
@@ -174,49 +175,60 @@ type sourceReader struct {
 const readTimeout = 10 * time.Second
 
 func newSourceReader(s *source, timeout time.Duration) *sourceReader {
-	return &sourceReader{source: s, timeout: timeout, busy: make(chan struct{}, 1)}
+	return &sourceReader{source: s, timeout: timeout, includer: newIncluder(timeout), busy: make(chan struct{}, 1)}
 }
 
 // read returns the files of the source. It returns early if ctx ends.
 func (r *sourceReader) read(ctx context.Context) ([]config.File, error) {
-	deadline := time.NewTimer(r.timeout)
-	defer deadline.Stop()
-	select {
-	case r.busy <- struct{}{}:
-	case <-deadline.C:
-		return nil, r.unread("not read within %v: a stalled mount, or a pipe that nobody writes to?", r.timeout)
-	case <-ctx.Done():
-		return nil, r.unread("not read: %w", ctx.Err())
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	files, err := within(ctx, r.busy, func() ([]config.File, error) { return r.source.read(r.visit) })
+	if ctx.Err() != nil && err == ctx.Err() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return nil, fmt.Errorf("%s%s: %w", r.source.prefix, r.path, notRead(err, r.timeout))
 	}
+	return files, err
+}
+
+// within calls read, and returns ctx.Err() if ctx ends before read does. It leaves the
+// token in busy until read has returned: however often it is called, one call hangs at most.
+func within[T any](ctx context.Context, busy chan struct{}, read func() (T, error)) (T, error) {
 	type result struct {
-		files []config.File
+		value T
 		err   error
 	}
 	done := make(chan result, 1)
-	go func() {
-		files, err := r.source.read(r.visit)
-		done <- result{files, err}
-		<-r.busy
-	}()
+	select {
+	case busy <- struct{}{}:
+		go func() {
+			value, err := read()
+			done <- result{value, err}
+			<-busy
+		}()
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 	select {
 	case got := <-done:
-		return got.files, got.err
-	case <-deadline.C:
-		return nil, r.unread("not read within %v: a stalled mount, or a pipe that nobody writes to?", r.timeout)
+		return got.value, got.err
 	case <-ctx.Done():
-		return nil, r.unread("not read: %w", ctx.Err())
+		var none T
+		return none, ctx.Err()
 	}
+}
+
+// notRead says why a file was not read before its context ended.
+func notRead(err error, timeout time.Duration) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("not read within %v: a stalled mount, or a pipe that nobody writes to?", timeout)
+	}
+	return fmt.Errorf("not read: %w", err)
 }
 
 func (r *sourceReader) visit(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.path = path
-}
-
-// unread returns an error with the path that is being read.
-func (r *sourceReader) unread(format string, args ...any) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return fmt.Errorf("%s%s: %w", r.source.prefix, r.path, fmt.Errorf(format, args...))
 }

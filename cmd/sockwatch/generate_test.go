@@ -252,12 +252,13 @@ func (w *exampleWriter) table(t *testing.T, path string, o option) {
 	for i, element := range o.nested {
 		w.line("  # [[%s.%s]]", path, o.name)
 		for _, e := range element {
+			if e.value.IsZero() {
+				continue // an empty list would be an error
+			}
 			if i == 0 {
 				w.comment("    ", e.doc)
 			}
-			if i == 0 || !e.value.IsZero() {
-				w.line("    # %s = %s", e.name, inlineTOML(t, e.value))
-			}
+			w.line("    # %s = %s", e.name, inlineTOML(t, e.value))
 		}
 	}
 }
@@ -280,6 +281,7 @@ func renderOptions(t *testing.T, p plugin.Plugin) string {
 	for _, o := range optionsOf(t, p.Defaults()) {
 		defaults[o.name] = o
 	}
+	nested := nestedOptions{names: make(map[nestedOption][]string)}
 	for _, o := range optionsOf(t, p.Example()) {
 		value := "`" + inlineTOML(t, defaults[o.name].value) + "`"
 		if o.nested != nil {
@@ -287,12 +289,32 @@ func renderOptions(t *testing.T, p plugin.Plugin) string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.name, value, cell(strings.Join(o.doc, " ")))
 		if len(o.nested) > 0 {
-			for _, e := range o.nested[0] {
-				fmt.Fprintf(&b, "| `%s.%s` | | %s |\n", o.name, e.name, cell(strings.Join(e.doc, " ")))
-			}
+			nested.add(o.name, o.nested[0])
 		}
 	}
+	for _, key := range nested.order {
+		fmt.Fprintf(&b, "| %s | | %s |\n", strings.Join(nested.names[key], ", "), cell(key.doc))
+	}
 	return b.String()
+}
+
+// nestedOptions are the options of tables in a plugin's options. Several tables have some
+// in common.
+type nestedOptions struct {
+	order []nestedOption
+	names map[nestedOption][]string // "`TABLE.OPTION`"
+}
+
+type nestedOption struct{ name, doc string }
+
+func (n *nestedOptions) add(table string, options []option) {
+	for _, o := range options {
+		key := nestedOption{o.name, strings.Join(o.doc, " ")}
+		if n.names[key] == nil {
+			n.order = append(n.order, key)
+		}
+		n.names[key] = append(n.names[key], "`"+table+"."+o.name+"`")
+	}
 }
 
 // cell escapes what would end a cell of a Markdown table.
@@ -303,6 +325,9 @@ func renderMetrics(descs []metric.Desc) string {
 	var b strings.Builder
 	b.WriteString("| metric | type | unit | meaning |\n|---|---|---|---|\n")
 	for _, d := range descs {
+		if isEvent(d) {
+			continue // endpoints do not show it
+		}
 		name, kind := "`"+d.Name+"_"+d.Field+"`", d.Type.String()
 		switch {
 		case d.Field == "value":
@@ -311,6 +336,32 @@ func renderMetrics(descs []metric.Desc) string {
 			name, kind = fmt.Sprintf("field `%s` of `%s`", d.Field, d.Name), "string"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, kind, d.Unit, cell(d.Help))
+	}
+	return b.String()
+}
+
+func isEvent(d metric.Desc) bool { return strings.HasSuffix(d.Name, "_event") }
+
+// renderEvents returns the table of the fields of events. Events of several names have
+// some in common.
+func renderEvents(descs []metric.Desc) string {
+	type field struct{ name, unit, help string }
+	var order []field
+	events := make(map[field][]string)
+	for _, d := range descs {
+		if !isEvent(d) {
+			continue
+		}
+		f := field{d.Field, d.Unit, d.Help}
+		if events[f] == nil {
+			order = append(order, f)
+		}
+		events[f] = append(events[f], "`"+d.Name+"`")
+	}
+	var b strings.Builder
+	b.WriteString("| field | of | unit | meaning |\n|---|---|---|---|\n")
+	for _, f := range order {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, strings.Join(events[f], ", "), f.unit, cell(f.help))
 	}
 	return b.String()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -30,7 +31,9 @@ func parseExample(t *testing.T, line string) (*kong.Context, error) {
 	t.Helper()
 	bash := servertest.Binary(t, "bash")
 	line = regexp.MustCompile(`^source <\((.*)\)$|>.*$`).ReplaceAllString(line, "$1")
-	out, err := exec.CommandContext(t.Context(), bash, "-c", `sockwatch() { printf '%s\n' "$@"; }; `+line).Output()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, bash, "-c", `sockwatch() { printf '%s\n' "$@"; }; `+line).Output()
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 type listCommand struct {
 	selection
 	Sort       sortKey        `placeholder:"COLUMN" help:"Sort by this column, such as process, queue or since; --sort=-queue sorts in descending order. Default: port."`
-	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE, and do not cut lines to the width of the terminal."`
+	Wide       bool           `help:"Add the columns FAMILY, CONTAINER and EXE. Without --watch, do not cut lines to the width of the terminal."`
 	Namespaces bool           `help:"Also list the host's other network namespaces, and add the column NETNS."`
 	Watch      redrawInterval `xor:"form" help:"Redraw the table every 2 seconds, or as in --watch=5s, and mark listeners that opened (+) or closed (-)."`
 	JSON       bool           `name:"json" xor:"form" help:"Print one JSON object per listener instead."`
@@ -98,6 +98,7 @@ const scanConfig = `
 `
 
 func (p *program) newScanner(c *listCommand) (*scanner, error) {
+	p.inputsOnly = true
 	s := &scanner{command: c, warned: &warnings{}}
 	text := fmt.Sprintf(scanConfig, c.Namespaces)
 	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(s.warned))
@@ -213,10 +214,10 @@ func (p *program) newPointPrinter(format string) (*pointPrinter, error) {
 // atomicBytes is what a pipe takes in one piece or not at all (PIPE_BUF, pipe(7)).
 const atomicBytes = 4096
 
-// print prints points. Those without a time of their own get t. A point that the
-// format cannot carry is left out; the error names it. Each write holds whole lines,
-// as many as a pipe takes in one piece: the end of the program does not tear a line
-// that is shorter than that.
+// print prints points. Points without a time get t. Points that the format cannot
+// represent are omitted and named in the error. Each write holds whole lines, as many as
+// a pipe takes in one piece: the end of the program does not tear a line that is shorter
+// than that.
 func (pp *pointPrinter) print(t time.Time, points []metric.Point) error {
 	var lines []byte
 	var errs []error

@@ -144,6 +144,8 @@ type program struct {
 	stderr  io.Writer
 	sockets *listen.Sockets
 	log     *logSwitch
+
+	inputsOnly bool // set by commands that use no output, and must leave the state directory alone
 }
 
 // load reads and builds the configuration, and applies its log options.
@@ -163,7 +165,7 @@ func (p *program) reload(ctx context.Context, r *sourceReader) (*agent.Agent, []
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := p.build(files)
+	a, err := p.buildFrom(ctx, files, slog.New(p.log), r.includer)
 	if err != nil {
 		return nil, files, err
 	}
@@ -184,12 +186,21 @@ func (p *program) build(files []config.File) (*agent.Agent, error) {
 }
 
 func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Agent, error) {
-	return config.Load(files, p.plugins, p.host(log))
+	return p.buildFrom(context.Background(), files, log, newIncluder(readTimeout))
+}
+
+// buildFrom builds a configuration from its files and those that they include.
+func (p *program) buildFrom(ctx context.Context, files []config.File, log *slog.Logger, included *includer) (*agent.Agent, error) {
+	ctx, cancel := context.WithTimeout(ctx, included.timeout)
+	defer cancel()
+	host := p.host(log)
+	included.lend(ctx, &host)
+	return config.Load(files, p.plugins, host)
 }
 
 // host returns what configurations of this program ask of the system.
 func (p *program) host(log *slog.Logger) config.Host {
-	return config.Host{Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version()}
+	return config.Host{Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(), InputsOnly: p.inputsOnly}
 }
 
 type onceCommand struct{ configFlags }
@@ -212,6 +223,7 @@ func (c *onceCommand) Run(p *program) error {
 type testCommand struct{ configFlags }
 
 func (c *testCommand) Run(p *program) error {
+	p.inputsOnly = true
 	ctx, stop := untilSignal()
 	defer stop()
 	a, _, err := p.load(ctx, p.reader(c.configFlags))

@@ -53,7 +53,7 @@ func structOptions(t *testing.T, v reflect.Value) []option {
 		if len(o.doc) > 3 {
 			t.Errorf("%v.%s: a doc comment has three lines at most", v.Type(), f.Name)
 		}
-		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
+		if _, value := o.value.Interface().(toml.Marshaler); !value && f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
 			for j := range o.value.Len() {
 				o.nested = append(o.nested, structOptions(t, o.value.Index(j)))
 			}
@@ -141,6 +141,13 @@ func inlineTOML(t *testing.T, v reflect.Value) string {
 			t.Fatal(err)
 		}
 		return tomlString(t, string(text))
+	}
+	if m, ok := v.Interface().(toml.Marshaler); ok {
+		text, err := m.MarshalTOML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"flag"
 	"fmt"
 	"io"
@@ -40,10 +41,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// listenUntilEOF listens on a free port of 127.0.0.1, prints it, and closes it at
-// the end of its standard input.
+// listenUntilEOF listens on a free port of 127.0.0.1, or at the address that a variable
+// names, prints the port, and closes it at the end of its standard input.
 func listenUntilEOF() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address := cmp.Or(os.Getenv("SOCKWATCH_TEST_LISTEN"), "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

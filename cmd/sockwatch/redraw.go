@@ -14,8 +14,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A redrawInterval is the value of --watch, which may be left out: "--watch" is
-// "--watch=2s". "--watch 5s" is taken as well. 0 is no --watch.
+// A redrawInterval is the value of --watch. Without a value, "--watch" means
+// "--watch=2s"; "--watch 5s" is accepted too. 0 means that the flag is not set.
 type redrawInterval time.Duration
 
 const (
@@ -23,7 +23,7 @@ const (
 	minRedraw     = redrawInterval(100 * time.Millisecond)
 )
 
-// Decode reads what follows "--watch". Kong calls it.
+// Decode parses the value after "--watch". Kong calls it.
 func (i *redrawInterval) Decode(ctx *kong.DecodeContext) error {
 	next := ctx.Scan.Peek()
 	text := next.String()

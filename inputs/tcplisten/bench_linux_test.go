@@ -123,7 +123,7 @@ func benchmarkAveraged(b *testing.B) {
 	now := time.Now()
 	again := func() {
 		now = now.Add(10 * time.Second)
-		if _, err := in.gather(context.Background(), now); err != nil {
+		if _, err := in.gather(context.Background(), moment(now)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -15,5 +15,7 @@ type input struct{}
 func newInput(Options, plugin.Env) (plugin.Input, error) { return input{}, nil }
 
 func (input) Gather(context.Context) (metric.Batch, error) {
-	return metric.Batch{}, errors.New("tcp_listen needs Linux: it reads the kernel's list of sockets")
+	return metric.Batch{}, errNoLinux
 }
+
+var errNoLinux = errors.New("tcp_listen needs Linux: it reads the kernel's list of sockets")

@@ -2,14 +2,13 @@ package tcplisten
 
 import (
 	"cmp"
-	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"sockwatch/agent/metric"
-	"sockwatch/inputs/internal/firstseen"
+	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/owner"
 )
 
@@ -27,17 +26,22 @@ type groupSet struct {
 // A group is a set of listeners with the same identity. It becomes one point.
 type group struct {
 	tags      []metric.Tag
-	storeKey  string // its key in the first-seen store
 	members   []*listener
 	named     *owner.Process // the holder that the tag process names, or nil
 	processes int            // number of processes that hold the members
-	since     int64          // when the identity was first seen, Unix time; 0: in the first gather
+	record    record
 
 	exported      []*owner.Process // the owners that custom_port_exporter can show; a nil entry is an unknown owner
 	exporterLimit int              // how many of them it shows
 
 	values values
 	fields []metric.Field // made from values; published, so replaced and never changed
+}
+
+// A record is what the history and the rules say of a group.
+type record struct {
+	firstSeen, changed int64 // Unix time; 0: in the first gather, or not at all
+	expected, rule     string
 }
 
 // values are what the fields of a point are made from.
@@ -47,10 +51,10 @@ type values struct {
 	established              int
 	hasLimit, hasEstablished bool
 	uid                      uint32
-	since                    int64
 	start                    int64 // Unix time in ms; 0: unknown
 	exe, cmdline             string
 	exeDeleted               bool
+	record
 }
 
 // arrange assigns the listeners to groups again, after they were described.
@@ -66,7 +70,7 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	for _, l := range listeners {
 		g := gs.byKey[l.key]
 		if g == nil {
-			g = &group{tags: l.tags, storeKey: storeKey(l.socket.UID, l.tags)}
+			g = &group{tags: l.tags}
 			gs.byKey[l.key] = g
 			gs.sorted = append(gs.sorted, g)
 			added = true
@@ -89,32 +93,27 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 }
 
-// syncFirstSeen sets when every group was first seen. It is called when groups have
-// changed, and in the gather after one in which some were missing.
-func (gs *groupSet) syncFirstSeen(store *firstseen.Store, ownersPending bool) {
-	store.Begin()
+// setRecords sets what the history and the rules say of every group. It reports whether
+// any record has changed.
+func (gs *groupSet) setRecords(tracker *changes.Tracker) (changed bool) {
 	for _, g := range gs.sorted {
-		since := g.members[0].since
-		for _, l := range g.members {
-			since = min(since, l.since)
+		before := g.record
+		g.record = record{}
+		for i, l := range g.members {
+			firstSeen, last := tracker.Times(l.observed.Endpoint, l.observed.ID)
+			if i == 0 || firstSeen < g.record.firstSeen {
+				g.record.firstSeen = firstSeen
+			}
+			g.record.changed = max(g.record.changed, last)
+			v := l.verdict
+			if i > 0 {
+				v = expect.Worst(v, expect.Verdict{Expected: g.record.expected, Rule: g.record.rule})
+			}
+			g.record.expected, g.record.rule = v.Expected, v.Rule
 		}
-		g.since = store.Seen(g.storeKey, since)
+		changed = changed || g.record != before
 	}
-	store.End(ownersPending)
-}
-
-// storeKey returns the key of an identity in the first-seen store: all of it except what
-// can change while the listener stays the same. The user is a number there, because the
-// service that knows the name may not answer yet.
-func storeKey(uid uint32, tags []metric.Tag) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "uid=%d ", uid)
-	for _, t := range tags {
-		if t.Key != "owner" && t.Key != "exposure" && t.Key != "user" {
-			fmt.Fprintf(&b, "%s=%q ", t.Key, t.Value)
-		}
-	}
-	return b.String()
+	return changed
 }
 
 // compareGroups orders points by namespace, port and address, then by all tags.
@@ -181,7 +180,7 @@ func (gs *groupSet) build() []metric.Point {
 
 // sum adds up the current values of the members.
 func (g *group) sum(startTime func(ticks uint64) time.Time) values {
-	v := values{sockets: len(g.members), processes: g.processes, since: g.since, uid: g.uid()}
+	v := values{sockets: len(g.members), processes: g.processes, record: g.record, uid: g.uid()}
 	for _, l := range g.members {
 		v.backlog += uint64(l.socket.Backlog)
 		v.limit += uint64(l.socket.Limit)
@@ -199,7 +198,7 @@ func (g *group) sum(startTime func(ticks uint64) time.Time) values {
 }
 
 func (v *values) fields() []metric.Field {
-	f := append(make([]metric.Field, 0, 12),
+	f := append(make([]metric.Field, 0, 15),
 		metric.Field{Key: "sockets", Value: metric.Int(int64(v.sockets))},
 		metric.Field{Key: "processes", Value: metric.Int(int64(v.processes))},
 		metric.Field{Key: "backlog", Value: metric.Uint(v.backlog)},
@@ -211,8 +210,11 @@ func (v *values) fields() []metric.Field {
 	if v.hasEstablished {
 		f = append(f, metric.Field{Key: "established", Value: metric.Int(int64(v.established))})
 	}
-	if v.since != 0 {
-		f = append(f, metric.Field{Key: "first_seen_time_seconds", Value: metric.Int(v.since)})
+	if v.firstSeen != 0 {
+		f = append(f, metric.Field{Key: "first_seen_time_seconds", Value: metric.Int(v.firstSeen)})
+	}
+	if v.changed != 0 {
+		f = append(f, metric.Field{Key: "changed_time_seconds", Value: metric.Int(v.changed)})
 	}
 	if v.pid != 0 {
 		f = append(f, metric.Field{Key: "pid", Value: metric.Int(int64(v.pid))})
@@ -227,6 +229,12 @@ func (v *values) fields() []metric.Field {
 	}
 	if v.cmdline != "" {
 		f = append(f, metric.Field{Key: "cmdline", Value: metric.String(v.cmdline)})
+	}
+	if v.expected != "" {
+		f = append(f, metric.Field{Key: "expected", Value: metric.String(v.expected)})
+	}
+	if v.rule != "" {
+		f = append(f, metric.Field{Key: "rule", Value: metric.String(v.rule)})
 	}
 	return f
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/cgroup"
-	"sockwatch/inputs/internal/firstseen"
+	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
 )
@@ -26,17 +28,26 @@ import (
 // costs only what has changed.
 type input struct {
 	options   Options
+	rules     *expect.Rules
 	env       plugin.Env
 	open      *readers // nil before the first gather
 	listeners listenerSet
 	groups    groupSet
-	firstSeen *firstseen.Store
+	recorder  *recorder // nil before the first gather
 	exporter  *exporter // nil without custom_port_exporter
 	warned    warnings
+
+	mu         sync.Mutex // held by a gather, and by a scan between gathers
+	glimpsed   glimpse
+	hasLineage bool // it was read of the listeners where their processes come from
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
-	in := &input{options: o, env: env}
+	rules, err := expect.Compile(o.Options)
+	if err != nil {
+		return nil, err
+	}
+	in := &input{options: o, rules: rules, env: env}
 	if o.CustomPortExporter {
 		in.exporter = newExporter(env.Hostname, o.ResolveAddresses)
 	}
@@ -45,17 +56,20 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 
 // Gather lists the listeners, finds their owners and returns their points.
 func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
-	return in.gather(ctx, time.Now())
+	return in.gather(ctx, readClocks())
 }
 
-func (in *input) gather(ctx context.Context, now time.Time) (metric.Batch, error) {
-	searchCtx, cancel := searchContext(ctx, now)
+func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
-	return in.gatherWithin(ctx, searchCtx, now)
+	return in.gatherWithin(ctx, searchCtx, at)
 }
 
 // gatherWithin is gather with a separate context for the search for owners.
-func (in *input) gatherWithin(ctx, searchCtx context.Context, now time.Time) (metric.Batch, error) {
+func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment) (metric.Batch, error) {
+	now := at.Time
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -69,11 +83,25 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, now time.Time) (me
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
-	in.describe(ctx, now)
+	b := in.finish(ctx, at)
+	b.Partial = partial.String()
+	return b, nil
+}
+
+// finish records what was found, and returns it as a batch.
+func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
+	described := in.describe(ctx, at.Time)
+	if in.record(ctx, at, described) || described {
+		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
+		if in.exporter != nil {
+			in.exporter.setGroups(in.groups.shown)
+		}
+	}
 	in.groups.update(in.open.procfs.StartTime)
-	in.saveFirstSeen(now)
 	in.listeners.gathered()
-	return metric.Batch{Time: now, Points: in.points(ctx, now), Partial: partial.String()}, nil
+	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
+	b.Events, b.EventsStored = in.recorder.events()
+	return b
 }
 
 // notes are the reasons why a batch is partial.
@@ -101,7 +129,7 @@ func searchContext(ctx context.Context, now time.Time) (context.Context, context
 	return context.WithDeadline(ctx, deadline.Add(-reserve))
 }
 
-// Close saves the first-seen times and closes what the gathers opened.
+// Close writes what the next run has to know, and closes what the gathers opened.
 func (in *input) Close() error {
 	if in.exporter != nil {
 		in.exporter.close()
@@ -109,25 +137,20 @@ func (in *input) Close() error {
 	if in.open == nil {
 		return nil
 	}
-	err := errors.Join(in.firstSeen.Close(), in.open.close())
+	err := errors.Join(in.recorder.close(), in.open.close())
 	in.open = nil
 	return err
 }
 
-// InheritFrom takes over when listeners were first seen and which warnings have been
-// logged. A listener that the predecessor did not know has opened since then, unless
-// the two look at the host in different ways.
+// InheritFrom takes over what has been recorded and which warnings have been logged.
 func (in *input) InheritFrom(predecessor plugin.Input) {
-	old, ok := predecessor.(*input)
-	if !ok || old.firstSeen == nil {
-		return
+	if old, ok := predecessor.(*input); ok {
+		in.recorder, in.warned = old.recorder, old.warned
 	}
-	o, n := old.options, in.options
-	in.listeners.inherit(&old.listeners, o.Backend == n.Backend && o.Proc == n.Proc && o.Namespaces == n.Namespaces)
-	in.firstSeen = old.firstSeen.Inherit(in.env.StateDir, in.env.Name)
-	in.warned = old.warned
-	in.warned.firstSeen = false // the new store may have another path
 }
+
+// ExtraTags returns the labels of the rules.
+func (in *input) ExtraTags() []string { return in.rules.Labels() }
 
 // list updates the listeners from the sockets that are open now. It fails only if the
 // host's own namespace cannot be listed. If another one cannot, its listeners stay as
@@ -143,7 +166,7 @@ func (in *input) list(ctx context.Context, now time.Time, partial *notes) error 
 	if note != "" {
 		partial.add("%s", note)
 	}
-	in.listeners.begin(in.open.namespaces.All(), now)
+	in.listeners.begin(in.open.namespaces.All())
 	err = in.listAll(ctx, in.observe, partial)
 	in.remove((*listener).missing)
 	return err
@@ -160,6 +183,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			tableCtx = ctx
 		}
 		source, err := t.list(tableCtx, observe)
+		t.failed = err != nil
 		if err != nil && t.ns.Host() {
 			return err
 		}
@@ -171,6 +195,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			}
 			continue
 		}
+		t.source = source
 		in.warnOfSource(t.ns, source)
 		if len(t.byCookie) == 0 {
 			continue
@@ -197,15 +222,23 @@ func othersContext(ctx context.Context) (context.Context, context.CancelFunc) {
 func (in *input) observe(t *table, s *inet.Socket) {
 	l := t.byCookie[s.Cookie]
 	if l == nil || !l.is(s) {
-		l = in.listeners.add(t, s)
-		if s.Cgroup != 0 && in.open.cgroups != nil {
-			if path, ok := in.open.cgroups.Path(s.Cgroup); ok {
-				l.owner.Cgroup, l.cgroup = path, cgroup.ParsePath(path)
-			}
-		}
+		l = in.newListener(t, s)
+		in.listeners.add(l)
 		in.open.owners.Add(&l.owner)
 	}
 	t.mark(l, s)
+}
+
+// newListener returns the listener of a socket that is not known.
+func (in *input) newListener(t *table, s *inet.Socket) *listener {
+	l := &listener{table: t, socket: *s, isNew: true}
+	l.owner.Inode = s.Inode
+	if s.Cgroup != 0 && in.open.cgroups != nil {
+		if path, ok := in.open.cgroups.Path(s.Cgroup); ok {
+			l.owner.Cgroup, l.cgroup = path, cgroup.ParsePath(path)
+		}
+	}
+	return l
 }
 
 // observeKnown records that a socket is open, if it belongs to a known listener.
@@ -245,8 +278,8 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 }
 
 // describe updates the tags of the listeners. If any listener has changed, it also
-// arranges the groups again.
-func (in *input) describe(ctx context.Context, now time.Time) {
+// arranges the groups again, and reports that.
+func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 	r := in.open
 	if r.users.Update(ctx, in.listeners.uids(), now) {
 		in.listeners.usersVersion++
@@ -260,23 +293,39 @@ func (in *input) describe(ctx context.Context, now time.Time) {
 		_ = r.procfs.ReadBootTime()
 		r.bootRead = now
 	}
-	if in.listeners.describe(r.users) {
-		in.groups.arrange(in.listeners.all)
-		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
-		in.groups.limit(in.options.MaxListeners, r.users.Person, in.exporter != nil)
-		if in.exporter != nil {
-			in.exporter.setGroups(in.groups.shown)
-		}
-	} else if in.firstSeen.Missing() {
-		in.groups.syncFirstSeen(in.firstSeen, in.listeners.ownersPending())
+	if !in.listeners.describe(r.users) {
+		return false
 	}
+	in.groups.arrange(in.listeners.all)
+	return true
 }
 
-// saveFirstSeen saves for the next run when listeners were first seen.
-func (in *input) saveFirstSeen(now time.Time) {
-	if err := in.firstSeen.Save(now); err != nil {
-		in.warnOnce(&in.warned.firstSeen, "cannot save first-seen times, the next run will not know them", "error", err)
+// record records what has changed since the last gather. It reports whether the records
+// of the groups have changed.
+func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
+	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
+	for _, g := range in.glimpsed.closed() {
+		g.describe(in.open.users, in.listeners.usersVersion)
+		g.observe(in.open, false)
+		l.glimpses = append(l.glimpses, changes.Glimpse{Time: g.glimpsed, Socket: g.observed})
 	}
+	in.sumPrograms(ctx, at.Time)
+	lineage := in.recorder.lookedBefore()
+	again := lineage && !in.hasLineage
+	in.hasLineage = lineage
+	if l.changed = described || again; l.changed || in.open.sums != nil {
+		for _, li := range in.listeners.all {
+			if again || !li.isObserved() || li.hasNewSum(in.open.sums) {
+				li.observe(in.open, lineage)
+				l.changed = true
+			}
+		}
+	}
+	if !in.recorder.record(l, in.open.users) {
+		return false
+	}
+	in.groups.changed = true
+	return in.groups.setRecords(in.recorder.changes)
 }
 
 // points returns the points of this gather. If nothing has changed, this is the same
@@ -288,7 +337,7 @@ func (in *input) points(ctx context.Context, now time.Time) []metric.Point {
 	if !in.groups.changed {
 		return in.groups.points
 	}
-	points := in.groups.build()
+	points := append(in.groups.build(), in.recorder.points...)
 	if in.exporter != nil {
 		points = append(points, in.exporter.points...)
 	}

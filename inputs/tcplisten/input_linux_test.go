@@ -15,6 +15,7 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/cgroup"
+	"sockwatch/inputs/internal/changes"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,6 +56,12 @@ func closeInput(t testing.TB, in plugin.Input) {
 	}
 }
 
+// moment returns a time by all clocks.
+func moment(now time.Time) changes.Moment {
+	since := now.Sub(time.Unix(1_000_000_000, 0))
+	return changes.Moment{Time: now, Mono: since, Uptime: since}
+}
+
 // gather gathers once; its batch keeps every promise.
 func gather(t testing.TB, in plugin.Input) metric.Batch {
 	t.Helper()
@@ -90,7 +97,7 @@ func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
 	t.Helper()
 	search, cancel := context.WithCancel(t.Context())
 	cancel()
-	b, err := in.gatherWithin(t.Context(), search, now)
+	b, err := in.gatherWithin(t.Context(), search, moment(now))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +110,7 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	if err := in.findOwners(t.Context(), t.Context(), now, new(notes)); err != nil {
 		t.Fatal(err)
 	}
-	in.describe(t.Context(), now)
-	in.groups.update(in.open.procfs.StartTime)
-	in.listeners.gathered()
-	b := metric.Batch{Time: now, Points: in.points(t.Context(), now)}
+	b := in.finish(t.Context(), moment(now))
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -269,13 +273,11 @@ func TestWithoutCapabilities(t *testing.T) {
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
-	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true, firstSeen: true}
+	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
-	want := old.warned
-	want.firstSeen = false
-	if got := next.(*input).warned; got != want {
-		t.Errorf("warned of %+v, want %+v", got, want)
+	if got := next.(*input).warned; got != old.warned {
+		t.Errorf("warned of %+v, want %+v", got, old.warned)
 	}
 	gather(t, next)
 	if log.Len() > 0 {
@@ -667,7 +669,7 @@ func TestRenamedProcess(t *testing.T) {
 	now := time.Now()
 	again := func() string {
 		t.Helper()
-		b, err := in.gather(t.Context(), now)
+		b, err := in.gather(t.Context(), moment(now))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -714,7 +716,7 @@ func TestFirstSeen(t *testing.T) {
 
 	end(child)
 	now = now.Add(10 * time.Second)
-	if _, err := in.(*input).gather(context.Background(), now); err != nil {
+	if _, err := in.(*input).gather(context.Background(), moment(now)); err != nil {
 		t.Fatal(err)
 	}
 	job.Listen[0].Port = opened[0]
@@ -736,8 +738,8 @@ func TestFirstSeen(t *testing.T) {
 
 	end(again)
 	for range 2 {
-		now = now.Add(10 * time.Second)
-		if _, err := in.(*input).gather(context.Background(), now); err != nil {
+		now = now.Add(time.Minute)
+		if _, err := in.(*input).gather(context.Background(), moment(now)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -754,7 +756,7 @@ func TestFirstSeen(t *testing.T) {
 // firstSeen gathers and returns the field of the listener on a port, or "absent".
 func firstSeen(t *testing.T, in plugin.Input, port int, now time.Time) string {
 	t.Helper()
-	b, err := in.(*input).gather(t.Context(), now)
+	b, err := in.(*input).gather(t.Context(), moment(now))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -775,7 +777,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	gatherLater := func() {
 		t.Helper()
 		now = now.Add(10 * time.Second)
-		if _, err := in.(*input).gather(t.Context(), now); err != nil {
+		if _, err := in.(*input).gather(t.Context(), moment(now)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -832,34 +834,6 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	succeed(func(o *Options) { o.Backend = backendProcfs })
 	expect(elsewhere[0], "absent")
 	expect(opened[0], first)
-
-	end(service)
-	gatherLater()
-	gatherLater()
-	if known := in.(*input).firstSeen.Len(); known > len(in.(*input).groups.sorted) {
-		t.Errorf("%d are remembered of %d", known, len(in.(*input).groups.sorted))
-	}
-}
-
-// TestFirstSeenDamaged goes on without a file that cannot be read, and says so.
-func TestFirstSeenDamaged(t *testing.T) {
-	for name, test := range map[string]struct{ text, want string }{
-		"damaged":       {`{"version":1,"first_seen":{"a`, "unexpected EOF"},
-		"other version": {`{"version":2}`, "version 2, expected 1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "tcp_listen.first_seen.json"), []byte(test.text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
-			in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener, StateDir: dir})
-			gather(t, in)
-			if !strings.Contains(log.String(), test.want) {
-				t.Errorf("logged %q, expected %q", log, test.want)
-			}
-		})
-	}
 }
 
 // TestFirstSeenIsInheritedTwice goes on through a reload that comes before the first gather
@@ -889,6 +863,7 @@ type namesOf func(uid uint32) string
 func (n namesOf) Name(uid uint32) string                                  { return n(uid) }
 func (n namesOf) Person(uint32) string                                    { return "" }
 func (n namesOf) Update(context.Context, map[uint32]bool, time.Time) bool { return true }
+func (n namesOf) Pending(uid uint32) bool                                 { return n(uid) == strconv.Itoa(int(uid)) }
 func (n namesOf) Err() error                                              { return nil }
 func (n namesOf) Close()                                                  {}
 
@@ -915,7 +890,7 @@ func TestFirstSeenWithoutUserNames(t *testing.T) {
 	}
 	now := time.Unix(2_000_000_000, 0)
 	in := restart(nil)
-	if _, err := in.gather(t.Context(), now); err != nil {
+	if _, err := in.gather(t.Context(), moment(now)); err != nil {
 		t.Fatal(err)
 	}
 	_, opened := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/expect"
 )
 
 // A share is one person's share of max_listeners. All user ids without a name count as
@@ -40,8 +41,9 @@ type overflowValues struct {
 
 // limit decides which groups get a point, so that a gather has at most limit points.
 // Whoever has the most loses points first: the exporter's points before the listeners,
-// and of the listeners the newest first, then those with the highest ports. person
-// returns the person that a user id counts as.
+// and of the listeners those that were first seen last, then those with the highest
+// ports; those that break the rules come last. person returns the person that a user id
+// counts as.
 func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bool) {
 	gs.changed = true
 	for _, g := range gs.sorted {
@@ -73,7 +75,7 @@ func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bo
 }
 
 // shareOut returns a share for each person, the smallest first. The groups of a share
-// are in the order in which they were first seen.
+// are in the order in which they were first seen, after those that break the rules.
 func shareOut(groups []*group, person func(uid uint32) string) (shares []*share) {
 	byPerson := make(map[string]*share)
 	for _, g := range groups {
@@ -89,13 +91,32 @@ func shareOut(groups []*group, person func(uid uint32) string) (shares []*share)
 	for _, s := range shares {
 		slices.SortFunc(s.groups, func(a, b *group) int {
 			l, m := &a.members[0].socket, &b.members[0].socket
-			return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(l.Port, m.Port), l.Addr.Compare(m.Addr), compareGroups(a, b))
+			return cmp.Or(cmp.Compare(a.record.firstSeen, b.record.firstSeen), cmp.Compare(l.Port, m.Port), l.Addr.Compare(m.Addr), compareGroups(a, b))
 		})
+		s.groups = violatorsFirst(s.groups)
 	}
 	slices.SortFunc(shares, func(a, b *share) int {
 		return cmp.Or(cmp.Compare(len(a.groups), len(b.groups)), cmp.Compare(a.person, b.person))
 	})
 	return shares
+}
+
+// maxViolators is how many groups of a person that break the rules are kept before others.
+const maxViolators = 100
+
+// violatorsFirst returns the groups with those first that are forbidden or not expected,
+// up to maxViolators.
+func violatorsFirst(groups []*group) []*group {
+	sorted := make([]*group, 0, len(groups))
+	var others []*group
+	for _, g := range groups {
+		if v := g.record.expected; (v == expect.Forbidden || v == expect.No) && len(sorted) < maxViolators {
+			sorted = append(sorted, g)
+		} else {
+			others = append(others, g)
+		}
+	}
+	return append(sorted, others...)
 }
 
 // allot sets what each share keeps, so that it fits into limit points together with the

@@ -54,7 +54,7 @@ func groupsOf(uid uint32, port, n, holders int) (groups []*group) {
 		}
 		l.tags = metric.NewTags("port", strconv.Itoa(port+i), "user", fmt.Sprint(uid))
 		l.key = seriesKey(l.tags)
-		groups = append(groups, &group{tags: l.tags, members: []*listener{l}, since: int64(1000 - i)})
+		groups = append(groups, &group{tags: l.tags, members: []*listener{l}, record: record{firstSeen: int64(1000 - i)}})
 	}
 	return groups
 }
@@ -174,7 +174,7 @@ func TestLimitSparesWhoHasFew(t *testing.T) {
 // people who have very many come last in the batch.
 func TestLimitOrder(t *testing.T) {
 	many := groupsOf(33, 1, 30, 1)
-	many[5].since, many[6].since = 0, 0
+	many[5].record.firstSeen, many[6].record.firstSeen = 0, 0
 	gs := groupSet{sorted: slices.Concat(many, groupsOf(0, 100, 2, 1))}
 	gs.limit(20, people, false)
 	var got []string

@@ -2,10 +2,13 @@ package tcplisten
 
 import (
 	"strconv"
+	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/inputs/internal/cgroup"
+	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
@@ -18,13 +21,20 @@ type listener struct {
 	socket     inet.Socket
 	owner      owner.Socket
 	cgroup     cgroup.Name // of the cgroup in which the socket was created
-	since      int64       // when it was first seen, Unix time; 0: in the first gather
 	isNew      bool        // no gather that succeeded has seen it yet
 	generation uint64      // of the last listing that saw it
+	scan       uint64      // the last scan that saw it
+	glimpsed   time.Time   // when a scan saw it that no gather has seen
 
 	describedBy facts // what tags and key were made from
 	tags        []metric.Tag
 	key         string // tags as one string: the identity
+
+	// What the tags and the holders are to the packages changes and expect, and what the
+	// rules say. Made again when the listener is described again.
+	observed changes.Socket
+	judged   *expect.Listener // nil without rules
+	verdict  expect.Verdict
 }
 
 // facts are everything that the tags of a listener depend on.
@@ -55,7 +65,7 @@ func (l *listener) describe(names userNames, usersVersion uint32) (changed bool)
 	if l.key != "" && l.describedBy == now {
 		return false
 	}
-	l.describedBy = now
+	l.describedBy, l.observed.Endpoint = now, changes.Endpoint{} // to be observed again
 	tags := l.describeTags(names)
 	if key := seriesKey(tags); key != l.key {
 		l.tags, l.key = tags, key
@@ -100,16 +110,23 @@ func (l *listener) exposure() inet.Class {
 // address returns the address as bound, with the device if the socket is bound to one.
 func (l *listener) address() string {
 	address := l.socket.Addr.String()
-	if l.socket.Device == 0 {
-		return address
+	if device := l.device(); device != "" {
+		address += "%" + device
 	}
-	device := "if" + strconv.Itoa(int(l.socket.Device)) // as ss shows a device that is gone
+	return address
+}
+
+// device returns the name of the device that the socket is bound to, or "".
+func (l *listener) device() string {
+	if l.socket.Device == 0 {
+		return ""
+	}
 	if l.table.local != nil {
 		if name, ok := l.table.local.DeviceName(l.socket.Device); ok {
-			device = name
+			return escape.Name([]byte(name))
 		}
 	}
-	return address + "%" + escape.Name([]byte(device))
+	return "if" + strconv.Itoa(int(l.socket.Device)) // as ss shows a device that is gone
 }
 
 // seriesKey joins tags into a string that is unique to them.

@@ -3,11 +3,10 @@ package tcplisten
 import (
 	"context"
 	"slices"
-	"time"
 
+	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
-	"sockwatch/inputs/internal/owner"
 )
 
 // A listenerSet holds the listeners of all network namespaces.
@@ -16,11 +15,7 @@ type listenerSet struct {
 	all     []*listener
 	changed bool // listeners were added or removed since the last describe
 
-	baseline     bool   // a gather has succeeded, so a new listener has opened since then
-	since        int64  // the first-seen time of new listeners, Unix time; 0 in the first gather
 	usersVersion uint32 // grows when the name of a user changes
-
-	inherited []*table // of the predecessor, until a gather has succeeded
 }
 
 // A table holds the listeners of one network namespace.
@@ -28,18 +23,18 @@ type table struct {
 	ns         *netns.Namespace
 	name       string // ns.Name() in this gather
 	byCookie   map[uint64]*listener
+	source     netns.Source // of the last listing that succeeded
+	failed     bool         // the last listing did, and the listeners are those of before
 	generation uint64       // of the last listing
 	seen       int          // number of listeners that the last listing has seen
+	scan       uint64       // number of the last scan
 	local      *netns.Local // its addresses; nil until they have been read
 
 	established map[*listener]int // number of connections; nil if they are not counted
 }
 
 // begin starts a gather of the namespaces, with a table for each.
-func (ls *listenerSet) begin(namespaces []*netns.Namespace, now time.Time) {
-	if ls.baseline {
-		ls.since = now.Unix()
-	}
+func (ls *listenerSet) begin(namespaces []*netns.Namespace) {
 	if !slices.EqualFunc(ls.tables, namespaces, func(t *table, ns *netns.Namespace) bool { return t.ns == ns }) {
 		ls.replaceTables(namespaces)
 	}
@@ -71,20 +66,9 @@ func (ls *listenerSet) replaceTables(namespaces []*netns.Namespace) {
 
 // gathered records that a gather has succeeded.
 func (ls *listenerSet) gathered() {
-	ls.baseline, ls.inherited = true, nil
 	for _, l := range ls.all {
 		l.isNew = false
 	}
-}
-
-// inherit takes over what the predecessor knew. sameView says that both look at the host
-// in the same way, so that a listener that the predecessor did not know has opened since.
-func (ls *listenerSet) inherit(old *listenerSet, sameView bool) {
-	ls.inherited = old.tables
-	if old.inherited != nil { // it has not gathered yet, but has inherited
-		ls.inherited = old.inherited
-	}
-	ls.baseline = old.baseline && sameView
 }
 
 // list calls observe for each listening socket of the namespace; observe marks the
@@ -151,23 +135,9 @@ func (t *table) readAddresses(ctx context.Context) error {
 }
 
 // add adds a new listener.
-func (ls *listenerSet) add(t *table, s *inet.Socket) *listener {
-	l := &listener{table: t, isNew: true, since: ls.sinceOf(t, s)}
-	l.owner.Inode = s.Inode
-	t.byCookie[s.Cookie] = l
+func (ls *listenerSet) add(l *listener) {
+	l.table.byCookie[l.socket.Cookie] = l
 	ls.all, ls.changed = append(ls.all, l), true
-	return l
-}
-
-// sinceOf returns when a socket that is new to this input was first seen, since the
-// predecessor may have known it.
-func (ls *listenerSet) sinceOf(t *table, s *inet.Socket) int64 {
-	for _, old := range ls.inherited {
-		if l := old.byCookie[s.Cookie]; old.ns.Inode() == t.ns.Inode() && l != nil && l.is(s) {
-			return l.since
-		}
-	}
-	return ls.since
 }
 
 // remove forgets the listeners for which gone returns true, and calls removed for each.
@@ -197,6 +167,19 @@ func (ls *listenerSet) describe(names userNames) (changed bool) {
 	return changed
 }
 
+// namespaces returns the namespaces, and how they were listed.
+func (ls *listenerSet) namespaces() []changes.Namespace {
+	all := make([]changes.Namespace, 0, len(ls.tables))
+	for _, t := range ls.tables {
+		view := backendNetlink
+		if t.source.Procfs {
+			view = backendProcfs
+		}
+		all = append(all, changes.Namespace{Name: t.name, View: view, Failed: t.failed})
+	}
+	return all
+}
+
 // uids returns the user ids of all listeners.
 func (ls *listenerSet) uids() map[uint32]bool {
 	uids := make(map[uint32]bool)
@@ -206,9 +189,4 @@ func (ls *listenerSet) uids() map[uint32]bool {
 		}
 	}
 	return uids
-}
-
-// ownersPending reports whether the search for the owner of any listener is unfinished.
-func (ls *listenerSet) ownersPending() bool {
-	return slices.ContainsFunc(ls.all, func(l *listener) bool { return l.owner.Status == owner.Pending })
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 )
 
 // Options are the options of [[inputs.tcp_listen]].
@@ -36,6 +37,24 @@ type Options struct {
 	// Show host names instead of addresses in the tag port of custom_port_exporter, as
 	// in "localhost:2379".
 	ResolveAddresses bool `toml:"resolve_addresses"`
+
+	// How long a listener must be gone before it is reported as closed. One that is back
+	// before has been restarted.
+	Settle plugin.Duration `toml:"settle"`
+	// The same after a boot, when services take their time to start.
+	SettleBoot plugin.Duration `toml:"settle_boot"`
+	// How long an event waits at most for the search for the owner.
+	OwnerWait plugin.Duration `toml:"owner_wait"`
+	// How long a closed listener is remembered: if it opens again, it has returned.
+	Remember plugin.Duration `toml:"remember"`
+	// How often to look at the list of sockets between gathers, so that a listener that
+	// lives shorter than an interval is reported too. "1s" is cheap; "0s": never.
+	ScanInterval plugin.Duration `toml:"scan_interval"`
+	// Add the field exe_sha256 to events: the SHA-256 sum of the owner's program, if that
+	// is not larger than 100 MiB.
+	ExeSHA256 bool `toml:"exe_sha256"`
+
+	expect.Options
 }
 
 // Defaults returns the options of an empty table.
@@ -45,6 +64,11 @@ func Defaults() Options {
 		MaxListeners: 5000,
 		OwnerRefresh: plugin.Duration(5 * time.Minute),
 		OwnerVerify:  plugin.Duration(time.Minute),
+		Settle:       plugin.Duration(time.Minute),
+		SettleBoot:   plugin.Duration(5 * time.Minute),
+		OwnerWait:    plugin.Duration(30 * time.Second),
+		Remember:     plugin.Duration(720 * time.Hour),
+		Options:      expect.Defaults(),
 	}
 }
 
@@ -54,6 +78,8 @@ func Example() Options {
 	o.Proc = "/proc"
 	o.CustomPortExporter = true
 	o.ResolveAddresses = true
+	o.ScanInterval = plugin.Duration(time.Second)
+	o.Options = expect.Example()
 	return o
 }
 
@@ -83,6 +109,10 @@ func (o *Options) Validate() error {
 	if o.OwnerVerify <= 0 {
 		errs = append(errs, plugin.Invalid("owner_verify", "must be longer than 0s"))
 	}
+	if o.Remember < o.Settle {
+		errs = append(errs, plugin.Invalid("remember", "%v is shorter than settle, %v", o.Remember, o.Settle))
+	}
+	errs = append(errs, o.ValidateRules(tags()))
 	return errors.Join(errs...)
 }
 

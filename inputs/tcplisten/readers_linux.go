@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"sockwatch/inputs/internal/cgroup"
-	"sockwatch/inputs/internal/firstseen"
+	"sockwatch/inputs/internal/exehash"
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
@@ -23,13 +23,15 @@ type readers struct {
 	owners     *owner.Finder
 	cgroups    *cgroup.Tree // nil if no cgroup2 is mounted
 	users      userNames
-	bootRead   time.Time // when the host's boot time was last read
+	sums       *exehash.Sums // nil without exe_sha256
+	bootRead   time.Time     // when the host's boot time was last read
 }
 
 // userNames is implemented by users.Names.
 type userNames interface {
 	Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool)
 	Name(uid uint32) string
+	Pending(uid uint32) bool
 	Person(uid uint32) string
 	Err() error
 	Close()
@@ -70,11 +72,13 @@ func (in *input) openReaders() (err error) {
 	if err != nil {
 		return err
 	}
-	if in.firstSeen == nil {
-		if in.firstSeen, err = firstseen.Open(in.env.StateDir, in.env.Name); err != nil {
-			in.env.Log.Warn("cannot read first-seen times, starting without those of earlier runs", "error", err)
-			err = nil
-		}
+	if in.options.ExeSHA256 {
+		r.sums = exehash.New(path)
+	}
+	if in.recorder == nil {
+		in.recorder = openRecorder(&in.options, in.rules, in.env, h)
+	} else {
+		in.recorder.reopen(&in.options, in.rules, in.env, h)
 	}
 	in.open = r
 	return nil
@@ -92,6 +96,9 @@ func (r *readers) members(path string) []int {
 func (r *readers) close() error {
 	var errs []error
 	r.users.Close()
+	if r.sums != nil {
+		r.sums.Close()
+	}
 	if r.owners != nil {
 		errs = append(errs, r.owners.Close())
 	}

@@ -15,7 +15,7 @@ import (
 // warnings records which warnings have been logged. Each is logged once per run, however
 // often the configuration is reloaded.
 type warnings struct {
-	netlink, foreignNetlink, namespaces, hidden, files, users, firstSeen bool
+	netlink, foreignNetlink, namespaces, hidden, files, users bool
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.

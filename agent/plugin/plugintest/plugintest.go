@@ -62,6 +62,22 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		})
 		gather(t, p, in) // it still works afterwards
 	})
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Watcher); ok {
+		t.Run("watch", func(t *testing.T) {
+			in := open(t, p, p.NewInput, opts)
+			gather(t, p, in)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				in.(plugin.Watcher).Watch(ctx, func() {})
+			}()
+			gather(t, p, in) // concurrently
+			cancel()
+			ends(t, "Watch", func() { <-ended })
+			gather(t, p, in)
+		})
+	}
 	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
 		t.Run("inherits", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
@@ -101,6 +117,10 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 	if b.Time.Before(before.Add(-time.Second)) || b.Time.After(time.Now()) {
 		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
+	tags := p.Tags
+	if l, ok := in.(plugin.TagLister); ok {
+		tags = slices.Concat(tags, l.ExtraTags())
+	}
 	for _, point := range append(append([]metric.Point{}, b.Points...), b.Events...) {
 		for _, f := range point.Fields {
 			if !documented(p, point.Name, f.Key) {
@@ -108,8 +128,8 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 			}
 		}
 		for _, tag := range point.Tags {
-			if p.Tags != nil && !slices.Contains(p.Tags, tag.Key) {
-				t.Errorf("%s has the tag %s, which is not in Definition.Tags", point.Name, tag.Key)
+			if p.Tags != nil && !slices.Contains(tags, tag.Key) {
+				t.Errorf("%s has the tag %s, which neither Definition.Tags nor ExtraTags has", point.Name, tag.Key)
 			}
 		}
 	}
@@ -308,6 +328,9 @@ func Options(t *testing.T, p plugin.Plugin) {
 			t.Fatalf("Defaults() returns a %v, want a pointer to a struct", v.Type())
 		}
 		for _, f := range reflect.VisibleFields(v.Elem().Type()) {
+			if f.Anonymous {
+				continue // its fields are options
+			}
 			if tag := f.Tag.Get("toml"); f.IsExported() && !snakeCase.MatchString(tag) {
 				t.Errorf("option %s has the toml tag %q", f.Name, tag)
 			}
@@ -334,7 +357,7 @@ func Descs(t *testing.T, p plugin.Plugin) {
 			if d.Help == "" || strings.HasSuffix(d.Help, ".") {
 				t.Errorf("%s has the help %q: want one sentence without a final period", id, d.Help)
 			}
-			if d.Type == metric.Counter && !strings.HasSuffix(d.Field, "_total") {
+			if d.Type == metric.Counter && !strings.HasSuffix(d.Name+"_"+d.Field, "_total") {
 				t.Errorf("%s is a counter: its name must end in _total", id)
 			}
 		}
@@ -427,4 +450,5 @@ func clone(b metric.Batch) metric.Batch {
 var equalValues = []cmp.Option{
 	cmp.Comparer(func(a, b metric.Value) bool { return a == b }),
 	cmpopts.EquateEmpty(),
+	cmpopts.IgnoreFields(metric.Batch{}, "EventsStored"),
 }

@@ -31,6 +31,11 @@ func (clock) Gather(ctx context.Context) (metric.Batch, error) {
 	}}}, ctx.Err()
 }
 
+func (clock) Watch(ctx context.Context, changed func()) {
+	changed()
+	<-ctx.Done()
+}
+
 func TestInput(t *testing.T) {
 	p := plugin.DefineInput(plugin.Definition[options, plugin.Input]{
 		Name: "clock", Defaults: defaults,

@@ -3,9 +3,12 @@
 package host
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,4 +43,31 @@ func Find(path string) Host {
 	h.OwnNetNS = unix.Stat(path+"/1/net/tcp", &theirs) == nil &&
 		unix.Stat("/proc/thread-self/net/tcp", &own) == nil && theirs.Ino == own.Ino
 	return h
+}
+
+// MachineID returns what tells the host from others of its image: machine-id(5); "" if it
+// has none or it cannot be read.
+func (h Host) MachineID() string { return readID(filepath.Join(h.Root, "etc/machine-id")) }
+
+// BootID returns what tells the run of its kernel from others: random(4); "" if it cannot be
+// read, as in a procfs of processes alone.
+func (h Host) BootID() string { return readID(h.Proc + "/sys/kernel/random/boot_id") }
+
+// readID returns the first line of a regular file that holds an id.
+func readID(path string) string {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return ""
+	}
+	text := make([]byte, 64)
+	n, err := io.ReadFull(file, text)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return ""
+	}
+	id, _, _ := strings.Cut(string(text[:n]), "\n")
+	return strings.TrimSpace(id)
 }

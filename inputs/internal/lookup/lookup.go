@@ -69,6 +69,15 @@ func (c *Cache[K]) Name(key K) string {
 	return c.entries[key].name
 }
 
+// Answered reports whether the last lookup of a key has said what its name is, or that it
+// has none.
+func (c *Cache[K]) Answered(key K) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, asked := c.entries[key]
+	return asked && !e.failed
+}
+
 // Close cancels the running lookups and waits for them.
 func (c *Cache[K]) Close() {
 	if c.done != nil {

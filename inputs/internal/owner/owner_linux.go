@@ -103,6 +103,8 @@ type Process struct {
 	read   bool   // its facts are known
 	gone   bool   // it has exited
 	change bool   // its facts have changed in this Update
+
+	lineage *Lineage // nil until it is asked for
 }
 
 // Manager reports whether the process holds sockets for services that it activates: pid 1,

@@ -166,6 +166,16 @@ func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 // byte. They are valid until the next read of the FS.
 func (p Process) Cmdline(limit int) ([]byte, error) { return p.read("cmdline", limit) }
 
+// LoginUID reads the user who logged in and, at whatever remove, started the process;
+// false if nobody did, as for a service. Kernels without audit do not have it: ErrExited.
+func (p Process) LoginUID() (uid uint32, ok bool, err error) {
+	text, err := p.read("loginuid", 32)
+	if err != nil {
+		return 0, false, err
+	}
+	return parseLoginUID(text)
+}
+
 // readLink reads a link. The result is valid until the next call.
 func (f *FS) readLink(dir int, name []byte) ([]byte, error) {
 	n, err := unix.Readlinkat(dir, string(name), f.link)

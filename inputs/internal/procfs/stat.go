@@ -11,6 +11,8 @@ import (
 type Stat struct {
 	Comm  []byte // name of the process: any bytes, at most 15; part of the parsed text
 	State byte   // 'R', 'S', 'Z', ...
+	// Parent is the pid of its parent; 0 if that is none, or of another pid namespace.
+	Parent int
 	// Kernel reports that it is a kernel thread. No user can make a process look like one.
 	Kernel bool
 	Start  uint64 // when it started, in ticks of userHZ after boot
@@ -44,6 +46,12 @@ func ParseStat(text []byte) (Stat, error) {
 		switch field {
 		case 3:
 			st.State = rest[0]
+		case 4:
+			parent, err := strconv.Atoi(string(rest[:n]))
+			if err != nil {
+				return Stat{}, fmt.Errorf("parent %q", rest[:n])
+			}
+			st.Parent = parent
 		case 9:
 			flags, err := strconv.ParseUint(string(rest[:n]), 10, 64)
 			if err != nil {
@@ -60,6 +68,19 @@ func ParseStat(text []byte) (Stat, error) {
 		rest = rest[n:]
 	}
 	return st, nil
+}
+
+// noLogin is what /proc/PID/loginuid shows if nobody has logged in to start the
+// process: AUDIT_UID_UNSET of include/uapi/linux/audit.h.
+const noLogin = 1<<32 - 1
+
+// parseLoginUID reads the text of /proc/PID/loginuid; false if nobody has logged in.
+func parseLoginUID(text []byte) (uid uint32, ok bool, err error) {
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 32)
+	if err != nil {
+		return 0, false, fmt.Errorf("loginuid %q", text)
+	}
+	return uint32(n), n != noLogin, nil
 }
 
 // parseBootTime returns the boot time, in Unix seconds, from the text of /proc/stat.

@@ -77,6 +77,21 @@ func (n *Names) Name(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
+// Pending reports whether Name is a number because a source has not answered yet, or has
+// failed.
+func (n *Names) Pending(uid uint32) bool {
+	switch {
+	case n.known(uid) != "":
+		return false
+	case n.absentUsers[uid]:
+		return !n.users.Answered(uid)
+	case n.absentSubordinate[uid]:
+		return !n.subordinate.Answered(uid)
+	default:
+		return true
+	}
+}
+
 // Person returns the user that a uid counts as: the one with its name or, if it has no name,
 // the one who may use it as a subordinate uid. For all other uids without a name it returns
 // "".

@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"regexp"
@@ -57,7 +57,7 @@ func TestGlobs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.glob, func(t *testing.T) {
-			g, err := compile([]string{tt.glob})
+			g, err := CompileGlobs([]string{tt.glob})
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -66,12 +66,12 @@ func TestGlobs(t *testing.T) {
 				t.Fatalf("error %q, want %q", got, tt.wantError)
 			}
 			for _, s := range tt.yes {
-				if !g.match(s) {
+				if !g.Match(s) {
 					t.Errorf("does not match %q", s)
 				}
 			}
 			for _, s := range tt.no {
-				if g.match(s) {
+				if g.Match(s) {
 					t.Errorf("matches %q", s)
 				}
 			}
@@ -86,6 +86,11 @@ func FuzzGlobs(f *testing.F) {
 		f.Add(glob, "abc")
 	}
 	f.Fuzz(func(t *testing.T, glob, s string) {
+		if s != "" {
+			if g, err := CompileGlobs([]string{EscapeGlob(s)}); err != nil || utf8.ValidString(s) && (!g.Match(s) || glob != s && g.Match(glob)) {
+				t.Errorf("%q, escaped as %q, does not match itself alone: %v", s, EscapeGlob(s), err)
+			}
+		}
 		matches, err := compileGlob(glob)
 		if err != nil {
 			return
@@ -107,6 +112,19 @@ func FuzzGlobs(f *testing.F) {
 			t.Errorf("%q does not match itself alone", glob)
 		}
 	})
+}
+
+func TestEscapedGlobMatchesItsTextAlone(t *testing.T) {
+	for _, s := range []string{"sshd", `a\x5cb`, "[kworker]", "{a,b}", "*", "?", "é*", "a,b]"} {
+		g, err := CompileGlobs([]string{EscapeGlob(s)})
+		if err != nil {
+			t.Errorf("%q is escaped as %q: %v", s, EscapeGlob(s), err)
+			continue
+		}
+		if !g.Match(s) || g.Match(s+"x") || g.Match("x"+s) || g.Match("") {
+			t.Errorf("%q, escaped as %q, does not match itself alone", s, EscapeGlob(s))
+		}
+	}
 }
 
 func BenchmarkGlobs(b *testing.B) {

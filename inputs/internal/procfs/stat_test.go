@@ -19,7 +19,7 @@ func stat(comm string) string {
 func TestParseStat(t *testing.T) {
 	for _, comm := range hostile {
 		st, err := ParseStat([]byte(stat(comm)))
-		if err != nil || string(st.Comm) != comm || st.Start != 123456 || st.State != 'S' || st.Kernel {
+		if err != nil || string(st.Comm) != comm || st.Start != 123456 || st.State != 'S' || st.Parent != 1 || st.Kernel {
 			t.Errorf("%q: %+v, %v", comm, st, err)
 		}
 	}
@@ -31,6 +31,7 @@ func TestParseStat(t *testing.T) {
 		"1 (x)":           `stat "1 (x)" ends before field 3`,
 		strings.Replace(stat("x"), "123456", "-1", 1):  `start time "-1"`,
 		strings.Replace(stat("x"), "4194560", "-1", 1): `flags "-1"`,
+		strings.Replace(stat("x"), "S 1 ", "S x ", 1):  `parent "x"`,
 	} {
 		if _, err := ParseStat([]byte(text)); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, expected %s", text, err, want)
@@ -46,6 +47,26 @@ func TestParseLink(t *testing.T) {
 		got, ok := parseLink([]byte(link), "socket:[")
 		if ok != (want != 0) || ok && got != want {
 			t.Errorf("%q: %d, %v", link, got, ok)
+		}
+	}
+}
+
+func TestParseLoginUID(t *testing.T) {
+	for _, test := range []struct {
+		text     string
+		uid      uint32
+		loggedIn bool
+		err      string
+	}{
+		{text: "1000", uid: 1000, loggedIn: true},
+		{text: "0\n", loggedIn: true},
+		{text: "4294967295", uid: 4294967295},
+		{text: "", err: `loginuid ""`},
+		{text: "4294967296", err: `loginuid "4294967296"`},
+	} {
+		uid, loggedIn, err := parseLoginUID([]byte(test.text))
+		if uid != test.uid || loggedIn != test.loggedIn || (err != nil || test.err != "") && fmt.Sprint(err) != test.err {
+			t.Errorf("%q: %d, %v, %v", test.text, uid, loggedIn, err)
 		}
 	}
 }

@@ -312,7 +312,7 @@ path = "${BYTES}"
 `}}, env, `s.toml:2: global_tags: a: the environment variable NONE is not set: set it, or write ${NONE:-default}
 s.toml:4: inputs.tcp_listen: interval: the environment variable NONE_EITHER is not set: set it, or write ${NONE_EITHER:-default}
 s.toml:5: inputs.tcp_listen: labels.b: the environment variable NONE is not set: set it, or write ${NONE:-default}
-s.toml:7: inputs.tcp_listen: expect.name: `+noVariable+`
+s.toml:7: inputs.tcp_listen.expect: name: `+noVariable+`
 s.toml:11: outputs.influxdb: urls: the environment variable NONE is not set: set it, or write ${NONE:-default}
 s.toml:13: outputs.influxdb: database: `+noVariable+`
 s.toml:14: outputs.influxdb: token: `+noVariable+`

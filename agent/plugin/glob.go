@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"errors"
@@ -6,15 +6,34 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"sockwatch/agent/plugin"
 )
 
-// globs are compiled patterns. This package does not use Telegraf's library
-// (gobwas/glob 1.1.0), which refuses "[a-z0-9]" and mismatches nested alternatives.
-type globs []func(string) bool
+// Globs are compiled shell globs: "*" is any characters, "?" one, "[a-z]" and "[!a-z]" one
+// of a set, "{a,b}" alternatives, "\" quotes the next character. A glob matches a whole
+// string. They do not change, and may be used concurrently.
+//
+// This package does not use Telegraf's library (gobwas/glob 1.1.0), which refuses
+// "[a-z0-9]" and mismatches nested alternatives.
+type Globs []func(string) bool
 
-func (g globs) match(s string) bool {
+// CompileGlobs compiles patterns. Its error joins those of every bad one, made by Errorf.
+// An empty pattern is bad.
+func CompileGlobs(patterns []string) (Globs, error) {
+	var g Globs
+	var errs []error
+	for _, p := range patterns {
+		matches, err := compileGlob(p)
+		if err != nil {
+			errs = append(errs, Errorf("pattern %q: %w", p, err))
+			continue
+		}
+		g = append(g, matches)
+	}
+	return g, errors.Join(errs...)
+}
+
+// Match reports whether one of the globs matches. Without globs none does.
+func (g Globs) Match(s string) bool {
 	for _, matches := range g {
 		if matches(s) {
 			return true
@@ -23,18 +42,19 @@ func (g globs) match(s string) bool {
 	return false
 }
 
-func compile(patterns []string) (globs, error) {
-	var g globs
-	var errs []error
-	for _, p := range patterns {
-		matches, err := compileGlob(p)
-		if err != nil {
-			errs = append(errs, plugin.Errorf("pattern %q: %w", p, err))
-			continue
+// globSpecial are the characters that mean something else than themselves in a glob.
+const globSpecial = `*?[]{},\`
+
+// EscapeGlob returns the glob that matches a string, and nothing else.
+func EscapeGlob(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if strings.IndexByte(globSpecial, c) >= 0 {
+			b.WriteByte('\\')
 		}
-		g = append(g, matches)
+		b.WriteByte(c)
 	}
-	return g, errors.Join(errs...)
+	return b.String()
 }
 
 // compileGlob returns a function that reports whether a glob matches. For the forms "x",
@@ -73,7 +93,7 @@ func plain(glob string) (text string, begins, ends, ok bool) {
 	rest, begins := strings.CutPrefix(glob, "*")
 	var b strings.Builder
 	for rest != "" {
-		i := strings.IndexAny(rest, `*?[]{},\`)
+		i := strings.IndexAny(rest, globSpecial)
 		if i < 0 {
 			b.WriteString(rest)
 			break

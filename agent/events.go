@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"sockwatch/agent/buffer"
+	"sockwatch/agent/metric"
+)
+
+// offerEvents puts the events of a batch that the output takes into its inbox, and
+// returns the batch's turn.
+func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
+	block := &eventBlock{events: o.filter.Points(b.Events), time: b.Time, receipt: r}
+	if len(block.events) > 0 {
+		r.hold()
+	}
+	turn, dropped := o.events.add(block)
+	o.queue.drop(dropped, errNotQueued)
+	return turn
+}
+
+// fillEvents moves events from the inbox to the queue, those of batches up to a turn,
+// and leaves there what the queue does not take.
+func (o *runningOutput) fillEvents(turn int) {
+	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
+		if b.records == nil {
+			b.records = encodeEvents(o, b)
+		}
+		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
+			if n := o.events.log.add(len(b.events)); n > 0 {
+				o.log.Error("the queue does not take events, will retry", "events", n, "error", err)
+			}
+			return
+		}
+		o.events.remove(b)
+		b.receipt.release()
+	}
+}
+
+// encodeEvents returns the records of a block. It is not nil. Events that cannot be
+// encoded are rejected.
+func encodeEvents(o *runningOutput, b *eventBlock) [][]byte {
+	var e encoding
+	e.fill(o, nil, b.events, b.time, &encoding{})
+	return e.appendRecords([][]byte{})
+}
+
+// enqueueEvents appends records to the queue, in several blocks if one is larger than
+// the whole limit. A single record that is too large is dropped.
+func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
+	if len(records) == 0 {
+		return nil
+	}
+	err := o.enqueue(records, r)
+	if _, tooLarge := errors.AsType[*buffer.TooLargeError](err); !tooLarge {
+		return err
+	}
+	half := len(records) / 2
+	if half == 0 {
+		r.hold() // for ever: it is lost
+		o.queue.drop(1, err)
+		return nil
+	}
+	if err := o.enqueueEvents(records[:half], r); err != nil {
+		return err
+	}
+	return o.enqueueEvents(records[half:], r)
+}
+
+// closeEvents ends the inbox of an output that is removed, or whose program stops. A
+// removed output no longer counts for any receipt.
+func (o *runningOutput) closeEvents(removed bool) {
+	lost := 0
+	for _, b := range o.events.take() {
+		lost += len(b.events)
+		if removed {
+			b.receipt.release()
+		}
+	}
+	o.queue.drop(lost, errNotQueued)
+	if removed && o.queue.ledger != nil {
+		o.queue.ledger.releaseAll()
+	}
+}
+
+// An eventInbox holds the events of one output until its queue has taken them. A batch
+// that finds the inbox of batches full, or a disk that is full, costs points but no
+// events.
+type eventInbox struct {
+	mu     sync.Mutex
+	blocks []*eventBlock // oldest first
+	count  int           // of events in them
+	turn   int           // of the last batch
+	log    throttle
+}
+
+// An eventBlock holds the events of one batch that pass the filter of one output.
+type eventBlock struct {
+	events  []metric.Point
+	time    time.Time // of the batch
+	turn    int       // batches are queued in the order of their turns
+	records [][]byte  // of the events; nil: not encoded yet
+	receipt *receipt
+}
+
+// maxWaitingEvents is how many events wait for a queue that does not take them.
+const maxWaitingEvents = 10_000
+
+// add adds a block, unless it is empty, and returns its turn and how many events had to
+// go instead, the oldest.
+func (in *eventInbox) add(b *eventBlock) (turn, dropped int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.turn++
+	b.turn = in.turn
+	if len(b.events) == 0 {
+		return in.turn, 0
+	}
+	in.blocks = append(in.blocks, b)
+	in.count += len(b.events)
+	for in.count > maxWaitingEvents && len(in.blocks) > 1 {
+		dropped += in.lockedRemoveFirst()
+	}
+	return in.turn, dropped
+}
+
+func (in *eventInbox) lockedRemoveFirst() (events int) {
+	events = len(in.blocks[0].events)
+	in.blocks = slices.Delete(in.blocks, 0, 1)
+	in.count -= events
+	return events
+}
+
+// first returns the oldest block, nil if there is none up to that turn.
+func (in *eventInbox) first(turn int) *eventBlock {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.blocks) == 0 || in.blocks[0].turn > turn {
+		return nil
+	}
+	return in.blocks[0]
+}
+
+// remove removes a block that first has returned, unless it was dropped meanwhile.
+func (in *eventInbox) remove(b *eventBlock) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.blocks) > 0 && in.blocks[0] == b {
+		in.lockedRemoveFirst()
+	}
+}
+
+// take removes and returns all blocks.
+func (in *eventInbox) take() []*eventBlock {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	blocks := in.blocks
+	in.blocks, in.count = nil, 0
+	return blocks
+}
+
+// takeOver takes over the blocks of the output that this one replaces. They are older
+// than its own.
+func (in *eventInbox) takeOver(from *eventInbox) {
+	blocks := from.take()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, b := range blocks {
+		b.turn = 0 // before all others
+		in.count += len(b.events)
+	}
+	in.blocks = append(blocks, in.blocks...)
+}

@@ -1,0 +1,32 @@
+package agent
+
+import (
+	"context"
+	"sync"
+
+	"sockwatch/agent/plugin"
+)
+
+// A watch runs the Watch of an input that has one.
+type watch struct {
+	changed chan struct{} // holds a token if Watch asks for a gather
+	once    sync.Once
+	running sync.WaitGroup
+}
+
+// start starts Watch at the first call, which comes when the first gather has ended. ctx
+// is that of the input.
+func (w *watch) start(ctx context.Context, in *runningInput) {
+	watcher, ok := in.Input.Input.(plugin.Watcher)
+	if !ok || ctx.Err() != nil {
+		return
+	}
+	w.once.Do(func() {
+		w.running.Go(func() {
+			defer in.calls.begin(in.title() + ": Watch")()
+			var err error // logged by recover
+			defer in.health.panics.recover(&err, in.log)
+			watcher.Watch(ctx, func() { put(w.changed) })
+		})
+	})
+}

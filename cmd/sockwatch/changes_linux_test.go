@@ -1,0 +1,388 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"sockwatch/agent/plugin/plugintest/soak"
+)
+
+// A seenEvent is a tcp_listen_event as an output has it.
+type seenEvent struct {
+	identity string // history and sequence
+	port     string
+	kind     string // the tag event
+	text     string // all of it
+}
+
+// seenEvents are the events that one output has received, by what the test needs to
+// know: whether repetitions are equal, and what happened at each port.
+type seenEvents struct {
+	address string // events of other addresses are others' business
+	healthy atomic.Bool
+
+	mu     sync.Mutex
+	texts  map[string]string      // by identity
+	ports  map[string][]seenEvent // first receptions, in the order of their sequences
+	again  int
+	faults []string
+}
+
+func newSeenEvents(address string) *seenEvents {
+	return &seenEvents{address: address, texts: map[string]string{}, ports: map[string][]seenEvent{}}
+}
+
+// addJSON adds a line of an output with data_format "json".
+func (s *seenEvents) addJSON(text string) {
+	var line struct {
+		Name   string
+		Tags   map[string]string
+		Fields struct {
+			History  string
+			Sequence int64
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &line); err != nil {
+		s.fault("not JSON: %v: %q", err, text)
+		return
+	}
+	if line.Name != "tcp_listen_event" || line.Tags["address"] != s.address {
+		return
+	}
+	s.add(seenEvent{identity: fmt.Sprintf("%s %09d", line.Fields.History, line.Fields.Sequence), port: line.Tags["port"], kind: line.Tags["event"], text: text})
+}
+
+// The parts of an event in line protocol. None of the values of this test has a blank or
+// a comma.
+var (
+	lineTag      = regexp.MustCompile(`,(address|port|event)=([^, ]+)`)
+	lineHistory  = regexp.MustCompile(`[ ,]history="([0-9a-f]+)"`)
+	lineSequence = regexp.MustCompile(`[ ,]sequence=([0-9]+)i`)
+)
+
+// addInflux adds a line of line protocol.
+func (s *seenEvents) addInflux(text string) {
+	tags := map[string]string{}
+	for _, m := range lineTag.FindAllStringSubmatch(text, -1) {
+		tags[m[1]] = m[2]
+	}
+	if !strings.HasPrefix(text, "tcp_listen_event,") || tags["address"] != s.address {
+		return
+	}
+	history, sequence := lineHistory.FindStringSubmatch(text), lineSequence.FindStringSubmatch(text)
+	if history == nil || sequence == nil {
+		s.fault("an event without an identity: %q", text)
+		return
+	}
+	s.add(seenEvent{identity: fmt.Sprintf("%s %09s", history[1], sequence[1]), port: tags["port"], kind: tags["event"], text: text})
+}
+
+func (s *seenEvents) add(e seenEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch before, ok := s.texts[e.identity]; {
+	case !ok:
+		s.texts[e.identity] = e.text
+		s.ports[e.port] = append(s.ports[e.port], e)
+	case before == e.text:
+		s.again++
+	default:
+		s.faults = append(s.faults, fmt.Sprintf("%s came twice, and not equal:\n%s\n%s", e.identity, before, e.text))
+	}
+}
+
+func (s *seenEvents) fault(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, fmt.Sprintf(format, args...))
+}
+
+// at returns the kinds of the events of a port.
+func (s *seenEvents) at(port string) (kinds []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.ports[port] {
+		kinds = append(kinds, e.kind)
+	}
+	return kinds
+}
+
+// received returns how many events have come, repetitions included.
+func (s *seenEvents) received() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.texts) + s.again
+}
+
+func (s *seenEvents) takeFaults() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.faults)
+}
+
+// follow adds the lines of a file of JSON as they come, until done is closed.
+func (s *seenEvents) follow(path string, done <-chan struct{}) {
+	var f *os.File
+	for f == nil {
+		f, _ = os.Open(path) // it may not be there yet
+		if f == nil && !pauseUnless(done) {
+			return
+		}
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	var partial string
+	for {
+		text, err := r.ReadString('\n')
+		partial += text
+		if err == nil {
+			s.addJSON(strings.TrimSuffix(partial, "\n"))
+			partial = ""
+		} else if !pauseUnless(done) {
+			return
+		}
+	}
+}
+
+// pauseUnless waits a moment. It reports false if done is closed.
+func pauseUnless(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return false
+	case <-time.After(10 * time.Millisecond):
+		return true
+	}
+}
+
+// ServeHTTP is InfluxDB with bad days.
+func (s *seenEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	zipped, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the program was killed
+	}
+	body, err := gunzip(zipped)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	dice := rand.IntN(6)
+	if s.healthy.Load() {
+		dice = 5
+	}
+	if dice == 0 { // not stored
+		http.Error(w, `{"error":"timeout"}`, http.StatusInternalServerError)
+		return
+	}
+	for line := range strings.Lines(string(body)) {
+		s.addInflux(strings.TrimSuffix(line, "\n"))
+	}
+	if dice == 1 { // stored, though the answer is lost
+		reset(w)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// A testedPort is a port at which this test opens and closes listeners, one at a time.
+type testedPort struct {
+	number  string
+	process *process // that listens; nil: none
+	want    []string // what each output must have received in the end
+	changed time.Time
+}
+
+// change opens or closes the listener of a port.
+func (p *testedPort) change(t *testing.T, address string) {
+	t.Helper()
+	p.changed = time.Now()
+	if p.process != nil {
+		p.process.Process.Kill()
+		<-p.process.exited
+		p.process, p.want = nil, append(p.want, "closed")
+		return
+	}
+	p.process = start(t, "listener", []string{"SOCKWATCH_TEST_LISTEN=" + net.JoinHostPort(address, p.number)})
+	eventually(t, "a listener at "+p.number, func() bool { return p.process.stdout.String() != "" })
+	kind := "returned"
+	if len(p.want) == 0 {
+		kind = "opened"
+	}
+	p.want = append(p.want, kind)
+}
+
+// Every change is reported at least once to outputs with a queue on disk, with one in
+// memory and without any, and each repetition is equal, though the program is killed at
+// random moments.
+func TestChangesSurviveKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills the program many times")
+	}
+	for _, p := range plugins() {
+		if p.Name == "tcp_listen" && !reflect.ValueOf(p.Defaults()).Elem().FieldByName("Settle").IsValid() {
+			t.Skip("tcp_listen reports no changes yet")
+		}
+	}
+	t.Parallel()
+	const address = "127.83.12.4" // of this test alone
+	dir := t.TempDir()
+	onDisk, inMemory, inFile := newSeenEvents(address), newSeenEvents(address), newSeenEvents(address)
+	diskServer, memoryServer := httptest.NewServer(onDisk), httptest.NewServer(inMemory)
+	defer diskServer.Close()
+	defer memoryServer.Close()
+	state, path := filepath.Join(dir, "state"), filepath.Join(dir, "events.jsonl")
+	file := filepath.Join(dir, "sockwatch.toml")
+	configure := func(settle, flush string) {
+		text := fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  hostname = "h"
+  state_directory = %q
+  shutdown_timeout = "10s"
+[[inputs.tcp_listen]]
+  settle = %q
+  namepass = ["tcp_listen_event"]
+[[outputs.influxdb]]
+  urls = [%q]
+  alias = "disk"
+  database = "db"
+  buffer = "disk"
+  flush_interval = "0s"
+  timeout = "2s"
+[[outputs.influxdb]]
+  alias = "memory"
+  urls = [%q]
+  database = "db"
+  buffer = "memory"
+  flush_interval = %q
+  timeout = "2s"
+[[outputs.file]]
+  path = %q
+  rotation_max_size = "0B"
+`, state, settle, diskServer.URL, memoryServer.URL, flush, path)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure("1s", "500ms")
+	done := make(chan struct{})
+	var followers sync.WaitGroup
+	followers.Go(func() { inFile.follow(path, done) })
+	defer followers.Wait()
+	defer close(done)
+
+	run := func() *process { return start(t, "sockwatch", nil, "run", "--config", file) }
+	ports := make([]*testedPort, 8)
+	for i := range ports {
+		ports[i] = &testedPort{number: fmt.Sprint(20001 + i)}
+	}
+	outputs := map[string]*seenEvents{"with a queue on disk": onDisk, "with a queue in memory": inMemory, "to a file": inFile}
+	settled := func(p *testedPort) bool {
+		for _, o := range outputs {
+			if len(o.at(p.number)) < len(p.want) {
+				return false
+			}
+		}
+		return true
+	}
+	d := run()
+	eventually(t, "a history", func() bool { // the first look is the baseline
+		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
+		return err == nil
+	})
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	kills := soak.Times(10)
+	for range kills {
+		for until := time.Now().Add(time.Duration(random.IntN(2000)) * time.Millisecond); time.Now().Before(until); {
+			if p := ports[random.IntN(len(ports))]; settled(p) {
+				p.change(t, address)
+			}
+			time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+			if random.IntN(20) == 0 { // a reload hands everything over, or leaves it as it is
+				configure([]string{"1s", "1100ms"}[random.IntN(2)], []string{"0s", "500ms"}[random.IntN(2)])
+				d.Process.Signal(syscall.SIGHUP)
+			}
+		}
+		d.Process.Kill()
+		<-d.exited
+		d = run()
+	}
+	for range 2 { // the last changes, and all listeners closed
+		for _, p := range ports {
+			eventually(t, fmt.Sprintf("%v at port %s, changed at %s", p.want, p.number, p.changed.Format(time.StampMilli)), func() bool { return settled(p) })
+			if p.process != nil {
+				p.change(t, address)
+			}
+		}
+	}
+	stop := func() {
+		d.Process.Signal(syscall.SIGTERM)
+		if code := d.exitCode(t); code != 0 {
+			t.Errorf("the last run ended with %d", code)
+		}
+	}
+	for _, o := range outputs {
+		o.healthy.Store(true)
+	}
+	time.Sleep(3 * time.Second) // what is queued is delivered, whatever it is
+	stop()
+	before := map[string]int{}
+	for name, o := range outputs {
+		before[name] = o.received()
+	}
+	configure("1s", "0s")
+	d = run()
+	time.Sleep(2 * time.Second)
+	stop()
+	for name, o := range outputs {
+		if n := o.received() - before[name]; n > 0 {
+			t.Errorf("output %s: %d events after a clean restart", name, n)
+		}
+	}
+
+	changes, again := 0, 0
+	for name, o := range outputs {
+		for _, fault := range o.takeFaults() {
+			t.Errorf("output %s: %s", name, fault)
+		}
+		for _, p := range ports {
+			if got := o.at(p.number); !slices.Equal(got, p.want) {
+				t.Errorf("output %s, port %s: events %v, want %v", name, p.number, got, p.want)
+			}
+			changes += len(p.want)
+		}
+		if foreign := len(o.ports) - len(ports); foreign > 0 {
+			t.Errorf("output %s: events of other ports: %v", name, slices.Sorted(maps.Keys(o.ports)))
+		}
+		again += o.again
+	}
+	for id, text := range onDisk.texts {
+		if _, ok := inMemory.texts[id]; !ok {
+			t.Errorf("not in the output with a queue in memory: %s", text)
+		}
+		if _, ok := inFile.texts[id]; !ok {
+			t.Errorf("not in the file: %s", text)
+		}
+	}
+	t.Logf("%d kills, %d changes at 3 outputs, %d events came again", kills, changes, again)
+}

@@ -1,0 +1,206 @@
+package changes
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// encode returns a record of which there is only one. It cannot fail: records hold nothing
+// that JSON has no form for.
+func encode(v any) json.RawMessage {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// encode returns a record of an endpoint.
+func (l *look) encode(r *record) json.RawMessage {
+	l.scratch = r.append(l.scratch[:0])
+	return slices.Clone(l.scratch)
+}
+
+// append appends the record as encoding/json reads it. There is one for each change, so
+// what all have is not left to encoding/json, which takes many times as long.
+func (r *record) append(b []byte) []byte {
+	b = append(b, '{')
+	b = appendBool(b, "new", r.Untold)
+	b = appendBool(b, "returned", r.Returns)
+	b = appendInt(b, "f", r.FirstSeen)
+	b = appendInt(b, "c", r.Changed)
+	b = append(b, `"o":[`...)
+	for i := range r.Owners {
+		b = r.Owners[i].append(b)
+	}
+	b = end(b, ']')
+	b = append(b, `"s":[`...)
+	for i := range r.Sockets {
+		b = r.Sockets[i].append(b)
+	}
+	b = end(b, ']')
+	b = append(b, `"e":{`...)
+	b = appendInt(b, "told", int64(r.Exposure.Told))
+	b = appendBool(b, "known", r.Exposure.Known)
+	b = appendInt(b, "next", int64(r.Exposure.Next))
+	if r.Exposure.Since != nil {
+		b = appendAny(b, "since", r.Exposure.Since)
+	}
+	b = end(b, '}')
+	if r.Gone != nil {
+		b = appendAny(b, "gone", r.Gone)
+	}
+	if r.Change != nil {
+		b = appendAny(b, "change", r.Change)
+	}
+	if r.Lost != nil {
+		b = appendAny(b, "lost", r.Lost)
+	}
+	b = end(b, '}')
+	return b[:len(b)-1]
+}
+
+func (o *owner) append(b []byte) []byte {
+	b = append(b, `{"k":[`...)
+	for i := range o.Keys {
+		k := &o.Keys[i]
+		b = append(b, '{')
+		b = appendString(b, "p", k.Process)
+		b = appendInt(b, "u", int64(k.UID))
+		b = appendString(b, "unit", k.Unit)
+		b = appendString(b, "user_unit", k.UserUnit)
+		b = appendBool(b, "c", k.InContainer)
+		b = end(b, '}')
+	}
+	b = end(b, ']')
+	b = appendInt(b, "f", o.FirstSeen)
+	b = append(b, `"s":`...)
+	return end(o.Shown.append(b), '}')
+}
+
+func (s *shown) append(b []byte) []byte {
+	b = append(b, '{')
+	b = appendInt(b, "u", int64(s.UID))
+	b = append(b, `"p":`...)
+	b = s.Process.append(b)
+	f := &s.Facts
+	b = append(b, `"f":{`...)
+	b = appendString(b, "exe", f.Exe)
+	b = appendBool(b, "deleted", f.ExeDeleted)
+	b = appendString(b, "sha256", f.ExeSHA256)
+	if !f.Start.IsZero() {
+		b = append(b, `"start":"`...)
+		b = f.Start.AppendFormat(b, time.RFC3339Nano)
+		b = append(b, `",`...)
+	}
+	b = append(b, `"parent":{`...)
+	b = appendInt(b, "pid", int64(f.Parent.PID))
+	b = appendString(b, "process", f.Parent.Process)
+	b = appendString(b, "exe", f.Parent.Exe)
+	b = end(b, '}')
+	b = appendInt(b, "login", int64(f.LoginUID))
+	b = appendBool(b, "has_login", f.HasLoginUID)
+	b = appendString(b, "cmdline", f.Cmdline)
+	b = end(b, '}')
+	b = appendTags(b, s.Tags)
+	b = append(b, `"v":{`...)
+	b = appendString(b, "expected", s.Verdict.Expected)
+	b = appendString(b, "rule", s.Verdict.Rule)
+	b = appendString(b, "why", s.Verdict.Why)
+	b = end(b, '}')
+	return end(b, '}')
+}
+
+func appendTags(b []byte, tags []metric.Tag) []byte {
+	b = append(b, `"t":[`...)
+	for _, t := range tags {
+		b = append(b, '{')
+		b = appendString(b, "Key", t.Key)
+		b = appendString(b, "Value", t.Value)
+		b = end(b, '}')
+	}
+	return end(b, ']')
+}
+
+func (s *socket) append(b []byte) []byte {
+	b = append(b, `{"i":{`...)
+	b = appendUint(b, "n", s.ID.Netns)
+	b = appendUint(b, "c", s.ID.Cookie)
+	b = appendUint(b, "i", s.ID.Inode)
+	b = end(b, '}')
+	b = appendInt(b, "o", int64(s.Owner))
+	b = append(b, `"p":[`...)
+	for _, p := range s.Processes {
+		b = p.append(b)
+	}
+	b = end(b, ']')
+	b = appendBool(b, "t", s.Told)
+	b = appendBool(b, "a", s.Activated)
+	return end(b, '}')
+}
+
+func (p process) append(b []byte) []byte {
+	b = append(b, '{')
+	b = appendInt(b, "p", int64(p.PID))
+	b = appendUint(b, "s", p.Start)
+	return end(b, '}')
+}
+
+// end ends an object or array, and is followed by a comma. All that is before it is too,
+// which goes if it is the last.
+func end(b []byte, bracket byte) []byte {
+	if b[len(b)-1] == ',' {
+		b = b[:len(b)-1]
+	}
+	return append(b, bracket, ',')
+}
+
+func appendKey(b []byte, key string) []byte {
+	b = append(b, '"')
+	b = append(b, key...)
+	return append(b, `":`...)
+}
+
+func appendInt(b []byte, key string, v int64) []byte {
+	if v == 0 {
+		return b
+	}
+	return append(strconv.AppendInt(appendKey(b, key), v, 10), ',')
+}
+
+func appendUint(b []byte, key string, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return append(strconv.AppendUint(appendKey(b, key), v, 10), ',')
+}
+
+func appendBool(b []byte, key string, v bool) []byte {
+	if !v {
+		return b
+	}
+	return append(appendKey(b, key), "true,"...)
+}
+
+func appendString(b []byte, key, v string) []byte {
+	if v == "" {
+		return b
+	}
+	b = appendKey(b, key)
+	for i := range len(v) {
+		if c := v[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return append(append(b, encode(v)...), ',')
+		}
+	}
+	b = append(b, '"')
+	b = append(b, v...)
+	return append(b, `",`...)
+}
+
+func appendAny(b []byte, key string, v any) []byte {
+	return append(append(appendKey(b, key), encode(v)...), ',')
+}

@@ -1,0 +1,161 @@
+package changes
+
+import (
+	"slices"
+	"time"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+// An endpoint is what is known of one that is there, or that has gone and is not closed
+// yet.
+type endpoint struct {
+	Endpoint
+	record
+	current []*Socket // in the look under way, in the order of compareIDs; none: it is not there
+	event   uint64    // the last look that made one of the first five events of it
+	dirty   bool      // record has changed
+}
+
+// A record is the part of an endpoint that outlives the program.
+type record struct {
+	Untold    bool     `json:"new"`      // opened, or returned, is still to be told
+	Returns   bool     `json:"returned"` // it is to be returned
+	FirstSeen int64    `json:"f"`        // Unix time; 0: at a baseline
+	Changed   int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
+	Owners    []*owner `json:"o"`        // at least one
+	Sockets   []socket `json:"s"`        // in the order of compareIDs; none after a boot
+	Exposure  exposure `json:"e"`
+	Gone      *absence `json:"gone"`   // nil while it is there
+	Change    *change  `json:"change"` // what is not told yet, since the owner is searched
+	Lost      *loss    `json:"lost"`   // nil while every owner has a socket
+}
+
+// A mark says when something was seen first.
+type mark struct {
+	Time      time.Time     `json:"t"`
+	Mono      time.Duration `json:"m"`
+	Window    time.Duration `json:"w"` // how long ago it may have happened
+	WhileDown bool          `json:"d"`
+	Boot      bool          `json:"b"` // in the first look after a boot, to which settle_boot applies
+}
+
+// An absence is a mark of the first look without an endpoint.
+type absence struct {
+	mark
+	Last Moment `json:"last"` // the last look that had it
+}
+
+// A change is a mark of the first look that showed an owner or sockets that differ.
+type change struct {
+	mark
+	Down time.Duration `json:"down"` // how long the endpoint may have been gone
+}
+
+// A loss is a mark of the first look in which an owner had no socket, while others had.
+type loss struct {
+	mark
+	Known bool `json:"known"` // it was found out who that owner is
+}
+
+// An exposure is the class that was told last, and another one that may be.
+type exposure struct {
+	Told  inet.Class `json:"told"`
+	Known bool       `json:"known"` // Told is
+	Next  inet.Class `json:"next"`
+	Since *mark      `json:"since"` // of Next; nil: the class is the one that was told
+}
+
+// class returns how far the endpoint can be reached; false if that is not known.
+func (e *endpoint) class() (widest inet.Class, known bool) {
+	for _, s := range e.current {
+		if s.ExposureUnknown {
+			return 0, false
+		}
+		widest = max(widest, s.Exposure)
+	}
+	return widest, true
+}
+
+// expose makes the class that the look has found the one that was told.
+func (e *endpoint) expose() {
+	class, known := e.class()
+	e.Exposure = exposure{Told: class, Known: known}
+}
+
+// commit records what a look has found, and that the endpoint is there. told: an event, or
+// a baseline, has told what it has now. firstSeen is when owners were first seen that are new.
+func (e *endpoint) commit(m *match, told bool, firstSeen int64) {
+	if e.Change != nil || e.Gone != nil {
+		e.Change, e.Gone = nil, nil
+		e.dirty = true
+	}
+	e.update(m, told, firstSeen)
+}
+
+// update is commit, but leaves what waits.
+func (e *endpoint) update(m *match, told bool, firstSeen int64) {
+	for i := range m.owners {
+		o := m.owners[i]
+		if i >= m.before {
+			o.FirstSeen = firstSeen
+		}
+		if s := m.latest[i]; s != nil && o.show(s) {
+			e.dirty = true
+		}
+	}
+	for i := range m.sockets {
+		s := &m.sockets[i]
+		s.Told = s.Told || told
+		if e.current[i].Status == Pending {
+			s.Processes = nil // it was waited for
+		}
+	}
+	if !slices.Equal(m.owners, e.Owners) || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
+		e.dirty = true
+		e.Owners, e.Sockets = slices.Clone(m.owners), slices.Clone(m.sockets)
+	}
+}
+
+func (s socket) equal(other socket) bool {
+	return s.ID == other.ID && s.Owner == other.Owner && s.Told == other.Told && s.Activated == other.Activated &&
+		slices.Equal(s.Processes, other.Processes)
+}
+
+// prune drops owners that have no socket: all, or those that were never known.
+func (m *match) prune(all bool) {
+	if !slices.Contains(m.used, false) {
+		return
+	}
+	moved := make([]int, len(m.owners))
+	n, before := 0, m.before
+	for i := range m.owners {
+		moved[i] = n
+		if m.used[i] || !all && !m.owners[i].adoptable() {
+			m.owners[n], m.used[n], m.latest[n] = m.owners[i], m.used[i], m.latest[i]
+			n++
+		} else if i < before {
+			m.before--
+		}
+	}
+	m.owners, m.used, m.latest = m.owners[:n], m.used[:n], m.latest[:n]
+	for i := range m.sockets {
+		m.sockets[i].Owner = moved[m.sockets[i].Owner]
+	}
+}
+
+// lost returns the owner that has no socket left and started last, and whether there
+// are others that were never known.
+func (m *match) lost() (named *owner, unknown bool) {
+	for i := range m.owners[:m.before] {
+		o := m.owners[i]
+		switch {
+		case m.used[i]:
+		case o.adoptable():
+			unknown = true
+		case named == nil || o.Shown.Process.Start > named.Shown.Process.Start:
+			named = o
+		}
+	}
+	return named, unknown
+}

@@ -1,0 +1,187 @@
+package changes
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+)
+
+// A view is what is kept of a look as a whole.
+type view struct {
+	Moment
+	Number     uint64            `json:"number"`
+	Scope      string            `json:"scope"`
+	Namespaces map[string]nsSeen `json:"namespaces"` // by name
+}
+
+// An nsSeen says how a namespace was looked at.
+type nsSeen struct {
+	View   string `json:"view"` // by the last listing that succeeded
+	Failed bool   `json:"failed,omitempty"`
+}
+
+// A look is one call of Observe.
+type look struct {
+	*Tracker
+	view
+	mark     // of all that this look is the first to show
+	before   view
+	baseline func(netns string) bool // nothing in that namespace is an event
+	failed   map[string]bool         // namespaces that could not be listed
+	scratch  []byte                  // of encode
+	rescoped bool                    // the options include other namespaces than before
+	missing  map[uint16][]*endpoint  // by port: told endpoints that are not there
+	arriving map[uint16][]*endpoint  // by port: those that wait for the search for their owners
+	events   []*event
+	set      map[string]json.RawMessage
+	next     due
+}
+
+// begin decides what kind of look it is: the first one ever, the first after a start, a
+// boot or a change of the options, or one more.
+func (t *Tracker) begin(s *Snapshot) *look {
+	l := &look{
+		Tracker: t, before: t.last, set: make(map[string]json.RawMessage),
+		failed: make(map[string]bool), arriving: make(map[uint16][]*endpoint),
+	}
+	first := t.last.Number == 0
+	l.view = view{Moment: s.Moment, Number: t.last.Number + 1, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
+	l.rescoped = !first && t.last.Scope != s.Scope
+	rebooted := !first && t.last.Boot != s.Boot
+	baseline := make(map[string]bool)
+	for _, ns := range s.Namespaces {
+		before, known := t.last.Namespaces[ns.Name]
+		if ns.Failed {
+			l.failed[ns.Name] = true
+			l.Namespaces[ns.Name] = nsSeen{View: before.View, Failed: true}
+			continue
+		}
+		l.Namespaces[ns.Name] = nsSeen{View: ns.View}
+		baseline[ns.Name] = known && (before.Failed || before.View != ns.View) || !known && l.rescoped
+	}
+	l.baseline = func(netns string) bool { return first || baseline[netns] }
+	l.mark = mark{
+		Time: s.Time, Mono: s.Mono, Window: t.last.until(s.Moment), Boot: rebooted,
+		WhileDown: !first && !t.started,
+	}
+	if rebooted {
+		for _, e := range t.endpoints {
+			l.reboot(e)
+		}
+	}
+	return l
+}
+
+// until returns the time between two moments, by the best clock that they share.
+func (m Moment) until(later Moment) time.Duration {
+	if m.Boot == later.Boot {
+		return max(later.Uptime-m.Uptime, 0)
+	}
+	return max(later.Time.Sub(m.Time), 0)
+}
+
+// reboot notes that a boot has ended all sockets and processes.
+func (l *look) reboot(e *endpoint) {
+	e.dirty = true
+	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
+	for i := range e.Owners {
+		e.Owners[i].Shown.Process.Start = 0
+	}
+	switch {
+	case e.Untold:
+		e.Change.Mono = l.Mono
+	case e.Gone == nil:
+		e.Change = nil
+		e.Gone = &absence{mark: l.mark, Last: l.before.Moment}
+	default:
+		e.Change = nil
+		e.Gone.Mono, e.Gone.Boot = l.Mono, true
+	}
+}
+
+// place finds the endpoints of all sockets. It returns those that are there and the
+// others, in an order that makes it certain which of them is whose origin.
+func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
+	for _, e := range l.endpoints {
+		e.current = e.current[:0]
+	}
+	for i := range sockets {
+		s := &sockets[i]
+		if l.failed[s.Netns] {
+			continue
+		}
+		e := l.endpoints[s.Endpoint]
+		if e == nil {
+			e = l.add(s.Endpoint, l.mark)
+		}
+		e.current = append(e.current, s)
+	}
+	for _, e := range l.endpoints {
+		switch {
+		case l.failed[e.Netns]:
+		case len(e.current) > 0:
+			e.sortCurrent()
+			present = append(present, e)
+		default:
+			absent = append(absent, e)
+		}
+	}
+	if slices.ContainsFunc(present, func(e *endpoint) bool { return e.Untold }) {
+		slices.SortFunc(present, compareEndpoints)
+	}
+	slices.SortFunc(absent, compareEndpoints)
+	return present, absent
+}
+
+func (e *endpoint) sortCurrent() {
+	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
+}
+
+// add adds an endpoint that was not there, first seen as the mark says.
+func (l *look) add(at Endpoint, m mark) *endpoint {
+	returns := l.memory.remove(at, l.forgotten())
+	e := &endpoint{Endpoint: at, record: record{
+		Untold: true, Returns: returns, FirstSeen: m.Time.Unix(), Change: &change{mark: m},
+	}, dirty: true}
+	l.endpoints[at] = e
+	return e
+}
+
+// end keeps what the look has found, and returns its events and what is to be written.
+func (l *look) end() Result {
+	t := l.Tracker
+	for at, e := range t.endpoints {
+		if e.Changed != 0 && l.view.Time.Unix() < e.Changed+changedFor {
+			l.next.atWall(e.Changed + changedFor)
+		}
+		if e.dirty {
+			l.set[recordKey(at)] = l.encode(&e.record)
+			e.dirty = false
+		}
+	}
+	t.memory.forget(l)
+	points := l.points()
+	if len(points) > 0 {
+		l.set[totalsKey] = encode(t.totals.counts)
+	}
+	if len(l.set) > 0 || !t.started || !maps.Equal(l.Namespaces, l.before.Namespaces) || l.rescoped {
+		l.set[viewKey] = encode(&l.view)
+	}
+	t.last, t.due, t.started, t.imported = l.view, l.next, true, nil
+	return Result{Events: points, Set: l.set}
+}
+
+func compareEndpoints(a, b *endpoint) int { return a.Endpoint.compare(b.Endpoint) }
+
+// compare orders endpoints by namespace, port and address.
+func (at Endpoint) compare(other Endpoint) int {
+	if at == other {
+		return 0
+	}
+	if c := cmp.Or(cmp.Compare(at.Netns, other.Netns), cmp.Compare(at.Port, other.Port)); c != 0 {
+		return c
+	}
+	return cmp.Or(at.addr().Compare(other.addr()), cmp.Compare(at.Address, other.Address))
+}

@@ -1,0 +1,63 @@
+package changes
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// A memory knows endpoints that have closed.
+type memory struct {
+	closed map[Endpoint]int64 // Unix time
+	oldest int64              // no closed one is older; 0: unknown
+}
+
+// A closedRecord is how one is kept.
+type closedRecord struct {
+	Closed int64 `json:"closed"`
+}
+
+func newMemory() memory { return memory{closed: make(map[Endpoint]int64)} }
+
+// add remembers an endpoint, and returns its record.
+func (m *memory) add(at Endpoint, when time.Time) json.RawMessage {
+	m.closed[at] = when.Unix()
+	m.oldest = min(m.oldest, when.Unix())
+	return encode(&closedRecord{when.Unix()})
+}
+
+// remove forgets an endpoint, and reports whether it has closed after that time.
+func (m *memory) remove(at Endpoint, after int64) (known bool) {
+	when, known := m.closed[at]
+	delete(m.closed, at)
+	return known && when > after
+}
+
+// forget drops what was closed too long ago, and the oldest of too many.
+func (m *memory) forget(l *look) {
+	until := l.forgotten()
+	excess := len(m.closed) - l.options.MaxKnown
+	if excess > 0 {
+		times := make([]int64, 0, len(m.closed))
+		for _, when := range m.closed {
+			times = append(times, when)
+		}
+		slices.Sort(times)
+		until = max(until, times[excess-1])
+	}
+	if m.oldest > until {
+		return
+	}
+	m.oldest = l.view.Time.Unix()
+	for at, when := range m.closed {
+		if when <= until {
+			delete(m.closed, at)
+			l.set[recordKey(at)] = nil
+			continue
+		}
+		m.oldest = min(m.oldest, when)
+	}
+}
+
+// forgotten returns until when what has closed is remembered no more, in Unix time.
+func (l *look) forgotten() int64 { return l.view.Time.Add(-l.options.Remember).Unix() }

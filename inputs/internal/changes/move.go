@@ -1,0 +1,148 @@
+package changes
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// reunite gives endpoints that are new what is known of one that is gone, if they have a
+// socket in common: its namespace, or its device, has another name now.
+func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent []*endpoint) {
+	bySocket := make(map[SocketID]*endpoint)
+	for _, e := range absent {
+		for i := range e.Sockets {
+			bySocket[e.Sockets[i].ID] = e
+		}
+	}
+	if len(bySocket) == 0 {
+		return present, absent
+	}
+	for _, e := range present {
+		if len(e.Sockets) > 0 || !e.Untold {
+			continue
+		}
+		for _, s := range e.current {
+			old := bySocket[s.ID]
+			if old == nil || old.Port != e.Port || l.endpoints[old.Endpoint] != old {
+				continue
+			}
+			l.drop(old)
+			e.record, e.dirty = old.record, true
+			break
+		}
+	}
+	absent = slices.DeleteFunc(absent, func(e *endpoint) bool { return l.endpoints[e.Endpoint] != e })
+	return present, absent
+}
+
+// indexMissing notes which endpoints are not there, for origin. It returns those.
+func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
+	l.missing = make(map[uint16][]*endpoint)
+	for _, e := range absent {
+		if l.miss(e) {
+			missing = append(missing, e)
+			l.missing[e.Port] = append(l.missing[e.Port], e)
+		}
+	}
+	return missing
+}
+
+// origin returns the endpoint that the owner of a new one has left for it: that of a
+// container that was made again, or another address of the port.
+func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
+	best := func(fits func(old *endpoint) bool) *endpoint {
+		var found []*endpoint
+		for _, old := range l.missing[e.Port] {
+			if l.endpoints[old.Endpoint] == old && old.leftBefore(e, l) && fits(old) {
+				found = append(found, old)
+			}
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		return slices.MinFunc(found, func(a, b *endpoint) int {
+			return cmp.Or(
+				cmp.Compare(otherFamily(e, a), otherFamily(e, b)),
+				-cmp.Compare(a.Gone.Mono, b.Gone.Mono), -a.Gone.Time.Compare(b.Gone.Time), // who left last
+				compareEndpoints(a, b),
+			)
+		})
+	}
+	if from = best(func(old *endpoint) bool { return old.isOtherNamespaceOf(e) && e.sameOwners(old, true) }); from != nil {
+		return from, true
+	}
+	from = best(func(old *endpoint) bool { return old.isOtherAddressOf(e) && e.sameOwners(old, false) })
+	return from, from != nil
+}
+
+// mayHaveMoved reports whether an endpoint that is gone may turn out to be the origin of one
+// whose owner is still searched.
+func (l *look) mayHaveMoved(old *endpoint) bool {
+	return slices.ContainsFunc(l.arriving[old.Port], func(e *endpoint) bool {
+		return (old.isOtherNamespaceOf(e) || old.isOtherAddressOf(e)) && old.leftBefore(e, l)
+	})
+}
+
+// leftBefore reports whether the endpoint was gone when another one came, and not for longer
+// than it takes to be closed.
+func (old *endpoint) leftBefore(e *endpoint, l *look) bool {
+	since := e.Change.Mono - old.Gone.Mono
+	return since >= 0 && since <= l.settle(&old.Gone.mark)
+}
+
+func (old *endpoint) isOtherAddressOf(e *endpoint) bool {
+	return old.Netns == e.Netns && old.Address != e.Address
+}
+
+// isOtherNamespaceOf reports whether two endpoints may be those of one container: that was
+// made again. Namespaces that people have named are never one another's successors.
+func (old *endpoint) isOtherNamespaceOf(e *endpoint) bool {
+	return old.Address == e.Address && old.Netns != e.Netns && generatedNetns(old.Netns) && generatedNetns(e.Netns)
+}
+
+// sameOwners reports whether the endpoint has only owners that another one had, as far as is
+// known; strictly: all that it has are known.
+func (e *endpoint) sameOwners(old *endpoint, strictly bool) bool {
+	for i := range e.Owners {
+		o := e.Owners[i]
+		if !slices.ContainsFunc(old.Owners, func(other *owner) bool {
+			return (!strictly || o.named() && other.named()) && o.equals(other)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func otherFamily(a, b *endpoint) int {
+	if strings.Contains(a.Address, ":") == strings.Contains(b.Address, ":") {
+		return 0
+	}
+	return 1
+}
+
+// rebind tells that the owner of an endpoint has left another address of the port for it.
+func (l *look) rebind(e, from *endpoint) {
+	l.tell(e, exposureChanged, e.Change.mark, latest(e.current).shown(),
+		previousExposure(from.Exposure.Told, from.Address)...)
+	e.changedAt(e.Change.Time)
+	l.drop(from)
+	l.remember(from.Endpoint)
+}
+
+// moveNamespace tells that a container was made again, in another namespace. After a boot
+// that is nothing new.
+func (l *look) moveNamespace(e, from *endpoint) {
+	if !from.Gone.Boot {
+		s, previous := latest(e.current).shown(), from.lastShown()
+		l.tell(e, restarted, e.Change.mark, s,
+			append(previousOwner(previous, &s, false), downSeconds(e.Change.Mono-from.Gone.Last.Mono))...)
+	}
+	e.FirstSeen, e.Changed, e.Exposure = from.FirstSeen, from.Changed, from.Exposure
+	for i := range e.Owners {
+		e.Owners[i].FirstSeen = from.FirstSeen
+	}
+	e.Exposure.Since = nil
+	l.drop(from)
+}

@@ -1,0 +1,457 @@
+package changes
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestFirstSnapshotIsABaseline(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		hidden := h.listen("0.0.0.0:80", h.process("nginx"))
+		hidden.status = Pending
+		h.pass(2 * time.Minute)
+		h.set(hidden, func(s *simSocket) { s.status = Known })
+		h.pass(2 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestDeployRestartsEachServiceOnce(t *testing.T) {
+	night(t, func(h *simHost) {
+		var sockets []*simSocket
+		services := 300
+		if h.crashes {
+			services = 60
+		}
+		for i := range services {
+			sockets = append(sockets, h.listen(fmt.Sprintf("0.0.0.0:%d", 1000+i), h.process("app")))
+		}
+		h.pass(time.Minute)
+		var want []string
+		for _, s := range sockets {
+			h.close(s)
+			h.sleep(time.Second, 0)
+			h.look() // in between: the port is closed
+			h.listen(fmt.Sprintf("0.0.0.0:%d", s.at.Port), h.again(s.holders[0]))
+			want = append(want, fmt.Sprintf("restarted 0.0.0.0:%d app", s.at.Port))
+		}
+		h.pass(5 * time.Minute)
+		h.wants(want...)
+	})
+}
+
+func TestRollingUpdateOfASharedPortIsOneRestart(t *testing.T) {
+	night(t, func(h *simHost) {
+		var old []*simSocket
+		for range 4 {
+			old = append(old, h.listen("0.0.0.0:443", h.process("haproxy")))
+		}
+		h.pass(time.Minute)
+		for _, s := range old {
+			h.listen("0.0.0.0:443", h.again(s.holders[0]))
+			h.pass(30 * time.Second)
+			h.close(s)
+			h.pass(30 * time.Second)
+		}
+		h.pass(5 * time.Minute)
+		events := h.wants("restarted 0.0.0.0:443 haproxy")
+		hasFields(t, &events[0], "down_seconds", "0", "previous_exe", "/usr/sbin/haproxy", "exe_changed", "false")
+	})
+}
+
+func TestWorkersThatComeAndGoAreNoEvents(t *testing.T) {
+	night(t, func(h *simHost) {
+		master := h.process("postfix")
+		s := h.listen("0.0.0.0:25", master)
+		h.pass(time.Minute)
+		for range 5 {
+			worker := h.process("smtpd")
+			h.set(s, func(s *simSocket) { s.hold(master, worker) })
+			h.pass(time.Minute)
+			h.set(s, func(s *simSocket) { s.hold(master) })
+			h.pass(time.Minute)
+		}
+		h.wants()
+	})
+}
+
+func TestPreforkedWorkersInheritFromTheirParent(t *testing.T) {
+	night(t, func(h *simHost) {
+		parent := h.process("apache2")
+		s := h.listen("0.0.0.0:80", parent)
+		h.pass(time.Minute)
+		child := h.again(parent)
+		h.set(s, func(s *simSocket) { s.hold(parent, child) })
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.hold(child) })
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestOlderProcessThatIsHandedASocketIsAFurtherHolder(t *testing.T) {
+	night(t, func(h *simHost) {
+		older, owner := h.process("supervisor"), h.process("app")
+		s := h.listen("0.0.0.0:80", owner)
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.hold(older, owner) })
+		h.pass(time.Minute)
+		h.wants()
+		h.set(s, func(s *simSocket) { s.hold(older) }) // now it keeps what was another's
+		h.pass(time.Minute)
+		h.wants("owner_changed 0.0.0.0:80 supervisor after app, another exe")
+	})
+}
+
+func TestSocketActivationIsOneOwner(t *testing.T) {
+	night(t, func(h *simHost) {
+		systemd := h.systemd()
+		h.pass(time.Minute)
+		s := h.listen("0.0.0.0:22", systemd)
+		h.pass(time.Minute)
+		h.wants("opened 0.0.0.0:22 systemd")
+		sshd := h.process("sshd")
+		h.set(s, func(s *simSocket) { s.hold(systemd, sshd) })
+		h.pass(time.Minute)
+		session := h.process("sshd-session")
+		h.set(s, func(s *simSocket) { s.hold(systemd, sshd, session) })
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.hold(systemd) })
+		h.pass(10 * time.Minute)
+		h.wants()
+		h.set(s, func(s *simSocket) { s.hold(systemd, h.again(sshd)) })
+		h.pass(time.Minute)
+		events := h.wants("restarted 0.0.0.0:22 sshd")
+		hasFields(t, &events[0], "previous_pid", fmt.Sprint(sshd.pid), "down_seconds", "0", "exe_changed", "false")
+		h.set(s, func(s *simSocket) { s.hold(systemd) })
+		h.pass(time.Minute)
+		h.close(s)
+		h.pass(2 * time.Minute)
+		h.wants("closed 0.0.0.0:22 sshd")
+	})
+}
+
+func TestChildOfSystemdAboutToExecuteIsTheManager(t *testing.T) {
+	night(t, func(h *simHost) {
+		systemd, sshd := h.systemd(), h.process("sshd")
+		s := h.listen("0.0.0.0:22", systemd, sshd)
+		h.pass(time.Minute)
+		before := h.again(sshd)
+		before.name, before.exe = "(sshd)", "/usr/lib/systemd/systemd-executor"
+		h.set(s, func(s *simSocket) { s.hold(systemd, before) })
+		h.pass(20 * time.Second)
+		h.wants()
+		before.name, before.exe = "sshd", "/usr/sbin/sshd"
+		h.changed = true
+		h.pass(time.Minute)
+		h.wants("restarted 0.0.0.0:22 sshd")
+	})
+}
+
+func TestRestartOfASocketUnitIsARestart(t *testing.T) {
+	night(t, func(h *simHost) {
+		systemd, sshd := h.systemd(), h.process("sshd")
+		s := h.listen("0.0.0.0:22", systemd, sshd)
+		h.pass(time.Minute)
+		h.close(s)
+		s = h.listen("0.0.0.0:22", systemd)
+		h.pass(2 * time.Minute)
+		h.wants("restarted 0.0.0.0:22 systemd, another exe")
+		h.set(s, func(s *simSocket) { s.hold(systemd, h.again(sshd)) })
+		h.pass(2 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestContainersOnRandomPortsOpenAndCloseOnceEach(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.options.MaxKnown = 50
+		h.tracker = New(h.options)
+		h.pass(time.Minute)
+		for i := range 200 {
+			at := fmt.Sprintf("0.0.0.0:%d", 32768+i*7)
+			proxy := h.process("docker-proxy")
+			s := h.listen(at, proxy)
+			h.pass(20 * time.Second)
+			h.close(s)
+			h.pass(2 * time.Minute)
+			h.wants("opened "+at+" docker-proxy", "closed "+at+" docker-proxy")
+		}
+		if n := len(h.records); n != 50+2 { // the look, and totals
+			t.Errorf("%d records, want 52", n)
+		}
+	})
+}
+
+func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
+		nginx := h.process("nginx")
+		nginx.unit, nginx.container = "docker.service", "0123456789ab"
+		h.pass(time.Minute)
+		s := h.listen("4026532281/0.0.0.0:80", nginx)
+		h.pass(time.Minute)
+		h.wants("opened 4026532281/0.0.0.0:80 nginx")
+		h.close(s)
+		h.namespaces[1].Name = "4026532999"
+		h.pass(20 * time.Second)
+		next := h.again(nginx)
+		next.container = "ba9876543210"
+		s = h.listen("4026532999/0.0.0.0:80", next)
+		h.pass(5 * time.Minute)
+		events := h.wants("restarted 4026532999/0.0.0.0:80 nginx")
+		hasFields(t, &events[0], "down_seconds", "30", "previous_pid", fmt.Sprint(nginx.pid))
+
+		// Two that live at the same time are two.
+		second := h.listen("4026532281/0.0.0.0:80", h.again(next))
+		h.pass(time.Minute)
+		h.close(s)
+		h.pass(5 * time.Minute)
+		h.wants("opened 4026532281/0.0.0.0:80 nginx", "closed 4026532999/0.0.0.0:80 nginx")
+		_ = second
+	})
+}
+
+func TestRenamedNamespaceOrDeviceIsNoEvent(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
+		s := h.listen("4026532281/0.0.0.0%eth0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.namespaces[1].Name = "blue"
+		h.set(s, func(s *simSocket) { s.at.Netns = "blue" })
+		h.pass(2 * time.Minute)
+		h.set(s, func(s *simSocket) { s.at.Address = "0.0.0.0%lan0" })
+		h.pass(2 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestRebootWithSlowServicesIsSilent(t *testing.T) {
+	night(t, func(h *simHost) {
+		ports := []int{22, 80, 443, 5432}
+		for _, port := range ports {
+			h.listen(fmt.Sprintf("0.0.0.0:%d", port), h.process(fmt.Sprintf("service%d.x", port)))
+		}
+		h.pass(time.Minute)
+		h.boot(2 * time.Minute)
+		h.public = false // the network is not up yet
+		for i, port := range ports {
+			h.listen(fmt.Sprintf("0.0.0.0:%d", port), h.process(fmt.Sprintf("service%d.x", port)))
+			h.pass(30 * time.Second)
+			if h.public = i > 0; i == 1 {
+				h.changed = true
+			}
+		}
+		h.pass(10 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestWhatABootDoesNotBringBackIsClosed(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.listen("0.0.0.0:80", h.process("nginx"))
+		h.listen("0.0.0.0:81", h.process("nginx"))
+		h.pass(time.Minute)
+		h.boot(2 * time.Minute)
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.listen("0.0.0.0:81", h.process("apache2"))
+		h.pass(10 * time.Second)
+		first := h.now.Time
+		h.wants("owner_changed 0.0.0.0:81 apache2 after nginx, another exe")
+		h.pass(4 * time.Minute)
+		h.wants()
+		h.pass(2 * time.Minute)
+		events := h.wants("closed 0.0.0.0:80 nginx")
+		hasTime(t, &events[0], first)
+		hasFields(t, &events[0], "while_down", "true", "window_seconds", "130")
+	})
+}
+
+func TestLaptopThatSleepsIsSilent(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:22", h.process("sshd"))
+		h.public = false
+		h.pass(time.Minute)
+		h.close(s)
+		h.pass(10 * time.Second)
+		h.sleep(9*time.Hour, 9*time.Hour)
+		h.look()
+		h.listen("0.0.0.0:22", h.again(s.holders[0]))
+		h.pass(5 * time.Minute)
+		h.wants("restarted 0.0.0.0:22 sshd")
+	})
+}
+
+func TestAddressesThatComeAndGoWithinSettleAreTheSame(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.pass(time.Minute)
+		for range 5 { // from one Wi-Fi to the next
+			h.public, h.changed = false, true
+			h.pass(40 * time.Second)
+			h.public, h.changed = true, true
+			h.pass(40 * time.Second)
+		}
+		h.wants()
+	})
+}
+
+func TestOwnersUnreadableForAWhileAreTheSame(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:22", h.process("sshd"))
+		nobody := h.listen("0.0.0.0:80", h.process("nginx"))
+		nobody.status = Unknown
+		h.pass(time.Minute)
+		for _, status := range []Status{Unknown, Known, Pending, Known, None, Known} {
+			h.set(s, func(s *simSocket) { s.status = status })
+			h.pass(2 * time.Minute)
+		}
+		h.set(nobody, func(s *simSocket) { s.status = Known })
+		h.pass(2 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestFailedLooksHideNothing(t *testing.T) {
+	night(t, func(h *simHost) {
+		sshd := h.process("sshd")
+		s := h.listen("0.0.0.0:22", sshd)
+		h.pass(time.Minute)
+		h.failing = true
+		h.close(s)
+		h.listen("0.0.0.0:22", h.again(sshd))
+		h.listen("0.0.0.0:80", h.process("nginx"))
+		h.pass(5 * time.Minute)
+		h.failing = false
+		h.pass(5 * time.Minute)
+		events := h.wants("restarted 0.0.0.0:22 sshd", "opened 0.0.0.0:80 nginx")
+		for i := range events {
+			hasFields(t, &events[i], "window_seconds", "310")
+		}
+	})
+}
+
+func TestNamespaceThatFailsIsABaselineAfterwards(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "blue", View: "netlink"})
+		s := h.listen("blue/0.0.0.0:22", h.process("sshd"))
+		h.pass(time.Minute)
+		h.namespaces[1].Failed = true
+		h.close(s)
+		h.pass(10 * time.Minute)
+		h.wants()
+		h.namespaces[1].Failed = false
+		h.listen("blue/0.0.0.0:80", h.process("nginx"))
+		h.pass(5 * time.Minute)
+		h.wants()
+		h.listen("blue/0.0.0.0:81", h.process("nginx"))
+		h.pass(time.Minute)
+		h.wants("opened blue/0.0.0.0:81 nginx")
+	})
+}
+
+func TestOtherBackEndIsABaseline(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.pass(time.Minute)
+		h.namespaces[0].View = "procfs"
+		h.closeAll()
+		h.listen("0.0.0.0:80", h.process("nginx"))
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestNamespacesThatAnOptionIncludesAreABaseline(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.pass(time.Minute)
+		h.scope, h.namespaces = "all", append(h.namespaces, Namespace{Name: "blue", View: "netlink"})
+		s := h.listen("blue/0.0.0.0:80", h.process("nginx"))
+		h.pass(5 * time.Minute)
+		h.wants()
+		h.namespaces = append(h.namespaces, Namespace{Name: "red", View: "netlink"})
+		red := h.listen("red/0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.wants("opened red/0.0.0.0:80 nginx") // a new namespace is none
+		h.scope, h.namespaces = "", h.namespaces[:1]
+		h.close(s, red)
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestClockThatJumpsIsSilent(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		s := h.listen("0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.close(s)
+		h.pass(10 * time.Second)
+		for _, jump := range []time.Duration{24 * time.Hour, -48 * time.Hour} {
+			h.now.Time = h.now.Time.Add(jump)
+			h.pass(20 * time.Second)
+		}
+		h.wants()
+		h.listen("0.0.0.0:80", h.again(s.holders[0]))
+		h.pass(5 * time.Minute)
+		events := h.wants("restarted 0.0.0.0:80 nginx")
+		hasFields(t, &events[0], "down_seconds", "60", "window_seconds", "10")
+	})
+}
+
+func TestCleanRestartOfTheAgentIsSilent(t *testing.T) {
+	h := newSimHost(t)
+	h.listen("0.0.0.0:22", h.process("sshd"))
+	h.pass(time.Minute)
+	h.stop()
+	h.sleep(time.Hour, 0)
+	h.restore()
+	h.pass(5 * time.Minute)
+	h.wants()
+}
+
+func TestHistoryThatIsEmptyIsABaselineAgain(t *testing.T) {
+	h := newSimHost(t)
+	h.pass(time.Minute)
+	h.listen("0.0.0.0:22", h.process("sshd"))
+	h.pass(time.Minute)
+	h.wants("opened 0.0.0.0:22 sshd")
+	clear(h.records) // as after damage, or in a clone of a golden image
+	h.restore()
+	h.listen("0.0.0.0:80", h.process("nginx"))
+	h.pass(5 * time.Minute)
+	h.wants()
+}
+
+func TestRenamedProcessIsTheSameOwner(t *testing.T) {
+	night(t, func(h *simHost) {
+		p := h.process("sh")
+		s := h.listen("0.0.0.0:80", p)
+		h.pass(time.Minute)
+		p.name, p.exe = "java", "/usr/bin/java"
+		h.changed = true
+		h.pass(time.Minute)
+		h.close(s)
+		h.listen("0.0.0.0:80", p)
+		h.pass(2 * time.Minute)
+		h.wants("restarted 0.0.0.0:80 java")
+	})
+}
+
+func TestPartOfASharedPortMayRestart(t *testing.T) {
+	night(t, func(h *simHost) {
+		web, api := h.process("web"), h.process("api")
+		h.listen("0.0.0.0:80", web)
+		s := h.listen("0.0.0.0:80", api)
+		h.pass(time.Minute)
+		h.close(s)
+		h.pass(30 * time.Second)
+		h.listen("0.0.0.0:80", h.again(api))
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}

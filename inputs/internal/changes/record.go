@@ -1,0 +1,120 @@
+package changes
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+// The keys of the records: one of each endpoint, and two of all.
+const (
+	endpointPrefix = "e:"
+	viewKey        = "t:look"
+	totalsKey      = "t:totals"
+)
+
+// recordKey returns the key of an endpoint's record. Addresses have no spaces.
+func recordKey(at Endpoint) string {
+	return endpointPrefix + strconv.Itoa(int(at.Port)) + " " + at.Address + " " + at.Netns
+}
+
+func parseRecordKey(key string) (at Endpoint, ok bool) {
+	rest, ok := strings.CutPrefix(key, endpointPrefix)
+	if !ok {
+		return at, false
+	}
+	port, rest, _ := strings.Cut(rest, " ")
+	n, err := strconv.ParseUint(port, 10, 16)
+	address, netns, ok := strings.Cut(rest, " ")
+	at = Endpoint{Netns: netns, Address: address, Port: uint16(n)}
+	return at, ok && err == nil && recordKey(at) == key
+}
+
+// addr returns the address without its device.
+func (at Endpoint) addr() netip.Addr {
+	address, _, _ := strings.Cut(at.Address, "%")
+	addr, _ := netip.ParseAddr(address)
+	return addr
+}
+
+// Restore takes over the records that an earlier Tracker has put into Result.Set. It is
+// called before the first Observe. It returns how many of this package's are damaged; they
+// are skipped. Without the record of the last look all are: the next one is a baseline.
+func (t *Tracker) Restore(records map[string]json.RawMessage) (damaged int) {
+	for key, text := range records {
+		if !t.restore(key, text) {
+			damaged++
+		}
+	}
+	if t.last.Number == 0 {
+		*t = *New(t.options)
+	}
+	return damaged
+}
+
+// restore takes over one record. It returns false if that is damaged.
+func (t *Tracker) restore(key string, text json.RawMessage) bool {
+	switch {
+	case key == viewKey:
+		var v view
+		if json.Unmarshal(text, &v) != nil || v.Number == 0 {
+			return false
+		}
+		t.last = v
+	case key == totalsKey:
+		var counts map[string]map[string]uint64
+		if json.Unmarshal(text, &counts) != nil {
+			return false
+		}
+		for _, kind := range kinds() {
+			for expected, n := range counts[kind] {
+				t.totals.counts[kind][expected] = n
+			}
+		}
+	case strings.HasPrefix(key, endpointPrefix):
+		return t.restoreEndpoint(key, text)
+	}
+	return true
+}
+
+func (t *Tracker) restoreEndpoint(key string, text json.RawMessage) bool {
+	at, ok := parseRecordKey(key)
+	if !ok {
+		return false
+	}
+	var r struct {
+		closedRecord
+		record
+	}
+	if json.Unmarshal(text, &r) != nil {
+		return false
+	}
+	if r.Closed != 0 {
+		t.memory.add(at, time.Unix(r.Closed, 0))
+		return true
+	}
+	if !r.record.valid() {
+		return false
+	}
+	t.endpoints[at] = &endpoint{Endpoint: at, record: r.record}
+	return true
+}
+
+// valid reports whether the record is one that this package can have written.
+func (r *record) valid() bool {
+	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Untold && r.Change == nil {
+		return false
+	}
+	for i := range r.Sockets {
+		s := &r.Sockets[i]
+		if s.Owner < 0 || s.Owner >= len(r.Owners) || i > 0 && compareIDs(r.Sockets[i-1].ID, s.ID) >= 0 {
+			return false
+		}
+	}
+	return max(r.Exposure.Told, r.Exposure.Next) <= inet.Public
+}

@@ -1,0 +1,256 @@
+package changes
+
+import (
+	"time"
+
+	"sockwatch/inputs/internal/inet"
+)
+
+// step compares an endpoint that is there with what is known of it.
+func (l *look) step(e *endpoint) {
+	m := &l.match
+	switch {
+	case l.baseline(e.Netns):
+		l.accept(e, m)
+		return
+	case e.Untold:
+		m.run(e)
+		l.arrive(e, m)
+	default:
+		m.run(e)
+		l.compare(e, m)
+	}
+	if !e.Untold {
+		l.compareExposure(e)
+	}
+}
+
+// accept makes what the look has found known without an event.
+func (l *look) accept(e *endpoint, m *match) {
+	if e.Untold {
+		e.FirstSeen = l.importedTime(e)
+	}
+	e.Untold, e.Returns, e.Lost, e.Owners, e.Sockets = false, false, nil, nil, nil
+	m.run(e)
+	e.commit(m, true, e.FirstSeen)
+	e.expose()
+	e.dirty = true
+}
+
+// arrive tells that an endpoint has opened or returned, or what became it.
+func (l *look) arrive(e *endpoint, m *match) {
+	m.prune(true)
+	e.update(m, true, e.FirstSeen)
+	e.expose()
+	if m.pending && l.waiting(e.Change.Mono, l.options.OwnerWait) {
+		l.arriving[e.Port] = append(l.arriving[e.Port], e)
+		return
+	}
+	switch from, moved := l.origin(e); {
+	case moved && from.Netns != e.Netns:
+		l.moveNamespace(e, from)
+	case moved:
+		l.rebind(e, from)
+	default:
+		l.open(e, latest(e.current).shown())
+	}
+	e.Untold, e.Returns, e.dirty = false, false, true
+	e.Change = nil
+}
+
+// open tells that an endpoint has opened or returned.
+func (l *look) open(e *endpoint, s shown) {
+	kind := opened
+	if e.Returns {
+		kind = returned
+	}
+	l.tell(e, kind, e.Change.mark, s)
+	e.changedAt(e.Change.Time)
+}
+
+// compare tells what has become of an endpoint that is known.
+func (l *look) compare(e *endpoint, m *match) {
+	booted := e.Gone != nil && e.Gone.Boot
+	lost, unknownLost := m.lost()
+	another := m.joined || m.moved
+	restarts := !m.told || m.newService
+	if another || restarts || m.searching {
+		l.differ(e, m)
+		if e.event == l.Number { // one of a look: the rest is told by the next
+			l.next.now = true
+			return
+		}
+		if m.searching && l.waiting(e.Change.Mono, l.options.OwnerWait) {
+			return
+		}
+	}
+	switch {
+	case another:
+		l.changeOwner(e, m, lost, e.Change.mark, e.Change.Down)
+		return
+	case restarts && !booted:
+		l.restart(e, m)
+	default:
+		e.commit(m, restarts, e.FirstSeen)
+	}
+	if lost == nil && !unknownLost {
+		e.keepLost(nil)
+		return
+	}
+	if e.Lost == nil || lost != nil && !e.Lost.Known {
+		since := &loss{mark: l.mark, Known: lost != nil}
+		since.Boot = since.Boot || booted
+		e.keepLost(since)
+	}
+	if !l.waiting(e.Lost.Mono, l.settle(&e.Lost.mark)) && e.event != l.Number {
+		l.loseOwner(e, m, lost)
+	}
+}
+
+// differ notes since when an endpoint differs from what is known of it.
+func (l *look) differ(e *endpoint, m *match) {
+	if e.Change != nil {
+		return
+	}
+	c := &change{mark: l.mark}
+	switch {
+	case m.overlapping:
+	case e.Gone != nil:
+		c.Down = e.Gone.Last.until(l.Moment)
+	default:
+		c.Down = l.before.until(l.Moment)
+	}
+	e.Change, e.dirty = c, true
+}
+
+// changeOwner tells that an endpoint has another owner.
+func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down time.Duration) {
+	previous := lost
+	if previous == nil {
+		previous = m.latestBefore()
+	}
+	s := m.newest(e).shown()
+	l.tell(e, ownerChanged, at, s, append(previousOwner(&previous.Shown, &s, true), downSeconds(down))...)
+	m.prune(true)
+	e.commit(m, true, at.Time.Unix())
+	e.Lost = nil
+	e.changedAt(at.Time)
+}
+
+// restart tells that the same owner has other sockets, or another process.
+func (l *look) restart(e *endpoint, m *match) {
+	i := newest(e.current)
+	s, previous := e.current[i].shown(), m.latestBefore()
+	if o := m.sockets[i].Owner; o < m.before {
+		previous = m.owners[o]
+	}
+	l.tell(e, restarted, e.Change.mark, s, append(previousOwner(&previous.Shown, &s, false), downSeconds(e.Change.Down))...)
+	e.commit(m, true, e.FirstSeen)
+}
+
+// loseOwner tells that an owner has had no socket for long enough, if it was ever known.
+func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
+	if lost != nil {
+		l.changeOwner(e, m, lost, e.Lost.mark, 0)
+		return
+	}
+	m.prune(false)
+	e.update(m, false, e.FirstSeen)
+	e.keepLost(nil)
+}
+
+func (e *endpoint) keepLost(since *loss) {
+	if e.Lost != since {
+		e.Lost, e.dirty = since, true
+	}
+}
+
+func (e *endpoint) changedAt(at time.Time) { e.Changed, e.dirty = at.Unix(), true }
+
+// compareExposure tells that the class has changed: to public at once, all else when it
+// has settled.
+func (l *look) compareExposure(e *endpoint) {
+	class, known := e.class()
+	switch x := &e.Exposure; {
+	case !known:
+		return
+	case !x.Known || class == x.Told:
+		if !x.Known || x.Since != nil {
+			e.expose()
+			e.dirty = true
+		}
+		return
+	case x.Since == nil || x.Next != class:
+		since := l.mark
+		x.Next, x.Since = class, &since
+		e.dirty = true
+	}
+	if class != inet.Public && l.waiting(e.Exposure.Since.Mono, l.settle(e.Exposure.Since)) {
+		return
+	}
+	l.tell(e, exposureChanged, *e.Exposure.Since, latest(e.current).shown(),
+		previousExposure(e.Exposure.Told, "")...)
+	e.changedAt(e.Exposure.Since.Time)
+	e.expose()
+}
+
+// miss notes that an endpoint is not there. It returns false if that is not to be told.
+func (l *look) miss(e *endpoint) bool {
+	if _, included := l.Namespaces[e.Netns]; l.baseline(e.Netns) || l.rescoped && !included {
+		l.drop(e)
+		return false
+	}
+	if e.Untold {
+		l.open(e, *e.lastShown())
+		e.Untold, e.Returns = false, false
+	}
+	if e.Gone == nil {
+		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
+	}
+	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // that waits no more
+		e.Change, e.Lost, e.Exposure.Since = nil, nil, nil
+		e.dirty = true
+	}
+	return true
+}
+
+// stepAbsent tells that an endpoint which is not there has closed, if it has been gone for
+// long enough, and nobody who may have moved from there is still being searched.
+func (l *look) stepAbsent(e *endpoint) {
+	switch {
+	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
+	case e.event == l.Number || l.mayHaveMoved(e):
+		l.next.now = true
+	default:
+		l.tell(e, closed, e.Gone.mark, *e.lastShown(), ageOf(e.FirstSeen, e.Gone.Time)...)
+		l.drop(e)
+		l.remember(e.Endpoint)
+	}
+}
+
+// drop forgets an endpoint.
+func (l *look) drop(e *endpoint) {
+	delete(l.endpoints, e.Endpoint)
+	l.set[recordKey(e.Endpoint)] = nil
+}
+
+// remember keeps that an endpoint has closed.
+func (l *look) remember(at Endpoint) { l.set[recordKey(at)] = l.memory.add(at, l.view.Time) }
+
+// waiting reports whether a time has not passed yet since a moment of this boot, and when
+// to look again.
+func (l *look) waiting(since, wait time.Duration) bool {
+	if end := since + wait; l.Moment.Mono < end {
+		l.next.atMono(end)
+		return true
+	}
+	return false
+}
+
+// settle returns how long a difference that is seen since the mark must last.
+func (l *look) settle(since *mark) time.Duration {
+	if since.Boot {
+		return l.options.SettleBoot
+	}
+	return l.options.Settle
+}

@@ -1,0 +1,177 @@
+// Package exehash computes SHA-256 sums of the programs that processes run, in the
+// background: a file may be large, or on a file system that hangs.
+package exehash
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/lookup"
+	"sockwatch/inputs/internal/procfs"
+)
+
+// MaxSize is the size in bytes of the largest program that is read.
+const MaxSize = 100 << 20
+
+// A Process is one process: Start, in ticks after boot, tells it from others that had
+// its pid.
+type Process struct {
+	PID   int
+	Start uint64
+}
+
+// Sums knows the sums of the programs of processes. A file that several processes run
+// is read once. Update and Close are called by one goroutine at a time.
+type Sums struct {
+	proc  string
+	cache *lookup.Cache[Process]
+
+	reads chan struct{} // holds a token for each read that has not returned
+
+	mu    sync.Mutex
+	files map[fileID]string
+}
+
+// maxReads bounds how many goroutines file systems that hang can keep.
+const maxReads = 4
+
+var errHung = errors.New("earlier reads hang")
+
+// A fileID tells a file from what it is after a change.
+type fileID struct {
+	dev, ino       uint64
+	size           int64
+	modified, meta unix.Timespec
+}
+
+// maxFiles bounds how many files are remembered.
+const maxFiles = 10_000
+
+// New returns sums of the processes of the procfs that is mounted at proc.
+func New(proc string) *Sums {
+	s := &Sums{proc: proc, reads: make(chan struct{}, maxReads), files: make(map[fileID]string)}
+	s.cache = lookup.New(s.read, lookup.Options{
+		Workers: 1, Timeout: time.Minute, Wait: 500 * time.Millisecond, Again: 1 << 62, Retry: 10 * time.Minute,
+	})
+	return s
+}
+
+// Update begins to read the programs of processes that are not known yet, and forgets all
+// other processes. It waits a moment for them.
+func (s *Sums) Update(ctx context.Context, processes map[Process]bool, now time.Time) {
+	s.cache.Update(ctx, processes, now)
+}
+
+// Sum returns the sum of the program of a process in hexadecimal; "" if it is not known,
+// not yet, or is larger than MaxSize.
+func (s *Sums) Sum(p Process) string { return s.cache.Name(p) }
+
+// Close ends the reading.
+func (s *Sums) Close() { s.cache.Close() }
+
+// read returns the sum of the program of a process. It does not wait longer than ctx:
+// a file system that hangs keeps the goroutine.
+func (s *Sums) read(ctx context.Context, p Process) (string, error) {
+	type answer struct {
+		sum string
+		err error
+	}
+	select {
+	case s.reads <- struct{}{}:
+	default:
+		return "", errHung
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		defer func() { <-s.reads }()
+		sum, err := s.sum(ctx, p)
+		answered <- answer{sum, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.sum, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func (s *Sums) sum(ctx context.Context, p Process) (string, error) {
+	// The link leads to the very file that is run, also if it has been deleted.
+	file, err := os.OpenFile(s.proc+"/"+strconv.Itoa(p.PID)+"/exe", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if err := s.verify(p); err != nil {
+		return "", err
+	}
+	before, err := identify(file)
+	if err != nil || before.size > MaxSize {
+		return "", err
+	}
+	s.mu.Lock()
+	sum := s.files[before]
+	s.mu.Unlock()
+	if sum != "" {
+		return sum, nil
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, untilDone{ctx, io.LimitReader(file, MaxSize)}); err != nil {
+		return "", err
+	}
+	if after, err := identify(file); err != nil || after != before {
+		return "", fmt.Errorf("%s: changed while it was read", file.Name())
+	}
+	sum = hex.EncodeToString(h.Sum(nil))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.files) >= maxFiles {
+		clear(s.files)
+	}
+	s.files[before] = sum
+	return sum, nil
+}
+
+// verify returns an error if another process has the pid by now.
+func (s *Sums) verify(p Process) error {
+	text, err := os.ReadFile(s.proc + "/" + strconv.Itoa(p.PID) + "/stat")
+	if err != nil {
+		return err
+	}
+	st, err := procfs.ParseStat(text)
+	if err == nil && st.Start != p.Start {
+		err = procfs.ErrExited
+	}
+	return err
+}
+
+func identify(file *os.File) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return fileID{}, &os.PathError{Op: "stat", Path: file.Name(), Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}, nil
+}
+
+// An untilDone is a Reader that fails when its context is done.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r untilDone) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}

@@ -1,0 +1,168 @@
+package expect
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// A count is how many endpoints match one rule. Sockets of one endpoint count once.
+type count struct {
+	matches, undecided int
+	elements           []elementCount // of each element of the rule's ports, or of the only one
+}
+
+type elementCount struct{ matches, undecided int }
+
+// An endpoint is where a socket listens.
+type endpoint struct {
+	netns, device string
+	address       netip.Addr
+	port          uint16
+}
+
+func (l *Listener) endpoint() endpoint { return endpoint{l.Netns, l.Device, l.Address, l.Port} }
+
+// count counts the endpoints that match each expect and forbid rule, by rule.index.
+func (r *Rules) count(listeners []Judged) []count {
+	type pair struct {
+		rule     int
+		endpoint endpoint
+	}
+	certain := make(map[pair]bool) // those that match; false: that may match
+	var order []pair
+	for _, j := range listeners {
+		for _, m := range j.matches {
+			p := pair{m.rule.index, j.endpoint()}
+			was, known := certain[p]
+			if !known {
+				order = append(order, p)
+			}
+			certain[p] = was || !m.undecided
+		}
+	}
+	counts := make([]count, len(r.rules))
+	for i, n := range r.rules {
+		counts[i].elements = make([]elementCount, max(1, len(n.ports)))
+	}
+	for _, p := range order {
+		c := &counts[p.rule]
+		add := func(matches, undecided *int) {
+			if certain[p] {
+				*matches++
+			} else {
+				*undecided++
+			}
+		}
+		add(&c.matches, &c.undecided)
+		ports := r.rules[p.rule].ports
+		for i := range c.elements {
+			if ports == nil || ports[i].contains(p.endpoint.port) {
+				add(&c.elements[i].matches, &c.elements[i].undecided)
+			}
+		}
+	}
+	return counts
+}
+
+// up returns whether a rule holds, and whether that can be said.
+func (n *rule) up(c count) (up, decided bool) {
+	if n.kind == kindForbid {
+		return c.matches == 0, c.matches > 0 || c.undecided == 0
+	}
+	up, decided = true, true
+	for _, e := range c.elements {
+		switch {
+		case e.matches >= n.min:
+		case e.matches+e.undecided >= n.min:
+			up, decided = false, false
+		default:
+			return false, true
+		}
+	}
+	return up, decided
+}
+
+// missing says what an expect rule lacks: for each element of its ports that too few
+// endpoints match, how many there are, and the nearest listener.
+func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
+	var all []string
+	for i, e := range c.elements {
+		if e.matches >= n.min {
+			continue
+		}
+		part := *n // of one element
+		sentence := ""
+		if n.ports != nil {
+			part.ports = n.ports[i : i+1]
+			sentence = "port " + n.ports[i].String() + ": "
+		}
+		sentence += fmt.Sprintf("%d of %d endpoints", e.matches, n.min)
+		if e.undecided > 0 {
+			sentence += fmt.Sprintf(", %d undecided", e.undecided)
+		}
+		if l, h := part.nearestListener(listeners); l != nil {
+			sentence += fmt.Sprintf("; nearest %s: %s", l.title(), strings.Join(part.explain(l, h, time.Time{}), " and "))
+		}
+		all = append(all, sentence)
+	}
+	return strings.Join(all, "; ")
+}
+
+// nearestListener returns the listener of which the least is missing for a match, of
+// those that do not match; nil if none has anything in common with the rule.
+func (n *rule) nearestListener(listeners []Judged) (nearest *Listener, of *Holder) {
+	var least distance
+	for _, j := range listeners {
+		h, d := n.nearestOwner(j.Listener, j.owners(), time.Time{})
+		if d.held == 0 || d.missed+d.unknown == 0 {
+			continue
+		}
+		c := 0
+		if nearest != nil {
+			c = compareListeners(j.Listener, nearest)
+		}
+		if nearest == nil || d.less(least) || !least.less(d) && c < 0 {
+			nearest, of, least = j.Listener, h, d
+		}
+	}
+	return nearest, of
+}
+
+// title names a listener in a sentence: its address and port, and its process.
+func (l *Listener) title() string {
+	title := netip.AddrPortFrom(l.Address, l.Port).String()
+	if l.Device != "" {
+		title = fmt.Sprintf("%s:%d", l.address(), l.Port)
+	}
+	if process := l.tag("process"); process != "" {
+		title += " of " + process
+	}
+	return title
+}
+
+// tag returns the value of a tag of its point, or "".
+func (l *Listener) tag(key string) string { return tagOf(l.Tags, key) }
+
+func tagOf(tags []metric.Tag, key string) string {
+	for _, t := range tags {
+		if t.Key == key {
+			return t.Value
+		}
+	}
+	return ""
+}
+
+// compareListeners orders listeners by namespace, port and address.
+func compareListeners(a, b *Listener) int {
+	return cmp.Or(
+		cmp.Compare(a.Netns, b.Netns),
+		cmp.Compare(a.Port, b.Port),
+		a.Address.Compare(b.Address),
+		cmp.Compare(a.Device, b.Device),
+	)
+}

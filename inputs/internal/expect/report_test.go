@@ -1,0 +1,111 @@
+package expect
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const audited = `
+[[expect]]
+name = "web"
+port = [80, 443]
+process = "nginx"
+why = "public site"
+ticket = "OPS-1"
+approved_by = "jane"
+expires = "2026-12-01"
+[[expect]]
+name = "dns"
+port = 53
+process = "named"
+[[allow]]
+name = "ssh"
+port = 22
+expires = "2026-11-01"
+[[forbid]]
+name = "telnet"
+port = 23
+why = "clear text"
+`
+
+func TestReportNamesTheNearestRuleAndWhatItLacks(t *testing.T) {
+	r := compile(t, audited)
+	report := NewReport(r, []*Listener{
+		nginx(8443), nginx(80), nginx(443, at("127.0.0.1"), by("httpd")), nginx(23, by("in.telnetd")), nginx(53, unreadable), nginx(22, by("sshd")),
+	}, now)
+	want := `missing     web: port 443: 0 of 1 endpoints; nearest 127.0.0.1:443 of httpd: process httpd is not nginx
+undecided   dns: port 53: 0 of 1 endpoints, 1 undecided; nearest 0.0.0.0:53: process is not known to be named
+forbidden   0.0.0.0:23 of in.telnetd: matches forbid rule telnet: clear text
+unexpected  0.0.0.0:22 of sshd: 2026-11-01 was the last day of rule ssh
+unexpected  127.0.0.1:443 of httpd: process httpd is not nginx of rule web
+unexpected  0.0.0.0:8443 of nginx: port 8443 is not in 80,443 of rule web
+undecided   0.0.0.0:53: process is not known to be named of rule dns
+expiring    expect rule web: 2026-12-01 is the last day of its approval
+expired     allow rule ssh: 2026-11-01 was the last day of its approval
+6 listeners, 4 rules (digest ` + r.Digest() + `): 1 missing, 1 forbidden, 3 unexpected, 2 undecided
+`
+	if diff := cmp.Diff(want, report.Text()); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	if report.OK {
+		t.Error("it is ok")
+	}
+}
+
+func TestReportIsAnArtefactOfAnAudit(t *testing.T) {
+	r := compile(t, audited)
+	report := NewReport(r, []*Listener{nginx(80), nginx(80), nginx(23, by("nc"))}, now)
+	report.Host, report.MachineID, report.BootID = "web1", "m", "b"
+	text, err := report.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"host": "web1", "machine_id": "m", "boot_id": "b", "time": "2026-11-26T12:00:00Z", "digest": r.Digest(), "ok": false,
+		"rules": []any{
+			map[string]any{"rule": "telnet", "kind": "forbid", "outcome": "violated", "matches": 1., "undecided": 0., "justification": "clear text"},
+			map[string]any{"rule": "web", "kind": "expect", "outcome": "missing", "matches": 1., "undecided": 0.,
+				"why":           "port 443: 0 of 1 endpoints; nearest 0.0.0.0:80 of nginx: port 80 is not 443",
+				"justification": "public site", "ticket": "OPS-1", "approved_by": "jane", "expires": "2026-12-01"},
+			map[string]any{"rule": "dns", "kind": "expect", "outcome": "missing", "matches": 0., "undecided": 0., "why": "port 53: 0 of 1 endpoints"},
+			map[string]any{"rule": "ssh", "kind": "allow", "outcome": "", "matches": 0., "undecided": 0., "expires": "2026-11-01"},
+		},
+		"listeners": []any{
+			map[string]any{"verdict": "forbidden", "rule": "telnet", "why": "matches forbid rule telnet: clear text", "exe": "/usr/bin/nc",
+				"tags": map[string]any{"address": "0.0.0.0", "port": "23", "family": "ipv4", "exposure": "public", "user": "root", "unit": "nc.service", "process": "nc", "owner": "resolved"}},
+			map[string]any{"verdict": "yes", "rule": "web", "why": "matches rule web: public site", "exe": "/usr/sbin/nginx",
+				"tags": map[string]any{"address": "0.0.0.0", "port": "80", "family": "ipv4", "exposure": "public", "user": "root", "unit": "nginx.service", "process": "nginx", "owner": "resolved"}},
+		},
+		"expiring": []any{
+			map[string]any{"kind": "expect", "rule": "web", "expires": "2026-12-01", "expired": false},
+			map[string]any{"kind": "allow", "rule": "ssh", "expires": "2026-11-01", "expired": true},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
+
+func TestReportOfAHostInOrder(t *testing.T) {
+	r := compile(t, "[[expect]]\nname = 'web'\nport = 80\n[[allow]]\nport = 22")
+	report := NewReport(r, []*Listener{nginx(80), nginx(22)}, now)
+	if want := "2 listeners, 2 rules (digest " + r.Digest() + "): ok\n"; report.Text() != want || !report.OK {
+		t.Errorf("ok %v: %s, want %s", report.OK, report.Text(), want)
+	}
+}
+
+// Sockets of one point have its worst verdict.
+func TestReportShowsTheWorstOfAPoint(t *testing.T) {
+	r := compile(t, "[[allow]]\nexe = '/usr/sbin/nginx'")
+	bad := nginx(80, held(Holder{Process: "nginx", Exe: "/tmp/nginx", Unit: "nginx.service"}))
+	report := NewReport(r, []*Listener{nginx(80), bad, nginx(80)}, now)
+	if len(report.Listeners) != 1 || report.Listeners[0].Verdict != No || report.Listeners[0].Exe != "/tmp/nginx" {
+		t.Errorf("listeners %+v", report.Listeners)
+	}
+}

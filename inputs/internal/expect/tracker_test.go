@@ -1,0 +1,561 @@
+package expect
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/inet"
+)
+
+// A simulation looks at listeners from time to time.
+type simulation struct {
+	t       testing.TB
+	rules   *Rules
+	tracker *Tracker
+	records map[string]json.RawMessage // what the history holds
+
+	clock     time.Time
+	mono      time.Duration
+	boot      string
+	whileDown bool
+	events    []string // all so far
+	last      []metric.Point
+}
+
+// simulate begins a simulation long after the boot.
+func simulate(t testing.TB, rules string) *simulation {
+	s := &simulation{
+		t: t, rules: compile(t, rules), records: make(map[string]json.RawMessage), clock: now, mono: time.Hour, boot: "b1",
+	}
+	s.tracker = NewTracker(s.rules, trackerOptions)
+	return s
+}
+
+var trackerOptions = TrackerOptions{
+	Point: "tcp_listen", Loaded: now, Settle: time.Minute, SettleBoot: 5 * time.Minute, OwnerWait: 30 * time.Second,
+}
+
+// pass lets time go by.
+func (s *simulation) pass(d time.Duration) {
+	s.clock, s.mono = s.clock.Add(d), s.mono+d
+}
+
+// look looks at listeners now, and returns the events, one a line.
+func (s *simulation) look(listeners ...*Listener) []string {
+	s.t.Helper()
+	l := &Look{Moment: Moment{s.clock, s.mono, s.boot}, Window: 10 * time.Second, WhileDown: s.whileDown}
+	s.whileDown = false
+	for _, listener := range listeners {
+		l.Listeners = append(l.Listeners, Judged{listener, s.rules.Verdict(listener, s.clock)})
+	}
+	result := s.tracker.Evaluate(l)
+	for key, record := range result.Set {
+		if !strings.HasPrefix(key, "r:") {
+			s.t.Errorf("record %q", key)
+		}
+		if record == nil {
+			delete(s.records, key)
+		} else {
+			s.records[key] = record
+		}
+	}
+	s.check(result.Events)
+	s.last = result.Events
+	var lines []string
+	for _, e := range result.Events {
+		lines = append(lines, line(e))
+	}
+	s.events = append(s.events, lines...)
+	return lines
+}
+
+// check holds the points and events to the promises of a batch.
+func (s *simulation) check(events []metric.Point) {
+	s.t.Helper()
+	b := metric.Batch{Time: s.clock, Points: s.tracker.Points(), Events: events}
+	if err := b.Check(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// line shows what matters most of an event.
+func line(e metric.Point) string {
+	text := e.Tag("event")
+	for _, key := range []string{"name", "address", "port", "process"} {
+		if v := e.Tag(key); v != "" {
+			text += " " + v
+		}
+	}
+	return text
+}
+
+// restart restarts the program. Its history holds what was written.
+func (s *simulation) restart() {
+	s.tracker = NewTracker(s.rules, trackerOptions)
+	s.tracker.Restore(maps.Clone(s.records))
+	s.whileDown = true
+}
+
+// reboot boots the host and starts the program after some time.
+func (s *simulation) reboot(after time.Duration) {
+	s.clock = s.clock.Add(time.Minute + after)
+	s.mono, s.boot = after, s.boot+"x"
+	s.restart()
+}
+
+// reload gives the tracker other rules.
+func (s *simulation) reload(rules string) {
+	old := s.tracker
+	s.rules = compile(s.t, rules)
+	s.tracker = NewTracker(s.rules, trackerOptions)
+	s.tracker.InheritFrom(old)
+}
+
+// points returns the points of a name: "tags: fields".
+func (s *simulation) points(name string) []string {
+	var lines []string
+	for _, p := range s.tracker.Points() {
+		if p.Name != "tcp_listen_"+name {
+			continue
+		}
+		var fields []string
+		for _, f := range p.Fields {
+			fields = append(fields, f.Key+"="+f.Value.String())
+		}
+		slices.Sort(fields)
+		series := strings.TrimPrefix(p.Series(), p.Name)
+		lines = append(lines, strings.ReplaceAll(series, `"`, "")+" "+strings.Join(fields, " "))
+	}
+	return lines
+}
+
+func (s *simulation) want(what string, got []string, want ...string) {
+	s.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+const web = `
+[[expect]]
+name = "web"
+port = [80, 443]
+process = "nginx"
+labels = { team = "edge" }
+`
+
+const telnet = `
+[[forbid]]
+name = "telnet"
+port = 23
+`
+
+func TestExpectedPortHasAPointAlways(t *testing.T) {
+	s := simulate(t, web)
+	s.look()
+	s.want("nothing listens", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=0 up=0")
+	s.look(nginx(80))
+	s.want("each element must hold", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=0 up=0")
+	s.look(nginx(80), nginx(443))
+	s.want("both listen", s.points("expect"), "{name=web,rule=expect,team=edge} matches=2 undecided=0 up=1")
+	s.look(nginx(80), nginx(443, by("httpd")))
+	s.want("another program", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=0 up=0")
+}
+
+func TestEachElementNeedsItsEndpoints(t *testing.T) {
+	s := simulate(t, "[[expect]]\nname = 'x'\nport = [80, '90-99']\nmin = 2")
+	s.look(nginx(80), nginx(80), nginx(91), nginx(92))
+	s.want("two sockets of one endpoint", s.points("expect"), "{name=x,rule=expect} matches=3 undecided=0 up=0")
+	s.look(nginx(80), nginx(80, at("::")), nginx(91), nginx(92))
+	s.want("two endpoints", s.points("expect"), "{name=x,rule=expect} matches=4 undecided=0 up=1")
+}
+
+func TestUndecidedRuleKeepsItsEarlierVerdict(t *testing.T) {
+	s := simulate(t, web)
+	s.look(nginx(80), nginx(443, pending))
+	s.want("without an earlier one", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=1")
+	s.look(nginx(80), nginx(443))
+	s.look(nginx(80, pending), nginx(443, unreadable))
+	s.want("it was up", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=2 up=1")
+	s.restart()
+	s.look(nginx(80, pending), nginx(443, unreadable))
+	s.want("it was up before a restart", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=2 up=1")
+	s.look(nginx(80))
+	s.look(nginx(80), nginx(443, pending))
+	s.want("it was not up", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=1 up=0")
+	s.want("events", s.events)
+}
+
+func TestForbidRuleIsUpWhileNothingMatches(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look()
+	s.want("nothing", s.points("expect"), "{name=telnet,rule=forbid} matches=0 undecided=0 up=1")
+	s.look(nginx(23))
+	s.want("a match", s.points("expect"), "{name=telnet,rule=forbid} matches=1 undecided=0 up=0")
+	s.want("violation", s.points("violation"),
+		"{address=0.0.0.0,exposure=public,port=23,process=nginx,rule=telnet,unit=nginx.service,user=root,verdict=forbidden} active=1")
+	s.look()
+	s.want("the violation has ended", s.points("violation"))
+}
+
+func TestFailureIsReportedAfterItsTime(t *testing.T) {
+	s := simulate(t, web)
+	s.look(nginx(80), nginx(443))
+	s.pass(10 * time.Second)
+	failed := s.clock
+	s.want("at first", s.look(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))))
+	s.pass(59 * time.Second)
+	if s.tracker.Unchanged(Moment{s.clock, s.mono, s.boot}) {
+		t.Error("due before a minute has passed")
+	}
+	s.pass(time.Second)
+	if !s.tracker.Unchanged(Moment{s.clock, s.mono, s.boot}) {
+		t.Error("not due after a minute")
+	}
+	s.want("after a minute", s.look(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))), "failed web")
+	want := metric.Point{
+		Name: "tcp_listen_rule_event", Tags: metric.NewTags("event", "failed", "name", "web", "rule", "expect"),
+		Fields: []metric.Field{
+			{Key: "why", Value: metric.String("port 443: 0 of 1 endpoints; nearest 127.0.0.1:443 of httpd: process httpd is not nginx")},
+			{Key: "matches", Value: metric.Int(1)},
+			{Key: "undecided", Value: metric.Int(0)},
+			{Key: "while_down", Value: metric.Bool(false)},
+			{Key: "window_seconds", Value: metric.Float(10)},
+		},
+		Time: failed,
+	}
+	if diff := cmp.Diff([]metric.Point{want}, s.last, cmp.AllowUnexported(metric.Value{})); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	s.pass(time.Hour)
+	s.want("later", s.look(nginx(80)))
+	s.want("restored", s.look(nginx(80), nginx(443)), "restored web")
+	if v, _ := s.last[0].Field("lasted_seconds"); v.AsFloat() != 3660 || !s.last[0].Time.Equal(s.clock) {
+		t.Errorf("restored at %v after %v s", s.last[0].Time, v)
+	}
+}
+
+func TestRestartWithinTheTimeOfARuleIsSilent(t *testing.T) {
+	s := simulate(t, web)
+	for range 10 {
+		s.look(nginx(80), nginx(443))
+		s.pass(30 * time.Second)
+		s.look()
+		s.pass(30 * time.Second)
+		s.look(nginx(80, pending), nginx(443, pending))
+		s.pass(10 * time.Second)
+	}
+	s.want("events", s.events)
+}
+
+func TestTimeOfARuleIsThatOfTheMonotonicClock(t *testing.T) {
+	s := simulate(t, web)
+	s.look()
+	s.clock = s.clock.Add(24 * time.Hour) // set forward, or asleep
+	s.want("the clock has jumped", s.look())
+	s.clock = s.clock.Add(-48 * time.Hour)
+	s.pass(time.Minute)
+	s.want("a minute has passed", s.look(), "failed web")
+}
+
+func TestFailureGoesOnThroughRestarts(t *testing.T) {
+	s := simulate(t, web)
+	s.look()
+	s.pass(30 * time.Second)
+	s.restart()
+	s.want("not yet", s.look())
+	s.pass(30 * time.Second)
+	s.restart()
+	s.want("a minute after the first look", s.look(), "failed web")
+	if v, _ := s.last[0].Field("while_down"); v.AsBool() {
+		t.Error("the failure began while the program ran")
+	}
+	s.restart()
+	s.want("not twice", s.look())
+	s.restart()
+	s.want("restored while down", s.look(nginx(80), nginx(443)), "restored web")
+	if v, _ := s.last[0].Field("while_down"); !v.AsBool() {
+		t.Error("that it was while the program was down is not said")
+	}
+}
+
+func TestBootIsSilentUntilServicesHaveHadTheirTime(t *testing.T) {
+	s := simulate(t, web+telnet)
+	s.look(nginx(80), nginx(443), nginx(23))
+	s.want("before", s.events, "violated telnet 0.0.0.0 23 nginx")
+	s.reboot(20 * time.Second)
+	s.look()
+	s.pass(90 * time.Second)
+	s.look(nginx(80), nginx(443), nginx(23))
+	s.pass(time.Hour)
+	s.look(nginx(80), nginx(443), nginx(23))
+	s.want("after a boot that takes 110 s", s.events, "violated telnet 0.0.0.0 23 nginx")
+
+	s.reboot(20 * time.Second)
+	s.look()
+	s.pass(279 * time.Second)
+	s.want("almost five minutes after a boot", s.look())
+	s.pass(time.Second)
+	s.want("five minutes after a boot", s.look(), "failed web", "cleared telnet 0.0.0.0 23 nginx")
+}
+
+func TestReloadKeepsTheStateOfRulesThatStay(t *testing.T) {
+	s := simulate(t, web+telnet)
+	s.look(nginx(23))
+	s.pass(time.Minute)
+	s.look(nginx(23))
+	s.want("before", s.events, "violated telnet 0.0.0.0 23 nginx", "failed web")
+	s.reload(web + telnet + "[[allow]]\nport = 22")
+	s.want("with another rule", s.look(nginx(23)))
+	s.want("restored", s.look(nginx(23), nginx(80), nginx(443)), "restored web")
+}
+
+func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
+	s := simulate(t, web+telnet)
+	s.look(nginx(23))
+	s.pass(time.Minute)
+	s.look(nginx(23))
+	s.reload("[[allow]]\nport = 23")
+	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "the rules allow the listener" {
+		t.Errorf("why: %v", why)
+	}
+	if len(s.records) > 0 {
+		t.Errorf("records are left: %s", slices.Sorted(maps.Keys(s.records)))
+	}
+}
+
+func TestRulesThatWereRemovedWhileDownLeaveNothingBehind(t *testing.T) {
+	s := simulate(t, web+telnet)
+	s.look(nginx(23))
+	s.rules = compile(t, "")
+	s.restart()
+	if s.tracker.Idle() {
+		t.Error("idle although a violation is remembered")
+	}
+	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if len(s.records) > 0 || !s.tracker.Idle() {
+		t.Errorf("records are left: %s", slices.Sorted(maps.Keys(s.records)))
+	}
+}
+
+func TestViolationHasWhatAnIncidentNeeds(t *testing.T) {
+	s := simulate(t, telnet)
+	l := nginx(23)
+	l.Facts = func() []metric.Field { return []metric.Field{{Key: "pid", Value: metric.Int(7)}} }
+	began := s.clock
+	s.look(l)
+	want := metric.Point{
+		Name: "tcp_listen_rule_event",
+		Tags: metric.NewTags("event", "violated", "name", "telnet", "rule", "forbid", "address", "0.0.0.0", "port", "23",
+			"family", "ipv4", "exposure", "public", "user", "root", "unit", "nginx.service", "process", "nginx", "owner", "resolved"),
+		Fields: []metric.Field{
+			{Key: "pid", Value: metric.Int(7)},
+			{Key: "why", Value: metric.String("matches forbid rule telnet")},
+			{Key: "verdict", Value: metric.String("forbidden")},
+			{Key: "while_down", Value: metric.Bool(false)},
+			{Key: "window_seconds", Value: metric.Float(10)},
+		},
+		Time: began,
+	}
+	if diff := cmp.Diff([]metric.Point{want}, s.last, cmp.AllowUnexported(metric.Value{})); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	s.pass(time.Minute)
+	gone := s.clock
+	s.look()
+	s.pass(time.Minute)
+	s.want("cleared", s.look(), "cleared telnet 0.0.0.0 23 nginx")
+	if v, _ := s.last[0].Field("lasted_seconds"); v.AsFloat() != 60 || !s.last[0].Time.Equal(gone) {
+		t.Errorf("cleared at %v after %v s, want %v after 60 s", s.last[0].Time, v, gone)
+	}
+}
+
+func TestRestartOfAViolatorIsOneViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	for range 5 {
+		s.look(nginx(23))
+		s.pass(30 * time.Second)
+		s.look()
+		s.pass(30 * time.Second)
+		s.look(nginx(23, pending))
+		s.pass(time.Second)
+	}
+	s.want("events", s.events, "violated telnet 0.0.0.0 23 nginx")
+}
+
+func TestForbidRuleWaitsItsTime(t *testing.T) {
+	s := simulate(t, "[[forbid]]\nname = 'x'\nport = 23\nfor = '1m'")
+	s.look(nginx(23))
+	s.pass(59 * time.Second)
+	s.want("59 s", s.look(nginx(23)))
+	s.look()
+	s.pass(time.Minute)
+	s.want("gone in time", s.look())
+	s.look(nginx(23))
+	s.pass(time.Minute)
+	s.want("a minute", s.look(nginx(23)), "violated x 0.0.0.0 23 nginx")
+}
+
+func TestViolationWaitsForTheSearchOfItsOwner(t *testing.T) {
+	s := simulate(t, telnet)
+	began := s.clock
+	s.want("pending", s.look(nginx(23, pending)))
+	s.want("its point does not wait", s.points("violation"),
+		"{address=0.0.0.0,exposure=public,port=23,rule=telnet,unit=nginx.service,user=root,verdict=forbidden} active=1")
+	s.pass(10 * time.Second)
+	s.want("found", s.look(nginx(23)), "violated telnet 0.0.0.0 23 nginx")
+	if !s.last[0].Time.Equal(began) {
+		t.Errorf("time %v, want that of the first look, %v", s.last[0].Time, began)
+	}
+	if len(s.records) != 2 {
+		t.Errorf("records: %s", slices.Sorted(maps.Keys(s.records)))
+	}
+}
+
+func TestViolationWaitsForItsOwnerNoLongerThanOwnerWait(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23, pending))
+	s.pass(29 * time.Second)
+	s.want("29 s", s.look(nginx(23, pending)))
+	s.pass(time.Second)
+	s.want("30 s", s.look(nginx(23, pending)), "violated telnet 0.0.0.0 23")
+	s.want("the owner is no news", s.look(nginx(23)))
+}
+
+func TestShortViolationIsReportedWithoutItsOwner(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23, pending))
+	s.pass(3 * time.Second)
+	s.want("gone after 3 s", s.look(), "violated telnet 0.0.0.0 23")
+}
+
+func TestOwnerThatBecomesReadableIsNoNewViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23, unreadable))
+	s.pass(time.Minute)
+	s.look(nginx(23))
+	s.pass(time.Minute)
+	s.look(nginx(23, unreadable))
+	s.restart()
+	s.look(nginx(23))
+	s.pass(time.Hour)
+	s.look(nginx(23))
+	s.want("events", s.events, "violated telnet 0.0.0.0 23")
+}
+
+func TestAnotherOwnerIsAnotherViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
+	s.pass(time.Minute)
+	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
+}
+
+func TestNetworkOfALaptopIsNoNewViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	for _, class := range []inet.Class{inet.Private, inet.Nowhere, inet.Public, inet.Private} {
+		s.look(nginx(23, func(l *Listener) { l.Exposure = class }))
+		s.pass(time.Hour)
+	}
+	s.want("events", s.events, "violated telnet 0.0.0.0 23 nginx")
+	s.want("its point has the exposure of now", s.points("violation"),
+		"{address=0.0.0.0,exposure=private,port=23,process=nginx,rule=telnet,unit=nginx.service,user=root,verdict=forbidden} active=1")
+}
+
+func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
+	s := simulate(t, "[[allow]]\nport = 22")
+	s.look(nginx(22), nginx(80), nginx(80), nginx(81), nginx(82, at("127.0.0.1")))
+	s.want("one point for each exposure", s.points("unexpected"),
+		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
+		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
+	s.want("events", s.events, "violated 0.0.0.0 80 nginx", "violated 0.0.0.0 81 nginx", "violated 127.0.0.1 82 nginx")
+	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: every one differs in all that it asks for" {
+		t.Errorf("why: %v", v)
+	}
+}
+
+func TestUnexpectedListenersHaveNoPointsIfTheyAreIgnored(t *testing.T) {
+	s := simulate(t, "unlisted = 'ignore'\n[[allow]]\nport = 22")
+	s.look(nginx(80))
+	s.want("unexpected", s.points("unexpected"))
+	s.want("violation", s.points("violation"))
+	s.want("events", s.events)
+}
+
+func TestRulesAreNamedByTheirDigest(t *testing.T) {
+	s := simulate(t, web+telnet+"[[allow]]\nport = 22")
+	s.look()
+	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=1 expect=1 forbid=1 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
+}
+
+func TestWithoutRulesThereAreNoPoints(t *testing.T) {
+	s := simulate(t, "")
+	s.look(nginx(80))
+	if points := s.tracker.Points(); len(points) > 0 || !s.tracker.Idle() || s.rules.Active() {
+		t.Errorf("points %v, idle %v, active %v", points, s.tracker.Idle(), s.rules.Active())
+	}
+	s = simulate(t, "expect_file = ['/etc/sockwatch/expect.d/*.toml']")
+	s.look(nginx(80))
+	s.want("files without rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=0 expect=0 forbid=0 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
+}
+
+func TestUnchangedPointsAreTheSameSlice(t *testing.T) {
+	s := simulate(t, web)
+	s.look(nginx(80))
+	before := s.tracker.Points()
+	s.look(nginx(80), nginx(22))
+	if after := s.tracker.Points(); &before[0] != &after[0] {
+		t.Error("the points were made again")
+	}
+}
+
+func TestManyViolationsOfAUserAreSummedUp(t *testing.T) {
+	s := simulate(t, "unlisted = 'unexpected'")
+	s.tracker.options.MaxPerUser = 3
+	jane := func(l *Listener) { l.User = "jane" }
+	many := func(n int) []*Listener {
+		all := []*Listener{nginx(1)}
+		for i := range n {
+			all = append(all, nginx(uint16(10+i), jane))
+		}
+		return all
+	}
+	s.want("first", s.look(many(7)...), "violated 0.0.0.0 1 nginx", "violated 0.0.0.0 10 nginx", "violated 0.0.0.0 11 nginx", "violated 0.0.0.0 12 nginx", "violated")
+	for _, e := range s.last {
+		if v, ok := e.Field("count"); ok && (v.AsInt() != 4 || e.Tag("user") != "jane") {
+			t.Errorf("count %v of %q", v, e.Tag("user"))
+		}
+	}
+	s.want("more", s.look(many(20)...))
+	if n := len(s.points("violation")); n != 5 {
+		t.Errorf("%d points, want 5", n)
+	}
+	s.look(many(2)...)
+	s.pass(time.Minute)
+	s.want("fewer", s.look(many(2)...), "cleared 0.0.0.0 12 nginx", "cleared")
+}
+
+func TestDamagedRecordsAreSkipped(t *testing.T) {
+	s := simulate(t, web+telnet)
+	s.look(nginx(23))
+	good := maps.Clone(s.records)
+	s.records["r:expect:gone"] = json.RawMessage(`{}`)
+	s.records["r:forbid:telnet"] = json.RawMessage(`[`)
+	s.records["r:violation:x"] = good[slices.Sorted(maps.Keys(good))[2]]
+	s.records["r:violation:y"] = json.RawMessage(`{"v":"yes"}`)
+	s.records["e:other"] = json.RawMessage(`not ours`)
+	s.restart()
+	s.want("events", s.look(nginx(23)))
+	want := slices.Concat(slices.Sorted(maps.Keys(good)), []string{"e:other"})
+	slices.Sort(want)
+	s.want("records", slices.Sorted(maps.Keys(s.records)), want...)
+}

@@ -1,0 +1,233 @@
+package expect
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/inet"
+)
+
+// maxLabels is how many labels a rule may have.
+const maxLabels = 8
+
+// ValidateRules returns every error of the options, joined, each made by
+// plugin.Invalid with the path of its option: "expect[2].port". Labels must not have the
+// keys of tags, those of the input's points.
+func (o *Options) ValidateRules(tags []string) error {
+	v := validator{reserved: slices.Concat(tags, Tags(), []string{"host"})}
+	switch o.Unlisted {
+	case UnlistedAuto, UnlistedUnexpected, UnlistedIgnore:
+	default:
+		v.invalid("unlisted", `unknown value %q: "auto", "unexpected" or "ignore"`, o.Unlisted)
+	}
+	for i := range o.Expect {
+		r, at := &o.Expect[i], fmt.Sprintf("expect[%d]", i)
+		v.name(at, r.Name)
+		v.criteria(at, &r.Criteria)
+		if r.Min < 1 {
+			v.invalid(at+".min", "must be at least 1")
+		}
+		v.approval(at, &r.Approval)
+		v.labels(at, r.Labels)
+	}
+	for i := range o.Allow {
+		r, at := &o.Allow[i], fmt.Sprintf("allow[%d]", i)
+		v.text(at+".name", r.Name)
+		v.criteria(at, &r.Criteria)
+		v.approval(at, &r.Approval)
+	}
+	for i := range o.Forbid {
+		r, at := &o.Forbid[i], fmt.Sprintf("forbid[%d]", i)
+		v.name(at, r.Name)
+		v.criteria(at, &r.Criteria)
+		v.approval(at, &r.Approval)
+		v.labels(at, r.Labels)
+	}
+	v.uniqueNames(o)
+	return errors.Join(v.errs...)
+}
+
+// A validator collects the errors of rules.
+type validator struct {
+	reserved []string // keys that labels must not have
+	errs     []error
+}
+
+func (v *validator) invalid(option, format string, args ...any) {
+	v.errs = append(v.errs, plugin.Invalid(option, format, args...))
+}
+
+func (v *validator) name(at, name string) {
+	if name == "" {
+		v.invalid(at+".name", `is missing: expect and forbid rules need one, such as name = "web"`)
+		return
+	}
+	v.text(at+".name", name)
+}
+
+// text keeps a text to one line that can be seen.
+func (v *validator) text(option, text string) {
+	switch {
+	case strings.ContainsFunc(text, unicode.IsControl):
+		v.invalid(option, "%q holds a control character", text)
+	case strings.TrimSpace(text) != text:
+		v.invalid(option, "%q begins or ends with a blank", text)
+	}
+}
+
+// uniqueNames reports each place of a name that several expect and forbid rules have.
+func (v *validator) uniqueNames(o *Options) {
+	places := make(map[string][]string)
+	for i, r := range o.Expect {
+		places[r.Name] = append(places[r.Name], fmt.Sprintf("expect[%d].name", i))
+	}
+	for i, r := range o.Forbid {
+		places[r.Name] = append(places[r.Name], fmt.Sprintf("forbid[%d].name", i))
+	}
+	delete(places, "")
+	for _, name := range slices.Sorted(maps.Keys(places)) {
+		if len(places[name]) < 2 {
+			continue
+		}
+		for _, option := range places[name] {
+			v.invalid(option, "%d rules are called %q: the names of expect and forbid rules must be unique", len(places[name]), name)
+		}
+	}
+}
+
+func (v *validator) criteria(at string, c *Criteria) {
+	any := len(c.Port) > 0 || c.Address != nil
+	for _, a := range c.Address {
+		if _, err := parseAddress(a); err != nil {
+			v.invalid(at+".address", "%w", err)
+		}
+	}
+	v.notEmpty(at+".address", c.Address)
+	for _, g := range globOptions {
+		patterns := *g.patterns(c)
+		any = any || patterns != nil
+		v.notEmpty(at+"."+g.name, patterns)
+		for _, p := range patterns {
+			globs, err := compileGlob(p)
+			switch {
+			case err != nil:
+				v.invalid(at+"."+g.name, "%w", err)
+			case g.known != nil && !slices.ContainsFunc(g.known, globs.match):
+				v.invalid(at+"."+g.name, "unknown value %q (known: "+knownValues(g.known)+")", p)
+			}
+		}
+	}
+	if !any {
+		v.invalid(at, "has no criterion: set port, process, user, unit or another one")
+	}
+}
+
+func (v *validator) notEmpty(option string, list []string) {
+	if list != nil && len(list) == 0 {
+		v.invalid(option, "the list is empty, and nothing would match: leave the option out for any")
+	}
+}
+
+func (v *validator) approval(at string, a *Approval) {
+	v.text(at+".why", a.Why)
+	v.text(at+".ticket", a.Ticket)
+	v.text(at+".approved_by", a.ApprovedBy)
+	if _, err := parseDate(a.Expires); err != nil {
+		v.invalid(at+".expires", "%w", err)
+	}
+}
+
+// parseDate returns the end of a day in UTC: the first moment after it; the zero time
+// if there is no date.
+func parseDate(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	day, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		return time.Time{}, plugin.Errorf(`%q is not a date such as "2027-03-31"`, s)
+	}
+	return day.AddDate(0, 0, 1), nil
+}
+
+var labelForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+func (v *validator) labels(at string, labels map[string]string) {
+	if len(labels) > maxLabels {
+		v.invalid(at+".labels", "%d labels: a rule has at most %d", len(labels), maxLabels)
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		option := at + ".labels"
+		switch {
+		case !labelForm.MatchString(key) || strings.HasPrefix(key, "__"):
+			v.invalid(option, "%q cannot be the name of a label: write letters, digits and _, and begin with a letter", key)
+		case slices.Contains(v.reserved, key):
+			v.invalid(option, "%q is the name of a tag already: choose another one, such as %q", key, "rule_"+key)
+		case labels[key] == "":
+			v.invalid(option+"."+key, "is empty")
+		default:
+			v.text(option+"."+key, labels[key])
+		}
+	}
+}
+
+// globOptions are the criteria that are globs over one value.
+var globOptions = []struct {
+	name     string
+	patterns func(*Criteria) *plugin.Strings
+	known    []string // the values that there are, if they are few
+}{
+	{name: "process", patterns: func(c *Criteria) *plugin.Strings { return &c.Process }},
+	{name: "exe", patterns: func(c *Criteria) *plugin.Strings { return &c.Exe }},
+	{name: "user", patterns: func(c *Criteria) *plugin.Strings { return &c.User }},
+	{name: "unit", patterns: func(c *Criteria) *plugin.Strings { return &c.Unit }},
+	{name: "user_unit", patterns: func(c *Criteria) *plugin.Strings { return &c.UserUnit }},
+	{name: "container", patterns: func(c *Criteria) *plugin.Strings { return &c.Container }},
+	{name: "pod", patterns: func(c *Criteria) *plugin.Strings { return &c.Pod }},
+	{name: "netns", patterns: func(c *Criteria) *plugin.Strings { return &c.Netns }},
+	{name: "family", patterns: func(c *Criteria) *plugin.Strings { return &c.Family }, known: []string{"ipv4", "ipv6", "dual"}},
+	{name: "exposure", patterns: func(c *Criteria) *plugin.Strings { return &c.Exposure }, known: exposures()},
+}
+
+// exposures returns the values of the tag exposure, "" for none last.
+func exposures() []string {
+	var all []string
+	for class := inet.Loopback; class <= inet.Public; class++ {
+		all = append(all, class.String())
+	}
+	return append(all, "")
+}
+
+// knownValues lists values for an error.
+func knownValues(values []string) string {
+	shown := slices.Clone(values)
+	if i := slices.Index(shown, ""); i >= 0 {
+		shown[i] = `or "" for none`
+	}
+	return strings.Join(shown, ", ")
+}
+
+// A glob is a compiled value of a glob option: "" is what has no such value.
+type glob struct{ globs plugin.Globs }
+
+func compileGlob(pattern string) (glob, error) {
+	if pattern == "" {
+		return glob{}, nil
+	}
+	globs, err := plugin.CompileGlobs([]string{pattern})
+	return glob{globs}, err
+}
+
+func (g glob) match(s string) bool {
+	if g.globs == nil {
+		return s == ""
+	}
+	return g.globs.Match(s)
+}

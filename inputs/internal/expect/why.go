@@ -1,0 +1,180 @@
+package expect
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sockwatch/agent/plugin"
+)
+
+// A Reason is a sentence and the rule that it is about.
+type Reason struct {
+	Rule string // "" if no rule is near
+	Why  string // "port 8443 is not in 80,443 of rule web"
+}
+
+// Why says why a listener has its verdict: the rule that decided, or the nearest one and
+// what of it does not match. It compares the listener with every rule.
+func (r *Rules) Why(l *Listener, now time.Time) Reason {
+	switch v := r.Verdict(l, now); v.Expected {
+	case Forbidden, Yes:
+		return Reason{v.Rule, v.by.because("matches " + v.by.title())}
+	}
+	n, h := r.nearest(l, now)
+	if n == nil {
+		return Reason{Why: "no rule is near: every one differs in all that it asks for"}
+	}
+	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}
+}
+
+// title names the rule in a sentence.
+func (n *rule) title() string {
+	if n.kind == kindForbid {
+		return "forbid rule " + n.name
+	}
+	return "rule " + n.name
+}
+
+// because adds the justification of the rule to a sentence.
+func (n *rule) because(sentence string) string {
+	if n.approval.Why == "" {
+		return sentence
+	}
+	return sentence + ": " + n.approval.Why
+}
+
+// nearest returns the rule to whose match the least is missing, and the owner of which
+// the least is missing; nil if no rule has anything in common with the listener. A rule
+// that may match once the owner is known comes before all others.
+func (r *Rules) nearest(l *Listener, now time.Time) (nearest *rule, of *Holder) {
+	var least distance
+	owners := l.owners()
+	for _, n := range r.rules {
+		h, d := n.nearestOwner(l, owners, now)
+		switch {
+		case d.held == 0 && d.missed > 0, n.kind == kindForbid && d.missed > 0: // it is good that this one does not match
+		case nearest == nil || d.less(least):
+			nearest, of, least = n, h, d
+		}
+	}
+	return nearest, of
+}
+
+// nearestOwner returns the owner with whom the listener comes nearest to the rule.
+func (n *rule) nearestOwner(l *Listener, owners []*Holder, now time.Time) (nearest *Holder, least distance) {
+	for i, h := range owners {
+		d := n.distance(l, h)
+		if i == 0 || d.less(least) {
+			nearest, least = h, d
+		}
+	}
+	if n.kind != kindForbid && n.expired(now) {
+		least.missed++
+	}
+	return nearest, least
+}
+
+// A distance is how far a listener is from matching a rule.
+type distance struct {
+	missed, unknown, held int  // criteria
+	port                  bool // the port is one of those that hold
+}
+
+func (d distance) less(e distance) bool {
+	switch {
+	case d.missed != e.missed:
+		return d.missed < e.missed
+	case d.unknown != e.unknown:
+		return d.unknown < e.unknown
+	case d.port != e.port:
+		return d.port
+	default:
+		return d.held > e.held
+	}
+}
+
+// distance compares all criteria of the rule with a listener and one of its owners.
+func (n *rule) distance(l *Listener, h *Holder) (d distance) {
+	n.eachCriterion(l, h, func(option int, t truth) {
+		switch t {
+		case truly:
+			d.held++
+			d.port = d.port || option == optionPort
+		case unknown:
+			d.unknown++
+		default:
+			d.missed++
+		}
+	})
+	return d
+}
+
+// The criteria that are no globs, where an index of globOptions could stand.
+const (
+	optionPort    = -1
+	optionAddress = -2
+)
+
+// eachCriterion calls visit with each criterion of the rule, and whether it holds.
+func (n *rule) eachCriterion(l *Listener, h *Holder, visit func(option int, t truth)) {
+	if n.ports != nil {
+		visit(optionPort, truthOf(n.ports.contain(l.Port)))
+	}
+	if n.address != nil {
+		visit(optionAddress, truthOf(n.matchAddress(l)))
+	}
+	for i := range n.globs {
+		visit(n.globs[i].option, n.globs[i].match(l, h))
+	}
+}
+
+// explain returns a sentence for each criterion that does not hold or is not known to.
+func (n *rule) explain(l *Listener, h *Holder, now time.Time) (mismatches []string) {
+	n.eachCriterion(l, h, func(option int, t truth) {
+		what, value, wanted := "port", fmt.Sprint(l.Port), strings.Split(n.ports.String(), ",")
+		switch option {
+		case optionPort:
+		case optionAddress:
+			what, value, wanted = "address", l.address(), n.criteria.Address
+		default:
+			what, wanted = globOptions[option].name, *globOptions[option].patterns(n.criteria)
+			value, _ = l.value(what, h)
+		}
+		switch {
+		case t == truly:
+		case t == unknown:
+			mismatches = append(mismatches, what+" is not known to be "+oneOf(wanted))
+		case value == "":
+			mismatches = append(mismatches, what+" is absent, not "+oneOf(wanted))
+		default:
+			mismatches = append(mismatches, what+" "+value+" is not "+oneOf(wanted))
+		}
+	})
+	if n.kind != kindForbid && n.expired(now) {
+		mismatches = append(mismatches, n.approval.Expires+" was the last day")
+	}
+	return mismatches
+}
+
+func truthOf(b bool) truth {
+	if b {
+		return truly
+	}
+	return falsely
+}
+
+// oneOf lists what an option asks for: "80", or "in 80,443".
+func oneOf(wanted plugin.Strings) string {
+	shown := slices.Clone(wanted)
+	for i, w := range shown {
+		if w == "" {
+			shown[i] = `""`
+		}
+	}
+	if len(shown) == 1 {
+		return shown[0]
+	}
+	return "in " + strings.Join(shown, ",")
+}

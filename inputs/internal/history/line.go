@@ -1,0 +1,343 @@
+package history
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// The file is lines of JSON. The first is a snapshot, each other holds what one write
+// changes. Each begins with the CRC-32C of what follows its comma:
+//
+//	{"crc":"9a3c2f10","snapshot":{"version":1,...}}
+//	{"crc":"01d7e5bb","history":"6f1d...","sequence":7,"set":{"e:...":{...}},"events":[...],"delivered":[[5,6]]}
+//
+// A line is written and synced by itself, so that only the last one can be torn.
+
+const version = 1
+
+// maxLine bounds a line that is read or written.
+const maxLine = 128 << 20
+
+// A line is one line of the file: a snapshot or the rest.
+type line struct {
+	Snapshot  *snapshot                  `json:"snapshot,omitempty"`
+	ID        string                     `json:"history,omitempty"` // of the next event
+	Sequence  int64                      `json:"sequence,omitempty"`
+	Set       map[string]json.RawMessage `json:"set,omitempty"`
+	Events    []savedEvent               `json:"events,omitempty"`
+	Delivered [][2]int64                 `json:"delivered,omitempty"` // ranges of sequences
+
+	all bool // without the snapshot the line is not complete
+}
+
+// A snapshot is a whole content.
+type snapshot struct {
+	Version  int                        `json:"version"`
+	Machine  string                     `json:"machine_id,omitempty"`
+	ID       string                     `json:"history"`
+	Sequence int64                      `json:"sequence"`
+	Records  map[string]json.RawMessage `json:"records,omitempty"`
+	Waiting  []savedEvent               `json:"waiting,omitempty"`
+	Recent   []savedEvent               `json:"recent,omitempty"` // those that do not wait
+}
+
+// A savedEvent is an event as it is written. Its fields keep their order and types.
+type savedEvent struct {
+	Sequence int64             `json:"sequence"`
+	Time     time.Time         `json:"time"`
+	Name     string            `json:"name"`
+	Tags     map[string]string `json:"tags,omitempty"`
+	Fields   []savedField      `json:"fields"`
+}
+
+// A savedField has one of its values.
+type savedField struct {
+	Key    string  `json:"key"`
+	Float  *string `json:"float,omitempty"` // JSON has no NaN
+	Int    *int64  `json:"int,omitempty"`
+	Uint   *uint64 `json:"uint,omitempty"`
+	Bool   *bool   `json:"bool,omitempty"`
+	String *string `json:"string,omitempty"`
+}
+
+// line returns what is to be written: what is pending, and the snapshot too if whole. It shares
+// nothing with the content that changes.
+func (c *content) line(changed *pending, whole bool) line {
+	l := line{
+		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: saveEvents(changed.events), Delivered: ranges(changed.finished),
+		all: changed.all,
+	}
+	if whole {
+		s := &snapshot{
+			Version: version, Machine: c.machine, ID: c.id, Sequence: c.sequence,
+			Records: c.copyRecords(), Waiting: saveEvents(c.waiting),
+		}
+		for _, e := range c.lastRecent() {
+			if e.state == finished {
+				s.Recent = append(s.Recent, saveEvent(e))
+			}
+		}
+		l.Snapshot = s
+	}
+	return l
+}
+
+// apply changes the content as a line of the file says.
+func (c *content) apply(l *line) error {
+	if s := l.Snapshot; s != nil {
+		if s.Version != version {
+			return fmt.Errorf("version %d, this program has %d", s.Version, version)
+		}
+		*c = content{id: s.ID, machine: s.Machine, sequence: s.Sequence, records: map[string]json.RawMessage{}}
+		c.applyRecords(s.Records)
+		recent, err := loadEvents(s.Recent, finished)
+		if err != nil {
+			return err
+		}
+		c.remember(recent)
+		return c.applyEvents(s.Waiting)
+	}
+	c.id, c.sequence = l.ID, l.Sequence
+	c.applyRecords(l.Set)
+	if err := c.applyEvents(l.Events); err != nil {
+		return err
+	}
+	c.applyDelivered(l.Delivered)
+	return nil
+}
+
+func (c *content) applyRecords(set map[string]json.RawMessage) {
+	for key, record := range set {
+		c.set(key, record)
+	}
+}
+
+func (c *content) applyEvents(saved []savedEvent) error {
+	events, err := loadEvents(saved, ready)
+	c.waiting = append(c.waiting, events...)
+	if n := len(c.waiting); n > 0 {
+		c.sequence = max(c.sequence, c.waiting[n-1].sequence)
+	}
+	return err
+}
+
+func (c *content) applyDelivered(ranges [][2]int64) {
+	var done []*event
+	for _, e := range c.waiting {
+		if slices.ContainsFunc(ranges, func(r [2]int64) bool { return r[0] <= e.sequence && e.sequence <= r[1] }) {
+			done = append(done, e)
+		}
+	}
+	c.remember(c.finish(done))
+}
+
+// ranges returns sequences as ranges, both ends included.
+func ranges(sequences []int64) (ranges [][2]int64) {
+	sequences = slices.Sorted(slices.Values(sequences))
+	for _, n := range sequences {
+		if k := len(ranges) - 1; k >= 0 && n <= ranges[k][1]+1 {
+			ranges[k][1] = n
+		} else {
+			ranges = append(ranges, [2]int64{n, n})
+		}
+	}
+	return ranges
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+const linePrefix = `{"crc":"`
+
+// appendPrefix appends what a line begins with: linePrefix and the checksum of its body.
+func appendPrefix(dst, body []byte) []byte {
+	return fmt.Appendf(dst, `%s%08x",`, linePrefix, crc32.Checksum(body, castagnoli))
+}
+
+const prefixLen = len(linePrefix) + len(`00000000",`)
+
+// appendLine appends a line with its end.
+func appendLine(dst []byte, l line) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(l); err != nil {
+		return dst, err
+	}
+	body := b.Bytes()[1 : b.Len()-1] // without the opening brace and the end of the line
+	if len(body) > maxLine/2 {
+		return dst, fmt.Errorf("%d bytes are too large for a line", len(body))
+	}
+	return append(append(appendPrefix(dst, body), body...), '\n'), nil
+}
+
+// parseLine parses a line without its end.
+func parseLine(b []byte) (l line, err error) {
+	if len(b) < prefixLen || string(b[:len(linePrefix)]) != linePrefix {
+		return l, errors.New("is not of a history")
+	}
+	body := b[prefixLen:]
+	if !bytes.Equal(b[:prefixLen], appendPrefix(nil, body)) {
+		return l, errors.New("has another checksum than it says")
+	}
+	err = json.Unmarshal(append([]byte{'{'}, body...), &l)
+	return l, err
+}
+
+// read reads a history. The last line is ignored if a kill or a loss of power has torn
+// it: nothing of it was handed out.
+func read(r io.Reader) (*content, error) {
+	lines := bufio.NewReader(r)
+	var c *content
+	for n := 1; ; n++ {
+		text, ended, err := readLine(lines)
+		if err != nil {
+			return nil, err
+		}
+		last := !ended
+		if ended {
+			_, err := lines.Peek(1)
+			last = errors.Is(err, io.EOF)
+		}
+		torn := !ended || last && bytes.IndexByte(text, 0) >= 0 // a loss of power leaves zeros
+		switch {
+		case torn && c != nil:
+			return c, nil
+		case torn && len(text) == 0:
+			return nil, errors.New("is empty")
+		case torn:
+			return nil, errors.New("line 1: has no end")
+		}
+		if c, err = c.read(text); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if last {
+			return c, nil
+		}
+	}
+}
+
+// read returns the content after a line; c is nil before the first, the snapshot.
+func (c *content) read(text []byte) (*content, error) {
+	l, err := parseLine(text)
+	if err != nil {
+		return nil, err
+	}
+	if (l.Snapshot != nil) != (c == nil) {
+		return nil, errors.New("is not in its place")
+	}
+	if c == nil {
+		c = &content{}
+	}
+	return c, c.apply(&l)
+}
+
+// readLine reads a line without its end. ended reports whether it has one.
+func readLine(r *bufio.Reader) (text []byte, ended bool, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		text = append(text, part...)
+		switch {
+		case err == nil:
+			return text[:len(text)-1], true, nil
+		case errors.Is(err, io.EOF):
+			return text, false, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, false, err
+		case len(text) > maxLine:
+			return nil, false, errors.New("has a line that is too long")
+		}
+	}
+}
+
+func saveEvents(events []*event) []savedEvent {
+	var saved []savedEvent
+	for _, e := range events {
+		saved = append(saved, saveEvent(e))
+	}
+	return saved
+}
+
+func saveEvent(e *event) savedEvent {
+	s := savedEvent{Sequence: e.sequence, Time: e.point.Time, Name: e.point.Name}
+	for _, t := range e.point.Tags {
+		if s.Tags == nil {
+			s.Tags = map[string]string{}
+		}
+		s.Tags[t.Key] = t.Value
+	}
+	for _, f := range e.point.Fields {
+		s.Fields = append(s.Fields, saveField(f))
+	}
+	return s
+}
+
+func saveField(f metric.Field) savedField {
+	s := savedField{Key: f.Key}
+	switch f.Value.Kind() {
+	case metric.KindInt:
+		s.Int = new(f.Value.AsInt())
+	case metric.KindUint:
+		s.Uint = new(f.Value.AsUint())
+	case metric.KindBool:
+		s.Bool = new(f.Value.AsBool())
+	case metric.KindString:
+		s.String = new(f.Value.AsString())
+	default:
+		s.Float = new(strconv.FormatFloat(f.Value.AsFloat(), 'g', -1, 64))
+	}
+	return s
+}
+
+// loadEvents returns events as they were saved. The error says which is none.
+func loadEvents(saved []savedEvent, state state) ([]*event, error) {
+	var events []*event
+	for _, s := range saved {
+		p := metric.Point{Name: s.Name, Time: s.Time.UTC()}
+		for key, value := range s.Tags {
+			p.Tags = append(p.Tags, metric.Tag{Key: key, Value: value})
+		}
+		metric.SortTags(p.Tags)
+		for _, f := range s.Fields {
+			v, err := f.value()
+			if err != nil {
+				return nil, fmt.Errorf("event %d: %w", s.Sequence, err)
+			}
+			p.Fields = append(p.Fields, metric.Field{Key: f.Key, Value: v})
+		}
+		if err := p.Check(); err != nil {
+			return nil, fmt.Errorf("event %d: %w", s.Sequence, err)
+		}
+		if p.Time.IsZero() {
+			return nil, fmt.Errorf("event %d has no time", s.Sequence)
+		}
+		events = append(events, &event{sequence: s.Sequence, point: p, state: state})
+	}
+	return events, nil
+}
+
+func (f *savedField) value() (metric.Value, error) {
+	switch {
+	case f.Int != nil:
+		return metric.Int(*f.Int), nil
+	case f.Uint != nil:
+		return metric.Uint(*f.Uint), nil
+	case f.Bool != nil:
+		return metric.Bool(*f.Bool), nil
+	case f.String != nil:
+		return metric.String(*f.String), nil
+	case f.Float != nil:
+		v, err := strconv.ParseFloat(*f.Float, 64)
+		return metric.Float(v), err
+	}
+	return metric.Value{}, fmt.Errorf("field %q has no value", f.Key)
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package tcplisten
+
+import (
+	"context"
+
+	"sockwatch/agent/plugin"
+)
+
+// Audit returns an error: there is nothing to compare with the rules.
+func Audit(context.Context, plugin.Input) (*Report, error) { return nil, errNoLinux }
+
+// Suggest returns an error: there is nothing to make rules of.
+func Suggest(context.Context, plugin.Input, bool) (string, error) { return "", errNoLinux }

@@ -1,0 +1,253 @@
+package tcplisten
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/expect"
+	"sockwatch/inputs/internal/history"
+	"sockwatch/inputs/internal/host"
+)
+
+// A recorder finds out what has changed since the last look and what the rules say of
+// it, and writes both into the history before it is published.
+type recorder struct {
+	changes *changes.Tracker
+	rules   *expect.Rules
+	expect  *expect.Tracker // nil without rules
+	history *history.Store
+
+	boot  string // the boot id
+	scope string // which namespaces of which host are looked at
+
+	restored   bool                // the history knew something at the start
+	last       changes.Moment      // the last complete look of this run; zero before the first
+	namespaces []changes.Namespace // of the last look
+	version    uint32              // of the rules, at the last look
+	backlog    backlog
+	points     []metric.Point // of rules, totals and backlog
+}
+
+// openRecorder reads the history of the input.
+func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) *recorder {
+	r := &recorder{}
+	store, records := history.Open(historyOptions(env, h))
+	r.history, r.restored = store, len(records) > 0
+	r.configure(o, rules, h)
+	if damaged := r.changes.Restore(records); damaged > 0 {
+		env.Log.Warn("skipped damaged records of the history", "records", damaged)
+	}
+	firstSeen, err := store.FirstSeen()
+	if err != nil {
+		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
+	}
+	r.changes.Import(firstSeen)
+	if r.expect != nil {
+		r.expect.Restore(records)
+	}
+	return r
+}
+
+// reopen continues what the recorder of a replaced input did, with other options.
+func (r *recorder) reopen(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) {
+	r.history = r.history.Inherit(historyOptions(env, h))
+	r.configure(o, rules, h)
+}
+
+// configure applies options. What is known stays.
+func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
+	r.boot, r.scope = h.BootID(), fmt.Sprintf("proc=%s namespaces=%v", h.Proc, o.Namespaces)
+	r.rules = rules
+	known := r.expect
+	r.expect = nil
+	c := changes.Options{
+		Point:  pointListener,
+		Settle: time.Duration(o.Settle), SettleBoot: time.Duration(o.SettleBoot),
+		OwnerWait: time.Duration(o.OwnerWait), Remember: time.Duration(o.Remember),
+		MaxKnown: 10_000, MaxPerUser: max(1000, o.MaxListeners),
+	}
+	if r.rules.Active() {
+		c.Expected = []string{expect.Forbidden, expect.No, expect.Undecided, expect.Yes}
+		r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
+			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
+			OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
+		})
+		if known != nil {
+			r.expect.InheritFrom(known)
+		}
+	}
+	if r.changes == nil {
+		r.changes = changes.New(c)
+	} else {
+		r.changes.Reconfigure(c)
+	}
+}
+
+func historyOptions(env plugin.Env, h host.Host) history.Options {
+	o := history.Options{MachineID: h.MachineID(), Log: env.Log}
+	if env.StateDir != "" {
+		o.Path = filepath.Join(env.StateDir, env.Name+".history.jsonl")
+		o.FirstSeen = filepath.Join(env.StateDir, env.Name+".first_seen.json")
+	}
+	return o
+}
+
+// readClocks returns the time of a look that begins now. The recorder adds the boot.
+func readClocks() changes.Moment {
+	return changes.Moment{Time: time.Now(), Mono: clock(unix.CLOCK_MONOTONIC), Uptime: clock(unix.CLOCK_BOOTTIME)}
+}
+
+func clock(id int32) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(id, &t); err != nil {
+		panic(err) // both clocks are older than what Go needs
+	}
+	return time.Duration(t.Nano())
+}
+
+// lookedBefore reports whether listeners that are new have opened since a look that is
+// known, so that there may be events.
+func (r *recorder) lookedBefore() bool { return r.restored || r.last.Mono != 0 }
+
+// unchanged records a look between gathers that has found nothing new.
+func (r *recorder) unchanged(m changes.Moment) {
+	m.Boot = r.boot
+	r.changes.Unchanged(m)
+	r.last = m
+}
+
+// A look is what a gather has found.
+type look struct {
+	changes.Moment
+	namespaces []changes.Namespace
+	listeners  []*listener
+	glimpses   []changes.Glimpse // only seen since the gather before
+	changed    bool              // some of the listeners have
+}
+
+// record compares a look with the one before, and writes what has changed. It reports
+// whether its points, or the record of any listener, may have changed.
+func (r *recorder) record(l *look, users userNames) (changed bool) {
+	l.Boot = r.boot
+	judged := r.judge(l, users)
+	var w history.Write
+	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	if l.changed || r.changes.Unchanged(l.Moment) {
+		result := r.changes.Observe(r.snapshot(l))
+		w.Events, w.Set = result.Events, result.Set
+		changed = true
+	}
+	if r.expect != nil && (l.changed || r.expect.Unchanged(expectMoment(l.Moment))) {
+		result := r.expect.Evaluate(r.rulesLook(l))
+		w.Events = append(w.Events, result.Events...)
+		if w.Set == nil {
+			w.Set = result.Set
+		} else {
+			maps.Copy(w.Set, result.Set)
+		}
+		changed = true
+	}
+	if len(w.Events) > 0 || len(w.Set) > 0 {
+		r.history.Append(w)
+	}
+	backlog := backlog{r.history.Waiting(), r.history.Dropped()}
+	changed = changed || backlog != r.backlog
+	r.backlog = backlog
+	if changed {
+		r.points = append(r.changes.Totals(), backlog.point())
+		if r.expect != nil {
+			r.points = slices.Concat(r.expect.Points(), r.points)
+		}
+	}
+	r.last, r.namespaces = l.Moment, l.namespaces
+	return changed
+}
+
+// A backlog is what outputs do not have of the events.
+type backlog struct {
+	waiting int
+	dropped uint64
+}
+
+func (b backlog) point() metric.Point {
+	return metric.Point{Name: pointHistory, Fields: []metric.Field{
+		{Key: "waiting_events", Value: metric.Int(int64(b.waiting))},
+		{Key: "dropped_events_total", Value: metric.Uint(b.dropped)},
+	}}
+}
+
+// judge asks the rules about the listeners that have changed, or about all if a rule has
+// expired. It reports whether any verdict may have changed.
+func (r *recorder) judge(l *look, users userNames) (changed bool) {
+	if r.expect == nil {
+		return false
+	}
+	version := r.rules.Version(l.Time)
+	all := version != r.version
+	r.version = version
+	for _, li := range l.listeners {
+		if li.judged == nil || all {
+			if li.judged == nil {
+				li.judged = li.forRules(users)
+			}
+			li.verdict = r.rules.Verdict(li.judged, l.Time)
+			why := r.rules.Why(li.judged, l.Time)
+			li.observed.Verdict = changes.Verdict{Expected: li.verdict.Expected, Rule: why.Rule, Why: why.Why}
+			changed = true
+		}
+	}
+	return changed
+}
+
+func (r *recorder) snapshot(l *look) *changes.Snapshot {
+	s := &changes.Snapshot{
+		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces, Glimpses: l.glimpses,
+		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+	}
+	for _, li := range l.listeners {
+		s.Sockets = append(s.Sockets, li.observed)
+	}
+	return s
+}
+
+func (r *recorder) rulesLook(l *look) *expect.Look {
+	e := &expect.Look{Moment: expectMoment(l.Moment), Listeners: make([]expect.Judged, 0, len(l.listeners))}
+	if r.last.Mono != 0 {
+		e.Window = l.Mono - r.last.Mono
+	} else {
+		e.WhileDown = r.restored
+	}
+	for _, li := range l.listeners {
+		e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+	}
+	return e
+}
+
+func expectMoment(m changes.Moment) expect.Moment {
+	return expect.Moment{Time: m.Time, Mono: m.Mono, Boot: m.Boot}
+}
+
+// writeWait is how long a gather waits for the disk, so that its events are in its own
+// batch. Those whose write takes longer are in the next one.
+const writeWait = 100 * time.Millisecond
+
+// events returns the events to publish, and what to call when all outputs have them.
+func (r *recorder) events() (events []metric.Point, stored func()) {
+	return r.history.Events(writeWait)
+}
+
+// close writes what the next run needs to know.
+func (r *recorder) close() error {
+	if set := r.changes.Stop(); len(set) > 0 {
+		r.history.Append(history.Write{Set: set})
+	}
+	return r.history.Close()
+}
