@@ -203,6 +203,7 @@ func testInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, "systemctl reload sockwatch")
+	prints(t, "journalctl -u sockwatch -o cat | grep -E 'level=(WARN|ERROR)'", "")
 }
 
 // modes demands mode and owner of what the package and its service have made.
