@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -235,11 +234,6 @@ func TestChangesSurviveKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills the program many times")
 	}
-	for _, p := range plugins() {
-		if p.Name == "tcp_listen" && !reflect.ValueOf(p.Defaults()).Elem().FieldByName("Settle").IsValid() {
-			t.Skip("tcp_listen reports no changes yet")
-		}
-	}
 	t.Parallel()
 	const address = "127.83.12.4" // of this test alone
 	dir := t.TempDir()
@@ -385,4 +379,90 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d changes at 3 outputs, %d events came again", kills, changes, again)
+}
+
+// A disk that is full for a while keeps no change from an output: one in memory has it at
+// once, one with a queue on that disk when there is space again. A kill afterwards
+// repeats nothing under another identity.
+func TestChangesOnAFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the program for ten seconds")
+	}
+	t.Parallel()
+	const address = "127.83.12.5" // of this test alone
+	state, dir := smallDisk(t, 0, "size=1m"), t.TempDir()
+	onDisk, inFile := newSeenEvents(address), newSeenEvents(address)
+	onDisk.healthy.Store(true)
+	server := httptest.NewServer(onDisk)
+	defer server.Close()
+	path, file := filepath.Join(dir, "events.jsonl"), filepath.Join(dir, "sockwatch.toml")
+	text := fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  hostname = "h"
+  state_directory = %q
+[[inputs.tcp_listen]]
+  settle = "1s"
+  namepass = ["tcp_listen_event", "tcp_listen"]
+[[outputs.influxdb]]
+  urls = [%q]
+  database = "db"
+  buffer = "disk"
+  flush_interval = "0s"
+[[outputs.file]]
+  path = %q
+  namepass = ["tcp_listen_event"]
+`, state, server.URL, path)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var followers sync.WaitGroup
+	followers.Go(func() { inFile.follow(path, done) })
+	defer followers.Wait()
+	defer close(done)
+	d := start(t, "sockwatch", nil, "run", "--config", file)
+	eventually(t, "a history", func() bool {
+		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
+		return err == nil
+	})
+	reported := func(o *seenEvents, name string, p *testedPort) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%v at port %s %s", p.want, p.number, name), func() bool { return slices.Equal(o.at(p.number), p.want) })
+	}
+	first, second := &testedPort{number: "20001"}, &testedPort{number: "20002"}
+	first.change(t, address)
+	reported(onDisk, "with a queue on disk", first)
+	reported(inFile, "to a file", first)
+
+	filler := fill(t, state)
+	// The pages of the files have room for some events.
+	for range 10 {
+		second.change(t, address)
+		reported(inFile, "to a file", second)
+		if strings.Contains(d.stderr.String(), "the history cannot be written") && len(second.want)%2 == 1 {
+			break
+		}
+	}
+	if !strings.Contains(d.stderr.String(), "the history cannot be written") {
+		t.Error("the disk was not full")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	reported(onDisk, "with a queue on disk", second)
+	eventually(t, "a history that is written again", func() bool { return strings.Contains(d.stderr.String(), "the history is written again") })
+	d.Process.Kill()
+	<-d.exited
+	first.change(t, address)
+	d = start(t, "sockwatch", nil, "run", "--config", file)
+	for _, p := range []*testedPort{first, second} {
+		reported(onDisk, "with a queue on disk", p)
+		reported(inFile, "to a file", p)
+	}
+	for _, o := range []*seenEvents{onDisk, inFile} {
+		for _, fault := range o.takeFaults() {
+			t.Error(fault)
+		}
+	}
 }

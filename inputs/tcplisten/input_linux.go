@@ -304,10 +304,10 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	for _, g := range in.glimpsed.closed() {
+	l.glimpsed = in.glimpsed.closed()
+	for _, g := range l.glimpsed {
 		g.describe(in.open.users, in.listeners.usersVersion)
 		g.observe(in.open, false)
-		l.glimpses = append(l.glimpses, changes.Glimpse{Time: g.glimpsed, Socket: g.observed})
 	}
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
@@ -321,6 +321,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
+	in.warnOfExpiry(at.Time)
 	if !in.recorder.record(l, in.open.users) {
 		return false
 	}
