@@ -142,7 +142,7 @@ func gatherHere(options Options) (f found) {
 		}
 		f = found{Log: log.String()}
 		for _, p := range b.Points {
-			if p.Name == pointListener+"_events" {
+			if p.Name == pointListener+"_events" || p.Name == pointHistory {
 				continue // that there were none
 			}
 			sockets, _ := p.Field("sockets")

@@ -311,15 +311,21 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 	}
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
-	for _, li := range in.listeners.all {
-		if !li.isObserved() || lineage && !in.hasLineage || li.hasNewSum(in.open.sums) {
-			li.observe(in.open, lineage)
-			l.changed = true
+	again := lineage && !in.hasLineage
+	in.hasLineage = lineage
+	if l.changed = described || again; l.changed || in.open.sums != nil {
+		for _, li := range in.listeners.all {
+			if again || !li.isObserved() || li.hasNewSum(in.open.sums) {
+				li.observe(in.open, lineage)
+				l.changed = true
+			}
 		}
 	}
-	in.hasLineage = lineage
-	l.changed = l.changed || described
-	return in.recorder.record(l, in.open.users) && in.groups.setRecords(in.recorder.changes)
+	if !in.recorder.record(l, in.open.users) {
+		return false
+	}
+	in.groups.changed = true
+	return in.groups.setRecords(in.recorder.changes)
 }
 
 // points returns the points of this gather. If nothing has changed, this is the same

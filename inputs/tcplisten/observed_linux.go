@@ -2,6 +2,8 @@ package tcplisten
 
 import (
 	"context"
+	"os"
+	"slices"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -26,6 +28,7 @@ func (l *listener) observe(r *readers, lineage bool) {
 		Status: l.status(),
 		Tags:   l.tags,
 	}
+	l.observed.Own = r.procfs.OwnPIDs() && slices.ContainsFunc(l.owner.Holders, func(h owner.Holder) bool { return h.Process.PID == os.Getpid() })
 	for i, h := range l.owner.Holders {
 		l.observed.Holders = append(l.observed.Holders, l.holder(r, h.Process, lineage && i == 0))
 	}

@@ -32,7 +32,8 @@ type recorder struct {
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
-	points     []metric.Point      // of rules and totals
+	backlog    backlog
+	points     []metric.Point // of rules, totals and backlog
 }
 
 // openRecorder reads the history of the input.
@@ -133,7 +134,7 @@ type look struct {
 }
 
 // record compares a look with the one before, and writes what has changed. It reports
-// whether the record of any listener may have changed.
+// whether its points, or the record of any listener, may have changed.
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
@@ -154,17 +155,33 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		}
 		changed = true
 	}
+	if len(w.Events) > 0 || len(w.Set) > 0 {
+		r.history.Append(w)
+	}
+	backlog := backlog{r.history.Waiting(), r.history.Dropped()}
+	changed = changed || backlog != r.backlog
+	r.backlog = backlog
 	if changed {
-		r.points = r.changes.Totals()
+		r.points = append(r.changes.Totals(), backlog.point())
 		if r.expect != nil {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
 	}
-	if len(w.Events) > 0 || len(w.Set) > 0 {
-		r.history.Append(w)
-	}
 	r.last, r.namespaces = l.Moment, l.namespaces
 	return changed
+}
+
+// A backlog is what outputs do not have of the events.
+type backlog struct {
+	waiting int
+	dropped uint64
+}
+
+func (b backlog) point() metric.Point {
+	return metric.Point{Name: pointHistory, Fields: []metric.Field{
+		{Key: "waiting_events", Value: metric.Int(int64(b.waiting))},
+		{Key: "dropped_events_total", Value: metric.Uint(b.dropped)},
+	}}
 }
 
 // judge asks the rules about the listeners that have changed, or about all if a rule has

@@ -75,5 +75,9 @@ func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it and ptrace in the profile, or run without it "+
 			"(docker: --security-opt apparmor=unconfined)", v.AppArmor))
 	}
+	if v.AppArmor != "" && v.Capabilities&capabilities != capabilities {
+		causes = append(causes, fmt.Sprintf("the AppArmor profile %q may deny it even with both "+
+			"(docker: --security-opt apparmor=unconfined; Kubernetes: appArmorProfile: {type: Unconfined})", v.AppArmor))
+	}
 	return causes
 }

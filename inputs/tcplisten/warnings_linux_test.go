@@ -25,6 +25,8 @@ func TestCausesSayWhatToDo(t *testing.T) {
 		{name: "a container", visibility: procfs.Visibility{PIDNS: true, Capabilities: capabilities}, report: hidden, want: []string{"--pid=host"}},
 		{name: "a container without capabilities", visibility: procfs.Visibility{PIDNS: true}, report: hidden,
 			want: []string{"--pid=host", "--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH"}},
+		{name: "a container with docker's profile and without capabilities", visibility: procfs.Visibility{AppArmor: "docker-default"}, report: refused,
+			want: []string{"--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH", `the AppArmor profile "docker-default" may deny it even with both`}},
 		{name: "hidepid", visibility: procfs.Visibility{HidePID: true}, report: owner.Report{Hidden: "processes of other users are not visible (hidepid)"},
 			want: []string{"setcap cap_sys_ptrace,cap_dac_read_search+ep"}},
 		{name: "hidepid in spite of the capabilities", visibility: procfs.Visibility{HidePID: true, Capabilities: capabilities},

@@ -34,7 +34,7 @@ func Descs(point string) []metric.Desc {
 		text("previous_user_unit", "owner_changed: unit of the user's service manager of the owner before"),
 		text("previous_container", "owner_changed: container of the owner before"),
 		text("previous_exe", "restarted, owner_changed: path of the program of the owner before"),
-		number("exe_changed", "", "restarted, owner_changed: whether the program is at another path than before"),
+		number("exe_changed", "", "restarted, owner_changed: whether the program is at another path than before, or has another SHA-256 sum"),
 		text("previous_exposure", "exposure_changed: the exposure before"),
 		text("previous_address", "exposure_changed: the address before, if the listener was bound to another"),
 		text("cause", "exposure_changed: host_address (the host's addresses have changed) or rebound"),

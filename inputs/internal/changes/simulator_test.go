@@ -269,12 +269,7 @@ func (h *simHost) look() {
 	h.glimpses = nil
 	h.write(result.Set)
 	h.events = append(h.events, result.Events...)
-	if debugLook != nil {
-		debugLook(h, len(h.events)-len(result.Events))
-	}
 }
-
-var debugLook func(*simHost, int)
 
 // line describes an event in short: its kind, where, and who.
 func line(p *metric.Point) string {

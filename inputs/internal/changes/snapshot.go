@@ -80,6 +80,7 @@ type Socket struct {
 	Endpoint
 	ID  SocketID
 	UID uint32 // of the socket
+	Own bool   // this program holds it: that it is another one after a restart is no event
 
 	// Exposure is how far it can be reached. ExposureUnknown: the addresses of its
 	// namespace could not be read, so that Exposure means nothing.

@@ -204,6 +204,13 @@ func (s *Store) Dropped() uint64 {
 	return s.dropped
 }
 
+// Waiting returns how many events are not delivered to every output yet.
+func (s *Store) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.content.waiting)
+}
+
 // FirstSeen returns what the version before kept instead of a history: Unix times by
 // tags. It waits for the disk. It returns nothing if there is a history or no such file.
 // The file is removed after the first write.

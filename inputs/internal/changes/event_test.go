@@ -180,6 +180,19 @@ func TestSecondProgramThatSharesThePort(t *testing.T) {
 	})
 }
 
+func TestClosedNamesWhoWasThereLast(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:80", h.process("nginx"))
+		second := h.listen("0.0.0.0:80", h.process("second"))
+		h.pass(time.Minute)
+		h.close(second)
+		h.pass(20 * time.Second)
+		h.close(s)
+		h.pass(5 * time.Minute)
+		h.wants("closed 0.0.0.0:80 nginx")
+	})
+}
+
 func TestOlderProgramThatSharesThePortIsNamed(t *testing.T) {
 	night(t, func(h *simHost) {
 		sleeper := h.process("sleeper")
@@ -526,4 +539,48 @@ func TestSettleOfZeroTellsAtOnce(t *testing.T) {
 	h.close(s)
 	h.pass(10 * time.Second)
 	h.wants("closed 0.0.0.0:80 nginx")
+}
+
+// TestManyAddressesOfOnePortAreBounded: a user can listen on each address of 127.0.0.0/8.
+func TestManyAddressesOfOnePortAreBounded(t *testing.T) {
+	h := newSimHost(t)
+	h.options.MaxPerUser = 100_000
+	h.tracker = New(h.options)
+	const n = 2000
+	listen := func(name string, second int) {
+		h.closeAll()
+		p := h.process(name)
+		for i := range n {
+			h.listen(fmt.Sprintf("127.%d.%d.%d:80", second, i/250, i%250+1), p)
+		}
+	}
+	listen("first", 1)
+	h.pass(10 * time.Second)
+	listen("second", 2)
+	h.pass(10 * time.Second)
+	listen("second", 3)
+	h.pass(10 * time.Second)
+	got := make(map[string]int)
+	for i := range h.events {
+		got[h.events[i].Tag("event")]++
+	}
+	want := map[string]int{"opened": n + n - maxOrigins, "exposure_changed": maxOrigins}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}
+
+func TestManyOwnersOfOnePortAreBounded(t *testing.T) {
+	h := newSimHost(t)
+	h.pass(10 * time.Second)
+	for i := range 1000 {
+		h.listen("0.0.0.0:80", h.process(fmt.Sprintf("p%d.x", i)))
+	}
+	h.pass(10 * time.Second)
+	h.wants("opened 0.0.0.0:80 p999.x")
+	if n := len(h.tracker.endpoints[parseEndpoint("0.0.0.0:80")].Owners); n != maxOwners {
+		t.Errorf("%d owners, want %d", n, maxOwners)
+	}
+	h.pass(5 * time.Minute)
+	h.wants()
 }
