@@ -91,8 +91,11 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 // finish records what was found, and returns it as a batch.
 func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
-	if in.record(ctx, at, described) || described {
-		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
+	others := len(in.recorder.points)
+	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
+		// The points of rules and totals count, too.
+		limit := max(1, in.options.MaxListeners-len(in.recorder.points))
+		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
 		}
