@@ -15,6 +15,7 @@ import (
 
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
@@ -65,6 +66,7 @@ func TestReadmeJSONLine(t *testing.T) {
 	if err := json.Unmarshal([]byte(line), &shown); err != nil {
 		t.Fatal(err)
 	}
+	schematest.Line(t, []byte(line))
 	point := metric.Point{Name: shown.Name, Time: shown.Timestamp}
 	for key, value := range shown.Tags {
 		point.Tags = append(point.Tags, metric.Tag{Key: key, Value: value})
