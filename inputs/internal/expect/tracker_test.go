@@ -497,6 +497,13 @@ func TestRulesAreNamedByTheirDigest(t *testing.T) {
 	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=1 expect=1 forbid=1 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
 }
 
+func TestTheFirstApprovalThatEndsIsAMetric(t *testing.T) {
+	s := simulate(t, "[[allow]]\nport = 22\nexpires = '2027-03-31'\n[[allow]]\nport = 23\n[[forbid]]\nname = 'x'\nport = 24\nexpires = '2027-01-31'")
+	s.look()
+	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=2 expect=0 expires_time_seconds=%d forbid=1 loaded_time_seconds=%d",
+		s.rules.Digest(), time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC).Unix(), now.Unix()))
+}
+
 func TestWithoutRulesThereAreNoPoints(t *testing.T) {
 	s := simulate(t, "")
 	s.look(nginx(80))

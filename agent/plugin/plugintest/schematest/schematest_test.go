@@ -23,7 +23,7 @@ func TestValidLines(t *testing.T) {
 
 func TestInvalidLines(t *testing.T) {
 	for _, test := range []struct{ name, line, old, new, want string }{
-		{name: "not JSON", line: listener, old: "}", new: "", want: "invalid character"},
+		{name: "not JSON", line: listener, old: "}", new: "", want: "unexpected EOF"},
 		{name: "no time", line: listener, old: `,"timestamp":"2026-11-26T14:39:16.064224555Z"`, new: "", want: "missing property 'timestamp'"},
 		{name: "another zone", line: listener, old: "555Z", new: "555+01:00", want: "at '/timestamp': 'anyOf' failed"},
 		{name: "a further key", line: listener, old: `"tags"`, new: `"host":"a","tags"`, want: "additional properties 'host' not allowed"},
