@@ -36,6 +36,7 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 }
 
 func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {
+	defer s.keepAlive(first.Keepalive)()
 	if _, err := s.adopt(ctx, haltCtx, first); err != nil {
 		return err
 	}

@@ -46,13 +46,14 @@ func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, err
 
 // An inFlight is a gather that has not ended.
 type inFlight struct {
+	began     time.Time
 	once      sync.Once
 	published chan struct{} // closed when the board shows the result
 	done      chan struct{} // closed when Gather has returned
 }
 
 func newInFlight() *inFlight {
-	return &inFlight{published: make(chan struct{}), done: make(chan struct{})}
+	return &inFlight{began: time.Now(), published: make(chan struct{}), done: make(chan struct{})}
 }
 
 // publish is called when the board shows the gather's result, perhaps twice.

@@ -16,6 +16,9 @@ type Agent struct {
 	// InForce, if not nil, is called when this configuration has taken effect.
 	InForce func()
 
+	// Keepalive is that of the run; a reload does not change it.
+	Keepalive Keepalive
+
 	Inputs []*Input
 	Push   []*Push
 	Pull   []*Pull

@@ -131,7 +131,7 @@ func TestReloadEndsWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		running := atomic.Int64{}
-		make := func() *watchedInput {
+		newInput := func() *watchedInput {
 			return &watchedInput{watch: func(ctx context.Context, changed func()) {
 				if n := running.Add(1); n != 1 {
 					t.Errorf("%d run at once", n)
@@ -140,11 +140,11 @@ func TestReloadEndsWatch(t *testing.T) {
 				running.Add(-1)
 			}}
 		}
-		r.agent.input("a", make())
+		r.agent.input("a", newInput())
 		r.start()
 		after(time.Second)
 		next := r.sibling()
-		next.input("a", make()).Settings = &fakeSettings{Version: 2}
+		next.input("a", newInput()).Settings = &fakeSettings{Version: 2}
 		r.reloadTo(next, nil)
 		after(time.Second)
 		if got := running.Load(); got != 1 {

@@ -3,3 +3,5 @@
 package main
 
 func printDumpable() int { return 1 }
+
+func printRaised() int { return 1 }

@@ -18,7 +18,7 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 	for _, path := range markdownFiles(t) {
 		for _, m := range block.FindAllStringSubmatch(readFile(t, path), -1) {
 			count++
-			if _, err := load(m[1], map[string]string{"INFLUX_TOKEN": "x", "INFLUX_PASSWORD": "x"}); err != nil {
+			if _, err := load(m[1], map[string]string{"INFLUX_TOKEN": "x", "INFLUX_PASSWORD": "x", "CREDENTIALS_DIRECTORY": "/c"}); err != nil {
 				t.Errorf("%s:\n%s%v", path, m[1], err)
 			}
 		}

@@ -44,7 +44,7 @@ func decodeTimes(t *testing.T, text string) []time.Time {
 			t.Fatal(err)
 		}
 		switch string(name) {
-		case "tcp_listen", "tcp_listen_events":
+		case "tcp_listen", "tcp_listen_events", "tcp_listen_history":
 		case "tcp_listen_event": // has a time of its own
 			continue
 		default:

@@ -53,6 +53,9 @@ func fill(t *testing.T, dir string) string {
 // down: the program goes on, what it counted as queued arrives, and the counters
 // tell what became of every point.
 func TestFullDiskFreedAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers for some seconds")
+	}
 	t.Parallel()
 	s := newSink(t)
 	s.stop()

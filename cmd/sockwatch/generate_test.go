@@ -325,6 +325,9 @@ func renderMetrics(descs []metric.Desc) string {
 	var b strings.Builder
 	b.WriteString("| metric | type | unit | meaning |\n|---|---|---|---|\n")
 	for _, d := range descs {
+		if isEvent(d) {
+			continue // endpoints do not show it
+		}
 		name, kind := "`"+d.Name+"_"+d.Field+"`", d.Type.String()
 		switch {
 		case d.Field == "value":
@@ -333,6 +336,32 @@ func renderMetrics(descs []metric.Desc) string {
 			name, kind = fmt.Sprintf("field `%s` of `%s`", d.Field, d.Name), "string"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, kind, d.Unit, cell(d.Help))
+	}
+	return b.String()
+}
+
+func isEvent(d metric.Desc) bool { return strings.HasSuffix(d.Name, "_event") }
+
+// renderEvents returns the table of the fields of events. Events of several names have
+// some in common.
+func renderEvents(descs []metric.Desc) string {
+	type field struct{ name, unit, help string }
+	var order []field
+	events := make(map[field][]string)
+	for _, d := range descs {
+		if !isEvent(d) {
+			continue
+		}
+		f := field{d.Field, d.Unit, d.Help}
+		if events[f] == nil {
+			order = append(order, f)
+		}
+		events[f] = append(events[f], "`"+d.Name+"`")
+	}
+	var b strings.Builder
+	b.WriteString("| field | of | unit | meaning |\n|---|---|---|---|\n")
+	for _, f := range order {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, strings.Join(events[f], ", "), f.unit, cell(f.help))
 	}
 	return b.String()
 }

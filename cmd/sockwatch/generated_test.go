@@ -41,6 +41,7 @@ func TestGenerated(t *testing.T) {
 		}
 		if len(p.Descs) > 0 {
 			text = replaceBetween(text, "metrics", renderMetrics(p.Descs))
+			text = replaceBetween(text, "events", renderEvents(p.Descs))
 		}
 		compareGenerated(t, path, text)
 	}

@@ -16,6 +16,9 @@ import (
 // A reload while the reader of a stream hangs doubles no line and tears none: the new
 // output goes on in the middle of the write of the old one.
 func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers for some seconds")
+	}
 	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "lines")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

@@ -13,7 +13,7 @@ import (
 // SIGTERM ends the program in every state, with exit code 0 and well before a
 // supervisor would lose its patience; what is queued then is on disk, and the next
 // start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
-// time, by TestL1StopEndsInTimeInEveryState of the agent.)
+// time, by TestStopEndsInTimeInEveryState of the agent.)
 func TestSIGTERMInEveryState(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -26,6 +26,9 @@ import (
 )
 
 func main() {
+	if err := raise(); err != nil {
+		fmt.Fprintf(os.Stderr, "sockwatch: capabilities without effect: %v\n", err)
+	}
 	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
 

@@ -6,8 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"time"
+
+	"sockwatch/agent"
 )
 
 // A notifier sends states to the service manager (sd_notify(3)). It never blocks the
@@ -42,6 +45,24 @@ func (n *notifier) notify(ctx context.Context, state string) {
 			}
 		}
 	})
+}
+
+// keepalive returns what feeds the watchdog of the service manager, if there is one:
+// sd_watchdog_enabled(3).
+func (n *notifier) keepalive(getenv func(string) (string, bool)) agent.Keepalive {
+	text, _ := getenv("WATCHDOG_USEC")
+	limit, err := strconv.ParseInt(text, 10, 64)
+	pid, forOne := getenv("WATCHDOG_PID")
+	if n.path == "" || err != nil || limit <= 0 || forOne && pid != strconv.Itoa(os.Getpid()) {
+		return agent.Keepalive{}
+	}
+	warnedOnce := false
+	return agent.Keepalive{Interval: time.Duration(limit) * time.Microsecond / 3, Report: func(ctx context.Context) {
+		if err := n.send(ctx, "WATCHDOG=1"); err != nil && ctx.Err() == nil && !warnedOnce {
+			n.log.Warn("watchdog of the service manager not fed", "socket", n.path, "error", err)
+			warnedOnce = true
+		}
+	}}
 }
 
 // send writes the state within notifyTimeout.

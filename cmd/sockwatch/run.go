@@ -44,6 +44,7 @@ func (c *runCommand) Run(p *program) error {
 	manager := &notifier{path: path, log: a.Log}
 	defer manager.wait()
 	defer stop()
+	a.Keepalive = manager.keepalive(p.getenv)
 	err = a.Run(ctx, reload, load, func() { manager.notify(ctx, "READY=1") })
 	if _, hung := errors.AsType[*agent.HungError](err); hung {
 		time.AfterFunc(time.Second, func() { os.Exit(exitFailed) }) // stderr may hang, too

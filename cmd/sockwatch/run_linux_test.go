@@ -45,6 +45,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"info", "debug"} {
 		t.Run(level, func(t *testing.T) {
+			t.Parallel()
 			reader, writer, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)

@@ -30,6 +30,7 @@ func TestDataThatIsLost(t *testing.T) {
 			{"<>/dev/null >&0", result{0, "", ""}},
 		} {
 			t.Run(command+" "+test.redirect, func(t *testing.T) {
+				t.Parallel()
 				var stderr strings.Builder
 				cmd := exec.Command("/bin/sh", "-c", "exec "+exe+" "+command+" "+test.redirect)
 				cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=sockwatch", "SOCKWATCH_CONFIG=")

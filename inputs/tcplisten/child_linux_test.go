@@ -146,7 +146,7 @@ func gatherHere(options Options) (f found) {
 			return found{Error: err.Error(), Log: log.String()}
 		}
 		for _, p := range b.Points {
-			if p.Name == pointListener+"_events" {
+			if p.Name == pointListener+"_events" || p.Name == pointHistory {
 				continue // that there were none
 			}
 			sockets, _ := p.Field("sockets")

@@ -806,7 +806,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(opened[0], first)
 	end(service)
 	job.Listen[0].Port = opened[0]
-	service, _ = start(t, job) // another socket of the identity that was first seen then
+	start(t, job) // another socket of the identity that was first seen then
 	gatherLater()
 
 	succeed(func(o *Options) { o.Cmdline = true })

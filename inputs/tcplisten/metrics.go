@@ -14,6 +14,7 @@ const (
 	pointOverflow = "tcp_listen_overflow"
 	pointExporter = "custom_port_exporter"
 
+	pointHistory   = pointListener + "_history"
 	pointRuleEvent = pointListener + "_rule_event"
 )
 
@@ -43,6 +44,8 @@ func descs() []metric.Desc {
 		gauge(pointOverflow, "sockets", "count", "Listening sockets of these listeners"),
 		gauge(pointOverflow, "backlog", "connections", "Established connections waiting for accept() at these listeners"),
 		gauge(pointOverflow, "exporter_points", "count", "custom_port_exporter points of the user that are beyond max_listeners; absent unless custom_port_exporter is on"),
+		gauge(pointHistory, "waiting_events", "count", "Events that not every output has yet"),
+		{Name: pointHistory, Field: "dropped_events_total", Type: metric.Counter, Unit: "events", Help: "Events dropped because 10,000 others were waiting"},
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
 	}, changes.Descs(pointListener), expect.Descs(pointListener), ruleEventDescs())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,8 @@ import (
 // often the configuration is reloaded.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users bool
+
+	expiry time.Time // when the rules that expire were logged last: they are once a day
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -54,6 +57,24 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 }
 
+// warnOfExpiry warns of rules whose approval ends soon or has ended.
+func (in *input) warnOfExpiry(now time.Time) {
+	if now.Sub(in.warned.expiry).Abs() < 24*time.Hour {
+		return
+	}
+	for _, e := range in.rules.Expiring(now) {
+		in.warned.expiry = now
+		message := "the approval of a rule ends soon"
+		switch {
+		case e.Expired && e.Kind == "forbid":
+			message = "the approval of a rule has ended, it still forbids"
+		case e.Expired:
+			message = "the approval of a rule has ended, it allows nothing any more"
+		}
+		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "last_day", e.Expires)
+	}
+}
+
 // capabilities are the ones needed to read the files of other users' processes.
 const capabilities = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 
@@ -74,6 +95,10 @@ func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 	case v.AppArmor != "" && report.Refused > 0:
 		causes = append(causes, fmt.Sprintf("the AppArmor profile %q denies reading other processes: allow it and ptrace in the profile, or run without it "+
 			"(docker: --security-opt apparmor=unconfined)", v.AppArmor))
+	}
+	if v.AppArmor != "" && v.Capabilities&capabilities != capabilities {
+		causes = append(causes, fmt.Sprintf("the AppArmor profile %q may deny it even with both "+
+			"(docker: --security-opt apparmor=unconfined; Kubernetes: appArmorProfile: {type: Unconfined})", v.AppArmor))
 	}
 	return causes
 }

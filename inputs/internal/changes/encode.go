@@ -2,6 +2,7 @@ package changes
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,10 +19,16 @@ func encode(v any) json.RawMessage {
 	return text
 }
 
-// encode returns the record as encoding/json reads it. There is one for each change, so
+// encode returns a record of an endpoint.
+func (l *look) encode(r *record) json.RawMessage {
+	l.scratch = r.append(l.scratch[:0])
+	return slices.Clone(l.scratch)
+}
+
+// append appends the record as encoding/json reads it. There is one for each change, so
 // what all have is not left to encoding/json, which takes many times as long.
-func (r *record) encode() json.RawMessage {
-	b := append(make([]byte, 0, 1024), '{')
+func (r *record) append(b []byte) []byte {
+	b = append(b, '{')
 	b = appendBool(b, "new", r.Untold)
 	b = appendBool(b, "returned", r.Returns)
 	b = appendInt(b, "f", r.FirstSeen)
@@ -54,7 +61,7 @@ func (r *record) encode() json.RawMessage {
 		b = appendAny(b, "lost", r.Lost)
 	}
 	b = end(b, '}')
-	return b[: len(b)-1 : len(b)-1]
+	return b[:len(b)-1]
 }
 
 func (o *owner) append(b []byte) []byte {

@@ -23,7 +23,7 @@ type record struct {
 	Returns   bool     `json:"returned"` // it is to be returned
 	FirstSeen int64    `json:"f"`        // Unix time; 0: at a baseline
 	Changed   int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
-	Owners    []owner  `json:"o"`        // at least one
+	Owners    []*owner `json:"o"`        // at least one
 	Sockets   []socket `json:"s"`        // in the order of compareIDs; none after a boot
 	Exposure  exposure `json:"e"`
 	Gone      *absence `json:"gone"`   // nil while it is there
@@ -96,7 +96,7 @@ func (e *endpoint) commit(m *match, told bool, firstSeen int64) {
 // update is commit, but leaves what waits.
 func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 	for i := range m.owners {
-		o := &m.owners[i]
+		o := m.owners[i]
 		if i >= m.before {
 			o.FirstSeen = firstSeen
 		}
@@ -111,11 +111,10 @@ func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 			s.Processes = nil // it was waited for
 		}
 	}
-	if len(m.owners) != len(e.Owners) || m.learned || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
+	if !slices.Equal(m.owners, e.Owners) || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
 		e.dirty = true
-		e.Sockets = slices.Clone(m.sockets)
+		e.Owners, e.Sockets = slices.Clone(m.owners), slices.Clone(m.sockets)
 	}
-	e.Owners = append(e.Owners[:0], m.owners...)
 }
 
 func (s socket) equal(other socket) bool {
@@ -149,7 +148,7 @@ func (m *match) prune(all bool) {
 // are others that were never known.
 func (m *match) lost() (named *owner, unknown bool) {
 	for i := range m.owners[:m.before] {
-		o := &m.owners[i]
+		o := m.owners[i]
 		switch {
 		case m.used[i]:
 		case o.adoptable():

@@ -38,7 +38,7 @@ type event struct {
 
 // tell adds an event of an endpoint.
 func (l *look) tell(e *endpoint, kind string, at mark, s shown, fields ...metric.Field) {
-	l.events = append(l.events, event{
+	l.events = append(l.events, &event{
 		endpoint: e.Endpoint, kind: kind, mark: at, shown: s, exposure: e.Exposure.Told, fields: fields,
 	})
 	l.totals.add(kind, s.Verdict.Expected)
@@ -52,7 +52,7 @@ func (l *look) points() []metric.Point {
 	if len(l.events) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(l.events, func(a, b event) int { return a.endpoint.compare(b.endpoint) })
+	slices.SortStableFunc(l.events, func(a, b *event) int { return a.endpoint.compare(b.endpoint) })
 	events := l.events
 	if l.started || l.before.Number == 0 {
 		events = limit(events, l.options.MaxPerUser)
@@ -66,7 +66,7 @@ func (l *look) points() []metric.Point {
 
 // limit keeps at most that many opened, returned and closed events of a user each, first
 // those that are not expected, then those that reach farthest. One more stands for the rest.
-func limit(events []event, most int) []event {
+func limit(events []*event, most int) []*event {
 	type group struct {
 		uid  uint32
 		kind string
@@ -80,17 +80,17 @@ func limit(events []event, most int) []event {
 		}
 	}
 	folded := make([]bool, len(events))
-	var rest []event
+	var rest []*event
 	for g, indexes := range members {
 		if len(indexes) <= most {
 			continue
 		}
-		slices.SortStableFunc(indexes, func(i, j int) int { return events[i].compareImportance(&events[j]) })
-		first := &events[indexes[most]]
+		slices.SortStableFunc(indexes, func(i, j int) int { return events[i].compareImportance(events[j]) })
+		first := events[indexes[most]]
 		for _, i := range indexes[most:] {
 			folded[i] = true
 		}
-		rest = append(rest, event{
+		rest = append(rest, &event{
 			kind: g.kind, mark: first.mark, count: len(indexes) - most,
 			shown: shown{UID: g.uid, Tags: userTag(first.shown.Tags)},
 		})
@@ -98,13 +98,13 @@ func limit(events []event, most int) []event {
 	if rest == nil {
 		return events
 	}
-	var kept []event
+	var kept []*event
 	for i := range events {
 		if !folded[i] {
 			kept = append(kept, events[i])
 		}
 	}
-	slices.SortFunc(rest, func(a, b event) int {
+	slices.SortFunc(rest, func(a, b *event) int {
 		return cmp.Or(cmp.Compare(a.shown.UID, b.shown.UID), strings.Compare(a.kind, b.kind))
 	})
 	return append(kept, rest...)
@@ -141,7 +141,7 @@ func (e *event) point(name string) metric.Point {
 		p.Tags = append(p.Tags, metric.Tag{Key: "expected", Value: e.shown.Verdict.Expected})
 	}
 	metric.SortTags(p.Tags)
-	p.Fields = append(make([]metric.Field, 0, 24), e.shown.fields()...)
+	p.Fields = e.shown.appendFields(make([]metric.Field, 0, 12+len(e.fields)))
 	p.Fields = append(p.Fields,
 		metric.Field{Key: "while_down", Value: metric.Bool(e.mark.WhileDown)},
 		metric.Field{Key: "window_seconds", Value: metric.Float(round(e.mark.Window))})
@@ -155,12 +155,11 @@ func (e *event) point(name string) metric.Point {
 // Fields returns what an event of the socket would say of its named holder.
 func (s *Socket) Fields() []metric.Field {
 	v := s.shown()
-	return v.fields()
+	return v.appendFields(nil)
 }
 
-// fields returns the fields that events of every kind have.
-func (s *shown) fields() []metric.Field {
-	fields := make([]metric.Field, 0, 16)
+// appendFields appends the fields that events of every kind have.
+func (s *shown) appendFields(fields []metric.Field) []metric.Field {
 	add := func(key string, value metric.Value) { fields = append(fields, metric.Field{Key: key, Value: value}) }
 	text := func(key, value string) {
 		if value != "" {
@@ -202,6 +201,7 @@ func downSeconds(d time.Duration) metric.Field {
 // previousOwner returns the fields that say whose an endpoint was. named: its names too,
 // since they are not those of the event.
 func previousOwner(previous, now *shown, named bool) (fields []metric.Field) {
+	fields = make([]metric.Field, 0, 4)
 	if named {
 		for _, key := range [...]string{"process", "user", "unit", "user_unit", "container"} {
 			for _, tag := range previous.Tags {

@@ -16,6 +16,10 @@ type socket struct {
 	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
+// maxOwners limits the owners that are told apart at one endpoint, which is compared with
+// each: all further ones count as the last.
+const maxOwners = 64
+
 // unassigned is the owner of a socket of which nothing is known.
 const unassigned = -1
 
@@ -27,11 +31,11 @@ func compareIDs(a, b SocketID) int {
 // that the endpoint had.
 type match struct {
 	sockets []socket  // as they are to be recorded, in the order of endpoint.current
-	owners  []owner   // the endpoint's, then those that are new
+	owners  []*owner  // the endpoint's, then those that are new
 	before  int       // how many were the endpoint's
 	used    []bool    // by owner: a socket is its
 	latest  []*Socket // by owner: of its sockets with a known service, the one that started last
-	gained  []bool    // by socket: its owner is new, and it is not known to be another socket's heir
+	gained  []bool    // by socket: it has come, and its owner is new
 
 	findings
 }
@@ -39,7 +43,7 @@ type match struct {
 // findings are what a match means for the endpoint.
 type findings struct {
 	pending     bool // the search for an owner is under way
-	searching   bool // and that may be another one
+	searching   bool // it is, and may find another one
 	moved       bool // a known socket has another owner
 	joined      bool // a socket of another owner has come
 	told        bool // a socket of the last event is left
@@ -69,6 +73,7 @@ func (m *match) run(e *endpoint) {
 		m.add(e, s, known)
 	}
 	m.assume(e)
+	e.dirty = e.dirty || m.learned
 }
 
 func resize[T any](s []T, n int) []T {
@@ -83,7 +88,7 @@ func (m *match) add(e *endpoint, s *Socket, known *socket) {
 	if known != nil {
 		next = *known
 	}
-	next.Activated = next.Activated || s.Status == Known && slices.ContainsFunc(s.Holders, func(h Holder) bool { return h.Manager })
+	next.Activated = next.Activated || s.hasManager()
 	m.pending = m.pending || s.Status == Pending
 	gained := false
 	switch {
@@ -117,8 +122,8 @@ func (m *match) use(known *socket, s *Socket) {
 	}
 }
 
-// identify finds the owner of a socket with a known service. It reports whether that one
-// is new at the endpoint, and takes the socket from nobody.
+// identify finds the owner of a socket with a known service. It reports whether the socket
+// has come, and its owner is new.
 func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (gained bool) {
 	first := s.named()
 	if known != nil && len(known.Processes) > 0 {
@@ -173,7 +178,7 @@ func processesOf(s *Socket, first process, activated bool, before []process) []p
 func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 	general := h.Key.Generalized()
 	for i := range m.owners {
-		if o := &m.owners[i]; h.PID != 0 && o.Shown.Process.is(h) {
+		if o := m.owners[i]; h.PID != 0 && o.Shown.Process.is(h) {
 			m.learned = o.learn(h.Key) || m.learned
 			return i, false
 		}
@@ -183,13 +188,16 @@ func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 			return i, false
 		}
 	}
-	for _, s := range e.Sockets {
+	for _, s := range e.Sockets[:min(len(e.Sockets), maxOwners)] {
 		if len(s.Processes) > 0 && s.Processes[0].is(h) {
 			m.learned = m.owners[s.Owner].learn(h.Key) || m.learned
 			return s.Owner, false
 		}
 	}
-	m.owners = append(m.owners, owner{Keys: []Key{general}, latest: h.Key})
+	if len(m.owners) >= maxOwners {
+		return maxOwners - 1, false
+	}
+	m.owners = append(m.owners, &owner{Keys: []Key{general}, latest: h.Key})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)
 	return len(m.owners) - 1, true
 }
@@ -208,7 +216,7 @@ func (m *match) assume(e *endpoint) {
 
 // anyNamed reports whether any of the endpoint's owners was known.
 func (m *match) anyNamed() bool {
-	return slices.ContainsFunc(m.owners[:m.before], func(o owner) bool { return o.named() })
+	return slices.ContainsFunc(m.owners[:m.before], func(o *owner) bool { return o.named() })
 }
 
 // replacesUnknown reports whether the endpoint had an owner that was never known, and that
@@ -223,21 +231,22 @@ func (m *match) replacesUnknown() bool {
 }
 
 // heir returns the owner that a socket without a known one is assumed to have: rather one
-// without a socket, and rather one that was found out.
+// without a socket, rather one that was found out, and rather the first by name.
 func (m *match) heir(e *endpoint) int {
 	if m.before > 0 && !e.Untold {
 		heir, best := 0, -1
-		for i := range m.owners[:m.before] {
-			if fit := 2*btoi(!m.used[i]) + btoi(m.owners[i].named()); fit > best {
+		for i, o := range m.owners[:m.before] {
+			fit := 2*btoi(!m.used[i]) + btoi(o.named())
+			if fit > best || fit == best && o.name() < m.owners[heir].name() {
 				heir, best = i, fit
 			}
 		}
 		return heir
 	}
-	if i := slices.IndexFunc(m.owners, func(o owner) bool { return !o.named() }); i >= 0 {
+	if i := slices.IndexFunc(m.owners, func(o *owner) bool { return !o.named() }); i >= 0 {
 		return i
 	}
-	m.owners = append(m.owners, owner{})
+	m.owners = append(m.owners, &owner{})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)
 	return len(m.owners) - 1
 }
@@ -272,10 +281,14 @@ func (m *match) newest(e *endpoint) *Socket {
 // latestBefore returns the owner that started last of those that the endpoint had.
 func (m *match) latestBefore() *owner { return latestOwner(m.owners[:m.before]) }
 
-func latestOwner(owners []owner) *owner {
-	return &owners[slices.IndexFunc(owners, func(o owner) bool {
-		return !slices.ContainsFunc(owners, func(other owner) bool { return other.startedAfter(&o) })
-	})]
+func latestOwner(owners []*owner) *owner {
+	latest := owners[0]
+	for _, o := range owners[1:] {
+		if o.startedAfter(latest) {
+			latest = o
+		}
+	}
+	return latest
 }
 
 // startedAfter orders owners: those that were never known come first.
@@ -286,5 +299,15 @@ func (o *owner) startedAfter(other *owner) bool {
 	return o.Shown.Process.Start > other.Shown.Process.Start
 }
 
-// lastShown returns what the events say of an endpoint that is gone.
-func (e *endpoint) lastShown() *shown { return &latestOwner(e.Owners).Shown }
+// lastShown returns what the events say of an endpoint that is gone: of the owners that had
+// a socket in the last look, the one that started last.
+func (e *endpoint) lastShown() *shown {
+	var last []*owner
+	for i := range e.Sockets {
+		last = append(last, e.Owners[e.Sockets[i].Owner])
+	}
+	if last == nil { // a boot has ended all sockets
+		last = e.Owners
+	}
+	return &latestOwner(last).Shown
+}

@@ -240,7 +240,7 @@ func (r *modelReader) open(k int) (decided int) {
 	}
 	r.told = true
 	r.tellAll(j)
-	for _, l := range r.past[start:j] { // what was seen in the meantime
+	for _, l := range slices.Backward(r.past[start:j]) { // what was seen in the meantime
 		for _, s := range l.sockets[r.at] {
 			if r.event[s.id] && r.known[s.id] == "" {
 				r.known[s.id] = s.owner
@@ -262,9 +262,6 @@ func (r *modelReader) open(k int) (decided int) {
 // compare finds out what look k, and those up to the one in which that is decided, have
 // changed.
 func (r *modelReader) compare(k int) (decided int) {
-	if debugLook != nil && r.at.Port == 1000 {
-		fmt.Println("MODEL", k, r.past[k].Time.UTC(), r.owners, r.known, r.assumed, r.lost, r.booted)
-	}
 	booted, settle := r.booted, r.settle()
 	if !r.differs(k) {
 		r.takeOver(k)
@@ -351,6 +348,7 @@ func (r *modelReader) eventIs(k int) {
 // without another.
 func (r *modelReader) takeOver(k int) {
 	known, assumed := make(map[SocketID]string), make(map[SocketID]bool)
+	heirs := slices.Sorted(slices.Values(r.owners))
 	var unseen []SocketID
 	for _, s := range r.past[k].sockets[r.at] {
 		before, was := r.known[s.id]
@@ -368,7 +366,7 @@ func (r *modelReader) takeOver(k int) {
 	}
 	for _, id := range unseen {
 		heir, best := "", -1
-		for _, name := range r.owners {
+		for _, name := range heirs {
 			used := slices.Contains(slices.Collect(maps.Values(known)), name)
 			if fit := 2*btoi(!used) + btoi(name != ""); fit > best {
 				heir, best = name, fit

@@ -41,8 +41,16 @@ func (p process) is(h *Holder) bool { return p.Start != 0 && p.PID == h.PID && p
 
 func (o *owner) named() bool { return len(o.Keys) > 0 }
 
+// name returns the process of the latest key, "" if there is none.
+func (o *owner) name() string {
+	if !o.named() {
+		return ""
+	}
+	return o.Keys[len(o.Keys)-1].Process
+}
+
 // adoptable reports whether a process that takes a socket of the owner takes it from nobody.
-func (o *owner) adoptable() bool { return !o.named() || o.Keys[len(o.Keys)-1].Process == "" }
+func (o *owner) adoptable() bool { return o.name() == "" }
 
 // learn adds a key, in place of which another process may come back.
 func (o *owner) learn(key Key) (news bool) {
@@ -98,17 +106,35 @@ func (s *Socket) shown() shown {
 	return v
 }
 
-// named returns the holder that names the socket: the first service, or a manager.
+// service returns the first holder that can be an owner, or nil.
+func (s *Socket) service() *Holder {
+	for i := range s.Holders {
+		if h := &s.Holders[i]; h.service() {
+			return h
+		}
+	}
+	return nil
+}
+
+// named returns the holder that names the socket: a service, or else a manager.
 func (s *Socket) named() *Holder {
-	if i := slices.IndexFunc(s.Holders, Holder.service); i >= 0 {
-		return &s.Holders[i]
+	if h := s.service(); h != nil {
+		return h
 	}
 	return &s.Holders[0]
 }
 
 // hasService reports whether an owner is known.
-func (s *Socket) hasService() bool {
-	return s.Status == Known && slices.ContainsFunc(s.Holders, Holder.service)
+func (s *Socket) hasService() bool { return s.Status == Known && s.service() != nil }
+
+// hasManager reports whether a manager holds the socket.
+func (s *Socket) hasManager() bool {
+	for i := range s.Holders {
+		if s.Holders[i].Manager {
+			return s.Status == Known
+		}
+	}
+	return false
 }
 
 // startedAfter orders the sockets of an endpoint by which of them events name: the one
@@ -130,7 +156,7 @@ func (s *Socket) startedAfter(other *Socket) bool {
 // service reports whether the process can be an owner. A manager holds sockets for
 // others, and so does its child that is about to execute a service: systemd calls it
 // "(name)".
-func (h Holder) service() bool {
+func (h *Holder) service() bool {
 	return !h.Manager && !(strings.HasPrefix(h.Key.Process, "(") && ofSystemd(h.Facts.Exe))
 }
 

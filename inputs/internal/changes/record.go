@@ -3,6 +3,7 @@ package changes
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -106,7 +107,7 @@ func (t *Tracker) restoreEndpoint(key string, text json.RawMessage) bool {
 
 // valid reports whether the record is one that this package can have written.
 func (r *record) valid() bool {
-	if len(r.Owners) == 0 || r.Untold && r.Change == nil {
+	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Untold && r.Change == nil {
 		return false
 	}
 	for i := range r.Sockets {

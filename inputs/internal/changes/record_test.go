@@ -17,7 +17,7 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 	m := mark{Time: time.Unix(1_800_000_000, 5).UTC(), Mono: 7, Window: 8, WhileDown: true, Boot: true}
 	full := record{
 		Untold: true, Returns: true, FirstSeen: 1, Changed: 2,
-		Owners: []owner{
+		Owners: []*owner{
 			{},
 			{
 				Keys: []Key{{Process: `a"\x41é`, UID: 33, Unit: "u.service", UserUnit: "v.service", InContainer: true}, {}}, FirstSeen: 9,
@@ -40,8 +40,8 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 		Change:   &change{mark: m, Down: 6},
 		Lost:     &loss{mark: m, Known: true},
 	}
-	for _, want := range []record{full, {}, {Owners: []owner{{}}}} {
-		text := want.encode()
+	for _, want := range []record{full, {}, {Owners: []*owner{{}}}} {
+		text := want.append(nil)
 		var got record
 		if err := json.Unmarshal(text, &got); err != nil {
 			t.Fatalf("%v in %s", err, text)
@@ -60,7 +60,7 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 			want.Sockets = []socket{}
 		}
 		if want.Owners == nil {
-			want.Owners = []owner{}
+			want.Owners = []*owner{}
 		}
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(owner{}, absence{}, change{}, loss{})); diff != "" {
 			t.Errorf("record (-want +got)\n%s", diff)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,9 +36,16 @@ type Sums struct {
 	proc  string
 	cache *lookup.Cache[Process]
 
+	reads chan struct{} // holds a token for each read that has not returned
+
 	mu    sync.Mutex
 	files map[fileID]string
 }
+
+// maxReads bounds how many goroutines file systems that hang can keep.
+const maxReads = 4
+
+var errHung = errors.New("earlier reads hang")
 
 // A fileID tells a file from what it is after a change.
 type fileID struct {
@@ -51,7 +59,7 @@ const maxFiles = 10_000
 
 // New returns sums of the processes of the procfs that is mounted at proc.
 func New(proc string) *Sums {
-	s := &Sums{proc: proc, files: make(map[fileID]string)}
+	s := &Sums{proc: proc, reads: make(chan struct{}, maxReads), files: make(map[fileID]string)}
 	s.cache = lookup.New(s.read, lookup.Options{
 		Workers: 1, Timeout: time.Minute, Wait: 500 * time.Millisecond, Again: 1 << 62, Retry: 10 * time.Minute,
 	})
@@ -72,14 +80,20 @@ func (s *Sums) Sum(p Process) string { return s.cache.Name(p) }
 func (s *Sums) Close() { s.cache.Close() }
 
 // read returns the sum of the program of a process. It does not wait longer than ctx:
-// a file system that hangs keeps one goroutine.
+// a file system that hangs keeps the goroutine.
 func (s *Sums) read(ctx context.Context, p Process) (string, error) {
 	type answer struct {
 		sum string
 		err error
 	}
+	select {
+	case s.reads <- struct{}{}:
+	default:
+		return "", errHung
+	}
 	answered := make(chan answer, 1)
 	go func() {
+		defer func() { <-s.reads }()
 		sum, err := s.sum(ctx, p)
 		answered <- answer{sum, err}
 	}()

@@ -67,7 +67,10 @@ func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	counts := make(map[inet.Class]int)
 	seen := make(map[string]bool)
 	for _, j := range listeners {
-		if key := seriesKey(j.Tags); j.Expected == No && !seen[key] {
+		if j.Expected != No {
+			continue
+		}
+		if key := seriesKey(j.Tags); !seen[key] {
 			seen[key] = true
 			counts[j.Exposure]++
 		}
@@ -86,24 +89,12 @@ func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	return points
 }
 
-// violationPoints returns a point for each violation that lasts.
+// violationPoints returns a point for each violation that the last look has shown.
 func (t *Tracker) violationPoints() []metric.Point {
+	active := []metric.Field{{Key: "active", Value: metric.Int(1)}}
 	var points []metric.Point
-	var set metric.SeriesSet
-	for _, v := range sortedViolations(t.violations.byKey) {
-		if v.Gone != nil || v.last == nil {
-			continue
-		}
-		p := metric.Point{
-			Name: t.options.Point + "_violation",
-			Tags: metric.NewTags("verdict", v.Verdict, "rule", v.Rule,
-				"address", v.Tags["address"], "port", v.Tags["port"], "process", v.Tags["process"],
-				"user", v.Tags["user"], "unit", v.Tags["unit"], "exposure", v.Tags["exposure"]),
-			Fields: []metric.Field{{Key: "active", Value: metric.Int(1)}},
-		}
-		if set.Add(&p) {
-			points = append(points, p)
-		}
+	for _, v := range t.violations.present(true) {
+		points = append(points, metric.Point{Name: t.options.Point + "_violation", Tags: v.pointTags(), Fields: active})
 	}
 	return points
 }
@@ -122,9 +113,11 @@ func seriesKey(tags []metric.Tag) string {
 
 // equalPoints reports whether two lists of points, without times, are equal.
 func equalPoints(a, b []metric.Point) bool {
-	return slices.EqualFunc(a, b, func(p, q metric.Point) bool {
-		return p.Name == q.Name && slices.Equal(p.Tags, q.Tags) && slices.Equal(p.Fields, q.Fields)
-	})
+	return slices.EqualFunc(a, b, samePoint)
+}
+
+func samePoint(p, q metric.Point) bool {
+	return p.Name == q.Name && slices.Equal(p.Tags, q.Tags) && slices.Equal(p.Fields, q.Fields)
 }
 
 func btoi(b bool) int {

@@ -56,7 +56,6 @@ func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 		rules: r, options: o, outcomes: make(map[*rule]*outcome),
 		violations: violations{byKey: make(map[string]*violation)},
 	}
-	t.violations.options = &t.options
 	for _, n := range r.rules {
 		if n.kind != kindAllow {
 			t.outcomes[n] = &outcome{}

@@ -207,38 +207,40 @@ func (c *content) remember(events []*event) {
 
 func (c *content) lastRecent() []*event { return c.recent[max(0, len(c.recent)-maxRecent):] }
 
-// changes are what a content has that the file does not have.
-type changes struct {
+// pending is what a content has that the file does not have.
+type pending struct {
 	all      bool // the whole content is to be written
 	records  map[string]json.RawMessage
 	events   []*event
 	finished []int64 // sequences
 }
 
-func (c *changes) empty() bool {
-	return !c.all && len(c.records) == 0 && len(c.events) == 0 && len(c.finished) == 0
+func (p *pending) empty() bool {
+	return !p.all && len(p.records) == 0 && len(p.events) == 0 && len(p.finished) == 0
 }
 
-func (c *changes) set(key string, record json.RawMessage) {
-	if c.records == nil {
-		c.records = map[string]json.RawMessage{}
+func (p *pending) size() int { return len(p.records) + len(p.events) + len(p.finished) }
+
+func (p *pending) set(key string, record json.RawMessage) {
+	if p.records == nil {
+		p.records = map[string]json.RawMessage{}
 	}
-	c.records[key] = record
+	p.records[key] = record
 }
 
-func (c *changes) finish(events []*event) {
+func (p *pending) finish(events []*event) {
 	for _, e := range events {
-		c.finished = append(c.finished, e.sequence)
+		p.finished = append(p.finished, e.sequence)
 	}
 }
 
 // merge adds changes that came later.
-func (c *changes) merge(later changes) {
-	c.all = c.all || later.all
-	if c.records == nil {
-		c.records = map[string]json.RawMessage{}
+func (p *pending) merge(later pending) {
+	p.all = p.all || later.all
+	if p.records == nil {
+		p.records = map[string]json.RawMessage{}
 	}
-	maps.Copy(c.records, later.records)
-	c.events = append(c.events, later.events...)
-	c.finished = append(c.finished, later.finished...)
+	maps.Copy(p.records, later.records)
+	p.events = append(p.events, later.events...)
+	p.finished = append(p.finished, later.finished...)
 }

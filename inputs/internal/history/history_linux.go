@@ -40,7 +40,8 @@ type Write struct {
 }
 
 // A Store is the history of one input. Its methods may be called concurrently. None but
-// Open, Close and Events waits for the disk.
+// Open, FirstSeen, Events and Close waits for the disk, and what Events returns does after
+// Close.
 //
 // What it promises: an event is handed out when it is durable together with the records
 // that changed with it. Until it is delivered, it is handed out again after each
@@ -50,7 +51,7 @@ type Store struct {
 	mu      sync.Mutex
 	options Options
 	content content
-	changes changes       // not written yet
+	pending pending       // not written yet
 	journal journal       // nil: everything stays in memory
 	writing chan struct{} // closed when the writer has ended; nil: there is none
 	last    attempt
@@ -95,7 +96,7 @@ func Open(o Options) (*Store, map[string]json.RawMessage) {
 		o.Log.Warn("history set aside, starting with an empty one", "error", err)
 	case c != nil && c.machine != "" && o.MachineID != "" && c.machine != o.MachineID:
 		o.Log.Warn("history of another machine discarded, starting with an empty one", "file", o.Path)
-		s.changes.all = true
+		s.pending.all = true
 	case c != nil:
 		s.content = *c
 	}
@@ -112,7 +113,7 @@ func (s *Store) Append(w Write) {
 	defer s.mu.Unlock()
 	for key, record := range w.Set {
 		if record, changed := s.content.set(key, record); changed {
-			s.changes.set(key, record)
+			s.pending.set(key, record)
 		}
 	}
 	for i := range w.Events {
@@ -122,13 +123,13 @@ func (s *Store) Append(w Write) {
 			s.dropped++
 			continue
 		}
-		s.changes.events = append(s.changes.events, e)
+		s.pending.events = append(s.pending.events, e)
 	}
 	over := s.content.overLimit()
 	if len(over) > 0 && !s.dropping {
 		s.options.Log.Error("changes dropped: too many are not delivered", "limit", maxWaiting)
 	}
-	s.changes.finish(over)
+	s.pending.finish(over)
 	s.dropped, s.dropping = s.dropped+uint64(len(over)), len(over) > 0
 	s.lockedStart()
 }
@@ -169,7 +170,7 @@ func (s *Store) lockedRetry() {
 func (s *Store) delivered(events []*event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changes.finish(s.content.finish(events))
+	s.pending.finish(s.content.finish(events))
 	s.lockedStart()
 	if s.closed && !s.last.slow {
 		s.last.slow = !s.lockedAwait(closeWait, func() bool { return true })
@@ -201,6 +202,13 @@ func (s *Store) Dropped() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dropped
+}
+
+// Waiting returns how many events are not delivered to every output yet.
+func (s *Store) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.content.waiting)
 }
 
 // FirstSeen returns what the version before kept instead of a history: Unix times by
@@ -247,11 +255,11 @@ func (s *Store) Inherit(o Options) *Store {
 	s.journal, s.writing, s.last = nil, nil, attempt{} // a write that hangs is left alone
 	s.content.newID()
 	if o.Path == "" {
-		s.changes = changes{}
+		s.pending = pending{}
 		s.content.written(s.content.waiting)
 		return s
 	}
-	s.journal, s.changes = newJournal(o.Path, o.Log), changes{all: true, events: s.content.notWritten()}
+	s.journal, s.pending = newJournal(o.Path, o.Log), pending{all: true, events: s.content.notWritten()}
 	if old != "" {
 		s.obsolete = append(s.obsolete, old)
 	}
@@ -285,11 +293,11 @@ func (s *Store) lockedAwait(wait time.Duration, needed func() bool) bool {
 // lockedStart starts the writer if there is something to write.
 func (s *Store) lockedStart() {
 	if s.journal == nil {
-		s.changes = changes{}
+		s.pending = pending{}
 		s.content.written(s.content.waiting)
 		return
 	}
-	if s.writing != nil || s.changes.empty() {
+	if s.writing != nil || s.pending.empty() {
 		return
 	}
 	s.writing, s.last.began, s.last.slow = make(chan struct{}), time.Now(), false
@@ -303,13 +311,13 @@ func (s *Store) write(j journal, ended chan struct{}) {
 	for {
 		whole := j.whole()
 		s.mu.Lock()
-		if s.journal != j || s.changes.empty() {
+		if s.journal != j || s.pending.empty() {
 			s.lockedEnd(j)
 			s.mu.Unlock()
 			return
 		}
-		taken := s.changes
-		s.changes, s.last.began, s.last.slow = changes{}, time.Now(), false
+		taken := s.pending
+		s.pending, s.last.began, s.last.slow = pending{}, time.Now(), false
 		line := s.content.line(&taken, whole || taken.all)
 		obsolete := s.obsolete
 		s.mu.Unlock()
@@ -345,21 +353,26 @@ func (s *Store) lockedEnd(j journal) {
 // lockedWritten notes how a write has ended. The events of one that has failed are
 // handed out all the same. After a restart the file may not know them, and then give
 // their numbers to others: they get another id.
-func (s *Store) lockedWritten(taken changes, err error) {
-	if err == nil {
-		s.obsolete = nil
-		s.content.isNew = false
+func (s *Store) lockedWritten(taken pending, err error) {
+	if err != nil {
+		s.content.newID()
+	}
+	s.content.written(taken.events)
+	switch {
+	case err == nil:
+		s.obsolete, s.content.isNew = nil, false
 		if s.last.err != nil {
 			s.options.Log.Info("the history is written again", "file", s.options.Path)
 		}
-	} else {
-		s.content.newID()
-		taken.merge(s.changes)
-		s.changes = taken
-		if s.last.err == nil {
-			s.options.Log.Warn("the history cannot be written: a crash may lose or repeat changes until it can", "error", err)
+	case s.last.err == nil:
+		s.options.Log.Warn("the history cannot be written: a crash may lose or repeat changes until it can", "error", err)
+	}
+	if err != nil {
+		taken.merge(s.pending)
+		s.pending = taken
+		if taken.size() > maxRecent { // a snapshot has it all
+			s.pending = pending{all: true, events: s.content.notWritten()}
 		}
 	}
-	s.content.written(taken.events)
 	s.last.err = err
 }

@@ -640,6 +640,68 @@ func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 	})
 }
 
+// What is not written costs no memory without bound, however long the disk fails.
+func TestLongFailureIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	var l testLog
+	s, _ := Open(options(dir, &l))
+	s.Append(Write{Events: eventsOf(0)})
+	closeWrites(s)
+	j := inject(s)
+	j.set(func() error { return unix.ENOSPC })
+	const batch = 50
+	for n := batch; n <= 2*maxRecent; n += batch {
+		w := Write{Set: set("e:1", fmt.Sprint(n))}
+		for i := n - batch + 1; i <= n; i++ {
+			w.Events = append(w.Events, eventOf(i))
+		}
+		s.Append(w)
+		closeWrites(s)
+		if _, stored := s.Events(wait); stored != nil {
+			stored()
+		}
+		s.mu.Lock()
+		if got := s.pending.size(); got > maxRecent+2*batch {
+			t.Fatalf("%d changes are kept after %d writes that failed", got, n)
+		}
+		s.mu.Unlock()
+	}
+	s.Append(Write{Events: eventsOf(2*maxRecent + 1)})
+	j.set(nil)
+	closeStore(t, s)
+	s, records := open(t, dir)
+	wantRecords(t, records, fmt.Sprint("e:1 ", 2*maxRecent))
+	wantEvents(t, s, 2*maxRecent+1)
+	if got := numbers(s.Recent()); len(got) != maxRecent || got[0] != maxRecent+2 {
+		t.Errorf("%d recent events, the first is %d", len(got), got[0])
+	}
+}
+
+// What is appended while a write fails is not handed out before its own write has ended.
+func TestEventsOfTheNextWriteWaitForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var l testLog
+		s, _ := Open(options(dir, &l))
+		answers := make(chan error)
+		inject(s).set(func() error { return <-answers })
+		s.Append(Write{Events: eventsOf(1)})
+		synctest.Wait()
+		s.Append(Write{Events: eventsOf(2)})
+		answers <- unix.EIO
+		synctest.Wait()
+		first, _ := s.Events(0)
+		if diff := cmp.Diff([]int{1}, numbers(first)); diff != "" {
+			t.Errorf("after the first write (-want +got):\n%s", diff)
+		}
+		answers <- nil
+		wantEvents(t, s, 2)
+		kill(s)
+		s, _ = open(t, dir)
+		wantEvents(t, s, 1, 2)
+	})
+}
+
 func TestFullDiskLosesNoEvent(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("sockwatch-test", dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {

@@ -118,7 +118,7 @@ func (j *journalFile) whole() bool {
 func (j *journalFile) write(l line) error {
 	var err error
 	if l.Snapshot != nil {
-		if err = j.replace(line{Snapshot: l.Snapshot}); err == nil || j.file == nil || j.size == 0 {
+		if err = j.replace(line{Snapshot: l.Snapshot}); err == nil || l.all || j.file == nil || j.size == 0 {
 			return err
 		}
 		j.limit = 2 * j.size // there is no space for two: go on with this one

@@ -36,6 +36,8 @@ type line struct {
 	Set       map[string]json.RawMessage `json:"set,omitempty"`
 	Events    []savedEvent               `json:"events,omitempty"`
 	Delivered [][2]int64                 `json:"delivered,omitempty"` // ranges of sequences
+
+	all bool // without the snapshot the line is not complete
 }
 
 // A snapshot is a whole content.
@@ -68,11 +70,12 @@ type savedField struct {
 	String *string `json:"string,omitempty"`
 }
 
-// line returns what is to be written: changes, and the snapshot too if whole. It shares
+// line returns what is to be written: what is pending, and the snapshot too if whole. It shares
 // nothing with the content that changes.
-func (c *content) line(changed *changes, whole bool) line {
+func (c *content) line(changed *pending, whole bool) line {
 	l := line{
 		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: saveEvents(changed.events), Delivered: ranges(changed.finished),
+		all: changed.all,
 	}
 	if whole {
 		s := &snapshot{
@@ -196,54 +199,62 @@ func read(r io.Reader) (*content, error) {
 	lines := bufio.NewReader(r)
 	var c *content
 	for n := 1; ; n++ {
-		text, err := readLine(lines)
-		if err == io.EOF && len(text) == 0 {
-			if c == nil {
-				return nil, errors.New("is empty")
-			}
-			return c, nil
-		}
-		if err != nil && err != io.EOF {
+		text, ended, err := readLine(lines)
+		if err != nil {
 			return nil, err
 		}
-		_, more := lines.Peek(1)
-		torn := err == io.EOF || more != nil && bytes.IndexByte(text, 0) >= 0
-		if torn && c != nil {
-			return c, nil
+		last := !ended
+		if ended {
+			_, err := lines.Peek(1)
+			last = errors.Is(err, io.EOF)
 		}
-		if torn {
+		torn := !ended || last && bytes.IndexByte(text, 0) >= 0 // a loss of power leaves zeros
+		switch {
+		case torn && c != nil:
+			return c, nil
+		case torn && len(text) == 0:
+			return nil, errors.New("is empty")
+		case torn:
 			return nil, errors.New("line 1: has no end")
 		}
-		l, err := parseLine(text)
-		if err == nil && (l.Snapshot != nil) != (c == nil) {
-			err = errors.New("is not in its place")
-		}
-		if err == nil {
-			if c == nil {
-				c = &content{}
-			}
-			err = c.apply(&l)
-		}
-		if err != nil {
+		if c, err = c.read(text); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if last {
+			return c, nil
 		}
 	}
 }
 
-// readLine reads a line without its end; io.EOF if it has none.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var text []byte
+// read returns the content after a line; c is nil before the first, the snapshot.
+func (c *content) read(text []byte) (*content, error) {
+	l, err := parseLine(text)
+	if err != nil {
+		return nil, err
+	}
+	if (l.Snapshot != nil) != (c == nil) {
+		return nil, errors.New("is not in its place")
+	}
+	if c == nil {
+		c = &content{}
+	}
+	return c, c.apply(&l)
+}
+
+// readLine reads a line without its end. ended reports whether it has one.
+func readLine(r *bufio.Reader) (text []byte, ended bool, err error) {
 	for {
 		part, err := r.ReadSlice('\n')
 		text = append(text, part...)
-		if err == nil {
-			return text[:len(text)-1], nil
-		}
-		if err != bufio.ErrBufferFull {
-			return text, err
-		}
-		if len(text) > maxLine {
-			return nil, errors.New("has a line that is too long")
+		switch {
+		case err == nil:
+			return text[:len(text)-1], true, nil
+		case errors.Is(err, io.EOF):
+			return text, false, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, false, err
+		case len(text) > maxLine:
+			return nil, false, errors.New("has a line that is too long")
 		}
 	}
 }

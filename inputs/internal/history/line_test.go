@@ -18,7 +18,7 @@ var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
 
 // contentText describes a content for comparison.
 func contentText(c *content) string {
-	l := c.line(&changes{}, true)
+	l := c.line(&pending{}, true)
 	text, err := appendLine(nil, line{Snapshot: l.Snapshot})
 	if err != nil {
 		panic(err)
@@ -44,7 +44,7 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := appendLine(nil, c.line(&changes{events: []*event{e}}, true))
+	text, err := appendLine(nil, c.line(&pending{events: []*event{e}}, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,13 +61,13 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 func TestFileCutAtEachOffset(t *testing.T) {
 	c := newContent()
 	c.set("e:1", json.RawMessage(`{"n":1}`))
-	text, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ends, states := []int{len(text)}, []string{contentText(&c)}
 	for n := range 3 {
-		var changed changes
+		var changed pending
 		e, err := c.stamp(extremeEvent(), 0)
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 
 func TestDamagedFiles(t *testing.T) {
 	c := newContent()
-	first, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	first, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,9 +195,9 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	text, err := appendLine(nil, line{Snapshot: c.line(&changes{}, true).Snapshot})
+	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
 	if err == nil {
-		text, err = appendLine(text, c.line(&changes{events: []*event{e}, finished: []int64{1}}, false))
+		text, err = appendLine(text, c.line(&pending{events: []*event{e}, finished: []int64{1}}, false))
 	}
 	if err != nil {
 		f.Fatal(err)

@@ -49,7 +49,7 @@ func (j *moodyJournal) write(l line) error {
 // have one identity; the records are those of a write that is at least as late as the last
 // events that were handed out from a disk that worked.
 func TestRandomRuns(t *testing.T) {
-	for seed := range uint64(soak.Times(60)) {
+	for seed := range uint64(soak.Times(30)) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
 			dir := t.TempDir()

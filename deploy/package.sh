@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Builds what is released: *.deb, *.rpm and sockwatch-oci.tar, for amd64 and arm64.
+#
+#   deploy/package.sh OUT
+#
+# It needs Go alone. Two builds of one commit are equal, byte by byte: every time in them is
+# $SOURCE_DATE_EPOCH, by default the time of the commit.
+#
+#   ARCHES      "amd64 arm64"; fewer for a quick look
+#   MAINTAINER  of the packages, "NAME <ADDRESS>"
+set -euo pipefail
+if [ $# -ne 1 ]; then
+	echo "usage: $0 OUT" >&2
+	exit 2
+fi
+mkdir -p "$1"
+out=$(realpath "$1")
+cd "$(dirname "$0")/.."
+root=$PWD
+
+export VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
+VERSION=$(sed -n 's/^const sourceVersion = "\(.*\)"$/\1/p' cmd/sockwatch/version.go)
+MAINTAINER=${MAINTAINER:-The sockwatch authors <maintainers@users.noreply.github.com>}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+read -ra arches <<<"${ARCHES:-amd64 arm64}"
+nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+main() {
+	for arch in "${arches[@]}"; do
+		build linux "$arch" "$work/bin/$arch/sockwatch"
+	done
+	documents
+	find "$work" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	for ARCH in "${arches[@]}"; do
+		for format in deb rpm; do
+			(cd "$work" && go run "$nfpm" package -f nfpm.yaml -p "$format" -t "$out")
+		done
+	done
+	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")
+}
+
+# build OS ARCH FILE builds the program, the same wherever the source lies.
+build() {
+	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
+}
+
+# documents makes every other file of the packages.
+documents() {
+	cp deploy/package/{nfpm.yaml,sockwatch.toml,copyright,lintian-overrides} deploy/systemd/* LICENSE "$work"
+	cp -R deploy/package/{deb,rpm} "$work"
+	local script
+	for script in deb/postinst rpm/post; do
+		cat <(echo '#!/bin/sh') deploy/package/migrate.sh <(echo) "deploy/package/$script" >"$work/$script"
+	done
+	chmod +x "$work"/deb/*
+
+	build "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)" "$work/host"
+	local shell
+	for shell in bash zsh fish; do
+		"$work/host" completion "$shell" >"$work/completion.$shell"
+	done
+	compress deploy/man/sockwatch.1 sockwatch.1
+	compress deploy/man/sockwatch.toml.5 sockwatch.toml.5
+	compress CHANGELOG.md changelog
+	third_party >"$work/third-party"
+	compress "$work/third-party" third-party
+	cat >"$work/changelog.Debian" <<-EOF
+		sockwatch (${VERSION/-/\~}-1) unstable; urgency=medium
+
+		  * Release of the sockwatch authors; changelog.gz has the changes.
+
+		 -- $MAINTAINER  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+	EOF
+	compress "$work/changelog.Debian" changelog.Debian
+}
+
+# compress FILE NAME makes NAME.gz of the packages.
+compress() { gzip -9n <"$1" >"$work/$2.gz"; }
+
+# third_party prints the licenses of everything that is linked into the program.
+third_party() {
+	local module version dir files file
+	echo "The licenses of Go and of the modules that are parts of the program sockwatch."
+	printf '\n======== Go %s\n\n' "$(go env GOVERSION)"
+	cat "$(go env GOROOT)/LICENSE"
+	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | LC_ALL=C sort -u |
+		while read -r module version dir; do
+			printf '\n======== %s %s\n' "$module" "$version"
+			files=$(cd "$dir" && LC_ALL=C ls | grep -iE '^(licen[sc]e|copying|notice)') || { echo "$module: no license found" >&2; exit 1; }
+			for file in $files; do
+				printf '\n'
+				cat "$dir/$file"
+			done
+		done
+}
+
+main

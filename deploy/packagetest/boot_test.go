@@ -1,0 +1,116 @@
+package packagetest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// booted runs inside as a test of the same name in a system that it boots. prepare is shell
+// code that changes the new root, $R, before; files are copied to / there, by name.
+func booted(t *testing.T, prepare string, files map[string]string, inside func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv("SOCKWATCH_BOOTED") == t.Name() {
+		inside(t)
+		return
+	}
+	need(t, "systemctl")
+	build(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	if err := os.Mkdir(filepath.Join(out, "files"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, self, filepath.Join(out, "files/packagetest"))
+	for name, from := range files {
+		copyFile(t, from, filepath.Join(out, "files", name))
+	}
+	prepare = `mv "$R"/out/files/* "$R"` + "\n" + prepare
+	command := "SOCKWATCH_BOOTED='" + t.Name() + "' /packagetest -test.v -test.timeout=100s -test.run='^" + t.Name() + "$'"
+	if output, err := exec.Command("./boot.sh", prepare, command, out).CombinedOutput(); err != nil {
+		for _, name := range []string{"output", "journal", "console"} {
+			text, _ := os.ReadFile(filepath.Join(out, name))
+			t.Logf("%s:\n%s", name, text)
+		}
+		t.Fatalf("boot.sh: %v\n%s", err, output)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("in the booted system:\n%s", text)
+	if strings.Contains(string(text), "--- SKIP") || !strings.Contains(string(text), "--- PASS: "+t.Name()) {
+		t.Error("the test did not run in the booted system")
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must runs a shell command and returns what it prints.
+func must(t *testing.T, command string) string {
+	t.Helper()
+	output, err := exec.Command("bash", "-c", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, output)
+	}
+	return strings.TrimSpace(string(output))
+}
+
+// refused runs a shell command that has to fail, and returns what it prints.
+func refused(t *testing.T, command string) string {
+	t.Helper()
+	output, err := exec.Command("bash", "-c", command).CombinedOutput()
+	if err == nil {
+		t.Fatalf("%s: done, want it to fail\n%s", command, output)
+	}
+	return strings.TrimSpace(string(output))
+}
+
+// prints demands what a shell command prints, whether it fails or not.
+func prints(t *testing.T, command, want string) {
+	t.Helper()
+	output, _ := exec.Command("bash", "-c", command).CombinedOutput()
+	if got := strings.TrimSpace(string(output)); got != want {
+		t.Errorf("%s: %q, want %q", command, got, want)
+	}
+}
+
+// eventually waits until a shell command prints a text.
+func eventually(t *testing.T, command, want string) {
+	t.Helper()
+	var output []byte
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		output, _ = exec.Command("bash", "-c", command).CombinedOutput()
+		if bytes.Contains(output, []byte(want)) {
+			return
+		}
+	}
+	t.Fatalf("%s does not print %q within 20 s:\n%s", command, want, output)
+}
+
+// write makes a file, and its folder.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
