@@ -180,7 +180,8 @@ var pointRules = map[string]pointRule{
 		tags: []string{"exposure"}, fields: []string{"listeners"},
 		values: map[string][]string{"exposure": fieldValues["tcp_listen_event.previous_exposure"]},
 	},
-	"tcp_listen_rules": {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
+	"tcp_listen_history": {fields: []string{"dropped_events_total", "waiting_events"}},
+	"tcp_listen_rules":   {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
 	"tcp_listen_rule_event": {
 		tags: []string{"event"}, fields: []string{"history", "sequence", "while_down"},
 		values: with(listenerTags, map[string][]string{
