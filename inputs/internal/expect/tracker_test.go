@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/inet"
 )
 
@@ -80,6 +81,8 @@ func (s *simulation) look(listeners ...*Listener) []string {
 // check holds the points and events to the promises of a batch.
 func (s *simulation) check(events []metric.Point) {
 	s.t.Helper()
+	schematest.Events(s.t, events)
+	schematest.Batch(s.t, &metric.Batch{Time: s.clock, Points: s.tracker.Points()})
 	b := metric.Batch{Time: s.clock, Points: s.tracker.Points(), Events: events}
 	if err := b.Check(); err != nil {
 		s.t.Fatal(err)

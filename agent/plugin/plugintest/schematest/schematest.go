@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,32 @@ func CheckBatch(b *metric.Batch) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Events checks events of a simulation: one of each shape, that is of each kind with the
+// same tags and fields, since there may be millions. They are checked as the history
+// numbers them.
+func Events(t testing.TB, events []metric.Point) {
+	t.Helper()
+	for i := range events {
+		e := events[i]
+		shape := e.Name + " " + e.Tag("event")
+		for _, tag := range e.Tags {
+			shape += " " + tag.Key
+		}
+		for _, f := range e.Fields {
+			shape += " " + f.Key
+		}
+		if _, checked := shapes.LoadOrStore(shape, true); checked {
+			continue
+		}
+		e.Fields = append(slices.Clone(e.Fields),
+			metric.Field{Key: "history", Value: metric.String("1f06e09a45b4a474")}, metric.Field{Key: "sequence", Value: metric.Int(1)})
+		Batch(t, &metric.Batch{Events: []metric.Point{e}})
+	}
+}
+
+// shapes are those that Events has checked.
+var shapes sync.Map
 
 // Check returns why a line is not valid, or nil.
 func Check(line []byte) error {
