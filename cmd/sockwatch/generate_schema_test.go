@@ -69,11 +69,16 @@ func renderLineSchema(t *testing.T) string {
 		"allOf": choices,
 		"$defs": definitions,
 	}
+	return indentedJSON(t, schema)
+}
+
+func indentedJSON(t *testing.T, value any) string {
+	t.Helper()
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(schema); err != nil {
+	if err := encoder.Encode(value); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

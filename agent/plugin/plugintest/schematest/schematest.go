@@ -1,5 +1,5 @@
-// Package schematest compares what tests produce with docs/jsonlines.schema.json, the
-// JSON Schema of the lines that sockwatch prints.
+// Package schematest compares what tests produce with the JSON Schemas under docs: those
+// of the lines that sockwatch prints, and of the reports of "sockwatch check --live".
 package schematest
 
 import (
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -93,6 +94,18 @@ var shapes sync.Map
 
 // Check returns why a line is not valid, or nil.
 func Check(line []byte) error {
+	return validate(compileLines, line)
+}
+
+// Report checks a report of "sockwatch check --live --json".
+func Report(t testing.TB, report []byte) {
+	t.Helper()
+	if err := validate(compileReport, report); err != nil {
+		t.Errorf("%v\n%s", err, report)
+	}
+}
+
+func validate(compile func() (*jsonschema.Schema, error), line []byte) error {
 	schema, err := compile()
 	if err != nil {
 		return err
@@ -135,36 +148,34 @@ func encode(p *metric.Point, at time.Time) ([]byte, error) {
 	})
 }
 
-// compile reads the schema once.
-var compile = sync.OnceValues(func() (*jsonschema.Schema, error) {
+// The schemas are read once.
+var (
+	compileLines  = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("jsonlines.schema.json") })
+	compileReport = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("report.schema.json") })
+)
+
+// compile reads a schema of docs.
+func compile(name string) (*jsonschema.Schema, error) {
 	dir, err := os.Getwd() // that of the package under test
 	if err != nil {
 		return nil, err
 	}
-	path := ""
-	for {
-		path = filepath.Join(dir, "docs", "jsonlines.schema.json")
-		if _, err := os.Stat(path); err == nil {
-			break
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return nil, fmt.Errorf("no docs/jsonlines.schema.json above the working directory")
-		}
-		dir = parent
+	text, err := os.ReadFile(filepath.Join(dir, "docs", name))
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		text, err = os.ReadFile(filepath.Join(dir, "docs", name))
 	}
-	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("docs/%s: %w", name, err)
 	}
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	if err := c.AddResource("jsonlines.schema.json", value); err != nil {
+	if err := c.AddResource(name, value); err != nil {
 		return nil, err
 	}
-	return c.Compile("jsonlines.schema.json")
-})
+	return c.Compile(name)
+}
