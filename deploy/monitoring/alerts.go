@@ -25,29 +25,29 @@ func alerts() []alert {
 			name:     "NewPublicListener",
 			expr:     `max without (owner, family) (tcp_listen_changed_time_seconds{exposure="public"}) > time() - 3600`,
 			severity: "warning",
-			summary:  `{{ $labels.process }} ({{ $labels.user }}) is reachable from everywhere at {{ $labels.address }}:{{ $labels.port }} on {{ $labels.host }} for less than an hour`,
+			summary:  `New or changed public listener on {{ $labels.host }}: {{ $labels.process }} ({{ $labels.user }}) at {{ $labels.address }} port {{ $labels.port }}`,
 			todo:     "Find out who opened it: the event has the program, its parent and the login. Close it, or let a rule expect it.",
 			first:    true,
 		}, {
 			name: "ExpectedListenerMissing",
 			expr: `tcp_listen_expect_up{rule="expect"} == 0`,
 			hold: "2m", severity: "critical",
-			summary: `{{ $labels.name }} does not listen on {{ $labels.host }}`,
+			summary: `Expected, and does not listen on {{ $labels.host }}: {{ $labels.name }}`,
 			todo:    "`sockwatch check --live` on the host names the nearest listener and what differs.",
 			first:   true,
 		}, {
 			name: "ListenerNotAllowed",
 			expr: `max by (job, instance, host, address, port) (tcp_listen_violation_active) == 1`,
 			hold: "2m", severity: "warning",
-			summary: `{{ range printf "tcp_listen_violation_active{host=%q,address=%q,port=%q}" $labels.host $labels.address $labels.port | query }}{{ .Labels.process }} ({{ .Labels.user }}) {{ end }}` +
-				`must not listen at {{ $labels.address }}:{{ $labels.port }} on {{ $labels.host }}`,
+			summary: `Listener that is not allowed on {{ $labels.host }}: {{ range printf "tcp_listen_violation_active{host=%q,address=%q,port=%q}" $labels.host $labels.address $labels.port | query }}` +
+				`{{ .Labels.process }} ({{ .Labels.user }}) {{ end }}at {{ $labels.address }} port {{ $labels.port }}`,
 			todo:  "Close it, or approve it with a rule. It has no label of the owner, so that a new owner does not restart `for`.",
 			first: true,
 		}, {
 			name:     "ListenerChanged",
 			expr:     `sum by (job, instance, host, event) (increase(tcp_listen_events_total{event=~"owner_changed|exposure_changed"}[10m])) > 0`,
 			severity: "info",
-			summary:  `{{ $labels.event }} on {{ $labels.host }}`,
+			summary:  `Listener changed on {{ $labels.host }}: {{ $labels.event }}`,
 			todo:     "Look up the event of that time ([logs.md](logs.md)): it names the owner before and after. Add other kinds to the expression as you like.",
 			first:    true,
 		}, {
@@ -72,13 +72,13 @@ func alerts() []alert {
 			name: "AcceptQueueFilling",
 			expr: `max without (owner) (tcp_listen_backlog / (tcp_listen_backlog_limit > 0)) > 0.8`,
 			hold: "2m", severity: "warning",
-			summary: `{{ $labels.process }} at {{ $labels.address }}:{{ $labels.port }} on {{ $labels.host }} accepts too slowly: its queue is {{ $value | humanizePercentage }} full`,
+			summary: `Accept queue {{ $value | humanizePercentage }} full on {{ $labels.host }}: {{ $labels.process }} at {{ $labels.address }} port {{ $labels.port }}`,
 			todo:    "When the queue is full, the kernel drops connections. The service hangs or is overloaded; a larger backlog only delays that.",
 		}, {
 			name: "OwnerUnreadable",
 			expr: `count by (job, instance, host) (tcp_listen_sockets{owner="unreadable"}) > 0`,
 			hold: "15m", severity: "info",
-			summary: `{{ $value }} listeners on {{ $labels.host }} have an owner that sockwatch may not read`,
+			summary: `Listeners on {{ $labels.host }} whose owner sockwatch may not read: {{ $value }}`,
 			todo:    "The log names the capability or the security module that is in the way. Rules about processes are undecided meanwhile.",
 		}, {
 			name: "QueueGrowing",

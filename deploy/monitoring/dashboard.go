@@ -52,7 +52,7 @@ func renderDashboard(rows []row) (string, error) {
 		"refresh": "1m", "time": object{"from": "now-6h", "to": "now"}, "timezone": "browser",
 		"annotations": object{"list": []object{}}, "links": []object{},
 		"templating": object{"list": []object{
-			{"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": object{}, "hide": 0, "multi": false, "includeAll": false},
+			{"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": object{"selected": false, "text": "default", "value": "default"}, "hide": 0, "multi": false, "includeAll": false},
 			variable("job", "Job", `label_values(sockwatch_build_info, job)`),
 			variable("host", "Host", `label_values(sockwatch_build_info{job=~"$job"}, host)`),
 		}},
@@ -93,7 +93,8 @@ func (p *panel) model() (object, error) {
 	instant := true
 	switch p.kind {
 	case "stat":
-		options = object{"reduceOptions": calcs, "colorMode": "value", "graphMode": "none", "textMode": "value"}
+		options = object{"reduceOptions": calcs, "colorMode": "value", "graphMode": "none", "textMode": "value",
+			"justifyMode": "auto", "orientation": "auto", "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard"}
 		defaults["color"] = object{"mode": "thresholds"}
 		steps := []object{{"color": "blue", "value": nil}}
 		if p.alarm {
@@ -102,18 +103,20 @@ func (p *panel) model() (object, error) {
 		defaults["thresholds"] = object{"mode": "absolute", "steps": steps}
 	case "timeseries":
 		instant = false
-		options = object{"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true}, "tooltip": object{"mode": "multi", "sort": "desc"}}
+		options = object{"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}, "tooltip": object{"mode": "multi", "sort": "desc"}}
 		defaults["min"] = 0
 		defaults["custom"] = object{"drawStyle": "line", "fillOpacity": 10, "lineWidth": 1, "showPoints": "never"}
 	case "table":
-		options = object{"showHeader": true}
+		options = object{"showHeader": true, "frameIndex": 0}
 		hidden := object{"Time": true}
 		if p.unit == "" && !isCount(p.queries[0].expr) {
 			hidden["Value"] = true // always 1
 		}
 		transformations = []object{{"id": "organize", "options": object{"excludeByName": hidden, "indexByName": object{}, "renameByName": object{}}}}
 	case "bargauge":
-		options = object{"reduceOptions": calcs, "displayMode": "basic", "orientation": "horizontal", "showUnfilled": true}
+		options = object{"reduceOptions": calcs, "displayMode": "basic", "orientation": "horizontal", "showUnfilled": true,
+			"valueMode": "color", "namePlacement": "auto", "sizing": "auto", "minVizWidth": 8, "minVizHeight": 16, "maxVizHeight": 300,
+			"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}}}
 		defaults["min"], defaults["max"] = 0, 1
 		defaults["color"] = object{"mode": "thresholds"}
 		defaults["thresholds"] = object{"mode": "absolute", "steps": []object{{"color": "green", "value": nil}, {"color": "orange", "value": 0.5}, {"color": "red", "value": 0.8}}}

@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
 func TestGeneratedFilesAreCurrent(t *testing.T) {
@@ -20,6 +23,22 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 		} else if string(got) != want {
 			t.Errorf("%s is not what \"go run .\" in deploy/monitoring writes", path)
 		}
+	}
+}
+
+// Grafana's own types take the dashboard, without a field that they do not know.
+func TestGrafanaKnowsEveryFieldOfTheDashboard(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	text, err := renderDashboard(rows())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d dashboard.Dashboard
+	if err := d.UnmarshalJSONStrict([]byte(text)); err != nil {
+		t.Error(err)
+	}
+	if err := d.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

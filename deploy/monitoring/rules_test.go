@@ -109,23 +109,23 @@ type firing struct{ labels, summary string }
 func TestAlertsOverRecordedPages(t *testing.T) {
 	promtool := servertest.Binary(t, "promtool")
 	const at = `address: "203.0.113.7"`
-	nginx := firing{at + `, exposure: public, port: "8443", process: nginx, user: root`, "nginx (root) is reachable from everywhere at 203.0.113.7:8443 on web1 for less than an hour"}
+	nginx := firing{at + `, exposure: public, port: "8443", process: nginx, user: root`, "New or changed public listener on web1: nginx (root) at 203.0.113.7 port 8443"}
 	public := func(port, process string) firing {
 		return firing{fmt.Sprintf("%s, exposure: public, port: %q, process: %s, user: root", at, port, process),
-			process + " (root) is reachable from everywhere at 203.0.113.7:" + port + " on web1 for less than an hour"}
+			"New or changed public listener on web1: " + process + " (root) at 203.0.113.7 port " + port}
 	}
 	telnet := func(process string) firing {
-		return firing{at + `, port: "23"`, process + " (root) must not listen at 203.0.113.7:23 on web1"}
+		return firing{at + `, port: "23"`, "Listener that is not allowed on web1: " + process + " (root) at 203.0.113.7 port 23"}
 	}
 	want := map[int]map[string][]firing{
 		5:  {},
 		12: {"NewPublicListener": {public("9000", "python3")}},
 		21: {}, // missing for less than two minutes
-		23: {"ExpectedListenerMissing": {{`name: web, rule: expect, team: edge`, "web does not listen on web1"}}},
+		23: {"ExpectedListenerMissing": {{`name: web, rule: expect, team: edge`, "Expected, and does not listen on web1: web"}}},
 		31: {"NewPublicListener": {nginx, public("23", "in.telnetd")}},
 		33: {"NewPublicListener": {nginx, public("23", "in.telnetd")}, "ListenerNotAllowed": {telnet("in.telnetd")}},
 		// Another owner does not restart the time that it must last.
-		40: {"NewPublicListener": {nginx, public("23", "busybox")}, "ListenerNotAllowed": {telnet("busybox")}, "ListenerChanged": {{"event: owner_changed", "owner_changed on web1"}}},
+		40: {"NewPublicListener": {nginx, public("23", "busybox")}, "ListenerNotAllowed": {telnet("busybox")}, "ListenerChanged": {{"event: owner_changed", "Listener changed on web1: owner_changed"}}},
 		51: {"NewPublicListener": {nginx}},
 		60: {"NewPublicListener": {nginx}},
 		95: {}, // an hour after the last change
