@@ -34,11 +34,10 @@ func TestGrafanaKnowsEveryFieldOfTheDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d dashboard.Dashboard
-	if err := d.UnmarshalJSONStrict([]byte(text)); err != nil {
-		t.Error(err)
-	}
-	if err := d.Validate(); err != nil {
-		t.Error(err)
+	for _, err := range []error{d.UnmarshalJSONStrict([]byte(text)), d.Validate()} {
+		if err != nil && err.Error() != "" { // it is a list, which may be empty
+			t.Error(err)
+		}
 	}
 }
 
