@@ -22,7 +22,7 @@ import (
 type recorder struct {
 	changes *changes.Tracker
 	rules   *expect.Rules
-	expect  *expect.Tracker // nil without rules
+	expect  *expect.Tracker // nil without rules, once nothing of earlier ones is left to report
 	history *history.Store
 
 	boot  string // the boot id
@@ -50,9 +50,7 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
 	}
 	r.changes.Import(firstSeen)
-	if r.expect != nil {
-		r.expect.Restore(records)
-	}
+	r.expect.Restore(records)
 	return r
 }
 
@@ -66,8 +64,6 @@ func (r *recorder) reopen(o *Options, rules *expect.Rules, env plugin.Env, h hos
 func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	r.boot, r.scope = h.BootID(), fmt.Sprintf("proc=%s namespaces=%v", h.Proc, o.Namespaces)
 	r.rules = rules
-	known := r.expect
-	r.expect = nil
 	c := changes.Options{
 		Point:  pointListener,
 		Settle: time.Duration(o.Settle), SettleBoot: time.Duration(o.SettleBoot),
@@ -76,13 +72,14 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	}
 	if r.rules.Active() {
 		c.Expected = []string{expect.Forbidden, expect.No, expect.Undecided, expect.Yes}
-		r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
-			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
-			OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
-		})
-		if known != nil {
-			r.expect.InheritFrom(known)
-		}
+	}
+	known := r.expect
+	r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
+		Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
+		OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
+	})
+	if known != nil {
+		r.expect.InheritFrom(known)
 	}
 	if r.changes == nil {
 		r.changes = changes.New(c)
@@ -137,7 +134,11 @@ type look struct {
 // whether its points, or the record of any listener, may have changed.
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
+	if r.expect != nil && r.expect.Idle() {
+		r.expect = nil
+	}
 	judged := r.judge(l, users)
+	window := r.changes.Since(l.Moment)
 	var w history.Write
 	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
@@ -146,7 +147,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		changed = true
 	}
 	if r.expect != nil && (l.changed || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesLook(l))
+		result := r.expect.Evaluate(r.rulesLook(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
@@ -198,10 +199,13 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 			if li.judged == nil {
 				li.judged = li.forRules(users)
 			}
+			changed = true
+			if !r.rules.Active() {
+				continue
+			}
 			li.verdict = r.rules.Verdict(li.judged, l.Time)
 			why := r.rules.Why(li.judged, l.Time)
 			li.observed.Verdict = changes.Verdict{Expected: li.verdict.Expected, Rule: why.Rule, Why: why.Why}
-			changed = true
 		}
 	}
 	return changed
@@ -218,12 +222,10 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	return s
 }
 
-func (r *recorder) rulesLook(l *look) *expect.Look {
-	e := &expect.Look{Moment: expectMoment(l.Moment), Listeners: make([]expect.Judged, 0, len(l.listeners))}
-	if r.last.Mono != 0 {
-		e.Window = l.Mono - r.last.Mono
-	} else {
-		e.WhileDown = r.restored
+func (r *recorder) rulesLook(l *look, window time.Duration) *expect.Look {
+	e := &expect.Look{
+		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}
 	for _, li := range l.listeners {
 		e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
