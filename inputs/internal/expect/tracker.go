@@ -287,6 +287,7 @@ func (t *Tracker) InheritFrom(old *Tracker) {
 			t.stale = append(t.stale, n.recordKey())
 		}
 	}
+	t.violations.looks = old.violations.looks // which those of its violations are compared with
 	for _, v := range old.violations.byKey {
 		t.violations.add(v)
 	}
