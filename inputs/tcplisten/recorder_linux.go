@@ -136,6 +136,7 @@ type look struct {
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
+	window := r.changes.Since(l.Moment)
 	var w history.Write
 	l.changed = l.changed || judged || len(l.glimpsed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
@@ -144,7 +145,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		changed = true
 	}
 	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesLook(l))
+		result := r.expect.Evaluate(r.rulesLook(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
@@ -200,11 +201,14 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 			if li.judged == nil {
 				li.judged = li.forRules(users)
 			}
+			changed = true
+			if !r.rules.Active() {
+				continue
+			}
 			li.verdict = r.rules.Verdict(li.judged, l.Time)
 			li.observed.Verdict = changes.Verdict{
 				Expected: li.verdict.Expected, Rule: li.verdict.Rule, Why: r.rules.Why(li.judged, l.Time).Why,
 			}
-			changed = true
 		}
 	}
 	return changed
@@ -224,12 +228,10 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	return s
 }
 
-func (r *recorder) rulesLook(l *look) *expect.Look {
-	e := &expect.Look{Moment: expectMoment(l.Moment), Listeners: make([]expect.Judged, 0, len(l.listeners))}
-	if r.last.Mono != 0 {
-		e.Window = l.Mono - r.last.Mono
-	} else {
-		e.WhileDown = r.restored
+func (r *recorder) rulesLook(l *look, window time.Duration) *expect.Look {
+	e := &expect.Look{
+		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}
 	for _, listeners := range [][]*listener{l.listeners, l.glimpsed} {
 		for _, li := range listeners {

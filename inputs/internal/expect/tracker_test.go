@@ -367,6 +367,16 @@ func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
 	}
 }
 
+func TestRuleThatIsRemovedAfterOneLookClearsItsViolations(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.reload("")
+	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+		t.Errorf("why: %v", why)
+	}
+}
+
 func TestRulesThatWereRemovedWhileDownLeaveNothingBehind(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))
