@@ -129,8 +129,8 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []changes.Glimpse // only seen since the gather before
-	changed    bool              // some of the listeners have
+	glimpses   []*listener // only seen between the gather before and this one
+	changed    bool        // some of the listeners have
 }
 
 // record compares a look with the one before, and writes what has changed. It reports
@@ -193,24 +193,34 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 	version := r.rules.Version(l.Time)
 	all := version != r.version
 	r.version = version
-	for _, li := range l.listeners {
-		if li.judged == nil || all {
-			if li.judged == nil {
-				li.judged = li.forRules(users)
+	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+		for _, li := range listeners {
+			if li.judged == nil || all {
+				li.judge(r.rules, users, l.Time)
+				changed = true
 			}
-			li.verdict = r.rules.Verdict(li.judged, l.Time)
-			why := r.rules.Why(li.judged, l.Time)
-			li.observed.Verdict = changes.Verdict{Expected: li.verdict.Expected, Rule: why.Rule, Why: why.Why}
-			changed = true
 		}
 	}
 	return changed
 }
 
+// judge asks the rules about a listener.
+func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
+	if l.judged == nil {
+		l.judged = l.forRules(users)
+	}
+	l.verdict = rules.Verdict(l.judged, now)
+	why := rules.Why(l.judged, now)
+	l.observed.Verdict = changes.Verdict{Expected: l.verdict.Expected, Rule: why.Rule, Why: why.Why}
+}
+
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	s := &changes.Snapshot{
-		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces, Glimpses: l.glimpses,
+		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+	}
+	for _, li := range l.glimpses {
+		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
 	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)

@@ -4,18 +4,22 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
 
 // warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded.
+// often the configuration is reloaded, and that a rule expires once a day.
 type warnings struct {
-	netlink, foreignNetlink, namespaces, hidden, files, users bool
+	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
+
+	expiring map[expect.Expiry]time.Time // when it was last logged that a rule expires
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -52,6 +56,29 @@ func (in *input) warnOfOwners(report owner.Report) {
 	if causes := causesOf(in.open.procfs.Visibility(), report); len(causes) > 0 {
 		in.warnOnce(&in.warned.hidden, "some owners are unknown: "+strings.Join(causes, "; "), "unreadable_processes", report.Refused)
 	}
+}
+
+// warnOfExpiry warns once a day of each rule whose approval has ended or soon will.
+func (in *input) warnOfExpiry(now time.Time) {
+	expiring := in.rules.Expiring(now)
+	if len(expiring) == 0 && len(in.warned.expiring) == 0 {
+		return
+	}
+	logged := make(map[expect.Expiry]time.Time, len(expiring))
+	for _, e := range expiring {
+		last, known := in.warned.expiring[e]
+		if known && now.Sub(last).Abs() < 24*time.Hour {
+			logged[e] = last
+			continue
+		}
+		logged[e] = now
+		message := "the approval of a rule ends soon, after that it allows nothing"
+		if e.Expired {
+			message = "the approval of a rule has ended, it allows nothing"
+		}
+		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "expires", e.Expires)
+	}
+	in.warned.expiring = logged
 }
 
 // capabilities are the ones needed to read the files of other users' processes.

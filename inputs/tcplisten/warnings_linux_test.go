@@ -3,9 +3,12 @@ package tcplisten
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
@@ -47,5 +50,49 @@ func TestCausesSayWhatToDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
+	options := Defaults()
+	allow := expect.Criteria{Process: plugin.Strings{"none"}}
+	options.Allow = []expect.Allow{
+		{Name: "soon", Criteria: allow, Approval: expect.Approval{Expires: "2030-01-10"}},
+		{Name: "later", Criteria: allow, Approval: expect.Approval{Expires: "2031-01-10"}},
+	}
+	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	lines := func(after time.Duration) string {
+		t.Helper()
+		log.Reset()
+		now = now.Add(after)
+		in.(*input).warnOfExpiry(now)
+		var messages []string
+		for line := range strings.Lines(log.String()) {
+			_, message, _ := strings.Cut(line, "msg=")
+			messages = append(messages, strings.TrimSpace(message))
+		}
+		return strings.Join(messages, "\n")
+	}
+	const soon = `"the approval of a rule ends soon, after that it allows nothing" kind=allow rule=soon expires=2030-01-10`
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{
+		{after: 0, want: soon},
+		{after: 10 * time.Second},
+		{after: 24 * time.Hour, want: soon},
+		{after: 23 * time.Hour},
+		{after: 9 * 24 * time.Hour, want: `"the approval of a rule has ended, it allows nothing" kind=allow rule=soon expires=2030-01-10`},
+	} {
+		if got := lines(step.after); got != step.want {
+			t.Errorf("after %v logged %q, want %q", step.after, got, step.want)
+		}
+	}
+	successor, log2 := openLogging(t, options, plugin.Env{Name: pointListener})
+	successor.(*input).InheritFrom(in)
+	successor.(*input).warnOfExpiry(now)
+	if log2.Len() > 0 {
+		t.Errorf("after a reload logged again: %s", log2)
 	}
 }
