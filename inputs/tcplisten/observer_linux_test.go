@@ -3,9 +3,9 @@ package tcplisten
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -30,6 +30,7 @@ type observer struct {
 	now changes.Moment
 
 	seen map[string]metric.Point // all events by history and sequence
+	keep bool                    // the outputs do not take the events
 }
 
 // eventOptions are those with which an observer sees at each look who owns what.
@@ -68,25 +69,17 @@ func (o *observer) restart(options Options) {
 	o.start(options)
 }
 
-// kill starts the agent again with what a killed one has left on the disk.
+// kill starts the agent again after the last one was killed: when what it had to write
+// was written, and without what it does to stop.
 func (o *observer) kill(options Options) {
 	o.t.Helper()
-	dir, killed := o.t.TempDir(), o.input
-	text, err := os.ReadFile(o.history())
-	if err != nil {
-		o.t.Fatal(err)
+	if killed := o.input; killed.open != nil { // it has looked
+		if err := errors.Join(killed.recorder.history.Close(), killed.open.close()); err != nil {
+			o.t.Fatal(err)
+		}
+		killed.open = nil
 	}
-	o.env.StateDir = dir
-	if err := os.WriteFile(o.history(), text, 0o600); err != nil {
-		o.t.Fatal(err)
-	}
-	closeInput(o.t, killed)
 	o.start(options)
-}
-
-// history returns the path of the history.
-func (o *observer) history() string {
-	return filepath.Join(o.env.StateDir, o.env.Name+".history.jsonl")
 }
 
 // reload replaces the input by one with other options.
@@ -168,7 +161,7 @@ func (o *observer) news(b metric.Batch) (events []metric.Point) {
 		}
 		o.seen[id] = e
 	}
-	if b.EventsStored != nil {
+	if b.EventsStored != nil && !o.keep {
 		b.EventsStored()
 	}
 	return events
@@ -270,8 +263,16 @@ func service(t *testing.T, name, addr string, port int) *testchild.Child {
 // execute starts a program that holds a socket.
 func execute(t *testing.T, program string, file *os.File) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(program, "600")
+	return executeWith(t, nil, file, program, "600")
+}
+
+func executeWith(t *testing.T, stdin, file *os.File, program string, arguments ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(program, arguments...)
 	cmd.ExtraFiles = []*os.File{file}
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -284,7 +285,12 @@ func execute(t *testing.T, program string, file *os.File) *exec.Cmd {
 // take returns a copy of the first socket that a child holds, as if the child had passed it.
 func take(t *testing.T, from *testchild.Child) *os.File {
 	t.Helper()
-	pidfd, err := unix.PidfdOpen(from.Process.Pid, 0)
+	return takeFrom(t, from.Process.Pid)
+}
+
+func takeFrom(t *testing.T, pid int) *os.File {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
