@@ -114,8 +114,8 @@ func (h *randomHistory) play() {
 	for i, name := range []string{"alpha", "beta", "gamma"} {
 		h.programs = append(h.programs, &randomProgram{place: place{4000 + i, 1}, owner: name, name: name})
 	}
-	const steps = 30
-	for step := 1; step <= steps+15; step++ {
+	const steps = 20
+	for step := 1; step <= steps+12; step++ {
 		for _, p := range h.programs {
 			if p.opens != 0 && step >= p.opens {
 				p.opens = 0
