@@ -277,8 +277,8 @@ func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
-	if got := next.(*input).warned; got != old.warned {
-		t.Errorf("warned of %+v, want %+v", got, old.warned)
+	if diff := cmp.Diff(old.warned, next.(*input).warned, cmp.AllowUnexported(warnings{})); diff != "" {
+		t.Errorf("warned of (-want +got):\n%s", diff)
 	}
 	gather(t, next)
 	if log.Len() > 0 {
