@@ -63,8 +63,8 @@ The exit code is 1 if an owner could not be read, because the rule of that liste
 
 Examples:
 
-    sudo sockwatch expect >/etc/sockwatch/expect.d/baseline.toml
-    sudo sockwatch expect --inline --config /etc/sockwatch/sockwatch.toml`
+    sockwatch expect >/etc/sockwatch/expect.d/baseline.toml
+    sockwatch expect --inline --config /etc/sockwatch/sockwatch.toml`
 }
 
 func (*checkCommand) Help() string {
@@ -75,8 +75,8 @@ With --live, this host is looked at once, and compared with the rules [[expect]]
 Examples:
 
     sockwatch check --config /etc/sockwatch/sockwatch.toml
-    sudo sockwatch check --live
-    sudo sockwatch check --live --json >baseline.json`
+    sockwatch check --live
+    sockwatch check --live --json >baseline.json`
 }
 
 func (configCommand) Help() string {
