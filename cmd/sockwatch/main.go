@@ -66,7 +66,7 @@ func (p *program) execute(command func() error) int {
 	if p.stdout.err != nil {
 		err = p.stdout.err
 	}
-	if logged := p.log.flush(logTimeout); err != nil && logged && err != errNotInOrder { // else nobody reads stderr
+	if logged := p.log.flush(logTimeout); err != nil && logged && !errors.Is(err, errNotInOrder) { // else nobody reads stderr
 		printError(p.stderr, err)
 	}
 	if err != nil {
