@@ -91,8 +91,11 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 // finish records what was found, and returns it as a batch.
 func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
-	if in.record(ctx, at, described) || described {
-		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
+	others := len(in.recorder.points)
+	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
+		// The points of rules and totals count, too.
+		limit := max(1, in.options.MaxListeners-len(in.recorder.points))
+		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
 		}
@@ -304,10 +307,10 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	for _, g := range in.glimpsed.closed() {
+	l.glimpsed = in.glimpsed.closed()
+	for _, g := range l.glimpsed {
 		g.describe(in.open.users, in.listeners.usersVersion)
 		g.observe(in.open, false)
-		l.glimpses = append(l.glimpses, changes.Glimpse{Time: g.glimpsed, Socket: g.observed})
 	}
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
@@ -321,6 +324,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
+	in.warnOfExpiry(at.Time)
 	if !in.recorder.record(l, in.open.users) {
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,8 @@ import (
 // often the configuration is reloaded.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users bool
+
+	expiry time.Time // when the rules that expire were logged last: they are once a day
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -51,6 +54,24 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 	if causes := causesOf(in.open.procfs.Visibility(), report); len(causes) > 0 {
 		in.warnOnce(&in.warned.hidden, "some owners are unknown: "+strings.Join(causes, "; "), "unreadable_processes", report.Refused)
+	}
+}
+
+// warnOfExpiry warns of rules whose approval ends soon or has ended.
+func (in *input) warnOfExpiry(now time.Time) {
+	if now.Sub(in.warned.expiry).Abs() < 24*time.Hour {
+		return
+	}
+	for _, e := range in.rules.Expiring(now) {
+		in.warned.expiry = now
+		message := "the approval of a rule ends soon"
+		switch {
+		case e.Expired && e.Kind == "forbid":
+			message = "the approval of a rule has ended, it still forbids"
+		case e.Expired:
+			message = "the approval of a rule has ended, it allows nothing any more"
+		}
+		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "last_day", e.Expires)
 	}
 }
 

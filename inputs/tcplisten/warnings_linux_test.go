@@ -1,11 +1,17 @@
 package tcplisten
 
 import (
+	"bytes"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
@@ -47,5 +53,40 @@ func TestCausesSayWhatToDo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRulesThatExpireAreLoggedOnceADay(t *testing.T) {
+	port := expect.Criteria{Port: expect.Ports{{First: 80, Last: 80}}}
+	o := Defaults()
+	o.Expect = []expect.Expect{{Name: "soon", Criteria: port, Min: 1, Approval: expect.Approval{Expires: "2026-12-01"}}}
+	o.Allow = []expect.Allow{{Name: "past", Criteria: port, Approval: expect.Approval{Expires: "2026-11-01"}}, {Name: "far", Criteria: port}}
+	o.Forbid = []expect.Forbid{{Name: "ban", Criteria: port, Approval: expect.Approval{Expires: "2026-11-01"}}}
+	rules, err := expect.Compile(o.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	in := &input{rules: rules, env: plugin.Env{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))}}
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	in.warnOfExpiry(now)
+	in.warnOfExpiry(now.Add(23 * time.Hour))
+	want := `level=WARN msg="the approval of a rule has ended, it still forbids" kind=forbid rule=ban last_day=2026-11-01
+level=WARN msg="the approval of a rule ends soon" kind=expect rule=soon last_day=2026-12-01
+level=WARN msg="the approval of a rule has ended, it allows nothing any more" kind=allow rule=past last_day=2026-11-01
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+	in.warnOfExpiry(now.Add(24 * time.Hour))
+	if diff := cmp.Diff(want+want, log.String()); diff != "" {
+		t.Errorf("log of the next day (-want +got):\n%s", diff)
 	}
 }
