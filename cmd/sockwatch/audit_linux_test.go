@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent"
+	"sockwatch/agent/plugin/plugintest/servertest"
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
@@ -274,6 +277,48 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 	}
 	if got := p.stderr.String(); !strings.Contains(got, hint) {
 		t.Errorf("stderr %s\nwant %s", got, hint)
+	}
+}
+
+// The commands of docs/baseline.md lead from an empty host to an artefact without a fault.
+func TestBaselineCommands(t *testing.T) {
+	t.Parallel()
+	bash := servertest.Binary(t, "bash")
+	text := readFile(t, "docs", "baseline.md")
+	h := newNetHost(t)
+	awaitLine(t, h.serve("nginx", 0, "tcp4/0.0.0.0:8080", "tcp4/127.0.0.1:0"))
+	rules := filepath.Join(h.dir, "expect.d")
+	if err := os.Mkdir(rules, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	moved := func(s string) string { return strings.ReplaceAll(s, "/etc/sockwatch", h.dir) }
+	writeFile(t, h.dir, "sockwatch.toml", moved(markdownBlock(t, text, "toml")))
+
+	var got []string
+	for _, m := range regexp.MustCompile(`(?m)^    (sockwatch .*)$`).FindAllStringSubmatch(text, -1) {
+		cmd := exec.CommandContext(t.Context(), bash, "-c", `sockwatch() { "$PROGRAM" "$@"; }; `+moved(m[1]))
+		cmd.Dir = h.dir
+		cmd.Env = append(os.Environ(), "PROGRAM="+h.program("sockwatch"), "SOCKWATCH_CONFIG="+filepath.Join(h.dir, "sockwatch.toml"), "STATE_DIRECTORY=",
+			"SOCKWATCH_TEST_BE=in-netns", "SOCKWATCH_TEST_THEN=sockwatch", "SOCKWATCH_TEST_NETNS="+h.path)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", m[1], err, out)
+		}
+		got = append(got, m[1])
+	}
+	want := []string{
+		"sockwatch expect >/etc/sockwatch/expect.d/baseline.toml", "sockwatch check", "sockwatch check --live",
+		`sockwatch check --live --json >"$(hostname)-$(date +%F).json"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	artefacts, _ := filepath.Glob(filepath.Join(h.dir, "*.json"))
+	if len(artefacts) != 1 {
+		t.Fatalf("artefacts %q", artefacts)
+	}
+	json, err := os.ReadFile(artefacts[0])
+	if err != nil || !strings.Contains(string(json), `"ok":true`) {
+		t.Errorf("%v: %s", err, json)
 	}
 }
 

@@ -99,7 +99,11 @@ running one stays.
 Done.
 .TP
 .B 1
-Failed, or ended by the watchdog because a stop took too long.
+Failed; or
+.B check \-\-live
+found the host not in order,
+.B expect
+could not read every owner, or the watchdog ended the program because a stop took too long.
 .TP
 .B 2
 Wrong usage.

@@ -57,7 +57,7 @@ Examples:
 func (*expectCommand) Help() string {
 	return `Each listener gets an [[expect]] rule with a comment: address, port, process, program, user and unit, without the parts that change when a service is restarted. Ports of the ephemeral range (net.ipv4.ip_local_port_range) share one rule per process. Review the rules before you use them: what should not listen is listed, too.
 
-"sockwatch check --live" passes with these rules as long as nothing changes. The inputs tcp_listen of the configuration say where to look; their present rules do not matter. If there are several, each has its own part of the output.
+"sockwatch check --live" passes with these rules as long as nothing changes. The inputs tcp_listen of the configuration say where to look; their present rules do not matter, and rule files are not read: the output may replace one. If there are several, each has its own part of the output.
 
 The exit code is 1 if an owner could not be read, because the rule of that listener names no process, and any process may then take its place. Standard error names these listeners and says how to see their owners.
 

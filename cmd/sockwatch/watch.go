@@ -18,8 +18,8 @@ type watchCommand struct {
 	selection
 	configFlags
 	Namespaces bool            `help:"Also watch the host's other network namespaces."`
-	Interval   plugin.Duration `default:"1s" placeholder:"INTERVAL" help:"How often to look: what lives shorter may be missed. At least 100ms."`
-	Settle     plugin.Duration `default:"0s" placeholder:"DURATION" help:"Print closed only if a listener is gone for so long; one that is back before has restarted."`
+	Interval   plugin.Duration `default:"1s" placeholder:"INTERVAL" help:"How often to look, at least 100ms: what lives shorter may be missed. Default: 1s."`
+	Settle     plugin.Duration `default:"0s" placeholder:"DURATION" help:"Print closed only if a listener is gone for so long; one that is back before has restarted. Default: 0s."`
 	Since      plugin.Duration `placeholder:"DURATION" help:"First print the changes of this time, such as 24h, from the history of the running agent. The configuration says where that is."`
 	JSON       bool            `name:"json" help:"Print one JSON object per change instead."`
 }
