@@ -82,7 +82,7 @@ TIME  owner_changed  0.0.0.0:8080           none      other[PID] root; was nginx
 TIME  closed         0.0.0.0:8080           none      other[PID] root
 `
 	got := strings.ReplaceAll(masked(w.stdout.String()), "; open for D", "") // shown from a second on
-	got = strings.ReplaceAll(got, "loopback  ", "none      ") // 0.0.0.0 where lo is the only device
+	got = strings.ReplaceAll(got, "loopback  ", "none      ")                // 0.0.0.0 where lo is the only device
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
@@ -92,7 +92,8 @@ TIME  closed         0.0.0.0:8080           none      other[PID] root
 	}
 }
 
-// A listener that lives for a second is told, with its owner, with nothing but defaults.
+// A listener that lives for a second is told, with nothing but defaults. On a busy machine
+// its owner may have exited before it is found.
 func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
@@ -104,7 +105,8 @@ func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
 	awaitText(t, w, "closed")
 	interrupt(t, w)
 	want := "TIME  opened         127.0.0.1:8080         loopback  brief[PID] root\nTIME  closed         127.0.0.1:8080         loopback  brief[PID] root; open for D\n"
-	if diff := cmp.Diff(want, masked(w.stdout.String())); diff != "" {
+	got := strings.ReplaceAll(masked(w.stdout.String()), "(exited)", "brief[PID]")
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
