@@ -99,6 +99,9 @@ func (c *checkCommand) live(p *program) error {
 // why.
 var errNotInOrder = errors.New("not in order")
 
+// outcomeColumns is the width of the first column of a report.
+const outcomeColumns = len("unexpected  ")
+
 // printReports prints one report for each input that has rules. With --json, stderr has
 // the summary.
 func (c *checkCommand) printReports(p *program, reports []*tcplisten.Report) error {
@@ -120,7 +123,8 @@ func (c *checkCommand) printReports(p *program, reports []*tcplisten.Report) err
 				text = strings.Repeat("\n", min(i, 1)) + "inputs." + r.Input + ":\n"
 			}
 			for line := range strings.Lines(r.Text()) {
-				text += printable(strings.TrimSuffix(line, "\n")) + "\n"
+				lines := wrapped(printable(strings.TrimSuffix(line, "\n")), p.width(), 0, outcomeColumns)
+				text += strings.Join(lines, "\n"+strings.Repeat(" ", outcomeColumns)) + "\n"
 			}
 		}
 		if _, err := io.WriteString(p.stdout, text); err != nil {

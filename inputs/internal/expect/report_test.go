@@ -120,3 +120,36 @@ func TestReportOfAnIncompleteLook(t *testing.T) {
 		t.Errorf("ok %v (-want +got):\n%s", report.OK, diff)
 	}
 }
+
+// A program that has taken another's port is compared with the rule for that port, even if a
+// rule for another port has more in common with it. A rule for a wide range is none for
+// that port.
+func TestNearestIsWhatTheRulesSayOfThePort(t *testing.T) {
+	r := compile(t, `
+unlisted = "unexpected"
+[[expect]]
+name = "web"
+port = 80
+process = "nginx"
+user = "www-data"
+[[expect]]
+name = "proxy"
+port = 8080
+process = "haproxy"
+user = "root"
+[[allow]]
+name = "java"
+port = "1024-65535"
+process = "java"
+`)
+	report := NewReport(r, []*Listener{nginx(80, by("haproxy")), nginx(8443, by("haproxy"))}, now)
+	want := `missing     web: port 80: 0 of 1 endpoints; nearest 0.0.0.0:80 of haproxy: process haproxy is not nginx and user root is not www-data
+missing     proxy: port 8080: 0 of 1 endpoints; nearest 0.0.0.0:80 of haproxy: port 80 is not 8080
+unexpected  0.0.0.0:80 of haproxy (root, haproxy.service): process haproxy is not nginx and user root is not www-data of rule web
+unexpected  0.0.0.0:8443 of haproxy (root, haproxy.service): port 8443 is not 8080 of rule proxy
+2 listeners, 3 rules (digest ` + r.Digest() + `): 2 missing, 2 unexpected
+`
+	if diff := cmp.Diff(want, report.Text()); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}

@@ -82,17 +82,22 @@ func (n *rule) nearestOwner(l *Listener, owners []*Holder, now time.Time) (neare
 // A distance is how far a listener is from matching a rule.
 type distance struct {
 	missed, unknown, held int  // criteria
-	port                  bool // the port is one of those that hold
+	port                  bool // the port is one of the few of the rule
 }
 
+// less reports whether d is nearer: what may still match, then what is about this very
+// port, then what misses least. So a port that another program has taken is compared with
+// the rule for the one that should be there.
 func (d distance) less(e distance) bool {
 	switch {
+	case (d.missed == 0) != (e.missed == 0):
+		return d.missed == 0
+	case d.port != e.port:
+		return d.port
 	case d.missed != e.missed:
 		return d.missed < e.missed
 	case d.unknown != e.unknown:
 		return d.unknown < e.unknown
-	case d.port != e.port:
-		return d.port
 	default:
 		return d.held > e.held
 	}
@@ -104,7 +109,7 @@ func (n *rule) distance(l *Listener, h *Holder) (d distance) {
 		switch t {
 		case truly:
 			d.held++
-			d.port = d.port || option == optionPort
+			d.port = d.port || option == optionPort && n.ports.count() <= manyPorts
 		case unknown:
 			d.unknown++
 		default:
