@@ -153,3 +153,33 @@ unexpected  0.0.0.0:8443 of haproxy (root, haproxy.service): port 8443 is not 80
 		t.Errorf("report (-want +got):\n%s", diff)
 	}
 }
+
+// The user root, a wildcard address and a wide range of ports are what most listeners have
+// in common: a rule with nothing else is not near.
+func TestRuleOfManyListenersIsNotNear(t *testing.T) {
+	r := compile(t, `
+unlisted = "unexpected"
+[[allow]]
+name = "ssh"
+port = 22
+address = "0.0.0.0"
+user = "root"
+process = "sshd"
+[[allow]]
+name = "java"
+port = "1024-65535"
+process = "java"
+[[allow]]
+name = "bob"
+address = "10.0.0.0/8"
+user = "bob"
+`)
+	report := NewReport(r, []*Listener{nginx(8080), nginx(8081, at("10.1.2.3"))}, now)
+	want := `unexpected  0.0.0.0:8080 of nginx (root, nginx.service): no rule is near: none is about this port, process, program, unit or container
+unexpected  10.1.2.3:8081 of nginx (root, nginx.service): user root is not bob of rule bob
+2 listeners, 3 rules (digest ` + r.Digest() + `): 2 unexpected
+`
+	if diff := cmp.Diff(want, report.Text()); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
