@@ -172,9 +172,11 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 
 	got = h.sockwatch("check", "--live", "--json", "--config", config)
 	var report struct {
-		Host, Machine_ID, Boot_ID, Input, Digest, Time string
-		OK                                             bool
-		Listeners                                      []struct {
+		Host, Input, Digest, Time string
+		MachineID                 string `json:"machine_id"`
+		BootID                    string `json:"boot_id"`
+		OK                        bool
+		Listeners                 []struct {
 			Verdict, Rule, Why string
 			Tags               map[string]string
 		}
@@ -189,7 +191,7 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 	if diff := cmp.Diff([]string{"1023 forbidden telnet", "8080 yes web", "8443 no web"}, verdicts); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
-	if got.Code != 1 || report.OK || report.Host == "" || report.Boot_ID == "" || report.Time == "" || report.Input != "tcp_listen" {
+	if got.Code != 1 || report.OK || report.Host == "" || report.BootID == "" || report.Time == "" || report.Input != "tcp_listen" {
 		t.Errorf("exit code %d, %+v", got.Code, report)
 	}
 	if want := "sockwatch: inputs.tcp_listen: 3 listeners, 3 rules (digest " + report.Digest + "): 1 missing, 1 forbidden, 1 unexpected\n"; got.Stderr != want {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -111,25 +113,91 @@ func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
 	}
 }
 
-// The JSON lines are those of the output: an event each.
+// The JSON lines are those of the output: an event each. With a short interval, changes are
+// found between the gathers of each second.
 func TestWatchPrintsJSON(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
 	w := startWatch(h, nil, "--json", "--interval=100ms")
-	awaitLine(t, h.serve("nginx", 0, "tcp4/127.0.0.1:8080"))
-	awaitText(t, w, "\n")
-	interrupt(t, w)
-	var line struct {
+	type jsonLine struct {
 		Name      string
 		Timestamp time.Time
 		Tags      map[string]string
-		Fields    map[string]any
+		Fields    struct {
+			Sequence int
+			Window   float64 `json:"window_seconds"`
+		}
 	}
-	if err := json.Unmarshal([]byte(w.stdout.String()), &line); err != nil {
-		t.Fatalf("%v: %s", err, w.stdout)
+	var soon, late int // by how exactly the time is known
+	for deadline := time.Now().Add(patience); soon == 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing was found soon, and %d events late:\n%s", late, w.stdout)
+		}
+		before := strings.Count(w.stdout.String(), "\n")
+		nginx := h.serve("nginx", 0, "tcp4/127.0.0.1:8080")
+		eventually(t, "an event", func() bool { return strings.Count(w.stdout.String(), "\n") > before })
+		end(t, nginx)
+		eventually(t, "closed", func() bool { return strings.Count(w.stdout.String(), "\n") > before+1 })
+		soon, late = 0, 0
+		for line := range strings.Lines(w.stdout.String()) {
+			var e jsonLine
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			if e.Fields.Window < 0.5 {
+				soon++
+			} else {
+				late++
+			}
+			if e.Fields.Sequence != soon+late || e.Name != "tcp_listen_event" || e.Timestamp.IsZero() || e.Tags["port"] != "8080" {
+				t.Errorf("%d. line: %s", soon+late, line)
+			}
+		}
 	}
-	if line.Name != "tcp_listen_event" || line.Timestamp.IsZero() || line.Tags["event"] != "opened" || line.Tags["process"] != "nginx" || line.Fields["sequence"] != 1.0 {
-		t.Errorf("%+v", line)
+	interrupt(t, w)
+}
+
+// On a terminal, times have no date and events have colours, unless NO_COLOR is set. Ctrl-C
+// ends the program.
+func TestWatchOnATerminal(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ noColour, want string }{
+		{"", "  \x1b[32mopened\x1b[0m         127.0.0.1:8080         loopback  nginx["},
+		{"1", "  opened         127.0.0.1:8080         loopback  nginx["},
+	} {
+		h := newNetHost(t)
+		terminal, other := openTerminal(t, 100)
+		screen := &lines{}
+		go io.Copy(screen, terminal) // its error is the end of the other side
+		cmd := exec.Command(h.program("sockwatch"), "watch", "--interval=100ms")
+		cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=in-netns", "SOCKWATCH_TEST_THEN=sockwatch", "SOCKWATCH_TEST_NETNS="+h.path,
+			"TERM=xterm", "COLUMNS=", "LINES=", "NO_COLOR="+test.noColour)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = other, other, other
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		other.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		t.Cleanup(func() { cmd.Process.Kill() })
+		eventually(t, "the watch", func() bool { return strings.Contains(screen.String(), "Ctrl-C ends") })
+		h.serve("nginx", 0, "tcp4/127.0.0.1:8080")
+		eventually(t, test.want, func() bool { return strings.Contains(screen.String(), test.want) })
+		if got := screen.String(); !regexp.MustCompile(`\n\d\d:\d\d:\d\d  `).MatchString(got) {
+			t.Errorf("no time without a date: %q", got)
+		}
+		if _, err := terminal.Write([]byte{3}); err != nil { // Ctrl-C
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("Ctrl-C: %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("Ctrl-C does not end it")
+		}
 	}
 }
 
