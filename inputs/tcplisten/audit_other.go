@@ -12,4 +12,4 @@ import (
 func Audit(context.Context, plugin.Input) (*Report, error) { return nil, errNoLinux }
 
 // Suggest returns an error: there is nothing to make rules of.
-func Suggest(context.Context, plugin.Input, bool) (string, error) { return "", errNoLinux }
+func Suggest(context.Context, plugin.Input, bool) (*Draft, error) { return nil, errNoLinux }

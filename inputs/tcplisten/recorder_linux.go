@@ -92,10 +92,15 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 func historyOptions(env plugin.Env, h host.Host) history.Options {
 	o := history.Options{MachineID: h.MachineID(), Log: env.Log}
 	if env.StateDir != "" {
-		o.Path = filepath.Join(env.StateDir, env.Name+".history.jsonl")
+		o.Path = historyPath(env.StateDir, env.Name)
 		o.FirstSeen = filepath.Join(env.StateDir, env.Name+".first_seen.json")
 	}
 	return o
+}
+
+// historyPath returns the path of the history of the input with that name.
+func historyPath(stateDir, name string) string {
+	return filepath.Join(stateDir, name+".history.jsonl")
 }
 
 // readClocks returns the time of a look that begins now. The recorder adds the boot.
