@@ -18,6 +18,7 @@ import (
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 // selectFrom returns the ports of the listeners that "list" with these flags selects,
@@ -165,6 +166,7 @@ func TestJSONIsFiltered(t *testing.T) {
 	r := sockwatchRun(nil, "list", "--json", "--sort=-port", "--port", fmt.Sprintf("%d,%d", ports[0], ports[1]))
 	want := []string{fmt.Sprint(ports[1]), fmt.Sprint(ports[0])}
 	var got []string
+	schematest.Lines(t, r.Stdout)
 	for line := range strings.Lines(r.Stdout) {
 		var point struct{ Tags map[string]string }
 		if err := json.Unmarshal([]byte(line), &point); err != nil {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/expect"
@@ -73,6 +74,7 @@ func gather(t testing.TB, in plugin.Input) metric.Batch {
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}
+	schematest.Batch(t, &b)
 	return b
 }
 
