@@ -2,5 +2,5 @@ package tcplisten
 
 import "sockwatch/inputs/internal/expect"
 
-// A Report says what of a host breaks the rules.
+// A Report lists what breaks the rules on a host.
 type Report = expect.Report

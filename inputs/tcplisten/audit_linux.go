@@ -13,8 +13,8 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// Audit compares what listens now with the rules of an input that this package has made.
-// An expect rule must hold at once. The report lacks the name of the host.
+// Audit compares what listens now with the rules of in, an input of this package. An
+// expect rule must hold at once. The caller sets the name of the host in the report.
 func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	listeners, err := gatherForRules(ctx, in.(*input))
 	if err != nil {
