@@ -48,7 +48,7 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	}
 	firstSeen, err := store.FirstSeen()
 	if err != nil {
-		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
+		env.Log.Warn("cannot read the first-seen times of the previous version, starting without them", "error", err)
 	}
 	r.changes.Import(firstSeen)
 	r.expect.Restore(records)
