@@ -3,8 +3,8 @@
 #
 #   deploy/package.sh OUT
 #
-# It needs Go alone. Two builds of one commit are equal, byte by byte: every time in them is
-# $SOURCE_DATE_EPOCH, by default the time of the commit.
+# It needs Go, and git or $SOURCE_DATE_EPOCH. Two builds are equal, byte by byte: every time is
+# $SOURCE_DATE_EPOCH, by default that of the commit.
 #
 #   ARCHES      "amd64 arm64"; fewer for a quick look
 #   MAINTAINER  of the packages, "NAME <ADDRESS>"
@@ -16,9 +16,8 @@ fi
 mkdir -p "$1"
 out=$(realpath "$1")
 cd "$(dirname "$0")/.."
-root=$PWD
 
-export VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
+export LC_ALL=C VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
 VERSION=$(sed -n 's/^const sourceVersion = "\(.*\)"$/\1/p' cmd/sockwatch/version.go)
 MAINTAINER=${MAINTAINER:-The sockwatch authors <maintainers@users.noreply.github.com>}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
@@ -44,7 +43,7 @@ main() {
 
 # build OS ARCH FILE builds the program, the same wherever the source lies.
 build() {
-	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
+	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS="" go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
 }
 
 # documents makes every other file of the packages.
@@ -72,7 +71,7 @@ documents() {
 
 		  * Release of the sockwatch authors; changelog.gz has the changes.
 
-		 -- $MAINTAINER  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+		 -- $MAINTAINER  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 	EOF
 	compress "$work/changelog.Debian" changelog.Debian
 }
@@ -82,18 +81,20 @@ compress() { gzip -9n <"$1" >"$work/$2.gz"; }
 
 # third_party prints the licenses of everything that is linked into the program.
 third_party() {
-	local module version dir files file
+	local module version dir files
 	echo "The licenses of Go and of the modules that are parts of the program sockwatch."
 	printf '\n======== Go %s\n\n' "$(go env GOVERSION)"
 	cat "$(go env GOROOT)/LICENSE"
-	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | LC_ALL=C sort -u |
+	shopt -s nullglob nocaseglob
+	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | sort -u |
 		while read -r module version dir; do
+			files=("$dir"/{licen[sc]e,copying,notice}*)
+			if [ ${#files[@]} -eq 0 ]; then
+				echo "$module: no license found" >&2
+				exit 1
+			fi
 			printf '\n======== %s %s\n' "$module" "$version"
-			files=$(cd "$dir" && LC_ALL=C ls | grep -iE '^(licen[sc]e|copying|notice)') || { echo "$module: no license found" >&2; exit 1; }
-			for file in $files; do
-				printf '\n'
-				cat "$dir/$file"
-			done
+			printf '\n%s\n' "$(cat "${files[@]}")"
 		done
 }
 

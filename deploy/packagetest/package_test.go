@@ -156,6 +156,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"exposure", testExposure},
 			{"owners of root", testOwners},
 			{"reload", testReload},
+			{"events and rules", testEvents},
 			{"files of outputs", testFiles},
 			{"unix socket of the group", testUnixSocket},
 			{"credential", testCredential},
@@ -202,6 +203,7 @@ func testInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, "systemctl reload sockwatch")
+	prints(t, "journalctl -u sockwatch -o cat | grep -E 'level=(WARN|ERROR)'", "")
 }
 
 // modes demands mode and owner of what the package and its service have made.
@@ -250,6 +252,19 @@ func testReload(t *testing.T) {
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
 	must(t, "rm /etc/sockwatch/sockwatch.d/wrong.toml; systemctl reload sockwatch")
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
+}
+
+func testEvents(t *testing.T) {
+	write(t, "/etc/sockwatch/expect.d/test.toml", "[[forbid]]\nname = \"no-7779\"\nport = 7779\nwhy = \"a test\"\n")
+	must(t, "systemctl reload sockwatch")
+	must(t, "systemd-run --unit=forbidden /packagetest listen 127.0.0.1:7779")
+	events := "grep '\"port\":\"7779\"' /var/log/sockwatch/events.jsonl | grep '\"event\":\"%s\"' | grep '\"unit\":\"forbidden.service\"'"
+	eventually(t, fmt.Sprintf(events, "opened"), `"name":"tcp_listen_event"`)
+	eventually(t, fmt.Sprintf(events, "violated"), `"name":"tcp_listen_rule_event"`)
+	prints(t, "grep -vcE '\"name\":\"tcp_listen_(rule_)?event\"' /var/log/sockwatch/events.jsonl", "0")
+	prints(t, "stat -c '%a %U:%G' /var/log/sockwatch/events.jsonl", "640 sockwatch:sockwatch")
+	must(t, "test -s /var/lib/sockwatch/tcp_listen.history.jsonl")
+	must(t, "systemctl stop forbidden; rm /etc/sockwatch/expect.d/test.toml; systemctl reload sockwatch")
 }
 
 func testFiles(t *testing.T) {
