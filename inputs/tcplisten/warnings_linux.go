@@ -58,6 +58,14 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 }
 
+// expiryLogged notes that rules that expire need not be logged now.
+func (w *warnings) expiryLogged(expiring []expect.Expiry, now time.Time) {
+	w.expiring = make(map[expect.Expiry]time.Time)
+	for _, e := range expiring {
+		w.expiring[e] = now
+	}
+}
+
 // warnOfExpiry warns once a day of each rule whose approval has ended or soon will.
 func (in *input) warnOfExpiry(now time.Time) {
 	expiring := in.rules.Expiring(now)
