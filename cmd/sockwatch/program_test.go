@@ -33,6 +33,15 @@ func TestMain(m *testing.M) {
 		os.Exit(runDaemon())
 	case "listener":
 		os.Exit(listenUntilEOF())
+	case "service":
+		os.Exit(serveUntilEOF())
+	case "netns":
+		os.Exit(holdNetns())
+	case "unprivileged":
+		dropPrivileges()
+		main()
+	case "in-netns":
+		os.Exit(enterNetns())
 	case "protected":
 		os.Exit(printDumpable())
 	case "raised":
@@ -83,6 +92,13 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startProgram(t, exe, what, env, stdout, args...)
+}
+
+// startProgram is startWith of another path of the test binary.
+func startProgram(t *testing.T, exe, what string, env []string, stdout io.Writer, args ...string) *process {
+	t.Helper()
+	var err error
 	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
 	p.stdout, _ = stdout.(*lines)
 	p.SysProcAttr = dieWithParent()

@@ -370,6 +370,16 @@ func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
 	}
 }
 
+func TestRuleThatIsRemovedAfterOneLookClearsItsViolations(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.reload("")
+	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+		t.Errorf("why: %v", why)
+	}
+}
+
 func TestRulesThatWereRemovedWhileDownLeaveNothingBehind(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))
@@ -527,7 +537,7 @@ func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
 		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
 	s.want("events", s.events, "violated 0.0.0.0 80 nginx", "violated 0.0.0.0 81 nginx", "violated 127.0.0.1 82 nginx")
-	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: every one differs in all that it asks for" {
+	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: none is about this port, process, program, unit or container" {
 		t.Errorf("why: %v", v)
 	}
 }
