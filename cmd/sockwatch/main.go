@@ -27,7 +27,7 @@ import (
 
 func main() {
 	if err := raise(); err != nil {
-		fmt.Fprintf(os.Stderr, "sockwatch: capabilities without effect: %v\n", err)
+		fmt.Fprintf(os.Stderr, "sockwatch: capabilities not raised: %v\n", err)
 	}
 	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
