@@ -14,7 +14,7 @@ type linePrinter struct {
 	program *program
 	out     io.Writer
 	screen  bool      // out is a terminal
-	color  bool      // it shows colors
+	color   bool      // it shows colors
 	day     time.Time // of the last line, or when the command was started
 }
 
