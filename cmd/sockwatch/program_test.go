@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"sockwatch"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
@@ -116,6 +117,9 @@ func startProgram(t *testing.T, exe, what string, env []string, stdout io.Writer
 	t.Cleanup(func() {
 		p.Process.Kill()
 		<-p.exited
+		if p.stdout != nil {
+			schematest.Lines(t, p.stdout.String())
+		}
 		if t.Failed() {
 			t.Logf("%s %q wrote on stderr:\n%s", what, args, p.stderr)
 		}
@@ -482,6 +486,7 @@ func TestOneShotCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schematest.Lines(t, string(text))
 	mustHold("once", string(text), `"name":"tcp_listen"`, `"port":"`+port+`"`, `"dc":"fra1"`)
 	mustHold("list --json", output("list", "--json"), `"name":"tcp_listen"`, `"port":"`+port+`"`)
 	table := output("list")

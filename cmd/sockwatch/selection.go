@@ -132,7 +132,7 @@ func (e *exposures) UnmarshalText(text []byte) error {
 	for _, class := range added.Texts() {
 		var one filter.Patterns
 		if err := one.UnmarshalText([]byte(class)); err != nil || !slices.ContainsFunc(exposureClasses[:], one.Match) {
-			errs = append(errs, fmt.Errorf("%q is not a class: %s", class, strings.Join(exposureClasses[:], ", ")))
+			errs = append(errs, fmt.Errorf("unknown class %q (known: %s)", class, strings.Join(exposureClasses[:], ", ")))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

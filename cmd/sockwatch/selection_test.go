@@ -18,6 +18,7 @@ import (
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 // selectFrom returns the ports of the listeners that "list" with these flags selects,
@@ -108,8 +109,8 @@ func TestWrongListFlags(t *testing.T) {
 		{"--port 90-80", `--port: the range 90-80 is empty: write 80-90`},
 		{"--process {a", `--process: pattern "{a": "{" without "}"`},
 		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
-		{"--exposure publik,none", `--exposure: "publik" is not a class: public, private, link_local, loopback, none`},
-		{"--sort size", `--sort: "size" is not a column: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe`},
+		{"--exposure publik,none", `--exposure: unknown class "publik" (known: public, private, link_local, loopback, none)`},
+		{"--sort size", `--sort: unknown column "size" (known: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe)`},
 		{"--watch soon", `unexpected argument soon`},
 		{"--watch=", `--watch: "" is not an interval such as 2s`},
 		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},
@@ -165,6 +166,7 @@ func TestJSONIsFiltered(t *testing.T) {
 	r := sockwatchRun(nil, "list", "--json", "--sort=-port", "--port", fmt.Sprintf("%d,%d", ports[0], ports[1]))
 	want := []string{fmt.Sprint(ports[1]), fmt.Sprint(ports[0])}
 	var got []string
+	schematest.Lines(t, r.Stdout)
 	for line := range strings.Lines(r.Stdout) {
 		var point struct{ Tags map[string]string }
 		if err := json.Unmarshal([]byte(line), &point); err != nil {

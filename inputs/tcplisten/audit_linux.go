@@ -66,8 +66,8 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 // lookOnce gathers, closes the input, and returns the listeners as rules see them. It
 // gathers again while names are not known yet that soon will be.
 func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
-	defer in.Close()              // nothing is kept
-	in.warned.expiry = time.Now() // the report says it
+	defer in.Close()                                                  // nothing is kept
+	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report says it
 	const attempts, pause = 20, 100 * time.Millisecond
 	for range attempts {
 		b, err := in.Gather(ctx)

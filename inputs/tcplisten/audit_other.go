@@ -8,7 +8,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Audit returns an error: there is nothing to compare with the rules.
+// Audit returns an error: this system has no listeners to compare with the rules.
 func Audit(context.Context, plugin.Input) (*Report, error) { return nil, errNoLinux }
 
 // Suggest returns an error: there is nothing to make rules of.

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 const audited = `
@@ -62,6 +64,7 @@ func TestReportIsAnArtifactOfAnAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schematest.Report(t, text)
 	var got map[string]any
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
