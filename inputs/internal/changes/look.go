@@ -20,6 +20,7 @@ type view struct {
 type nsSeen struct {
 	View   string `json:"view"` // by the last listing that succeeded
 	Failed bool   `json:"failed,omitempty"`
+	New    bool   `json:"new,omitempty"` // it has appeared, and has not been listed yet
 }
 
 // A look is one call of Observe.
@@ -55,11 +56,12 @@ func (t *Tracker) begin(s *Snapshot) *look {
 		before, known := t.last.Namespaces[ns.Name]
 		if ns.Failed {
 			l.failed[ns.Name] = true
-			l.Namespaces[ns.Name] = nsSeen{View: before.View, Failed: true}
+			appeared := !known && !first && !l.rescoped
+			l.Namespaces[ns.Name] = nsSeen{View: before.View, Failed: true, New: before.New || appeared}
 			continue
 		}
 		l.Namespaces[ns.Name] = nsSeen{View: ns.View}
-		baseline[ns.Name] = known && (before.Failed || before.View != ns.View) || !known && l.rescoped
+		baseline[ns.Name] = known && !before.New && (before.Failed || before.View != ns.View) || !known && l.rescoped
 	}
 	l.baseline = func(netns string) bool { return first || baseline[netns] }
 	l.mark = mark{
