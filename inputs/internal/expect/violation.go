@@ -105,6 +105,9 @@ func identity(tags []metric.Tag) string {
 	return string(appendValues(appendValues(nil, tags, endpointKeys), tags, ownerKeys))
 }
 
+// endpointIdentity is the part of identity that does not depend on the owner.
+func endpointIdentity(tags []metric.Tag) string { return string(appendValues(nil, tags, endpointKeys)) }
+
 // overflowKey is the key of the violation that sums up those of a user.
 func overflowKey(verdict, user string) string { return verdict + "\xff\xff\xff" + user }
 
