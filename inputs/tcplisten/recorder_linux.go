@@ -204,8 +204,9 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 				continue
 			}
 			li.verdict = r.rules.Verdict(li.judged, l.Time)
-			why := r.rules.Why(li.judged, l.Time)
-			li.observed.Verdict = changes.Verdict{Expected: li.verdict.Expected, Rule: why.Rule, Why: why.Why}
+			li.observed.Verdict = changes.Verdict{
+				Expected: li.verdict.Expected, Rule: li.verdict.Rule, Why: r.rules.Why(li.judged, l.Time).Why,
+			}
 		}
 	}
 	return changed
