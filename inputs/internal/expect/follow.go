@@ -19,7 +19,7 @@ func (e *evaluation) followViolations() {
 	}
 	e.followNew(fresh)
 	for _, v := range vs.present(true) {
-		if !v.Told {
+		if !v.Reported {
 			e.violated(v, e.ownerWait(v))
 		}
 	}
@@ -223,7 +223,7 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 	if !e.lasted(&v.Since, max(v.Hold, wait), 0) {
 		return
 	}
-	v.Told = true
+	v.Reported = true
 	var fields []metric.Field
 	switch {
 	case v.Overflow:
@@ -258,14 +258,14 @@ func (e *evaluation) missing(v *violation, p presence) {
 		v.Gone = &gone
 		e.save(v)
 	}
-	if !v.Told && v.Hold == 0 {
+	if !v.Reported && v.Hold == 0 {
 		e.violated(v, 0) // it was there, if only for a moment
 	}
 	options := &e.tracker.options
-	if v.Told && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
+	if v.Reported && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
 		return
 	}
-	if v.Told {
+	if v.Reported {
 		why := "the listener is gone"
 		switch {
 		case listens && (verdict == Forbidden || verdict == No):

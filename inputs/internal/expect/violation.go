@@ -37,7 +37,7 @@ type violationRecord struct {
 	// violations of their own.
 	Overflow bool   `json:"o,omitempty"`
 	Since    start  `json:"s"`
-	Told     bool   `json:"e,omitempty"` // it has had its event
+	Reported bool   `json:"e,omitempty"` // it has had its event
 	Gone     *start `json:"g,omitempty"` // the first look without it, if it is gone
 	Why      string `json:"y,omitempty"` // the reason, if the event waits for the owner
 }
