@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/expect"
@@ -73,6 +74,7 @@ func gather(t testing.TB, in plugin.Input) metric.Batch {
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}
+	schematest.Batch(t, &b)
 	return b
 }
 
@@ -277,8 +279,8 @@ func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
-	if got := next.(*input).warned; got != old.warned {
-		t.Errorf("warned of %+v, want %+v", got, old.warned)
+	if diff := cmp.Diff(old.warned, next.(*input).warned, cmp.AllowUnexported(warnings{})); diff != "" {
+		t.Errorf("warned of (-want +got):\n%s", diff)
 	}
 	gather(t, next)
 	if log.Len() > 0 {
@@ -805,7 +807,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(opened[0], first)
 	end(service)
 	job.Listen[0].Port = opened[0]
-	service, _ = start(t, job) // another socket of the identity that was first seen then
+	start(t, job) // another socket of the identity that was first seen then
 	gatherLater()
 
 	succeed(func(o *Options) { o.Cmdline = true })

@@ -151,7 +151,7 @@ func (e *evaluation) followNew(fresh []*candidate) {
 	}
 	for _, c := range fresh {
 		user := c.tag("user")
-		if perUser[user] < e.tracker.options.MaxPerUser && followed < maxViolations {
+		if perUser[user] < e.tracker.options.MaxPerUser && followed < e.tracker.options.Max {
 			perUser[user]++
 			followed++
 			e.begins(c)

@@ -32,6 +32,7 @@ type TrackerOptions struct {
 	SettleBoot time.Duration // how long after a boot nothing is reported as missing or gone
 	OwnerWait  time.Duration // how long the event of a violation waits for an owner that is pending
 	MaxPerUser int           // violations of a user that have points and events of their own; 0: 1,000
+	Max        int           // the same of all users, at most 10,000; 0: 10,000
 }
 
 // A Tracker follows the verdicts of all listeners over time. Its methods must not be
@@ -49,6 +50,9 @@ type Tracker struct {
 
 // NewTracker returns a Tracker that knows nothing of the past.
 func NewTracker(r *Rules, o TrackerOptions) *Tracker {
+	if o.Max <= 0 || o.Max > maxViolations {
+		o.Max = maxViolations
+	}
 	if o.MaxPerUser <= 0 {
 		o.MaxPerUser = 1000
 	}
