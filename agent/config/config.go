@@ -1,5 +1,6 @@
 // Package config builds an agent from TOML files. It is strict, reports all errors at
-// once with file and line, and opens nothing.
+// once with file and line, and opens nothing: files that others include are read by the
+// functions of Host.
 package config
 
 import (
@@ -45,7 +46,7 @@ type Host struct {
 // outputs; only one may have [agent], and only one [global_tags]. The error is an Errors.
 func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error) {
 	l := loader{
-		decoder: decoder{report: &report{files: files}, getenv: host.Getenv, secrets: make(map[int]bool)},
+		decoder: decoder{report: &report{files: slices.Clip(files)}, getenv: host.Getenv, secrets: make(map[int]bool)},
 		plugins: plugins, host: host, present: make(map[string]bool), included: make(map[string]int),
 	}
 	for i := range files {

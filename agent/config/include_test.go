@@ -86,14 +86,14 @@ expect_file = [
 [[inputs.tcp_listen.expect]]
 name = "own"
 `), map[string]string{
-		"/e/a.toml": "[[expect]]\nname = 'a'\nport = 'x'\n[[expect]]\nport = 1\n\n[expect.labels]\nname = '${SECRET}'\n",
+		"/e/a.toml": "[[expect]]\nname = 'a'\nport = 'x'\n[[expect]]\nport = 1\n\n[expect.labels]\nname = '${OTHER}'\n",
 		"/e/b.toml": "[[expect]]\nname = 'b'\nprot = 1\n[[expct]]\n",
 		"/e/c.toml": "[[inputs.tcp_listen.expect]]\nname = 'c'\n",
 		"/e/d.toml": "\n[[expect]\n",
 		"/e/e.toml": " ",
 		"/e/f.toml": "[expect]\nname = 'f'\n",
 		"/e/fifo":   "unreadable",
-	}, map[string]string{"SECRET": "hunter2"})
+	}, map[string]string{"SECRET": "hunter2", "OTHER": "hunter3"})
 	want := `s.toml:2: inputs.tcp_listen: max_listeners: must be more than 0
 s.toml:5: inputs.tcp_listen: expect_file: "/missing": file does not exist
 s.toml:6: inputs.tcp_listen: expect_file: "relative" is not an absolute path
@@ -103,7 +103,7 @@ s.toml:9: inputs.tcp_listen: expect_file: "/[": syntax error in pattern
 s.toml:11: inputs.tcp_listen.expect: has no criterion
 /e/a.toml:3: expect: port: "x" is not an integer
 /e/a.toml:4: expect: name: is missing
-/e/a.toml:8: expect: labels.name: is a tag already: "${SECRET}"
+/e/a.toml:8: expect: labels.name: is a tag already: "${OTHER}"
 /e/b.toml:3: expect: unknown option "prot" (did you mean "port"?)
 /e/b.toml:4: unknown table "expct" (did you mean "expect"? this file holds [[expect]] and [[forbid]])
 /e/c.toml:1: unknown table "inputs" (this file holds [[expect]] and [[forbid]])

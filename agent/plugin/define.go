@@ -31,12 +31,13 @@ type Env struct {
 
 // Options is implemented by a pointer to every plugin's options struct. The struct is
 // plain data: exported fields with toml tags and doc comments. Their types are string,
-// bool, int, float64, Duration, Size, Strings, []string, map[string]string, and slices of
-// structs of these. A field for a secret also has the tag `secret:""`.
+// bool, int, float64, Duration, Size, Strings, []string, map[string]string, types with
+// UnmarshalTOML, and slices of structs of these. A field for a secret also has the tag
+// `secret:""`.
 type Options interface {
 	// Validate returns all errors of the options, joined. Errors of one option are made
-	// by Invalid, other errors with operands by Errorf. Validate depends on nothing but
-	// the options.
+	// by Invalid, other errors with operands by Errorf. An option in a slice of structs is
+	// named by its path: "expect[2].port". Validate depends on nothing but the options.
 	Validate() error
 }
 
@@ -45,21 +46,23 @@ type Options interface {
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
-// An Include says where a part of an Includer's options comes from.
+// An Includer is an options struct of which a part can be in other files. They are read
+// with the configuration, also by `check` and at a reload. Validate is called afterwards,
+// and its errors have the file and line of the element that they name.
+type Includer interface{ Includes() Include }
+
+// An Include says which files an options struct includes, and what they hold.
 type Include struct {
-	// Option names the option, of type Strings, with absolute paths or globs of files.
+	// Option is the option with the files: absolute paths and globs. Its type is Strings.
 	Option string
-	// Tables names the options, slices of structs, to which what the files hold is
-	// appended: their top-level [[tables]] have these names, and they hold nothing else.
+	// Tables are the options that the files add elements to. Each is a slice of structs.
+	// The files hold nothing but these tables, at the top level: [[expect]].
 	Tables []string
 }
 
-// An Includer is an options struct of which a part may be in files of its own. The files
-// are read with the configuration, before Validate is called: it sees what they hold.
-type Includer interface{ Includes() Include }
-
-// A Defaulter is an element of an option that is a slice of structs, and whose zero
-// value is not what an empty table means. SetDefaults is called before it is decoded.
+// A Defaulter is implemented by a pointer to the elements of an option that is a slice of
+// structs, if an empty table means something else than the zero value. SetDefaults is
+// called on each new element before it is decoded.
 type Defaulter interface{ SetDefaults() }
 
 // A Plugin is a kind of input or output: an element of the list in

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -201,6 +200,14 @@ func (s *seenEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// ownAddress returns a loopback address, and the first of eight ports, that no other test
+// and no other run of the tests uses: a program that leaves one address of a port for
+// another one has not closed anything.
+func ownAddress(test int) (address string, port int) {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 83+test, pid>>8&255, max(1, pid&255)), 10_000 + pid%1000*16 + test*8
+}
+
 // A testedPort is a port at which this test opens and closes listeners, one at a time.
 type testedPort struct {
 	number  string
@@ -235,13 +242,8 @@ func TestChangesSurviveKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills the program many times")
 	}
-	for _, p := range plugins() {
-		if p.Name == "tcp_listen" && !reflect.ValueOf(p.Defaults()).Elem().FieldByName("Settle").IsValid() {
-			t.Skip("tcp_listen reports no changes yet")
-		}
-	}
 	t.Parallel()
-	const address = "127.83.12.4" // of this test alone
+	address, port := ownAddress(0)
 	dir := t.TempDir()
 	onDisk, inMemory, inFile := newSeenEvents(address), newSeenEvents(address), newSeenEvents(address)
 	diskServer, memoryServer := httptest.NewServer(onDisk), httptest.NewServer(inMemory)
@@ -258,6 +260,7 @@ func TestChangesSurviveKills(t *testing.T) {
   shutdown_timeout = "10s"
 [[inputs.tcp_listen]]
   settle = %q
+  timeout = "20s"
   namepass = ["tcp_listen_event"]
 [[outputs.influxdb]]
   urls = [%q]
@@ -291,7 +294,7 @@ func TestChangesSurviveKills(t *testing.T) {
 	run := func() *process { return start(t, "sockwatch", nil, "run", "--config", file) }
 	ports := make([]*testedPort, 8)
 	for i := range ports {
-		ports[i] = &testedPort{number: fmt.Sprint(20001 + i)}
+		ports[i] = &testedPort{number: fmt.Sprint(port + i)}
 	}
 	outputs := map[string]*seenEvents{"with a queue on disk": onDisk, "with a queue in memory": inMemory, "to a file": inFile}
 	settled := func(p *testedPort) bool {
@@ -302,6 +305,20 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 		return true
 	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for name, o := range outputs {
+			for _, p := range ports {
+				o.mu.Lock()
+				for _, e := range o.ports[p.number] {
+					t.Logf("output %s, port %s, want %v: %s", name, p.number, p.want, e.text)
+				}
+				o.mu.Unlock()
+			}
+		}
+	})
 	d := run()
 	eventually(t, "a history", func() bool { // the first look is the baseline
 		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
@@ -385,4 +402,91 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d changes at 3 outputs, %d events came again", kills, changes, again)
+}
+
+// A disk that is full for a while keeps no change from an output: one in memory has it at
+// once, one with a queue on that disk when there is space again. A kill afterwards
+// repeats nothing under another identity.
+func TestChangesOnAFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the program for ten seconds")
+	}
+	t.Parallel()
+	address, port := ownAddress(1)
+	state, dir := smallDisk(t, 0, "size=1m"), t.TempDir()
+	onDisk, inFile := newSeenEvents(address), newSeenEvents(address)
+	onDisk.healthy.Store(true)
+	server := httptest.NewServer(onDisk)
+	defer server.Close()
+	path, file := filepath.Join(dir, "events.jsonl"), filepath.Join(dir, "sockwatch.toml")
+	text := fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  hostname = "h"
+  state_directory = %q
+[[inputs.tcp_listen]]
+  settle = "1s"
+  timeout = "20s"
+  namepass = ["tcp_listen_event", "tcp_listen"]
+[[outputs.influxdb]]
+  urls = [%q]
+  database = "db"
+  buffer = "disk"
+  flush_interval = "0s"
+[[outputs.file]]
+  path = %q
+  namepass = ["tcp_listen_event"]
+`, state, server.URL, path)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var followers sync.WaitGroup
+	followers.Go(func() { inFile.follow(path, done) })
+	defer followers.Wait()
+	defer close(done)
+	d := start(t, "sockwatch", nil, "run", "--config", file)
+	eventually(t, "a history", func() bool {
+		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
+		return err == nil
+	})
+	reported := func(o *seenEvents, name string, p *testedPort) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%v at port %s %s", p.want, p.number, name), func() bool { return slices.Equal(o.at(p.number), p.want) })
+	}
+	first, second := &testedPort{number: fmt.Sprint(port)}, &testedPort{number: fmt.Sprint(port + 1)}
+	first.change(t, address)
+	reported(onDisk, "with a queue on disk", first)
+	reported(inFile, "to a file", first)
+
+	filler := fill(t, state)
+	// The pages of the files have room for some events.
+	for range 10 {
+		second.change(t, address)
+		reported(inFile, "to a file", second)
+		if strings.Contains(d.stderr.String(), "the history cannot be written") && len(second.want)%2 == 1 {
+			break
+		}
+	}
+	if !strings.Contains(d.stderr.String(), "the history cannot be written") {
+		t.Error("the disk was not full")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	reported(onDisk, "with a queue on disk", second)
+	eventually(t, "a history that is written again", func() bool { return strings.Contains(d.stderr.String(), "the history is written again") })
+	d.Process.Kill()
+	<-d.exited
+	first.change(t, address)
+	d = start(t, "sockwatch", nil, "run", "--config", file)
+	for _, p := range []*testedPort{first, second} {
+		reported(onDisk, "with a queue on disk", p)
+		reported(inFile, "to a file", p)
+	}
+	for _, o := range []*seenEvents{onDisk, inFile} {
+		for _, fault := range o.takeFaults() {
+			t.Error(fault)
+		}
+	}
 }

@@ -37,7 +37,7 @@ func (i *includer) lend(ctx context.Context, host *config.Host) {
 
 func includeWithin[T any](ctx context.Context, i *includer, read func() (T, error)) (T, error) {
 	got, err := within(ctx, i.busy, read)
-	if ctx.Err() != nil && err == ctx.Err() {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = notRead(err, i.timeout)
 	}
 	return got, err

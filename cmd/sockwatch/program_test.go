@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -306,6 +307,40 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	n := strings.Count(page(next), "\ntcp_listen_first_seen_time_seconds{")
 	if all := strings.Count(page(next), "\ntcp_listen_sockets{"); n == all {
 		t.Errorf("all %d listeners count as new", all)
+	}
+}
+
+// The port that sockwatch itself serves is not news after a restart, and nothing else is
+// if nothing has changed.
+func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
+	t.Parallel()
+	address := servertest.FreeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	path := writeFile(t, t.TempDir(), "sockwatch.toml", fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  state_directory = %q
+[[inputs.tcp_listen]]
+[[outputs.prometheus]]
+  listen = %q
+[[outputs.stdout]]
+  data_format = "json"
+  namepass = ["tcp_listen_event"]
+  tagpass = { port = [%q] }
+`, t.TempDir(), address, port))
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM} {
+		p := start(t, "sockwatch", nil, "--config", path)
+		gathers := regexp.MustCompile(`(?m)^sockwatch_input_gathers_total\{.*input="tcp_listen".*\} (\S+)$`)
+		eventually(t, "some gathers", func() bool {
+			m := gathers.FindStringSubmatch(page(address))
+			n, _ := strconv.ParseFloat(cmp.Or(append(m, "", "")[1], "0"), 64)
+			return n >= 3
+		})
+		p.Process.Signal(signal)
+		p.Wait()
+		if text := p.stdout.String(); text != "" {
+			t.Errorf("events of its own port:\n%s", text)
+		}
 	}
 }
 

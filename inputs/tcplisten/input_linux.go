@@ -89,15 +89,17 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 // finish records what was found, and returns it as a batch.
 func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
-	if in.record(ctx, at, described) || described {
-		in.groups.limit(in.options.MaxListeners, in.open.users.Person, in.exporter != nil)
+	others := len(in.recorder.points)
+	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
+		// The points of rules and totals count, too.
+		limit := max(1, in.options.MaxListeners-len(in.recorder.points))
+		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
 		}
 	}
 	in.groups.update(in.open.procfs.StartTime)
 	in.listeners.gathered()
-	in.warnOfExpiry(at.Time)
 	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
 	b.Events, b.EventsStored = in.recorder.events()
 	return b
@@ -303,7 +305,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	l.glimpses = in.glimpses()
+	l.glimpsed = in.glimpses()
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	again := lineage && !in.hasLineage
@@ -316,6 +318,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
+	in.warnOfExpiry(at.Time)
 	if !in.recorder.record(l, in.open.users) {
 		return false
 	}

@@ -2,6 +2,8 @@ package tcplisten
 
 import (
 	"context"
+	"os"
+	"slices"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -26,6 +28,7 @@ func (l *listener) observe(r *readers, lineage bool) {
 		Status: l.status(),
 		Tags:   l.tags,
 	}
+	l.observed.Own = r.procfs.OwnPIDs() && slices.ContainsFunc(l.owner.Holders, func(h owner.Holder) bool { return h.Process.PID == os.Getpid() })
 	for i, h := range l.owner.Holders {
 		l.observed.Holders = append(l.observed.Holders, l.holder(r, h.Process, lineage && i == 0))
 	}
@@ -79,6 +82,7 @@ func (l *listener) forRules(users userNames) *expect.Listener {
 		Family: s.Family(), Exposure: l.exposure(),
 		User: tag("user"), UserPending: users.Pending(s.UID), Unit: l.cgroup.Unit, UserUnit: l.cgroup.UserUnit, Container: l.cgroup.Container, Pod: l.cgroup.Pod,
 		OwnerUnknown: l.owner.Status != owner.Resolved && l.owner.Status != owner.None,
+		OwnerPending: l.owner.Status == owner.Pending,
 		Tags:         l.tags,
 	}
 	for _, h := range l.owner.Holders {

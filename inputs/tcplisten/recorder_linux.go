@@ -22,7 +22,7 @@ import (
 type recorder struct {
 	changes *changes.Tracker
 	rules   *expect.Rules
-	expect  *expect.Tracker // nil without rules
+	expect  *expect.Tracker
 	history *history.Store
 
 	boot  string // the boot id
@@ -32,6 +32,7 @@ type recorder struct {
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
+	glimpsed   bool                // the last look had listeners that were closed again
 	backlog    backlog
 	points     []metric.Point // of rules, totals and backlog
 }
@@ -50,9 +51,7 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
 	}
 	r.changes.Import(firstSeen)
-	if r.expect != nil {
-		r.expect.Restore(records)
-	}
+	r.expect.Restore(records)
 	return r
 }
 
@@ -66,8 +65,6 @@ func (r *recorder) reopen(o *Options, rules *expect.Rules, env plugin.Env, h hos
 func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	r.boot, r.scope = h.BootID(), fmt.Sprintf("proc=%s namespaces=%v", h.Proc, o.Namespaces)
 	r.rules = rules
-	known := r.expect
-	r.expect = nil
 	c := changes.Options{
 		Point:  pointListener,
 		Settle: time.Duration(o.Settle), SettleBoot: time.Duration(o.SettleBoot),
@@ -76,13 +73,14 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	}
 	if r.rules.Active() {
 		c.Expected = []string{expect.Forbidden, expect.No, expect.Undecided, expect.Yes}
-		r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
-			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
-			OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
-		})
-		if known != nil {
-			r.expect.InheritFrom(known)
-		}
+	}
+	known := r.expect
+	r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
+		Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
+		OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
+	})
+	if known != nil {
+		r.expect.InheritFrom(known)
 	}
 	if r.changes == nil {
 		r.changes = changes.New(c)
@@ -129,7 +127,7 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener // only seen between the gather before and this one
+	glimpsed   []*listener // those that only scans since the last gather have seen
 	changed    bool        // some of the listeners have
 }
 
@@ -139,13 +137,13 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.glimpsed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
-	if r.expect != nil && (l.changed || r.expect.Unchanged(expectMoment(l.Moment))) {
+	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
 		result := r.expect.Evaluate(r.rulesLook(l))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
@@ -153,6 +151,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
+		r.glimpsed = len(l.glimpsed) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -163,7 +162,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	r.backlog = backlog
 	if changed {
 		r.points = append(r.changes.Totals(), backlog.point())
-		if r.expect != nil {
+		if !r.expect.Idle() {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
 	}
@@ -187,31 +186,28 @@ func (b backlog) point() metric.Point {
 // judge asks the rules about the listeners that have changed, or about all if a rule has
 // expired. It reports whether any verdict may have changed.
 func (r *recorder) judge(l *look, users userNames) (changed bool) {
-	if r.expect == nil {
+	if r.expect.Idle() {
 		return false
 	}
 	version := r.rules.Version(l.Time)
 	all := version != r.version
 	r.version = version
-	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+	for _, listeners := range [][]*listener{l.listeners, l.glimpsed} {
 		for _, li := range listeners {
-			if li.judged == nil || all {
-				li.judge(r.rules, users, l.Time)
-				changed = true
+			if li.judged != nil && !all {
+				continue
 			}
+			if li.judged == nil {
+				li.judged = li.forRules(users)
+			}
+			li.verdict = r.rules.Verdict(li.judged, l.Time)
+			li.observed.Verdict = changes.Verdict{
+				Expected: li.verdict.Expected, Rule: li.verdict.Rule, Why: r.rules.Why(li.judged, l.Time).Why,
+			}
+			changed = true
 		}
 	}
 	return changed
-}
-
-// judge asks the rules about a listener.
-func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
-	if l.judged == nil {
-		l.judged = l.forRules(users)
-	}
-	l.verdict = rules.Verdict(l.judged, now)
-	why := rules.Why(l.judged, now)
-	l.observed.Verdict = changes.Verdict{Expected: l.verdict.Expected, Rule: why.Rule, Why: why.Why}
 }
 
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
@@ -219,11 +215,11 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)),
 	}
-	for _, li := range l.glimpses {
-		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
-	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)
+	}
+	for _, li := range l.glimpsed {
+		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
 	}
 	return s
 }
@@ -235,8 +231,10 @@ func (r *recorder) rulesLook(l *look) *expect.Look {
 	} else {
 		e.WhileDown = r.restored
 	}
-	for _, li := range l.listeners {
-		e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+	for _, listeners := range [][]*listener{l.listeners, l.glimpsed} {
+		for _, li := range listeners {
+			e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+		}
 	}
 	return e
 }

@@ -728,7 +728,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 
 func TestViolatorsAreFoldedLast(t *testing.T) {
 	options := ruledOptions()
-	options.MaxListeners = 20
+	options.MaxListeners = 100
 	options.Allow[0].Port = expect.Ports{{First: 5000, Last: 5999}}
 	o := observe(t, options)
 	if o == nil {
@@ -743,8 +743,8 @@ func TestViolatorsAreFoldedLast(t *testing.T) {
 	for _, port := range []int{4002, 6000} {
 		one(t, b, port)
 	}
-	if kept := len(named(b.Points, pointListener, "pid")); kept != 19 { // and one for the rest
-		t.Errorf("%d listeners have a point", kept)
+	if len(b.Points) != 100 || len(named(b.Points, pointOverflow, "listeners")) != 1 {
+		t.Errorf("%d points, want max_listeners with one for the rest", len(b.Points))
 	}
 	if events := o.news(b); len(events) != 102 {
 		t.Errorf("%d events, want one of each listener that opened: folding comes after the changes", len(events))

@@ -8,18 +8,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
 
 // warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded, and that a rule expires once a day.
+// often the configuration is reloaded.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
 
-	expiring map[expect.Expiry]time.Time // when it was last logged that a rule expires
+	expiry time.Time // when the rules that expire were logged last: they are once a day
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -58,27 +57,22 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 }
 
-// warnOfExpiry warns once a day of each rule whose approval has ended or soon will.
+// warnOfExpiry warns of rules whose approval ends soon or has ended.
 func (in *input) warnOfExpiry(now time.Time) {
-	expiring := in.rules.Expiring(now)
-	if len(expiring) == 0 && len(in.warned.expiring) == 0 {
+	if now.Sub(in.warned.expiry).Abs() < 24*time.Hour {
 		return
 	}
-	logged := make(map[expect.Expiry]time.Time, len(expiring))
-	for _, e := range expiring {
-		last, known := in.warned.expiring[e]
-		if known && now.Sub(last).Abs() < 24*time.Hour {
-			logged[e] = last
-			continue
+	for _, e := range in.rules.Expiring(now) {
+		in.warned.expiry = now
+		message := "the approval of a rule ends soon"
+		switch {
+		case e.Expired && e.Kind == "forbid":
+			message = "the approval of a rule has ended, it still forbids"
+		case e.Expired:
+			message = "the approval of a rule has ended, it allows nothing any more"
 		}
-		logged[e] = now
-		message := "the approval of a rule ends soon, after that it allows nothing"
-		if e.Expired {
-			message = "the approval of a rule has ended, it allows nothing"
-		}
-		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "expires", e.Expires)
+		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "last_day", e.Expires)
 	}
-	in.warned.expiring = logged
 }
 
 // capabilities are the ones needed to read the files of other users' processes.

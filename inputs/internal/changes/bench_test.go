@@ -58,7 +58,7 @@ func perListener(b *testing.B) {
 	b.ReportAllocs()
 }
 
-// BenchmarkDescribe is what the input does for each listener to describe it anew, as a
+// BenchmarkDescribe is what the input does for each listener to describe it again, as a
 // measure for the others: socket, holder and tags.
 func BenchmarkDescribe(b *testing.B) {
 	for b.Loop() {

@@ -26,6 +26,7 @@ func (l *look) glimpse(g *Glimpse) {
 		}
 		e.sortCurrent()
 	}
+	defer func() { e.current = nil }()
 	l.match.run(e)
 	if e.Untold {
 		l.arrive(e, &l.match)

@@ -104,9 +104,6 @@ func (l *look) reboot(e *endpoint) {
 // place finds the endpoints of all sockets. It returns those that are there and the
 // others, in an order that makes it certain which of them is whose origin.
 func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
-	for _, e := range l.endpoints {
-		e.current = e.current[:0]
-	}
 	for i := range sockets {
 		s := &sockets[i]
 		if l.failed[s.Netns] {
@@ -153,6 +150,8 @@ func (l *look) add(at Endpoint, m mark) *endpoint {
 func (l *look) end() Result {
 	t := l.Tracker
 	for at, e := range t.endpoints {
+		clear(e.current) // the snapshot is the caller's
+		e.current = e.current[:0]
 		if e.Changed != 0 && l.view.Time.Unix() < e.Changed+changedFor {
 			l.next.atWall(e.Changed + changedFor)
 		}
@@ -169,6 +168,7 @@ func (l *look) end() Result {
 	if len(l.set) > 0 || !t.started || !maps.Equal(l.Namespaces, l.before.Namespaces) || l.rescoped {
 		l.set[viewKey] = encode(&l.view)
 	}
+	clear(t.match.latest[:cap(t.match.latest)]) // of the snapshot too
 	t.last, t.due, t.started, t.imported = l.view, l.next, true, nil
 	return Result{Events: points, Set: l.set}
 }

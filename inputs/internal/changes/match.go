@@ -16,6 +16,10 @@ type socket struct {
 	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
+// maxOwners limits the owners that are told apart at one endpoint, which is compared with
+// each: all further ones count as the last.
+const maxOwners = 64
+
 // unassigned is the owner of a socket of which nothing is known.
 const unassigned = -1
 
@@ -31,7 +35,7 @@ type match struct {
 	before  int       // how many were the endpoint's
 	used    []bool    // by owner: a socket is its
 	latest  []*Socket // by owner: of its sockets with a known service, the one that started last
-	gained  []bool    // by socket: its owner is new, and it is not known to be another socket's heir
+	gained  []bool    // by socket: it has come, and its owner is new
 
 	findings
 }
@@ -39,7 +43,7 @@ type match struct {
 // findings are what a match means for the endpoint.
 type findings struct {
 	pending     bool // the search for an owner is under way
-	searching   bool // and that may be another one
+	searching   bool // it is, and may find another one
 	moved       bool // a known socket has another owner
 	joined      bool // a socket of another owner has come
 	told        bool // a socket of the last event is left
@@ -118,8 +122,8 @@ func (m *match) use(known *socket, s *Socket) {
 	}
 }
 
-// identify finds the owner of a socket with a known service. It reports whether that one
-// is new at the endpoint, and takes the socket from nobody.
+// identify finds the owner of a socket with a known service. It reports whether the socket
+// has come, and its owner is new.
 func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (gained bool) {
 	first := s.named()
 	if known != nil && len(known.Processes) > 0 {
@@ -184,11 +188,14 @@ func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 			return i, false
 		}
 	}
-	for _, s := range e.Sockets {
+	for _, s := range e.Sockets[:min(len(e.Sockets), maxOwners)] {
 		if len(s.Processes) > 0 && s.Processes[0].is(h) {
 			m.learned = m.owners[s.Owner].learn(h.Key) || m.learned
 			return s.Owner, false
 		}
+	}
+	if len(m.owners) >= maxOwners {
+		return maxOwners - 1, false
 	}
 	m.owners = append(m.owners, &owner{Keys: []Key{general}, latest: h.Key})
 	m.used, m.latest = append(m.used, false), append(m.latest, nil)

@@ -348,6 +348,7 @@ func (r *modelReader) eventIs(k int) {
 // without another.
 func (r *modelReader) takeOver(k int) {
 	known, assumed := make(map[SocketID]string), make(map[SocketID]bool)
+	heirs := slices.Sorted(slices.Values(r.owners))
 	var unseen []SocketID
 	for _, s := range r.past[k].sockets[r.at] {
 		before, was := r.known[s.id]
@@ -365,7 +366,7 @@ func (r *modelReader) takeOver(k int) {
 	}
 	for _, id := range unseen {
 		heir, best := "", -1
-		for _, name := range slices.Sorted(slices.Values(r.owners)) {
+		for _, name := range heirs {
 			used := slices.Contains(slices.Collect(maps.Values(known)), name)
 			if fit := 2*btoi(!used) + btoi(name != ""); fit > best {
 				heir, best = name, fit

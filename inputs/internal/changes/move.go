@@ -36,7 +36,7 @@ func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 	return present, absent
 }
 
-// indexMissing notes which endpoints are not there, for origin. It returns those.
+// indexMissing notes which endpoints are not there, for origin, and returns them.
 func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
 	l.missing = make(map[uint16][]*endpoint)
 	for _, e := range absent {
@@ -45,29 +45,35 @@ func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
 			l.missing[e.Port] = append(l.missing[e.Port], e)
 		}
 	}
+	for port, left := range l.missing {
+		slices.SortStableFunc(left, func(a, b *endpoint) int {
+			return -cmp.Or(cmp.Compare(a.Gone.Mono, b.Gone.Mono), a.Gone.Time.Compare(b.Gone.Time))
+		})
+		l.missing[port] = left[:min(len(left), maxOrigins)]
+	}
 	return missing
 }
+
+// maxOrigins limits how many endpoints of a port are compared with each new one: those that
+// left last.
+const maxOrigins = 256
 
 // origin returns the endpoint that the owner of a new one has left for it: that of a
 // container that was made again, or another address of the port.
 func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
-	best := func(fits func(old *endpoint) bool) *endpoint {
-		var found []*endpoint
-		for _, old := range l.missing[e.Port] {
-			if l.endpoints[old.Endpoint] == old && old.leftBefore(e, l) && fits(old) {
-				found = append(found, old)
+	best := func(fits func(old *endpoint) bool) (found *endpoint) {
+		for _, old := range l.missing[e.Port] { // who left last comes first
+			if l.endpoints[old.Endpoint] != old || !old.leftBefore(e, l) || !fits(old) {
+				continue
+			}
+			if e.sameFamily(old) {
+				return old
+			}
+			if found == nil {
+				found = old
 			}
 		}
-		if len(found) == 0 {
-			return nil
-		}
-		return slices.MinFunc(found, func(a, b *endpoint) int {
-			return cmp.Or(
-				cmp.Compare(otherFamily(e, a), otherFamily(e, b)),
-				-cmp.Compare(a.Gone.Mono, b.Gone.Mono), -a.Gone.Time.Compare(b.Gone.Time), // who left last
-				compareEndpoints(a, b),
-			)
-		})
+		return found
 	}
 	if from = best(func(old *endpoint) bool { return old.isOtherNamespaceOf(e) && e.sameOwners(old, true) }); from != nil {
 		return from, true
@@ -115,11 +121,8 @@ func (e *endpoint) sameOwners(old *endpoint, strictly bool) bool {
 	return true
 }
 
-func otherFamily(a, b *endpoint) int {
-	if strings.Contains(a.Address, ":") == strings.Contains(b.Address, ":") {
-		return 0
-	}
-	return 1
+func (e *endpoint) sameFamily(other *endpoint) bool {
+	return strings.Contains(e.Address, ":") == strings.Contains(other.Address, ":")
 }
 
 // rebind tells that the owner of an endpoint has left another address of the port for it.

@@ -36,6 +36,7 @@ type simHost struct {
 
 	pids, cookies int
 	public        bool // the host has a public address
+	unreadable    bool // its addresses cannot be read
 }
 
 // A simProcess is a process that may listen.
@@ -163,7 +164,7 @@ func (h *simHost) glimpse(at string, p *simProcess) {
 }
 
 func (h *simHost) socket(s *simSocket) Socket {
-	v := Socket{Endpoint: s.at, ID: s.id, UID: s.uid, Status: s.status, Exposure: h.exposure(s.at)}
+	v := Socket{Endpoint: s.at, ID: s.id, UID: s.uid, Status: s.status, Exposure: h.exposure(s.at), ExposureUnknown: h.unreadable}
 	process, unit, container, owner := "", "", "", "unreadable"
 	if s.status == Known {
 		owner = "resolved"
@@ -188,6 +189,8 @@ func (p *simProcess) holder() Holder {
 
 func (h *simHost) exposure(at Endpoint) inet.Class {
 	switch {
+	case h.unreadable:
+		return inet.Nowhere
 	case strings.HasPrefix(at.Address, "127.") || at.Address == "::1":
 		return inet.Loopback
 	case strings.HasPrefix(at.Address, "10."):

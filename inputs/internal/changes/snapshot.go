@@ -80,6 +80,7 @@ type Socket struct {
 	Endpoint
 	ID  SocketID
 	UID uint32 // of the socket
+	Own bool   // this program holds it: that it is another one after a restart is no event
 
 	// Exposure is how far it can be reached. ExposureUnknown: the addresses of its
 	// namespace could not be read, so that Exposure means nothing.
@@ -116,7 +117,7 @@ type Holder struct {
 }
 
 // A Key is by what an owner is recognized after a restart. The user is the number: one
-// whose name resolves later is no other owner.
+// whose name resolves later stays the same owner.
 type Key struct {
 	Process     string `json:"p"`
 	UID         uint32 `json:"u"`
@@ -154,7 +155,7 @@ type Verdict struct {
 
 // A Result is what a look has changed.
 type Result struct {
-	// Events are points NAME_event, in the order of netns, port and address. They lack the
+	// Events are points NAME_event, in the order of netns, port and address. They do not have the
 	// fields history and sequence.
 	Events []metric.Point
 	// Set has the records to write together with Events; a nil record is to be deleted.

@@ -37,7 +37,7 @@ func (l *look) accept(e *endpoint, m *match) {
 	e.dirty = true
 }
 
-// arrive tells that an endpoint has opened or returned, or what became it.
+// arrive tells that an endpoint has opened or returned, or that its owner has moved there.
 func (l *look) arrive(e *endpoint, m *match) {
 	m.prune(true)
 	e.update(m, true, e.FirstSeen)
@@ -137,9 +137,14 @@ func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down tim
 	e.changedAt(at.Time)
 }
 
-// restart tells that the same owner has other sockets, or another process.
+// restart tells that the same owner has other sockets, or another process. Of this program
+// it tells nothing: that it runs is not news.
 func (l *look) restart(e *endpoint, m *match) {
 	i := newest(e.current)
+	if e.current[i].Own {
+		e.commit(m, true, e.FirstSeen)
+		return
+	}
 	s, previous := e.current[i].shown(), m.latestBefore()
 	if o := m.sockets[i].Owner; o < m.before {
 		previous = m.owners[o]

@@ -12,15 +12,8 @@
 package expect
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
-
-	"sockwatch/agent/plugin"
 )
 
 // The values of Options.Unlisted.
@@ -53,109 +46,6 @@ type Rules struct {
 	unlisted bool               // a listener that no rule matches is not expected
 	active   bool
 	digest   string
-}
-
-// A rule is one compiled rule.
-type rule struct {
-	index    int // in Rules.rules
-	kind     string
-	name     string // as it is shown: that of an allow rule may be made up
-	ports    Ports
-	address  []addressPattern
-	globs    []globCriterion
-	criteria *Criteria // as written, for reasons
-	min      int
-	hold     time.Duration // the option for
-	approval Approval
-	expires  time.Time // the first moment after its last day; zero: never
-	labels   map[string]string
-}
-
-// Compile compiles options that ValidateRules has found to be right; the error is that
-// of the first that is not.
-func Compile(o Options) (*Rules, error) {
-	r := &Rules{byPort: make(map[uint16][]*rule), digest: digest(o)}
-	for i := range o.Forbid {
-		f := &o.Forbid[i]
-		err := r.add(&rule{
-			kind: kindForbid, name: f.Name, criteria: &f.Criteria, hold: time.Duration(f.For), approval: f.Approval, labels: f.Labels,
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	for i := range o.Expect {
-		e := &o.Expect[i]
-		err := r.add(&rule{
-			kind: kindExpect, name: e.Name, criteria: &e.Criteria, min: max(e.Min, 1), hold: time.Duration(e.For),
-			approval: e.Approval, labels: e.Labels,
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	for i := range o.Allow {
-		a := &o.Allow[i]
-		name := a.Name
-		if name == "" {
-			name = fmt.Sprintf("allow %d", i+1)
-		}
-		if err := r.add(&rule{kind: kindAllow, name: name, criteria: &a.Criteria, approval: a.Approval}); err != nil {
-			return nil, err
-		}
-	}
-	r.unlisted = o.Unlisted == UnlistedUnexpected || o.Unlisted != UnlistedIgnore && len(o.Allow) > 0
-	r.active = len(r.rules) > 0 || len(o.ExpectFile) > 0 || o.Unlisted == UnlistedUnexpected
-	return r, nil
-}
-
-// manyPorts is how many ports a rule may have to be found by them.
-const manyPorts = 64
-
-// add compiles a rule and adds it.
-func (r *Rules) add(n *rule) (err error) {
-	n.index, n.ports = len(r.rules), n.criteria.Port
-	if n.expires, err = parseDate(n.approval.Expires); err != nil {
-		return err
-	}
-	for _, a := range n.criteria.Address {
-		p, err := parseAddress(a)
-		if err != nil {
-			return err
-		}
-		n.address = append(n.address, p)
-	}
-	for i, option := range globOptions {
-		c := globCriterion{option: i}
-		for _, pattern := range *option.patterns(n.criteria) {
-			g, err := compileGlob(pattern)
-			if err != nil {
-				return err
-			}
-			c.globs = append(c.globs, g)
-			c.any = c.any || pattern == "*"
-		}
-		if c.globs != nil {
-			n.globs = append(n.globs, c)
-		}
-	}
-	r.rules = append(r.rules, n)
-	ports := 0
-	for _, p := range n.ports {
-		ports += int(p.Last-p.First) + 1
-	}
-	if ports == 0 || ports > manyPorts {
-		r.others = append(r.others, n)
-		return nil
-	}
-	for _, p := range n.ports {
-		for port := int(p.First); port <= int(p.Last); port++ {
-			if same := r.byPort[uint16(port)]; len(same) == 0 || same[len(same)-1] != n {
-				r.byPort[uint16(port)] = append(same, n)
-			}
-		}
-	}
-	return nil
 }
 
 // Active reports whether there is anything to report: rules, rule files, or
@@ -267,71 +157,3 @@ func Worst(a, b Verdict) Verdict {
 
 // severity lists the verdicts, the worst last.
 var severity = []string{"", Yes, Undecided, No, Forbidden}
-
-// Expiring returns the rules whose approval ends within 14 days or has ended, in the
-// order of the rules.
-func (r *Rules) Expiring(now time.Time) []Expiry {
-	var all []Expiry
-	for _, n := range r.rules {
-		if !n.expires.IsZero() && n.expires.Sub(now) <= expiryWarning {
-			all = append(all, Expiry{Kind: n.kind, Rule: n.name, Expires: n.approval.Expires, Expired: n.expired(now)})
-		}
-	}
-	return all
-}
-
-// expiryWarning is how long before the end of an approval warnings begin.
-const expiryWarning = 14 * 24 * time.Hour
-
-// An Expiry is the end of the approval of a rule.
-type Expiry struct {
-	Kind    string `json:"kind"` // "expect", "allow" or "forbid"
-	Rule    string `json:"rule"`
-	Expires string `json:"expires"` // the last day, "2027-03-31"
-	Expired bool   `json:"expired"`
-}
-
-func (n *rule) expired(now time.Time) bool { return !n.expires.IsZero() && !now.Before(n.expires) }
-
-// digest returns 12 hexadecimal digits of rules in a form that depends on their meaning
-// alone.
-func digest(o Options) string {
-	lines := []string{"unlisted " + o.Unlisted}
-	add := func(kind string, rule any) {
-		text, err := json.Marshal(rule)
-		if err != nil {
-			panic(err) // plain data
-		}
-		lines = append(lines, kind+" "+string(text))
-	}
-	for _, r := range o.Expect {
-		r.Criteria = r.canonical()
-		add(kindExpect, r)
-	}
-	for _, r := range o.Allow {
-		r.Criteria = r.canonical()
-		add(kindAllow, r)
-	}
-	for _, r := range o.Forbid {
-		r.Criteria = r.canonical()
-		add(kindForbid, r)
-	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:6])
-}
-
-// canonical returns the criteria with every list sorted.
-func (c Criteria) canonical() Criteria {
-	c.Port = slices.SortedFunc(slices.Values(c.Port), comparePorts)
-	c.Address = sortedStrings(c.Address)
-	for _, option := range globOptions {
-		list := option.patterns(&c)
-		*list = sortedStrings(*list)
-	}
-	return c
-}
-
-func sortedStrings(list plugin.Strings) plugin.Strings {
-	return slices.Compact(slices.Sorted(slices.Values(list)))
-}

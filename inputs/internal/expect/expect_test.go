@@ -306,6 +306,9 @@ process = ["nginx", "httpd"]
 name = "ssh"
 port = 22
 why = "remote access"
+[[forbid]]
+name = "x"
+port = 23
 `)
 	same := compile(t, `
 [[allow]]
@@ -315,13 +318,17 @@ name = "ssh"
 [[allow]]
 process = ["httpd", "nginx"]
 port = [80, 443]
+[[forbid]]
+name = "x"
+port = 23
+labels = {}
 `)
 	if one.Digest() != same.Digest() || len(one.Digest()) != 12 {
 		t.Errorf("digests %s and %s, want one of 12 digits", one.Digest(), same.Digest())
 	}
 	for _, text := range []string{
-		"[[allow]]\nport = [80, 443]\nprocess = ['nginx', 'httpd']\n[[allow]]\nname = 'ssh'\nport = 22\nwhy = 'x'",
-		"unlisted = 'ignore'\n[[allow]]\nport = [80, 443]\nprocess = ['nginx', 'httpd']\n[[allow]]\nname = 'ssh'\nport = 22\nwhy = 'remote access'",
+		"[[allow]]\nport = [80, 443]\nprocess = ['nginx', 'httpd']\n[[allow]]\nname = 'ssh'\nport = 22\nwhy = 'x'\n[[forbid]]\nname = 'x'\nport = 23",
+		"unlisted = 'ignore'\n[[allow]]\nport = [80, 443]\nprocess = ['nginx', 'httpd']\n[[allow]]\nname = 'ssh'\nport = 22\nwhy = 'remote access'\n[[forbid]]\nname = 'x'\nport = 23",
 	} {
 		if compile(t, text).Digest() == one.Digest() {
 			t.Errorf("the digest does not depend on all of\n%s", text)
@@ -373,6 +380,12 @@ process = "nc"
 				t.Errorf("reason (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestReasonWithoutRules(t *testing.T) {
+	if diff := cmp.Diff(Reason{Why: "there are no rules"}, compile(t, "unlisted = 'unexpected'").Why(nginx(80), now)); diff != "" {
+		t.Errorf("reason (-want +got):\n%s", diff)
 	}
 }
 

@@ -307,6 +307,40 @@ func TestBootIsSilentUntilServicesHaveHadTheirTime(t *testing.T) {
 	s.want("five minutes after a boot", s.look(), "failed web", "cleared telnet 0.0.0.0 23 nginx")
 }
 
+func TestFailureThatABootInterruptsIsReportedAfterIt(t *testing.T) {
+	s := simulate(t, web)
+	s.look()
+	began := s.clock
+	s.reboot(20 * time.Second)
+	s.want("after the boot", s.look())
+	s.pass(280 * time.Second)
+	s.want("five minutes after it", s.look(), "failed web")
+	if !s.last[0].Time.Equal(began) {
+		t.Errorf("time %v, want %v", s.last[0].Time, began)
+	}
+}
+
+func TestOneSocketOfAnEndpointThatMatchesIsEnough(t *testing.T) {
+	s := simulate(t, "[[expect]]\nname = 'x'\nport = 80\nprocess = 'nginx'")
+	for _, listeners := range [][]*Listener{{nginx(80), nginx(80, unreadable)}, {nginx(80, unreadable), nginx(80)}} {
+		s.look(listeners...)
+		s.want("points", s.points("expect"), "{name=x,rule=expect} matches=1 undecided=0 up=1")
+	}
+}
+
+func TestViolationLastsWhileItIsUndecided(t *testing.T) {
+	s := simulate(t, "[[forbid]]\nname = 'nc'\nprocess = 'nc'\nexe = '/usr/bin/nc'")
+	s.look(nginx(23, by("nc")))
+	for range 3 {
+		s.pass(time.Hour)
+		s.look(nginx(23, held(Holder{Process: "nc", Unit: "nc.service"}))) // its program cannot be read
+	}
+	s.want("events", s.events, "violated nc 0.0.0.0 23 nc")
+	s.look()
+	s.pass(time.Minute)
+	s.want("gone", s.look(), "cleared nc 0.0.0.0 23 nc")
+}
+
 func TestReloadKeepsTheStateOfRulesThatStay(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))
@@ -455,6 +489,18 @@ func TestOwnerThatBecomesReadableIsNoNewViolation(t *testing.T) {
 func TestAnotherOwnerIsAnotherViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	s.look(nginx(23))
+	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
+	s.pass(time.Minute)
+	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
+}
+
+func TestAnotherOwnerAfterASearchIsAnotherViolation(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.pass(10 * time.Second)
+	s.want("pending", s.look(nginx(23, pending)))
+	s.restart()
+	s.pass(time.Second)
 	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
 	s.pass(time.Minute)
 	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")

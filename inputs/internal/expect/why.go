@@ -23,7 +23,10 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 		return Reason{v.Rule, v.by.because("matches " + v.by.title())}
 	}
 	n, h := r.nearest(l, now)
-	if n == nil {
+	switch {
+	case len(r.rules) == 0:
+		return Reason{Why: "there are no rules"}
+	case n == nil:
 		return Reason{Why: "no rule is near: every one differs in all that it asks for"}
 	}
 	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}

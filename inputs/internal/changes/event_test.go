@@ -540,3 +540,124 @@ func TestSettleOfZeroTellsAtOnce(t *testing.T) {
 	h.pass(10 * time.Second)
 	h.wants("closed 0.0.0.0:80 nginx")
 }
+
+// TestManyAddressesOfOnePortAreBounded: a user can listen on each address of 127.0.0.0/8.
+func TestManyAddressesOfOnePortAreBounded(t *testing.T) {
+	h := newSimHost(t)
+	h.options.MaxPerUser = 100_000
+	h.tracker = New(h.options)
+	const n = 2000
+	listen := func(name string, second int) {
+		h.closeAll()
+		p := h.process(name)
+		for i := range n {
+			h.listen(fmt.Sprintf("127.%d.%d.%d:80", second, i/250, i%250+1), p)
+		}
+	}
+	listen("first", 1)
+	h.pass(10 * time.Second)
+	listen("second", 2)
+	h.pass(10 * time.Second)
+	listen("second", 3)
+	h.pass(10 * time.Second)
+	got := make(map[string]int)
+	for i := range h.events {
+		got[h.events[i].Tag("event")]++
+	}
+	want := map[string]int{"opened": n + n - maxOrigins, "exposure_changed": maxOrigins}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}
+
+func TestManyOwnersOfOnePortAreBounded(t *testing.T) {
+	h := newSimHost(t)
+	h.pass(10 * time.Second)
+	for i := range 1000 {
+		h.listen("0.0.0.0:80", h.process(fmt.Sprintf("p%d.x", i)))
+	}
+	h.pass(10 * time.Second)
+	h.wants("opened 0.0.0.0:80 p999.x")
+	if n := len(h.tracker.endpoints[parseEndpoint("0.0.0.0:80")].Owners); n != maxOwners {
+		t.Errorf("%d owners, want %d", n, maxOwners)
+	}
+	h.pass(5 * time.Minute)
+	h.wants()
+}
+
+func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
+	night(t, func(h *simHost) {
+		nobody := h.process("")
+		nfs := h.listen("0.0.0.0:2049", nobody)
+		nfs.status = None
+		h.pass(time.Minute)
+		h.close(nfs)
+		nfs = h.listen("0.0.0.0:2049", nobody)
+		nfs.status = None
+		h.pass(2 * time.Minute)
+		h.wants("restarted 0.0.0.0:2049")
+		h.close(nfs)
+		h.listen("0.0.0.0:2049", h.process("rogue"))
+		h.pass(2 * time.Minute)
+		h.wants("owner_changed 0.0.0.0:2049 rogue")
+	})
+}
+
+func TestUnexpectedEventsAreFoldedLast(t *testing.T) {
+	var events []*event
+	for i, expected := range []string{"yes", "yes", "no", "yes", "undecided"} {
+		events = append(events, &event{
+			endpoint: Endpoint{Address: "0.0.0.0", Port: uint16(i + 1)}, kind: opened, exposure: inet.Public,
+			shown: shown{UID: 7, Verdict: Verdict{Expected: expected}, Tags: metric.NewTags("user", "eve")},
+		})
+	}
+	var got []string
+	for _, e := range limit(events, 3) {
+		got = append(got, fmt.Sprintf("%d %s x %d", e.endpoint.Port, e.shown.Verdict.Expected, e.count))
+	}
+	want := []string{"1 yes x 0", "3 no x 0", "5 undecided x 0", "0  x 2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got)\n%s", diff)
+	}
+}
+
+func TestAddressThatIsTakenFirstHasOpened(t *testing.T) {
+	night(t, func(h *simHost) {
+		redis := h.process("redis")
+		old := h.listen("127.0.0.1:6379", redis)
+		h.pass(time.Minute)
+		s := h.listen("0.0.0.0:6379", redis)
+		s.status = Pending
+		h.pass(10 * time.Second)
+		h.close(old)
+		h.pass(10 * time.Second)
+		h.set(s, func(s *simSocket) { s.status = Known })
+		h.pass(5 * time.Minute)
+		h.wants("opened 0.0.0.0:6379 redis", "closed 127.0.0.1:6379 redis")
+	})
+}
+
+func TestSuccessorOfAContainerMustBeKnown(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281"}, Namespace{Name: "4026532999"})
+		s := h.listen("4026532281/0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.close(s)
+		h.listen("4026532999/0.0.0.0:80", h.process("nginx")).status = Unknown
+		h.pass(5 * time.Minute)
+		h.wants("opened 4026532999/0.0.0.0:80", "closed 4026532281/0.0.0.0:80 nginx")
+	})
+}
+
+func TestSearchForAnOwnerIsWaitedForOnce(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:80", h.process("app"))
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.status = Pending })
+		h.pass(5 * time.Minute)
+		h.set(s, func(s *simSocket) { s.status = Known; s.hold(h.process("sh")) })
+		h.pass(10 * time.Second)
+		events := h.wants("owner_changed 0.0.0.0:80 sh after app, another exe")
+		hasTime(t, &events[0], h.now.Time)
+	})
+}

@@ -455,3 +455,53 @@ func TestPartOfASharedPortMayRestart(t *testing.T) {
 		h.wants()
 	})
 }
+
+func TestAddressesThatCannotBeReadAreNotCompared(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.listen("0.0.0.0:22", h.process("sshd"))
+		h.pass(time.Minute)
+		h.unreadable, h.changed = true, true
+		h.pass(5 * time.Minute)
+		h.listen("0.0.0.0:80", h.process("nginx"))
+		h.pass(5 * time.Minute)
+		h.wants("opened 0.0.0.0:80 nginx")
+		h.unreadable, h.changed = false, true
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}
+
+func TestContainersAfterABootAreSilent(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
+		nginx := h.process("nginx")
+		nginx.container = "0123456789ab"
+		h.listen("4026532281/0.0.0.0:80", nginx)
+		h.pass(time.Minute)
+		h.boot(time.Minute)
+		h.namespaces = h.namespaces[:1]
+		h.pass(time.Minute)
+		h.namespaces = append(h.namespaces, Namespace{Name: "4026531999", View: "netlink"})
+		s := h.listen("4026531999/0.0.0.0:80", h.again(nginx))
+		h.pass(10 * time.Minute)
+		h.wants()
+		if firstSeen, _ := h.tracker.Times(s.at, s.id); firstSeen != 0 {
+			t.Errorf("first seen %d of what was there at the beginning, want 0", firstSeen)
+		}
+	})
+}
+
+func TestSocketOnItsWayBetweenTwoProcessesKeepsItsOwner(t *testing.T) {
+	night(t, func(h *simHost) {
+		s := h.listen("0.0.0.0:80", h.process("app"))
+		onItsWay := h.listen("0.0.0.0:81", h.process("app"))
+		onItsWay.status = None // at the baseline
+		h.pass(time.Minute)
+		h.set(s, func(s *simSocket) { s.status = None })
+		h.set(onItsWay, func(s *simSocket) { s.status = Known })
+		h.pass(2 * time.Minute)
+		h.set(s, func(s *simSocket) { s.status = Known; s.hold(h.again(s.holders[0])) })
+		h.pass(5 * time.Minute)
+		h.wants()
+	})
+}

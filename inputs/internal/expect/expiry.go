@@ -1,0 +1,28 @@
+package expect
+
+import "time"
+
+// Expiring returns the rules whose approval ends within 14 days or has ended, in the
+// order of the rules.
+func (r *Rules) Expiring(now time.Time) []Expiry {
+	var all []Expiry
+	for _, n := range r.rules {
+		if !n.expires.IsZero() && n.expires.Sub(now) <= expiryWarning {
+			all = append(all, Expiry{Kind: n.kind, Rule: n.name, Expires: n.approval.Expires, Expired: n.expired(now)})
+		}
+	}
+	return all
+}
+
+// expiryWarning is how long before the end of an approval warnings begin.
+const expiryWarning = 14 * 24 * time.Hour
+
+// An Expiry is the end of the approval of a rule.
+type Expiry struct {
+	Kind    string `json:"kind"` // "expect", "allow" or "forbid"
+	Rule    string `json:"rule"`
+	Expires string `json:"expires"` // the last day, "2027-03-31"
+	Expired bool   `json:"expired"`
+}
+
+func (n *rule) expired(now time.Time) bool { return !n.expires.IsZero() && !now.Before(n.expires) }

@@ -1,0 +1,287 @@
+package expect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// followViolations brings the violations up to date.
+func (e *evaluation) followViolations() {
+	vs := &e.tracker.violations
+	vs.looks++
+	fresh := e.findViolations()
+	missing := vs.present(false)
+	if len(missing) > 0 && len(fresh) > 0 {
+		fresh, missing = e.takeOver(fresh, missing)
+	}
+	e.followNew(fresh)
+	for _, v := range vs.present(true) {
+		if !v.Told {
+			e.violated(v, e.ownerWait(v))
+		}
+	}
+	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.look == vs.looks }) // an overflow that goes on
+	if len(missing) > 0 {
+		verdicts := verdictsOf(e.look.Listeners)
+		for _, v := range missing {
+			e.missing(v, verdicts)
+		}
+	}
+}
+
+// A candidate is a violation of the current look that is not followed.
+type candidate struct {
+	Judged
+	key string
+}
+
+func (c *candidate) rule() (name string, hold time.Duration) {
+	if c.Expected == Forbidden {
+		return c.by.name, c.by.hold
+	}
+	return "", 0
+}
+
+// findViolations renews the violations that are followed and still there. It returns the
+// others, in order.
+func (e *evaluation) findViolations() []*candidate {
+	vs := &e.tracker.violations
+	byKey := make(map[string]*candidate)
+	var fresh []*candidate
+	var key []byte
+	for _, j := range e.look.Listeners {
+		if j.Expected != Forbidden && j.Expected != No {
+			continue
+		}
+		c := candidate{Judged: j}
+		rule, hold := c.rule()
+		key = appendKey(key[:0], j.Expected, rule, j.Tags)
+		if v := vs.byKey[string(key)]; v != nil {
+			if v.look != vs.looks || compareListeners(j.Listener, v.last) < 0 {
+				e.renew(v, j.Listener, hold)
+			}
+			continue
+		}
+		switch known := byKey[string(key)]; {
+		case known == nil:
+			c.key = string(key)
+			byKey[c.key] = &c
+			fresh = append(fresh, &c)
+		case compareListeners(j.Listener, known.Listener) < 0:
+			known.Judged = j
+		}
+	}
+	slices.SortFunc(fresh, func(a, b *candidate) int {
+		return cmp.Or(compareListeners(a.Listener, b.Listener), cmp.Compare(a.key, b.key))
+	})
+	return fresh
+}
+
+// renew notes that a violation is there, as it is now.
+func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
+	changed := v.Gone != nil || v.Unknown != l.OwnerUnknown || v.Hold != hold || !slices.Equal(v.Tags, l.Tags)
+	v.Tags, v.Unknown, v.Hold, v.Gone = l.Tags, l.OwnerUnknown, hold, nil
+	if !v.Unknown {
+		v.Owner = ownerTags(l)
+	}
+	v.last, v.look = l, e.tracker.violations.looks
+	if changed {
+		v.point = nil
+		e.save(v)
+	}
+}
+
+// ownerTags are the tags that name the owner of a listener.
+func ownerTags(l *Listener) tagSet {
+	return metric.NewTags("process", l.tag("process"), "unit", l.tag("unit"))
+}
+
+// takeOver finds violations that are missing and have come back with an owner that is
+// known now, or no longer is: what is not known equals anything, so they are the same. An
+// owner that becomes known is compared with the last one that was.
+func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*candidate, []*violation) {
+	vs := &e.tracker.violations
+	byEndpoint := make(map[string]*violation)
+	for _, v := range missing {
+		if !v.Overflow {
+			byEndpoint[endpointKey(v.Verdict, v.Rule, v.Tags)] = v
+		}
+	}
+	fresh = slices.DeleteFunc(fresh, func(c *candidate) bool {
+		rule, hold := c.rule()
+		endpoint := endpointKey(c.Expected, rule, c.Tags)
+		v := byEndpoint[endpoint]
+		switch {
+		case v == nil:
+			return false
+		case c.OwnerUnknown:
+		case !v.Unknown, len(v.Owner) > 0 && !slices.Equal(v.Owner, ownerTags(c.Listener)):
+			return false
+		}
+		delete(byEndpoint, endpoint)
+		delete(vs.byKey, v.key)
+		e.set[v.recordKey()] = nil
+		v.key = c.key
+		vs.byKey[v.key] = v
+		e.renew(v, c.Listener, hold)
+		e.save(v)
+		return true
+	})
+	return fresh, vs.present(false)
+}
+
+// followNew follows violations that are new, as many as there may be, and sums up the
+// others.
+func (e *evaluation) followNew(fresh []*candidate) {
+	if len(fresh) == 0 && !e.tracker.violations.overflowing() {
+		return
+	}
+	vs := &e.tracker.violations
+	followed, perUser, overflow := 0, make(map[string]int), 0
+	for _, v := range vs.byKey {
+		if v.count = 0; v.Overflow {
+			overflow++
+			continue
+		}
+		followed++
+		perUser[tagOf(v.Tags, "user")]++
+	}
+	for _, c := range fresh {
+		user := c.tag("user")
+		if perUser[user] < e.tracker.options.MaxPerUser && followed < maxViolations {
+			perUser[user]++
+			followed++
+			e.begins(c)
+			continue
+		}
+		key := overflowKey(c.Expected, user)
+		if vs.byKey[key] == nil && overflow >= maxOverflow {
+			user, key = "", overflowKey(c.Expected, "")
+		}
+		v := vs.byKey[key]
+		if v == nil {
+			overflow++
+			v = &violation{key: key, violationRecord: violationRecord{
+				Verdict: c.Expected, Tags: metric.NewTags("user", user), Overflow: true, Since: e.begin(),
+			}}
+			vs.byKey[key] = v
+			e.save(v)
+		}
+		if v.Gone != nil {
+			v.Gone = nil
+			e.save(v)
+		}
+		v.look = vs.looks
+		v.count++
+	}
+}
+
+// overflowing reports whether there are violations that are only summed up.
+func (vs *violations) overflowing() bool {
+	for _, v := range vs.byKey {
+		if v.Overflow {
+			return true
+		}
+	}
+	return false
+}
+
+// begins follows a violation from now on.
+func (e *evaluation) begins(c *candidate) {
+	vs := &e.tracker.violations
+	rule, hold := c.rule()
+	v := &violation{key: c.key, last: c.Listener, look: vs.looks, violationRecord: violationRecord{
+		Verdict: c.Expected, Rule: rule, Tags: c.Tags, Unknown: c.OwnerUnknown, Hold: hold, Since: e.begin(),
+	}}
+	if !v.Unknown {
+		v.Owner = ownerTags(c.Listener)
+	}
+	if e.ownerWait(v) > 0 {
+		v.Why = e.tracker.rules.Why(v.last, e.look.Time).Why
+	}
+	vs.byKey[v.key] = v
+	e.save(v)
+}
+
+// save notes the record of a violation for the history.
+func (e *evaluation) save(v *violation) { e.set[v.recordKey()] = encode(&v.violationRecord) }
+
+// ownerWait returns how long the event of a violation waits for the search of the owner.
+func (e *evaluation) ownerWait(v *violation) time.Duration {
+	if v.last != nil && v.last.OwnerPending {
+		return e.tracker.options.OwnerWait
+	}
+	return 0
+}
+
+// violated reports a violation, if it has lasted as long as its rule and the search of
+// the owner ask for.
+func (e *evaluation) violated(v *violation, wait time.Duration) {
+	if !e.lasted(&v.Since, max(v.Hold, wait), 0) {
+		return
+	}
+	v.Told = true
+	var fields []metric.Field
+	switch {
+	case v.Overflow:
+		fields = append(fields, metric.Field{Key: "count", Value: metric.Int(int64(v.count))})
+	case v.last != nil:
+		if v.last.Facts != nil {
+			fields = slices.Clone(v.last.Facts())
+		}
+		fields = append(fields, text("why", e.tracker.rules.Why(v.last, e.look.Time).Why))
+	case v.Why != "":
+		fields = append(fields, text("why", v.Why))
+	}
+	fields = append(fields, text("verdict", v.Verdict))
+	e.event("violated", &v.Since, v.eventTags(), fields...)
+	e.save(v)
+}
+
+// missing handles a violation that this look does not show. verdicts are those of what
+// listens, by identity.
+func (e *evaluation) missing(v *violation, verdicts map[string]string) {
+	verdict, listens := verdicts[identity(v.Tags)]
+	listens = listens && !v.Overflow
+	if listens && verdict == Undecided {
+		return // it stays what it was
+	}
+	if v.Gone == nil {
+		gone := e.begin()
+		v.Gone = &gone
+		e.save(v)
+	}
+	if !v.Told && v.Hold == 0 {
+		e.violated(v, 0) // it was there, if only for a moment
+	}
+	options := &e.tracker.options
+	if v.Told && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
+		return
+	}
+	if v.Told {
+		why := "the listener is gone"
+		switch {
+		case listens && (verdict == Forbidden || verdict == No):
+			why = "the listener violates another rule"
+		case listens:
+			why = "the rules allow the listener"
+		}
+		e.event("cleared", v.Gone, v.eventTags(),
+			text("why", why), text("verdict", v.Verdict), seconds("lasted_seconds", v.Since.until(v.Gone)))
+	}
+	delete(e.tracker.violations.byKey, v.key)
+	e.set[v.recordKey()] = nil
+}
+
+// verdictsOf returns the worst verdict of what listens, by identity.
+func verdictsOf(listeners []Judged) map[string]string {
+	verdicts := make(map[string]string, len(listeners))
+	for _, j := range listeners {
+		key := identity(j.Tags)
+		verdicts[key] = Worst(Verdict{Expected: verdicts[key]}, j.Verdict).Expected
+	}
+	return verdicts
+}
