@@ -20,6 +20,8 @@ import (
 
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/expect"
+	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/synthetic"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -354,39 +356,45 @@ func restartingHost(b *testing.B, n int) (restart func()) {
 	return restart
 }
 
-// measurePart runs a gather and reports the CPU of the part of it that comes after the
-// listing and the search for owners: description, changes, rules, history and points.
-func measurePart(b *testing.B, in *input, prepare func()) {
+// measureGather reports the CPU of gathers, each after prepare, and of the part of them that
+// comes after the listing and the search for owners: description, changes, rules, history and
+// points.
+func measureGather(b *testing.B, prepare func() *input) {
 	b.Helper()
 	b.ReportAllocs()
-	var used time.Duration
+	var whole, rest time.Duration
 	now, n := time.Now(), 0
 	for b.Loop() {
 		b.StopTimer()
-		prepare()
+		in := prepare()
 		now = now.Add(10 * time.Second)
-		err := in.list(b.Context(), now, new(notes))
+		b.StartTimer()
+		begin := synthetic.CPU(false)
+		err := in.openReaders()
+		if err == nil {
+			err = in.list(b.Context(), now, new(notes))
+		}
 		if err == nil {
 			err = in.findOwners(b.Context(), b.Context(), now, new(notes))
 		}
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.StartTimer()
-		before := synthetic.CPU(false)
+		found := synthetic.CPU(false)
 		batch := in.finish(b.Context(), moment(now))
-		used += synthetic.CPU(false) - before
+		end := synthetic.CPU(false)
+		whole, rest, n = whole+end-begin, rest+end-found, n+1
 		if batch.EventsStored != nil {
 			batch.EventsStored()
 		}
-		n++
 	}
-	b.ReportMetric(float64(used)/float64(n)/1e6, "cpu-ms/gather")
+	b.ReportMetric(float64(whole)/float64(n)/1e6, "cpu-ms/gather")
+	b.ReportMetric(float64(rest)/float64(n)/1e6, "cpu-ms/rest")
 }
 
-// BenchmarkChanges measures what a gather costs beside the listing and the search for
-// owners, on a host with 5,000 listeners: if nothing has changed, if all are described
-// again, and if all have changed.
+// BenchmarkChanges measures gathers of a host with 5,000 listeners: if nothing has changed, if
+// the tags of all are made again, if one or all were restarted, and the first of an input, which
+// describes all and knows no history.
 func BenchmarkChanges(b *testing.B) {
 	restart := restartingHost(b, manyListeners)
 	rules := func(o *Options) {
@@ -412,11 +420,12 @@ func BenchmarkChanges(b *testing.B) {
 				return in.(*input)
 			}
 			b.Run("unchanged", func(b *testing.B) {
-				measurePart(b, begin(b), func() {})
-			})
-			b.Run("described", func(b *testing.B) {
 				in := begin(b)
-				measurePart(b, in, func() { in.listeners.usersVersion++ })
+				measureGather(b, func() *input { return in })
+			})
+			b.Run("tags made again", func(b *testing.B) {
+				in := begin(b)
+				measureGather(b, func() *input { in.listeners.usersVersion++; return in })
 			})
 			b.Run("one restarted", func(b *testing.B) {
 				in := begin(b)
@@ -425,15 +434,23 @@ func BenchmarkChanges(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer func() { l.Close() }()
-				measurePart(b, in, func() {
+				measureGather(b, func() *input {
 					l.Close()
 					if l, err = net.Listen("tcp4", l.Addr().String()); err != nil {
 						b.Fatal(err)
 					}
+					return in
+				})
+			})
+			b.Run("first", func(b *testing.B) {
+				measureGather(b, func() *input {
+					in, _ := openLogging(b, options, plugin.Env{Name: pointListener, StateDir: b.TempDir()})
+					return in.(*input)
 				})
 			})
 			b.Run("all restarted", func(b *testing.B) {
-				measurePart(b, begin(b), restart)
+				in := begin(b)
+				measureGather(b, func() *input { restart(); return in })
 			})
 		})
 	}
@@ -459,4 +476,61 @@ func BenchmarkStart(b *testing.B) {
 	for i, name := range []string{"first", "second", "third"} {
 		b.ReportMetric(float64(used[i])/float64(n)/1e6, "cpu-ms/"+name)
 	}
+}
+
+// BenchmarkScan measures a scan between gathers, on a host with 5,000 listeners in 51 network
+// namespaces on which about a thousand more open and close every second, against the bare
+// lists of the kernel.
+func BenchmarkScan(b *testing.B) {
+	const others = 50
+	for i := range others {
+		name := fmt.Sprintf("other%d", i)
+		ip(b, "netns add "+name)
+		ip(b, "-n "+name+" link set lo up")
+		mounted, err := os.Open("/run/netns/" + name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		startIn(b, mounted, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 20000, Count: manyListeners / (others + 1)}}})
+		mounted.Close()
+	}
+	start(b, task{Listen: []listenTask{{Addr: "127.0.0.1", Port: 20000, Count: manyListeners / (others + 1)}}})
+	start(b, task{Churn: true})
+	options := steadyOptions()
+	options.Namespaces = true
+	in := open(b, options).(*input)
+	for range 3 {
+		gather(b, in)
+	}
+	b.Run("lists", func(b *testing.B) {
+		measure(b, false, 1, func() {
+			for _, t := range in.listeners.tables {
+				if _, err := t.ns.Dump(b.Context(), netns.Listen, 0, func() {}, func(*inet.Socket) {}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+	b.Run("scan", func(b *testing.B) {
+		measure(b, false, 1, func() { in.scan(b.Context(), readClocks()) })
+	})
+	b.Run("gather", func(b *testing.B) {
+		measure(b, false, 1, func() { gather(b, in) })
+	})
+	b.Run("gather beside scans", func(b *testing.B) {
+		ctx, cancel := context.WithCancel(b.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for ctx.Err() == nil {
+				in.scan(ctx, readClocks())
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		for b.Loop() {
+			gather(b, in)
+		}
+		cancel()
+		<-ended
+	})
 }

@@ -162,7 +162,7 @@ func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr, answer any) (
 }
 
 // start starts a child that the test ends.
-func start(t *testing.T, job task) (cmd *exec.Cmd, ports []int) {
+func start(t testing.TB, job task) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
 	return startWith(t, job, nil)
 }
@@ -178,7 +178,7 @@ func as(uid uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 }
 
-func startWith(t *testing.T, job task, attr *syscall.SysProcAttr) (cmd *exec.Cmd, ports []int) {
+func startWith(t testing.TB, job task, attr *syscall.SysProcAttr) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
 	c, err := spawn(&job, nil, attr, &ports)
 	if err != nil {
@@ -245,7 +245,7 @@ func elsewhere(t *testing.T, more ...uintptr) (done bool) {
 
 // need skips a test that lacks a program, or fails it where the machine is to have
 // all of them.
-func need(t *testing.T, program string) {
+func need(t testing.TB, program string) {
 	t.Helper()
 	_, err := exec.LookPath(program)
 	switch {
@@ -258,7 +258,7 @@ func need(t *testing.T, program string) {
 }
 
 // ip runs ip(8) with arguments as one string.
-func ip(t *testing.T, arguments string) {
+func ip(t testing.TB, arguments string) {
 	t.Helper()
 	need(t, "ip")
 	if out, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
@@ -278,7 +278,7 @@ func soon(t *testing.T, what string, condition func() bool) {
 }
 
 // startIn starts a child in another network namespace.
-func startIn(t *testing.T, netns *os.File, job task) {
+func startIn(t testing.TB, netns *os.File, job task) {
 	t.Helper()
 	if err := startInNamespace(t, netns, job).Hear(new([]int)); err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func startIn(t *testing.T, netns *os.File, job task) {
 
 // startInNamespace starts a child in another network namespace, or in the test's own if
 // that is nil.
-func startInNamespace(t *testing.T, netns *os.File, job task) *testchild.Child {
+func startInNamespace(t testing.TB, netns *os.File, job task) *testchild.Child {
 	t.Helper()
 	var c *testchild.Child
 	err := testchild.OnSpareThread(func() (err error) {

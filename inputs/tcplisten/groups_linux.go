@@ -89,7 +89,9 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 	for _, g := range gs.sorted {
 		g.named = g.findNamed()
-		g.processes = owner.CountProcesses(g.sockets())
+		if g.processes = g.members[0].owner.Count(); len(g.members) > 1 {
+			g.processes = owner.CountProcesses(g.sockets())
+		}
 	}
 }
 

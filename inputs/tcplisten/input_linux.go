@@ -100,7 +100,6 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	}
 	in.groups.update(in.open.procfs.StartTime)
 	in.listeners.gathered()
-	in.warnOfExpiry(at.Time)
 	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
 	b.Events, b.EventsStored = in.recorder.events()
 	return b

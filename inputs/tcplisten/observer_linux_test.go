@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -310,4 +312,18 @@ func exeOf(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return exe
+}
+
+// written reports whether the disk has all that the history has to write.
+func (o *observer) written() bool {
+	text, err := os.ReadFile(filepath.Join(o.env.StateDir, o.env.Name+".history.jsonl"))
+	if err != nil {
+		return false
+	}
+	for _, l := range o.listeners.all {
+		if !bytes.Contains(text, fmt.Appendf(nil, `"e:%d %s "`, l.socket.Port, l.address())) {
+			return false
+		}
+	}
+	return len(o.listeners.all) > 0
 }

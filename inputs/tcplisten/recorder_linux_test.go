@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -749,5 +750,89 @@ func TestViolatorsAreFoldedLast(t *testing.T) {
 	}
 	if events := o.news(b); len(events) != 102 {
 		t.Errorf("%d events, want one of each listener that opened: folding comes after the changes", len(events))
+	}
+}
+
+// TestFullDiskHidesNoChange publishes events that cannot be written, and goes on as before
+// when there is space again.
+func TestFullDiskHidesNoChange(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	if err := unix.Mount("tmpfs", o.env.StateDir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(o.env.StateDir, unix.MNT_DETACH) })
+	service(t, "stays", "127.0.0.1", 3999)
+	o.wants(0)
+	soon(t, "the history is written", func() bool { return o.written() })
+	fill := filepath.Join(o.env.StateDir, "fill")
+	if err := os.WriteFile(fill, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	for i := range 5 {
+		name := strings.Repeat(string(rune('a'+i)), 10)
+		service(t, name, "127.0.0.1", 4000+i)
+		o.wants(10*time.Second, fmt.Sprintf("opened 127.0.0.1:%d %s", 4000+i, name))
+	}
+	if n := strings.Count(o.log.String(), "level=WARN"); n != 1 || !strings.Contains(o.log.String(), "the history cannot be written") {
+		t.Errorf("%d warnings: %s", n, o.log)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	service(t, "again", "127.0.0.1", 5000)
+	o.wants(10*time.Second, "opened 127.0.0.1:5000 again")
+	soon(t, "the history is written again", func() bool { return o.written() })
+	o.kill(eventOptions())
+	o.wants(10 * time.Second)
+	if o.log.Len() > 0 {
+		t.Errorf("after a kill: %s", o.log)
+	}
+	history := make(map[string]bool)
+	for id := range o.seen {
+		history[strings.Fields(id)[0]] = true
+	}
+	if len(history) < 2 {
+		t.Errorf("events that could not be written have the same history as those that were: %v", history)
+	}
+}
+
+func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
+	options := eventOptions()
+	options.Namespaces = true
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	container := func() *exec.Cmd {
+		cmd, _ := startWith(t, task{Name: []byte("app"), Listen: []listenTask{{Addr: "0.0.0.0", Port: 8080}}},
+			&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Setpgid: true})
+		return cmd
+	}
+	o.wants(0)
+	events := func(after time.Duration) (all []string) {
+		t.Helper()
+		for _, e := range o.news(o.look(after)) {
+			all = append(all, e.Tag("event")+" "+e.Tag("port")+" "+e.Tag("process"))
+		}
+		return all
+	}
+	first := container()
+	if diff := cmp.Diff([]string{"opened 8080 app"}, events(10*time.Second)); diff != "" {
+		t.Fatal(diff)
+	}
+	end(first)
+	container()
+	if diff := cmp.Diff([]string{"restarted 8080 app"}, events(10*time.Second)); diff != "" {
+		t.Fatal(diff)
+	}
+	container() // a second one beside it
+	if diff := cmp.Diff([]string{"opened 8080 app"}, events(10*time.Second)); diff != "" {
+		t.Fatal(diff)
+	}
+	if got := events(10 * time.Minute); got != nil {
+		t.Errorf("later: %v", got)
 	}
 }

@@ -125,3 +125,18 @@ func BenchmarkUnchanged(b *testing.B) {
 	}
 	b.ReportAllocs()
 }
+
+// BenchmarkGlimpsesOfOnePort is what a program costs that opens and closes thousands of
+// sockets of one port between two looks.
+func BenchmarkGlimpsesOfOnePort(b *testing.B) {
+	_, m := benchTracker()
+	look := glimpsesOfOnePort(m, benchListeners)
+	for b.Loop() {
+		t := New(simOptions())
+		t.Observe(&Snapshot{Moment: m, Namespaces: look.Namespaces})
+		if n := len(t.Observe(look).Events); n != 1 {
+			b.Fatalf("%d events", n)
+		}
+	}
+	perListener(b)
+}

@@ -45,9 +45,7 @@ func (t *Tracker) Reconfigure(o Options) {
 // change; nothing else of the snapshot is.
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
-	for i := range s.Glimpses {
-		l.glimpse(&s.Glimpses[i])
-	}
+	l.glimpse(s.Glimpses)
 	present, absent := l.place(s.Sockets)
 	present, absent = l.reunite(present, absent)
 	absent = l.indexMissing(absent)

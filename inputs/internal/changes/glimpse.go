@@ -1,31 +1,63 @@
 package changes
 
-// glimpse reports a socket that was seen only between the last look and this one. Its
-// owner is not searched any more.
-func (l *look) glimpse(g *Glimpse) {
-	if l.failed[g.Netns] || l.baseline(g.Netns) {
-		return
+// glimpse reports sockets that were seen only between the last look and this one. Their
+// owners are not searched any more. Those of one endpoint that were seen together are
+// matched together: there may be thousands.
+func (l *look) glimpse(all []Glimpse) {
+	type place struct {
+		Endpoint
+		nano int64
+	}
+	type group struct {
+		first   *Glimpse
+		sockets []*Socket
+	}
+	var groups []*group
+	at := make(map[place]*group)
+	for i := range all {
+		seen := &all[i]
+		if l.failed[seen.Netns] || l.baseline(seen.Netns) {
+			continue
+		}
+		key := place{seen.Endpoint, seen.Time.UnixNano()}
+		g := at[key]
+		if g == nil {
+			g = &group{first: seen}
+			at[key], groups = g, append(groups, g)
+		}
+		s := seen.Socket
+		if s.Status == Pending {
+			s.Status = Unknown
+		}
+		g.sockets = append(g.sockets, &s)
 	}
 	now := l.mark
-	l.mark.Time = g.Time
-	defer func() { l.mark = now }()
-	s := g.Socket
-	if s.Status == Pending {
-		s.Status = Unknown
+	for _, g := range groups {
+		l.mark.Time = g.first.Time
+		l.glimpseTogether(g.first.Endpoint, g.sockets)
 	}
-	e := l.endpoints[s.Endpoint]
+	l.mark = now
+}
+
+// glimpseTogether reports the sockets of an endpoint that were seen at the same time.
+func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
+	e := l.endpoints[at]
 	if e == nil {
-		e = l.add(s.Endpoint, l.mark)
+		e = l.add(at, l.mark)
 	}
-	e.current = []*Socket{&s}
+	e.current = sockets
 	if e.Gone == nil { // the others are there, as far as is known
+		seen := make(map[SocketID]bool, len(sockets))
+		for _, s := range sockets {
+			seen[s.ID] = true
+		}
 		for i := range e.Sockets {
-			if id := e.Sockets[i].ID; id != s.ID {
-				e.current = append(e.current, &Socket{Endpoint: e.Endpoint, ID: id, Status: Unknown, ExposureUnknown: true})
+			if id := e.Sockets[i].ID; !seen[id] {
+				e.current = append(e.current, &Socket{Endpoint: at, ID: id, Status: Unknown, ExposureUnknown: true})
 			}
 		}
-		e.sortCurrent()
 	}
+	e.sortCurrent()
 	defer func() { e.current = nil }()
 	l.match.run(e)
 	if e.Unreported {

@@ -76,6 +76,13 @@ func (c *content) set(key string, record json.RawMessage) (json.RawMessage, bool
 		delete(c.records, key)
 		return nil, had
 	}
+	if bytes.ContainsAny(record, "\n\r") { // a line has one end
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, record); err != nil {
+			panic(err) // it is valid
+		}
+		record = compact.Bytes()
+	}
 	c.records[key] = record
 	return record, !had || !bytes.Equal(old, record)
 }

@@ -167,13 +167,7 @@ const prefixLen = len(linePrefix) + len(`00000000",`)
 
 // appendLine appends a line with its end.
 func appendLine(dst []byte, l line) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(l); err != nil {
-		return dst, err
-	}
-	body := b.Bytes()[1 : b.Len()-1] // without the opening brace and the end of the line
+	body := append(l.append(make([]byte, 0, l.size())), '}') // the checksum comes behind the opening brace
 	if len(body) > maxLine/2 {
 		return dst, fmt.Errorf("%d bytes are too large for a line", len(body))
 	}

@@ -1,0 +1,37 @@
+package changes
+
+import (
+	"testing"
+	"time"
+)
+
+// glimpsesOfOnePort is a look at a host without listeners, on which ten scans have seen that
+// many sockets of one port.
+func glimpsesOfOnePort(m Moment, n int) *Snapshot {
+	look := &Snapshot{Moment: m.step(), Namespaces: []Namespace{{View: "netlink"}}}
+	for i := range n {
+		s := benchSocket(i, 0)
+		s.Endpoint, s.Holders, s.Status = Endpoint{Address: "0.0.0.0", Port: 1000}, nil, Unknown
+		look.Glimpses = append(look.Glimpses, Glimpse{Time: m.Time.Add(time.Duration(i*10/n) * time.Second), Socket: s})
+	}
+	return look
+}
+
+// A program that opens and closes sockets of one port as fast as it can must not make the
+// cost of a look grow with their square.
+func TestGlimpsesOfOnePortAreMatchedTogether(t *testing.T) {
+	const n = 2000
+	_, m := benchTracker()
+	look := glimpsesOfOnePort(m, n)
+	allocations := testing.AllocsPerRun(1, func() {
+		tracker := New(simOptions())
+		tracker.Observe(&Snapshot{Moment: m, Namespaces: look.Namespaces})
+		events := tracker.Observe(look).Events
+		if len(events) != 1 || events[0].Tag("event") != opened || !events[0].Time.Equal(m.Time) {
+			t.Errorf("%d events, want that the port has opened: %v", len(events), events)
+		}
+	})
+	if allocations > 20*n {
+		t.Errorf("%v allocations for %d sockets", allocations, n)
+	}
+}
