@@ -179,7 +179,7 @@ func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
 }
 
 // TestGarbageLosesOnlyWhatItOverwrites does worse: holes, garbage, pieces put in, taken out and doubled.
-// Whatever frame lies outside of it is handed out.
+// Whatever frame lies outside it is handed out.
 func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	t.Parallel()
 	s := makeSpool(t, 0)

@@ -22,7 +22,7 @@ func TestExecdCannotBeTracedByItsUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	const nobody = 65534
-	dir, err := os.MkdirTemp("", "execd") // t.TempDir is inside of directories of root's
+	dir, err := os.MkdirTemp("", "execd") // t.TempDir is inside directories of root's
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // The man pages are generated from the command line, and from the options of the agent
-// and the plugins. What these do not say stands here, in the language of man(7).
+// and the plugins. The constants below hold the rest, in the language of man(7).
 
 // manHead begins both pages: they carry the version in place of a date, so that a
 // release builds the same files every time.
@@ -70,7 +70,7 @@ Size and kind of the terminal that
 .B list
 prints on.
 .PP
-Inside of strings, the configuration may use any variable:
+Inside strings, the configuration may use any variable:
 .BR ${NAME} .
 .SH SIGNALS
 .TP
@@ -92,7 +92,7 @@ running one stays.
 Done.
 .TP
 .B 1
-Failed, or ended by the watchdog because a stop took too long.
+Failed, or ended by the watchdog because stopping took too long.
 .TP
 .B 2
 Wrong usage.
@@ -190,7 +190,7 @@ prints all of them with file and line.
 .B sockwatch config
 prints an example with every option.
 .PP
-Durations are strings such as \(dq10s\(dq or \(dq1m30s\(dq, sizes such as \(dq64MiB\(dq. Inside of
+Durations are strings such as \(dq10s\(dq or \(dq1m30s\(dq, sizes such as \(dq64MiB\(dq. Inside
 strings,
 .B ${VAR}
 and

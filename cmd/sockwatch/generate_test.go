@@ -24,7 +24,7 @@ const exampleGuide = `## The configuration of sockwatch, with all options.
 ##   kill -HUP PID       # reload; if there are errors, the running one stays
 ##
 ## "##" begins an explanation. "#" begins an option or a plugin that is not set: remove
-## the "#" to set it. Durations look like "10s" or "1m30s", sizes like "64MiB". Inside of
+## the "#" to set it. Durations look like "10s" or "1m30s", sizes like "64MiB". Inside
 ## strings, ${VAR} and ${VAR:-default} are replaced by environment variables; write $${
 ## for a literal "${". A plugin may be used several times, each time with another "alias".
 `

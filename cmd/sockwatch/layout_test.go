@@ -41,7 +41,7 @@ func mayImport(from, what string) bool {
 }
 
 // sourceFiles calls f for every Go file of the module that is no test, with the
-// folder of its package; modules of their own inside of it are left out.
+// folder of its package; modules of their own inside it are left out.
 func sourceFiles(t *testing.T, f func(dir, name string, file *ast.File)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {

@@ -88,7 +88,7 @@ func (b *builder) write(out string, architectures []string) error {
 	return b.tarFile(out, dir)
 }
 
-// image returns the image of one architecture: what all have in common, and the program.
+// image returns the image of one architecture: the shared layers and the program.
 func (b *builder) image(arch string, base v1.Layer) (v1.Image, error) {
 	program, err := os.ReadFile(filepath.Join(b.files, "bin", arch, "sockwatch"))
 	if err != nil {
@@ -169,8 +169,8 @@ func (b *builder) base() (v1.Layer, error) {
 	return b.layer(entries)
 }
 
-// certificates returns Mozilla's CA certificates, as PEM. It leaves out those that Mozilla
-// trusts for some certificates alone, which PEM cannot say.
+// certificates returns Mozilla's CA certificates, as PEM. It omits those that Mozilla
+// trusts only for some certificates, which PEM cannot express.
 func certificates() []byte {
 	var text []byte
 	for root := range bundle.Roots() {
@@ -242,9 +242,9 @@ func (b *builder) header(name string, size int64) *tar.Header {
 	return h
 }
 
-// permitted returns the extended attribute of a file with both capabilities as permitted
-// ones: struct vfs_cap_data, revision 2, of linux/capability.h. With the effective bit the
-// program could not be started where one of them is not granted; so it raises them itself.
+// permitted returns the extended attribute of a file that has both capabilities as permitted
+// ones: struct vfs_cap_data, revision 2, of linux/capability.h. With the effective bit, the
+// program could not start if one of them is not granted; so it raises them itself.
 func permitted() string {
 	const (
 		revision2      = 0x02000000

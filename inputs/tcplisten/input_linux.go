@@ -39,7 +39,7 @@ type input struct {
 
 	mu         sync.Mutex // held by a gather, and by a scan between gathers
 	glimpsed   glimpse
-	hasLineage bool // it was read of the listeners where their processes come from
+	hasLineage bool // where processes come from has been read for the listeners
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -132,7 +132,7 @@ func searchContext(ctx context.Context, now time.Time) (context.Context, context
 	return context.WithDeadline(ctx, deadline.Add(-reserve))
 }
 
-// Close writes what the next run has to know, and closes what the gathers opened.
+// Close saves the state for the next run, and closes everything that the gathers opened.
 func (in *input) Close() error {
 	if in.exporter != nil {
 		in.exporter.close()
@@ -145,7 +145,7 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over what has been recorded and which warnings have been logged.
+// InheritFrom takes over the recorder, and which warnings have been logged.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned

@@ -30,13 +30,13 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 	}
 }
 
-// scanTimeout is the longest time that a scan may take, and keep a gather waiting.
+// scanTimeout bounds a scan, and how long it can delay a gather.
 const scanTimeout = time.Second
 
-// scan lists the sockets and reports whether others are open than at the last gather.
-// Those that are new are kept for the next gather, by which they may be closed again. A
-// namespace that cannot be listed does not differ. While a gather is in flight there is
-// nothing to do.
+// scan lists the sockets and reports whether any has opened or closed since the last
+// gather. It keeps the new ones for the next gather, by which they may have closed. A
+// namespace that cannot be listed counts as unchanged. While a gather is in flight, scan
+// does nothing.
 func (in *input) scan(ctx context.Context) (differs bool) {
 	if !in.mu.TryLock() {
 		return false
@@ -62,8 +62,8 @@ func (in *input) scan(ctx context.Context) (differs bool) {
 	return differs
 }
 
-// scanTable lists the sockets of one namespace and reports whether others are open than
-// at the last gather.
+// scanTable lists the sockets of one namespace and reports whether any has opened or closed
+// since the last gather.
 func (in *input) scanTable(ctx context.Context, t *table) (differs bool, err error) {
 	var seen int
 	var unknown []*listener
@@ -89,7 +89,7 @@ func (in *input) scanTable(ctx context.Context, t *table) (differs bool, err err
 }
 
 // A glimpse is a list of listeners that scans have seen since the last gather. The next
-// gather may not find them open any more.
+// gather may find them closed.
 type glimpse []*listener
 
 // maxGlimpsed is how many listeners that open and close between two gathers are

@@ -18,7 +18,7 @@ import (
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users bool
 
-	expiry time.Time // when the rules that expire were logged last: they are once a day
+	expiry time.Time // when expiring rules were last logged: once a day
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -79,7 +79,7 @@ func (in *input) warnOfExpiry(now time.Time) {
 const capabilities = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 
 // causesOf returns why owners are unknown, and what to do about each cause. There is no
-// cause if just a few processes refuse to be read even with every permission.
+// cause if only a few processes cannot be read even with every permission.
 func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 	if v.PIDNS && report.Hidden != "" {
 		causes = append(causes, "the host's processes are not visible: share them (docker: --pid=host, Kubernetes: hostPID: true), "+

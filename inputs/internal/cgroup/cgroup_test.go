@@ -25,12 +25,12 @@ type pathTest struct {
 	want Name
 }
 
-// units are paths outside of containers.
+// units are paths outside containers.
 var units = []pathTest{
 	{path: "/", want: Name{}},
 	{path: "", want: Name{}},
 	{path: "/init.scope", want: Name{Manager: true}},
-	{path: "/boot-17/init.scope", want: Name{Manager: true}}, // as seen from outside of its cgroup namespace
+	{path: "/boot-17/init.scope", want: Name{Manager: true}}, // as seen from outside its cgroup namespace
 	{path: "/system.slice/init.scope", want: Name{}},
 	{path: "/system.slice/nginx.service", want: Name{Unit: "nginx.service"}},
 	{path: "/system.slice/foo.service/child", want: Name{Unit: "foo.service"}},

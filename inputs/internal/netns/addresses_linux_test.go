@@ -59,7 +59,7 @@ func TestAddressesAgreeWithPrefixes(t *testing.T) {
 	}
 }
 
-// TestWidestOfPrefixes knows loopback apart from the rest, also inside of a prefix.
+// TestWidestOfPrefixes knows loopback apart from the rest, also inside a prefix.
 func TestWidestOfPrefixes(t *testing.T) {
 	for _, test := range []struct {
 		prefix   string

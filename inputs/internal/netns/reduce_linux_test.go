@@ -58,7 +58,7 @@ func vrfHost(accept bool) *Local {
 	return b.local()
 }
 
-// TestVRF gives a listener the addresses of its own VRF, and one outside of all VRFs
+// TestVRF gives a listener the addresses of its own VRF, and one outside all VRFs
 // those of all only with net.ipv4.tcp_l3mdev_accept. This machine's kernel has no
 // VRFs: the routes are as net/vrf.rst of the kernel describes them.
 func TestVRF(t *testing.T) {

@@ -595,7 +595,7 @@ func TestLapsFindWhatIsNew(t *testing.T) {
 	}
 }
 
-// TestLapIsResumed goes on where it was cut, also inside of a process with many open
+// TestLapIsResumed goes on where it was cut, also inside a process with many open
 // files.
 func TestLapIsResumed(t *testing.T) {
 	isolated(t)

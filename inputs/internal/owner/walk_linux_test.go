@@ -379,7 +379,7 @@ func TestSocketOfALaterTimeIsNotProvenUnowned(t *testing.T) {
 
 // TestNoneIsProven of a host of which all was looked at, and of no other.
 func TestNoneIsProven(t *testing.T) {
-	const hidden = "processes outside of one pid namespace are not visible"
+	const hidden = "processes outside one pid namespace are not visible"
 	for _, test := range []struct {
 		name   string
 		make   func(h fakeHost)

@@ -71,13 +71,13 @@ func TestVisibility(t *testing.T) {
 			files: map[string]string{"1/stat": "", "self": self, fmt.Sprintf("%d/ns/pid", os.Getpid()): "->pid:[4026532001]",
 				"thread-self/uid_map": "0 0 4294967295\n", "thread-self/status": all, "thread-self/attr/apparmor/current": "docker-default (enforce)\n"},
 			want:   Visibility{Capabilities: 1<<41 - 1, PIDNS: true, AppArmor: "docker-default"},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 		{
 			name:   "a second process that calls itself kthreadd",
 			files:  map[string]string{"1/stat": "", "2/stat": userProcess2, "thread-self/uid_map": "0 0 4294967295\n", "thread-self/status": all, "thread-self/attr/current": "unconfined\n"},
 			want:   Visibility{Capabilities: 1<<41 - 1, PIDNS: true},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 		{
 			name: "another host's, by its first process",
@@ -102,7 +102,7 @@ func TestVisibility(t *testing.T) {
 			name:   "nothing known",
 			files:  map[string]string{"1/stat": "", "thread-self/uid_map": "", "thread-self/status": "", "thread-self/attr/current": ""},
 			want:   Visibility{UserNS: true, PIDNS: true},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 	} {
 		test.files["stat"] = btime

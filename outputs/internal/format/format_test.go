@@ -135,7 +135,7 @@ func TestRefused(t *testing.T) {
 		influx string
 	}{
 		{name: "no time", point: metric.Point{Name: "m", Fields: one}, json: "no time", influx: "no time"},
-		{name: "a time outside of int64", point: metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
+		{name: "a time outside int64", point: metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
 			json: "time out of range", influx: "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
 		{name: "only NaN", point: metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.Float(math.NaN())}}},
 			json: "", influx: "no field that line protocol can express"},
