@@ -26,8 +26,8 @@ func (c *wallClock) now() time.Time {
 	return wall
 }
 
-// However the clock is set, gathers are an interval apart. Only the one that moves
-// to the new ticks may be up to a quarter of the interval early or late.
+// However the clock is set, two gathers are never closer than a quarter of the interval,
+// nor further apart than one and a quarter.
 func TestSettingTheClockCausesNoBurst(t *testing.T) {
 	const interval = 10 * time.Second
 	tests := []struct {

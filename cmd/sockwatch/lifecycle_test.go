@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// SIGTERM ends the program in every state, with exit code 0 and well before a
-// supervisor would lose its patience; what is queued then is on disk, and the next
-// start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
-// time, by TestStopEndsInTimeInEveryState of the agent.)
+// In every state, SIGTERM ends the program with exit code 0, well before a service
+// manager would kill it. Points queued then are on disk, and the next start
+// delivers them. (TestStopEndsInTimeInEveryState of the agent shows in fake time that
+// shutdown_timeout is kept exactly.)
 func TestSIGTERMInEveryState(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
 		input string
-		bring func(t *testing.T, d *daemon, s *sink) // the program into the state
+		bring func(t *testing.T, d *daemon, s *sink) // brings the program into the state
 		rest  bool                                   // something stays queued
 	}{
 		{name: "idle", input: "interval = \"1h\"", bring: func(t *testing.T, d *daemon, s *sink) {
@@ -57,7 +57,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 			t.Parallel()
 			s := newSink(t)
 			c := delivery{state: t.TempDir(), url: s.URL, input: tt.input, output: `timeout = "1h"`, shutdown: 3 * time.Second}
-			if !tt.rest { // it ends when all is delivered, however busy the machine is
+			if !tt.rest { // it ends when everything is delivered, however busy the machine is
 				c.shutdown = patience
 			}
 			d := startDaemon(t, c.String())
@@ -81,8 +81,8 @@ func TestSIGTERMInEveryState(t *testing.T) {
 	}
 }
 
-// What does not return when the program is to stop ends it all the same, by exit code 1
-// and a message that names it; what is queued then is delivered by the next start.
+// If something does not return at a stop, the program ends anyway, with exit code 1 and a
+// message that names it. The next start delivers the points queued then.
 func TestWatchdogEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -100,7 +100,7 @@ func TestWatchdogEndsTheProgram(t *testing.T) {
 	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
-// The second SIGTERM is a kill: what is queued is on disk all the same.
+// A second SIGTERM ends the program at once: queued points are on disk all the same.
 func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -118,9 +118,9 @@ func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
-// A hundred reloads in a row, each of another configuration of the output, while
-// points flow: none is lost, none is out of order. (That no gather is skipped or
-// made twice is shown in fake time, by TestHundredReloadsLoseNothing of the agent.)
+// A hundred reloads in a row, each with another configuration of the output, while
+// points flow: none is lost, none is out of order. (TestHundredReloadsLoseNothing of the
+// agent shows in fake time that no gather is skipped or made twice.)
 func TestHundredReloadsWhilePointsFlow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reloads a hundred times")
@@ -132,7 +132,7 @@ func TestHundredReloadsWhilePointsFlow(t *testing.T) {
 	d.awaitQueued(t, 1)
 	for i := range 100 {
 		c.flush = time.Duration(100+i) * time.Millisecond
-		if i%10 == 3 { // the output goes, and comes again
+		if i%10 == 3 { // the output is removed, and added again
 			d.reload(t, withoutInfluxdb(c))
 		}
 		d.reload(t, c.String())
@@ -198,8 +198,8 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 	s.demand(t, d.queued("outputs.influxdb"))
 }
 
-// A reload that removes an output with a backlog keeps and reports that; one
-// that adds it again delivers it, and so does a later start.
+// A reload that removes an output with a backlog keeps the backlog and reports it. A reload
+// that adds the output again delivers it, and so does a later start.
 func TestRemovedOutputComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A gatedWriter takes what is written only while its gate is open.
+// A gatedWriter accepts writes only while its gate is open.
 type gatedWriter struct {
 	gate sync.RWMutex // held to shut it
 	mu   sync.Mutex
@@ -94,7 +94,7 @@ func TestLogKeepsWhatItIsGiven(t *testing.T) {
 	}
 }
 
-// A log that cannot be written is not reported as long as it cannot be.
+// A log that cannot be written is not reported until it can be.
 func TestLogWriterThatFails(t *testing.T) {
 	out := &gatedWriter{errs: []error{errors.New("disk full"), errors.New("disk full")}}
 	w := newTestLogWriter(out)
@@ -109,7 +109,7 @@ func TestLogWriterThatFails(t *testing.T) {
 	}
 }
 
-// Somebody else has made the pipe non-blocking, and it is full.
+// Another process has made the pipe non-blocking, and it is full.
 func TestLogWaitsForAFullNonBlockingPipe(t *testing.T) {
 	out := &gatedWriter{errs: []error{syscall.EAGAIN, syscall.EAGAIN}}
 	w := newTestLogWriter(out)

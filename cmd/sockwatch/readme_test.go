@@ -31,8 +31,8 @@ func readmeBlocks(t *testing.T, language string) []string {
 	return blocks
 }
 
-// The table that the README shows is the one that list prints: the head is the
-// same, and so is the form of every row.
+// The table in the README has the same head and the same form of rows as the output of
+// list.
 func TestReadmeTable(t *testing.T) {
 	printed := sockwatchRun(nil, "list")
 	head, _, _ := strings.Cut(printed.Stdout, "\n")
@@ -52,7 +52,7 @@ func TestReadmeTable(t *testing.T) {
 	}
 }
 
-// The JSON line of the README is what the stdout output makes of its point, and
+// The JSON line in the README is what the stdout output writes for its point, and
 // that point has the tags and fields of tcp_listen.
 func TestReadmeJSONLine(t *testing.T) {
 	line := strings.TrimSpace(readmeBlocks(t, "json")[0])
@@ -104,7 +104,7 @@ func documented(name, field string) bool {
 	return slices.ContainsFunc(descs, func(d metric.Desc) bool { return d.Name == name && d.Field == field })
 }
 
-// Every series of the README is one of a documented metric.
+// Every series in the README belongs to a documented metric.
 func TestReadmeSeries(t *testing.T) {
 	for line := range strings.Lines(readmeBlocks(t, "text")[0]) {
 		name, _, _ := strings.Cut(line, "{")
@@ -118,7 +118,7 @@ func TestReadmeSeries(t *testing.T) {
 	}
 }
 
-// Every command of the README is one.
+// Every command in the README exists.
 func TestReadmeCommands(t *testing.T) {
 	commands := regexp.MustCompile("(?m)^\\| `sockwatch (?:\\[)?([a-z]+)").FindAllStringSubmatch(readFile(t, "README.md"), -1)
 	if len(commands) < 6 {
@@ -131,8 +131,8 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// The alert of the README is a rule that Prometheus loads. It fires for a public
-// listener of an unexpected process or of an unknown one, and for no other.
+// Prometheus loads the alert in the README. It fires for a public
+// listener of an unexpected or unknown process, and for no other.
 func TestReadmeAlert(t *testing.T) {
 	promtool := servertest.Binary(t, "promtool")
 	const test = `

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A command whose data is lost fails, and says so. Who discards it on purpose is not
-// bothered.
+// A command whose data is lost fails, and says so. Discarding the data on purpose is not an
+// error.
 func TestDataThatIsLost(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()

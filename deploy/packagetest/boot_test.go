@@ -72,7 +72,7 @@ func must(t *testing.T, command string) string {
 	return strings.TrimSpace(string(output))
 }
 
-// refused runs a shell command that has to fail, and returns what it prints.
+// refused runs a shell command that must fail, and returns what it prints.
 func refused(t *testing.T, command string) string {
 	t.Helper()
 	output, err := exec.Command("bash", "-c", command).CombinedOutput()
@@ -82,7 +82,7 @@ func refused(t *testing.T, command string) string {
 	return strings.TrimSpace(string(output))
 }
 
-// prints demands what a shell command prints, whether it fails or not.
+// prints checks what a shell command prints, whether it fails or not.
 func prints(t *testing.T, command, want string) {
 	t.Helper()
 	output, _ := exec.Command("bash", "-c", command).CombinedOutput()

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// listen listens on an address, prints it, and goes on until it is killed.
+// listen listens on an address, prints it, and runs until it is killed.
 func listen(address string) int {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -65,7 +65,7 @@ func get(socket string) int {
 	return 0
 }
 
-// built is what package.sh has built for this run, once.
+// built holds what package.sh has built for this run, once.
 var built struct {
 	once     sync.Once
 	dir      string
@@ -119,7 +119,7 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// epoch is the time in what the tests build.
+// epoch is the time in the files that the tests build.
 const epoch = "SOURCE_DATE_EPOCH=1700000000"
 
 func packageSh(deploy, out string, env ...string) error {
@@ -131,7 +131,7 @@ func packageSh(deploy, out string, env ...string) error {
 	return nil
 }
 
-// copySource copies the files of the repository, also those that are not committed yet.
+// copySource copies the files of the repository, including those not committed yet.
 func copySource(dir string) error {
 	files, err := exec.Command("git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
@@ -160,7 +160,7 @@ func copySource(dir string) error {
 	return nil
 }
 
-// replaceIn replaces a text that a file holds.
+// replaceIn replaces a text in a file.
 func replaceIn(file, from, to string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -42,7 +42,7 @@ func TestStateOfTheFormerUnitIsKept(t *testing.T) {
 	})
 }
 
-// A unit of the operator's stays in force, with its state, and the installation says so.
+// A unit of the operator stays in force, with its state, and the installation says so.
 func TestUnitOfTheOperatorStaysInForce(t *testing.T) {
 	booted(t, "", formerFiles(t), func(t *testing.T) {
 		startFormerUnit(t)

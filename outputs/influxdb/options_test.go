@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one.
+// TestEveryWrongOptionIsNamed checks every error of the options, and that none contains a secret.
 func TestEveryWrongOptionIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -25,14 +25,14 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// reports collects what an endpoint says of its health.
+// reports collects the health that an endpoint reports.
 func reports(e *endpoint) chan string {
 	said := make(chan string, 100)
 	e.ReportHealth(func(err error) { said <- fmt.Sprint(err) })
 	return said
 }
 
-// TestBrokenCertificateIsReported: at the first connection that fails, and at a
+// TestBrokenCertificateIsReported at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
 	t.Parallel()
@@ -81,7 +81,7 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 	}
 }
 
-// TestBrokenWebConfigIsReported: without TLS every request is answered 500 then.
+// TestBrokenWebConfigIsReported: without TLS, every request is then answered with 500.
 func TestBrokenWebConfigIsReported(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yml")
 	writeFile(t, web, webConfigUsers)
@@ -113,8 +113,8 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 	}
 }
 
-// TestClientsThatFailAreNoReason: a client that speaks no TLS finds the endpoint as
-// good as before.
+// TestClientsThatFailAreNoReason: a client that does not use TLS does not affect the
+// endpoint's health.
 func TestClientsThatFailAreNoReason(t *testing.T) {
 	e, _, _, _ := serveTLS(t, webConfigTLS, nil)
 	other, _ := newTestEndpoint(t, func(o *Options) { *o = e.opts })
@@ -126,7 +126,7 @@ func TestClientsThatFailAreNoReason(t *testing.T) {
 	}
 }
 
-// TestWatchChecksSeldom: many requests cause one check a second, and a failed one is
+// TestWatchChecksSeldom: many requests cause one check per second, and a failed check is
 // repeated until the endpoint is up again.
 func TestWatchChecksSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 	})
 }
 
-// TestFIFOTakesNoThreads: a FIFO in the place of any file would take a thread for each
+// TestFIFOTakesNoThreads: a FIFO in place of any file would hold a thread for each
 // handshake and request, for ever. The endpoint is down meanwhile, and up again when the
 // file is back.
 func TestFIFOTakesNoThreads(t *testing.T) {
@@ -281,7 +281,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 	}
 }
 
-// TestFIFOTakesNoThreadsWithoutTLS: the requests read the file then.
+// TestFIFOTakesNoThreadsWithoutTLS: without TLS, the requests read the file.
 func TestFIFOTakesNoThreadsWithoutTLS(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yml")
 	writeFile(t, web, webConfigUsers)
@@ -306,7 +306,7 @@ func TestFIFOTakesNoThreadsWithoutTLS(t *testing.T) {
 	}
 }
 
-// replaceByFIFO puts a FIFO that nobody writes in the place of a file, which is kept
+// replaceByFIFO puts a FIFO that nobody writes in place of a file, which is kept
 // with the suffix .good.
 func replaceByFIFO(t *testing.T, path string) {
 	t.Helper()
@@ -318,7 +318,7 @@ func replaceByFIFO(t *testing.T, path string) {
 	}
 }
 
-// threads returns how many threads the process has.
+// threads returns the number of threads of the process.
 func threads(t *testing.T) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")
@@ -346,7 +346,7 @@ func TestFIFOIsRefused(t *testing.T) {
 	}
 }
 
-// TestRemovedSocketIsMadeAgainAtReload, and its trouble is reported if it cannot be.
+// TestRemovedSocketIsMadeAgainAtReload, and an error is reported if that fails.
 func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
@@ -368,7 +368,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 	}
 	scrape()
 	for _, step := range []struct {
-		text string // of a file in the place of the socket; "": none
+		text string // content of a file in place of the socket; "": none
 		want string
 	}{
 		{"", "<nil>"},

@@ -70,7 +70,7 @@ func TestUnusualValuesInJSON(t *testing.T) {
 	}
 }
 
-// TestUnusualValuesInLineProtocol holds what this package decides before line-protocol's
+// TestUnusualValuesInLineProtocol covers what this package decides before line-protocol's
 // encoder.
 func TestUnusualValuesInLineProtocol(t *testing.T) {
 	tag := func(value string) metric.Point {
@@ -190,7 +190,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestNamesStayApart holds that no two names become one, whatever an input or a
+// TestNamesStayApart checks that different names stay different, whatever an input or a
 // host has escaped in them before.
 func TestNamesStayApart(t *testing.T) {
 	names := []string{
