@@ -501,7 +501,7 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 				t.Errorf("%s: up is 1", s)
 			}
 			if strings.Contains(r.log.String(), "delivery resumed") {
-				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
+				t.Fatalf("%s: the log says that delivery has resumed:\n%s", s, r.log)
 			}
 		}
 		enter("healthy")
@@ -510,7 +510,7 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 			t.Errorf("down after it has stored records: %v", o.Err)
 		}
 		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
-			t.Errorf("said to be resumed %d times", n)
+			t.Errorf("the log says %d times that delivery has resumed", n)
 		}
 		r.end()
 	})
@@ -545,7 +545,7 @@ func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
 			t.Errorf("down after it has delivered: %v", err)
 		}
 		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
-			t.Errorf("said to be resumed %d times", n)
+			t.Errorf("the log says %d times that delivery has resumed", n)
 		}
 		if err := r.end(); err != nil {
 			t.Error(err)

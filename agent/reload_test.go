@@ -365,7 +365,7 @@ func TestRefusedReloadLeavesNoTrace(t *testing.T) {
 		r.start()
 		board := <-page.board
 		next := r.sibling()
-		next.InForce = func() { t.Error("the refused configuration is said to be in force") }
+		next.InForce = func() { t.Error("InForce of the refused configuration was called") }
 		next.input("ghost", counting())
 		taken.listen = func() error { return errors.New("address already in use") }
 		next.pull("ghost", taken)

@@ -43,7 +43,7 @@ func newCompletionShell(t *testing.T, name string) *completionShell {
 // run runs a script of the shell in a directory with two files and a directory.
 func (s *completionShell) run(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Dir = s.dir

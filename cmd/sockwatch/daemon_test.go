@@ -101,7 +101,7 @@ func startDaemonOn(t *testing.T, file string) *daemon {
 }
 
 // awaitLog waits until the log contains a text.
-func (d *daemon) said(t *testing.T, text string) {
+func (d *daemon) awaitLog(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "the log says "+text, func() bool { return strings.Contains(d.stderr.String(), text) })
 }

@@ -206,7 +206,7 @@ func TestExecdEndsThoughNobodyReads(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatalf("it does not end; stderr: %s", log)
 	}
 	const want = "E! sockwatch: stopped while standard output accepts no more points\n"
@@ -433,7 +433,7 @@ func TestInsideTelegraf(t *testing.T) {
 		if err != nil {
 			t.Errorf("telegraf: %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("telegraf does not stop")
 	}
 	if strings.Contains(log.String(), "Error in plugin: metric parse error") {

@@ -147,7 +147,7 @@ func TestReadOfAPipeWithoutAWriterEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r.timeout = patience
+	r.timeout = waitLimit
 	want = "$SOCKWATCH_CONFIG: " + path + ": not read: context canceled"
 	if _, err := r.read(ctx); err == nil || err.Error() != want {
 		t.Fatalf("error %v, want %s", err, want)
@@ -163,7 +163,7 @@ func TestReadOfAPipeWithoutAWriterEnds(t *testing.T) {
 	f.Close()
 	select {
 	case r.busy <- struct{}{}: // the read that hung has ended
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the read does not end")
 	}
 	r.source.files = []string{writeFile(t, t.TempDir(), "s.toml", smallConfig)}

@@ -67,7 +67,7 @@ func TestFullDiskFreedAgain(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 5*idsPerBatch)
 	filler := fill(t, state)
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	if !strings.Contains(d.stderr.String(), "no space left on device") {
 		t.Error("the log does not say why points are dropped")
 	}
@@ -113,13 +113,13 @@ func TestStartOnAFullDisk(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 5*idsPerBatch)
 	filler := fill(t, state)
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	d.Process.Kill()
 	<-d.exited
 	queued := d.queued("outputs.influxdb")
 
 	d = startDaemon(t, c.String())
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	s.start(t)
 	s.demand(t, queued)
 	if err := os.Remove(filler); err != nil {

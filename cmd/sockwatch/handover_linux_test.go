@@ -46,7 +46,7 @@ func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
 `, strings.Repeat("x", 200), fifo, prefix)
 	}
 	d := startDaemon(t, config("a"))
-	d.said(t, "delivery failed, will retry") // the pipe is full
+	d.awaitLog(t, "delivery failed, will retry") // the pipe is full
 	for _, prefix := range []string{"b", "c"} {
 		d.reload(t, config(prefix))
 	}

@@ -31,7 +31,7 @@ func parseExample(t *testing.T, line string) (*kong.Context, error) {
 	t.Helper()
 	bash := servertest.Binary(t, "bash")
 	line = regexp.MustCompile(`^source <\((.*)\)$|>.*$`).ReplaceAllString(line, "$1")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, bash, "-c", `sockwatch() { printf '%s\n' "$@"; }; `+line).Output()
 	if err != nil {

@@ -207,7 +207,7 @@ func TestReaderOfStdoutGone(t *testing.T) {
 		t.Errorf("read %q, %v", line, err)
 	}
 	reader.Close()
-	d.said(t, "the reader of standard output is gone")
+	d.awaitLog(t, "the reader of standard output is gone")
 	eventually(t, "the output down", func() bool { return gauge(page(address), "sockwatch_output_up", "stdout") == 0 })
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.stop(t)

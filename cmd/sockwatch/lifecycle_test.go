@@ -37,7 +37,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 		}, rest: true},
 		{name: "output refuses", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.stop()
-			d.said(t, "delivery failed, will retry") // refused, or reset if a request was in flight
+			d.awaitLog(t, "delivery failed, will retry") // refused, or reset if a request was in flight
 		}, rest: true},
 		{name: "output hangs", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.answers(hang)
@@ -49,7 +49,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
-			d.said(t, "retry after 10m0s")
+			d.awaitLog(t, "retry after 10m0s")
 		}, rest: true},
 	}
 	for _, tt := range tests {
@@ -58,7 +58,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 			s := newSink(t)
 			c := delivery{state: t.TempDir(), url: s.URL, input: tt.input, output: `timeout = "1h"`, shutdown: 3 * time.Second}
 			if !tt.rest { // it ends when everything is delivered, however busy the machine is
-				c.shutdown = patience
+				c.shutdown = waitLimit
 			}
 			d := startDaemon(t, c.String())
 			d.awaitQueued(t, 1)
@@ -109,7 +109,7 @@ func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.Process.Signal(syscall.SIGTERM)
-	d.said(t, "stopping")
+	d.awaitLog(t, "stopping")
 	d.Process.Signal(syscall.SIGTERM)
 	d.exitCode(t)
 	if status := d.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
@@ -179,7 +179,7 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 	case f = <-opened:
 	case <-d.exited:
 		t.Fatal("the program ended")
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the program does not read its configuration")
 	}
 	for range 100 {
@@ -192,7 +192,7 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	d.said(t, `"msg":"reloaded"`)
+	d.awaitLog(t, `"msg":"reloaded"`)
 	d.awaitQueued(t, 1)
 	d.stop(t)
 	s.demand(t, d.queued("outputs.influxdb"))
@@ -208,8 +208,8 @@ func TestRemovedOutputComesBack(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.reload(t, withoutInfluxdb(c))
-	d.said(t, `"msg":"undelivered points stay queued on disk","plugin":"outputs.influxdb"`)
-	d.said(t, `"msg":"queue without an output, its points wait for an output of that name","queue":"`+c.spool()+`"`)
+	d.awaitLog(t, `"msg":"undelivered points stay queued on disk","plugin":"outputs.influxdb"`)
+	d.awaitLog(t, `"msg":"queue without an output, its points wait for an output of that name","queue":"`+c.spool()+`"`)
 	before := d.queued("outputs.influxdb")
 	s.start(t)
 	d.reload(t, c.String())
@@ -266,7 +266,7 @@ func TestAutoBuffer(t *testing.T) {
 				t.Errorf("%d times in the log, want %d: %s", n, tt.lines, line)
 			}
 			if strings.Contains(d.stderr.String(), `in memory, a restart loses undelivered points; set agent.state_directory to keep them","plugin":"outputs.stdout"`) {
-				t.Error("said of standard output, whose queue is always in memory")
+				t.Error("the warning is about standard output, whose queue is always in memory")
 			}
 			segments, err := filepath.Glob(filepath.Join(tt.state, "influxdb", "*"))
 			if err != nil || len(segments) > 0 != (tt.lines == 0) {

@@ -23,7 +23,7 @@ func TestDroppedLogRecordsAreReported(t *testing.T) {
 		log.Error(strings.Repeat("x", half))
 	}
 	out.gate.Unlock()
-	if !s.flush(patience) {
+	if !s.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

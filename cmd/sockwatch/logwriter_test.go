@@ -62,10 +62,10 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 		t.Error("flush reports that all is written, though nothing is")
 	}
 	out.gate.Unlock()
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("a second flush reports that not all is written")
 	}
 	want := strings.Repeat(string(record), fits) + fmt.Sprintf("dropped %d\n", beyond)
@@ -73,7 +73,7 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 		t.Errorf("%d bytes arrived, want %d; the last are %q", len(got), len(want), got[max(0, len(got)-50):])
 	}
 	fmt.Fprintln(w, "later")
-	if !w.flush(patience) || out.String() != want+"later\n" {
+	if !w.flush(waitLimit) || out.String() != want+"later\n" {
 		t.Error("the log does not go on")
 	}
 }
@@ -86,7 +86,7 @@ func TestLogKeepsWhatItIsGiven(t *testing.T) {
 	w.Write(record)
 	copy(record, "SECOND")
 	out.gate.Unlock()
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	if diff := cmp.Diff("first\n", out.String()); diff != "" {
@@ -100,7 +100,7 @@ func TestLogWriterThatFails(t *testing.T) {
 	w := newTestLogWriter(out)
 	for i := range 3 {
 		fmt.Fprintln(w, "record", i)
-		if !w.flush(patience) {
+		if !w.flush(waitLimit) {
 			t.Fatal("flush reports that not all is written")
 		}
 	}
@@ -114,7 +114,7 @@ func TestLogWaitsForAFullNonBlockingPipe(t *testing.T) {
 	out := &gatedWriter{errs: []error{syscall.EAGAIN, syscall.EAGAIN}}
 	w := newTestLogWriter(out)
 	fmt.Fprintln(w, "record")
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	if diff := cmp.Diff("record\n", out.String()); diff != "" {

@@ -24,7 +24,7 @@ var manPages = map[string]string{
 // formatted returns a man page as man(1) prints it, and the warnings.
 func formatted(t *testing.T, path string) (text, warnings string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, servertest.Binary(t, "man"), "--warnings=w", "-E", "UTF-8", "-P", "cat", "-l", path)
 	cmd.Env = append(cmd.Environ(), "MANWIDTH=1000", "LC_ALL=C.UTF-8", "MANROFFOPT=-c")

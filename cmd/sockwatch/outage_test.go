@@ -122,10 +122,10 @@ func TestOutageOfARealServer(t *testing.T) {
 			eventually(t, "the first points", func() bool { return len(server.ids(t)) > 0 })
 
 			server.stop()
-			d.said(t, "delivery failed, will retry")
+			d.awaitLog(t, "delivery failed, will retry")
 			d.awaitQueued(t, 10*idsPerBatch)
 			server.Start()
-			d.said(t, "delivery resumed")
+			d.awaitLog(t, "delivery resumed")
 
 			server.stop()
 			d.awaitQueued(t, 10*idsPerBatch)
@@ -135,7 +135,7 @@ func TestOutageOfARealServer(t *testing.T) {
 			d = startDaemon(t, text)
 			d.awaitQueued(t, 5*idsPerBatch)
 			server.Start()
-			d.said(t, "delivery resumed")
+			d.awaitLog(t, "delivery resumed")
 			d.awaitQueued(t, 1)
 			d.stop(t)
 			queued = append(queued, d.queued("outputs.influxdb")...)

@@ -130,7 +130,7 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 		if !regexp.MustCompile(`^"loadavg\{host=\\"dochost\\"\} ?\[\{one [0-9.]+\}\] ?[0-9]+"\n$`).MatchString(line) {
 			t.Errorf("received %q", line)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Error("received nothing")
 	}
 	if out, err := exec.Command(tests, "-test.v").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRejectedLinesAreNamed") {

@@ -112,7 +112,7 @@ func (p *process) exitCode(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the process does not end")
 	}
 	return p.ProcessState.ExitCode()
@@ -136,13 +136,13 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// patience is how long a busy machine may take.
-const patience = time.Minute
+// waitLimit is how long a busy machine may take.
+const waitLimit = time.Minute
 
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain waited for: %s", what)
 		}
@@ -238,7 +238,7 @@ func TestReadyOnlyAfterTheFirstGather(t *testing.T) {
 	config := writeFile(t, t.TempDir(), "s.toml", exampleOn(address))
 	start(t, "sockwatch", []string{"NOTIFY_SOCKET=" + path}, "--config", config)
 
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(waitLimit))
 	message := make([]byte, 100)
 	n, err := conn.Read(message)
 	if err != nil || string(message[:n]) != "READY=1" {

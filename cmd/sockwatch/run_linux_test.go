@@ -86,7 +86,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 				if err != nil {
 					t.Errorf("ended with %v", err)
 				}
-			case <-time.After(patience):
+			case <-time.After(waitLimit):
 				t.Error("the program does not end")
 			}
 		})
@@ -111,7 +111,7 @@ func TestFullNotifySocketHoldsUpNothing(t *testing.T) {
 	awaitMore(t, file)
 
 	// Once it is read, READY arrives.
-	manager.SetReadDeadline(time.Now().Add(patience))
+	manager.SetReadDeadline(time.Now().Add(waitLimit))
 	for message := make([]byte, 100); ; {
 		n, err := manager.Read(message)
 		if err != nil {

@@ -151,7 +151,7 @@ func TestListWatchesOnATerminal(t *testing.T) {
 		if err != nil {
 			t.Errorf("%v: %s", err, cmd.Stderr)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("Ctrl-C does not end it")
 	}
 	<-closed

@@ -27,9 +27,9 @@ import (
 
 // reports collects the health that an endpoint reports.
 func reports(e *endpoint) chan string {
-	said := make(chan string, 100)
-	e.ReportHealth(func(err error) { said <- fmt.Sprint(err) })
-	return said
+	reported := make(chan string, 100)
+	e.ReportHealth(func(err error) { reported <- fmt.Sprint(err) })
+	return reported
 }
 
 // TestBrokenCertificateIsReported at the first connection that fails, and at a
@@ -56,7 +56,7 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 			ca.issue(cert, key, "first", nil)
 			writeFile(t, web, webConfigTLS)
 			e, book := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-			said := reports(e)
+			reported := reports(e)
 			address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 			if r, err := client(t, &tls.Config{RootCAs: ca.pool()}).Get("https://" + address + "/-/healthy"); err != nil || r.StatusCode != 200 {
 				t.Fatalf("with a good certificate: %v, %v", r, err)
@@ -64,12 +64,12 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 			writeFile(t, cert, "half a certifi")
 			test.cause(t, e, address)
 			want := fmt.Sprintf("web_config_file %q: failed to load X509KeyPair: tls: failed to find any PEM data in certificate input", web)
-			if got := next(t, said); got != want {
+			if got := next(t, reported); got != want {
 				t.Errorf("reported %q, want %q", got, want)
 			}
 			ca.issue(cert, key, "second", nil)
 			e.Reload()
-			if got := next(t, said); got != "<nil>" {
+			if got := next(t, reported); got != "<nil>" {
 				t.Errorf("reported %q of a good certificate", got)
 			}
 			for _, line := range book.all() {
@@ -86,7 +86,7 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yml")
 	writeFile(t, web, webConfigUsers)
 	e, book := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-	said := reports(e)
+	reported := reports(e)
 	address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 	c := client(t, nil)
 	if r, err := c.Get("http://" + address + "/metrics"); err != nil || r.StatusCode != http.StatusUnauthorized {
@@ -103,7 +103,7 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 		}
 	}
 	want := fmt.Sprintf("web_config_file %q: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `...` into map[string]config.Secret", web)
-	if got := next(t, said); got != want {
+	if got := next(t, reported); got != want {
 		t.Errorf("reported %q, want %q", got, want)
 	}
 	for _, line := range book.all() {
@@ -118,10 +118,10 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 func TestClientsThatFailAreNoReason(t *testing.T) {
 	e, _, _, _ := serveTLS(t, webConfigTLS, nil)
 	other, _ := newTestEndpoint(t, func(o *Options) { *o = e.opts })
-	said := reports(other)
+	reported := reports(other)
 	address := serve(t, other, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0]
 	exchange(t, address, "GET / HTTP/1.0\r\n\r\n")
-	if got := next(t, said); got != "<nil>" {
+	if got := next(t, reported); got != "<nil>" {
 		t.Errorf("reported %q", got)
 	}
 }
@@ -140,8 +140,8 @@ func TestWatchChecksSeldom(t *testing.T) {
 			}
 			return nil
 		})
-		var said []string
-		w.report = func(err error) { said = append(said, fmt.Sprint(err)) }
+		var reported []string
+		w.report = func(err error) { reported = append(reported, fmt.Sprint(err)) }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -164,7 +164,7 @@ func TestWatchChecksSeldom(t *testing.T) {
 		if diff := cmp.Diff([]time.Duration{0, second, 2 * second, 3 * second, 20 * second, 30 * second, 40 * second}, checks); diff != "" {
 			t.Errorf("checked after (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]string{"<nil>", "<nil>", "<nil>", "<nil>", "broken", "broken", "<nil>"}, said); diff != "" {
+		if diff := cmp.Diff([]string{"<nil>", "<nil>", "<nil>", "<nil>", "broken", "broken", "<nil>"}, reported); diff != "" {
 			t.Errorf("reported (-want +got):\n%s", diff)
 		}
 	})
@@ -232,7 +232,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			web, path := filepath.Join(dir, "web.yml"), filepath.Join(dir, file)
 			writeFile(t, web, config)
 			e, _ := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-			said := reports(e)
+			reported := reports(e)
 			address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 			kept := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}}}
 			status := func(c *http.Client) int {
@@ -262,7 +262,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			if more := threads(t) - before; more > 30 {
 				t.Errorf("%d more threads after 100 handshakes and requests", more)
 			}
-			if got, want := next(t, said), fmt.Sprintf("web_config_file %q: %s is not a regular file", web, path); got != want {
+			if got, want := next(t, reported), fmt.Sprintf("web_config_file %q: %s is not a regular file", web, path); got != want {
 				t.Errorf("reported %q, want %q", got, want)
 			}
 			if err := os.Rename(path+".good", path); err != nil {
@@ -270,7 +270,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			}
 			e.Reload()
 			for got := ""; got != "<nil>"; {
-				got = next(t, said)
+				got = next(t, reported)
 			}
 			for _, c := range []*http.Client{kept, client(t, &tls.Config{RootCAs: ca.pool()})} {
 				if got := status(c); got != http.StatusOK {
@@ -351,7 +351,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })
-	said := reports(e)
+	reported := reports(e)
 	serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))
 	scrape := func() {
 		t.Helper()
@@ -382,7 +382,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 			writeFile(t, path, step.text)
 		}
 		e.Reload()
-		if got := next(t, said); got != step.want {
+		if got := next(t, reported); got != step.want {
 			t.Errorf("reported %q, want %q", got, step.want)
 		}
 		if step.text == "" {

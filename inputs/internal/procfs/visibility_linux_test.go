@@ -12,7 +12,7 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// tree makes files, and links of those whose text begins with "->".
+// tree creates files, and links if the text begins with "->".
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -44,7 +44,7 @@ func openTree(t *testing.T, files map[string]string) *FS {
 	return f
 }
 
-// stats are what a fake tree says of its processes.
+// stats are the stat files of a fake tree.
 const (
 	btime         = "btime 1700000000\n"
 	kernelThread2 = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 24 0 0\n"
@@ -113,7 +113,7 @@ func TestVisibility(t *testing.T) {
 	}
 }
 
-// TestVisibilityInAPIDNamespace agrees with the number of this program's own
+// TestVisibilityInAPIDNamespace: the constant equals the number of this program's own
 // namespace.
 func TestVisibilityInAPIDNamespace(t *testing.T) {
 	var st unix.Stat_t
