@@ -206,7 +206,7 @@ func (o *runningOutput) fill() {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
-	o.fillEvents(math.MaxInt) // what the queue has not taken yet
+	o.fillEvents(math.MaxInt) // events that the queue has not accepted yet
 }
 
 // enqueuePoints appends one block of records to the queue. It reports false if any record was
@@ -216,8 +216,8 @@ func (o *runningOutput) enqueuePoints(records [][]byte) bool {
 	return o.queue.appendPoints(records)
 }
 
-// enqueue appends one block of events to the queue. On an error nothing of it is queued,
-// and nothing counted as dropped.
+// enqueue appends one block of events to the queue. On an error none of it is queued, and
+// nothing is counted as dropped.
 func (o *runningOutput) enqueue(records [][]byte, r *receipt) error {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
 	_, err := o.queue.append(records, r)

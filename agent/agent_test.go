@@ -115,7 +115,7 @@ func TestSlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 		in := r.agent.input("a", fakeInput(func(ctx context.Context) (metric.Batch, error) {
 			n++
 			if n == 2 {
-				time.Sleep(35 * time.Second) // deaf to ctx
+				time.Sleep(35 * time.Second) // ignores ctx
 			}
 			return batchOf(pointOf("x", n)), nil
 		}))
@@ -135,7 +135,7 @@ func TestSlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 		if value(t, board, "sockwatch_input", "up", "input", "a").AsBool() {
 			t.Error("up after the timeout")
 		}
-		after(24*time.Second + time.Second/2) // the late batch at 45 s, a new one at 50 s, the agent's own then too
+		after(24*time.Second + time.Second/2) // the late batch at 45 s, and new ones of both inputs at 50 s
 		if got := value(t, board, "x", "value").AsInt(); got != 3 {
 			t.Errorf("the board shows %d, want 3", got)
 		}
@@ -149,7 +149,7 @@ func TestSlowAndHangingGathersAreSkippedAndWithdrawn(t *testing.T) {
 	})
 }
 
-// An input that fails late at every gather is in the log as it goes down, no more.
+// An input that fails late at every gather is logged once, when it goes down.
 func TestLateFailuresAreLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -362,7 +362,7 @@ func TestTransformRenamesTagsAndFilters(t *testing.T) {
 	}
 }
 
-// A troubledEndpoint says that it fails when it is told so.
+// A troubledEndpoint reports that it fails when the test asks for it.
 type troubledEndpoint struct {
 	*fakeEndpoint
 	report  func(error)
@@ -384,7 +384,7 @@ func TestEndpointReportsItsHealth(t *testing.T) {
 		for _, step := range []struct {
 			err  error
 			up   bool
-			down int // how often the log says so
+			down int // number of log lines that say so
 		}{
 			{err: nil, up: true, down: 0},
 			{err: errors.New("no certificate"), up: false, down: 1},
@@ -407,7 +407,7 @@ func TestEndpointReportsItsHealth(t *testing.T) {
 	})
 }
 
-// TestReloadIsPassedToKeptEndpoints: one that is replaced or new has just been opened.
+// TestReloadIsPassedToKeptEndpoints: replaced and new ones have just been opened.
 func TestReloadIsPassedToKeptEndpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -433,9 +433,9 @@ func TestReloadIsPassedToKeptEndpoints(t *testing.T) {
 	})
 }
 
-// A gather that succeeds after its timeout is one failed gather, and its batch is
-// published. The log says that the input fails when it begins, and that it no longer
-// does after a gather in time.
+// A gather that succeeds after its timeout counts as one failed gather, and its batch is
+// published. The log says when the input begins to fail, and when a gather is in time
+// again.
 func TestLateGathersCountAndAreLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -481,7 +481,7 @@ func TestLateGathersCountAndAreLoggedOnce(t *testing.T) {
 	})
 }
 
-// ready may wait for others for ever: nothing waits for it.
+// ready may wait for ever for others: nothing waits for it.
 func TestNothingWaitsForReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

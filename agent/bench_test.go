@@ -10,7 +10,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// listenerPoints returns a batch as tcp_listen makes it.
+// listenerPoints returns a batch like those of tcp_listen.
 func listenerPoints(n int) metric.Batch {
 	b := metric.Batch{Time: time.Now()}
 	for i := range n {

@@ -8,9 +8,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A step is a Push of what the bisect wants, of a queue that has it.
+// A step is one Push of the records that the bisect asks for.
 type step struct {
-	size int // wanted
+	size int // asked for
 	err  error
 	want outcome
 }
@@ -31,8 +31,8 @@ func TestBisectFindsRejectedRecords(t *testing.T) {
 		{"an outage in between", bisect{left: 4}, []step{
 			{4, plugin.ErrRejected, split}, {2, few, failed}, {2, nil, stored}, {1, plugin.ErrRejected, rejected}, {1, nil, stored}}},
 
-		// The good ones of a partial write are stored: after so many probes all that
-		// is left is sent once more, and what is rejected of it given up together.
+		// The good records of a partial write are stored: after maxProbes rejections all that
+		// are left are sent once more, and those rejected then are given up together.
 		{"given up", bisect{left: 100, suspects: 50, probes: maxProbes - 1}, []step{
 			{25, partly, split}, {100, partly, rejected}, {math.MaxInt, nil, stored}}},
 		{"given up in pieces", bisect{left: 100, suspects: 50, probes: maxProbes - 1, atMost: 40}, []step{
@@ -40,8 +40,8 @@ func TestBisectFindsRejectedRecords(t *testing.T) {
 		{"not given up where the others are not stored", bisect{left: 100, suspects: 50, probes: maxProbes - 1}, []step{
 			{25, partly, split}, {100, plugin.ErrRejected, split}, {50, plugin.ErrRejected, split}, {25, nil, stored}, {12, nil, stored}}},
 
-		// What is too large is split; the bound goes when its cause is found, and
-		// grows when it holds.
+		// A block that is too large is split. The bound is lifted when its cause is found, and
+		// grows while Pushes succeed.
 		{"too large", bisect{left: 8}, []step{
 			{8, plugin.ErrTooLarge, split}, {4, plugin.ErrTooLarge, split}, {2, nil, stored}, {2, plugin.ErrTooLarge, split},
 			{1, plugin.ErrTooLarge, rejected}, {5, nil, stored}}},

@@ -46,7 +46,7 @@ func (b *board) set(batches map[string]*metric.Batch) {
 	b.latest.Store(&next)
 }
 
-// changed wakes everyone who waits for a change.
+// changed wakes everything that waits for a change.
 func (b *board) changed() {
 	next := make(chan struct{})
 	if before := b.change.Swap(&next); before != nil {

@@ -217,7 +217,7 @@ func TestBoardTellsOfChangesAndHealth(t *testing.T) {
 	})
 }
 
-// An output that goes down or up is a change by itself.
+// An output that goes down or up is a change, too.
 func TestOutputsDownAndUpAreChanges(t *testing.T) {
 	b := newBoard()
 	h := newHealth("test", b.changed)

@@ -18,8 +18,8 @@ import (
 // FIFREEZE and FITHAW of <linux/fs.h>: _IOWR('X', 119, int) and its next.
 const fiFreeze, fiThaw = 0xc0045877, 0xc0045878
 
-// freezable mounts a file system that freeze makes hang: whoever changes anything
-// of it waits until the end of the test, or for as long as no test should take.
+// freezable mounts a file system that freeze makes hang: writes to it wait until the end of
+// the test, or longer than any test should take.
 func freezable(t *testing.T) (dir string, freeze func()) {
 	dir = t.TempDir()
 	image := filepath.Join(t.TempDir(), "image")
@@ -51,7 +51,7 @@ func freezable(t *testing.T) (dir string, freeze func()) {
 	return dir, func() {
 		ioctl(fiFreeze)
 		thaw = sync.OnceFunc(func() { ioctl(fiThaw) })
-		watchdog := time.AfterFunc(30*time.Second, func() { // nothing else ends a process that waits for the disk
+		watchdog := time.AfterFunc(30*time.Second, func() { // otherwise the process would wait for the disk for ever
 			t.Error("it hangs with the disk")
 			thaw()
 		})
@@ -59,8 +59,8 @@ func freezable(t *testing.T) (dir string, freeze func()) {
 	}
 }
 
-// An askedPusher is a Pusher that says when it is asked for its bound: when its queue is
-// to be opened.
+// An askedPusher is a Pusher that reports when it is asked for its bound, which is when its
+// queue is about to be opened.
 type askedPusher struct {
 	*fakePusher
 	asked chan struct{}
@@ -72,7 +72,7 @@ func (p askedPusher) MaxBytes() int {
 }
 
 // A reload while the disk of the state directory hangs is adopted if it opens nothing
-// there. One that does waits for the disk, and the stop does not wait for it.
+// there. Otherwise it waits for the disk, but the stop does not wait for it.
 func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 	t.Parallel()
 	disk, freeze := freezable(t)

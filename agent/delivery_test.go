@@ -47,7 +47,7 @@ func xs(from, to int, without ...int) []string {
 	return want
 }
 
-// rejecting returns a Push that refuses whatever holds one of the bad records.
+// rejecting returns a Push that rejects requests with one of the bad records.
 func rejecting(err error, bad ...string) func(context.Context, []string) error {
 	return func(_ context.Context, records []string) error {
 		for _, b := range bad {
@@ -63,7 +63,7 @@ func TestBadRecordsAreFoundAndKept(t *testing.T) {
 	tests := []struct {
 		name     string
 		push     func(context.Context, []string) error
-		without  []int // of what is delivered
+		without  []int // of delivered records
 		dead     []string
 		atMost   int64 // pushes
 		dropped  int
@@ -306,7 +306,7 @@ func TestStopEndsInTimeInEveryState(t *testing.T) {
 				if !strings.Contains(r.log.String(), tt.wantLog) {
 					t.Errorf("want %q in the log:\n%s", tt.wantLog, r.log)
 				}
-				after(tt.gather + time.Hour) // what is deaf returns
+				after(tt.gather + time.Hour) // what ignored ctx returns
 			})
 		})
 	}
@@ -344,8 +344,8 @@ func TestFullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	})
 }
 
-// What is rejected stays queued while the dead-letter file cannot be written, and
-// is neither counted nor lost.
+// Rejected records stay queued while the dead-letter file cannot be written, and
+// are neither counted nor lost.
 func TestRejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -388,7 +388,7 @@ func TestRejectedPointsWaitForTheDeadLetterFile(t *testing.T) {
 	})
 }
 
-// Records that the destination names go to the dead letters, each with its own reason.
+// Records that the destination names go to the dead-letter file, each with its own reason.
 // The others are pushed again only if they are not stored.
 func TestNamedRecordsAreRejectedEachForItsReason(t *testing.T) {
 	reasons := map[string]string{"x 1": "bad tag", "x 3": "bad time"}
@@ -501,7 +501,7 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 				t.Errorf("%s: up is 1", s)
 			}
 			if strings.Contains(r.log.String(), "delivery resumed") {
-				t.Fatalf("%s: it is said to be resumed:\n%s", s, r.log)
+				t.Fatalf("%s: the log says that delivery has resumed:\n%s", s, r.log)
 			}
 		}
 		enter("healthy")
@@ -510,14 +510,14 @@ func TestOutageLastsUntilSomethingIsStored(t *testing.T) {
 			t.Errorf("down after it has stored records: %v", o.Err)
 		}
 		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
-			t.Errorf("said to be resumed %d times", n)
+			t.Errorf("the log says %d times that delivery has resumed", n)
 		}
 		r.end()
 	})
 }
 
-// A Push that does not return, whatever its context says, is shown and logged while it
-// hangs, once; when it has stored its records after all, the outage is over.
+// A Push that does not return, and ignores its context, is reported and logged once while it
+// hangs. When it has stored its records after all, the outage is over.
 func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -545,7 +545,7 @@ func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
 			t.Errorf("down after it has delivered: %v", err)
 		}
 		if n := strings.Count(r.log.String(), "delivery resumed"); n != 1 {
-			t.Errorf("said to be resumed %d times", n)
+			t.Errorf("the log says %d times that delivery has resumed", n)
 		}
 		if err := r.end(); err != nil {
 			t.Error(err)

@@ -15,7 +15,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A restampingPusher writes records as "NAME TAGS FIELDS@TIME". It notes what it
+// A restampingPusher writes records as "NAME TAGS FIELDS@TIME". It records what it
 // encodes, and cannot encode a negative value.
 type restampingPusher struct {
 	fakePusher
@@ -79,7 +79,7 @@ func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 		name         string
 		before, next []metric.Point
 		filter       func(*PushOptions)
-		want         []string // the points that the second batch has encoded
+		want         []string // the points that were encoded again in the second batch
 	}{
 		{name: "nothing changed", before: abc, next: abc},
 		{name: "other slices of the same content", before: abc, next: []metric.Point{
@@ -120,8 +120,8 @@ func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 	}
 }
 
-// TestKeptRecordsAreThoseOfAFreshEncoder plays batches of several sources whose points
-// come, go, change, move and cannot be encoded.
+// TestKeptRecordsAreThoseOfAFreshEncoder encodes batches of several sources whose points
+// appear, disappear, change, move and cannot be encoded.
 func TestKeptRecordsAreThoseOfAFreshEncoder(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
@@ -188,8 +188,8 @@ func TestRecordThatCannotBeRestampedIsEncoded(t *testing.T) {
 	}
 }
 
-// TestEncoderKeepsOnlyTheLastBatches holds that neither sources that have been removed
-// nor batches that have shrunk stay in memory.
+// TestEncoderKeepsOnlyTheLastBatches checks that neither removed sources nor shrunk
+// batches keep memory.
 func TestEncoderKeepsOnlyTheLastBatches(t *testing.T) {
 	o := encodingOutput(t, &restampingPusher{}, nil)
 	var e encoder

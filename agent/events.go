@@ -10,7 +10,7 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// offerEvents puts the events of a batch that the output takes into its inbox, and
+// offerEvents puts the events of a batch that pass the output's filter into its inbox, and
 // returns the batch's turn.
 func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
 	block := &eventBlock{events: o.filter.Points(b.Events), time: b.Time, receipt: r}
@@ -22,8 +22,8 @@ func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
 	return turn
 }
 
-// fillEvents moves events from the inbox to the queue, those of batches up to a turn,
-// and leaves there what the queue does not take.
+// fillEvents moves events from the inbox to the queue, those of batches up to a turn.
+// Events that the queue does not accept stay in the inbox.
 func (o *runningOutput) fillEvents(turn int) {
 	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
 		if b.records == nil {
@@ -60,7 +60,7 @@ func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
 	}
 	half := len(records) / 2
 	if half == 0 {
-		r.hold() // for ever: it is lost
+		r.hold() // for ever: the event is lost
 		o.queue.drop(1, err)
 		return nil
 	}
@@ -87,7 +87,7 @@ func (o *runningOutput) closeEvents(removed bool) {
 }
 
 // An eventInbox holds the events of one output until its queue has taken them. A batch
-// that finds the inbox of batches full, or a disk that is full, costs points but no
+// that finds the inbox of batches full, or a disk that is full, loses points but no
 // events.
 type eventInbox struct {
 	mu     sync.Mutex
@@ -106,11 +106,11 @@ type eventBlock struct {
 	receipt *receipt
 }
 
-// maxWaitingEvents is how many events wait for a queue that does not take them.
+// maxWaitingEvents is how many events wait for a queue that does not accept them.
 const maxWaitingEvents = 10_000
 
-// add adds a block, unless it is empty, and returns its turn and how many events had to
-// go instead, the oldest.
+// add adds a block, unless it is empty. It returns the block's turn, and how many of the
+// oldest events were dropped to make room.
 func (in *eventInbox) add(b *eventBlock) (turn, dropped int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -134,7 +134,7 @@ func (in *eventInbox) lockedRemoveFirst() (events int) {
 	return events
 }
 
-// first returns the oldest block, nil if there is none up to that turn.
+// first returns the oldest block up to a turn, or nil if there is none.
 func (in *eventInbox) first(turn int) *eventBlock {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -144,7 +144,7 @@ func (in *eventInbox) first(turn int) *eventBlock {
 	return in.blocks[0]
 }
 
-// remove removes a block that first has returned, unless it was dropped meanwhile.
+// remove removes a block that first returned, unless it was dropped meanwhile.
 func (in *eventInbox) remove(b *eventBlock) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

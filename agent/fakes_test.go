@@ -41,7 +41,7 @@ func pointOf(name string, value int64, tags ...string) metric.Point {
 	return metric.Point{Name: name, Tags: metric.NewTags(tags...), Fields: []metric.Field{{Key: "value", Value: metric.Int(value)}}}
 }
 
-// A fakePusher keeps the records that push lets through. Its records are
+// A fakePusher keeps the records that push accepts. Its records are
 // "NAME VALUE" of points.
 type fakePusher struct {
 	push func(ctx context.Context, records []string) error // nil: all are stored
@@ -81,7 +81,7 @@ func (f *fakePusher) store(records []string) {
 	f.stored = append(f.stored, records...)
 }
 
-// got returns what is stored of points with that name.
+// got returns the stored points with that name.
 func (f *fakePusher) got(name string) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,7 +94,7 @@ func (f *fakePusher) got(name string) []string {
 	return got
 }
 
-// A fakeEndpoint lets tests look at its board.
+// A fakeEndpoint gives tests access to its board.
 type fakeEndpoint struct {
 	listen func() error
 	board  chan plugin.Board
@@ -115,7 +115,7 @@ func (f *fakeEndpoint) Serve(ctx context.Context, board plugin.Board) error {
 	return nil
 }
 
-// fakeSettings are options that two instances have in common or not.
+// fakeSettings are options that may be equal for two instances.
 type fakeSettings struct{ Version int }
 
 func (*fakeSettings) Validate() error { return nil }
@@ -138,7 +138,7 @@ func (l *logBuffer) String() string {
 	return l.buf.String()
 }
 
-// A rig is an agent under test, in a bubble of fake time.
+// A rig is an agent under test, in a synctest bubble.
 type rig struct {
 	t      *testing.T
 	log    *logBuffer
@@ -182,7 +182,7 @@ func (a *Agent) pull(name string, e plugin.Endpoint) *Pull {
 	return pull
 }
 
-// start runs the agent; its end is awaited when the test ends.
+// start runs the agent; the end of the test waits for it.
 func (r *rig) start() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.stop = cancel
@@ -201,7 +201,7 @@ func (r *rig) end() error {
 	return <-r.ended
 }
 
-// reloadTo has the agent go over to next, or meet err.
+// reloadTo makes the agent adopt next, or fail with err.
 func (r *rig) reloadTo(next *Agent, err error) {
 	r.mu.Lock()
 	r.next, r.err = next, err
@@ -210,7 +210,7 @@ func (r *rig) reloadTo(next *Agent, err error) {
 	synctest.Wait()
 }
 
-// after lets fake time pass and everything that is due happen.
+// after advances the fake time and waits until everything that is due has happened.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

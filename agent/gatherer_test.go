@@ -13,7 +13,7 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A closableInput says whether it has been closed.
+// A closableInput records whether it has been closed.
 type closableInput struct {
 	fakeInput
 	closed bool

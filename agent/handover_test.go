@@ -19,7 +19,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// onDisk makes an output queue on disk; it takes points "count N" alone.
+// onDisk makes an output queue on disk; it accepts only points "count N".
 func onDisk(p *Push) *Push {
 	p.Options.Buffer = "disk"
 	p.Options.NamePass = []string{"count"}
@@ -34,8 +34,8 @@ func counts(from, to int) []string {
 	return want
 }
 
-// A Push that does not return, whatever its context says, loses the queue to the
-// output that replaces it: what it says when it does return counts no more.
+// A Push that does not return, and ignores its context, loses the queue to the output that
+// replaces it: its result no longer counts.
 func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -75,7 +75,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 	})
 }
 
-// A reload lets what is being sent arrive: it is not sent again.
+// A reload lets the Push in flight finish: its records are not sent again.
 func TestReloadWhileSendingLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -106,15 +106,15 @@ func TestReloadWhileSendingLosesNothing(t *testing.T) {
 	})
 }
 
-// What is queued goes where the configuration says that the queue is; only from
-// disk to memory it does not.
+// Queued records move to the queue that the configuration asks for, except
+// from disk to memory.
 func TestReloadMovesQueues(t *testing.T) {
 	memory := func(p *Push) { p.Options.Buffer = "memory" }
 	tests := []struct {
 		name        string
 		before      func(*Push)
 		move        func(t *testing.T, next *Agent, p *Push)
-		wantDropped bool // or left behind
+		wantDropped bool // or stays behind
 		wantLog     string
 	}{
 		{name: "from memory to disk", before: memory, move: func(*testing.T, *Agent, *Push) {}},
@@ -159,7 +159,7 @@ func TestReloadMovesQueues(t *testing.T) {
 					r.end()
 					return
 				}
-				// On disk again: what stayed there comes first.
+				// On disk again: the records that stayed there come first.
 				again, third := r.sibling(), &fakePusher{}
 				again.input("a", in)
 				onDisk(again.push("out", third))
@@ -212,7 +212,7 @@ func TestQueueOnDiskWaitsForItsOutput(t *testing.T) {
 	})
 }
 
-// What a reload removes takes its time to end; what is new or kept does not wait.
+// Instances that a reload removes may take long to end; new and kept ones do not wait.
 func TestReloadDoesNotWaitForWhatItRemoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -299,7 +299,7 @@ func TestStopDuringFlushJitterDelivers(t *testing.T) {
 	})
 }
 
-// A hangingQueue is on a disk that does not answer to some of what is asked.
+// A hangingQueue is on a disk on which some operations hang.
 type hangingQueue struct {
 	buffer.Queue
 	release         chan struct{}
@@ -333,8 +333,8 @@ func (q *hangingQueue) Close() error {
 	return q.Queue.Close()
 }
 
-// A disk that hangs is left to the watchdog by a stop, and holds up no reload. What is
-// offered meanwhile waits in the inbox, and is dropped and counted beyond that.
+// A disk that hangs delays neither a stop, which leaves it to the watchdog, nor a reload.
+// Batches offered meanwhile wait in the inbox; beyond that they are dropped and counted.
 func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -405,7 +405,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 	}
 }
 
-// A pushHeir is a Pusher that notes what happens to it and from whom it inherits.
+// A pushHeir is a Pusher that records its calls and from whom it inherits.
 type pushHeir struct {
 	*fakePusher
 	name string

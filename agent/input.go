@@ -115,8 +115,8 @@ func (in *runningInput) gatherNow(ctx context.Context) {
 	}
 }
 
-// guardStored returns a Batch.EventsStored that the watchdog can name and that does not
-// panic; nil for nil.
+// guardStored returns a Batch.EventsStored that does not panic and that the watchdog can
+// name; nil for nil.
 func (in *runningInput) guardStored(stored func()) func() {
 	if stored == nil {
 		return nil

@@ -16,7 +16,7 @@ type Agent struct {
 	// InForce, if not nil, is called when this configuration has taken effect.
 	InForce func()
 
-	// Keepalive is that of the run; a reload does not change it.
+	// Keepalive applies to the whole run; a reload does not change it.
 	Keepalive Keepalive
 
 	Inputs []*Input

@@ -14,9 +14,9 @@ type Keepalive struct {
 	Report func(ctx context.Context)
 }
 
-// keepAlive reports until the function that it returns is called. It does not report
-// while a gather is overdue by more than its timeout: what such a gather waits for may
-// never come, and only a restart helps.
+// keepAlive reports until the function that it returns is called. It does not report while
+// a gather is overdue by more than its timeout: such a gather may hang for ever, and only a
+// restart helps.
 func (s *supervisor) keepAlive(k Keepalive) (end func()) {
 	if k.Interval <= 0 {
 		return func() {}

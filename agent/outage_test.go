@@ -64,8 +64,8 @@ func TestOutageIsRiddenOutInOrder(t *testing.T) {
 	})
 }
 
-// An outage in which every attempt has an error of its own is logged as it begins,
-// once a minute, and as it ends; the next one at once.
+// An outage in which every attempt has a different error is logged when it begins,
+// once a minute, and when it ends; the next one at once.
 func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -106,8 +106,8 @@ func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 	})
 }
 
-// A black hole for a day: what is queued on disk takes no memory, and arrives
-// thereafter in order, many blocks in one Push.
+// A black hole for a day: points queued on disk take no memory, and arrive
+// afterwards in order, many blocks in one Push.
 func TestBlackHoleForADayInFlatMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("plays a day")
@@ -165,7 +165,7 @@ func TestBlackHoleForADayInFlatMemory(t *testing.T) {
 	})
 }
 
-// A pushFunc is a Pusher that remembers nothing. Its records are as long as lines
+// A pushFunc is a Pusher without state. Its records are as long as lines
 // of line protocol are.
 type pushFunc func(ctx context.Context, records [][]byte) error
 

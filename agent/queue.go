@@ -90,7 +90,7 @@ func (q *outputQueue) append(records [][]byte, r *receipt) (dropped int, err err
 	return dropped, nil
 }
 
-// Peek hands out records, as buffer.Queue does.
+// Peek returns records, as buffer.Queue does.
 func (q *outputQueue) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 	if q.ledger != nil {
 		return q.ledger.peek(q.Queue, maxRecords, maxBytes)
@@ -98,7 +98,7 @@ func (q *outputQueue) Peek(maxRecords, maxBytes int) ([][]byte, error) {
 	return q.Queue.Peek(maxRecords, maxBytes)
 }
 
-// Ack removes records that Peek has handed out, as buffer.Queue does.
+// Ack removes records that Peek returned, as buffer.Queue does.
 func (q *outputQueue) Ack(n int) error {
 	if q.ledger != nil {
 		return q.ledger.ack(q.Queue, n)

@@ -27,7 +27,7 @@ func hundreds() fakeInput {
 	}
 }
 
-// A boundedPusher is a fakePusher that wants few bytes in one Push.
+// A boundedPusher is a fakePusher that accepts few bytes in one Push.
 type boundedPusher struct {
 	*fakePusher
 	maxBytes int
@@ -82,7 +82,7 @@ func TestFullQueueIsFlushedAtOnce(t *testing.T) {
 	}
 }
 
-// A batch that is larger than the whole limit is not said to find a full queue.
+// A batch that is larger than the limit is not reported as a full queue.
 func TestBatchLargerThanTheLimitSaysSo(t *testing.T) {
 	for _, buffer := range []string{"memory", "disk"} {
 		t.Run(buffer, func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// A moodyPusher stores in common with others, and does whatever a destination may
-// do besides.
+// A moodyPusher shares its store with others, and does everything that a destination may
+// do.
 type moodyPusher struct {
 	common *moodyStore
 }
@@ -57,10 +57,10 @@ func (m moodyPusher) Push(ctx context.Context, records [][]byte) error {
 		if len(records) > 1 {
 			return plugin.ErrTooLarge
 		}
-	case 3: // deaf, and then nothing is stored
+	case 3: // ignores ctx, and stores nothing
 		time.Sleep(4 * pause)
 		return errors.New("late")
-	case 4: // deaf, and stored all the same
+	case 4: // ignores ctx, and stores all the same
 		time.Sleep(4 * pause)
 	case 5: // stored, though the answer is lost
 		m.store(records)
@@ -116,7 +116,7 @@ func (m moodyPusher) store(records [][]byte) error {
 }
 
 // Reloads, stops and starts at random, while the destination does whatever one may
-// do: what was queued on disk is delivered, or a dead letter where it is rejected,
+// do: points queued on disk are delivered, or saved as dead-letter entries if rejected,
 // in order.
 func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 	for seed := range uint64(soak.Times(4)) {
@@ -165,7 +165,7 @@ func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					after(20 * time.Second) // a deaf Push of a process that ended does nothing any more
+					after(20 * time.Second) // a Push of an ended process that ignored ctx has no effect any more
 					r.agent = configure()
 					r.start()
 				}
@@ -210,7 +210,7 @@ func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 }
 
 // Reloads and stops at random, with a queue in memory or on disk, while the destination
-// does whatever one may do: an event that is confirmed is stored or a dead letter, and
+// does whatever one may do: a confirmed event is stored or a dead-letter entry, and in the
 // in the end every event of the last run is confirmed.
 func TestRandomReloadsAndStopsConfirmWhatIsStored(t *testing.T) {
 	for seed := range uint64(soak.Times(6)) {

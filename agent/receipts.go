@@ -8,9 +8,9 @@ import (
 	"sockwatch/agent/buffer"
 )
 
-// A receipt confirms to an input that the events of a batch are stored: when everybody
-// who holds it has released it. What loses an event never releases it. A nil receipt is
-// for a batch whose input does not ask.
+// A receipt confirms to an input that the events of a batch are stored: when every holder
+// has released it. A holder that loses an event never releases it. A nil receipt is for a
+// batch whose input does not ask for confirmation.
 type receipt struct {
 	holds  atomic.Int64
 	stored func()
@@ -38,16 +38,16 @@ func (r *receipt) release() {
 	}
 }
 
-// A ledger follows the records of a queue in memory, and releases the receipts of events
-// that have left it because they were delivered or rejected. It knows of each record how
-// it left, since the queue drops the oldest records that are not handed out.
+// A ledger tracks the records of a queue in memory, and releases the receipts of events
+// that were delivered or rejected. It knows how each record left the queue, because the
+// queue drops the oldest records that Peek has not returned.
 type ledger struct {
 	mu    sync.Mutex // held during each call of the queue, which does not wait
 	spans []span     // oldest first
-	out   int        // records that are handed out
+	out   int        // records that Peek returned
 }
 
-// A span is a number of records in a row: a block of events, or any points.
+// A span is a number of consecutive records: a block of events, or any points.
 type span struct {
 	records int
 	receipt *receipt // nil: points
@@ -71,8 +71,8 @@ func (l *ledger) append(q buffer.Queue, records [][]byte, r *receipt) (dropped i
 	return dropped, nil
 }
 
-// lockedDrop notes that the queue has dropped n records, the oldest that are not handed
-// out.
+// lockedDrop records that the queue has dropped the oldest n records that Peek has not
+// returned.
 func (l *ledger) lockedDrop(n int) {
 	out := l.out
 	for i := range l.spans {
@@ -86,7 +86,7 @@ func (l *ledger) lockedDrop(n int) {
 	l.lockedRemove(0)
 }
 
-// peek hands out records of the queue.
+// peek returns records of the queue.
 func (l *ledger) peek(q buffer.Queue, maxRecords, maxBytes int) ([][]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,21 +95,21 @@ func (l *ledger) peek(q buffer.Queue, maxRecords, maxBytes int) ([][]byte, error
 	return records, err
 }
 
-// ack removes the first n records that were handed out from the queue.
+// ack removes the first n records that peek returned.
 func (l *ledger) ack(q buffer.Queue, n int) error {
 	l.mu.Lock()
 	err := q.Ack(n)
 	l.out = 0
 	gone := l.lockedRemove(n)
 	l.mu.Unlock()
-	for _, r := range gone { // an input may take its time
+	for _, r := range gone { // the input may take a while
 		r.release()
 	}
 	return err
 }
 
-// lockedRemove removes the first n records, and returns the receipts of those spans of
-// which none is left.
+// lockedRemove removes the first n records, and returns the receipts of the spans that
+// have no record left.
 func (l *ledger) lockedRemove(n int) (gone []*receipt) {
 	l.spans = slices.DeleteFunc(l.spans, func(s span) bool { return s.records == 0 && s.lost })
 	for len(l.spans) > 0 {

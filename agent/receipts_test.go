@@ -21,11 +21,11 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// An eventInput has one event "count N" and some points in the N-th gather, and knows
+// An eventInput has one event "count N" and some points in the N-th gather, and records
 // which events are confirmed.
 type eventInput struct {
 	points int
-	most   int64 // events; 0: no end
+	most   int64 // number of events; 0: unlimited
 
 	mu     sync.Mutex
 	n      int64
@@ -91,7 +91,7 @@ var errDown = errors.New("down")
 
 func TestEventsAreConfirmedWhenEveryOutputHasThem(t *testing.T) {
 	type output struct {
-		err      error // of its destination at first
+		err      error // at first
 		disk     bool
 		nameDrop string
 	}
@@ -146,8 +146,8 @@ func TestEventsAreConfirmedWhenEveryOutputHasThem(t *testing.T) {
 	}
 }
 
-// What a stop leaves undelivered in memory is not confirmed: the input has it again
-// after a start.
+// Events that a stop leaves undelivered in memory are not confirmed: the input returns
+// them again after a start.
 func TestUndeliveredEventsAreNotConfirmedAtAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -281,7 +281,7 @@ func (q *flakyQueue) set(err error) {
 	q.err = err
 }
 
-// newFilledOutput returns an output at work that delivers what its queue takes.
+// newFilledOutput returns a running output that delivers the records of its queue.
 func newFilledOutput(t *testing.T, r *rig, q buffer.Queue, p plugin.Pusher) *runningOutput {
 	s := newSupervisor(r.agent, nil)
 	push := (&Agent{}).push("out", p)
@@ -305,7 +305,7 @@ func (in *eventInput) gatherInto(o *runningOutput, batches int) {
 	}
 }
 
-// A disk that was full for a while costs points, and no event: these are queued first
+// A disk that is full for a while costs points, but no events: these are queued first
 // when there is space again.
 func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -333,7 +333,7 @@ func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 	})
 }
 
-// A reload while the disk is full hands the events on.
+// A reload while the disk is full passes the events on.
 func TestEventsThatWaitAreHandedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -377,7 +377,7 @@ func TestAtMost10000EventsWaitForAQueue(t *testing.T) {
 	})
 }
 
-// A disk that hangs until the inbox is full costs points, and no event.
+// A disk that hangs until the inbox is full costs points, but no events.
 func TestEventsWaitForADiskThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -215,7 +215,7 @@ func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
 	}
 }
 
-// One shot keeps what is rejected where run would, though run was never there.
+// Once saves rejected records in the same place as Run, even if Run was never started.
 func TestOnceKeepsRejectedPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -262,7 +262,7 @@ func TestReloadShowsTheOldBatchUntilItsSuccessors(t *testing.T) {
 	})
 }
 
-// An heir is an input that notes what happens to it and from whom it inherits.
+// An heir is an input that records its calls and from whom it inherits.
 type heir struct {
 	name string
 	note func(string)
@@ -305,7 +305,7 @@ func TestReloadLetsInputsInherit(t *testing.T) {
 			next := r.sibling()
 			next.input("a", h).Settings = &fakeSettings{Version: i + 2}
 			r.reloadTo(next, nil)
-			after(20 * time.Second) // also where it does not wait for what hangs
+			after(20 * time.Second) // even if it does not wait for a hanging instance
 		}
 		close(hang)
 		synctest.Wait() // nobody else waits for the one that hung
@@ -321,7 +321,7 @@ func TestReloadLetsInputsInherit(t *testing.T) {
 	})
 }
 
-// What an input knew reaches the last of several that replace it in a row, while its
+// The state of an input reaches the last of several that replace it in a row, while its
 // gather is in flight.
 func TestReloadsInARowHandOnWhatTheFirstKnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -365,7 +365,7 @@ func TestRefusedReloadLeavesNoTrace(t *testing.T) {
 		r.start()
 		board := <-page.board
 		next := r.sibling()
-		next.InForce = func() { t.Error("the refused configuration is said to be in force") }
+		next.InForce = func() { t.Error("InForce of the refused configuration was called") }
 		next.input("ghost", counting())
 		taken.listen = func() error { return errors.New("address already in use") }
 		next.pull("ghost", taken)
@@ -431,7 +431,7 @@ func TestReloadSaysWhatHasChanged(t *testing.T) {
 	})
 }
 
-// A gather of an old input that hangs holds up nothing but its successor: changed
+// A hanging gather of an old input delays only its successor: changed
 // endpoints serve at once, a scrape that asks for a gather is answered with the last
 // batch, other inputs gather, and the next reload is adopted at once.
 func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
@@ -494,8 +494,8 @@ func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
 	})
 }
 
-// A removed output in memory whose destination is dead holds up no later reload; if it
-// is added again, what it still has goes to its successor, before anything new.
+// A removed output in memory whose destination is dead delays no later reload. If it
+// is added again, its remaining records go to its successor, before anything new.
 func TestRemovedOutputHoldsUpNoReload(t *testing.T) {
 	for _, onDisk := range []bool{false, true} {
 		t.Run(fmt.Sprint("on disk ", onDisk), func(t *testing.T) {

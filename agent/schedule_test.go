@@ -8,7 +8,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A wallClock is set now and then, while the monotonic clock just runs.
+// A wallClock is set now and then, while the monotonic clock runs on.
 type wallClock struct {
 	monotonic time.Duration
 	sets      []clockSet // in order
@@ -26,8 +26,8 @@ func (c *wallClock) now() time.Time {
 	return wall
 }
 
-// However the clock is set, gathers are an interval apart, but for one that moves
-// to the clock's new beat: by no more than a quarter more, nor nearer than that.
+// However the clock is set, two gathers are never closer than a quarter of the interval,
+// nor further apart than one and a quarter.
 func TestSettingTheClockCausesNoBurst(t *testing.T) {
 	const interval = 10 * time.Second
 	tests := []struct {
@@ -48,7 +48,7 @@ func TestSettingTheClockCausesNoBurst(t *testing.T) {
 			c := &wallClock{sets: tt.sets}
 			s := schedule{interval: interval, round: true}
 			c.monotonic += s.next(c.now())
-			c.monotonic += s.next(c.now()) // from the gather of the start to the clock's beat: any time
+			c.monotonic += s.next(c.now()) // from the gather at the start to the first tick: any time
 			for range 20 {
 				wait := s.next(c.now())
 				if wait < interval/4 || wait >= interval+interval/4 {
@@ -63,8 +63,8 @@ func TestSettingTheClockCausesNoBurst(t *testing.T) {
 	}
 }
 
-// Jitter puts each gather off by itself: over a long time none is skipped, and the
-// interval grows no longer.
+// Jitter delays each gather separately: over a long time none is skipped, and the
+// average interval stays the same.
 func TestJitterDoesNotAddUp(t *testing.T) {
 	for _, round := range []bool{true, false} {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {

@@ -155,7 +155,7 @@ func (s *supervisor) offer(b *metric.Batch, r *receipt) {
 		o.offer(b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
-		r.hold() // for ever: the program stops, and no output takes the events any more
+		r.hold() // for ever: the program stops, and no output accepts the events any more
 	}
 	if len(b.Events) == 0 {
 		return

@@ -34,8 +34,8 @@ func (c stuckCloser) Close() error {
 	return nil
 }
 
-// What does not return ends the program by the watchdog, a second after the grace
-// period, which names it; outputs that are healthy have drained by then.
+// If something does not return, the watchdog ends the program a second after the grace
+// period, and names it; healthy outputs have drained by then.
 func TestWatchdogNamesWhatHangs(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -95,8 +95,8 @@ func TestWatchdogNamesWhatHangs(t *testing.T) {
 	}
 }
 
-// A configuration whose reading hangs when the program is to stop does not hold up the
-// stop, and is not a reason for the watchdog.
+// A configuration whose reading hangs does not delay a stop, and is not a reason for the
+// watchdog.
 func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -129,10 +129,10 @@ func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 	})
 }
 
-// A reload that is pending when the program is to stop is not made, nor logged as an error
-// of the configuration: the one whose reading hung says so once.
+// A reload that is pending at a stop is neither done nor logged as an error of the
+// configuration: the one whose reading hung is logged once.
 func TestStopSkipsPendingReloads(t *testing.T) {
-	for range 20 { // of a stop and a reload at the same time a select takes one at random
+	for range 20 { // if a stop and a reload come at the same time, select picks at random
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.agent.input("a", counting())

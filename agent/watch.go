@@ -7,15 +7,15 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A watch runs the Watch of an input that has one.
+// A watch runs the Watch method of an input, if it has one.
 type watch struct {
 	changed chan struct{} // holds a token if Watch asks for a gather
 	once    sync.Once
 	running sync.WaitGroup
 }
 
-// start starts Watch at the first call, which comes when the first gather has ended. ctx
-// is that of the input.
+// start starts Watch at the first call, which comes when the first gather has ended. ctx is
+// the context of the input.
 func (w *watch) start(ctx context.Context, in *runningInput) {
 	watcher, ok := in.Input.Input.(plugin.Watcher)
 	if !ok || ctx.Err() != nil {

@@ -52,7 +52,7 @@ func TestChangeCausesAGatherAtOnce(t *testing.T) {
 				case <-changes:
 					changed()
 				case <-ctx.Done():
-					changed() // does nothing any more
+					changed() // has no effect any more
 					return
 				}
 			}
@@ -67,7 +67,7 @@ func TestChangeCausesAGatherAtOnce(t *testing.T) {
 		changes <- struct{}{}
 		synctest.Wait()
 		in.want(t, "after a change", 2)
-		for range 5 { // in flight: what changes now, that gather may have missed
+		for range 5 { // in flight: that gather may have missed a change now
 			changes <- struct{}{}
 			synctest.Wait()
 		}
@@ -87,7 +87,7 @@ func TestChangeCausesAGatherAtOnce(t *testing.T) {
 	})
 }
 
-// An input whose Watch panics goes on without it.
+// An input whose Watch panics keeps running without it.
 func TestWatchThatPanicsIsRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

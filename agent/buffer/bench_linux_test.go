@@ -14,7 +14,7 @@ import (
 	"github.com/influxdata/line-protocol/v2/lineprotocol"
 )
 
-// batch encodes n points of a collector into records, as an output does.
+// batch encodes n points of tcp_listen into records, as an output does.
 func batch(b testing.TB, e *lineprotocol.Encoder, arena []byte, records [][]byte, n int, at time.Time) ([]byte, [][]byte) {
 	records = records[:0]
 	for i := range n {
@@ -77,7 +77,7 @@ func BenchmarkAppend1000(b *testing.B) {
 	must(b, q.Close())
 }
 
-// BenchmarkCatchUp hands out and acks a backlog of blocks of 1,000 points.
+// BenchmarkCatchUp peeks and acks a backlog of blocks of 1,000 points.
 func BenchmarkCatchUp(b *testing.B) {
 	d, err := makeFolder(b.TempDir())
 	must(b, err)

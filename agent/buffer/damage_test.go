@@ -14,7 +14,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// A spool is the content of a queue's folder, and what frame lies where.
+// A spool is the content of a queue's folder, and the frames in it.
 type spool struct {
 	files  map[string][]byte
 	names  []string // of the segments, in order
@@ -71,7 +71,7 @@ func makeSpool(t *testing.T, acked int) spool {
 	return s
 }
 
-// folder returns a folder with the content of the spool, one file replaced.
+// folder returns a folder with the content of the spool, with one file replaced.
 func (s *spool) folder(name string, data []byte) *fakeFolder {
 	d := newFakeFolder()
 	for n, b := range s.files {
@@ -83,7 +83,7 @@ func (s *spool) folder(name string, data []byte) *fakeFolder {
 	return d
 }
 
-// ids returns the records of the frames that keep says are whole.
+// ids returns the records of the frames for which keep returns true.
 func (s *spool) ids(keep func(f *spoolFrame) bool) (ids []uint32) {
 	for i := range s.frames {
 		if keep(&s.frames[i]) {
@@ -93,7 +93,7 @@ func (s *spool) ids(keep func(f *spoolFrame) bool) (ids []uint32) {
 	return ids
 }
 
-// drainAll opens a queue, takes everything out and closes it.
+// drainAll opens a queue, reads and acks everything, and closes it.
 func drainAll(d folder) (ids []uint32, s Stats, err error) {
 	q, err := newDisk(d, "fake", 1<<20, discard())
 	if err != nil {
@@ -122,9 +122,9 @@ func drainAll(d folder) (ids []uint32, s Stats, err error) {
 	return ids, s, q.Close()
 }
 
-// TestCutSegmentLosesOnlyCutBlocks cuts every file of a queue everywhere: only the frames
-// that the cut hits or takes are lost, and they are counted where a later
-// segment tells how many there were.
+// TestCutSegmentLosesOnlyCutBlocks truncates every file of a queue at every offset: only the
+// frames beyond that are lost, and they are counted if a later segment shows how many
+// there were.
 func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 	s := makeSpool(t, 0)
 	for i, name := range s.names {
@@ -139,7 +139,7 @@ func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 			}
 			lost := len(s.ids(func(*spoolFrame) bool { return true })) - len(got)
 			if i == len(s.names)-1 {
-				lost = 0 // nobody knows whether they were ever queued
+				lost = 0 // it is unknown whether they were ever queued
 			}
 			if stats.Damaged != lost {
 				t.Fatalf("%s cut at %d: %d damaged, want %d", name, cut, stats.Damaged, lost)
@@ -148,8 +148,8 @@ func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 	}
 }
 
-// TestChangedByteLosesOnlyItsBlock changes each byte of each segment: the frame around it is
-// lost, and counted, and nothing else.
+// TestChangedByteLosesOnlyItsBlock changes each byte of each segment: only the frame that
+// contains it is lost, and it is counted.
 func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(3, 3))
@@ -169,7 +169,7 @@ func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
 			}
 			want := len(hit)
 			if name == last.name && int64(off) >= last.off && int64(off) < last.off+headerSize {
-				want = 0 // the header of the very last frame told how many
+				want = 0 // the header of the very last frame held the number
 			}
 			if stats.Damaged != want || stats.DamagedBytes == 0 {
 				t.Fatalf("%s changed at %d: stats %+v, want %d damaged", name, off, stats, want)
@@ -178,8 +178,8 @@ func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
 	}
 }
 
-// TestGarbageLosesOnlyWhatItOverwrites does worse: holes, garbage, pieces put in, taken out and doubled.
-// Whatever frame lies outside of it is handed out.
+// TestGarbageLosesOnlyWhatItOverwrites writes holes and garbage, and inserts, removes and
+// repeats pieces. Every frame outside them is returned.
 func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	t.Parallel()
 	s := makeSpool(t, 0)
@@ -198,11 +198,11 @@ func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 			for range to - from {
 				piece = append(piece, byte(rng.Uint32()))
 			}
-		case 2: // taken out
-		case 3: // put in
+		case 2: // removed
+		case 3: // inserted
 			piece = bytes.Repeat([]byte(magic), rng.IntN(50))
 			to = from
-		case 4: // doubled
+		case 4: // repeated
 			piece = slices.Concat(data[from:to], data[from:to])
 		}
 		data = slices.Concat(data[:from], piece, data[to:])
@@ -222,7 +222,7 @@ func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	}
 }
 
-// TestDamagedAcksRepeatAndLoseNothing: a damaged position means records again, and never a loss.
+// TestDamagedAcksRepeatAndLoseNothing: if the position is damaged, records are returned again.
 func TestDamagedAcksRepeatAndLoseNothing(t *testing.T) {
 	const n = 6
 	s := makeSpool(t, n)
@@ -262,8 +262,8 @@ func TestDamagedAcksRepeatAndLoseNothing(t *testing.T) {
 	}
 }
 
-// TestMissingSegmentIsSkipped: what somebody removes is not an error, before a start or in
-// the middle of a run.
+// TestMissingSegmentIsSkipped: a removed segment is not an error, neither at the start nor
+// while the queue is open.
 func TestMissingSegmentIsSkipped(t *testing.T) {
 	s := makeSpool(t, 0)
 	for _, name := range s.names {
@@ -291,8 +291,8 @@ func TestMissingSegmentIsSkipped(t *testing.T) {
 	}
 }
 
-// TestUnreadablePageIsSkippedAfterSomeTries: a page that cannot be read is tried some times and then
-// counts as damaged; one that can be read again later loses nothing.
+// TestUnreadablePageIsSkippedAfterSomeTries: a page that cannot be read counts as damaged
+// after readTries; if it can be read again before that, nothing is lost.
 func TestUnreadablePageIsSkippedAfterSomeTries(t *testing.T) {
 	s := makeSpool(t, 0)
 	l := newLedger()
@@ -337,8 +337,8 @@ func TestUnreadablePageIsSkippedAfterSomeTries(t *testing.T) {
 	}
 }
 
-// TestKilledAtEachStep kills the process at every operation that it asks of the
-// file system, in the middle of writes too.
+// TestKilledAtEachStep kills the process at every operation of the
+// file system, also in the middle of writes.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(2)) {
@@ -383,8 +383,8 @@ func TestKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// TestReserveMakesRoomForAcks: on a full disk the reserve makes place to note an ack and to
-// remove what is acked, and is made again when there is space again.
+// TestReserveMakesRoomForAcks: on a full disk the reserve makes room to save an ack and to
+// remove acked records, and is created again when there is space again.
 func TestReserveMakesRoomForAcks(t *testing.T) {
 	d := newFakeFolder()
 	full := false

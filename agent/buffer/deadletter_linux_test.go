@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A full disk takes whole dead letters or none: what could not be kept is written
+// A full disk stores all dead-letter entries of an Add or none: those that failed are written
 // once, when there is space again.
 func TestDeadLettersOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
@@ -26,29 +26,29 @@ func TestDeadLettersOnAFullDisk(t *testing.T) {
 	})
 	d := NewDeadLetters(filepath.Join(dir, "out"))
 	a, b := strings.Repeat("a", 30<<10), strings.Repeat("b", 30<<10)
-	must(t, addLetter(d, a, "why"))
+	must(t, addEntry(d, a, "why"))
 	filler := filepath.Join(dir, "filler")
 	must(t, os.WriteFile(filler, make([]byte, 16<<10), 0o600))
 	for range 3 {
-		if err := addLetter(d, b, "why"); !errors.Is(err, unix.ENOSPC) {
+		if err := addEntry(d, b, "why"); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("on a full disk: %v", err)
 		}
 	}
 	wantDeadLetters(t, d.path, deadLetterLine{Error: "why", Record: a})
 	must(t, os.Remove(filler))
-	must(t, addLetter(d, b[:20<<10], "why"))
+	must(t, addEntry(d, b[:20<<10], "why"))
 	wantDeadLetters(t, d.path, deadLetterLine{Error: "why", Record: a}, deadLetterLine{Error: "why", Record: b[:20<<10]})
 }
 
-// A FIFO or socket is not waited for, and does not stop what comes after it.
+// Add does not wait for a FIFO or socket, and works again after it.
 func TestDeadLettersReplaceWhatIsNoFile(t *testing.T) {
 	for _, mode := range []uint32{unix.S_IFIFO, unix.S_IFSOCK} {
 		d := NewDeadLetters(filepath.Join(t.TempDir(), "out"))
-		must(t, addLetter(d, "before", "why"))
+		must(t, addEntry(d, "before", "why"))
 		must(t, os.Remove(d.path))
 		must(t, unix.Mknod(d.path, mode|0o600, 0))
 		failed := make(chan error, 1)
-		go func() { failed <- addLetter(d, "x", "why") }()
+		go func() { failed <- addEntry(d, "x", "why") }()
 		select {
 		case err := <-failed:
 			want := fmt.Sprintf(`"out" is not a regular file (a symbolic link is not followed): renamed to %q`, d.path+".replaced")
@@ -58,22 +58,22 @@ func TestDeadLettersReplaceWhatIsNoFile(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatalf("%o: waits for a reader", mode)
 		}
-		must(t, addLetter(d, "y", "why"))
+		must(t, addEntry(d, "y", "why"))
 		wantDeadLetters(t, d.path, deadLetterLine{Error: "why", Record: "y"})
 	}
 }
 
-// Nor does a FIFO in the place of the directory.
+// The same holds for a FIFO in place of the directory.
 func TestDeadLettersReplaceWhatIsNoDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "out")
 	dir := filepath.Dir(path)
 	must(t, unix.Mkfifo(dir, 0o600))
 	d := NewDeadLetters(path)
 	want := fmt.Sprintf("%q: not a directory (a symbolic link is not followed): renamed to %q", dir, dir+".replaced")
-	if err := addLetter(d, "x", "why"); err == nil || err.Error() != want {
+	if err := addEntry(d, "x", "why"); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	must(t, addLetter(d, "y", "why"))
+	must(t, addEntry(d, "y", "why"))
 	wantDeadLetters(t, path, deadLetterLine{Error: "why", Record: "y"})
 }
 

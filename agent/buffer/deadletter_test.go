@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// readDeadLetters returns the lines of a dead-letter file without their times, which
-// must be there.
+// readDeadLetters returns the lines of a dead-letter file without their times, which must be
+// present.
 func readDeadLetters(t *testing.T, path string) (lines []deadLetterLine) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -40,8 +40,8 @@ func wantDeadLetters(t *testing.T, path string, want ...deadLetterLine) {
 	}
 }
 
-// addLetter adds one record.
-func addLetter(d *DeadLetters, record, reason string) error {
+// addEntry adds one record.
+func addEntry(d *DeadLetters, record, reason string) error {
 	return d.Add([]DeadLetter{{Record: []byte(record), Reason: errors.New(reason)}})
 }
 
@@ -52,7 +52,7 @@ func TestEachDeadLetterHasItsOwnReason(t *testing.T) {
 		{Record: []byte("one"), Reason: errors.New("too old")},
 		{Record: []byte{0xff, 0xfe}, Reason: errors.New("not text")},
 	}))
-	must(t, addLetter(d, "three", "too new"))
+	must(t, addEntry(d, "three", "too new"))
 	wantDeadLetters(t, path,
 		deadLetterLine{Error: "too old", Record: "one"},
 		deadLetterLine{Error: "not text", Binary: []byte{0xff, 0xfe}},
@@ -67,7 +67,7 @@ func TestEachDeadLetterHasItsOwnReason(t *testing.T) {
 
 func TestDeadLettersWithoutAFileAreNotKept(t *testing.T) {
 	var d DeadLetters
-	must(t, addLetter(&d, "one", "why"))
+	must(t, addEntry(&d, "one", "why"))
 	if d.Path() != "" {
 		t.Errorf("path %q", d.Path())
 	}
@@ -76,12 +76,12 @@ func TestDeadLettersWithoutAFileAreNotKept(t *testing.T) {
 func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetters(filepath.Join(dir, "out"))
-	must(t, addLetter(d, "good", "why"))
+	must(t, addEntry(d, "good", "why"))
 	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	fmt.Fprintf(f, `{"time":"torn`)
 	must(t, f.Close())
-	must(t, addLetter(d, "next", "why"))
+	must(t, addEntry(d, "next", "why"))
 	text, err := os.ReadFile(d.path)
 	must(t, err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
@@ -89,7 +89,7 @@ func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
 		t.Errorf("dead letters:\n%s", text)
 	}
 	for range 5 {
-		must(t, addLetter(d, strings.Repeat("x", 5<<20), "why"))
+		must(t, addEntry(d, strings.Repeat("x", 5<<20), "why"))
 	}
 	info, err := os.Stat(d.path)
 	if err != nil || info.Size() > maxDeadLetters {
@@ -107,7 +107,7 @@ func TestDeadLettersFollowNoSymlink(t *testing.T) {
 	if err := os.Symlink(target, d.path); err != nil {
 		t.Skip(err)
 	}
-	err := addLetter(d, "x", "why")
+	err := addEntry(d, "x", "why")
 	want := fmt.Sprintf(`"out" is not a regular file (a symbolic link is not followed): renamed to %q`, d.path+".replaced")
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -115,34 +115,34 @@ func TestDeadLettersFollowNoSymlink(t *testing.T) {
 	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the link's target was made")
 	}
-	must(t, addLetter(d, "y", "why"))
+	must(t, addEntry(d, "y", "why"))
 	wantDeadLetters(t, d.path, deadLetterLine{Error: "why", Record: "y"})
 }
 
-// A directory in the place of the file may be somebody's data: it stays.
+// A directory in place of the file may be somebody's data: it stays.
 func TestDeadLettersLeaveADirectoryAlone(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetters(filepath.Join(dir, "out"))
 	must(t, os.Mkdir(d.path, 0o700))
 	for range 2 {
-		err := addLetter(d, "x", "why")
+		err := addEntry(d, "x", "why")
 		if want := `"out" is not a regular file (a symbolic link is not followed)`; err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
 	must(t, os.Remove(d.path))
-	must(t, addLetter(d, "x", "why"))
+	must(t, addEntry(d, "x", "why"))
 	wantDeadLetters(t, d.path, deadLetterLine{Error: "why", Record: "x"})
 }
 
-// What somebody removes is made again by the next Add.
+// The next Add creates a removed file again.
 func TestDeadLettersMakeRemovedFilesAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "out")
 	d := NewDeadLetters(path)
 	for _, removed := range []string{path, filepath.Dir(path)} {
-		must(t, addLetter(d, "x", "why"))
+		must(t, addEntry(d, "x", "why"))
 		must(t, os.RemoveAll(removed))
-		must(t, addLetter(d, "y", "why"))
+		must(t, addEntry(d, "y", "why"))
 		wantDeadLetters(t, path, deadLetterLine{Error: "why", Record: "y"})
 	}
 }

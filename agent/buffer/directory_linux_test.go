@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMakeDirectory: who can write to a directory can plant files in it.
+// TestMakeDirectory: anyone who can write to a directory can plant files in it.
 func TestMakeDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("chown needs root")
 	}
-	// group is one that root is not in.
+	// group is a group that root is not in.
 	const user, group = 12345, 12345
 	made := func(mode os.FileMode, uid, gid int) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -96,7 +96,7 @@ func TestMakeDirectory(t *testing.T) {
 	}
 }
 
-// TestMakeDirectoryIsForTheOwnerAlone whatever the umask.
+// TestMakeDirectoryIsForTheOwnerAlone, whatever the umask is.
 func TestMakeDirectoryIsForTheOwnerAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	must(t, MakeDirectory(dir))
@@ -105,8 +105,8 @@ func TestMakeDirectoryIsForTheOwnerAlone(t *testing.T) {
 	}
 }
 
-// TestMakeDirectoryUnderAnUnreadableParent: a parent that can only be searched
-// cannot be synced, which is not a reason to refuse.
+// TestMakeDirectoryUnderAnUnreadableParent: a parent that can only be searched cannot be
+// synced. That is not an error.
 func TestMakeDirectoryUnderAnUnreadableParent(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "state")
@@ -116,7 +116,7 @@ func TestMakeDirectoryUnderAnUnreadableParent(t *testing.T) {
 	must(t, asNobody(t, func() error { return MakeDirectory(dir) }))
 }
 
-// asNobody does something with the file accesses of nobody, in a thread of its own.
+// asNobody runs a function with the file permissions of nobody, on its own thread.
 func asNobody(t *testing.T, do func() error) error {
 	t.Helper()
 	var become, err error
@@ -134,8 +134,8 @@ func asNobody(t *testing.T, do func() error) error {
 	return err
 }
 
-// TestNamesSurviveALossOfPower: so does a directory that existed, whose name a kill
-// may have kept from being synced, and a dead-letter file.
+// TestNamesSurviveALossOfPower: also the name of a directory that existed, because a kill
+// may have kept it from being synced, and of a dead-letter file.
 func TestNamesSurviveALossOfPower(t *testing.T) {
 	tests := []struct {
 		name string
@@ -159,17 +159,17 @@ func TestNamesSurviveALossOfPower(t *testing.T) {
 			must(t, err)
 		}, []string{"q", "q/acks.v1"}},
 		{"a dead-letter file", func(t *testing.T, dir string) {
-			must(t, addLetter(NewDeadLetters(filepath.Join(dir, "state", "out")), "x", "why"))
+			must(t, addEntry(NewDeadLetters(filepath.Join(dir, "state", "out")), "x", "why"))
 		}, []string{"state", "state/out"}},
 		{"a dead-letter file after a kill", func(t *testing.T, dir string) {
 			must(t, os.WriteFile(filepath.Join(dir, "out"), []byte("{}\n"), 0o600))
-			must(t, addLetter(NewDeadLetters(filepath.Join(dir, "out")), "x", "why"))
+			must(t, addEntry(NewDeadLetters(filepath.Join(dir, "out")), "x", "why"))
 		}, []string{"out"}},
 		{"a dead-letter file that is rotated", func(t *testing.T, dir string) {
 			d := NewDeadLetters(filepath.Join(dir, "out"))
-			must(t, addLetter(d, "x", "why"))
+			must(t, addEntry(d, "x", "why"))
 			must(t, os.Truncate(d.path, maxDeadLetters))
-			must(t, addLetter(d, "y", "why"))
+			must(t, addEntry(d, "y", "why"))
 		}, []string{"out", "out.1"}},
 	}
 	disk := newPowerDisk(t)
@@ -215,7 +215,7 @@ func (d *powerDisk) mount() error {
 	return nil
 }
 
-// losePower stops all writes to the disk at once, and mounts again what is on it.
+// losePower stops all writes to the disk at once, and mounts its content again.
 func (d *powerDisk) losePower(t *testing.T) {
 	t.Helper()
 	d.stop(t)
@@ -234,7 +234,7 @@ func (d *powerDisk) stop(t *testing.T) {
 	}
 }
 
-// restart mounts a copy: files of the disk that was stopped may still be open.
+// restart mounts a copy: files of the stopped disk may still be open.
 func (d *powerDisk) restart(t *testing.T) {
 	t.Helper()
 	must(t, unix.Unmount(d.dir, unix.MNT_DETACH))

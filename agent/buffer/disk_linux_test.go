@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFullDiskTakesAcksAndGoesOn fills a small file system to the brim, with a limit beyond it:
-// appends fail, what is queued can be acked, which frees space, and appends go on.
+// TestFullDiskTakesAcksAndGoesOn fills a small file system before the limit is reached:
+// appends fail, queued records can be acked, which frees space, and appends work again.
 func TestFullDiskTakesAcksAndGoesOn(t *testing.T) {
 	mount := t.TempDir()
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
@@ -56,8 +56,8 @@ func TestFullDiskTakesAcksAndGoesOn(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestEmptyQueueGoesOnWhileOthersFillTheDisk: what is delivered gives its space back to what comes,
-// though others have filled the disk to the brim.
+// TestEmptyQueueGoesOnWhileOthersFillTheDisk: the space of delivered records is reused,
+// even if others have filled the disk.
 func TestEmptyQueueGoesOnWhileOthersFillTheDisk(t *testing.T) {
 	mount := t.TempDir()
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
@@ -87,7 +87,7 @@ func TestEmptyQueueGoesOnWhileOthersFillTheDisk(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestOpenDiskInADirectoryThatIsNotWritable: who may not write the directory is told.
+// TestOpenDiskInADirectoryThatIsNotWritable returns the reason.
 func TestOpenDiskInADirectoryThatIsNotWritable(t *testing.T) {
 	parent := t.TempDir()
 	must(t, os.Chmod(filepath.Dir(parent), 0o755))

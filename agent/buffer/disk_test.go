@@ -13,8 +13,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// TestDiskAgainstModel plays random operations on a queue and keeps its books: through
-// restarts, at the limit, and in order.
+// TestDiskAgainstModel runs random operations on a queue and checks each result, across
+// restarts and at the limit.
 func TestDiskAgainstModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(40)) {
@@ -61,7 +61,7 @@ func TestDiskAgainstModel(t *testing.T) {
 	}
 }
 
-// meanwhile returns a function that does something at one of its calls.
+// meanwhile returns a function that calls do at one of its calls.
 func meanwhile(rng *rand.Rand, do func()) func() {
 	n := rng.IntN(20)
 	return func() {
@@ -71,8 +71,8 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 	}
 }
 
-// TestNothingIsLostIfEverythingFailsNowAndThen lets a part of all operations fail, while the
-// process is killed now and then; nothing that Append took is lost.
+// TestNothingIsLostIfEverythingFailsNowAndThen makes some of all operations fail, and
+// sometimes kills the process: no appended record is lost.
 func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
@@ -103,7 +103,7 @@ func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 			case op < 7:
 				step(l.append(q, l.block(rng, rng.IntN(60), 120)))
 			case op < 11:
-				d.fault, d.written = nil, nil // a page that cannot be read would be a damage
+				d.fault, d.written = nil, nil // an unreadable page would count as damage
 				step(l.peek(q, rng.IntN(150), rng.IntN(30_000)))
 			case op < 13:
 				step(l.ack(q, rng.IntN(len(l.handed)+2)))
@@ -126,8 +126,8 @@ func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	}
 }
 
-// TestQueuedRecordsSurviveLossesOfPower: what Append has returned for is there after a
-// loss of power that keeps any part of what was not synced; with syncs that fail, too.
+// TestQueuedRecordsSurviveLossesOfPower: appended records survive a
+// power failure that keeps any part of the data not yet synced, even if syncs fail.
 func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0
@@ -178,9 +178,9 @@ func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Logf("%d losses of power", losses)
 }
 
-// TestNothingIsLostAfterOthersHands: somebody removes, moves, truncates and replaces
-// files and the directory of a queue at work. What they hold may be lost, and is
-// counted then; what is appended later is queued without an error and arrives.
+// TestNothingIsLostAfterOthersHands: something removes, moves, truncates and replaces
+// files and the directory of an open queue. Their records may be lost, and are then
+// counted; records appended later are queued without an error and arrive.
 func TestNothingIsLostAfterOthersHands(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(150)) {
@@ -223,7 +223,7 @@ func TestNothingIsLostAfterOthersHands(t *testing.T) {
 	}
 }
 
-// interfere does something to a file of a queue, or to its directory.
+// interfere changes a file of a queue, or its directory.
 func interfere(d *fakeFolder, rng *rand.Rand) {
 	switch rng.IntN(12) {
 	case 0:
@@ -262,7 +262,7 @@ func interfere(d *fakeFolder, rng *rand.Rand) {
 }
 
 // TestSegmentThatComesBack: a segment that the reader has given up as missing, before
-// a block or while it is written, does not take that block, though its file is back.
+// a block or while it is written, does not get that block, even if its file is back.
 func TestSegmentThatComesBack(t *testing.T) {
 	for _, meanwhile := range []bool{false, true} {
 		d := newFakeFolder()
@@ -286,8 +286,8 @@ func TestSegmentThatComesBack(t *testing.T) {
 	}
 }
 
-// TestPositionIsKeptInAFileThatIsMadeAgain: an ack is noted where the next process
-// finds it, whatever somebody did to the file.
+// TestPositionIsKeptInAFileThatIsMadeAgain: an ack is saved where the next process
+// finds it, whatever happened to the file.
 func TestPositionIsKeptInAFileThatIsMadeAgain(t *testing.T) {
 	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("garbage")}} {
 		d := newFakeFolder()
@@ -302,7 +302,7 @@ func TestPositionIsKeptInAFileThatIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestReserveIsMadeAgain with the next segment, whatever somebody did to it.
+// TestReserveIsMadeAgain with the next segment, whatever happened to it.
 func TestReserveIsMadeAgain(t *testing.T) {
 	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("truncated")}} {
 		d := newFakeFolder()
@@ -317,7 +317,7 @@ func TestReserveIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestStatsNeverWaitForTheDisk: nor does SetLimit, whichever operation hangs.
+// TestStatsNeverWaitForTheDisk: neither Stats nor SetLimit waits, whichever operation hangs.
 func TestStatsNeverWaitForTheDisk(t *testing.T) {
 	for _, hangs := range []string{"create", "write", "sync", "syncdir", "open", "read", "remove"} {
 		d := newFakeFolder()
@@ -363,7 +363,7 @@ func TestStatsNeverWaitForTheDisk(t *testing.T) {
 	}
 }
 
-// TestReadErrorsThatComeAndGo: as long as no more than a few reads fail in a row,
+// TestReadErrorsThatComeAndGo: as long as only a few reads fail in a row,
 // nothing is damaged, however often that happens.
 func TestReadErrorsThatComeAndGo(t *testing.T) {
 	t.Parallel()
@@ -437,7 +437,7 @@ func TestDiskOldest(t *testing.T) {
 	}
 }
 
-// TestDiskBytes: the bytes queued are those of the blocks of which something is
+// TestDiskBytes: the bytes queued are those of the blocks that have records
 // left, before and after a restart.
 func TestDiskBytes(t *testing.T) {
 	d := newFakeFolder()

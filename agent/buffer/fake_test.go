@@ -11,21 +11,21 @@ import (
 	"syscall"
 )
 
-// A fakeFolder is a folder in memory that can fail at any operation, lose power,
-// and counts what is asked of it.
+// A fakeFolder is a folder in memory that can fail at any operation and lose power,
+// and counts its operations.
 type fakeFolder struct {
 	mu      sync.Mutex
 	files   map[string]*fakeFile
 	durable map[string]*fakeFile // the names as of the last sync
-	// atPath is what the path names now, if that is another directory; removed: it
-	// is not there any more.
+	// atPath is the directory that the path refers to now, if it is another one; removed:
+	// the path does not exist any more.
 	atPath  map[string]*fakeFile
 	removed bool
 
-	// before, unlocked, precedes every read and sync: what happens meanwhile.
+	// before, unlocked, is called before every read and sync.
 	before func()
-	// fault is asked before every operation; its error is the outcome. Of a write
-	// that fails, written tells how many bytes went in all the same.
+	// fault is called before every operation; its error is the result. For a write that
+	// fails, written is how many bytes were written anyway.
 	fault   func(op, name string) error
 	written func(n int) int
 
@@ -36,8 +36,8 @@ type fakeFolder struct {
 type fakeFile struct {
 	special      bool // not a regular file
 	data, synced []byte
-	// A kernel forgets that pages are dirty when their sync fails: what lies between
-	// these is not synced by a later one.
+	// A kernel forgets that pages are dirty when their sync fails: the bytes between
+	// these are not synced by a later one.
 	forgotFrom, forgotTo int
 }
 
@@ -63,8 +63,8 @@ func (d *fakeFolder) killed() *fakeFolder {
 	return k
 }
 
-// powerLost returns a folder as it may be found after a loss of power: what was
-// synced is there, what was not may be there, or part of it.
+// powerLost returns a folder as a power failure may leave it: synced data is there; of the
+// rest, all, some or none.
 func (d *fakeFolder) powerLost(rng *rand.Rand) *fakeFolder {
 	p := newFakeFolder()
 	for _, m := range []map[string]*fakeFile{d.files, d.durable} {
@@ -194,7 +194,7 @@ func (d *fakeFolder) renew() (folder, error) {
 	return d, nil
 }
 
-// replaceDirectory makes another, empty one in its place, and removes it or moves it
+// replaceDirectory creates an empty directory in its place, and removes it or moves it
 // elsewhere.
 func (d *fakeFolder) replaceDirectory(remove bool) {
 	d.mu.Lock()

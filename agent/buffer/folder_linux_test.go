@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOthersHands: what somebody does to the files and the directory of a queue at
-// work, on a real file system.
+// TestOthersHands: something changes the files and the directory of an open
+// queue, on a real file system.
 func TestOthersHands(t *testing.T) {
 	inPlace := func(put func(path string) error) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
@@ -71,7 +71,7 @@ func TestOthersHands(t *testing.T) {
 					t.Errorf("delivered %q with %d damaged, want all that was queued after it: %q", got, q.Stats().Damaged, want)
 				}
 
-				// What is queued and acked now is so for the next process.
+				// Records queued and acked now stay so for the next process.
 				wantAppend(t, q, 0, "f", "g")
 				wantPeek(t, q, 1, 100, "f")
 				must(t, q.Ack(1))
@@ -107,7 +107,7 @@ func TestSetAsideKeepsWhatWasSetAsideBefore(t *testing.T) {
 
 		must(t, os.RemoveAll(letters.path))
 		must(t, os.Symlink(content, letters.path))
-		if err := addLetter(letters, "x", "why"); !errors.Is(err, errSetAside) {
+		if err := addEntry(letters, "x", "why"); !errors.Is(err, errSetAside) {
 			t.Errorf("error %v", err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestSetAsideIsBounded(t *testing.T) {
 	}
 }
 
-// takeAll hands out and acks everything, and returns it in one string.
+// takeAll reads and acks everything, and returns it in one string.
 func takeAll(t *testing.T, q Queue) (all string) {
 	t.Helper()
 	for range 100 {
@@ -173,7 +173,7 @@ func takeAll(t *testing.T, q Queue) (all string) {
 	return ""
 }
 
-// The log says once what was removed, and how many points it cost.
+// The log says once what was removed, and how many points were lost.
 func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
 	dir := filepath.Join(t.TempDir(), "q")
@@ -201,7 +201,7 @@ func TestRemovedSegmentIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestQueueDirectoryOfOthersIsRefused: what is in it may be planted.
+// TestQueueDirectoryOfOthersIsRefused: its files may be planted.
 func TestQueueDirectoryOfOthersIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("chown needs root")

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOpenDiskErrors: what cannot or must not be used as a queue.
+// TestOpenDiskErrors: directories that cannot or must not be used as a queue.
 func TestOpenDiskErrors(t *testing.T) {
 	tests := []struct {
 		name string
@@ -104,8 +104,8 @@ func TestModes(t *testing.T) {
 	must(t, q.Close())
 }
 
-// TestForeignFilesAreLeftAlone: what is not the queue's own is left alone, with one warning
-// for all of it, and another for files of a newer version.
+// TestForeignFilesAreLeftAlone: files that are not the queue's own stay, with one warning
+// for all of them, and another for files of a newer version.
 func TestForeignFilesAreLeftAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	q, err := OpenDisk(dir, 1<<20, discard())
@@ -155,8 +155,8 @@ level=WARN msg="queue directory has foreign files, ignoring them" files="[000000
 	}
 }
 
-// TestStaleSegmentHidesNothing: a removed segment that a loss of power brought back does not
-// hide those that were written after it.
+// TestStaleSegmentHidesNothing: a removed segment that a power failure has brought back does
+// not hide those that were written after it.
 func TestStaleSegmentHidesNothing(t *testing.T) {
 	s := makeSpool(t, 0)
 	d := s.folder("", nil)

@@ -34,7 +34,7 @@ func FuzzHeader(f *testing.F) {
 	})
 }
 
-// FuzzFrame makes frames of whatever records and reads them back.
+// FuzzFrame encodes frames of any records and reads them back.
 func FuzzFrame(f *testing.F) {
 	f.Add([]byte("one\ntwo\n\nfour"), uint64(7))
 	e, err := newEncoder()
@@ -58,7 +58,7 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// FuzzPayload decodes whatever a header with the right checksum may stand before.
+// FuzzPayload decodes any payload after a header with a valid checksum.
 func FuzzPayload(f *testing.F) {
 	e, err := newEncoder()
 	must(f, err)
@@ -86,8 +86,8 @@ func FuzzSlot(f *testing.F) {
 	})
 }
 
-// FuzzSegments starts a queue on whatever two segments and acks hold: it starts,
-// comes to an end, takes new records and hands these out whole.
+// FuzzSegments opens a queue on any two segments and acks: it opens, can be drained,
+// accepts new records and returns them.
 func FuzzSegments(f *testing.F) {
 	d := newFakeFolder()
 	for range 2 {
@@ -134,8 +134,8 @@ func FuzzSegments(f *testing.F) {
 	})
 }
 
-// FuzzListing lists a directory of whatever names: its segments are in order, none
-// overlaps the next, and every name is theirs, ours, or reported.
+// FuzzListing lists a directory of any names: its segments are in order and do not
+// overlap, and every other name is the queue's own or reported.
 func FuzzListing(f *testing.F) {
 	f.Add("acks.v1\nreserve\n" + segment1 + "\n" + segment2 + "\ncore")
 	f.Add("0000000000000003-0000000000000002.v2\nacks.v2\n0000000000000000-0000000000000002.v1")

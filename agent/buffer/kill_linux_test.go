@@ -9,18 +9,18 @@ import (
 )
 
 // TestPowerLostAtRandomMoments cuts the power of the disk under a process that uses
-// the queue, again and again: every record that it was told is queued and that it
-// did not ack is there, in order. Acks may be undone, and a block that was being
+// the queue, repeatedly: every record that was queued and not acked is there, in order.
+// Acks may be undone, and a block that was being
 // written may be torn, which counts as damage.
 func TestPowerLostAtRandomMoments(t *testing.T) {
 	disk := newPowerDisk(t)
 	dir := filepath.Join(disk.dir, "q")
 	rng := rand.New(rand.NewPCG(1, 8))
 	losses := soak.Times(10)
-	first, last := uint32(1), uint32(0) // what the queue holds for certain
+	first, last := uint32(1), uint32(0) // records that are queued for certain
 	total, undone, torn := 0, 0, 0
 	for loss := range losses {
-		// While ext4 shuts down it may tell that it has synced what it has not.
+		// While ext4 shuts down it may report a sync that it has not done.
 		before, r := childReports(t, rng, dir, last+1, func() { disk.stop(t) })
 		disk.restart(t)
 		q, err := OpenDisk(dir, killLimit, discard())
@@ -32,7 +32,7 @@ func TestPowerLostAtRandomMoments(t *testing.T) {
 			t.Fatalf("loss %d: %v", loss, err)
 		}
 		acking, appended := r[acking], max(before[appended], last)
-		begin, end := max(first, acking+1), max(acking, last) // of what is there, should it be nothing
+		begin, end := max(first, acking+1), max(acking, last) // used if the queue is empty
 		for i, record := range records {
 			if end = id(record); i == 0 {
 				begin = end

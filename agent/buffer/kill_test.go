@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A report of the child is one byte that tells what, and the number of a record.
+// A report of the child is one byte for its kind, and the number of a record.
 const (
 	appended = 'a' // Append has returned for the records up to this one
 	acking   = 'i' // Ack is about to be called for the records up to this one
@@ -95,15 +95,15 @@ func queueUntilKilled(dir string) error {
 	return <-errs
 }
 
-// TestKilledAtRandomMoments kills a process that uses the queue, again and again:
-// every record that it was told is queued and that it did not ack is there, in
-// order, and none that it acked comes back.
+// TestKilledAtRandomMoments kills a process that uses the queue, repeatedly: every record
+// that was queued and not acked is there, in order, and no acked record
+// comes back.
 func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))
 	kills := soak.Times(50)
-	first, last := uint32(1), uint32(0) // what the queue holds
+	first, last := uint32(1), uint32(0) // records in the queue
 	total, inAppend, inAck := 0, 0, 0
 	for kill := range kills {
 		_, r := childReports(t, rng, dir, last+1, nil)
@@ -117,7 +117,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		}
 		first = max(first, r[acked]+1)
 		acking, appended := max(r[acking], first-1), max(r[appended], last)
-		begin, end := acking+1, acking // of what is there, should it be nothing
+		begin, end := acking+1, acking // used if the queue is empty
 		for i, record := range records {
 			if end = id(record); i == 0 {
 				begin = end
@@ -204,6 +204,6 @@ func childReports(t *testing.T, rng *rand.Rand, dir string, next uint32, losePow
 	}
 	must(t, cmd.Process.Kill())
 	<-ended
-	cmd.Wait() // killed, as was meant
+	cmd.Wait() // killed, as intended
 	return before, all
 }

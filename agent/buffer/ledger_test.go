@@ -9,21 +9,21 @@ import (
 	"testing"
 )
 
-// A ledger keeps the books of a queue whose records are numbered in the order in
+// A ledger tracks the records of a queue, which are numbered in the order in
 // which they are appended, and finds every record that is lost, foreign, out of
 // order, or counted wrongly.
 type ledger struct {
 	next   uint32
 	live   []uint32 // appended and not acked, oldest first
-	absent int      // of live: dropped or damaged, as the queue counted; nobody said which
-	handed []uint32 // what the last Peek handed out
+	absent int      // of live: dropped or damaged, as the queue counted; which ones is unknown
+	handed []uint32 // records that the last Peek returned
 	failed error    // of the last Append that failed
 
 	faulty  bool            // a dropped segment that could not be removed may be back after a restart
-	ghosts  map[uint32]bool // they may turn up after a restart, for that or since their Append failed
-	repeats bool            // acked records may turn up
+	ghosts  map[uint32]bool // they may return after a restart, for that reason or because their Append failed
+	repeats bool            // acked records may return
 
-	// safe is the first record that nothing has touched: none from it on may be lost.
+	// safe is the first record that no fault has affected: none from it on may be lost.
 	safe uint32
 }
 
@@ -64,7 +64,7 @@ func (l *ledger) append(q Queue, block [][]byte) error {
 	return l.check(q)
 }
 
-// peek matches what is handed out with what must be there.
+// peek compares the records returned with those expected.
 func (l *ledger) peek(q Queue, maxRecords, maxBytes int) error {
 	before := q.Stats().Damaged
 	records, err := q.Peek(maxRecords, maxBytes)
@@ -89,7 +89,7 @@ func (l *ledger) peek(q Queue, maxRecords, maxBytes int) error {
 	return l.match(ids)
 }
 
-// match takes the records from live that must have been skipped for ids.
+// match removes the records from live that were skipped before ids.
 func (l *ledger) match(ids []uint32) error {
 	i := 0
 	for k, want := range ids {
@@ -139,15 +139,15 @@ func (l *ledger) ack(q Queue, n int) error {
 	return l.check(q)
 }
 
-// reopened takes the new queue's word for nothing but what it had damaged.
+// reopened trusts the new queue only about the damage that it counted.
 func (l *ledger) reopened(q Queue) error {
 	l.handed = nil
 	l.absent += q.Stats().Damaged
 	return l.check(q)
 }
 
-// interfered notes that somebody else has changed files of the queue: what is queued
-// may turn out to be damaged, what is appended from now on may not.
+// interfered records that files of the queue were changed: queued records may turn
+// out to be damaged, records appended from now on may not.
 func (l *ledger) interfered() { l.safe = l.next }
 
 // reopenedAfterInterference expects no count of what was lost with whole files.

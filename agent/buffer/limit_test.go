@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// smallLimit has place for four segments of one block of blockOf each, not five.
+// smallLimit has room for four segments of one block of blockOf each, not five.
 const smallLimit = 8 * minSegment
 
 // blockOf returns one record of 3,000 bytes that do not compress.
@@ -48,8 +48,8 @@ func wantIDs(t *testing.T, q Queue, maxRecords int, want ...uint32) {
 	}
 }
 
-// TestLimitDropsTheOldestThatIsNotHandedOut: at the limit the oldest segment that is not handed out goes, and
-// what it held is counted exactly.
+// TestLimitDropsTheOldestThatIsNotHandedOut: at the limit the oldest segment that Peek has not returned is
+// dropped, and its records are counted exactly.
 func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 	tests := []struct {
 		name string
@@ -170,7 +170,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 			if used > smallLimit {
 				t.Errorf("%d bytes used of %d", used, smallLimit)
 			}
-			// A frame of a block is 3,000 bytes and little more.
+			// The frame of a block has little more than 3,000 bytes.
 			if n := int64(stats.Records); stats.Bytes < n*3000 || stats.Bytes > n*3100 {
 				t.Errorf("stats %+v", stats)
 			}
@@ -183,8 +183,8 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 	}
 }
 
-// TestUsedDecidesWhatIsDropped: a block drops others if and only if what is used and
-// what it costs are more than the limit.
+// TestUsedDecidesWhatIsDropped: a block drops others if and only if the used space and
+// its cost exceed the limit.
 func TestUsedDecidesWhatIsDropped(t *testing.T) {
 	cost := func(q Queue, block [][]byte) int64 {
 		if _, ok := q.(*memory); ok {

@@ -167,8 +167,8 @@ func FuzzMemory(f *testing.F) {
 	})
 }
 
-// playMemory runs a script of two bytes an operation on a queue in memory and on
-// the model, and tells where they differ.
+// playMemory runs a script of two bytes per operation on a queue in memory and on
+// the model, and reports where they differ.
 func playMemory(script []byte) error {
 	const limit = 700
 	q, m := NewMemory(limit), &model{limit: limit}
@@ -176,7 +176,7 @@ func playMemory(script []byte) error {
 		op, arg := script[i]%8, int(script[i+1])
 		var got, want any
 		switch op {
-		case 0, 1, 2, 3: // appends outnumber the rest, so that the limit is met
+		case 0, 1, 2, 3: // appends outnumber the rest, so that the limit is reached
 			block := m.make(arg % 12)
 			dropped, err := q.Append(block)
 			_, large := errors.AsType[*TooLargeError](err)
@@ -203,7 +203,7 @@ func playMemory(script []byte) error {
 	return nil
 }
 
-// A model is a queue in memory written for nothing but plainness.
+// A model is a queue in memory that is written to be obviously correct.
 type model struct {
 	limit int64
 	next  uint32
@@ -216,7 +216,7 @@ type modelRecord struct {
 	block uint32
 }
 
-// make returns a block of n records, each unlike any other.
+// make returns a block of n different records.
 func (m *model) make(n int) (block [][]byte) {
 	for range n {
 		m.next++
@@ -289,7 +289,7 @@ func (m *model) stats() Stats {
 	return Stats{Records: len(m.queue), Bytes: n, Used: n, Limit: m.limit}
 }
 
-// TestMemoryDrainsWhileAppending has both goroutines of the contract at work.
+// TestMemoryDrainsWhileAppending uses both goroutines of the contract.
 func TestMemoryDrainsWhileAppending(t *testing.T) {
 	drainWhileAppending(t, NewMemory(1<<30), 300, 40)
 }

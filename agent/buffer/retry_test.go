@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A faultyReader is full of x. Some of its pages cannot be read so many times.
+// A faultyReader returns only x. Some of its pages fail a number of times.
 type faultyReader struct {
 	bad   map[int64]int // by number
 	reads int
@@ -28,7 +28,7 @@ func (f *faultyReader) ReadAt(b []byte, off int64) (int, error) {
 	return copy(b, bytes.Repeat([]byte("x"), len(b))), nil
 }
 
-// readNames names what was read of each page: x, or 0 for zeros, or an error.
+// readNames returns the result of reading each page: x, 0 for zeros, or an error.
 func readNames(r *retryReader, off int64, pages int) string {
 	b := make([]byte, 4096*pages)
 	if err := readAt(r, b, off); err != nil {
@@ -112,7 +112,7 @@ func TestRetryReader(t *testing.T) {
 	}
 }
 
-// A disk that reads nothing is not asked five times for each page.
+// A disk on which every read fails is not tried five times for each page.
 func TestRetryReaderDoesNotLingerOnABadDisk(t *testing.T) {
 	f := &faultyReader{bad: map[int64]int{}}
 	for page := range int64(100) {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// failOnce makes one operation fail, the next of its kind on a name.
+// failOnce makes the next operation of a kind on a name fail.
 func failOnce(d *fakeFolder, op, name string, err error) {
 	d.fault = func(o, n string) error {
 		if o == op && (n == name || name == "") {
@@ -19,7 +19,7 @@ func failOnce(d *fakeFolder, op, name string, err error) {
 	}
 }
 
-// record makes the folder note its operations.
+// record makes the folder record its operations.
 func record(d *fakeFolder) *[]string {
 	ops := new([]string)
 	d.fault = func(op, name string) error {
@@ -36,7 +36,7 @@ const (
 	segment2 = "0000000000000002-0000000000000001.v1"
 )
 
-// TestSteps: what reaches the file system, in which order.
+// TestSteps: the operations on the file system, in order.
 func TestSteps(t *testing.T) {
 	d := newFakeFolder()
 	ops := record(d)
@@ -66,8 +66,8 @@ func TestSteps(t *testing.T) {
 	want("close", "sync acks.v1")
 }
 
-// TestFailedWriteIsCutBack: after a write that got stuck half way the segment
-// ends with a whole frame, and goes on there.
+// TestFailedWriteIsCutBack: after a write that failed half way the segment
+// ends with a whole frame, and is continued there.
 func TestFailedWriteIsCutBack(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
@@ -87,8 +87,8 @@ func TestFailedWriteIsCutBack(t *testing.T) {
 	wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, "a", "c")
 }
 
-// TestFullDiskGetsTheDeliveredSegmentBack: a full disk gets the active segment back before
-// the block is written, if nothing of it is queued, and only when that is noted.
+// TestFullDiskGetsTheDeliveredSegmentBack: on a full disk the active segment is removed before
+// the block is written, if none of it is queued and its acks are saved.
 func TestFullDiskGetsTheDeliveredSegmentBack(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
@@ -130,8 +130,8 @@ func TestFullDiskGetsTheDeliveredSegmentBack(t *testing.T) {
 	wantPeek(t, q, 10, 100, "b")
 }
 
-// TestFailedSyncBeginsAnotherSegment: a segment whose sync failed is written no more; the block goes
-// to another one.
+// TestFailedSyncBeginsAnotherSegment: a segment whose sync failed is not written any more; the
+// block goes to another one.
 func TestFailedSyncBeginsAnotherSegment(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
@@ -165,8 +165,8 @@ func TestFailedSyncBeginsAnotherSegment(t *testing.T) {
 	wantPeek(t, q, 10, 100, "a", "b", "c", "e")
 }
 
-// TestBlockOfAFailedSyncIsNotHandedOutTwice: a block that a failed sync left behind all the same is not
-// handed out a second time, not even behind damage.
+// TestBlockOfAFailedSyncIsNotHandedOutTwice: a block that is on disk although its sync failed
+// is not returned a second time, not even after damage.
 func TestBlockOfAFailedSyncIsNotHandedOutTwice(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
@@ -192,7 +192,7 @@ func TestBlockOfAFailedSyncIsNotHandedOutTwice(t *testing.T) {
 	}
 }
 
-// TestTornAckLeavesTheOneBefore: an ack that is torn leaves the one before it.
+// TestTornAckLeavesTheOneBefore: if an ack is torn, the previous one counts.
 func TestTornAckLeavesTheOneBefore(t *testing.T) {
 	for acked := 1; acked < 5; acked++ {
 		d := newFakeFolder()
@@ -214,13 +214,13 @@ func TestTornAckLeavesTheOneBefore(t *testing.T) {
 		}
 		wantPeek(t, q, 10, 100, rest[1:]...) // it is not sent again in this run
 		wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, rest...)
-		wantAck(t, q, 0) // notes it after all
+		wantAck(t, q, 0) // saves it after all
 		wantPeek(t, mustOpen(t, d.killed(), 1<<20), 10, 100, rest[1:]...)
 	}
 }
 
-// TestNoSegmentGoesBeforeItsAckIsDurable: while the position is not durable no segment goes, and the
-// slot that may not be on disk is written again.
+// TestNoSegmentGoesBeforeItsAckIsDurable: no segment is removed while the position is not
+// durable, and the slot that may not be on disk is written again.
 func TestNoSegmentGoesBeforeItsAckIsDurable(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, smallLimit)
@@ -249,8 +249,8 @@ func TestNoSegmentGoesBeforeItsAckIsDurable(t *testing.T) {
 	wantIDs(t, q, 5, 3)
 }
 
-// TestNewRecordsComeAfterThePositionAcked: new records come after the position acked even
-// where the records before it are lost.
+// TestNewRecordsComeAfterThePositionAcked: new records come after the acked position even
+// if the records before it are lost.
 func TestNewRecordsComeAfterThePositionAcked(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)
@@ -265,8 +265,8 @@ func TestNewRecordsComeAfterThePositionAcked(t *testing.T) {
 	wantPeek(t, q, 10, 100, "d")
 }
 
-// TestPositionPassesDamage: what was wholly damaged is not met again, nor are its
-// numbers used again.
+// TestPositionPassesDamage: a damaged segment is passed only once, and its sequence
+// numbers are not used again.
 func TestPositionPassesDamage(t *testing.T) {
 	d := newFakeFolder()
 	q := mustOpen(t, d, 1<<20)

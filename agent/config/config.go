@@ -142,7 +142,7 @@ func (l *loader) unknownTable(t table, value any) {
 	t.path = ""
 	if _, isTable := value.(map[string]any); !isTable {
 		if _, isList := tables(value); !isList {
-			l.errorf(t, t.at, "option %q is outside of any table (%s)", key, known)
+			l.errorf(t, t.at, "option %q is outside any table (%s)", key, known)
 			return
 		}
 	}

@@ -259,7 +259,7 @@ s.toml:9: inputs.tcp_listen.expect: name: is missing
 s.toml:10: inputs.tcp_listen.expect: unknown option "prot" (did you mean "port"?)
 s.toml:12: outputs.prometheus: unknown option "urls"
 s.toml:13: unknown table "processors" (sockwatch has no processors: use the filters of inputs and outputs, and the tags of inputs)`},
-		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is outside of any table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
+		{"in no table", whole("interval = \"10s\"\n[[aggregator]]"), `s.toml:1: option "interval" is outside any table (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])
 s.toml:2: unknown table "aggregator" (the tables are [global_tags], [agent], [[inputs.NAME]] and [[outputs.NAME]])`},
 	} {
 		b.run(t)

@@ -338,8 +338,8 @@ s.toml:2: agent: hostname: "a\nb" contains a control character`
 	}
 }
 
-// FuzzLoad holds Load to its promise that data never panics, and to say something
-// where it fails.
+// FuzzLoad checks that data never causes a panic, and that every failure has a
+// message.
 func FuzzLoad(f *testing.F) {
 	f.Add("[agent]\ninterval = \"${A:-10s}\"\n[[inputs.tcp_listen]]\nexpect = [{name = \"x\"}]\n[[outputs.prometheus]]\nlisten = \":1\"", "A", "1s")
 	f.Add("[[inputs.tcp_listen]]\n[[inputs.tcp_listen.expect]]\n[[outputs.file]]\npath = \"$${\"\n[outputs.file.tagpass]\na = [\"b\"]", "", "")

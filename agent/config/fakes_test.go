@@ -113,7 +113,7 @@ type fileOptions struct {
 func (o *fileOptions) Validate() error     { return nil }
 func (o *fileOptions) Exclusive() []string { return []string{"file " + strconv.Quote(o.Path)} }
 
-// A fake is an instance of any of them; it keeps what New was given.
+// A fake is an instance of any of them; it keeps the arguments of New.
 type fake struct {
 	options any
 	env     plugin.Env
@@ -183,7 +183,7 @@ func load(t *testing.T, text string, env map[string]string) *agent.Agent {
 	return a
 }
 
-// A badFile is a configuration, s.toml, and its errors, one a line.
+// A badFile is a configuration, s.toml, and its errors, one per line.
 type badFile struct {
 	name string
 	text string
@@ -210,7 +210,7 @@ func wantErrors(t *testing.T, files []config.File, env map[string]string, want s
 	}
 }
 
-// whole adds the least to a text that makes it a whole configuration, after it: no line moves.
+// whole appends what a text needs to be a valid configuration, so that no line moves.
 func whole(text string) string {
 	if !strings.Contains(text, "inputs") {
 		text += "\n[[inputs.tcp_listen]]"

@@ -11,8 +11,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// include appends to the options of an instance what the files hold that it includes. It
-// adds to bad what is wrong in them.
+// include appends the tables of the files that an instance includes to its options. It
+// adds the options that have errors to bad.
 func (l *loader) include(in *instance, bad badOptions) {
 	includer, ok := in.settings.(plugin.Includer)
 	if !ok {
@@ -77,7 +77,7 @@ func (l *loader) includedFiles(in *instance, option, pattern string, at *node, b
 	return paths
 }
 
-// reason returns an error without the path, which the caller shows.
+// reason returns an error without the path, which the caller reports.
 func reason(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -125,8 +125,8 @@ func doubleBrackets(names []string) string {
 	return strings.Join(all[:last], ", ") + " and " + all[last]
 }
 
-// includable returns where a table belongs that a file has at the top level, if it is one
-// that a file which a plugin includes may hold; "" if it is not.
+// includable returns the table of options that a top-level table of a file belongs to, if a
+// file that a plugin includes may hold it; else "".
 func (l *loader) includable(key string) string {
 	for _, p := range l.plugins {
 		if includer, ok := p.Defaults().(plugin.Includer); ok {

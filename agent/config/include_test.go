@@ -15,7 +15,7 @@ import (
 )
 
 // loadWith loads a configuration, s.toml, on a host with these files. A file whose text
-// is "unreadable" is.
+// is "unreadable" cannot be read.
 func loadWith(text string, files, env map[string]string) (*agent.Agent, error) {
 	host := fakeHost(env)
 	host.Glob = func(pattern string) ([]string, error) {
@@ -126,7 +126,7 @@ func TestRulesAtTheTopLevelOfAConfigurationAreExplained(t *testing.T) {
 	}
 }
 
-// Two instances may include one file; what is wrong with it is reported once.
+// Two instances may include one file; its errors are reported once.
 func TestErrorsOfAFileIncludedTwiceAreReportedOnce(t *testing.T) {
 	_, err := loadWith(whole(`[[inputs.tcp_listen]]
 alias = "a"
@@ -141,7 +141,7 @@ expect_file = "/x"
 	}
 }
 
-// FuzzIncludedFile: whatever a file holds, Load returns an agent or errors with lines of
+// FuzzIncludedFile: for any file, Load returns an agent, or errors with lines of
 // the file.
 func FuzzIncludedFile(f *testing.F) {
 	for _, seed := range []string{

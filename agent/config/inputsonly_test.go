@@ -6,8 +6,8 @@ import (
 	"sockwatch/agent/config"
 )
 
-// A host that uses the inputs alone takes a configuration without outputs, and is as
-// strict with those that there are.
+// A host that uses only the inputs accepts a configuration without outputs, but checks
+// those that are present.
 func TestInputsOnlyNeedsNoOutputs(t *testing.T) {
 	host := fakeHost(nil)
 	host.InputsOnly = true

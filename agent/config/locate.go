@@ -7,7 +7,7 @@ import (
 )
 
 // A node holds the line of a value in a TOML text. The tree of nodes has the shape of
-// the values. The library's own positions do not suffice: they are by dotted key, so
+// the values. The library's own positions are not enough: they are by dotted key, so
 // that several [[tables]] of one name all get the position of the last.
 type node struct {
 	line  int

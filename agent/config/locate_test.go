@@ -65,8 +65,8 @@ j = 1979-05-27 07:32:00
 	}
 }
 
-// FuzzLocate holds the nodes of every text that the library accepts to the shape
-// of its values, each on a line that can hold it.
+// FuzzLocate checks that the nodes of every text that the library accepts have the shape
+// of its values, each on a possible line.
 func FuzzLocate(f *testing.F) {
 	for _, seed := range []string{
 		"a = 1\n[b.c]\nd = [1, {e = 2}, [3]]\n[[f]]\n[[f]]\n[f.g]\nh.i = '''\nx'''",

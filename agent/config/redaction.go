@@ -73,5 +73,5 @@ func (r redaction) show(operand string) string {
 	return operand
 }
 
-// minSecret is the length from which a secret is also hidden inside of other text.
+// minSecret is the length from which a secret is also hidden inside other text.
 const minSecret = 4

@@ -77,8 +77,8 @@ func (d *decoder) setOption(t table, key string, to reflect.Value, v any, at *no
 	return len(d.errs) == before
 }
 
-// setTables sets an option that is a list of tables (structs). It adds to bad what is
-// wrong in them.
+// setTables sets an option that is a list of tables (structs). It adds the options that
+// have errors to bad.
 func (d *decoder) setTables(t table, key string, to reflect.Value, v any, bad badOptions) {
 	list, ok := tables(v)
 	if !ok {
@@ -94,8 +94,8 @@ func (d *decoder) setTables(t table, key string, to reflect.Value, v any, bad ba
 	}
 }
 
-// appendTable appends a table to the option of t that is a list of them. It adds to bad
-// what is wrong in it.
+// appendTable appends a table to the option of t that is a list of tables. It adds the
+// options that have errors to bad.
 func (d *decoder) appendTable(t table, key string, to reflect.Value, element table, bad badOptions) {
 	element.written, element.elements = t.written, make(map[string][]table)
 	at := fmt.Sprintf("%s[%d]", key, to.Len())
@@ -115,7 +115,7 @@ func (d *decoder) appendTable(t table, key string, to reflect.Value, element tab
 }
 
 // badOptions are the options that have an error already, by their path in the table:
-// "urls", "expect[2].port". "expect[2]" says that something in that element has one.
+// "urls", "expect[2].port". "expect[2]" says that some option of that element has one.
 type badOptions map[string]bool
 
 // cover reports whether an error of an option may follow from one that is reported

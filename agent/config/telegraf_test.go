@@ -2,7 +2,7 @@ package config_test
 
 import "testing"
 
-// Every error of a Telegraf configuration says what to write instead, or why nothing.
+// Every error of a Telegraf configuration says what to write instead, or why there is nothing.
 func TestTelegrafConfiguration(t *testing.T) {
 	for _, b := range []badFile{
 		{"agent", whole(`[agent]

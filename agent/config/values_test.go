@@ -8,7 +8,7 @@ import (
 	"sockwatch/agent/config"
 )
 
-// Values that are of the right type, and break what works with them.
+// Values of the right type that would fail later.
 func TestValuesThatBreak(t *testing.T) {
 	for _, b := range []badFile{
 		{"times of the agent", whole(`[agent]
@@ -118,7 +118,7 @@ s.toml:3: inputs.tcp_listen: tagpass: port has no patterns and matches nothing`}
 	}
 }
 
-// What is nested deep costs the library memory by the square of the depth.
+// Deep nesting costs the library memory by the square of the depth.
 func TestDeepNesting(t *testing.T) {
 	const want = "nested more than 32 levels deep"
 	const mebi = 1 << 20
@@ -132,7 +132,7 @@ func TestDeepNesting(t *testing.T) {
 	} {
 		b.run(t)
 	}
-	// Brackets and dots that nest nothing.
+	// Brackets and dots that do not nest.
 	load(t, `# `+strings.Repeat("[", 50)+`
 [global_tags]
 a = "`+strings.Repeat("[", 50)+`"
@@ -155,7 +155,7 @@ func TestVariablesAreBounded(t *testing.T) {
 		"s.toml:2: global_tags: a: is longer than 1MiB after expansion of its variables")
 }
 
-// Text of an error that happens to be a secret stays, and tells nothing about it.
+// Text of an error that happens to equal a secret stays, and reveals nothing about it.
 func TestRedactionLeavesTheTextOfErrorsAlone(t *testing.T) {
 	env := map[string]string{"A": "unknown value", "B": "t", "C": "value"}
 	wantErrors(t, []config.File{{Name: "s.toml", Text: whole(`[agent]

@@ -109,7 +109,7 @@ the range 90-80 is empty: write 80-90`},
 	}
 }
 
-// FuzzLists holds every text to one outcome: an error that adds nothing, or patterns
+// FuzzLists checks that every text gives either an error that adds nothing, or patterns
 // and ports.
 func FuzzLists(f *testing.F) {
 	f.Add("nginx,{a,b},[x,y]")

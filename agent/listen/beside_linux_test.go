@@ -29,7 +29,7 @@ var addressChanges = []struct{ from, to, ask string }{
 }
 
 // TestAddressesThatOverlap: an address is bound beside one that it overlaps, as a
-// reload does. A second sockwatch does not get in.
+// reload does. A second sockwatch cannot bind it.
 func TestAddressesThatOverlap(t *testing.T) {
 	for _, test := range addressChanges {
 		t.Run(test.from+" to "+test.to, func(t *testing.T) {

@@ -99,8 +99,8 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// TestRemovedUnixSocketIsMadeAgain: for those that listen already and for the one
-// that asks.
+// TestRemovedUnixSocketIsMadeAgain: for existing listeners and for the new
+// one.
 func TestRemovedUnixSocketIsMadeAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var s Sockets
@@ -136,7 +136,7 @@ func TestRemovedUnixSocketIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestUnixSocketWhosePathIsTaken: what has taken its path is left alone.
+// TestUnixSocketWhosePathIsTaken: another file at its path is not touched.
 func TestUnixSocketWhosePathIsTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var s Sockets

@@ -46,8 +46,8 @@ type Options interface {
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
-// An Includer is an options struct of which a part can be in other files. They are read
-// with the configuration, also by `check` and at a reload. Validate is called afterwards,
+// An Includer is an options struct that can have some of its options in other files. They are
+// read with the configuration, also by `check` and at a reload. Validate is called afterwards,
 // and its errors have the file and line of the element that they name.
 type Includer interface{ Includes() Include }
 
@@ -61,7 +61,7 @@ type Include struct {
 }
 
 // A Defaulter is implemented by a pointer to the elements of an option that is a slice of
-// structs, if an empty table means something else than the zero value. SetDefaults is
+// structs, if the defaults of an element differ from the zero value. SetDefaults is
 // called on each new element before it is decoded.
 type Defaulter interface{ SetDefaults() }
 

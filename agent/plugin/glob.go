@@ -42,7 +42,7 @@ func (g Globs) Match(s string) bool {
 	return false
 }
 
-// globSpecial are the characters that mean something else than themselves in a glob.
+// globSpecial are the characters with a special meaning in a glob.
 const globSpecial = `*?[]{},\`
 
 // EscapeGlob returns the glob that matches a string, and nothing else.
@@ -102,7 +102,7 @@ func plain(glob string) (text string, begins, ends, ok bool) {
 		switch {
 		case rest[i:] == "*":
 			return b.String(), begins, true, true
-		case rest[i] == ',' || rest[i] == ']': // not special outside of braces and sets
+		case rest[i] == ',' || rest[i] == ']': // not special outside braces and sets
 			b.WriteByte(rest[i])
 			rest = rest[i+1:]
 		case rest[i] == '\\' && i+1 < len(rest):

@@ -18,7 +18,7 @@ import (
 //	HealthReporter  Endpoint        reports that it has stopped answering
 //	Reloader        Endpoint        is notified of a reload that keeps it
 //	Exclusive       Options         names resources that only one instance may have (define.go)
-//	Includer        Options         names files with a part of the options (define.go)
+//	Includer        Options         names files that hold some of the options (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning

@@ -76,7 +76,7 @@ func TestRejectAllNamesEachRecord(t *testing.T) {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}
 	if !got.OthersStored {
-		t.Error("there are no others, and they are said not to be stored")
+		t.Error("OthersStored is false although there are no others")
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// The alerts and the queries of docs/baseline.md find on the points of 90 days what it says:
-// a missing service, a listener that is not approved, a host without rules.
+// The alerts and queries of docs/baseline.md find in the points of 90 days what the document
+// says: a missing service, a listener that is not approved, a host without rules.
 func TestBaselineAlertsAndQueries(t *testing.T) {
 	promtool := servertest.Binary(t, "promtool")
 	text := readFile(t, "docs", "baseline.md")
@@ -117,7 +117,7 @@ func markdownBlock(t *testing.T, text, language string) string {
 	return m[1]
 }
 
-// Every metric that docs/baseline.md names is one.
+// Every metric that docs/baseline.md names exists.
 func TestBaselineNamesMetricsThatExist(t *testing.T) {
 	count := 0
 	for _, name := range regexp.MustCompile(`tcp_listen_[a-z_]+`).FindAllString(readFile(t, "docs", "baseline.md"), -1) {

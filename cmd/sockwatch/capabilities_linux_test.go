@@ -52,8 +52,8 @@ func TestNotDumpableWithCapabilities(t *testing.T) {
 	}
 }
 
-// printRaised makes the process one whose capabilities are permitted only, raises them,
-// and prints the permitted and the effective ones of each thread.
+// printRaised leaves the process with permitted capabilities only, raises them, and prints
+// the permitted and the effective ones of each thread.
 func printRaised() int {
 	var ready, done sync.WaitGroup
 	defer done.Wait()

@@ -24,8 +24,8 @@ import (
 	"sockwatch/outputs/influxdb"
 )
 
-// A backlog is what an outage of some hours leaves: blocks of 1,000 listeners, as
-// the output influxdb encodes them.
+// A backlog is the result of an outage of some hours: blocks of 1,000 listeners, encoded
+// by the output influxdb.
 type backlog struct {
 	blocks [][][]byte
 	bytes  int // as lines
@@ -67,7 +67,7 @@ func newBacklog(b *testing.B, blocks int) *backlog {
 	return log
 }
 
-// spool puts the backlog on disk.
+// spool writes the backlog to disk.
 func (l *backlog) spool(b *testing.B, dir string) {
 	b.Helper()
 	q, err := buffer.OpenDisk(dir, 1<<30, slog.New(slog.DiscardHandler))
@@ -99,7 +99,7 @@ func (l *backlog) bodies() [][]byte {
 	return append(bodies, body)
 }
 
-// deliver runs the agent from its start to the end of the backlog.
+// deliver runs the agent until the backlog is delivered.
 func (l *backlog) deliver(b *testing.B, state, url string) {
 	p := newDaemonProgram(io.Discard, os.Stderr)
 	a, err := p.build([]config.File{{Name: "bench", Text: fmt.Sprintf(`
@@ -122,15 +122,15 @@ func (l *backlog) deliver(b *testing.B, state, url string) {
 	}
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	// The stop drains the queue: Run returns when it is empty.
+	// The stop drains the queue: Run returns when the queue is empty.
 	if err := a.Run(ctx, nil, nil, stop); err != nil {
 		b.Fatal(err)
 	}
 }
 
 // BenchmarkCatchUp delivers a backlog on disk through the agent and the output
-// influxdb, and the same lines by a bare loop of gzip and POST, to the same server,
-// in turns: the agent is to be half as fast at least (agent/bare).
+// influxdb, and the same lines by a bare loop of gzip and POST to the same server, in
+// turns. The agent must be at least half as fast (agent/bare).
 func BenchmarkCatchUp(b *testing.B) {
 	var posted int // bytes
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +167,7 @@ func BenchmarkCatchUp(b *testing.B) {
 			b.Fatal(left, err)
 		}
 	}
-	// What both sent is the same but for where one body ends and the next begins.
+	// Both have sent the same lines; only the ends of the bodies differ.
 	if slices.Min(size[:])*100 < slices.Max(size[:])*95 {
 		b.Errorf("%d bytes were posted by the agent, %d by the bare loop", size[0], size[1])
 	}
@@ -180,7 +180,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	b.ReportMetric(float64(total[1])/float64(total[0]), "agent/bare-all")
 }
 
-// postBare is what a loop of ten lines would do, with the same compression.
+// postBare is a loop of ten lines with the same compression.
 func postBare(b *testing.B, url string, bodies [][]byte) {
 	var body bytes.Buffer
 	z, err := gzip.NewWriterLevel(&body, gzip.BestSpeed)

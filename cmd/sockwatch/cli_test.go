@@ -14,13 +14,13 @@ import (
 	"sockwatch"
 )
 
-// result is what a command line leaves behind.
+// A result is the output and exit code of a command line.
 type result struct {
 	Code           int
 	Stdout, Stderr string
 }
 
-// sockwatchRun runs a command line with these environment variables alone.
+// sockwatchRun runs a command line with only these environment variables.
 func sockwatchRun(env map[string]string, args ...string) result {
 	var stdout, stderr strings.Builder
 	getenv := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
@@ -195,8 +195,8 @@ func TestCheckWithoutAnyFileTakesTheExample(t *testing.T) {
 	}
 }
 
-// No secret that a configuration or its environment holds is printed by check,
-// whether the configuration holds or not.
+// check prints no secret of a configuration or its environment, whether the configuration
+// is valid or not.
 func TestSecretsAreNotInCheckOutput(t *testing.T) {
 	const secret = "correct-horse-battery"
 	dir := t.TempDir()

@@ -89,7 +89,7 @@ blue   127.0.0.1:80  loopback  nginx           7  www   docker.service
 }
 
 func TestSortByEveryColumn(t *testing.T) {
-	// Three listeners on the ports 1, 2 and 3, in different orders by each column. The
+	// Three listeners on the ports 1, 2 and 3, which each column orders differently. The
 	// third has no numbers.
 	listeners := []metric.Point{
 		{Tags: metric.NewTags("port", "1", "address", "10.0.0.9", "family", "ipv4", "exposure", "public", "process", "c", "user", "u3",

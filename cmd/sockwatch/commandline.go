@@ -6,13 +6,12 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// A commandDoc is one command of the command line, as completions and the man page
-// show it.
+// A commandDoc is one command of the command line, as shown in completions and the man page.
 type commandDoc struct {
 	name      string
 	help      string // one sentence
 	detail    string // paragraphs, and examples that are indented
-	isDefault bool   // it runs if no command is given
+	isDefault bool   // runs if no command is given
 	flags     []flagDoc
 	arguments []flagDoc
 }
@@ -22,8 +21,8 @@ type flagDoc struct {
 	name     string // without "--"
 	short    string // one letter, or ""
 	help     string // sentences
-	value    string // what it takes, such as "FILE"; "": nothing
-	optional bool   // the value may be left out; otherwise it follows "="
+	value    string // the kind of value, such as "FILE"; "": no value
+	optional bool   // the value may be omitted; otherwise it follows "="
 	list     bool   // the value may be a list with commas
 	choices  []string
 }

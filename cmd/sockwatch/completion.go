@@ -12,7 +12,7 @@ type completionCommand struct {
 	Shell shell `arg:"" placeholder:"SHELL" help:"bash, zsh or fish."`
 }
 
-// Run prints the script. It is static: completing runs nothing of sockwatch.
+// Run prints the script. It is static: completing a word does not run sockwatch.
 func (c *completionCommand) Run(p *program) error {
 	commands := commandsOf(newParser().Model)
 	var script string
@@ -243,7 +243,7 @@ func fishValue(f *flagDoc) string {
 	}
 }
 
-// quoted quotes words as one for bash.
+// quoted quotes words for bash as one.
 func quoted(words []string) string { return singleQuoted(strings.Join(words, " ")) }
 
 // singleQuoted quotes for bash and zsh.

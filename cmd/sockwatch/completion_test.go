@@ -43,7 +43,7 @@ func newCompletionShell(t *testing.T, name string) *completionShell {
 // run runs a script of the shell in a directory with two files and a directory.
 func (s *completionShell) run(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Dir = s.dir
@@ -59,7 +59,7 @@ func (s *completionShell) run(t *testing.T, args ...string) string {
 func words(lines string) []string {
 	var all []string
 	for line := range strings.Lines(lines) {
-		word, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t") // fish has a description after it
+		word, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t") // fish prints a description after it
 		if word != "_sockwatch" {                                       // the script itself, a file
 			all = append(all, word)
 		}
@@ -75,7 +75,7 @@ func TestBashCompletes(t *testing.T) {
 	commands := commandNames(commandsOf(newParser().Model))
 	slices.Sort(commands)
 	tests := []struct {
-		words []string // as bash splits them, at "=" too; the last is completed
+		words []string // split as bash does, at "=" too; the last word is completed
 		want  []string
 	}{
 		{[]string{"sockwatch", ""}, commands},
@@ -132,7 +132,7 @@ func TestFishCompletes(t *testing.T) {
 			t.Errorf("%q (-want +got):\n%s", tt.line, diff)
 		}
 	}
-	var want string // with its description, in which fish has to keep an apostrophe
+	var want string // with its description, whose apostrophe fish has to keep
 	for _, c := range commandsOf(newParser().Model) {
 		for _, f := range c.flags {
 			if c.name == "list" && f.name == "namespaces" {
@@ -145,9 +145,9 @@ func TestFishCompletes(t *testing.T) {
 	}
 }
 
-// zsh completes on a terminal alone: this types into one, of the module zsh/zpty, and
-// reads what the shell puts on the line when Tab is pressed. The comma after a class goes
-// away again when the next character is not a class.
+// zsh completes only on a terminal: this types into one of the module zsh/zpty, and reads
+// the line after Tab. zsh removes the comma after a class if the next character does not
+// begin a class.
 func TestZshCompletes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("zsh and its completions start slowly")
@@ -195,7 +195,7 @@ func TestZshCompletes(t *testing.T) {
 	}
 }
 
-// Every word that a script offers is one that the command line takes.
+// The command line accepts every word that a script offers.
 func TestCompletionsAreOfThisCommandLine(t *testing.T) {
 	for _, c := range commandsOf(newParser().Model) {
 		for _, f := range c.flags {

@@ -26,19 +26,19 @@ import (
 
 const idsPerBatch = 40
 
-// idValue is what the point of an id measures.
+// idValue is the value of the point with an id.
 func idValue(id string) int64 {
 	h := fnv.New32a()
 	io.WriteString(h, id)
 	return int64(h.Sum32())
 }
 
-// badID reports whether the destination rejects the point of an id for ever.
+// badID reports whether the destination always rejects the point with an id.
 func badID(id string) bool { return idValue(id)%997 == 0 }
 
-// What the agent counted as queued reaches the destination, whatever the
-// destination answers and whenever the program is killed; or the dead letter
-// file, where the destination rejects it.
+// Every point that the agent counted as queued reaches the destination or, if it is
+// rejected, the dead-letter file, whatever the destination answers and whenever the program
+// is killed.
 func TestNothingQueuedIsLost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills the program many times")
@@ -107,18 +107,18 @@ func TestNothingQueuedIsLost(t *testing.T) {
 	}
 }
 
-// A fickleServer is an InfluxDB that answers at random, and remembers the ids
-// that it has stored.
+// A fickleServer is an InfluxDB that answers at random, and records the ids that it has
+// stored.
 type fickleServer struct {
 	*httptest.Server
 	healthy atomic.Bool
 
 	mu       sync.Mutex
 	stored   map[string]bool
-	last     string // the greatest id stored
+	last     string // the largest id stored
 	requests int
 	again    int // points stored more than once
-	foreign  int // lines that no input has made
+	foreign  int // lines that no input has produced
 	disorder int // points stored for the first time after a later one
 }
 
@@ -164,7 +164,7 @@ func (s *fickleServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case 4: // reset after it is stored
 		s.store(httptest.NewRecorder(), body)
 		reset(w)
-	case 5: // a hang
+	case 5: // hangs
 		select {
 		case <-r.Context().Done():
 		case <-time.After(time.Second):
@@ -210,8 +210,8 @@ func (s *fickleServer) store(w http.ResponseWriter, body []byte) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// missing returns the queued ids that are neither stored nor dead letters, and
-// the good ones that are dead letters without being stored.
+// missing returns the queued ids that are neither stored nor dead-letter entries, and the
+// good ones that are dead-letter entries without being stored.
 func (s *fickleServer) missing(queued, letters map[string]bool) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

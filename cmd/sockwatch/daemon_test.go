@@ -24,18 +24,18 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// A serialInput gathers points that can be told apart for ever: each batch has a time of
-// its own, and each of its points has its number in the batch. Besides, it gathers one
+// A serialInput gathers points that are all different: each batch has its own
+// time, and each point its number in the batch. It also gathers one
 // point about itself.
 type serialInput struct {
 	options serialOptions
 	last    time.Time
-	batches int // with points that can be told apart
+	batches int // number of numbered points
 }
 
 type serialOptions struct {
-	Delay plugin.Duration `toml:"delay"` // how long a gather takes, whatever its context says
-	Until string          `toml:"until"` // a file: once it exists, batches hold the input's own point alone
+	Delay plugin.Duration `toml:"delay"` // how long a gather takes, even after ctx is done
+	Until string          `toml:"until"` // a file: once it exists, batches have only the input's own point
 }
 
 func (*serialOptions) Validate() error { return nil }
@@ -65,13 +65,13 @@ func (in *serialInput) Gather(context.Context) (metric.Batch, error) {
 	return b, nil
 }
 
-// runDaemon is the program under test: sockwatch with one input more.
+// runDaemon is the program under test: sockwatch with one more input.
 func runDaemon() int {
 	p := newDaemonProgram(os.Stdout, os.Stderr)
 	return p.execute(func() error { return (&runCommand{configFlags{Config: os.Args[1:]}}).Run(p) })
 }
 
-// newDaemonProgram returns the program with one input more.
+// newDaemonProgram returns the program with one more input.
 func newDaemonProgram(stdout, stderr io.Writer) *program {
 	serial := plugin.DefineInput(plugin.Definition[serialOptions, plugin.Input]{
 		Name: "serial", Defaults: func() serialOptions { return serialOptions{} },
@@ -83,8 +83,8 @@ func newDaemonProgram(stdout, stderr io.Writer) *program {
 	}
 }
 
-// A daemon is the program at work in a process of its own. Its log says what it
-// has queued, where the configuration has it in JSON, down to debug.
+// A daemon is the program running as a process. Its log says what it has queued, if the
+// configuration sets the format JSON and the level debug.
 type daemon struct {
 	*process
 	config string // its file
@@ -100,13 +100,13 @@ func startDaemonOn(t *testing.T, file string) *daemon {
 	return &daemon{start(t, "daemon", nil, file), file}
 }
 
-// said waits until the log holds a text.
-func (d *daemon) said(t *testing.T, text string) {
+// awaitLog waits until the log contains a text.
+func (d *daemon) awaitLog(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "the log says "+text, func() bool { return strings.Contains(d.stderr.String(), text) })
 }
 
-// reload has the program go over to another configuration.
+// reload makes the program adopt another configuration.
 func (d *daemon) reload(t *testing.T, config string) {
 	t.Helper()
 	before := strings.Count(d.stderr.String(), `"msg":"reloaded"`)
@@ -117,7 +117,7 @@ func (d *daemon) reload(t *testing.T, config string) {
 	eventually(t, "the reload", func() bool { return strings.Count(d.stderr.String(), `"msg":"reloaded"`) > before })
 }
 
-// stop ends the program by SIGTERM.
+// stop stops the program by SIGTERM.
 func (d *daemon) stop(t *testing.T) {
 	t.Helper()
 	d.Process.Signal(syscall.SIGTERM)
@@ -126,7 +126,7 @@ func (d *daemon) stop(t *testing.T) {
 	}
 }
 
-// queued returns the ids that the program has said it queued for an output so far,
+// queued returns the ids that the program has logged as queued for an output so far,
 // oldest first.
 func (d *daemon) queued(output string) []string {
 	var ids []string
@@ -146,15 +146,14 @@ func (d *daemon) queued(output string) []string {
 	return ids
 }
 
-// awaitQueued waits until so many points more have been queued for influxdb.
+// awaitQueued waits until a number of further points have been queued for influxdb.
 func (d *daemon) awaitQueued(t *testing.T, points int) {
 	t.Helper()
 	before := len(d.queued("outputs.influxdb"))
 	eventually(t, "points queued", func() bool { return len(d.queued("outputs.influxdb")) >= before+points })
 }
 
-// gauge returns the value of an output's metric on a page, NaN-like -1 where it is
-// missing.
+// gauge returns the value of an output's metric on a page, or -1 if it is missing.
 func gauge(page, name, output string) float64 {
 	m := regexp.MustCompile(`(?m)^` + name + `\{[^}]*output="` + output + `"[^}]*\} (\S+)$`).FindStringSubmatch(page)
 	if m == nil {
@@ -167,19 +166,19 @@ func gauge(page, name, output string) float64 {
 	return v
 }
 
-// A sink is an InfluxDB 1.x that can be stopped and started, answers as the test
-// has it, and remembers what it has stored.
+// A sink is an InfluxDB 1.x that can be stopped and started, answers as the test wants,
+// and records what it has stored.
 type sink struct {
 	URL string
 
 	mu       sync.Mutex
 	server   *http.Server // nil: stopped
 	answer   http.HandlerFunc
-	arrived  map[string]time.Time // when each id was stored first
-	last     string               // the greatest of them
+	arrived  map[string]time.Time // when each id was first stored
+	last     string               // the largest of them
 	requests int
 	again    int // points stored more than once
-	foreign  int // lines that no input has made
+	foreign  int // lines that no input has produced
 	disorder int // points stored for the first time after a later one
 }
 
@@ -215,14 +214,14 @@ func (s *sink) stop() {
 	}
 }
 
-// answers has the sink answer by a handler, and store nothing; nil: store again.
+// answers sets the handler of requests, which then store nothing; nil: store again.
 func (s *sink) answers(answer http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// hang answers when the client has gone, which is no answer.
+// hang answers only when the client is gone.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -270,14 +269,14 @@ func (s *sink) store(body []byte) {
 	}
 }
 
-// asked returns how many requests there were.
+// asked returns the number of requests.
 func (s *sink) asked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests
 }
 
-// missing returns which of the ids are not stored.
+// missing returns the ids that are not stored.
 func (s *sink) missing(ids []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,8 +289,8 @@ func (s *sink) missing(ids []string) []string {
 	return missing
 }
 
-// demand waits until all ids are stored, and fails where something else is, or not
-// in order.
+// demand waits until all ids are stored. It fails if anything else is stored, or anything is
+// out of order.
 func (s *sink) demand(t *testing.T, ids []string) {
 	t.Helper()
 	if len(ids) == 0 {
@@ -306,8 +305,8 @@ func (s *sink) demand(t *testing.T, ids []string) {
 	t.Logf("%d points queued, %d stored, %d stored again, %d requests", len(ids), len(s.arrived), s.again, s.requests)
 }
 
-// A delivery is a configuration of the input serial and the output influxdb with a
-// queue on disk, in the terms that tests vary.
+// A delivery is a configuration of the input serial and the output influxdb with a queue on
+// disk. Its fields are what tests vary.
 type delivery struct {
 	state, url string
 	input      string        // more options of the input
@@ -340,8 +339,8 @@ func (c delivery) String() string {
 %s`, c.state, shutdown, c.input, c.url, flush, c.output, c.more)
 }
 
-// demandAll starts the program once more, with a healthy destination, and demands
-// all that was queued before and now.
+// demandAll starts the program once more, with a healthy destination, and demands all points
+// queued before and now.
 func (c delivery) demandAll(t *testing.T, s *sink, before []string) {
 	t.Helper()
 	s.answers(nil)
@@ -352,5 +351,5 @@ func (c delivery) demandAll(t *testing.T, s *sink, before []string) {
 	s.demand(t, append(before, d.queued("outputs.influxdb")...))
 }
 
-// spool returns where the queue of influxdb is.
+// spool returns the directory of the queue of influxdb.
 func (c delivery) spool() string { return filepath.Join(c.state, "influxdb") }

@@ -24,7 +24,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// listeners returns the points of many listeners; the generation is in a field.
+// listeners returns points of many listeners; the generation is in a field.
 func listeners(n int, generation int64) []metric.Point {
 	points := make([]metric.Point, n)
 	for i := range points {
@@ -40,7 +40,7 @@ func listeners(n int, generation int64) []metric.Point {
 	return points
 }
 
-// A scriptedInput gathers what next returns.
+// A scriptedInput gathers the points that next returns.
 type scriptedInput struct{ next func() []metric.Point }
 
 func (s scriptedInput) Gather(context.Context) (metric.Batch, error) {
@@ -51,11 +51,11 @@ type noOptions struct{}
 
 func (*noOptions) Validate() error { return nil }
 
-// BenchmarkDelivery measures the CPU that 5,000 listeners cost from a gather to a
-// server of InfluxDB's API and a file of JSON: those that have not changed, those that
-// all have, and the same by the plain use of line-protocol, gzip and encoding/json.
-// The plain uses write directly, without an agent and queues. All run in one process
-// and take turns.
+// BenchmarkDelivery measures the CPU time of 5,000 listeners from a gather to an InfluxDB
+// server and a JSON file: if none has changed, if all have changed, and with
+// line-protocol, gzip and encoding/json used directly.
+// The direct uses have no agent and no queues. All run in one process and
+// take turns.
 func BenchmarkDelivery(b *testing.B) {
 	const listed, gathers = 5000, 20
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +78,7 @@ func BenchmarkDelivery(b *testing.B) {
 		})
 		lowest("changed", func() time.Duration { return agentDelivery(b, server.URL, dir, gathers, changed) })
 		lowest("plain", func() time.Duration { return plainDelivery(b, server.URL, dir, gathers, changed) })
-		lowest("making", func() time.Duration { // what the input of the changed points costs itself
+		lowest("making", func() time.Duration { // the cost of the input that changes the points
 			before := cpu(b)
 			for range gathers {
 				changed()
@@ -95,7 +95,7 @@ func BenchmarkDelivery(b *testing.B) {
 	b.ReportMetric(float64(cost["changed"]-cost["making"])/float64(cost["plain"]-cost["making"]), "changed/plain")
 }
 
-// agentDelivery returns the CPU of a gather and what follows it in a program that runs.
+// agentDelivery returns the CPU time of a gather and its delivery in a running agent.
 func agentDelivery(b *testing.B, url, dir string, gathers int, next func() []metric.Point) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
@@ -109,7 +109,7 @@ func agentDelivery(b *testing.B, url, dir string, gathers int, next func() []met
 		NewInput: func(plugin.Options, plugin.Env) (plugin.Input, error) {
 			return scriptedInput{func() []metric.Point {
 				switch count.Add(1) {
-				case 3: // the first cost more than those that follow
+				case 3: // the first ones cost more than later ones
 					before = cpu(b)
 				case int64(3 + gathers):
 					after = cpu(b)
@@ -145,7 +145,7 @@ func agentDelivery(b *testing.B, url, dir string, gathers int, next func() []met
 	return (after - before) / time.Duration(gathers)
 }
 
-// plainDelivery returns the CPU of a loop that does the same by the libraries alone.
+// plainDelivery returns the CPU time of a loop that uses only the libraries.
 func plainDelivery(b *testing.B, url, dir string, gathers int, next func() []metric.Point) time.Duration {
 	b.Helper()
 	f, err := os.Create(filepath.Join(dir, "plain.jsonl"))
@@ -219,7 +219,7 @@ func plainObject(p *metric.Point, now time.Time) any {
 	}{p.Name, tags, fields, now}
 }
 
-// plainValue returns the value of a kind that listeners has.
+// plainValue returns a value of one of the kinds that listeners uses.
 func plainValue(v metric.Value) any {
 	switch v.Kind() {
 	case metric.KindInt:
@@ -231,7 +231,7 @@ func plainValue(v metric.Value) any {
 	}
 }
 
-// cpu returns what the process has used.
+// cpu returns the CPU time of the process.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u unix.Rusage

@@ -2,5 +2,5 @@ package main
 
 import "syscall"
 
-// dieWithParent ends a child when the test ends, however it does.
+// dieWithParent makes a child end when the test ends for any reason.
 func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// dieWithParent asks for nothing where the system cannot do it.
+// dieWithParent does nothing: this system has no such signal.
 func dieWithParent() *syscall.SysProcAttr { return nil }

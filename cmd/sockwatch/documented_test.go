@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Every TOML block of the documentation is a configuration that loads as it is
-// printed.
+// Every TOML block of the documentation is a configuration that loads
+// unchanged.
 func TestDocumentedConfigurationsLoad(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
 	count := 0
@@ -26,7 +26,7 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 	t.Logf("%d blocks", count)
 }
 
-// A TOML block with the word "rules" behind its language is a rule file.
+// A TOML block with the word "rules" after its language is a rule file.
 func TestDocumentedRuleFilesLoad(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```toml rules\n(.*?)^```")
 	count := 0
@@ -47,8 +47,8 @@ func TestDocumentedRuleFilesLoad(t *testing.T) {
 	}
 }
 
-// Every relative link of the documentation leads to a file of the repository, and to a
-// heading of it if it names one.
+// Every relative link of the documentation leads to a file of the repository, and to an
+// existing heading if it names one.
 func TestDocumentedLinksResolve(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	count := 0
@@ -75,8 +75,8 @@ func TestDocumentedLinksResolve(t *testing.T) {
 	}
 }
 
-// docs/faults.md names no test that does not exist, and each of its rows names one. No
-// test is named after a code.
+// Each row of docs/faults.md names a test, and every test that it names exists. No test is
+// named after a code.
 func TestDocumentedFaults(t *testing.T) {
 	document := readFile(t, "docs/faults.md")
 	named := regexp.MustCompile(`(?m)^func (Test\w*)\(`)
@@ -133,8 +133,8 @@ func markdownFiles(t *testing.T) []string {
 	return files
 }
 
-// walkFiles calls f with the path of every file of the repository, hidden folders
-// excepted.
+// walkFiles calls f with the path of every file of the repository, except in hidden
+// folders.
 func walkFiles(t *testing.T, f func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -27,15 +27,15 @@ const execdConfig = `
 `
 
 // Run speaks the protocol of Telegraf's inputs.execd with signal = "STDIN". Each newline
-// on stdin asks every input for a gather; newlines that come during a gather are one
-// request. At the end of stdin what has been asked for is still gathered. Telegraf
+// on stdin asks every input for a gather; newlines that come during a gather count as one
+// request. At the end of stdin, requested gathers still finish. Telegraf
 // sends SIGTERM at the same time, and SIGKILL five seconds later: a gather in flight
 // has until execdGrace.
 func (c *execdCommand) Run(p *program) error {
 	p.stderr = errorLines{p.stderr}
 	p.log.format = telegrafFormat
 	p.log.buffer()
-	signal.Ignore(syscall.SIGPIPE) // a reader that has gone is an error of stdout
+	signal.Ignore(syscall.SIGPIPE) // a reader that is gone is an error of stdout
 	ctx, stop := untilSignal()
 	defer stop()
 	haltCtx, halt := haltAfter(ctx, execdGrace)
@@ -54,7 +54,7 @@ func (c *execdCommand) Run(p *program) error {
 		}
 		wg.Wait()
 	}()
-	go requestEach(p.stdin, inputs) // ends with the program: a read of stdin cannot be ended
+	go requestEach(p.stdin, inputs) // ends with the program: a read of stdin cannot be canceled
 	select {
 	case <-done:
 		return nil
@@ -71,8 +71,7 @@ func (c *execdCommand) Run(p *program) error {
 // execdGrace is how long a gather in flight may last after SIGTERM.
 const execdGrace = 3 * time.Second
 
-// haltAfter returns a context that ends so long after ctx, or when its function is
-// called.
+// haltAfter returns a context that ends grace after ctx, or when its function is called.
 func haltAfter(ctx context.Context, grace time.Duration) (context.Context, func()) {
 	halted, halt := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, halt) })
@@ -129,14 +128,14 @@ func (c *execdCommand) openInputs(ctx context.Context, p *program) ([]*execdInpu
 	return inputs, nil
 }
 
-// An execdInput is one input inside of Telegraf.
+// An execdInput is one input that gathers for Telegraf.
 type execdInput struct {
 	*agent.Gatherer
 	printer  *pointPrinter
 	out      *sync.Mutex // held while printer is used
 	log      *slog.Logger
-	requests chan struct{} // holds a token if a gather has been asked for; closed at the end of stdin
-	partial  string        // what the last batch did not have
+	requests chan struct{} // holds a token if a gather was requested; closed at the end of stdin
+	partial  string        // what the last batch was missing
 }
 
 // serve gathers once for each request until the requests end, ctx is done or stdout
@@ -158,8 +157,8 @@ func (in *execdInput) serve(ctx, haltCtx context.Context) {
 	}
 }
 
-// gather gathers once, and reports whether stdout still takes points. A gather that
-// fails is logged each time, as Telegraf does with its own inputs.
+// gather gathers once, and reports whether stdout still accepts points. A failed gather
+// is logged each time, as Telegraf does with its own inputs.
 func (in *execdInput) gather(ctx context.Context) bool {
 	b, err := in.Gather(ctx)
 	switch {
@@ -176,7 +175,7 @@ func (in *execdInput) gather(ctx context.Context) bool {
 	in.out.Lock()
 	defer in.out.Unlock()
 	err = in.printer.print(b.Time, slices.Concat(b.Points, b.Events))
-	if in.printer.out.err != nil { // it is the error of the program
+	if in.printer.out.err != nil { // this error ends the program
 		return false
 	}
 	if err != nil {
@@ -185,8 +184,8 @@ func (in *execdInput) gather(ctx context.Context) bool {
 	return true
 }
 
-// requestEach asks each input for a gather at every newline, until the end of stdin.
-// What else is on a line does not matter.
+// requestEach requests a gather of each input at every newline, until the end of stdin.
+// The rest of each line is ignored.
 func requestEach(stdin io.Reader, inputs []*execdInput) {
 	buffer := make([]byte, 4096)
 	for {
@@ -195,7 +194,7 @@ func requestEach(stdin io.Reader, inputs []*execdInput) {
 			for _, in := range inputs {
 				select {
 				case in.requests <- struct{}{}:
-				default: // asked for already
+				default: // requested already
 				}
 			}
 		}

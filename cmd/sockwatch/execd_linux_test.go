@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Telegraf's other programs run as the same user: they must not be able to trace this
-// one and use its capabilities. The files of /proc/PID belong to root if the process cannot
-// be dumped, proc(5).
+// Telegraf's other programs run as the same user, and must not be able to trace this one
+// and use its capabilities. The files of /proc/PID belong to root if the process is not
+// dumpable: proc(5).
 func TestExecdCannotBeTracedByItsUser(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	const nobody = 65534
-	dir, err := os.MkdirTemp("", "execd") // t.TempDir is inside of directories of root's
+	dir, err := os.MkdirTemp("", "execd") // the directories above t.TempDir belong to root
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,8 +29,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// decodeTimes checks that text is line protocol of tcp_listen alone, and returns the
-// times of its points, each once.
+// decodeTimes checks that text has only tcp_listen points in line protocol, and returns
+// their times, each once.
 func decodeTimes(t *testing.T, text string) []time.Time {
 	t.Helper()
 	if text != "" && !strings.HasSuffix(text, "\n") {
@@ -45,7 +45,7 @@ func decodeTimes(t *testing.T, text string) []time.Time {
 		}
 		switch string(name) {
 		case "tcp_listen", "tcp_listen_events", "tcp_listen_history":
-		case "tcp_listen_event": // has a time of its own
+		case "tcp_listen_event": // has its own time
 			continue
 		default:
 			t.Errorf("a point %s", name)
@@ -61,11 +61,11 @@ func decodeTimes(t *testing.T, text string) []time.Time {
 	return times
 }
 
-// telegrafLog matches a log of which Telegraf knows every line's level.
+// telegrafLog matches a log in which every line has a level that Telegraf knows.
 var telegrafLog = regexp.MustCompile(`^([EWID]! .+\n)*$`)
 
-// As Telegraf does: it writes a newline at each interval, reads points, and closes
-// standard input to stop the program.
+// This does what Telegraf does: it writes a newline at each interval, reads points, and
+// closes standard input to stop the program.
 func TestExecdGathersAtEachNewline(t *testing.T) {
 	t.Parallel()
 	start(t, "listener", nil)
@@ -135,7 +135,7 @@ func TestNewlinesDuringAGatherAreOneRequest(t *testing.T) {
 		defer close(done)
 		requestEach(read, inputs)
 	}()
-	for range 5 { // a pipe hands over each before the next
+	for range 5 { // a pipe passes each on before the next
 		write.Write([]byte("\n"))
 	}
 	write.Close()
@@ -151,7 +151,7 @@ func TestNewlinesDuringAGatherAreOneRequest(t *testing.T) {
 	}
 }
 
-// Telegraf closes standard input and sends SIGTERM; in a container SIGTERM may be all.
+// Telegraf closes standard input and sends SIGTERM; in a container there may be only SIGTERM.
 func TestExecdEndsAtSIGTERM(t *testing.T) {
 	t.Parallel()
 	p := start(t, "sockwatch", nil, "execd")
@@ -162,7 +162,7 @@ func TestExecdEndsAtSIGTERM(t *testing.T) {
 	}
 }
 
-// A Telegraf that reads no more does not keep the program from ending.
+// A Telegraf that does not read any more does not keep the program from ending.
 func TestExecdEndsThoughNobodyReads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it ends after four seconds")
@@ -195,18 +195,18 @@ func TestExecdEndsThoughNobodyReads(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
 	io.WriteString(stdin, "\n")
-	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil { // the rest does not fit into the pipe
+	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil { // the rest does not fit in the pipe
 		t.Fatal(err)
 	}
 	cmd.Process.Signal(syscall.SIGTERM)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		cmd.Process.Wait() // and not cmd.Wait, which closes stdout
+		cmd.Process.Wait() // not cmd.Wait, which closes stdout
 	}()
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatalf("it does not end; stderr: %s", log)
 	}
 	const want = "E! sockwatch: stopped while standard output accepts no more points\n"
@@ -227,7 +227,7 @@ func TestExecdErrorsHaveALevel(t *testing.T) {
 	}
 }
 
-// A gather that fails is logged each time, and the program goes on.
+// A failed gather is logged each time, and the program keeps running.
 func TestExecdGoesOnAfterAFailedGather(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, t.TempDir(), "s.toml", "[[inputs.tcp_listen]]\nbackend = \"procfs\"\nproc = \"/nonexistent\"\n")
@@ -244,7 +244,7 @@ func TestExecdGoesOnAfterAFailedGather(t *testing.T) {
 	}
 }
 
-// Outputs and the state directory belong to another process, which may run.
+// Outputs and the state directory belong to another process, which may be running.
 func TestExecdUsesTheInputsAlone(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -275,7 +275,7 @@ func TestExecdUsesTheInputsAlone(t *testing.T) {
   path = "`+filepath.Join(dir, "out")+`"
 `)
 	p := start(t, "sockwatch", nil, "execd", "--config", config)
-	for gathers := 1; gathers <= 3; gathers++ { // after which the listener in the file is forgotten
+	for gathers := 1; gathers <= 3; gathers++ { // which forgets the listener in the file
 		io.WriteString(p.stdin.(io.Writer), "\n")
 		eventually(t, "the points", func() bool { return strings.Count(p.stdout.String(), ","+own+",") == gathers })
 	}
@@ -299,8 +299,8 @@ func TestExecdUsesTheInputsAlone(t *testing.T) {
 	}
 }
 
-// telegrafBlocks returns the blocks of docs/telegraf.md that are for Telegraf, with
-// this test as the program that they start.
+// telegrafBlocks returns the blocks of docs/telegraf.md for Telegraf, with this test as the
+// program that they start.
 func telegrafBlocks(t *testing.T) []string {
 	t.Helper()
 	var blocks []string
@@ -313,7 +313,7 @@ func telegrafBlocks(t *testing.T) []string {
 	return blocks
 }
 
-// What the document tells Telegraf to start is a command line that gathers.
+// The command in the document gathers.
 func TestDocumentedTelegrafConfigurations(t *testing.T) {
 	own := regexp.MustCompile("(?ms)^```toml\n(.*?)^```$").FindStringSubmatch(readFile(t, "docs/telegraf.md"))
 	config := writeFile(t, t.TempDir(), "sockwatch.toml", own[1])
@@ -345,9 +345,9 @@ func TestDocumentedTelegrafConfigurations(t *testing.T) {
 	}
 }
 
-// The real Telegraf, with the configuration of the document: it starts the program,
-// collects points, understands the levels of its log, starts it again after kill -9,
-// and stops it.
+// The real Telegraf, with the configuration of the document, starts the program, collects
+// points, understands the levels of its log, starts it again after kill -9, and stops
+// it.
 func TestInsideTelegraf(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a real Telegraf")
@@ -433,7 +433,7 @@ func TestInsideTelegraf(t *testing.T) {
 		if err != nil {
 			t.Errorf("telegraf: %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("telegraf does not stop")
 	}
 	if strings.Contains(log.String(), "Error in plugin: metric parse error") {
@@ -452,7 +452,7 @@ func must(b []byte, err error) []byte {
 	return b
 }
 
-// A slowInput takes a time for each gather, whatever its ctx says.
+// A slowInput takes a while for each gather, even after ctx is done.
 type slowInput time.Duration
 
 func (s slowInput) Gather(context.Context) (metric.Batch, error) {
@@ -460,7 +460,7 @@ func (s slowInput) Gather(context.Context) (metric.Batch, error) {
 	return metric.Batch{Time: time.Now(), Points: []metric.Point{{Name: "slow", Fields: fields("n", 1)}}}, nil
 }
 
-// SIGTERM lets a gather in flight end and its points be written, for some seconds.
+// After SIGTERM a gather in flight may end, and its points are written, within some seconds.
 func TestGatherInFlightHasAGraceAtSIGTERM(t *testing.T) {
 	tests := []struct {
 		takes time.Duration
@@ -500,7 +500,7 @@ func TestGatherInFlightHasAGraceAtSIGTERM(t *testing.T) {
 			if got, _, _ := strings.Cut(out.String(), "i "); strings.TrimSuffix(tt.want, "i") != got {
 				t.Errorf("a gather of %v: printed %q", tt.takes, out.String())
 			}
-			time.Sleep(tt.takes) // until the gather that was left has ended
+			time.Sleep(tt.takes) // until the abandoned gather has ended
 		})
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// readNames reads a source and returns the names of its files, or its error. What is
+// readNames reads a source and returns the names of its files, or its error. A successful
 // read is adopted.
 func readNames(s *source, dir string) string {
 	files, err := s.read(func(string) {})
@@ -131,7 +131,7 @@ func TestSystemDirectoryThatIsADanglingLink(t *testing.T) {
 	}
 }
 
-// A pipe that nobody writes to holds up neither its reader for longer than the
+// A pipe that nobody writes to delays neither its reader for longer than the
 // timeout, nor the next read once it has ended.
 func TestReadOfAPipeWithoutAWriterEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.toml")
@@ -147,7 +147,7 @@ func TestReadOfAPipeWithoutAWriterEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r.timeout = patience
+	r.timeout = waitLimit
 	want = "$SOCKWATCH_CONFIG: " + path + ": not read: context canceled"
 	if _, err := r.read(ctx); err == nil || err.Error() != want {
 		t.Fatalf("error %v, want %s", err, want)
@@ -163,7 +163,7 @@ func TestReadOfAPipeWithoutAWriterEnds(t *testing.T) {
 	f.Close()
 	select {
 	case r.busy <- struct{}{}: // the read that hung has ended
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the read does not end")
 	}
 	r.source.files = []string{writeFile(t, t.TempDir(), "s.toml", smallConfig)}

@@ -13,8 +13,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// smallDisk returns the root of a file system of its own, and skips the test for
-// who may not mount one.
+// smallDisk returns the root of a small file system, and skips the test if the user may not
+// mount one.
 func smallDisk(t *testing.T, flags uintptr, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,8 +32,8 @@ func smallDisk(t *testing.T, flags uintptr, options string) string {
 	return dir
 }
 
-// fill leaves a file system less than a page, and returns the file that takes the
-// rest.
+// fill leaves a file system less than a page, and returns the file that uses the
+// space.
 func fill(t *testing.T, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
@@ -49,9 +49,9 @@ func fill(t *testing.T, dir string) string {
 	}
 }
 
-// The disk of the queue is full, and freed again, while the destination is
-// down: the program goes on, what it counted as queued arrives, and the counters
-// tell what became of every point.
+// The disk of the queue is full, and later freed, while the destination is down: the
+// program keeps running, points counted as queued arrive, and the counters account for
+// every point.
 func TestFullDiskFreedAgain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("gathers for some seconds")
@@ -67,7 +67,7 @@ func TestFullDiskFreedAgain(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 5*idsPerBatch)
 	filler := fill(t, state)
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	if !strings.Contains(d.stderr.String(), "no space left on device") {
 		t.Error("the log does not say why points are dropped")
 	}
@@ -102,8 +102,8 @@ func TestFullDiskFreedAgain(t *testing.T) {
 	d.stop(t)
 }
 
-// Killed on the full disk, the program starts on it, delivers what is queued,
-// which frees space, and goes on.
+// Killed on the full disk, the program starts again, delivers its queue, which frees space,
+// and continues.
 func TestStartOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -113,13 +113,13 @@ func TestStartOnAFullDisk(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 5*idsPerBatch)
 	filler := fill(t, state)
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	d.Process.Kill()
 	<-d.exited
 	queued := d.queued("outputs.influxdb")
 
 	d = startDaemon(t, c.String())
-	d.said(t, `"msg":"points dropped"`)
+	d.awaitLog(t, `"msg":"points dropped"`)
 	s.start(t)
 	s.demand(t, queued)
 	if err := os.Remove(filler); err != nil {
@@ -130,8 +130,8 @@ func TestStartOnAFullDisk(t *testing.T) {
 	s.demand(t, append(queued, d.queued("outputs.influxdb")...))
 }
 
-// A state directory that is missing, no directory or not writable ends the
-// start with a sentence that names it.
+// A state directory that is missing, not a directory or not writable ends the start with
+// an error that names it.
 func TestUnusableStateDirectoryIsAnError(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -13,7 +13,7 @@ import (
 )
 
 // The man pages are generated from the command line, and from the options of the agent
-// and the plugins. What these do not say stands here, in the language of man(7).
+// and the plugins. The constants below hold the rest, in the language of man(7).
 
 // manHead begins both pages: they carry the version in place of a date, so that a
 // release builds the same files every time.
@@ -77,7 +77,7 @@ If it is set,
 .B watch
 uses no colors.
 .PP
-Inside of strings, the configuration may use any variable:
+Inside strings, the configuration may use any variable:
 .BR ${NAME} .
 .SH SIGNALS
 .TP
@@ -202,7 +202,7 @@ prints all of them with file and line.
 .B sockwatch config
 prints an example with every option.
 .PP
-Durations are strings such as \(dq10s\(dq or \(dq1m30s\(dq, sizes such as \(dq64MiB\(dq. Inside of
+Durations are strings such as \(dq10s\(dq or \(dq1m30s\(dq, sizes such as \(dq64MiB\(dq. Inside
 strings,
 .B ${VAR}
 and
@@ -293,14 +293,14 @@ func renderConfigPage(t *testing.T, plugins []plugin.Plugin) string {
 // A roff is a text in the language of man(7).
 type roff struct{ strings.Builder }
 
-// text adds what is in that language.
+// text adds text in that language.
 func (r *roff) text(s string) { r.WriteString(s) }
 
 // prose adds sentences, which are filled.
 func (r *roff) prose(s string) {
 	words := strings.Fields(s)
 	for i, word := range words {
-		if strings.HasPrefix(word, "-") || strings.Contains(word, "--") || strings.ContainsAny(word, "*/$={}") { // it is typed
+		if strings.HasPrefix(word, "-") || strings.Contains(word, "--") || strings.ContainsAny(word, "*/$={}") { // typed literally
 			words[i] = roffCode(word)
 		} else {
 			words[i] = roffEscape(word)
@@ -323,7 +323,7 @@ func (r *roff) paragraphs(s string) {
 	}
 }
 
-// code adds lines that stay as they are.
+// code adds lines that are not filled.
 func (r *roff) code(lines []string) {
 	r.text(".PP\n.RS 4\n.EX\n")
 	for _, line := range lines {
@@ -339,7 +339,7 @@ func (r *roff) synopsis(c *commandDoc) {
 	} else {
 		r.text(".B sockwatch " + c.name + "\n")
 	}
-	if len(c.flags) > 1 { // not help alone
+	if len(c.flags) > 1 { // more than --help
 		r.text("[\\fIflags\\fR]\n")
 	}
 	for _, a := range c.arguments {
@@ -367,7 +367,7 @@ func (r *roff) flag(f *flagDoc) {
 	}
 }
 
-// options adds options with their defaults, except those that are left out.
+// options adds options with their defaults, except those in omit.
 func (r *roff) options(t *testing.T, options, defaults []option, leftOut map[string]bool) {
 	t.Helper()
 	byDefault := make(map[string]string)
@@ -396,7 +396,7 @@ func (r *roff) options(t *testing.T, options, defaults []option, leftOut map[str
 	}
 }
 
-// roffCode escapes text whose hyphens and quotes are typed as they stand.
+// roffCode escapes text whose hyphens and quotes are literal.
 func roffCode(s string) string { return strings.ReplaceAll(roffEscape(s), "-", `\-`) }
 
 // beyondASCII matches the characters that roff takes by their number.
@@ -407,7 +407,7 @@ func roffEscape(s string) string {
 	return beyondASCII.ReplaceAllStringFunc(s, func(c string) string { return fmt.Sprintf(`\[u%04X]`, []rune(c)[0]) })
 }
 
-// guarded returns a line that is no request of roff.
+// guarded returns a line that is not a request of roff.
 func guarded(line string) string {
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
 		return `\&` + line

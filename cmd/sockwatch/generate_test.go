@@ -24,7 +24,7 @@ const exampleGuide = `## The configuration of sockwatch, with all options.
 ##   kill -HUP PID       # reload; if there are errors, the running one stays
 ##
 ## "##" begins an explanation. "#" begins an option or a plugin that is not set: remove
-## the "#" to set it. Durations look like "10s" or "1m30s", sizes like "64MiB". Inside of
+## the "#" to set it. Durations look like "10s" or "1m30s", sizes like "64MiB". Inside
 ## strings, ${VAR} and ${VAR:-default} are replaced by environment variables; write $${
 ## for a literal "${". A plugin may be used several times, each time with another "alias".
 `
@@ -39,7 +39,7 @@ var allCommonShown = map[string][]string{
 	},
 }
 
-// exampleFilters shows filters that go well together.
+// exampleFilters are filters that fit together.
 func exampleFilters() filter.Options {
 	return filter.Options{
 		NamePass:     []string{"tcp_listen*", "sockwatch_*"},
@@ -245,7 +245,7 @@ func (w *exampleWriter) options(t *testing.T, options, defaults []option, active
 	}
 }
 
-// table writes the [[tables]] that an option is, commented out.
+// table writes an option that is a list of tables, commented out.
 func (w *exampleWriter) table(t *testing.T, path string, o option) {
 	w.line("")
 	w.comment("  ", o.doc)
@@ -263,7 +263,7 @@ func (w *exampleWriter) table(t *testing.T, path string, o option) {
 	}
 }
 
-// pluginDir returns the folder of a plugin: that of its options struct.
+// pluginDir returns the folder of a plugin: the one of its options struct.
 func pluginDir(p plugin.Plugin) string {
 	return packageDir(reflect.TypeOf(p.Defaults()).Elem().PkgPath())
 }
@@ -298,8 +298,8 @@ func renderOptions(t *testing.T, p plugin.Plugin) string {
 	return b.String()
 }
 
-// nestedOptions are the options of tables in a plugin's options. Several tables have some
-// in common.
+// nestedOptions are the options of tables in a plugin's options. Several tables may share
+// an option.
 type nestedOptions struct {
 	order []nestedOption
 	names map[nestedOption][]string // "`TABLE.OPTION`"
@@ -317,7 +317,7 @@ func (n *nestedOptions) add(table string, options []option) {
 	}
 }
 
-// cell escapes what would end a cell of a Markdown table.
+// cell escapes characters that would end a cell of a Markdown table.
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 // renderMetrics returns the table of the metrics that descriptions make.
@@ -332,7 +332,7 @@ func renderMetrics(descs []metric.Desc) string {
 		switch {
 		case d.Field == "value":
 			name = "`" + d.Name + "`"
-		case d.Type == metric.Untyped: // a string makes no metric
+		case d.Type == metric.Untyped: // a string is not a metric
 			name, kind = fmt.Sprintf("field `%s` of `%s`", d.Field, d.Name), "string"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, kind, d.Unit, cell(d.Help))
@@ -342,8 +342,8 @@ func renderMetrics(descs []metric.Desc) string {
 
 func isEvent(d metric.Desc) bool { return strings.HasSuffix(d.Name, "_event") }
 
-// renderEvents returns the table of the fields of events. Events of several names have
-// some in common.
+// renderEvents returns the table of the fields of events. Several events may share a
+// field.
 func renderEvents(descs []metric.Desc) string {
 	type field struct{ name, unit, help string }
 	var order []field

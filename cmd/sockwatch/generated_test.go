@@ -21,9 +21,9 @@ import (
 
 var update = flag.Bool("update", false, "write the generated files")
 
-// TestGenerated keeps config.example.toml, the man pages, the tables of the plugins'
-// READMEs and docs/metrics.md as the command line, the options and the descriptions have
-// them. With -update it writes them.
+// TestGenerated checks that config.example.toml, the man pages, the tables of the plugins'
+// READMEs and docs/metrics.md match the command line, the options and the descriptions.
+// With -update it writes them.
 func TestGenerated(t *testing.T) {
 	compareGenerated(t, "config.example.toml", renderExample(t, plugins()))
 	compareGenerated(t, "docs/jsonlines.schema.json", renderLineSchema(t))
@@ -67,7 +67,7 @@ func compareGenerated(t *testing.T, path, want string) {
 	}
 }
 
-// replaceBetween replaces what stands between the lines <!-- name --> and
+// replaceBetween replaces the text between the lines <!-- name --> and
 // <!-- /name -->.
 func replaceBetween(text, name, with string) string {
 	begin, end := "<!-- "+name+" -->\n", "<!-- /"+name+" -->\n"
@@ -149,8 +149,8 @@ func TestExampleUncommented(t *testing.T) {
 	}
 }
 
-// Every option of every plugin, and every common one of either side, stands in the
-// example with its explanation.
+// The example has every option of every plugin, and every common one of either side, with
+// its explanation.
 func TestExampleShowsEveryOption(t *testing.T) {
 	missing := make(map[string]bool) // common options
 	for _, p := range plugins() {
@@ -198,7 +198,7 @@ func TestExampleShowsEveryOption(t *testing.T) {
 	}
 }
 
-// What an option that is a list of tables looks like in the example.
+// An option that is a list of tables appears in the example like this.
 func TestGeneratedTables(t *testing.T) {
 	field := func(name, doc string, value any) option {
 		return option{name: name, doc: []string{doc}, value: reflect.ValueOf(value)}
@@ -256,7 +256,7 @@ func load(text string, env map[string]string) (*agent.Agent, error) {
 	return p.build([]config.File{{Name: "config", Text: text}})
 }
 
-// Telegraf's options that a plugin says what to write instead of are not its own.
+// A plugin's hints for Telegraf's options are not about its own options.
 func TestTelegrafOptionsAreForeign(t *testing.T) {
 	for _, p := range plugins() {
 		common, _ := exampleCommon(p)

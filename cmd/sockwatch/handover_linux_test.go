@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A reload while the reader of a stream hangs doubles no line and tears none: the new
-// output goes on in the middle of the write of the old one.
+// A reload while the reader of a stream hangs repeats no line and tears none: the new output
+// continues in the middle of the write of the old one.
 func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("gathers for some seconds")
@@ -29,7 +29,7 @@ func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	// Each batch has a line of its own options' length, more than a pipe holds in all.
+	// Each batch has a line whose length depends on its options; together they exceed a pipe.
 	config := func(prefix string) string {
 		return fmt.Sprintf(`
 [agent]
@@ -46,7 +46,7 @@ func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
 `, strings.Repeat("x", 200), fifo, prefix)
 	}
 	d := startDaemon(t, config("a"))
-	d.said(t, "delivery failed, will retry") // the pipe is full
+	d.awaitLog(t, "delivery failed, will retry") // the pipe is full
 	for _, prefix := range []string{"b", "c"} {
 		d.reload(t, config(prefix))
 	}
@@ -79,7 +79,7 @@ func TestReloadWhileTheReaderOfAStreamHangs(t *testing.T) {
 			}
 		}
 	}
-	read(20 * idsPerBatch) // four times what the pipe holds
+	read(20 * idsPerBatch) // four times the capacity of the pipe
 	d.stop(t)
 	queued := d.queued("outputs.file")
 	read(len(queued))

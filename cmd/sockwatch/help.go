@@ -4,7 +4,7 @@ package main
 // Kong prints them; the man page has them too.
 
 func (*runCommand) Help() string {
-	return `Outputs that serve, such as prometheus, are bound before the first gather; outputs that push deliver what is queued before the program ends, for at most shutdown_timeout.
+	return `Outputs that serve, such as prometheus, bind their addresses before the first gather. Before the program ends, outputs that push deliver their queues for at most shutdown_timeout.
 
 Examples:
 
@@ -29,9 +29,9 @@ Example:
 }
 
 func (*listCommand) Help() string {
-	return `It reads no configuration and uses no output. Flags that choose listeners can be repeated and combined; all have to match. Globs are those of the configuration: *, ?, [a-z] and {a,b}.
+	return `It reads no configuration and uses no output. Flags that select listeners can be repeated and combined; all have to match. Globs are those of the configuration: *, ?, [a-z] and {a,b}.
 
-Listeners whose owner cannot be read have no process. They are counted below the table, or on standard error with --json, if they might be among those that you ask for.
+Listeners whose owner cannot be read have no process. If they might match the flags, they are counted below the table, or on standard error with --json.
 
 Examples:
 
@@ -80,7 +80,7 @@ Examples:
 }
 
 func (configCommand) Help() string {
-	return `What is commented out is not set. The result is the configuration that sockwatch uses if it finds no other.
+	return `Commented-out options are not set. sockwatch uses this configuration if it finds no other.
 
 Example:
 
@@ -96,7 +96,7 @@ Example:
 }
 
 func (*completionCommand) Help() string {
-	return `Packages install these scripts. Elsewhere, for one shell or for all:
+	return `Packages install these scripts. To enable one yourself, for the current shell or for good:
 
     source <(sockwatch completion bash)
     sockwatch completion bash >/etc/bash_completion.d/sockwatch
@@ -105,7 +105,7 @@ func (*completionCommand) Help() string {
 }
 
 func (versionCommand) Help() string {
-	return `With the version of Go that built it, and the system that it was built for. A build between releases has the next version with "-dev".
+	return `Also prints the Go version and the platform of the build. A build between releases has the next version with "-dev".
 
 Example:
 

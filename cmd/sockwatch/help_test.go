@@ -31,7 +31,7 @@ func parseExample(t *testing.T, line string) (*kong.Context, error) {
 	t.Helper()
 	bash := servertest.Binary(t, "bash")
 	line = regexp.MustCompile(`^source <\((.*)\)$|>.*$`).ReplaceAllString(line, "$1")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, bash, "-c", `sockwatch() { printf '%s\n' "$@"; }; `+line).Output()
 	if err != nil {
@@ -44,8 +44,8 @@ func parseExample(t *testing.T, line string) (*kong.Context, error) {
 	return parse(args, io.Discard, io.Discard)
 }
 
-// Every command's help has an example, and each is a command line that the program
-// takes.
+// Every command's help has an example, and the program accepts each
+// example.
 func TestExamplesOfTheHelp(t *testing.T) {
 	for _, c := range commandsOf(newParser().Model) {
 		lines := examples(&c)
@@ -67,8 +67,8 @@ func TestExamplesOfTheHelp(t *testing.T) {
 	}
 }
 
-// The command lines in the documentation are ones that the program takes. Those of list
-// and execd end by themselves and change nothing: they run.
+// The program accepts every command line in the documentation. Those of list and execd end
+// by themselves and change nothing, so they are run.
 func TestDocumentedCommandLines(t *testing.T) {
 	block := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 	line := regexp.MustCompile(`(?m)^(?:echo \| )?sockwatch .*$`)

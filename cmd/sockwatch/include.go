@@ -13,8 +13,8 @@ import (
 	"sockwatch/agent/config"
 )
 
-// An includer reads the files that a configuration includes, such as those of rules. A
-// stalled mount blocks only its goroutine, and at most one.
+// An includer reads the files that a configuration includes, such as rule files. A stalled
+// mount blocks only its goroutine, and at most one.
 type includer struct {
 	timeout time.Duration // for all files of a configuration
 	busy    chan struct{} // holds a token during a read
@@ -25,8 +25,7 @@ func newIncluder(timeout time.Duration) *includer {
 	return &includer{timeout: timeout, busy: make(chan struct{}, 1)}
 }
 
-// lend gives its functions to the host of a configuration. They return early when ctx
-// ends.
+// lend sets the functions of a host that read files. They return early when ctx ends.
 func (i *includer) lend(ctx context.Context, host *config.Host) {
 	if i.skip {
 		host.Glob = func(string) ([]string, error) { return nil, nil }

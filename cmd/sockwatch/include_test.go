@@ -87,7 +87,7 @@ func TestIncludedFileIsRegularAndSmall(t *testing.T) {
 	}
 }
 
-// A mount that stalls holds up one read; those after it fail at once.
+// A mount that stalls delays one read; those after it fail at once.
 func TestIncludedFileThatHangsIsGivenUp(t *testing.T) {
 	i := newIncluder(10 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), i.timeout)

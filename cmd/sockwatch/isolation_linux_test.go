@@ -16,7 +16,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// delays keeps how long after its gather each point arrived somewhere.
+// delays holds how long after its gather each point arrived somewhere.
 type delays struct {
 	mu   sync.Mutex
 	seen int
@@ -42,7 +42,7 @@ func readDelays(t *testing.T, fifo string) *delays {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that opening waits for nobody
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that opening does not wait
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +63,9 @@ func readDelays(t *testing.T, fifo string) *delays {
 	return d
 }
 
-// With one output that hangs, one whose server refuses, one whose disk is full
-// and one whose reader has stopped reading, the others deliver on time: within an
-// interval. The page says how each of them is.
+// One output hangs, one has a server that refuses connections, one has a full disk,
+// and one has a reader that has stopped reading. The others deliver within an
+// interval. The page shows the state of each.
 func TestFourSickOutputsDelayNobody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for three intervals of two seconds")
@@ -188,8 +188,8 @@ func TestFourSickOutputsDelayNobody(t *testing.T) {
 	d.stop(t)
 }
 
-// When the reader of stdout goes, that output is down and says so; the program
-// lives, and everything else goes on.
+// When the reader of stdout is gone, that output is down and logs it; the program
+// and all other outputs continue.
 func TestReaderOfStdoutGone(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -207,7 +207,7 @@ func TestReaderOfStdoutGone(t *testing.T) {
 		t.Errorf("read %q, %v", line, err)
 	}
 	reader.Close()
-	d.said(t, "the reader of standard output is gone")
+	d.awaitLog(t, "the reader of standard output is gone")
 	eventually(t, "the output down", func() bool { return gauge(page(address), "sockwatch_output_up", "stdout") == 0 })
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.stop(t)

@@ -17,10 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// mayImport says what of this module a package may import. No arrow runs upward:
-// agent/metric stands alone, the contracts on it, a plugin on the contracts and on
-// what is internal to its side; nothing under agent/ knows a plugin, and only the
-// program knows all.
+// mayImport reports whether a package may import another one of this module. Imports point
+// downwards: agent/metric imports nothing, the contracts import it, a plugin imports these
+// and the internal packages of its side, nothing under agent/ imports a plugin, and only
+// the program imports everything.
 func mayImport(from, what string) bool {
 	under := func(folder string) bool { return what == folder || strings.HasPrefix(what, folder+"/") }
 	contracts := what == "agent/plugin" || what == "agent/metric"
@@ -40,8 +40,8 @@ func mayImport(from, what string) bool {
 	}
 }
 
-// sourceFiles calls f for every Go file of the module that is no test, with the
-// folder of its package; modules of their own inside of it are left out.
+// sourceFiles calls f for every Go file of the module that is not a test, with the folder
+// of its package. It skips modules inside it.
 func sourceFiles(t *testing.T, f func(dir, name string, file *ast.File)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {

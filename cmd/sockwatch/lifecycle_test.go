@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// SIGTERM ends the program in every state, with exit code 0 and well before a
-// supervisor would lose its patience; what is queued then is on disk, and the next
-// start delivers it. (That it keeps to shutdown_timeout exactly is shown in fake
-// time, by TestStopEndsInTimeInEveryState of the agent.)
+// In every state, SIGTERM ends the program with exit code 0, well before a service
+// manager would kill it. Points queued then are on disk, and the next start
+// delivers them. (TestStopEndsInTimeInEveryState of the agent shows in fake time that
+// shutdown_timeout is kept exactly.)
 func TestSIGTERMInEveryState(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
 		input string
-		bring func(t *testing.T, d *daemon, s *sink) // the program into the state
+		bring func(t *testing.T, d *daemon, s *sink) // brings the program into the state
 		rest  bool                                   // something stays queued
 	}{
 		{name: "idle", input: "interval = \"1h\"", bring: func(t *testing.T, d *daemon, s *sink) {
@@ -37,7 +37,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 		}, rest: true},
 		{name: "output refuses", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.stop()
-			d.said(t, "delivery failed, will retry") // refused, or reset if a request was in flight
+			d.awaitLog(t, "delivery failed, will retry") // refused, or reset if a request was in flight
 		}, rest: true},
 		{name: "output hangs", bring: func(t *testing.T, d *daemon, s *sink) {
 			s.answers(hang)
@@ -49,7 +49,7 @@ func TestSIGTERMInEveryState(t *testing.T) {
 				w.Header().Set("Retry-After", "3600")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			})
-			d.said(t, "retry after 10m0s")
+			d.awaitLog(t, "retry after 10m0s")
 		}, rest: true},
 	}
 	for _, tt := range tests {
@@ -57,8 +57,8 @@ func TestSIGTERMInEveryState(t *testing.T) {
 			t.Parallel()
 			s := newSink(t)
 			c := delivery{state: t.TempDir(), url: s.URL, input: tt.input, output: `timeout = "1h"`, shutdown: 3 * time.Second}
-			if !tt.rest { // it ends when all is delivered, however busy the machine is
-				c.shutdown = patience
+			if !tt.rest { // it ends when everything is delivered, however busy the machine is
+				c.shutdown = waitLimit
 			}
 			d := startDaemon(t, c.String())
 			d.awaitQueued(t, 1)
@@ -81,8 +81,8 @@ func TestSIGTERMInEveryState(t *testing.T) {
 	}
 }
 
-// What does not return when the program is to stop ends it all the same, by exit code 1
-// and a message that names it; what is queued then is delivered by the next start.
+// If something does not return at a stop, the program ends anyway, with exit code 1 and a
+// message that names it. The next start delivers the points queued then.
 func TestWatchdogEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -100,7 +100,7 @@ func TestWatchdogEndsTheProgram(t *testing.T) {
 	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
-// The second SIGTERM is a kill: what is queued is on disk all the same.
+// A second SIGTERM ends the program at once: queued points are on disk all the same.
 func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -109,7 +109,7 @@ func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.Process.Signal(syscall.SIGTERM)
-	d.said(t, "stopping")
+	d.awaitLog(t, "stopping")
 	d.Process.Signal(syscall.SIGTERM)
 	d.exitCode(t)
 	if status := d.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
@@ -118,9 +118,9 @@ func TestSecondSIGTERMLosesNothing(t *testing.T) {
 	c.demandAll(t, s, d.queued("outputs.influxdb"))
 }
 
-// A hundred reloads in a row, each of another configuration of the output, while
-// points flow: none is lost, none is out of order. (That no gather is skipped or
-// made twice is shown in fake time, by TestHundredReloadsLoseNothing of the agent.)
+// A hundred reloads in a row, each with another configuration of the output, while
+// points flow: none is lost, none is out of order. (TestHundredReloadsLoseNothing of the
+// agent shows in fake time that no gather is skipped or made twice.)
 func TestHundredReloadsWhilePointsFlow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reloads a hundred times")
@@ -132,7 +132,7 @@ func TestHundredReloadsWhilePointsFlow(t *testing.T) {
 	d.awaitQueued(t, 1)
 	for i := range 100 {
 		c.flush = time.Duration(100+i) * time.Millisecond
-		if i%10 == 3 { // the output goes, and comes again
+		if i%10 == 3 { // the output is removed, and added again
 			d.reload(t, withoutInfluxdb(c))
 		}
 		d.reload(t, c.String())
@@ -179,7 +179,7 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 	case f = <-opened:
 	case <-d.exited:
 		t.Fatal("the program ended")
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the program does not read its configuration")
 	}
 	for range 100 {
@@ -192,14 +192,14 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	d.said(t, `"msg":"reloaded"`)
+	d.awaitLog(t, `"msg":"reloaded"`)
 	d.awaitQueued(t, 1)
 	d.stop(t)
 	s.demand(t, d.queued("outputs.influxdb"))
 }
 
-// A reload that removes an output with a backlog keeps and reports that; one
-// that adds it again delivers it, and so does a later start.
+// A reload that removes an output with a backlog keeps the backlog and reports it. A reload
+// that adds the output again delivers it, and so does a later start.
 func TestRemovedOutputComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
@@ -208,8 +208,8 @@ func TestRemovedOutputComesBack(t *testing.T) {
 	d := startDaemon(t, c.String())
 	d.awaitQueued(t, 3*idsPerBatch)
 	d.reload(t, withoutInfluxdb(c))
-	d.said(t, `"msg":"undelivered points stay queued on disk","plugin":"outputs.influxdb"`)
-	d.said(t, `"msg":"queue without an output, its points wait for an output of that name","queue":"`+c.spool()+`"`)
+	d.awaitLog(t, `"msg":"undelivered points stay queued on disk","plugin":"outputs.influxdb"`)
+	d.awaitLog(t, `"msg":"queue without an output, its points wait for an output of that name","queue":"`+c.spool()+`"`)
 	before := d.queued("outputs.influxdb")
 	s.start(t)
 	d.reload(t, c.String())
@@ -266,7 +266,7 @@ func TestAutoBuffer(t *testing.T) {
 				t.Errorf("%d times in the log, want %d: %s", n, tt.lines, line)
 			}
 			if strings.Contains(d.stderr.String(), `in memory, a restart loses undelivered points; set agent.state_directory to keep them","plugin":"outputs.stdout"`) {
-				t.Error("said of standard output, whose queue is always in memory")
+				t.Error("the warning is about standard output, whose queue is always in memory")
 			}
 			segments, err := filepath.Glob(filepath.Join(tt.state, "influxdb", "*"))
 			if err != nil || len(segments) > 0 != (tt.lines == 0) {

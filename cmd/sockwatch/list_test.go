@@ -144,7 +144,7 @@ func (w *writeLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Each write is one that a pipe takes in one piece or not at all, and ends with a line.
+// A pipe accepts each write as a whole or not at all, and each ends with a whole line.
 func TestPrintedLinesAreNotTorn(t *testing.T) {
 	var out writeLog
 	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &out}, log: newLogSwitch(io.Discard)}
@@ -153,7 +153,7 @@ func TestPrintedLinesAreNotTorn(t *testing.T) {
 	for i := range 300 {
 		length := i % 50 * 7
 		if i == 150 {
-			length = 2 * atomicBytes // goes alone
+			length = 2 * atomicBytes // written separately
 		}
 		points = append(points, metric.Point{Name: "p", Tags: metric.NewTags("t", "x"+strings.Repeat("y", length)), Fields: fields("n", i)})
 		want += len(fmt.Sprintf("p,t=x n=%di 1800000000000000000\n", i)) + length

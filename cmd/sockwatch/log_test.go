@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What was dropped is reported in the format of the configuration in force, also if
-// only errors are logged.
+// Dropped records are reported in the format of the configuration in force, even if only
+// errors are logged.
 func TestDroppedLogRecordsAreReported(t *testing.T) {
 	out := &gatedWriter{}
 	s := newLogSwitch(out)
@@ -23,7 +23,7 @@ func TestDroppedLogRecordsAreReported(t *testing.T) {
 		log.Error(strings.Repeat("x", half))
 	}
 	out.gate.Unlock()
-	if !s.flush(patience) {
+	if !s.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

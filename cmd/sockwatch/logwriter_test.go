@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A gatedWriter takes what is written only while its gate is open.
+// A gatedWriter accepts writes only while its gate is open.
 type gatedWriter struct {
 	gate sync.RWMutex // held to shut it
 	mu   sync.Mutex
@@ -62,10 +62,10 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 		t.Error("flush reports that all is written, though nothing is")
 	}
 	out.gate.Unlock()
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("a second flush reports that not all is written")
 	}
 	want := strings.Repeat(string(record), fits) + fmt.Sprintf("dropped %d\n", beyond)
@@ -73,7 +73,7 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 		t.Errorf("%d bytes arrived, want %d; the last are %q", len(got), len(want), got[max(0, len(got)-50):])
 	}
 	fmt.Fprintln(w, "later")
-	if !w.flush(patience) || out.String() != want+"later\n" {
+	if !w.flush(waitLimit) || out.String() != want+"later\n" {
 		t.Error("the log does not go on")
 	}
 }
@@ -86,7 +86,7 @@ func TestLogKeepsWhatItIsGiven(t *testing.T) {
 	w.Write(record)
 	copy(record, "SECOND")
 	out.gate.Unlock()
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	if diff := cmp.Diff("first\n", out.String()); diff != "" {
@@ -94,13 +94,13 @@ func TestLogKeepsWhatItIsGiven(t *testing.T) {
 	}
 }
 
-// A log that cannot be written is not reported as long as it cannot be.
+// A log that cannot be written is not reported until it can be.
 func TestLogWriterThatFails(t *testing.T) {
 	out := &gatedWriter{errs: []error{errors.New("disk full"), errors.New("disk full")}}
 	w := newTestLogWriter(out)
 	for i := range 3 {
 		fmt.Fprintln(w, "record", i)
-		if !w.flush(patience) {
+		if !w.flush(waitLimit) {
 			t.Fatal("flush reports that not all is written")
 		}
 	}
@@ -109,12 +109,12 @@ func TestLogWriterThatFails(t *testing.T) {
 	}
 }
 
-// Somebody else has made the pipe non-blocking, and it is full.
+// Another process has made the pipe non-blocking, and it is full.
 func TestLogWaitsForAFullNonBlockingPipe(t *testing.T) {
 	out := &gatedWriter{errs: []error{syscall.EAGAIN, syscall.EAGAIN}}
 	w := newTestLogWriter(out)
 	fmt.Fprintln(w, "record")
-	if !w.flush(patience) {
+	if !w.flush(waitLimit) {
 		t.Fatal("flush reports that not all is written")
 	}
 	if diff := cmp.Diff("record\n", out.String()); diff != "" {

@@ -147,7 +147,7 @@ type program struct {
 	sockets *listen.Sockets
 	log     *logSwitch
 
-	inputsOnly bool // set by commands that use no output, and must leave the state directory alone
+	inputsOnly bool // set by commands that use no output, and must not touch the state directory
 }
 
 // load reads and builds the configuration, and applies its log options.
@@ -191,7 +191,7 @@ func (p *program) buildLogging(files []config.File, log *slog.Logger) (*agent.Ag
 	return p.buildFrom(context.Background(), files, log, newIncluder(readTimeout))
 }
 
-// buildFrom builds a configuration from its files and those that they include.
+// buildFrom builds a configuration from its files and the files that they include.
 func (p *program) buildFrom(ctx context.Context, files []config.File, log *slog.Logger, included *includer) (*agent.Agent, error) {
 	ctx, cancel := context.WithTimeout(ctx, included.timeout)
 	defer cancel()
@@ -200,7 +200,7 @@ func (p *program) buildFrom(ctx context.Context, files []config.File, log *slog.
 	return config.Load(files, p.plugins, host)
 }
 
-// host returns what configurations of this program ask of the system.
+// host returns the host of a configuration of this program.
 func (p *program) host(log *slog.Logger) config.Host {
 	return config.Host{Getenv: p.getenv, Hostname: os.Hostname, Log: log, Listen: p.sockets.Listen, Version: version(), InputsOnly: p.inputsOnly}
 }

@@ -15,7 +15,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// manPages are the pages in deploy/man with what whatis(1) says of them.
+// manPages are the pages in deploy/man and their descriptions for whatis(1).
 var manPages = map[string]string{
 	"sockwatch.1":      `"sockwatch - show and report the listening TCP sockets of this host and their owners"`,
 	"sockwatch.toml.5": `"sockwatch.toml - configuration of sockwatch"`,
@@ -24,7 +24,7 @@ var manPages = map[string]string{
 // formatted returns a man page as man(1) prints it, and the warnings.
 func formatted(t *testing.T, path string) (text, warnings string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, servertest.Binary(t, "man"), "--warnings=w", "-E", "UTF-8", "-P", "cat", "-l", path)
 	cmd.Env = append(cmd.Environ(), "MANWIDTH=1000", "LC_ALL=C.UTF-8", "MANROFFOPT=-c")
@@ -37,7 +37,7 @@ func formatted(t *testing.T, path string) (text, warnings string) {
 	return plain, stderr.String()
 }
 
-// shows reports whether a page has these words, wherever its lines are broken.
+// shows reports whether a page has these words, ignoring line breaks.
 func shows(page, words string) bool {
 	oneLine := func(s string) string { return strings.Join(strings.Fields(s), " ") }
 	return strings.Contains(oneLine(page), oneLine(words))
@@ -60,8 +60,8 @@ func TestManPagesAreClean(t *testing.T) {
 	}
 }
 
-// The page of the program shows every command with its flags and examples as they are
-// typed.
+// The page of the program shows every command with its flags and examples, typed
+// literally.
 func TestManPageShowsTheCommandLine(t *testing.T) {
 	t.Parallel()
 	text, _ := formatted(t, filepath.Join(root, "deploy/man/sockwatch.1"))

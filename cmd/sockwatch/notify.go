@@ -47,7 +47,7 @@ func (n *notifier) notify(ctx context.Context, state string) {
 	})
 }
 
-// keepalive returns what feeds the watchdog of the service manager, if there is one:
+// keepalive returns the function that feeds the service manager's watchdog, if it has one:
 // sd_watchdog_enabled(3).
 func (n *notifier) keepalive(getenv func(string) (string, bool)) agent.Keepalive {
 	text, _ := getenv("WATCHDOG_USEC")

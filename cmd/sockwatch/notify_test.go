@@ -46,7 +46,7 @@ func TestProgramFeedsTheWatchdog(t *testing.T) {
 	defer manager.Close()
 	config := writeFile(t, t.TempDir(), "s.toml", exampleOn(servertest.FreeAddress(t)))
 	start(t, "sockwatch", []string{"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=300000"}, "--config", config)
-	manager.SetReadDeadline(time.Now().Add(patience))
+	manager.SetReadDeadline(time.Now().Add(waitLimit))
 	for message, fed := make([]byte, 100), 0; fed < 3; {
 		n, err := manager.Read(message)
 		if err != nil {

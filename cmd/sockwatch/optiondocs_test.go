@@ -26,7 +26,7 @@ type option struct {
 	name   string
 	doc    []string // lines
 	value  reflect.Value
-	nested [][]option // of a slice of structs: the options of every element
+	nested [][]option // for a slice of structs: the options of every element
 }
 
 // optionsOf returns the options of a struct (a pointer to it) with the comments
@@ -113,7 +113,7 @@ func parsePackage(t *testing.T, dir string) []*ast.File {
 	return files
 }
 
-// packageSynopsis returns what a package's doc comment says of it: "Package x does
+// packageSynopsis returns the description in a package's doc comment: "Package x does
 // y." gives "Does y.", and "Package x is the input x: y." gives "Y.".
 func packageSynopsis(t *testing.T, dir string) string {
 	t.Helper()
@@ -132,7 +132,7 @@ func packageSynopsis(t *testing.T, dir string) string {
 	return ""
 }
 
-// inlineTOML writes a value as it stands behind the "=" of an option.
+// inlineTOML writes a value as it appears after the "=" of an option.
 func inlineTOML(t *testing.T, v reflect.Value) string {
 	t.Helper()
 	if m, ok := v.Interface().(encoding.TextMarshaler); ok {

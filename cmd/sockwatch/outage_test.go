@@ -20,8 +20,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// A store is a real server, its write API, and how to ask it for the values of all
-// ids that it has.
+// A store is a real server, its write API, and a query for the values of all ids that it
+// has.
 type store struct {
 	*servertest.Server
 	output string
@@ -59,8 +59,8 @@ func influxd(t *testing.T) store {
 	}}
 }
 
-// victoriaMetrics keeps what it has taken in memory for some seconds: it is shut
-// down, not killed.
+// victoriaMetrics keeps recent points in memory for some seconds, so it is shut down
+// instead of killed.
 func victoriaMetrics(t *testing.T) store {
 	server := servertest.VictoriaMetrics(t)
 	return store{Server: server, stop: server.Shutdown, output: "organization = \"o\"\n  bucket = \"b\"", ids: func(t *testing.T) map[string]int64 {
@@ -84,7 +84,7 @@ func victoriaMetrics(t *testing.T) store {
 	}}
 }
 
-// fetch asks a server and reads the answer.
+// fetch sends a request to a server and reads the answer.
 func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, address, nil)
@@ -106,7 +106,7 @@ func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
 
 // A real server goes away and comes back twice, the second time while the
 // program is killed and started again: a query finds every point that was
-// queued, with its value, and none besides.
+// queued, with its value, and no other.
 func TestOutageOfARealServer(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) store{"influxd": influxd, "victoria-metrics": victoriaMetrics} {
@@ -122,10 +122,10 @@ func TestOutageOfARealServer(t *testing.T) {
 			eventually(t, "the first points", func() bool { return len(server.ids(t)) > 0 })
 
 			server.stop()
-			d.said(t, "delivery failed, will retry")
+			d.awaitLog(t, "delivery failed, will retry")
 			d.awaitQueued(t, 10*idsPerBatch)
 			server.Start()
-			d.said(t, "delivery resumed")
+			d.awaitLog(t, "delivery resumed")
 
 			server.stop()
 			d.awaitQueued(t, 10*idsPerBatch)
@@ -135,12 +135,12 @@ func TestOutageOfARealServer(t *testing.T) {
 			d = startDaemon(t, text)
 			d.awaitQueued(t, 5*idsPerBatch)
 			server.Start()
-			d.said(t, "delivery resumed")
+			d.awaitLog(t, "delivery resumed")
 			d.awaitQueued(t, 1)
 			d.stop(t)
 			queued = append(queued, d.queued("outputs.influxdb")...)
 
-			// A server may need a moment to show what it has taken.
+			// A server may need a moment to show what it has stored.
 			var got map[string]int64
 			eventually(t, "every point that was queued", func() bool {
 				got = server.ids(t)
@@ -156,7 +156,7 @@ func TestOutageOfARealServer(t *testing.T) {
 				}
 				delete(got, id)
 			}
-			// What a kill keeps the log from saying is queued all the same: a batch.
+			// A kill may keep the log from showing one batch that is queued.
 			t.Logf("%d points queued, %d changed, %d that the log does not know", len(queued), changed, len(got))
 			if changed > 0 || len(got) > idsPerBatch {
 				t.Errorf("changed %d, not known %d", changed, len(got))
@@ -165,8 +165,8 @@ func TestOutageOfARealServer(t *testing.T) {
 	}
 }
 
-// A real server rejects some points of every request. They are dead letters
-// with its words, all others are stored, and nothing waits behind them.
+// A real server rejects some points of every request. They become dead-letter entries with
+// its words, all others are stored, and nothing waits behind them.
 func TestPartialWritesOfARealServer(t *testing.T) {
 	t.Parallel()
 	server := servertest.Influxd(t)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// docMain runs the two plugins of docs/plugin.md through the agent, once.
+// docMain runs the two plugins of docs/plugin.md in an agent, once.
 const docMain = `package main
 
 import (
@@ -44,8 +44,8 @@ func main() {
 }
 `
 
-// The plugins that docs/plugin.md shows compile, bring a point through the agent to a
-// receiver, and pass their own test.
+// The plugins in docs/plugin.md compile, deliver a point through the agent to a receiver,
+// and pass their own test.
 func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds two programs")
@@ -59,7 +59,7 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The files stand in an overlay: seen by the go command, not in the tree.
+	// The files are in an overlay: the go command sees them, the tree does not contain them.
 	overlay := map[string]string{}
 	dir := t.TempDir()
 	add := func(path, text string) {
@@ -130,7 +130,7 @@ func TestPluginDocRunsThroughTheAgent(t *testing.T) {
 		if !regexp.MustCompile(`^"loadavg\{host=\\"dochost\\"\} ?\[\{one [0-9.]+\}\] ?[0-9]+"\n$`).MatchString(line) {
 			t.Errorf("received %q", line)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Error("received nothing")
 	}
 	if out, err := exec.Command(tests, "-test.v").CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestRejectedLinesAreNamed") {

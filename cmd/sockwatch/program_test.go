@@ -24,7 +24,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// TestMain lets the test binary be the program, or a process that listens.
+// TestMain can make the test binary the program, or a process that listens.
 func TestMain(m *testing.M) {
 	switch os.Getenv("SOCKWATCH_TEST_BE") {
 	case "sockwatch":
@@ -64,11 +64,11 @@ func listenUntilEOF() int {
 	fmt.Println(l.Addr().(*net.TCPAddr).Port)
 	io.Copy(io.Discard, os.Stdin)
 	l.Close()
-	time.Sleep(time.Hour) // the process stays: its listener alone has gone
+	time.Sleep(time.Hour) // the process stays: only its listener is gone
 	return 0
 }
 
-// A process is the test binary at work as something else.
+// A process is a running copy of the test binary with another task.
 type process struct {
 	*exec.Cmd
 	stdin  io.Closer
@@ -78,13 +78,13 @@ type process struct {
 	err    error         // of Wait, then
 }
 
-// start starts the test binary as what; it is killed at the end of the test.
+// start runs the test binary with a task; it is killed at the end of the test.
 func start(t *testing.T, what string, env []string, args ...string) *process {
 	t.Helper()
 	return startWith(t, what, env, &lines{}, args...)
 }
 
-// startWith starts the test binary as what, with a standard output that is a file or that
+// startWith runs the test binary with a task, and a standard output that is a file or
 // collects lines.
 func startWith(t *testing.T, what string, env []string, stdout io.Writer, args ...string) *process {
 	t.Helper()
@@ -132,13 +132,13 @@ func (p *process) exitCode(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("the process does not end")
 	}
 	return p.ProcessState.ExitCode()
 }
 
-// lines collects what a process writes.
+// lines collects the lines that a process writes.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -156,20 +156,20 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// patience is how long a busy machine may take.
-const patience = time.Minute
+// waitLimit is how long a busy machine may take.
+const waitLimit = time.Minute
 
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain waited for: %s", what)
 		}
 	}
 }
 
-// page returns an endpoint's page, or "" where it does not answer with one.
+// page returns an endpoint's page, or "" if it does not serve one.
 func page(address string) string {
 	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
@@ -202,9 +202,9 @@ func startOnExample(t *testing.T, env ...string) (p *process, address, path stri
 	return p, address, path
 }
 
-// The program with its built-in configuration (on a port of its own) shows a
-// listener that another process opens, on the page and in the log, and shows it
-// no more once it is closed.
+// The program with its built-in configuration (on its own port) shows a listener that
+// another process opens, on the page and in the log, and stops showing it
+// when it is closed.
 func TestProgramShowsWhatListens(t *testing.T) {
 	p, address, _ := startOnExample(t)
 	other := start(t, "listener", nil)
@@ -258,7 +258,7 @@ func TestReadyOnlyAfterTheFirstGather(t *testing.T) {
 	config := writeFile(t, t.TempDir(), "s.toml", exampleOn(address))
 	start(t, "sockwatch", []string{"NOTIFY_SOCKET=" + path}, "--config", config)
 
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(waitLimit))
 	message := make([]byte, 100)
 	n, err := conn.Read(message)
 	if err != nil || string(message[:n]) != "READY=1" {
@@ -330,8 +330,8 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	}
 }
 
-// The port that sockwatch itself serves is not news after a restart, and nothing else is
-// if nothing has changed.
+// After a restart, the port that sockwatch itself serves is not an event, and neither is
+// anything else that has not changed.
 func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
 	t.Parallel()
 	address := servertest.FreeAddress(t)
@@ -435,7 +435,7 @@ func TestPortInUseEndsTheStart(t *testing.T) {
 	}
 }
 
-// What the one-shot commands print can be read by whom it is for.
+// The output of the one-shot commands can be read by their users.
 func TestOneShotCommands(t *testing.T) {
 	other := start(t, "listener", nil)
 	eventually(t, "the other process's port", func() bool { return strings.HasSuffix(other.stdout.String(), "\n") })

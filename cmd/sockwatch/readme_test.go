@@ -29,8 +29,8 @@ func readmeBlocks(t *testing.T, language string) []string {
 	return blocks
 }
 
-// The table that the README shows is the one that list prints: the head is the
-// same, and so is the form of every row.
+// The table in the README has the same head and the same form of rows as the output of
+// list.
 func TestReadmeTable(t *testing.T) {
 	printed := sockwatchRun(nil, "list")
 	head, _, _ := strings.Cut(printed.Stdout, "\n")
@@ -50,7 +50,7 @@ func TestReadmeTable(t *testing.T) {
 	}
 }
 
-// The JSON line of the README is what the stdout output makes of its point, and
+// The JSON line in the README is what the stdout output writes for its point, and
 // that point has the tags and fields of tcp_listen.
 func TestReadmeJSONLine(t *testing.T) {
 	line := strings.TrimSpace(readmeBlocks(t, "json")[0])
@@ -103,7 +103,7 @@ func documented(name, field string) bool {
 	return slices.ContainsFunc(descs, func(d metric.Desc) bool { return d.Name == name && d.Field == field })
 }
 
-// Every series of the README is one of a documented metric.
+// Every series in the README belongs to a documented metric.
 func TestReadmeSeries(t *testing.T) {
 	for line := range strings.Lines(readmeBlocks(t, "text")[0]) {
 		name, _, _ := strings.Cut(line, "{")
@@ -117,7 +117,7 @@ func TestReadmeSeries(t *testing.T) {
 	}
 }
 
-// Every command of the README is one.
+// Every command in the README exists.
 func TestReadmeCommands(t *testing.T) {
 	commands := regexp.MustCompile("(?m)^\\| `sockwatch (?:\\[)?([a-z]+)").FindAllStringSubmatch(readFile(t, "README.md"), -1)
 	if len(commands) < 6 {

@@ -13,7 +13,7 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// scanOf returns a scan, so many seconds after the first, of listeners on these ports.
+// scanOf returns a scan, some seconds after the first, of listeners on these ports.
 func scanOf(second int, ports ...string) *hostScan {
 	s := &hostScan{time: time.Date(2026, 11, 26, 3, 12, second, 0, time.Local), candidates: len(ports)}
 	for _, port := range ports {
@@ -23,8 +23,8 @@ func scanOf(second int, ports ...string) *hostScan {
 	return s
 }
 
-// plainFrame returns a frame with the sequences that style and place it named, one
-// line each.
+// plainFrame returns a frame, one line each, with names in place of control
+// sequences.
 func plainFrame(v *view, columns, lines int) string {
 	frame := v.frame(columns, lines)
 	return "\n" + strings.NewReplacer(cursorHome, "", clearLine, "", clearBelow, "", "\r\n", "\n",
@@ -87,7 +87,7 @@ func TestViewMarksWhatOpenedAndClosed(t *testing.T) {
 	}
 }
 
-// Marks are of endpoints: another owner of the same one is no change of the list.
+// Marks belong to endpoints: another owner of the same endpoint is not a change of the list.
 func TestViewDoesNotMarkAnotherOwner(t *testing.T) {
 	v := view{command: &listCommand{Watch: defaultRedraw}}
 	v.observe(scanOf(0, "22"))
@@ -139,7 +139,7 @@ Warning: long long long long long long long long long long long long long long
 	}
 }
 
-// A frame holds no control character but its own sequences.
+// A frame contains no control character except its own sequences.
 func TestViewEscapesNames(t *testing.T) {
 	v := view{command: &listCommand{Watch: defaultRedraw}}
 	scan := scanOf(0, "22")

@@ -40,7 +40,7 @@ func awaitMore(t *testing.T, file string) {
 	eventually(t, "more lines in the file", func() bool { return lines() > before+20 })
 }
 
-// A pipe that nobody reads holds up neither gathers, delivery, reloads nor the stop.
+// A pipe that nobody reads delays neither gathers, delivery, reloads nor the stop.
 func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"info", "debug"} {
@@ -86,7 +86,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 				if err != nil {
 					t.Errorf("ended with %v", err)
 				}
-			case <-time.After(patience):
+			case <-time.After(waitLimit):
 				t.Error("the program does not end")
 			}
 		})
@@ -111,7 +111,7 @@ func TestFullNotifySocketHoldsUpNothing(t *testing.T) {
 	awaitMore(t, file)
 
 	// Once it is read, READY arrives.
-	manager.SetReadDeadline(time.Now().Add(patience))
+	manager.SetReadDeadline(time.Now().Add(waitLimit))
 	for message := make([]byte, 100); ; {
 		n, err := manager.Read(message)
 		if err != nil {
@@ -145,7 +145,7 @@ func TestStopWithAFullNotifySocket(t *testing.T) {
 	}
 }
 
-// fillSocket writes to a datagram socket until it takes no more.
+// fillSocket writes to a datagram socket until it is full.
 func fillSocket(t *testing.T, path string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -164,8 +164,8 @@ func fillSocket(t *testing.T, path string) {
 	}
 }
 
-// A configuration that has become a pipe without a writer holds up neither gathers
-// nor the stop, and is named.
+// A configuration that has become a pipe without a writer delays neither gathers
+// nor the stop, and the log names it.
 func TestReloadThatHangsHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
@@ -208,7 +208,7 @@ func TestStopWhileTheConfigurationIsNotRead(t *testing.T) {
 	}
 }
 
-// A file that is missing for a moment leaves the running configuration as it is.
+// A file that is briefly missing does not change the running configuration.
 func TestReloadOfAMissingFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")

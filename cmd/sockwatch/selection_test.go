@@ -21,8 +21,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
-// selectFrom returns the ports of the listeners that "list" with these flags selects,
-// and after a "?" of those that it may.
+// selectFrom returns the ports of the listeners that "list" with these flags selects, and
+// after a "?" the ports of those that might match.
 func selectFrom(t *testing.T, listeners []metric.Point, flags ...string) string {
 	t.Helper()
 	command, err := parse(append([]string{"list"}, flags...), &strings.Builder{}, &strings.Builder{})
@@ -128,7 +128,7 @@ func TestWrongListFlags(t *testing.T) {
 	}
 }
 
-// Warnings go to stderr: what --json prints stays JSON, and says that it is not all.
+// Warnings go to stderr: the output of --json stays JSON, and stderr says that it is incomplete.
 func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
 	var stdout, stderr strings.Builder
 	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
@@ -179,7 +179,7 @@ func TestJSONIsFiltered(t *testing.T) {
 	}
 }
 
-// Those whose owner cannot be read are counted if the filters may select them: an
+// Listeners whose owner cannot be read are counted if they might match: an
 // empty list must not look complete.
 func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
 	unreadable := func(port string) metric.Point {

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A command whose data is lost fails, and says so. Who discards it on purpose is not
-// bothered.
+// A command whose data is lost fails, and says so. Discarding the data on purpose is not an
+// error.
 func TestDataThatIsLost(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()
@@ -38,8 +38,8 @@ func TestDataThatIsLost(t *testing.T) {
 				cmd.Stderr = &stderr
 				cmd.Run()
 				// Whether all owners can be read depends on the host.
-				said := regexp.MustCompile(`(?m)^sockwatch: owners .*\n`).ReplaceAllString(stderr.String(), "")
-				if diff := cmp.Diff(test.want, result{cmd.ProcessState.ExitCode(), "", said}); diff != "" {
+				log := regexp.MustCompile(`(?m)^sockwatch: owners .*\n`).ReplaceAllString(stderr.String(), "")
+				if diff := cmp.Diff(test.want, result{cmd.ProcessState.ExitCode(), "", log}); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 			})

@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// FuzzTable holds a table of any names to one line each, of what can be printed,
+// FuzzTable checks that a table of any names has one line each, of printable characters,
 // within the terminal.
 func FuzzTable(f *testing.F) {
 	f.Add("a\nb", "\x1b[31m", 40)

@@ -74,7 +74,7 @@ func telegrafLevel(level slog.Level) string {
 	}
 }
 
-// attributesAlone removes what a record has besides its attributes.
+// attributesAlone removes everything but the attributes from a record.
 func attributesAlone(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
 		return slog.Attr{}
@@ -104,8 +104,8 @@ func (h *telegrafHandler) with(more func(slog.Handler) slog.Handler) slog.Handle
 	return &telegrafHandler{h.out, h.level, func(next slog.Handler) slog.Handler { return more(extend(next)) }}
 }
 
-// An errorLines writer gives each line that is written to it, one at a time, the
-// prefix of an error.
+// An errorLines is a writer that adds the prefix of an error to each line, which must be
+// written one at a time.
 type errorLines struct{ io.Writer }
 
 func (w errorLines) Write(line []byte) (int, error) {

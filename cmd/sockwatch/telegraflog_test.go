@@ -13,7 +13,7 @@ func TestTelegrafReadsTheLevelOfEachLine(t *testing.T) {
 	var out strings.Builder
 	s := newLogSwitch(&out)
 	s.format = telegrafFormat
-	s.set("debug", "json") // the format that the configuration has does not matter
+	s.set("debug", "json") // the configured format does not matter
 	log := slog.New(s)
 	log.Debug("details")
 	log.With("plugin", "inputs.x").Info("started", "n", 2)
@@ -35,7 +35,7 @@ E! level is kept g.level=high g.msg=m
 	}
 }
 
-// Telegraf's scanner gives up at a line of 64 KiB.
+// Telegraf's scanner fails at a line of 64 KiB.
 func TestLongLogLinesAreCut(t *testing.T) {
 	var out strings.Builder
 	long := strings.Repeat("é", 1<<16)

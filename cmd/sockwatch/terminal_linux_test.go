@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A table fits the terminal that it is printed on, or what $COLUMNS says of it.
+// A table fits the terminal that it is printed on, or the width in $COLUMNS.
 func TestListFitsTheTerminal(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -37,7 +37,7 @@ func TestListFitsTheTerminal(t *testing.T) {
 			for part := make([]byte, 4096); ; {
 				n, err := terminal.Read(part)
 				text = append(text, part[:n]...)
-				if err != nil { // EIO when the last one at the other end has gone
+				if err != nil { // EIO when the other end is closed
 					done <- string(text)
 					return
 				}
@@ -64,7 +64,7 @@ func TestListFitsTheTerminal(t *testing.T) {
 	}
 }
 
-// openTerminal returns both ends of a terminal of so many columns.
+// openTerminal returns both ends of a terminal with that many columns.
 func openTerminal(t *testing.T, columns int) (terminal, other *os.File) {
 	t.Helper()
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -151,7 +151,7 @@ func TestListWatchesOnATerminal(t *testing.T) {
 		if err != nil {
 			t.Errorf("%v: %s", err, cmd.Stderr)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("Ctrl-C does not end it")
 	}
 	<-closed

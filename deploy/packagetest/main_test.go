@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// listen listens on an address, prints it, and goes on until it is killed.
+// listen listens on an address, prints it, and runs until it is killed.
 func listen(address string) int {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -160,7 +160,7 @@ func copySource(dir string) error {
 	return nil
 }
 
-// replaceIn replaces a text that a file holds.
+// replaceIn replaces a text in a file.
 func replaceIn(file, from, to string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

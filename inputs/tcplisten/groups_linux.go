@@ -38,9 +38,9 @@ type group struct {
 	fields []metric.Field // made from values; published, so replaced and never changed
 }
 
-// A record is what the history and the rules say of a group.
+// A record is the result of the history and the rules for a group.
 type record struct {
-	firstSeen, changed int64 // Unix time; 0: in the first gather, or not at all
+	firstSeen, changed int64 // Unix time; 0: at the first gather, or unknown
 	expected, rule     string
 }
 
@@ -95,8 +95,8 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 }
 
-// setRecords sets what the history and the rules say of every group. It reports whether
-// any record has changed.
+// setRecords sets the records of every group. It reports whether any
+// record has changed.
 func (gs *groupSet) setRecords(tracker *changes.Tracker) (changed bool) {
 	for _, g := range gs.sorted {
 		before := g.record

@@ -130,7 +130,7 @@ func searchContext(ctx context.Context, now time.Time) (context.Context, context
 	return context.WithDeadline(ctx, deadline.Add(-reserve))
 }
 
-// Close writes what the next run has to know, and closes what the gathers opened.
+// Close saves the state for the next run, and closes everything that the gathers opened.
 func (in *input) Close() error {
 	if in.exporter != nil {
 		in.exporter.close()
@@ -143,7 +143,7 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over what has been recorded and which warnings have been logged.
+// InheritFrom takes over the recorder, and which warnings have been logged.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned

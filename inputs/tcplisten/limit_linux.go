@@ -40,7 +40,7 @@ type overflowValues struct {
 }
 
 // limit decides which groups get a point, so that a gather has at most limit points.
-// Whoever has the most loses points first: the exporter's points before the listeners,
+// Users with the most lose points first: the exporter's points before the listeners,
 // and of the listeners those that were first seen last, then those with the highest
 // ports; those that break the rules come last. person returns the person that a user id
 // counts as.
@@ -104,8 +104,8 @@ func shareOut(groups []*group, person func(uid uint32) string) (shares []*share)
 // maxViolators is how many groups of a person that break the rules are kept before others.
 const maxViolators = 100
 
-// violatorsFirst returns the groups with those first that are forbidden or not expected,
-// up to maxViolators.
+// violatorsFirst returns the groups with forbidden or unexpected ones first, up to
+// maxViolators.
 func violatorsFirst(groups []*group) []*group {
 	sorted := make([]*group, 0, len(groups))
 	var others []*group

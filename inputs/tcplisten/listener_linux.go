@@ -24,14 +24,14 @@ type listener struct {
 	isNew      bool        // no gather that succeeded has seen it yet
 	generation uint64      // of the last listing that saw it
 	scan       uint64      // the last scan that saw it
-	glimpsed   time.Time   // when a scan saw it that no gather has seen
+	glimpsed   time.Time   // when a scan first saw it, if no gather has seen it
 
 	describedBy facts // what tags and key were made from
 	tags        []metric.Tag
 	key         string // tags as one string: the identity
 
-	// What the tags and the holders are to the packages changes and expect, and what the
-	// rules say. Made again when the listener is described again.
+	// The listener as packages changes and expect see it, and the verdict of the rules. They
+	// are built again when the listener is described again.
 	observed changes.Socket
 	judged   *expect.Listener // nil without rules
 	verdict  expect.Verdict

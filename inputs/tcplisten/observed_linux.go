@@ -13,11 +13,10 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// isObserved reports whether observed is made from what is known now.
+// isObserved reports whether observed is up to date.
 func (l *listener) isObserved() bool { return l.observed.Endpoint != changes.Endpoint{} }
 
-// observe makes observed. Where its processes come from is read only if there may be
-// events.
+// observe builds observed. It reads where processes come from only if there may be events.
 func (l *listener) observe(r *readers, lineage bool) {
 	s := &l.socket
 	l.observed = changes.Socket{
@@ -97,7 +96,7 @@ func (l *listener) forRules(users userNames) *expect.Listener {
 	return e
 }
 
-// sumPrograms has the programs of the named owners read, if exe_sha256 is on.
+// sumPrograms reads the programs of the named owners, if exe_sha256 is on.
 func (in *input) sumPrograms(ctx context.Context, now time.Time) {
 	if in.open.sums == nil {
 		return
@@ -111,8 +110,8 @@ func (in *input) sumPrograms(ctx context.Context, now time.Time) {
 	in.open.sums.Update(ctx, named, now)
 }
 
-// hasNewSum reports whether the sum of the program of the named owner has become known
-// since the listener was observed.
+// hasNewSum reports whether the sum of the named owner's program has become known since the
+// listener was observed.
 func (l *listener) hasNewSum(sums *exehash.Sums) bool {
 	if sums == nil || len(l.observed.Holders) == 0 {
 		return false

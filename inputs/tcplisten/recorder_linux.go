@@ -17,8 +17,8 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// A recorder finds out what has changed since the last look and what the rules say of
-// it, and writes both into the history before it is published.
+// A recorder finds what has changed since the last look and evaluates the rules, and writes
+// both to the history before they are published.
 type recorder struct {
 	changes *changes.Tracker
 	rules   *expect.Rules
@@ -26,9 +26,9 @@ type recorder struct {
 	history *history.Store
 
 	boot  string // the boot id
-	scope string // which namespaces of which host are looked at
+	scope string // identifies the host and the namespaces that are listed
 
-	restored   bool                // the history knew something at the start
+	restored   bool                // the history had content at the start
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
@@ -55,13 +55,13 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	return r
 }
 
-// reopen continues what the recorder of a replaced input did, with other options.
+// reopen continues with the recorder of a replaced input, with new options.
 func (r *recorder) reopen(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) {
 	r.history = r.history.Inherit(historyOptions(env, h))
 	r.configure(o, rules, h)
 }
 
-// configure applies options. What is known stays.
+// configure applies options. The known state stays.
 func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	r.boot, r.scope = h.BootID(), fmt.Sprintf("proc=%s namespaces=%v", h.Proc, o.Namespaces)
 	r.rules = rules
@@ -111,13 +111,13 @@ func readClocks() changes.Moment {
 func clock(id int32) time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(id, &t); err != nil {
-		panic(err) // both clocks are older than what Go needs
+		panic(err) // every kernel that Go supports has both clocks
 	}
 	return time.Duration(t.Nano())
 }
 
-// lookedBefore reports whether listeners that are new have opened since a look that is
-// known, so that there may be events.
+// lookedBefore reports whether new listeners have opened since a known look, so that there
+// may be events.
 func (r *recorder) lookedBefore() bool { return r.restored || r.last.Mono != 0 }
 
 // unchanged records a look between gathers that has found nothing new.
@@ -127,7 +127,7 @@ func (r *recorder) unchanged(m changes.Moment) {
 	r.last = m
 }
 
-// A look is what a gather has found.
+// A look is the result of a gather.
 type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
@@ -176,7 +176,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	return changed
 }
 
-// A backlog is what outputs do not have of the events.
+// A backlog counts the events that not every output has.
 type backlog struct {
 	waiting int
 	dropped uint64
@@ -189,7 +189,7 @@ func (b backlog) point() metric.Point {
 	}}
 }
 
-// judge asks the rules about the listeners that have changed, or about all if a rule has
+// judge evaluates the rules for the listeners that have changed, or for all if a rule has
 // expired. It reports whether any verdict may have changed.
 func (r *recorder) judge(l *look, users userNames) (changed bool) {
 	if r.expect.Idle() {
@@ -255,7 +255,7 @@ func expectMoment(m changes.Moment) expect.Moment {
 }
 
 // writeWait is how long a gather waits for the disk, so that its events are in its own
-// batch. Those whose write takes longer are in the next one.
+// batch. Events whose write takes longer are in the next batch.
 const writeWait = 100 * time.Millisecond
 
 // events returns the events to publish, and what to call when all outputs have them.
@@ -263,7 +263,7 @@ func (r *recorder) events() (events []metric.Point, stored func()) {
 	return r.history.Events(writeWait)
 }
 
-// close writes what the next run needs to know.
+// close saves the state for the next run.
 func (r *recorder) close() error {
 	if set := r.changes.Stop(); len(set) > 0 {
 		r.history.Append(history.Write{Set: set})

@@ -96,7 +96,7 @@ func (in *input) warnOfExpiry(now time.Time) {
 const capabilities = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 
 // causesOf returns why owners are unknown, and what to do about each cause. There is no
-// cause if just a few processes refuse to be read even with every permission.
+// cause if only a few processes cannot be read even with every permission.
 func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 	if v.PIDNS && report.Hidden != "" {
 		causes = append(causes, "the host's processes are not visible: share them (docker: --pid=host, Kubernetes: hostPID: true), "+

@@ -29,8 +29,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestLogrotateLosesNoLine is what logrotate and others do to a file. No signal comes: a
-// reload whose options are equal keeps the instance.
+// TestLogrotateLosesNoLine does what logrotate and similar programs do to a file. No signal
+// is sent, and a reload with equal options keeps the instance.
 func TestLogrotateLosesNoLine(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -68,7 +68,7 @@ func TestLogrotateLosesNoLine(t *testing.T) {
 }
 
 // TestRenamedWhileWritten renames the file as fast as it can while lines are
-// written, and the output rotates by size as well: all lines are somewhere, each
+// written, and the output also rotates by size: every line is in some file,
 // once, whole and in order.
 func TestRenamedWhileWritten(t *testing.T) {
 	dir := t.TempDir()
@@ -126,7 +126,7 @@ func TestRenamedWhileWritten(t *testing.T) {
 	}
 }
 
-// TestSymlinkIsRefused plants one before the start, and in the place of a file
+// TestSymlinkIsRefused plants a link before the start, and in place of a file
 // that was renamed.
 func TestSymlinkIsRefused(t *testing.T) {
 	dir := t.TempDir()
@@ -154,7 +154,7 @@ func TestSymlinkIsRefused(t *testing.T) {
 	push(t, out, "two")
 	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "one\n", "log": "two\n"})
 
-	// A rotation replaces a link that stands where an archive goes.
+	// A rotation replaces a link that is in place of an archive.
 	must(t, os.Remove(path+".1"))
 	must(t, os.Symlink(victim, path+".1"))
 	out, _ = open(t, path, func(o *Options) { o.RotationMaxSize, o.RotationMaxArchives = 4, 1 })
@@ -162,7 +162,7 @@ func TestSymlinkIsRefused(t *testing.T) {
 	check(t, dir, map[string]string{"victim": "precious\n", "log.1": "two\n", "log": "six\n"})
 }
 
-// TestOpenDoesNotFollowSymlinks is the link that is planted after the look.
+// TestOpenDoesNotFollowSymlinks plants the link after the check.
 func TestOpenDoesNotFollowSymlinks(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
@@ -172,7 +172,7 @@ func TestOpenDoesNotFollowSymlinks(t *testing.T) {
 	}
 }
 
-// TestDevFullIsReported is the disk that is always full.
+// TestDevFullIsReported uses a disk that is always full.
 func TestDevFullIsReported(t *testing.T) {
 	out, _ := open(t, "/dev/full", nil)
 	for range 2 {
@@ -183,8 +183,8 @@ func TestDevFullIsReported(t *testing.T) {
 	}
 }
 
-// TestFullDiskLeavesNoHalfLine fills a file system, a small one of the test's own: what is on
-// it ends with a line at every time, and when it is freed each record is there
+// TestFullDiskLeavesNoHalfLine fills a small file system: the file always ends with a
+// whole line, and when there is space again each record is written
 // once.
 func TestFullDiskLeavesNoHalfLine(t *testing.T) {
 	dir := t.TempDir()
@@ -203,8 +203,8 @@ func TestFullDiskLeavesNoHalfLine(t *testing.T) {
 		func() { must(t, os.Remove(ballast)) })
 }
 
-// TestFileSizeLimit is the same by a limit, which every user may set. The limit holds
-// for a whole process, so a child has it: the test framework writes files, too.
+// TestFileSizeLimit does the same with a limit, which every user may set. It applies to a
+// whole process, so a child has it: the test framework writes files, too.
 func TestFileSizeLimit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	child := exec.CommandContext(t.Context(), os.Args[0])
@@ -253,7 +253,7 @@ func TestMain(m *testing.M) {
 }
 
 // pushWithinLimit sets a limit of file sizes. For each line of standard input it pushes, or
-// frees the process of the limit, and writes the error to standard output.
+// lifts the limit, and writes the error to standard output.
 func pushWithinLimit(path string) error {
 	var was unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
@@ -279,7 +279,7 @@ func pushWithinLimit(path string) error {
 	return nil
 }
 
-// numbered returns lines of a width.
+// numbered returns lines of a given width.
 func numbered(width int) (records [][]byte) {
 	for i := range 500 {
 		records = append(records, fmt.Appendf(nil, "line %05d %s", i, strings.Repeat("x", width)))
@@ -287,7 +287,7 @@ func numbered(width int) (records [][]byte) {
 	return records
 }
 
-// fillDisk pushes records until the file takes no more, and again after free.
+// fillDisk pushes records until the file is full, and again after free.
 func fillDisk(t *testing.T, path string, full error, records [][]byte, push func([][]byte) error, free func()) {
 	t.Helper()
 	for range 3 {
@@ -311,8 +311,8 @@ func fillDisk(t *testing.T, path string, full error, records [][]byte, push func
 	}
 }
 
-// TestFIFOReaderMayBeSlowOrGone writes to a FIFO: without a reader, with a slow one, and
-// with one that goes and comes back.
+// TestFIFOReaderMayBeSlowOrGone writes to a FIFO without a reader, with a slow one, and
+// with one that leaves and comes back.
 func TestFIFOReaderMayBeSlowOrGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	must(t, unix.Mkfifo(path, 0o600))
@@ -361,8 +361,8 @@ func TestFIFOReaderMayBeSlowOrGone(t *testing.T) {
 	}
 }
 
-// TestAppendOnlyFile is a file that may only grow (chattr +a): half a line cannot
-// be cut off, and is ended.
+// TestAppendOnlyFile: in a file that may only grow (chattr +a), an incomplete line cannot
+// be cut off, so it is terminated.
 func TestAppendOnlyFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")

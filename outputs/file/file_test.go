@@ -76,8 +76,8 @@ func TestExclusive(t *testing.T) {
 	}
 }
 
-// open returns an output to a file that does not rotate, unless change says so,
-// and what it logs.
+// open returns an output, to a file that does not rotate unless change sets that, and its
+// log.
 func open(t testing.TB, path string, change func(o *Options)) (*output, *bytes.Buffer) {
 	t.Helper()
 	o := Defaults()
@@ -101,7 +101,7 @@ func open(t testing.TB, path string, change func(o *Options)) (*output, *bytes.B
 	return out, &log
 }
 
-// push pushes records that must be taken.
+// push pushes records that must be accepted.
 func push(t testing.TB, out *output, records ...string) {
 	t.Helper()
 	if err := tryPush(t, out, records...); err != nil {
@@ -118,7 +118,7 @@ func tryPush(t testing.TB, out *output, records ...string) error {
 	return out.Push(t.Context(), raw)
 }
 
-// check holds the contents of the files of a directory, in which there must be no
+// check compares the files of a directory with the expected ones; there must be no
 // others.
 func check(t testing.TB, dir string, want map[string]string) {
 	t.Helper()
@@ -193,7 +193,7 @@ func TestRotationBySize(t *testing.T) {
 	}
 }
 
-// TestRotationImpossible goes on with the file, and says so once.
+// TestRotationImpossible: the file is still written, and one warning says so.
 func TestRotationImpossible(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
@@ -217,8 +217,8 @@ func TestRotationImpossible(t *testing.T) {
 	check(t, dir, map[string]string{"log.1": "one\ntwo\nsix\n", "log": "ten\n"})
 }
 
-// TestHalfLineAtStart cuts off what the end of the program or of the host left
-// behind the last newline, says so, and nothing that may be another's.
+// TestHalfLineAtStart cuts off the bytes that a crash of the program or the host has left
+// after the last newline, and logs that, but keeps text that may belong to somebody else.
 func TestHalfLineAtStart(t *testing.T) {
 	const record = "m v=1i 1795341600000000000"
 	for _, tt := range []struct {
@@ -226,7 +226,7 @@ func TestHalfLineAtStart(t *testing.T) {
 		whole, half  string
 		want         string
 		cut          int  // bytes
-		zeros        bool // and no others are cut
+		zeros        bool // and no others are cut off
 	}{
 		{name: "none", whole: "one\n", want: "one\nnew\n"},
 		{name: "empty", want: "new\n"},
@@ -276,7 +276,7 @@ func TestHalfLineAtStart(t *testing.T) {
 	}
 }
 
-// TestNoFileOfLines leaves alone what is none of ours.
+// TestNoFileOfLines does not touch a file that is not the output's own.
 func TestNoFileOfLines(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "image")
@@ -292,7 +292,7 @@ func TestNoFileOfLines(t *testing.T) {
 	check(t, dir, map[string]string{"image": image})
 }
 
-// TestNoPlaceToWrite keeps the records until there is one.
+// TestNoPlaceToWrite keeps the records until the directory exists.
 func TestNoPlaceToWrite(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "missing", "log")

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Values that a request could only fail with.
+// Values with which every request would fail.
 func TestMistypedAddresses(t *testing.T) {
 	for _, test := range []struct {
 		url, database, want string

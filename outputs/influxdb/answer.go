@@ -36,7 +36,7 @@ type rejectedLine struct {
 // maxAnswer is how much of an answer is read, both before and after decompression.
 const maxAnswer = 64 << 10
 
-// readAnswer reads the answer of a response.
+// readAnswer reads the answer from a response.
 func readAnswer(resp *http.Response) answer {
 	a := answer{status: resp.StatusCode, header: resp.Header}
 	body, err := a.readBody(resp.Body)

@@ -15,8 +15,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// TestSlowAnswerEndsAtTheDeadline is a server whose answer never ends: the time that Push has
-// is all that it gets, whatever the answer began with.
+// TestSlowAnswerEndsAtTheDeadline has a server whose answer never ends: it gets only the time
+// that Push has, however the answer began.
 func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
 	server := newFake(t)
 	server.does(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +43,7 @@ func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
 	}
 }
 
-// TestAnswersThatBreakOff mean what their status and header say alone.
+// TestAnswersThatBreakOff: only the status and the header of an incomplete answer count.
 func TestAnswersThatBreakOff(t *testing.T) {
 	server := newFake(t)
 	for _, tt := range []struct {
@@ -70,7 +70,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 	}
 }
 
-// TestHugeErrorBodyIsNotReadWhole is an error of a gigabyte: 64 KiB of it are read.
+// TestHugeErrorBodyIsNotReadWhole: of an error of a gigabyte, 64 KiB are read.
 func TestHugeErrorBodyIsNotReadWhole(t *testing.T) {
 	server := newFake(t)
 	const size = 1 << 30
@@ -102,7 +102,7 @@ func TestHugeErrorBodyIsNotReadWhole(t *testing.T) {
 	}
 }
 
-// TestHugeHeaderIsRefused is the same with a header.
+// TestHugeHeaderIsRefused does the same with a header.
 func TestHugeHeaderIsRefused(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusNoContent, "", "X-Huge: "+strings.Repeat("x", 1<<20))
@@ -112,7 +112,7 @@ func TestHugeHeaderIsRefused(t *testing.T) {
 	}
 }
 
-// TestCompressedAnswers are compressed by a proxy that was not asked to.
+// TestCompressedAnswers: a proxy compresses answers without being asked.
 func TestCompressedAnswers(t *testing.T) {
 	compress := func(text string) string {
 		var b strings.Builder

@@ -21,10 +21,10 @@ type answerTest struct {
 	headers []string
 	body    string
 	kind    string
-	err     string // behind the server's name
+	err     string // after the server's name
 }
 
-// testAnswers lets a fake give each answer.
+// testAnswers makes a fake give each answer.
 func testAnswers(t *testing.T, tests []answerTest) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,7 +66,7 @@ func guessedV3Options(url string) Options {
 	return o
 }
 
-// Test204IsDelivery also holds that there is one request.
+// Test204IsDelivery also checks that there is only one request.
 func Test204IsDelivery(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v1(server.URL))
@@ -78,7 +78,7 @@ func Test204IsDelivery(t *testing.T) {
 	}
 }
 
-// TestAnswersThatAreNotInfluxDBs keep the points.
+// TestAnswersThatAreNotInfluxDBs: the points stay queued.
 func TestAnswersThatAreNotInfluxDBs(t *testing.T) {
 	testAnswers(t, []answerTest{
 		{name: "a web page", status: 200, headers: []string{htmlType}, body: "<html>", kind: "kept",
@@ -226,7 +226,7 @@ func TestAnswersOfInfluxDB3(t *testing.T) {
 	})
 }
 
-// TestRetryAfterIsHonoured holds every form of the header, and the cap of ten
+// TestRetryAfterIsHonoured checks every form of the header, and the cap of ten
 // minutes.
 func TestRetryAfterIsHonoured(t *testing.T) {
 	const date = "Date: Sun, 06 Nov 1994 08:49:00 GMT"
@@ -253,7 +253,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	})
 }
 
-// TestRejectedAlone is a rejection of a single record: there is nothing to search.
+// TestRejectedAlone: a rejected single record needs no bisect.
 func TestRejectedAlone(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v1(server.URL))
@@ -272,7 +272,7 @@ func TestRejectedAlone(t *testing.T) {
 	}
 }
 
-// TestEachRecordHasItsOwnReason holds what the dead-letter file gets.
+// TestEachRecordHasItsOwnReason checks the content of the dead-letter file.
 func TestEachRecordHasItsOwnReason(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusBadRequest, `{"error":"partial write of line protocol occurred","data":[`+

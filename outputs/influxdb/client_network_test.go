@@ -53,7 +53,7 @@ func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	}
 }
 
-// TestServerOnIPv6Only has a server on [::1] alone.
+// TestServerOnIPv6Only has a server that listens only on [::1].
 func TestServerOnIPv6Only(t *testing.T) {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
@@ -69,8 +69,8 @@ func TestServerOnIPv6Only(t *testing.T) {
 	}
 }
 
-// TestTwoAddressesOneDead has a name of an IPv4 and an IPv6 address, of which
-// only one has a server.
+// TestTwoAddressesOneDead has a name with an IPv4 and an IPv6 address, only one of which
+// has a server.
 func TestTwoAddressesOneDead(t *testing.T) {
 	resolve(t, map[uint16][]byte{typeA: net.IPv4(127, 0, 0, 1).To4(), typeAAAA: net.IPv6loopback})
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
@@ -89,7 +89,7 @@ func TestTwoAddressesOneDead(t *testing.T) {
 	}
 }
 
-// TestUnknownHostKeepsThePoints keeps what a name server cannot place.
+// TestUnknownHostKeepsThePoints: the name does not resolve.
 func TestUnknownHostKeepsThePoints(t *testing.T) {
 	resolve(t, nil)
 	out, _ := newOutput(t, v1("http://influxdb.example:8086"))
@@ -101,8 +101,8 @@ func TestUnknownHostKeepsThePoints(t *testing.T) {
 
 const typeA, typeAAAA = 1, 28 // of DNS records
 
-// resolve makes a name server of the test's own answer every question, for the
-// time of the test, by the records of these types.
+// resolve makes a name server of the test answer every question with the records of
+// these types, until the end of the test.
 func resolve(t *testing.T, records map[uint16][]byte) {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -131,7 +131,7 @@ func resolve(t *testing.T, records map[uint16][]byte) {
 	})
 }
 
-// dnsAnswer answers a query of one question.
+// dnsAnswer answers a query with one question.
 func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
 	const header = 12
 	end := bytes.IndexByte(query[header:], 0)
@@ -152,8 +152,8 @@ func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
 	return append(answer, data...)
 }
 
-// TestHalfOpenConnectionIsReplaced keeps a connection whose other end has gone without a
-// word: the push that finds out fails in its time, the next one has a new
+// TestHalfOpenConnectionIsReplaced keeps a connection whose other end has gone silently: the
+// push that notices fails within its time, and the next one opens a new
 // connection.
 func TestHalfOpenConnectionIsReplaced(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -198,8 +198,8 @@ func TestHalfOpenConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// TestDeadConnectionIsReplaced closes a kept connection before each request: net/http sends
-// it again on a new one.
+// TestDeadConnectionIsReplaced closes a kept connection before each request: net/http repeats
+// the request on a new one.
 func TestDeadConnectionIsReplaced(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v1(server.URL))
@@ -212,7 +212,7 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 }
 
 // TestOnlyAWholeAnswerIsDelivery cuts the connection after every number of bytes that the
-// server sends, and slows it down: nothing but the whole answer is delivery.
+// server sends, and slows it down: only the whole answer means delivered.
 func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
 	t.Parallel()
 	const answer = "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"

@@ -34,7 +34,7 @@ func rawServer(t *testing.T, serve func(conn net.Conn, in *bufio.Reader)) string
 	return "http://" + l.Addr().String()
 }
 
-// large returns options that send bodies as they are, and one of more than a
+// large returns options for uncompressed bodies, and a body of more than a
 // mebibyte.
 func large(url string) (Options, string) {
 	o := v1(url)
@@ -42,8 +42,8 @@ func large(url string) (Options, string) {
 	return o, `m s="` + strings.Repeat("x", 16<<20) + `" 1`
 }
 
-// TestLargeBodyThatIsRefusedEarly has a server that answers 413 to the headers and
-// resets the connection if the body comes all the same.
+// TestLargeBodyThatIsRefusedEarly has a server that answers 413 to the headers, and
+// resets the connection if the body is sent anyway.
 func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 	url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
 		if _, err := http.ReadRequest(in); err != nil {
@@ -51,7 +51,7 @@ func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 		}
 		conn.(*net.TCPConn).SetLinger(0)
 		io.WriteString(conn, "HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-		time.Sleep(100 * time.Millisecond) // a body that comes now meets a reset
+		time.Sleep(100 * time.Millisecond) // a body that arrives now causes a reset
 	})
 	o, record := large(url)
 	out, _ := newOutput(t, o)
@@ -63,8 +63,8 @@ func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 	}
 }
 
-// TestLargeBodyIsDelivered by servers that answer "Expect: 100-continue" as they
-// should, with 417, or not at all.
+// TestLargeBodyIsDelivered to servers that answer "Expect: 100-continue" correctly, with 417,
+// or not at all.
 func TestLargeBodyIsDelivered(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -120,7 +120,7 @@ func TestLargeBodyIsDelivered(t *testing.T) {
 	}
 }
 
-// TestSmallBodyIsNotAskedAbout holds that requests of the usual size take one round
+// TestSmallBodyIsNotAskedAbout: requests of the usual size take one round
 // trip.
 func TestSmallBodyIsNotAskedAbout(t *testing.T) {
 	server := newFake(t)

@@ -27,8 +27,8 @@ type keyPair struct {
 	key  *ecdsa.PrivateKey
 }
 
-// issue makes a certificate for 127.0.0.1, changed by change, that ca signs, or
-// the certificate itself where ca is nil.
+// issue creates a certificate for 127.0.0.1, modified by change and signed by ca, or by
+// itself if ca is nil.
 func issue(t testing.TB, ca *keyPair, change func(c *x509.Certificate)) keyPair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -84,7 +84,7 @@ func (p keyPair) keyPEM(t testing.TB) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// A tlsServer answers 204 by TLS with a certificate that may change.
+// A tlsServer answers 204 over TLS with a certificate that may change.
 type tlsServer struct {
 	*httptest.Server
 	cert atomic.Pointer[tls.Certificate]
@@ -96,7 +96,7 @@ func newTLSServer(t testing.TB, cert *tls.Certificate, clients *x509.CertPool) *
 	s.cert.Store(cert)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.Config.SetKeepAlivesEnabled(false) // every request shows the certificate of its moment
+	s.Config.SetKeepAlivesEnabled(false) // every connection gets the current certificate
 	s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := &tls.Config{Certificates: []tls.Certificate{*s.cert.Load()}}
 		if clients != nil {
@@ -117,7 +117,7 @@ func overTLS(url, caFile string) Options {
 	return o
 }
 
-// TestInvalidCertificatesAreRefused refuses certificates that do not hold, and says why.
+// TestInvalidCertificatesAreRefused with the reason.
 func TestInvalidCertificatesAreRefused(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
@@ -126,7 +126,7 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 		name   string
 		cert   keyPair
 		change func(o *Options)
-		want   string // all of the error behind the server's name, but for the times
+		want   string // the whole error after the server's name, without times
 	}{
 		{name: "good", cert: issue(t, ca, nil), change: nil, want: ""},
 		{name: "expired", cert: issue(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), change: nil,
@@ -148,7 +148,7 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 				tt.change(&o)
 			}
 			out, _ := newOutput(t, o)
-			for range 2 { // never skipped silently, not the second time either
+			for range 2 { // never skipped silently, not even the second time
 				err := push(t, out, "m v=1i 1")
 				if tt.want == "" {
 					if err != nil {
@@ -162,7 +162,7 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 	}
 }
 
-// TestReplacedCertificatesAreUsed replaces those of the server and the CA's on disk.
+// TestReplacedCertificatesAreUsed replaces the server's certificate and the CA file.
 func TestReplacedCertificatesAreUsed(t *testing.T) {
 	first, second := newCA(t), newCA(t)
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
@@ -187,8 +187,8 @@ func TestReplacedCertificatesAreUsed(t *testing.T) {
 	}
 }
 
-// TestPointsWaitForTheClientCertificate is a server that requires one: without it, and with one
-// that it does not know, everything is kept until there is one.
+// TestPointsWaitForTheClientCertificate: the server requires one. Points stay queued without
+// it, and with one that the server does not know.
 func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	ca, clients := newCA(t), newCA(t)
 	pool := x509.NewCertPool()
@@ -199,7 +199,7 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	write(t, caFile, ca.certPEM())
 
 	out, _ := newOutput(t, overTLS(server.URL, caFile))
-	// net/http may have a word of its own before it.
+	// net/http may put its own words before it.
 	if err, want := push(t, out, "m v=1i 1"), "remote error: tls: certificate required"; !strings.HasSuffix(fmt.Sprint(err), want) || kind(err) != "kept" {
 		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
 	}
@@ -223,7 +223,7 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	}
 }
 
-// TestMissingCertificatesKeepThePoints are files that are not there.
+// TestMissingCertificatesKeepThePoints has options with files that do not exist.
 func TestMissingCertificatesKeepThePoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing.pem")
 	out, _ := newOutput(t, overTLS("https://127.0.0.1:1", path))

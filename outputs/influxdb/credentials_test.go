@@ -26,14 +26,14 @@ func v3(url, tokenFile string) Options {
 	return o
 }
 
-// TestSecretFiles holds what becomes of the text around a secret: a token has no
-// blanks around it, a password may.
+// TestSecretFiles checks how text around a secret is treated: blanks are removed from a
+// token, but not from a password.
 func TestSecretFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	for _, tt := range []struct {
 		name, text      string
 		token, password string // "": an error
-		err             string // behind the option's name
+		err             string // after the option's name
 	}{
 		{name: "bare", text: "t0k", token: "t0k", password: "t0k"},
 		{name: "a line", text: "t0k\n", token: "t0k", password: "t0k"},
@@ -79,7 +79,7 @@ func TestSecretFiles(t *testing.T) {
 	}
 }
 
-// TestMissingSecretFile keeps the points.
+// TestMissingSecretFile: the points stay queued.
 func TestMissingSecretFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing")
 	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))
@@ -89,7 +89,7 @@ func TestMissingSecretFile(t *testing.T) {
 	}
 }
 
-// TestReplacedSecretIsPickedUp refuses one token and takes the next.
+// TestReplacedSecretIsPickedUp: one token is refused, the next accepted.
 func TestReplacedSecretIsPickedUp(t *testing.T) {
 	server := newFake(t)
 	server.does(checkLogin("Bearer new"))
@@ -122,8 +122,8 @@ func TestReplacedSecretIsPickedUp(t *testing.T) {
 	}
 }
 
-// TestSecretsAreNotPrinted looks for them in errors, logs and what stands for
-// the output in a %v.
+// TestSecretsAreNotPrinted looks for secrets in errors, logs, and the output formatted with
+// %v.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	server := newFake(t)
 	server.does(checkLogin("nobody"))
@@ -150,7 +150,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// TestSecretFileThatEveryoneCanRead is one warning, not one each request.
+// TestSecretFileThatEveryoneCanRead causes one warning, not one for each request.
 func TestSecretFileThatEveryoneCanRead(t *testing.T) {
 	server := newFake(t)
 	path := filepath.Join(t.TempDir(), "token")
@@ -201,7 +201,7 @@ func TestCredentialsOverHTTP(t *testing.T) {
 	}
 }
 
-// TestHeadersOfTheOptions are sent with each request, also that for the host.
+// TestHeadersOfTheOptions: they are sent with each request, including Host.
 func TestHeadersOfTheOptions(t *testing.T) {
 	server := newFake(t)
 	got := make(chan []string, 2)

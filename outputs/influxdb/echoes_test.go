@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestSecretThatIsAWordOfTheAnswer changes neither what is done with the points nor
-// what is shown: hiding a word of the server's own would tell the secret.
+// TestSecretThatIsAWordOfTheAnswer changes neither how the points are handled nor the
+// text shown: hiding one of the server's own words would reveal the secret.
 func TestSecretThatIsAWordOfTheAnswer(t *testing.T) {
 	server := newFake(t)
 	server.answers(http.StatusBadRequest, `{"error":"partial write: max-values-per-tag limit exceeded dropped=1"}`)
@@ -27,7 +27,7 @@ func TestSecretThatIsAWordOfTheAnswer(t *testing.T) {
 	}
 }
 
-// TestEchoedCredentialsAreHidden has servers that quote what they were sent.
+// TestEchoedCredentialsAreHidden has servers that quote what they received.
 func TestEchoedCredentialsAreHidden(t *testing.T) {
 	const long = "0123456789abcdef"
 	for _, tt := range []struct {

@@ -21,7 +21,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A fake is a server that notes every request and answers as it is told.
+// A fake is a server that records every request and gives the answers that a test sets.
 type fake struct {
 	*httptest.Server
 
@@ -84,7 +84,7 @@ func (f *fake) answers(status int, body string, headers ...string) {
 	})
 }
 
-// does makes the fake answer by a handler; the request's body has been read.
+// does makes the fake answer with a handler, after the request's body has been read.
 func (f *fake) does(answer http.HandlerFunc) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,7 +161,7 @@ func encode(t testing.TB, out *output, points ...metric.Point) [][]byte {
 	return records
 }
 
-// push pushes within a time that only a fault exceeds.
+// push pushes with a timeout that only a fault exceeds.
 func push(t testing.TB, out *output, records ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -173,7 +173,7 @@ func push(t testing.TB, out *output, records ...string) error {
 	return out.Push(ctx, raw)
 }
 
-// pushIn pushes one record within a time that is meant to run out.
+// pushIn pushes one record with a timeout that is supposed to expire.
 func pushIn(t testing.TB, out *output, timeout time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -181,8 +181,8 @@ func pushIn(t testing.TB, out *output, timeout time.Duration) error {
 	return out.Push(ctx, [][]byte{[]byte("m v=1i 1")})
 }
 
-// kind names what the agent makes of an error: "stored", "rejected [0 2]" with the
-// indices of the records and perhaps ", others stored", "bisect" and the same, "too
+// kind names how the agent handles an error: "stored", "rejected [0 2]" with the
+// indices of the records and perhaps ", others stored", "bisect" with the same, "too
 // large", "after 5s", or "kept".
 func kind(err error) string {
 	after, isAfter := errors.AsType[*plugin.RetryAfterError](err)
@@ -207,7 +207,7 @@ func kind(err error) string {
 	}
 }
 
-// checkLogin answers 204 to one login, and repeats every other in its error.
+// checkLogin answers 204 to one login, and repeats any other in its error.
 func checkLogin(want string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Authorization"); got != want {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestStalledMount has the token on a file system in user space whose server answers
-// nothing: every push ends in its time and names the file.
+// TestStalledMount has the token on a FUSE file system whose server never answers:
+// every push ends within its timeout and names the file.
 func TestStalledMount(t *testing.T) {
 	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
@@ -26,7 +26,7 @@ func TestStalledMount(t *testing.T) {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
-		device.Close() // lets go what waits for an answer
+		device.Close() // releases requests that wait for an answer
 	})
 	path := filepath.Join(dir, "token")
 	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// TestOnlyRegularFilesAreRead has a FIFO that nobody writes to in the place of each
+// TestOnlyRegularFilesAreRead has a FIFO without a writer in place of each
 // file: no push waits for it.
 func TestOnlyRegularFilesAreRead(t *testing.T) {
 	server := newFake(t)
@@ -51,7 +51,7 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	}
 }
 
-// TestLinkToARegularFileIsRead holds for the links by which Kubernetes mounts
+// TestLinkToARegularFileIsRead uses links like those by which Kubernetes mounts
 // secrets.
 func TestLinkToARegularFileIsRead(t *testing.T) {
 	dir := t.TempDir()
@@ -66,9 +66,9 @@ func TestLinkToARegularFileIsRead(t *testing.T) {
 	}
 }
 
-// TestHangingMount has a file whose read hangs until it is let go: each push ends in
-// its time with an error that names the file, no second read joins the first, and
-// what the late read returns is not used.
+// TestHangingMount has a file whose read hangs until the test releases it: each push ends
+// within its timeout with an error that names the file, no second read is started, and the
+// result of the late read is not used.
 func TestHangingMount(t *testing.T) {
 	server := newFake(t)
 	out, _ := newOutput(t, v3(server.URL, "/mnt/token"))

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 
 const envPushTo = "SOCKWATCH_TEST_PUSH_TO"
 
-// TestRequests holds what each API is sent.
+// TestRequests checks what is sent to each API.
 func TestRequests(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -101,7 +101,7 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
-// TestServersInTurn tries the URLs from the last that worked.
+// TestServersInTurn tries the URLs from the last one that worked.
 func TestServersInTurn(t *testing.T) {
 	a, b, c := newFake(t), newFake(t), newFake(t)
 	out, _ := newOutput(t, v1(a.URL, b.URL, c.URL))
@@ -141,7 +141,7 @@ func TestServersInTurn(t *testing.T) {
 		a.URL+": 400 Bad Request: unable to parse 'x'", 1, 0, 0)
 }
 
-// TestRedirectIsNotFollowed sends to another host, which must not see the token.
+// TestRedirectIsNotFollowed: the redirect leads to another host, which must not see the token.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	elsewhere := newFake(t)
 	for _, status := range []int{301, 302, 303, 307, 308} {
@@ -161,7 +161,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestResetBeforeTheAnswer takes a request and resets its connection: the same
+// TestResetBeforeTheAnswer: the server accepts a request and resets the connection. The same
 // records, with their times, are sent again.
 func TestResetBeforeTheAnswer(t *testing.T) {
 	server := newFake(t)
@@ -193,8 +193,8 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does not answer does
-// not keep the next from its turn.
+// TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does
+// not answer leaves time for the next.
 func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
 	t.Parallel()
 	hole, server := newFake(t), newFake(t)
@@ -227,7 +227,7 @@ func TestPushObeysContext(t *testing.T) {
 	}
 }
 
-// TestNoServerKeepsThePoints are faults before there is an answer.
+// TestNoServerKeepsThePoints: requests fail before there is an answer.
 func TestNoServerKeepsThePoints(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
@@ -259,8 +259,8 @@ func TestNoServerKeepsThePoints(t *testing.T) {
 	}
 }
 
-// TestBodyIsNotReused answers before the body is read: what the connection still
-// sends of it must not become that of the next request.
+// TestBodyIsNotReused: the server answers before it has read the body. The connection may
+// still be sending it, so it must not become the body of the next request.
 func TestBodyIsNotReused(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -269,15 +269,15 @@ func TestBodyIsNotReused(t *testing.T) {
 	o := v1(server.URL)
 	o.ContentEncoding = "identity"
 	out, _ := newOutput(t, o)
-	for range 20 { // the race detector is the judge
+	for range 20 { // the race detector reports a reuse
 		if err := push(t, out, strings.Repeat("x", 1<<20)); concernsRecords(err) {
 			t.Fatal(err)
 		}
 	}
 }
 
-// BenchmarkPush stands beside a bare loop of gzip and POST of the same lines to the
-// same server, of whose speed it is to have half at least.
+// BenchmarkPush compares Push with a bare loop of gzip and POST of the same lines to the
+// same server. Push must be at least half as fast.
 func BenchmarkPush(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := readBody(r); err != nil {
@@ -311,7 +311,7 @@ func BenchmarkPush(b *testing.B) {
 	})
 }
 
-// barePost is what a program of ten lines would do.
+// barePost is what ten lines of code would do.
 func barePost(url string, records [][]byte) error {
 	var body bytes.Buffer
 	z := gzip.NewWriter(&body)

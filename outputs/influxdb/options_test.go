@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestEveryWrongOptionIsNamed holds every error of the options, and that no secret is in one.
+// TestEveryWrongOptionIsNamed checks every error of the options, and that none contains a secret.
 func TestEveryWrongOptionIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -33,7 +33,7 @@ password: is not an option of the write API v2, which is selected by organizatio
 			`username: is not an option of the write API v3, which is selected by the token`},
 		{"a token alone", func(o *Options) { o.Token = "s3cret" }, `database: must be set for the write API v3, which is selected by the token`},
 		{"1.x with a token", func(o *Options) { o.API, o.Database, o.Token = "v1", "d", "s3cret" }, `token: is not an option of the write API v1`},
-		{"2.x said, 1.x set", func(o *Options) { o.API, o.Database = "v2", "d" },
+		{"2.x chosen, 1.x set", func(o *Options) { o.API, o.Database = "v2", "d" },
 			`organization: must be set for the write API v2
 bucket: must be set for the write API v2
 database: is not an option of the write API v2`},

@@ -19,12 +19,12 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// A deadLetter is a record that is given up, and why.
+// A deadLetter is a rejected record and the reason.
 type deadLetter struct{ Record, Error string }
 
-// deliver pushes records as the contract of a Pusher says that the agent does: what
-// a RejectedError names leaves the queue; what else is rejected or too large is
-// bisected until it stands alone.
+// deliver pushes records as the agent does by the contract of a Pusher: records that
+// a RejectedError names leave the queue; others that are rejected or too large are
+// bisected until each is alone.
 func deliver(t testing.TB, out *output, records [][]byte) (dead []deadLetter, pushes int) {
 	t.Helper()
 	reject := func(record []byte, err error) { dead = append(dead, deadLetter{string(record), err.Error()}) }
@@ -87,7 +87,7 @@ func numbered(t testing.TB, out *output, name string, n int) [][]byte {
 	return encode(t, out, points...)
 }
 
-// TestOneBadLineOfAThousandIsFound has a real influxd refuse one of 1,000 records.
+// TestOneBadLineOfAThousandIsFound: a real influxd rejects one of 1,000 records.
 func TestOneBadLineOfAThousandIsFound(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch")
@@ -118,7 +118,7 @@ func TestOneBadLineOfAThousandIsFound(t *testing.T) {
 	}
 }
 
-// TestPointsBeyondRetentionAreRejectedAtOnce has a real influxd refuse all points as too old: at once.
+// TestPointsBeyondRetentionAreRejectedAtOnce: a real influxd rejects all points as too old.
 func TestPointsBeyondRetentionAreRejectedAtOnce(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch WITH DURATION 1h")
@@ -147,7 +147,7 @@ func TestPointsBeyondRetentionAreRejectedAtOnce(t *testing.T) {
 	}
 }
 
-// TestMissingDatabaseOfARealServerIsCreated has a real influxd without the database: it is created,
+// TestMissingDatabaseOfARealServerIsCreated: a real influxd without the database creates it,
 // unless the options say not to.
 func TestMissingDatabaseOfARealServerIsCreated(t *testing.T) {
 	server := servertest.Influxd(t)
@@ -175,8 +175,8 @@ func TestMissingDatabaseOfARealServerIsCreated(t *testing.T) {
 	}
 }
 
-// TestTooLargeBodyIsBisected has a real influxd with a small limit: what fits is found by
-// halving, and a single point that is larger is given up.
+// TestTooLargeBodyIsBisected: a real influxd has a small limit. The bisect finds the size
+// that fits, and a single point that is larger is given up.
 func TestTooLargeBodyIsBisected(t *testing.T) {
 	server := servertest.Influxd(t, "max-body-size = 2000")
 	query(t, server, "CREATE DATABASE sockwatch")
@@ -195,8 +195,8 @@ func TestTooLargeBodyIsBisected(t *testing.T) {
 	}
 }
 
-// TestPointsWaitForTheRightToWrite has a real influxd that wants a password, and a user who
-// may not write.
+// TestPointsWaitForTheRightToWrite: a real influxd requires a password, and a user may not
+// write.
 func TestPointsWaitForTheRightToWrite(t *testing.T) {
 	t.Parallel()
 	server := servertest.Influxd(t, "auth-enabled = true")

@@ -95,7 +95,7 @@ func TestInfluxdReturnsWhatWasWritten(t *testing.T) {
 	query(t, server, "CREATE DATABASE sockwatch")
 	out, _ := newOutput(t, v1(server.URL))
 
-	names := map[string]string{ // process: as the server has it
+	names := map[string]string{ // process: as the server stores it
 		"nginx": "nginx", "a b,c=d": "a b,c=d", `a\x0ab`: `a\x0ab`, "a\nb c=1 2": `a\X0Ab c=1 2`, `a\`: `a\X5C`,
 		`a\,b=c`: `a\X5C,b=c`, `a\ f=1`: `a\X5C f=1`, `a\\b`: `a\X5C\b`, `"q"`: `"q"`, "#": "#", "é\u2028": "é\u2028", "\x7f": `\X7F`,
 	}
@@ -123,13 +123,13 @@ func TestInfluxdReturnsWhatWasWritten(t *testing.T) {
 	}
 }
 
-// TestFieldKeysStayApart has keys that InfluxDB would read as one if they were
-// written as they are.
+// TestFieldKeysStayApart has keys that InfluxDB would read as equal if they were
+// written unescaped.
 func TestFieldKeysStayApart(t *testing.T) {
 	server := servertest.Influxd(t)
 	query(t, server, "CREATE DATABASE sockwatch")
 	out, _ := newOutput(t, v1(server.URL))
-	keys := map[string]string{ // key: as the server has it
+	keys := map[string]string{ // key: as the server stores it
 		`a"`: `a"`, `a\"`: `a\X5C"`, `a,`: `a,`, `a\,`: `a\X5C,`, `a `: `a `, `a\ `: `a\X5C `, `a=`: `a=`, `a\=`: `a\X5C=`, `a\`: `a\X5C`, `"a`: `"a`,
 	}
 	point := metric.Point{Name: "m", Time: at}
@@ -183,8 +183,8 @@ type vmSeries struct {
 	Timestamps []int64
 }
 
-// exported returns the series of a name. It asks until there are so many points, or
-// for as long as only a fault takes.
+// exported returns the series of a name. It asks until there are that many points, or
+// until a timeout that only a fault exceeds.
 func exported(t testing.TB, server *servertest.Server, name string, points int) []vmSeries {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {

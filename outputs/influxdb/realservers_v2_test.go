@@ -104,7 +104,7 @@ func TestInfluxDB2WriteAPI(t *testing.T) {
 // series, with the values and the time that it was written with.
 func testFluxReturnsWhatWasWritten(t *testing.T, server *servertest.Server) {
 	out, log := newOutput(t, v2(server.URL, v2Token))
-	names := map[string]string{ // process: as the server has it
+	names := map[string]string{ // process: as the server stores it
 		"nginx": "nginx", "a b,c=d": "a b,c=d", `a\x0ab`: `a\x0ab`, "a\nb c=1 2": `a\X0Ab c=1 2`, `a\`: `a\X5C`, `a\\b`: `a\X5C\b`, `"q"`: `"q"`,
 	}
 	fields := map[string]string{"pid": "31337", "backlog": "9223372036854775807", "start": "0.5", "up": "true", "exe": `/bin/"x" \y`}
@@ -134,7 +134,7 @@ func testFluxReturnsWhatWasWritten(t *testing.T, server *servertest.Server) {
 	}
 }
 
-// testRejectedLinesByBucketAndToken has the server refuse some of 1,000 records.
+// testRejectedLinesByBucketAndToken: the server rejects some of 1,000 records.
 func testRejectedLinesByBucketAndToken(t *testing.T, server *servertest.Server) {
 	out, _ := newOutput(t, v2(server.URL, v2Token))
 	records := numbered(t, out, "m", 1000)
@@ -157,8 +157,8 @@ func testRejectedLinesByBucketAndToken(t *testing.T, server *servertest.Server) 
 	}
 }
 
-// testTokenAndBucket keeps the points while the server lets them not in,
-// and delivers them after that.
+// testTokenAndBucket: points stay queued while the server refuses the token or the bucket,
+// and are delivered afterwards.
 func testTokenAndBucket(t *testing.T, server *servertest.Server) {
 	record := fmt.Sprintf("other v=1i %d", at.Add(time.Hour).UnixNano())
 	for _, tt := range []struct {

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestQuotedLinesOfHostileNames has records that hold the very words by which a
-// server quotes others.
+// TestQuotedLinesOfHostileNames has records that contain the very words with which a
+// server quotes records.
 func TestQuotedLinesOfHostileNames(t *testing.T) {
 	records := []string{
 		`m,p=x s="unable to parse 'm v=2i 2': y" 1`,
@@ -40,8 +40,8 @@ func TestQuotedLinesOfHostileNames(t *testing.T) {
 	}
 }
 
-// TestLinesOfACutAnswer has more rejected lines than are read of an answer: those
-// in front of the cut are named, and nobody claims that all others are stored.
+// TestLinesOfACutAnswer: the answer lists more rejected lines than are read. Those before
+// the cut are named, and the error does not claim that all others are stored.
 func TestLinesOfACutAnswer(t *testing.T) {
 	var records, listed, quoted []string
 	for i := range 2000 {
@@ -55,7 +55,7 @@ func TestLinesOfACutAnswer(t *testing.T) {
 		{name: "a text", body: `{"error":"partial write: ` + strings.Join(quoted, `\n`) + ` dropped=0"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for shift := range 8 { // the cut is at each byte of an escape once
+			for shift := range 8 { // the cut is once at each byte of an escape
 				server := newFake(t)
 				server.answers(http.StatusBadRequest, strings.Repeat(" ", shift)+tt.body)
 				out, _ := newOutput(t, v1(server.URL))

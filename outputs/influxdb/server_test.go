@@ -32,9 +32,9 @@ func TestCreateDatabaseQuotesTheName(t *testing.T) {
 // A databaseServer is a fake InfluxDB 1.x without its database.
 type databaseServer struct {
 	*fake
-	login    string         // of the one who may create it; "": anybody
-	refusal  string         // of CREATE DATABASE, with status 200; "": none
-	statuses []int          // of the first answers to CREATE DATABASE; 0: as it should
+	login    string         // login that may create it; "": any
+	refusal  string         // answer to CREATE DATABASE, with status 200; "": none
+	statuses []int          // status of the first answers to CREATE DATABASE; 0: success
 	ignore   bool           // CREATE DATABASE does nothing
 	created  map[string]int // statements
 }
@@ -74,7 +74,7 @@ func (s *databaseServer) query(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// requests returns how many writes and statements there were since the last call.
+// requests returns the number of writes and statements since the last call.
 func (s *databaseServer) requests() (n [2]int) {
 	for _, r := range s.took() {
 		if r.url == "/query" {
@@ -86,7 +86,7 @@ func (s *databaseServer) requests() (n [2]int) {
 	return n
 }
 
-// TestMissingDatabaseIsCreatedOnce holds what InfluxDB 1.x is asked when it says
+// TestMissingDatabaseIsCreatedOnce checks what InfluxDB 1.x is asked if it answers
 // that the database is missing.
 func TestMissingDatabaseIsCreatedOnce(t *testing.T) {
 	const notFound = `URL: 404 Not Found: database not found: "sockwatch": `
@@ -99,7 +99,7 @@ func TestMissingDatabaseIsCreatedOnce(t *testing.T) {
 		name   string
 		server func(s *databaseServer)
 		change func(o *Options)
-		want   []outcome // of pushes in a row
+		want   []outcome // pushes in a row
 		log    []string
 	}{
 		{name: "created", want: []outcome{
@@ -165,8 +165,8 @@ func TestMissingDatabaseIsCreatedOnce(t *testing.T) {
 	}
 }
 
-// TestOtherAnswersCreateNoDatabase has missing things that are no database of
-// InfluxDB 1.x.
+// TestOtherAnswersCreateNoDatabase: something other than a database of
+// InfluxDB 1.x is missing.
 func TestOtherAnswersCreateNoDatabase(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -22,7 +22,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// envListen holds what the child of TestSystemdPassesSockets listens on.
+// envListen holds the addresses that the child of TestSystemdPassesSockets listens on.
 const envListen = "SOCKWATCH_TEST_LISTEN"
 
 // TestSystemdPassesSockets passes sockets to a child as systemd does.
@@ -79,7 +79,7 @@ type activated struct {
 	stdout *bufio.Scanner
 }
 
-// startActivated starts this test's program with sockets from descriptor 3 on. The
+// startActivated runs this test binary with sockets from descriptor 3 on. The
 // shell knows the pid that LISTEN_PID must have.
 func startActivated(t *testing.T, listen, names string, sockets ...net.Listener) *activated {
 	t.Helper()
@@ -107,7 +107,7 @@ func startActivated(t *testing.T, listen, names string, sockets ...net.Listener)
 	return &activated{cmd, stdin, bufio.NewScanner(stdout)}
 }
 
-// deadline returns a context that ends with the test, or long past any busy machine.
+// deadline returns a context that ends with the test, or long after any busy machine is done.
 func deadline(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)

@@ -57,8 +57,8 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// exchange writes a raw request and returns the answer; the connection must be
-// closed behind it.
+// exchange writes a raw request and returns the answer; the connection must be closed
+// after it.
 func exchange(t *testing.T, addr net.Addr, request string) *http.Response {
 	t.Helper()
 	c, err := net.Dial(addr.Network(), addr.String())
@@ -90,7 +90,7 @@ func TestRequestsWithBodiesAreRefused(t *testing.T) {
 		request string
 		want    int
 	}{
-		// The bodies that are announced never come: nobody may wait for them.
+		// The announced bodies never come: nothing may wait for them.
 		{"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", 405},
 		{"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n", 413},
 		{"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 413},
@@ -117,8 +117,8 @@ func (s *slowReader) Write(p []byte) (int, error) {
 	return s.ResponseRecorder.Write(p)
 }
 
-// TestSlowReadersKeepNobodyWaiting: more of them than may be answered at once, each
-// with an answer of its own.
+// TestSlowReadersKeepNobodyWaiting: there are more of them than concurrent answers, each
+// with its own answer.
 func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))
@@ -146,7 +146,7 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestSlowReadersAreCutOffBeyondTheLimitOfMemory: over a real connection, whose write
+// TestSlowReadersAreCutOffBeyondTheLimitOfMemory over a real connection, whose write
 // ends with an error.
 func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
@@ -198,7 +198,7 @@ func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 	}
 }
 
-// TestSlowClientsAreCut: in the time of a synctest bubble, over pipes.
+// TestSlowClientsAreCut in a synctest bubble, over pipes.
 func TestSlowClientsAreCut(t *testing.T) {
 	for _, test := range []struct {
 		name, request string

@@ -26,7 +26,7 @@ func BenchmarkScrapeCached(b *testing.B) {
 	}
 }
 
-// BenchmarkScrapeGathered is the first scrape after a gather that found the same.
+// BenchmarkScrapeGathered is the first scrape after a gather that found no change.
 func BenchmarkScrapeGathered(b *testing.B) {
 	for _, enc := range []string{"gzip", "zstd", "identity"} {
 		b.Run(enc, func(b *testing.B) { benchmarkScrape(b, gathering(b, false), enc) })
@@ -34,7 +34,7 @@ func BenchmarkScrapeGathered(b *testing.B) {
 }
 
 // BenchmarkScrapeChanged is the first scrape after a gather that found every point
-// changed: families and page are made.
+// changed: families and page are built again.
 func BenchmarkScrapeChanged(b *testing.B) {
 	for _, enc := range []string{"gzip", "zstd", "identity"} {
 		b.Run(enc, func(b *testing.B) { benchmarkScrape(b, gathering(b, true), enc) })
@@ -60,8 +60,8 @@ func gathering(b *testing.B, changed bool) http.Handler {
 	})
 }
 
-// BenchmarkAgainstPlainCollector reports the processor time of each kind of scrape as
-// a part of the plain collector's, measured by turns in one run.
+// BenchmarkAgainstPlainCollector reports the CPU time of each kind of scrape relative to
+// the plain collector's, measured in turns in one run.
 func BenchmarkAgainstPlainCollector(b *testing.B) {
 	e, _ := newTestEndpoint(b, nil)
 	plain := plainHandler(listeners(benchListeners))
@@ -89,7 +89,7 @@ func BenchmarkAgainstPlainCollector(b *testing.B) {
 	}
 }
 
-// BenchmarkScrapePlainCollector is what the endpoint is held against: a collector
+// BenchmarkScrapePlainCollector is the reference: a collector
 // that sends const metrics of the same points through promhttp.
 func BenchmarkScrapePlainCollector(b *testing.B) {
 	for _, enc := range []string{"gzip", "identity"} {
@@ -106,7 +106,7 @@ func plainHandler(points []metric.Point) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-// benchmarkScrape reports the processor time of a scrape beside its duration.
+// benchmarkScrape reports the CPU time of a scrape in addition to its duration.
 func benchmarkScrape(b *testing.B, h http.Handler, enc string) {
 	r := scrapeRequest(b, enc)
 	w := &discard{header: http.Header{}}
@@ -145,7 +145,7 @@ func cpuTime(b *testing.B) int64 {
 	return u.Utime.Nano() + u.Stime.Nano()
 }
 
-// A discard takes an answer and counts its bytes.
+// A discard accepts an answer and counts its bytes.
 type discard struct {
 	header http.Header
 	status int
@@ -159,8 +159,8 @@ func (d *discard) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A plainCollector sends points as const metrics, as a usual exporter does: with
-// Descs that were made once.
+// A plainCollector sends points as const metrics, as a usual exporter does, with Descs
+// created once.
 type plainCollector struct {
 	points []metric.Point
 	descs  map[string]*prometheus.Desc

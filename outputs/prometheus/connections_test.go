@@ -50,7 +50,7 @@ func (a *acceptor) dial() (client, server net.Conn) {
 	return client, server
 }
 
-// end closes the listener and what it has accepted.
+// end closes the listener and the connections that it has accepted.
 func (a *acceptor) end(clients ...net.Conn) {
 	a.listener.Close()
 	if err := <-a.ended; !errors.Is(err, net.ErrClosed) {
@@ -84,7 +84,7 @@ func TestBusyConnectionsAreLimited(t *testing.T) {
 			t.Fatalf("of three connections two may be open: %v, %v, %v", first, second, third)
 		}
 		first.Close()
-		first.Close() // leaves its slot once
+		first.Close() // releases its slot once
 		synctest.Wait()
 		third = <-a.accepted
 		a.connections.observe(third, http.StateActive)
@@ -137,8 +137,8 @@ func TestTheConnectionIdleLongestIsClosed(t *testing.T) {
 	})
 }
 
-// TestIdleClientsDoNotBlockScrapes: of plain HTTP and of TLS, both with as many idle
-// connections as there may be.
+// TestIdleClientsDoNotBlockScrapes over plain HTTP and over TLS, both with the maximum
+// number of idle connections.
 func TestIdleClientsDoNotBlockScrapes(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"http", "https"} {

@@ -59,12 +59,12 @@ func (b *fakeBoard) publish(batches ...*metric.Batch) {
 
 func boardOf(batches ...*metric.Batch) *fakeBoard { return &fakeBoard{latest: batches} }
 
-// batch returns a batch of tcp_listen's, or of another source with its Descs.
+// batch returns a batch of tcp_listen, or of another source with its Descs.
 func batch(source string, points ...metric.Point) *metric.Batch {
 	return &metric.Batch{Source: source, Time: time.Unix(1795341600, 0), Points: points, Descs: listenDescs}
 }
 
-// listenDescs document what the tests' points have, as tcp_listen does.
+// listenDescs document the fields of the tests' points, as tcp_listen does.
 var listenDescs = []metric.Desc{
 	{Name: "tcp_listen", Field: "sockets", Type: metric.Gauge, Unit: "sockets", Help: "Sockets of the listener"},
 	{Name: "tcp_listen", Field: "processes", Type: metric.Gauge, Unit: "processes", Help: "Processes that hold the listener"},
@@ -83,7 +83,7 @@ var listenDescs = []metric.Desc{
 	{Name: "custom_port_exporter", Field: "value", Type: metric.Untyped, Help: "port state description"},
 }
 
-// listener returns a point as tcp_listen gathers it.
+// listener returns a point like those of tcp_listen.
 func listener(port int, process, user string) metric.Point {
 	return metric.Point{
 		Name: "tcp_listen",
@@ -107,7 +107,7 @@ func point(name string, value float64, tags ...string) metric.Point {
 	return metric.Point{Name: name, Tags: metric.NewTags(tags...), Fields: []metric.Field{{Key: "value", Value: metric.Float(value)}}}
 }
 
-// A logBook keeps what was logged, a line each.
+// A logBook keeps log messages, one per line.
 type logBook struct {
 	mu    sync.Mutex
 	lines []string
@@ -136,7 +136,7 @@ func (l *logBook) logger() *slog.Logger {
 	}}))
 }
 
-// newTestEndpoint returns an endpoint of the options that has not listened.
+// newTestEndpoint returns an endpoint that does not listen yet.
 func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) {
 	t.Helper()
 	o := Defaults()
@@ -177,10 +177,10 @@ func serve(t testing.TB, e *endpoint, board plugin.Board) []net.Addr {
 	return addrs
 }
 
-// testClient waits past any busy machine, not for ever.
+// testClient has a timeout longer than any busy machine needs.
 var testClient = &http.Client{Timeout: time.Minute}
 
-// get asks the handler, without a network.
+// get sends a request to the handler, without a network.
 func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...string) *http.Response {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, "http://web-1.example:8088"+path, nil)
@@ -202,7 +202,7 @@ func bodyOf(t testing.TB, r *http.Response) string {
 	return string(b)
 }
 
-// gatheredPart returns the lines of a text page that are not the program's own.
+// gatheredPart returns the lines of a text page that are not the program's own metrics.
 func gatheredPart(page string) string {
 	var lines []string
 	for line := range strings.Lines(page) {
@@ -214,7 +214,7 @@ func gatheredPart(page string) string {
 	return strings.Join(lines, "")
 }
 
-// listeners returns n of them, of different ports and processes.
+// listeners returns n listeners with different ports and processes.
 func listeners(n int) []metric.Point {
 	points := make([]metric.Point, n)
 	for i := range points {
@@ -223,7 +223,7 @@ func listeners(n int) []metric.Point {
 	return points
 }
 
-// next receives, before a deadline past any busy machine.
+// next receives a value, with a deadline longer than any busy machine needs.
 func next[T any](t testing.TB, ch <-chan T) (v T) {
 	t.Helper()
 	select {

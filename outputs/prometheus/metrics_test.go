@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestOwnMetrics: the usual process_* and go_* stand beside the output's own.
+// TestOwnMetrics: the usual process_* and go_* are shown with the output's own.
 func TestOwnMetrics(t *testing.T) {
 	families, err := newOwnMetrics().Gather()
 	if err != nil {

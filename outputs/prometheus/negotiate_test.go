@@ -41,7 +41,7 @@ func TestNegotiateEncoding(t *testing.T) {
 	}
 }
 
-// TestRefusedFormatsAreNotSent: a weight of 0 refuses what it stands at.
+// TestRefusedFormatsAreNotSent: a weight of 0 refuses a format.
 func TestRefusedFormatsAreNotSent(t *testing.T) {
 	for _, test := range []struct{ accept, want string }{
 		{"text/plain;q=0, application/openmetrics-text;version=1.0.0;q=0.1", "application/openmetrics-text; version=1.0.0"},

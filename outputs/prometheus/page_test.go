@@ -53,7 +53,7 @@ func families(t testing.TB, page string) map[string]*dto.MetricFamily {
 	return parsed
 }
 
-// usualSize is the most of the defaults.
+// usualSize is the default limits.
 var usualSize = size{Defaults().MaxSeries, maxPageBytes}
 
 func counts(d drops) map[dropReason]int {
@@ -126,7 +126,7 @@ m{x="3"} 4
 	}
 }
 
-// TestDuplicatesOfChangedNames: what differs for the agent may be one thing for
+// TestDuplicatesOfChangedNames: different points of the agent may be the same series for
 // Prometheus.
 func TestDuplicatesOfChangedNames(t *testing.T) {
 	got, p := textOf(t, usualSize, batch("a",
@@ -230,7 +230,7 @@ sockwatch_input_gathers_total 1.0
 	}
 }
 
-// TestMetricsOfSeveralSources: the type of the source that documents it holds for all.
+// TestMetricsOfSeveralSources: the type from the source that documents it applies to all.
 func TestMetricsOfSeveralSources(t *testing.T) {
 	undocumented := func(v float64, tags ...string) metric.Point {
 		p := point("sockwatch_input", v, tags...)
@@ -358,7 +358,7 @@ func TestPartialBatchIsShownAsPartial(t *testing.T) {
 	}
 }
 
-// TestHostilePoints shows the points that have broken encoders.
+// TestHostilePoints shows points that have broken encoders.
 func TestHostilePoints(t *testing.T) {
 	points := plugintest.Points()
 	got, p := textOf(t, size{1 << 20, 1 << 30}, batch("a", points...))
@@ -388,7 +388,7 @@ func TestOwnMetricsGiveWay(t *testing.T) {
 	families(t, page)
 }
 
-// FuzzPage holds the page against what expfmt's parser finds in it.
+// FuzzPage compares the page with the result of expfmt's parser.
 func FuzzPage(f *testing.F) {
 	f.Add("tcp_listen", "sockets", "process", "a\nb", "user", "ro\"ot", 1.5)
 	f.Add("", "", "", "", "", "", 0.0)
@@ -459,7 +459,7 @@ func TestPageThatIsTooLarge(t *testing.T) {
 		most    size
 		a, b    []metric.Point
 		want    map[string]int // series by metric
-		dropped map[string]int // series by the first of a name
+		dropped map[string]int // series by first word of the name
 	}{
 		{
 			name: "all fit", most: size{8, 1 << 20}, a: some("m", 3, "x", "y"), b: some("n", 2, "x"),

@@ -139,8 +139,8 @@ func TestNothingGatheredYetIs503(t *testing.T) {
 	}
 }
 
-// TestFailedSourcesAreShown: on /-/ready and the page for people, without the reason,
-// which may be nobody else's business.
+// TestFailedSourcesAreShown on /-/ready and the landing page, without the reason, which may
+// not be for everyone to see.
 func TestFailedSourcesAreShown(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("sockwatch", point("sockwatch_input_up", 0)))

@@ -67,7 +67,7 @@ func decoded(t testing.TB, r *http.Response) string {
 	}
 }
 
-// TestFormatsAndEncodingsSayTheSame: every format in every encoding says the same.
+// TestFormatsAndEncodingsSayTheSame: all formats in all encodings show the same series.
 func TestFormatsAndEncodingsSayTheSame(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", append(listeners(50), point("custom_port_exporter", 7, "app", "a"))...))
@@ -220,7 +220,7 @@ func TestFamiliesAreMadeAgainOnlyIfPointsChange(t *testing.T) {
 	}
 }
 
-// TestOwnMetricsAreThoseOfTheLastGather: what the program says of itself is made
+// TestOwnMetricsAreThoseOfTheLastGather: the program's own metrics are built
 // with the page, after every gather.
 func TestOwnMetricsAreThoseOfTheLastGather(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
@@ -255,7 +255,7 @@ func TestPanicIsLogged(t *testing.T) {
 	e, book := newTestEndpoint(t, nil)
 	board := boardOf(batch("a", point("m", 1)))
 	e.cache.page(board.Latest(), e).families[0] = nil
-	for range maxRequests + 1 { // a slot that a panic kept would be missed
+	for range maxRequests + 1 { // a slot that a panic kept would be missing
 		if r := get(t, e, board, "/metrics"); r.StatusCode != 500 || bodyOf(t, r) != "internal error; the log of sockwatch has the reason\n" {
 			t.Errorf("status %d", r.StatusCode)
 		}
@@ -265,7 +265,7 @@ func TestPanicIsLogged(t *testing.T) {
 	}
 }
 
-// TestCurlReadsItAll: curl, as browsers, reads one gzip member only.
+// TestCurlReadsItAll: like browsers, curl reads only one gzip member.
 func TestCurlReadsItAll(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {
@@ -285,7 +285,7 @@ func TestCurlReadsItAll(t *testing.T) {
 	}
 }
 
-// TestCachedScrapeAllocates keeps the promise of the README: a scrape of an
+// TestCachedScrapeAllocates checks the promise of the README: a scrape of an
 // unchanged board of 5,000 listeners allocates less than 64 KiB.
 func TestCachedScrapeAllocates(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)

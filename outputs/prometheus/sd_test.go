@@ -32,7 +32,7 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-// targets asks the discovery of a host and returns the targets, a line.
+// targets queries the discovery of a host and returns the targets, one per line.
 func targets(t *testing.T, e *endpoint, board *fakeBoard, host, query string) (int, string) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, sdPath+query, nil)
@@ -105,7 +105,7 @@ func TestDiscoveryQuery(t *testing.T) {
 		{host: "h", query: "?exposure=public&process=nginx", status: 200, want: "h:80"},
 		{host: "h", query: "?exposure=public&address=192.0.2.7", status: 200, want: "192.0.2.7:80 192.0.2.7:443"},
 		{host: "h", query: "?address=2001:db8::7&exposure=public", status: 200, want: "[2001:db8::7]:443"},
-		{host: "h", query: "?process=", status: 200, want: "127.0.0.1:82"}, // those without the tag
+		{host: "h", query: "?process=", status: 200, want: "127.0.0.1:82"}, // listeners without the tag
 		{host: "h", query: "?process=none", status: 200, want: ""},
 		{host: "h", query: "?proces=nginx", status: 400, want: `unknown tag "proces": known are address, exposure, port, process`},
 		{host: "h", query: "?exposure=public&=", status: 400, want: `unknown tag "": known are address, exposure, port, process`},
@@ -123,7 +123,7 @@ func TestDiscoveryQuery(t *testing.T) {
 }
 
 // TestDiscoveryOfFamilies: a listener on a wildcard is not a target at an address whose
-// family it does not take.
+// family it does not accept.
 func TestDiscoveryOfFamilies(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen",
@@ -145,7 +145,7 @@ func TestDiscoveryOfFamilies(t *testing.T) {
 	}
 }
 
-// TestDiscoveryOfOtherNamespaces: they are not reached at this host's addresses.
+// TestDiscoveryOfOtherNamespaces: they cannot be reached at this host's addresses.
 func TestDiscoveryOfOtherNamespaces(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", at("0.0.0.0", "1"), at("0.0.0.0", "2", "netns", "blue"), at("0.0.0.0", "3", "netns", "red")))
@@ -162,8 +162,8 @@ func TestDiscoveryOfOtherNamespaces(t *testing.T) {
 	}
 }
 
-// TestDiscoveryWhileListenersAreUnknown: an empty list would have Prometheus drop all
-// targets, and 503 keeps them.
+// TestDiscoveryWhileListenersAreUnknown: after an empty list Prometheus would drop all
+// targets; after a 503 it keeps them.
 func TestDiscoveryWhileListenersAreUnknown(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	listenTags := []string{"address", "port"}
@@ -211,7 +211,7 @@ func TestDiscoveryWhileListenersAreUnknown(t *testing.T) {
 	}
 }
 
-// TestDiscoveryKnowsTagsOfDefinitions: also those that no point has at the moment.
+// TestDiscoveryKnowsTagsOfDefinitions: including those that no point has at the moment.
 func TestDiscoveryKnowsTagsOfDefinitions(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := &fakeBoard{

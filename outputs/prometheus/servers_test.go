@@ -26,8 +26,8 @@ import (
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
-// server returns the path of a program that a test needs. Where it is missing the
-// test is skipped, or fails where SOCKWATCH_REQUIRE_SERVERS is 1.
+// server returns the path of a program that a test needs. If it is not installed, the test is
+// skipped, or fails if SOCKWATCH_REQUIRE_SERVERS is 1.
 func server(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -49,8 +49,8 @@ type prom struct {
 	log *bytes.Buffer // to be read when it has ended
 }
 
-// startPrometheus starts a Prometheus that scrapes every second, with the scrape
-// configurations given, in the directory. It ends with the test.
+// startPrometheus starts a Prometheus in the directory that scrapes every second with the
+// given scrape configurations. It ends with the test.
 func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 	t.Helper()
 	if testing.Short() {
@@ -85,7 +85,7 @@ func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 	return p
 }
 
-// until asks again and again, long past any busy machine, and fails with the last
+// until repeats a question, longer than any busy machine needs, and fails with the last
 // answer.
 func (p *prom) until(what string, ask func() (answer string, ok bool)) {
 	p.t.Helper()
@@ -100,7 +100,7 @@ func (p *prom) until(what string, ask func() (answer string, ok bool)) {
 	p.t.Fatalf("waited in vain until Prometheus %s; last: %s", what, last)
 }
 
-// api asks Prometheus' API.
+// api queries Prometheus' API.
 func (p *prom) api(path string, into any) error {
 	r, err := testClient.Get(p.url + "/api/v1/" + path)
 	if err != nil {
@@ -139,7 +139,7 @@ func (p *prom) query(q string) ([]map[string]string, error) {
 	return series, nil
 }
 
-// untilQuery waits until a query gives the series.
+// untilQuery waits until a query returns the series.
 func (p *prom) untilQuery(q string, want ...map[string]string) {
 	p.t.Helper()
 	if want == nil {
@@ -188,8 +188,8 @@ func fenced(t *testing.T, language string) []string {
 	return blocks
 }
 
-// readmeBlock returns the block of the README that holds a text, with replacements
-// that must each be there.
+// readmeBlock returns the block of the README that contains a text, with replacements
+// that must each match.
 func readmeBlock(t *testing.T, holds string, replace ...string) string {
 	t.Helper()
 	for _, block := range fenced(t, "yaml") {
@@ -240,7 +240,7 @@ func TestPrometheusScrapesOverTLS(t *testing.T) {
 	p.untilQuery("tcp_listen_sockets{port=\"81\"}", second)
 	p.untilQuery("sockwatch_input_gathers_total", map[string]string{"__name__": "sockwatch_input_gathers_total", "input": "tcp_listen", "job": "good", "instance": addr, "=": "7"})
 
-	// Seen from a real client: the cause has a name.
+	// Seen from a real client: the error names the cause.
 	p.untilTargetError("guess", "server returned HTTP status 401 Unauthorized")
 	p.untilTargetError("stranger", "x509: certificate signed by unknown authority")
 	p.untilTargetError("plain", "server returned HTTP status 400 Bad Request")
@@ -257,7 +257,7 @@ func TestPrometheusScrapesOverTLS(t *testing.T) {
 	p.untilQuery(`up{job="good"}`, map[string]string{"__name__": "up", "job": "good", "instance": addr, "=": "1"})
 }
 
-// serveBoard serves the board from an endpoint of the same options and returns
+// serveBoard serves the board from an endpoint with the same options and returns
 // its address.
 func serveBoard(t *testing.T, e *endpoint, board *fakeBoard) string {
 	t.Helper()
@@ -308,7 +308,7 @@ func TestPrometheusTakesOpenMetrics(t *testing.T) {
 }
 
 // TestPrometheusDiscoversListeners uses the scrape configuration that the README
-// shows, with a program in the place of blackbox_exporter that connects as it does.
+// shows, with a program in place of blackbox_exporter that connects as it does.
 func TestPrometheusDiscoversListeners(t *testing.T) {
 	t.Parallel()
 	listening, err := net.Listen("tcp", "127.0.0.1:0")

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// An authority signs the certificates of a test.
+// An authority signs certificates for a test.
 type authority struct {
 	t    testing.TB
 	cert *x509.Certificate
@@ -107,7 +107,7 @@ const webConfigTLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: s
 // The password of "prometheus" is "secret".
 const webConfigUsers = "basic_auth_users:\n  prometheus: $2a$04$pbQ53yVqHfCjy/YtH8SYKOQZpOMl2uibn0jovyorCYkBCs1M6zd/e\n"
 
-// serveTLS serves over TLS with a certificate that change may spoil.
+// serveTLS serves over TLS with a certificate that change may make invalid.
 func serveTLS(t *testing.T, config string, change func(*x509.Certificate)) (e *endpoint, url, dir string, ca *authority) {
 	t.Helper()
 	dir, ca = t.TempDir(), newAuthority(t, "test authority")
@@ -120,7 +120,7 @@ func serveTLS(t *testing.T, config string, change func(*x509.Certificate)) (e *e
 	return e, "https://" + addr.String() + "/metrics", dir, ca
 }
 
-// client returns a client of new connections only.
+// client returns a client that always opens new connections.
 func client(t *testing.T, config *tls.Config) *http.Client {
 	t.Helper()
 	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
@@ -151,7 +151,7 @@ func TestInvalidCertificatesAreErrors(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("the client's error is %v, want %q", err, test.want)
 				}
-				r, err = client(t, &tls.Config{InsecureSkipVerify: true}).Get(url) // one refusal spoils nothing
+				r, err = client(t, &tls.Config{InsecureSkipVerify: true}).Get(url) // one refused request does not affect others
 			}
 			if err != nil {
 				t.Fatal(err)

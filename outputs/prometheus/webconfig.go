@@ -29,7 +29,7 @@ const (
 // every connection, so a file that breaks on disk makes all connections fail.
 type watch struct {
 	check    func(context.Context) error
-	report   func(error) // nil: nobody wants to know
+	report   func(error) // nil: nothing listens
 	requests chan struct{}
 }
 
@@ -234,8 +234,8 @@ func readRegular(name string) ([]byte, error) {
 	return text, nil
 }
 
-// checkListening returns nil if the endpoint can answer, else the reason. If something
-// has removed the file of a unix socket, it is made again.
+// checkListening returns nil if the endpoint can answer, else the reason. If something has
+// removed the file of a unix socket, it is created again.
 func (e *endpoint) checkListening(ctx context.Context) error {
 	errs := []error{e.web.validate(ctx)}
 	for _, s := range e.opts.Listen {

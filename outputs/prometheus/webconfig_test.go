@@ -25,14 +25,14 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// reports collects what an endpoint says of its health.
+// reports collects the health that an endpoint reports.
 func reports(e *endpoint) chan string {
-	said := make(chan string, 100)
-	e.ReportHealth(func(err error) { said <- fmt.Sprint(err) })
-	return said
+	reported := make(chan string, 100)
+	e.ReportHealth(func(err error) { reported <- fmt.Sprint(err) })
+	return reported
 }
 
-// TestBrokenCertificateIsReported: at the first connection that fails, and at a
+// TestBrokenCertificateIsReported at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 			ca.issue(cert, key, "first", nil)
 			writeFile(t, web, webConfigTLS)
 			e, book := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-			said := reports(e)
+			reported := reports(e)
 			address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 			if r, err := client(t, &tls.Config{RootCAs: ca.pool()}).Get("https://" + address + "/-/healthy"); err != nil || r.StatusCode != 200 {
 				t.Fatalf("with a good certificate: %v, %v", r, err)
@@ -64,12 +64,12 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 			writeFile(t, cert, "half a certifi")
 			test.cause(t, e, address)
 			want := fmt.Sprintf("web_config_file %q: failed to load X509KeyPair: tls: failed to find any PEM data in certificate input", web)
-			if got := next(t, said); got != want {
+			if got := next(t, reported); got != want {
 				t.Errorf("reported %q, want %q", got, want)
 			}
 			ca.issue(cert, key, "second", nil)
 			e.Reload()
-			if got := next(t, said); got != "<nil>" {
+			if got := next(t, reported); got != "<nil>" {
 				t.Errorf("reported %q of a good certificate", got)
 			}
 			for _, line := range book.all() {
@@ -81,12 +81,12 @@ func TestBrokenCertificateIsReported(t *testing.T) {
 	}
 }
 
-// TestBrokenWebConfigIsReported: without TLS every request is answered 500 then.
+// TestBrokenWebConfigIsReported: without TLS, every request is then answered with 500.
 func TestBrokenWebConfigIsReported(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yml")
 	writeFile(t, web, webConfigUsers)
 	e, book := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-	said := reports(e)
+	reported := reports(e)
 	address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 	c := client(t, nil)
 	if r, err := c.Get("http://" + address + "/metrics"); err != nil || r.StatusCode != http.StatusUnauthorized {
@@ -103,7 +103,7 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 		}
 	}
 	want := fmt.Sprintf("web_config_file %q: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `...` into map[string]config.Secret", web)
-	if got := next(t, said); got != want {
+	if got := next(t, reported); got != want {
 		t.Errorf("reported %q, want %q", got, want)
 	}
 	for _, line := range book.all() {
@@ -113,20 +113,20 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 	}
 }
 
-// TestClientsThatFailAreNoReason: a client that speaks no TLS finds the endpoint as
-// good as before.
+// TestClientsThatFailAreNoReason: a client that does not use TLS does not affect the
+// endpoint's health.
 func TestClientsThatFailAreNoReason(t *testing.T) {
 	e, _, _, _ := serveTLS(t, webConfigTLS, nil)
 	other, _ := newTestEndpoint(t, func(o *Options) { *o = e.opts })
-	said := reports(other)
+	reported := reports(other)
 	address := serve(t, other, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0]
 	exchange(t, address, "GET / HTTP/1.0\r\n\r\n")
-	if got := next(t, said); got != "<nil>" {
+	if got := next(t, reported); got != "<nil>" {
 		t.Errorf("reported %q", got)
 	}
 }
 
-// TestWatchChecksSeldom: many requests cause one check a second, and a failed one is
+// TestWatchChecksSeldom: many requests cause one check per second, and a failed check is
 // repeated until the endpoint is up again.
 func TestWatchChecksSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -140,8 +140,8 @@ func TestWatchChecksSeldom(t *testing.T) {
 			}
 			return nil
 		})
-		var said []string
-		w.report = func(err error) { said = append(said, fmt.Sprint(err)) }
+		var reported []string
+		w.report = func(err error) { reported = append(reported, fmt.Sprint(err)) }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -164,7 +164,7 @@ func TestWatchChecksSeldom(t *testing.T) {
 		if diff := cmp.Diff([]time.Duration{0, second, 2 * second, 3 * second, 20 * second, 30 * second, 40 * second}, checks); diff != "" {
 			t.Errorf("checked after (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]string{"<nil>", "<nil>", "<nil>", "<nil>", "broken", "broken", "<nil>"}, said); diff != "" {
+		if diff := cmp.Diff([]string{"<nil>", "<nil>", "<nil>", "<nil>", "broken", "broken", "<nil>"}, reported); diff != "" {
 			t.Errorf("reported (-want +got):\n%s", diff)
 		}
 	})
@@ -218,7 +218,7 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 	})
 }
 
-// TestFIFOTakesNoThreads: a FIFO in the place of any file would take a thread for each
+// TestFIFOTakesNoThreads: a FIFO in place of any file would hold a thread for each
 // handshake and request, for ever. The endpoint is down meanwhile, and up again when the
 // file is back.
 func TestFIFOTakesNoThreads(t *testing.T) {
@@ -232,7 +232,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			web, path := filepath.Join(dir, "web.yml"), filepath.Join(dir, file)
 			writeFile(t, web, config)
 			e, _ := newTestEndpoint(t, func(o *Options) { o.WebConfigFile = web })
-			said := reports(e)
+			reported := reports(e)
 			address := serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))[0].String()
 			kept := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}}}
 			status := func(c *http.Client) int {
@@ -262,7 +262,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			if more := threads(t) - before; more > 30 {
 				t.Errorf("%d more threads after 100 handshakes and requests", more)
 			}
-			if got, want := next(t, said), fmt.Sprintf("web_config_file %q: %s is not a regular file", web, path); got != want {
+			if got, want := next(t, reported), fmt.Sprintf("web_config_file %q: %s is not a regular file", web, path); got != want {
 				t.Errorf("reported %q, want %q", got, want)
 			}
 			if err := os.Rename(path+".good", path); err != nil {
@@ -270,7 +270,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 			}
 			e.Reload()
 			for got := ""; got != "<nil>"; {
-				got = next(t, said)
+				got = next(t, reported)
 			}
 			for _, c := range []*http.Client{kept, client(t, &tls.Config{RootCAs: ca.pool()})} {
 				if got := status(c); got != http.StatusOK {
@@ -281,7 +281,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 	}
 }
 
-// TestFIFOTakesNoThreadsWithoutTLS: the requests read the file then.
+// TestFIFOTakesNoThreadsWithoutTLS: without TLS, the requests read the file.
 func TestFIFOTakesNoThreadsWithoutTLS(t *testing.T) {
 	web := filepath.Join(t.TempDir(), "web.yml")
 	writeFile(t, web, webConfigUsers)
@@ -306,7 +306,7 @@ func TestFIFOTakesNoThreadsWithoutTLS(t *testing.T) {
 	}
 }
 
-// replaceByFIFO puts a FIFO that nobody writes in the place of a file, which is kept
+// replaceByFIFO puts a FIFO that nobody writes in place of a file, which is kept
 // with the suffix .good.
 func replaceByFIFO(t *testing.T, path string) {
 	t.Helper()
@@ -318,7 +318,7 @@ func replaceByFIFO(t *testing.T, path string) {
 	}
 }
 
-// threads returns how many threads the process has.
+// threads returns the number of threads of the process.
 func threads(t *testing.T) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")
@@ -346,12 +346,12 @@ func TestFIFOIsRefused(t *testing.T) {
 	}
 }
 
-// TestRemovedSocketIsMadeAgainAtReload, and its trouble is reported if it cannot be.
+// TestRemovedSocketIsMadeAgainAtReload, and an error is reported if that fails.
 func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })
-	said := reports(e)
+	reported := reports(e)
 	serve(t, e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))
 	scrape := func() {
 		t.Helper()
@@ -368,7 +368,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 	}
 	scrape()
 	for _, step := range []struct {
-		text string // of a file in the place of the socket; "": none
+		text string // content of a file in place of the socket; "": none
 		want string
 	}{
 		{"", "<nil>"},
@@ -382,7 +382,7 @@ func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
 			writeFile(t, path, step.text)
 		}
 		e.Reload()
-		if got := next(t, said); got != step.want {
+		if got := next(t, reported); got != step.want {
 			t.Errorf("reported %q, want %q", got, step.want)
 		}
 		if step.text == "" {

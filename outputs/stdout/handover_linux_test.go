@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slowly gives so many lines to outputs one after the other, of which each inherits
-// from the one before, while nobody reads. It then reads, and checks that each line is
-// there once and whole.
+// slowly gives lines to several outputs in a row, each of which inherits from the one before,
+// while nothing reads. It then reads, and checks that each line is there once and
+// whole.
 func slowly(t *testing.T, kind string, before func(w *os.File), outputs int) {
 	t.Helper()
 	r, w := connected(t, kind)

@@ -20,9 +20,9 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// TestMain is the program whose standard output the tests spoil, where a test has
-// started it as a child: it pushes two records, twice, and says on standard error
-// what came of that.
+// TestMain is also the program whose standard output the tests break, if a test has
+// started it as a child: it pushes two records, twice, and writes the results to standard
+// error.
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_STDOUT_CHILD") == "" {
 		os.Exit(m.Run())
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// child runs the program of TestMain and returns what it said on standard error.
+// child runs the program of TestMain and returns its standard error.
 func child(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	var stderr bytes.Buffer
@@ -53,7 +53,7 @@ func child(t *testing.T, cmd *exec.Cmd) string {
 	return stderr.String()
 }
 
-// TestReaderGoneIsReported is a pipe that nobody reads any more: on file descriptor 1 the
+// TestReaderGoneIsReported uses a pipe that nothing reads any more: on file descriptor 1 the
 // Go runtime would end the program by SIGPIPE.
 func TestReaderGoneIsReported(t *testing.T) {
 	r, w, err := os.Pipe()
@@ -71,16 +71,16 @@ func TestReaderGoneIsReported(t *testing.T) {
 	}
 }
 
-// TestClosedAtStart tells an output that was closed from one to /dev/null.
+// TestClosedAtStart distinguishes an output that was closed from one to /dev/null.
 func TestClosedAtStart(t *testing.T) {
 	const closed = "standard output was closed, or is /dev/null, when the program started\n"
 	for _, tt := range []struct{ redirect, want string }{
 		{">&-", closed + closed},
 		{"<&- >&-", closed + closed},
-		{"1<>/dev/null", closed + closed}, // which cannot be told from it
+		{"1<>/dev/null", closed + closed}, // which cannot be distinguished from it
 		{">/dev/null", "<nil>\n<nil>\n"},
 		{"</dev/null >/dev/null", "<nil>\n<nil>\n"},
-		{"<>/dev/null >&0", "<nil>\n<nil>\n"}, // as start-stop-daemon has it
+		{"<>/dev/null >&0", "<nil>\n<nil>\n"}, // as start-stop-daemon does
 	} {
 		if got := child(t, exec.Command("sh", "-c", `exec "$0" `+tt.redirect, os.Args[0])); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.redirect, got, tt.want)
@@ -88,7 +88,7 @@ func TestClosedAtStart(t *testing.T) {
 	}
 }
 
-// TestDevFullIsReported is the disk that is always full.
+// TestDevFullIsReported uses a disk that is always full.
 func TestDevFullIsReported(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -103,8 +103,8 @@ func TestDevFullIsReported(t *testing.T) {
 	}
 }
 
-// TestNoHalfLineAfterRecovery cuts a file's size in the middle of a line, as a
-// full disk does, and raises it again.
+// TestNoHalfLineAfterRecovery limits a file's size in the middle of a line, as a
+// full disk does, and lifts the limit again.
 func TestNoHalfLineAfterRecovery(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	f, err := os.Create(path)
@@ -142,8 +142,8 @@ func TestNoHalfLineAfterRecovery(t *testing.T) {
 	}
 }
 
-// TestSlowReaderIsWaitedForWithinBounds has a reader that takes nothing for a while: Push
-// returns in its time, and what the pipe could not take goes in afterwards, each line once
+// TestSlowReaderIsWaitedForWithinBounds has a reader that reads nothing for a while: Push
+// returns within its timeout, and the rest is written afterwards, each line once
 // and whole.
 func TestSlowReaderIsWaitedForWithinBounds(t *testing.T) {
 	for _, kind := range []string{"pipe", "socket"} {
@@ -179,7 +179,7 @@ func TestSlowReaderIsWaitedForWithinBounds(t *testing.T) {
 	}
 }
 
-// connected returns both ends of a stream, of which the one to write to blocks, as
+// connected returns both ends of a stream. The end to write to blocks, as
 // that of a shell or of systemd does.
 func connected(t *testing.T, kind string) (r, w *os.File) {
 	t.Helper()
@@ -203,8 +203,8 @@ func connected(t *testing.T, kind string) (r, w *os.File) {
 	return r, w
 }
 
-// TestWholeLinesInOnePiece holds that no write to a pipe is larger than what it
-// takes in one piece: the end of the program tears no line.
+// TestWholeLinesInOnePiece checks that no write to a pipe is larger than a pipe accepts as a
+// whole: the end of the program tears no line.
 func TestWholeLinesInOnePiece(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0) // keeps writes apart
 	if err != nil {

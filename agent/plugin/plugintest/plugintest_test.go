@@ -52,7 +52,7 @@ func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 }
 func (null) Push(ctx context.Context, _ [][]byte) error { return ctx.Err() }
 
-// A full pusher has every ability that a Pusher may have besides.
+// A full pusher implements all optional interfaces of a Pusher.
 type full struct{ closed bool }
 
 func (f *full) Encode(dst []byte, p *metric.Point) ([]byte, error) {

@@ -79,7 +79,7 @@ func (p parsed) contained() bool { return p.name.Container != "" || p.name.Pod !
 
 func parse(text string) parsed {
 	dirs := strings.Split(strings.TrimSuffix(text, " (deleted)"), "/")
-	host, inside := dirs, []string(nil) // outside of all containers, and inside the innermost
+	host, inside := dirs, []string(nil) // outside all containers, and inside the innermost
 	container, pod := "", ""
 	for i, dir := range dirs {
 		if uid := podUID(dir); uid != "" {

@@ -19,18 +19,18 @@ const (
 	session = "/user.slice/user-1000.slice/session-3.scope"
 )
 
-// A pathTest says what a path means.
+// A pathTest is a path and its meaning.
 type pathTest struct {
 	path string
 	want Name
 }
 
-// units are paths outside of containers.
+// units are paths outside containers.
 var units = []pathTest{
 	{path: "/", want: Name{}},
 	{path: "", want: Name{}},
 	{path: "/init.scope", want: Name{Manager: true}},
-	{path: "/boot-17/init.scope", want: Name{Manager: true}}, // as seen from outside of its cgroup namespace
+	{path: "/boot-17/init.scope", want: Name{Manager: true}}, // as seen from outside its cgroup namespace
 	{path: "/system.slice/init.scope", want: Name{}},
 	{path: "/system.slice/nginx.service", want: Name{Unit: "nginx.service"}},
 	{path: "/system.slice/foo.service/child", want: Name{Unit: "foo.service"}},
@@ -56,7 +56,7 @@ var units = []pathTest{
 	{path: "/kubepods-x.slice", want: Name{}},
 }
 
-// usersUnits are paths that users' managers make, or users themselves.
+// usersUnits are paths that users' managers create, or users themselves.
 var usersUnits = []pathTest{
 	{path: session, want: Name{Unit: "session-3.scope"}},
 	{path: session + "/foo.service", want: Name{Unit: "session-3.scope", UserUnit: "foo.service"}},
@@ -220,7 +220,7 @@ func TestParseFile(t *testing.T) {
 	}
 }
 
-// FuzzParseFile checks that whatever the text, units are valid names of units, and
+// FuzzParseFile checks for any text that units are valid names of units, and that
 // containers and pods are printable.
 func FuzzParseFile(f *testing.F) {
 	for _, tests := range [][]pathTest{units, usersUnits, containers} {
@@ -250,8 +250,8 @@ func FuzzParseFile(f *testing.F) {
 	})
 }
 
-// FuzzUsersKeepTheirUnit checks that whatever cgroups a user makes below those that the
-// host's manager gave to him, the unit stays that of the host's manager.
+// FuzzUsersKeepTheirUnit checks that the unit stays that of the host's manager, whatever
+// cgroups a user creates below those that the manager delegated.
 func FuzzUsersKeepTheirUnit(f *testing.F) {
 	for _, tests := range [][]pathTest{units, usersUnits, containers} {
 		for _, test := range tests {

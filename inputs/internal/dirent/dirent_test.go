@@ -48,7 +48,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// Entries end, and every name is in the buffer.
+// The loop ends, and every name is part of the buffer.
 func FuzzNext(f *testing.F) {
 	f.Add(append(entry("1"), entry("self")...))
 	f.Add(entry("a")[:10])

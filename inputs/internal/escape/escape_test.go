@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Hostile names, as a process may give itself.
+// Hostile names that a process can give itself.
 var hostile = []string{
 	"", "nginx", "a\nb c=1 2", ") R 1 1", "\xff\xfe", "caf\xc3\xa9", "fifteen-bytes-\xc3", `a\nb`, `\x0a`, "\x0a",
 	"\u202eevil", "tab\t", "\x7f", "\u200b", "日本語日本語"[:15], "\ufffd", "a b", "\x00",
@@ -39,7 +39,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// unescape is the way back, which the escaping must leave open.
+// unescape reverses Name, which must be possible.
 func unescape(t *testing.T, s string) string {
 	t.Helper()
 	var b strings.Builder
@@ -58,8 +58,8 @@ func unescape(t *testing.T, s string) string {
 	return b.String()
 }
 
-// FuzzName: every name comes back (so that two never become one), and what is
-// shown is one line of printable UTF-8.
+// FuzzName: every name can be restored (so two never become equal), and the result is
+// one line of printable UTF-8.
 func FuzzName(f *testing.F) {
 	for _, name := range hostile {
 		f.Add([]byte(name), 8)

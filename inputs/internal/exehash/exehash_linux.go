@@ -23,14 +23,14 @@ import (
 // MaxSize is the size in bytes of the largest program that is read.
 const MaxSize = 100 << 20
 
-// A Process is one process: Start, in ticks after boot, tells it from others that had
-// its pid.
+// A Process is one process: Start, in ticks after boot, distinguishes it from others that
+// had its pid.
 type Process struct {
 	PID   int
 	Start uint64
 }
 
-// Sums knows the sums of the programs of processes. A file that several processes run
+// Sums holds the sums of the programs of processes. A file that several processes run
 // is read once. Update and Close are called by one goroutine at a time.
 type Sums struct {
 	proc  string
@@ -42,19 +42,19 @@ type Sums struct {
 	files map[fileID]string
 }
 
-// maxReads bounds how many goroutines file systems that hang can keep.
+// maxReads bounds how many goroutines can hang on file systems.
 const maxReads = 4
 
 var errHung = errors.New("earlier reads hang")
 
-// A fileID tells a file from what it is after a change.
+// A fileID distinguishes a file from its earlier content.
 type fileID struct {
 	dev, ino       uint64
 	size           int64
 	modified, meta unix.Timespec
 }
 
-// maxFiles bounds how many files are remembered.
+// maxFiles bounds how many sums are remembered.
 const maxFiles = 10_000
 
 // New returns sums of the processes of the procfs that is mounted at proc.
@@ -67,20 +67,20 @@ func New(proc string) *Sums {
 }
 
 // Update begins to read the programs of processes that are not known yet, and forgets all
-// other processes. It waits a moment for them.
+// other processes. It waits briefly for them.
 func (s *Sums) Update(ctx context.Context, processes map[Process]bool, now time.Time) {
 	s.cache.Update(ctx, processes, now)
 }
 
-// Sum returns the sum of the program of a process in hexadecimal; "" if it is not known,
-// not yet, or is larger than MaxSize.
+// Sum returns the sum of the program of a process in hexadecimal; "" if it is not known
+// (yet), or the program is larger than MaxSize.
 func (s *Sums) Sum(p Process) string { return s.cache.Name(p) }
 
-// Close ends the reading.
+// Close stops reading.
 func (s *Sums) Close() { s.cache.Close() }
 
-// read returns the sum of the program of a process. It does not wait longer than ctx:
-// a file system that hangs keeps the goroutine.
+// read returns the sum of the program of a process. It returns when ctx ends; a file system
+// that hangs keeps the goroutine.
 func (s *Sums) read(ctx context.Context, p Process) (string, error) {
 	type answer struct {
 		sum string
@@ -106,7 +106,7 @@ func (s *Sums) read(ctx context.Context, p Process) (string, error) {
 }
 
 func (s *Sums) sum(ctx context.Context, p Process) (string, error) {
-	// The link leads to the very file that is run, also if it has been deleted.
+	// The link leads to the file that is running, even if it has been deleted.
 	file, err := os.OpenFile(s.proc+"/"+strconv.Itoa(p.PID)+"/exe", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err

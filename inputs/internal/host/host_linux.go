@@ -45,12 +45,12 @@ func Find(path string) Host {
 	return h
 }
 
-// MachineID returns what tells the host from others of its image: machine-id(5); "" if it
-// has none or it cannot be read.
+// MachineID returns the id that distinguishes this host from others of the same image:
+// machine-id(5); "" if it cannot be read.
 func (h Host) MachineID() string { return readID(filepath.Join(h.Root, "etc/machine-id")) }
 
-// BootID returns what tells the run of its kernel from others: random(4); "" if it cannot be
-// read, as in a procfs of processes alone.
+// BootID returns the id of the current boot: random(4); "" if it cannot be read, as in a
+// procfs mounted with subset=pid.
 func (h Host) BootID() string { return readID(h.Proc + "/sys/kernel/random/boot_id") }
 
 // readID returns the first line of a regular file that holds an id.

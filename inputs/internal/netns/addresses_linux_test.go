@@ -10,7 +10,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// TestRangesAreJoined keeps neighbors and what overlaps as one range.
+// TestRangesAreJoined: adjacent and overlapping ranges become one.
 func TestRangesAreJoined(t *testing.T) {
 	var a addresses
 	for _, p := range []string{"10.0.0.4/30", "10.0.0.0/30", "10.0.0.0/24", "10.0.1.0/32", "10.0.3.0/24", "255.255.255.255/32"} {
@@ -29,7 +29,7 @@ func TestRangesAreJoined(t *testing.T) {
 	}
 }
 
-// TestAddressesAgreeWithPrefixes agrees with a search through all prefixes.
+// TestAddressesAgreeWithPrefixes compares with a search through all prefixes.
 func TestAddressesAgreeWithPrefixes(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	address := func() netip.Addr {
@@ -59,7 +59,7 @@ func TestAddressesAgreeWithPrefixes(t *testing.T) {
 	}
 }
 
-// TestWidestOfPrefixes knows loopback apart from the rest, also inside of a prefix.
+// TestWidestOfPrefixes distinguishes loopback from the rest, also inside a prefix.
 func TestWidestOfPrefixes(t *testing.T) {
 	for _, test := range []struct {
 		prefix   string

@@ -23,9 +23,9 @@ import (
 	"sockwatch/inputs/internal/testchild"
 )
 
-// The tests are about processes and their namespaces: real ones, which are this test
-// program again with a task. All tests run in network, mount and pid namespaces of their
-// own if that is permitted.
+// The processes and their namespaces in these tests are real: this test
+// program, run again with a task. All tests run in their own network, mount and pid
+// namespaces if that is permitted.
 func TestMain(m *testing.M) {
 	testchild.Main((*task).run)
 	flag.Parse()
@@ -33,20 +33,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A task is what a child is told to do. When it has done it, it prints one line of
+// A task is what a child does. When it has done it, it prints one line of
 // JSON, and lives until its standard input ends.
 type task struct {
 	Listen    []listener // what it listens on
-	Thread    bool       // it listens in a namespace that only a thread of it is in
+	Thread    bool       // it listens in a namespace that only one of its threads is in
 	Open      string     // a file that it holds open
 	OpenMany  int        // how many other files it holds open, before that one
-	In        []string   // namespaces in which it only has its sockets
+	In        []string   // namespaces in which it only has sockets
 	Report    *Options   // it lists all namespaces twice, prints []report of the second time, and ends
 	Proc      string     // the procfs of the report
 	NoNetlink bool       // it is refused netlink sockets, by seccomp
 }
 
-// A listener is one listening socket; at port, unless it has another one.
+// A listener is one listening socket; its port is that of the task if it has none.
 type listener = testchild.Listener
 
 const port = 4000
@@ -92,8 +92,8 @@ func (t *task) run() error {
 	return nil
 }
 
-// listenOnThread opens its sockets in a namespace of its own, in which a thread that is
-// not the first one stays.
+// listenOnThread opens its sockets in a new namespace, in which only a thread other than the
+// first one stays.
 func (t *task) listenOnThread() error {
 	done := make(chan error)
 	go testchild.OnSpareThread(func() error {
@@ -139,7 +139,7 @@ func (t *task) listen() error {
 	return nil
 }
 
-// A report is what a Set says of a namespace.
+// A report is what a Set returns for a namespace.
 type report struct {
 	Name    string
 	Host    bool
@@ -150,7 +150,7 @@ type report struct {
 	Error   string
 }
 
-// reportAll finds all namespaces twice and reports what the second time shows.
+// reportAll finds all namespaces twice and reports the result of the second time.
 func reportAll(o Options, proc string) ([]report, error) {
 	if proc == "" {
 		proc = "/proc"
@@ -238,7 +238,7 @@ func (c *child) reports(t *testing.T) (all []report) {
 	return all
 }
 
-// isolated skips a test that needs namespaces of its own.
+// isolated skips a test that needs its own namespaces.
 func isolated(t *testing.T) {
 	t.Helper()
 	if os.Getenv(synthetic.EnvAlone) == "" {

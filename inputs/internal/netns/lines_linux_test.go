@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestLines reads whole lines, however they are cut into pieces, and not without bound.
+// TestLines reads whole lines, however they are split into pieces, and only up to a limit.
 func TestLines(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string

@@ -18,7 +18,7 @@ import (
 
 // TestExposureIsWhatPeersReach compares the exposure with what a peer can connect to:
 // it is more than loopback exactly if the peer connects to a target. The cases run one
-// after the other, but those that wait for an answer that never comes wait together.
+// after another, but those whose answer never comes wait together.
 func TestExposureIsWhatPeersReach(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes two namespaces for each case")
@@ -262,7 +262,7 @@ func TestExposureIsWhatPeersReach(t *testing.T) {
 			if n == nil {
 				t.Fatal("the namespace is not found")
 			}
-			// Some addresses are answered a moment after ip(8) has returned.
+			// Some addresses are answered only shortly after ip(8) has returned.
 			soon(t, "the exposure is "+test.want, func() bool { return exposures(n) == test.want })
 			backends := []Options{{Backend: Procfs}, {Backend: Netlink}}
 			if test.listen.Device != "" || strings.Contains(test.listen.Addr, "%") || test.listen.Transparent || test.listen.V6Only {
@@ -360,7 +360,7 @@ func exposures(n *Namespace) string {
 	return exposure
 }
 
-// connectFrom begins to connect from the peer to the listener of the host. It returns a
+// connectFrom starts to connect from the peer to the listener of the host. It returns a
 // function that waits for the answer and reports whether the peer is connected.
 func connectFrom(t *testing.T, peer, target string) (answer func() bool) {
 	t.Helper()

@@ -44,8 +44,8 @@ func TestParseRow(t *testing.T) {
 	}
 }
 
-// FuzzParseRow: a row is an error or a socket with an address; what the kernel prints
-// of an address comes back.
+// FuzzParseRow: a row is an error or a socket with an address that can be printed as the
+// kernel prints it.
 func FuzzParseRow(f *testing.F) {
 	f.Add([]byte(row))
 	f.Add([]byte("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"))

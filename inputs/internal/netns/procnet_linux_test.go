@@ -94,7 +94,7 @@ func TestParseIPv6Route(t *testing.T) {
 	}
 }
 
-// FuzzRoutes: the parsers of routing tables take whatever comes.
+// FuzzRoutes: the parsers of routing tables accept any text.
 func FuzzRoutes(f *testing.F) {
 	f.Add([]byte("Local:\n  |-- 127.0.0.1\n   /32 host LOCAL\n"))
 	f.Add([]byte("20010db8000000000000000000000001 80 00 00 00 00 00 00 80200001 eth0\n"))

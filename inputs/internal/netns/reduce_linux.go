@@ -61,7 +61,7 @@ func (b *builder) prepare() error {
 	return nil
 }
 
-// arrivals returns the arrivals that may differ: outside of VRFs, by each device that a
+// arrivals returns the arrivals that may differ: outside VRFs, by each device that a
 // rule names, and by each VRF.
 func (b *builder) arrivals() []arrival {
 	all := []arrival{{any: true}, {}}

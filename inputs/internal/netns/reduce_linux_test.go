@@ -31,8 +31,8 @@ func vrfHost(accept bool) *Local {
 	l3mdev := rule{priority: 1000, action: unix.FR_ACT_TO_TBL, l3mdev: true, suppress: -1}
 	local := rule{priority: 32765, action: unix.FR_ACT_TO_TBL, table: unix.RT_TABLE_LOCAL, suppress: -1}
 	fromBlue := rule{priority: 1001, action: unix.FR_ACT_TO_TBL, table: 30, input: "blue", suppress: -1}
-	// The rule for the table local is not the first: as the kernel's documentation wants
-	// it with VRFs, a VRF's own routes come first.
+	// The rule for the table local is not the first one: with VRFs, as the kernel's
+	// documentation recommends, a VRF's own routes come first.
 	b.rules = [2][]rule{{l3mdev, fromBlue, local}, {l3mdev, local}}
 	if err := b.prepare(); err != nil {
 		panic(err)
@@ -58,8 +58,8 @@ func vrfHost(accept bool) *Local {
 	return b.local()
 }
 
-// TestVRF gives a listener the addresses of its own VRF, and one outside of all VRFs
-// those of all only with net.ipv4.tcp_l3mdev_accept. This machine's kernel has no
+// TestVRF: a listener answers on the addresses of its own VRF; one outside all VRFs answers
+// on all of them only with net.ipv4.tcp_l3mdev_accept. This machine's kernel has no
 // VRFs: the routes are as net/vrf.rst of the kernel describes them.
 func TestVRF(t *testing.T) {
 	for _, test := range []struct {
@@ -111,8 +111,8 @@ func TestVRF(t *testing.T) {
 	}
 }
 
-// TestLocalIsComparable is equal to what is read again unchanged, whatever the order of
-// the devices.
+// TestLocalIsComparable: a Local is equal to one that is read again unchanged, whatever the
+// order of the devices.
 func TestLocalIsComparable(t *testing.T) {
 	for range 20 {
 		if !vrfHost(true).equal(vrfHost(true)) {
@@ -130,8 +130,8 @@ func TestLocalIsComparable(t *testing.T) {
 	}
 }
 
-// TestRoutesAreBounded says so if there are more local routes than are kept, or more
-// rules than can be evaluated.
+// TestRoutesAreBounded: there is an error if there are more local routes than are kept, or
+// more rules than can be evaluated.
 func TestRoutesAreBounded(t *testing.T) {
 	b := builder{rules: [2][]rule{defaultRules(), defaultRules()}}
 	if err := b.prepare(); err != nil {

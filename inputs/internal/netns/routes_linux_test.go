@@ -27,8 +27,8 @@ func newNamed(t *testing.T, name string) *Namespace {
 	return named(s, name)
 }
 
-// TestWatchPassesOverOtherRoutes reads nothing again for routes of a router: of 1,000
-// changes none is seen, of a local route it is.
+// TestWatchPassesOverOtherRoutes: none of 1,000 changes of a router's routes is reported, but
+// a change of a local route is.
 func TestWatchPassesOverOtherRoutes(t *testing.T) {
 	isolated(t)
 	n := newNamed(t, "router")
@@ -58,7 +58,7 @@ func TestWatchPassesOverOtherRoutes(t *testing.T) {
 		if got := w.changed(); got != test.want {
 			t.Errorf("after ip %s: changed %t, expected %t", test.command, got, test.want)
 		}
-		// The kernel announces the rest of a change of links a moment later.
+		// The kernel announces the rest of a change of links shortly afterwards.
 		for end := time.Now().Add(30 * time.Second); strings.HasPrefix(test.command, "link") && time.Now().Before(end); {
 			time.Sleep(50 * time.Millisecond)
 			if !w.changed() {
@@ -68,8 +68,8 @@ func TestWatchPassesOverOtherRoutes(t *testing.T) {
 	}
 }
 
-// TestLargeRoutingTable reads the local routes of a router with 200,000 others without
-// reading those: in a fraction of the time that they would take.
+// TestLargeRoutingTable: the local routes of a router with 200,000 others are read
+// in a fraction of the time that it takes to read all routes.
 func TestLargeRoutingTable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes 200,000 routes")
@@ -94,7 +94,7 @@ func TestLargeRoutingTable(t *testing.T) {
 			t.Errorf("by %s: %+v", backend, all)
 		}
 	}
-	// Without netlink what can be reached is not known, and that is said.
+	// Without netlink, it is not known what can be reached, and the error says so.
 	o := Options{Backend: Auto, Refresh: time.Minute}
 	all := start(t, "/run/netns/router", task{Report: &o, NoNetlink: true}, nil).reports(t)
 	if want := "fib_trie: file is too large"; len(all) != 1 || !strings.Contains(all[0].Error, want) || len(all[0].Sockets) != 1 {
@@ -116,8 +116,8 @@ func batchIn(t *testing.T, netns string, commands iter.Seq[string]) {
 	}
 }
 
-// TestHostileNamespaceCostsItselfAlone lists the host while another namespace changes all
-// the time.
+// TestHostileNamespaceCostsItselfAlone lists the host while another namespace changes
+// constantly.
 func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 	isolated(t)
 	start(t, "", task{Listen: []listener{{Addr: "127.0.0.1"}}}, nil)
@@ -143,7 +143,7 @@ func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 		t.Cleanup(func() {
 			syscall.Kill(-churn.Process.Pid, syscall.SIGKILL) // with its children, which are in the namespace
 			churn.Wait()
-			for { // this program is the first of its pid namespace
+			for { // this program is the first process of its pid namespace
 				if _, err := syscall.Wait4(-churn.Process.Pid, nil, 0, nil); err != nil && err != syscall.EINTR {
 					return
 				}
@@ -166,7 +166,7 @@ func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
 	}
 }
 
-// A kernel answers the n-th request of a connection, from 1 on.
+// A kernel answers the n-th request of a connection, counted from 1.
 type kernel struct {
 	answer   func(n int, request netlink.Message) []netlink.Message
 	requests int
@@ -199,8 +199,8 @@ func (k *kernel) Send(m netlink.Message) error {
 	return nil
 }
 
-// TestInterruptedRoutesAreReadAgain plays what may go wrong in an answer: it is asked for
-// again, or an error.
+// TestInterruptedRoutesAreReadAgain covers faults in an answer: the request is repeated, or
+// returns an error.
 func TestInterruptedRoutesAreReadAgain(t *testing.T) {
 	message := func(kind netlink.HeaderType, data []byte) netlink.Message {
 		return netlink.Message{Header: netlink.Header{Type: kind}, Data: data}

@@ -194,7 +194,7 @@ func text(err error) string {
 	return err.Error()
 }
 
-// FuzzRtnetlink: the parsers take whatever comes, and what they return can be reduced.
+// FuzzRtnetlink: the parsers accept any bytes, and their results can be reduced.
 func FuzzRtnetlink(f *testing.F) {
 	f.Add(linkMessage(1, unix.IFF_UP, attribute(unix.IFLA_IFNAME, []byte("lo\x00")...)))
 	f.Add(linkMessage(3, 0, attribute(unix.IFLA_LINKINFO, attribute(unix.IFLA_INFO_KIND, []byte("vrf\x00")...)...)))

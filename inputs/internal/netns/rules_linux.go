@@ -36,7 +36,7 @@ func (d *devices) add(index uint32, l link) {
 	d.links[index], d.byName[l.name] = l, index
 }
 
-// An arrival is the way in which packets arrive: by any device outside of VRFs, by one such
+// An arrival is the way in which packets arrive: by any device outside VRFs, by one such
 // device, or by the devices of a VRF.
 type arrival struct {
 	any    bool

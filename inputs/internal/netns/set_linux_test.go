@@ -25,7 +25,7 @@ import (
 // everywhere listens on a wildcard address.
 var everywhere = []listener{{Addr: "0.0.0.0"}}
 
-// reports returns what a set says of the namespaces that are not the host's.
+// reports returns the reports of all namespaces except the host's.
 func reports(s *Set) (all []report) {
 	for _, n := range s.All() {
 		if !n.Host() {
@@ -59,14 +59,14 @@ func newNetNS(t *testing.T, path string) {
 	})
 }
 
-// TestNamespacesAreFound finds a namespace whatever holds it: a socket that listens
-// there is shown once.
+// TestNamespacesAreFound finds a namespace whatever holds it: a listener in it is
+// reported once.
 func TestNamespacesAreFound(t *testing.T) {
 	isolated(t)
 	const mount = "/run/elsewhere/a b"
 	tests := map[string]struct {
-		hold     func(t *testing.T) // makes the namespace, with a listener
-		byProcfs bool               // it has a process or thread, which procfs takes
+		hold     func(t *testing.T) // creates the namespace, with a listener
+		byProcfs bool               // it has a process or thread, which procfs needs
 		name     string             // "": its number
 	}{
 		"process": {
@@ -161,8 +161,8 @@ func TestNamespacesAreFound(t *testing.T) {
 	}
 }
 
-// TestNamespaceIsReleased closes what it has open in a namespace as soon as nothing
-// else holds it: a link into it then disappears with it.
+// TestNamespaceIsReleased closes the sockets kept open in a namespace as soon as nothing
+// else holds it: a link into it then disappears as well.
 func TestNamespaceIsReleased(t *testing.T) {
 	isolated(t)
 	s := open(t, options(Auto))
@@ -219,8 +219,8 @@ func TestNamespaceIsReleased(t *testing.T) {
 	}
 }
 
-// TestMovedProcessIsNotFollowed lists a namespace also if the process by which it was
-// found has moved to another one: never that one under its name.
+// TestMovedProcessIsNotFollowed: a namespace is still listed if the process by which it was
+// found has moved to another one. The other one is never listed under its name.
 func TestMovedProcessIsNotFollowed(t *testing.T) {
 	isolated(t)
 	start(t, "", task{Listen: []listener{{Addr: "0.0.0.0", Port: port + 1}}}, nil)
@@ -256,8 +256,8 @@ func TestMovedProcessIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestPointersStay returns the same namespace as long as it lives, and the same Local as
-// long as nothing changes.
+// TestPointersStay: a namespace keeps its pointer for as long as it exists, and its Local for
+// as long as nothing changes.
 func TestPointersStay(t *testing.T) {
 	isolated(t)
 	c := start(t, "", task{Listen: everywhere}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
@@ -287,15 +287,15 @@ func TestPointersStay(t *testing.T) {
 		t.Errorf("after it was named it is %q", n.Name())
 	}
 	ip(t, "-n z address add 203.0.113.7/32 dev lo")
-	// A read that took long on a busy machine is followed by a rest.
+	// A read that took long on a busy machine is followed by a pause.
 	soon(t, "another Local after a change", func() bool {
 		after, err := n.Local(t.Context())
 		return err == nil && after != before && after.Exposure(&inet.Socket{Addr: wildcardIPv4}) == inet.Public
 	})
 }
 
-// TestOtherFilesAreNoNamespaces takes what is not a network namespace under /run/netns for
-// none, without an error, and waits for nothing.
+// TestOtherFilesAreNoNamespaces ignores files under /run/netns that are not network
+// namespaces, without an error, and waits for none of them.
 func TestOtherFilesAreNoNamespaces(t *testing.T) {
 	isolated(t)
 	ip(t, "netns add real")
@@ -332,7 +332,7 @@ func TestOtherFilesAreNoNamespaces(t *testing.T) {
 	}
 }
 
-// TestUnprivilegedUserFindsNamespaces finds the namespaces of others' processes by
+// TestUnprivilegedUserFindsNamespaces finds the namespaces of other users' processes by
 // their tables, once each, and lists them by procfs.
 func TestUnprivilegedUserFindsNamespaces(t *testing.T) {
 	isolated(t)
@@ -366,8 +366,8 @@ func TestUnprivilegedUserFindsNamespaces(t *testing.T) {
 	}
 }
 
-// TestHiddenNumbersAreUnited finds a namespace once that is mounted, and whose
-// processes hide its number, if it may be entered.
+// TestHiddenNumbersAreUnited: a namespace that is mounted, and whose processes hide its
+// number, is found once if it can be entered.
 func TestHiddenNumbersAreUnited(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/mounted")
@@ -384,8 +384,8 @@ func TestHiddenNumbersAreUnited(t *testing.T) {
 	}
 }
 
-// TestProcfsIsReadIfNetlinkIsRefused lists sockets by procfs if netlink is forbidden, with
-// the same result, and says why.
+// TestProcfsIsReadIfNetlinkIsRefused: the result is the same, and the source has the
+// reason.
 func TestProcfsIsReadIfNetlinkIsRefused(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/a")
@@ -409,7 +409,7 @@ func TestProcfsIsReadIfNetlinkIsRefused(t *testing.T) {
 	}
 }
 
-// TestThreadsReturn leaves no thread in another namespace.
+// TestThreadsReturn: no thread stays in another namespace.
 func TestThreadsReturn(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/a")
@@ -431,8 +431,8 @@ func TestThreadsReturn(t *testing.T) {
 	}
 }
 
-// TestKeptSocketsAreBounded keeps sockets open in as many namespaces as it may, and
-// lists the others all the same.
+// TestKeptSocketsAreBounded: sockets stay open in as many namespaces as the limit allows;
+// the others are listed as well.
 func TestKeptSocketsAreBounded(t *testing.T) {
 	isolated(t)
 	for _, name := range []string{"a", "b", "c"} {
@@ -458,8 +458,8 @@ func TestKeptSocketsAreBounded(t *testing.T) {
 	}
 }
 
-// TestHostProc finds the host's namespace by its /proc, mounted elsewhere, the names
-// that it gives, and the program's own namespace among the others.
+// TestHostProc: with the host's /proc mounted elsewhere, the host's namespace, its names,
+// and the program's own namespace among the others are found.
 func TestHostProc(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/a")
@@ -496,8 +496,8 @@ func TestHostProc(t *testing.T) {
 	}
 }
 
-// TestNothingIsMissingThatWasNotLookedAt keeps the namespaces that are known if a pass
-// cannot look.
+// TestNothingIsMissingThatWasNotLookedAt: if a pass cannot look, the known namespaces
+// stay.
 func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 	isolated(t)
 	c := start(t, "", task{Listen: everywhere}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
@@ -508,7 +508,7 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 		t.Fatal(r.Error)
 	}
 	start(t, "", task{}, nil)
-	c.End() // but another process may have come into it
+	c.End() // but another process may have moved into it
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	partial, err := s.Find(over, time.Now())
@@ -524,8 +524,8 @@ func TestNothingIsMissingThatWasNotLookedAt(t *testing.T) {
 	}
 }
 
-// TestNothingIsMissingWithoutDescriptors keeps the namespaces that are known if no file
-// can be opened, and says so.
+// TestNothingIsMissingWithoutDescriptors: if no file can be opened, the known namespaces
+// stay, and the reason is reported.
 func TestNothingIsMissingWithoutDescriptors(t *testing.T) {
 	isolated(t)
 	newNetNS(t, "/run/netns/named")
@@ -572,7 +572,7 @@ func TestNothingIsMissingWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// TestLapsFindWhatIsNew finds a namespace that only a thread holds within Refresh.
+// TestLapsFindWhatIsNew: a namespace that only a thread holds is found within Refresh.
 func TestLapsFindWhatIsNew(t *testing.T) {
 	isolated(t)
 	s := open(t, options(Auto))
@@ -595,7 +595,7 @@ func TestLapsFindWhatIsNew(t *testing.T) {
 	}
 }
 
-// TestLapIsResumed goes on where it was cut, also inside of a process with many open
+// TestLapIsResumed continues where it stopped, also inside a process with many open
 // files.
 func TestLapIsResumed(t *testing.T) {
 	isolated(t)
@@ -619,7 +619,7 @@ func TestLapIsResumed(t *testing.T) {
 	cancel()
 	calls := 0
 	for ; calls < 100; calls++ {
-		// The context ends inside: search looks at it at its start and every 256 files.
+		// The context ends inside the process: search checks it at its start and every 256 files.
 		done, err := f.lap.search(t.Context(), &endsLater{Context: over}, many.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
@@ -633,7 +633,7 @@ func TestLapIsResumed(t *testing.T) {
 	}
 }
 
-// An endsLater has not ended when it is asked first.
+// An endsLater is done only when it is asked a second time.
 type endsLater struct {
 	context.Context
 	asked bool
@@ -647,8 +647,8 @@ func (e *endsLater) Err() error {
 	return e.Context.Err()
 }
 
-// TestLostNamespaceIsSearched finds at once what else holds a namespace that had
-// listeners, and whose last process has ended.
+// TestLostNamespaceIsSearched: if the last process of a namespace with listeners has ended,
+// whatever else holds it is found at once.
 func TestLostNamespaceIsSearched(t *testing.T) {
 	isolated(t)
 	c := start(t, "", task{}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
@@ -671,7 +671,7 @@ func TestLostNamespaceIsSearched(t *testing.T) {
 	}
 }
 
-// TestTimeIsShared leaves the host all of the time, and each other namespace a part.
+// TestTimeIsShared: the host gets all of the time, and each other namespace a part.
 func TestTimeIsShared(t *testing.T) {
 	for _, test := range []struct {
 		root    bool
@@ -696,7 +696,7 @@ func TestTimeIsShared(t *testing.T) {
 	}
 }
 
-// TestFailingListingRests does not take the time of the others every time.
+// TestFailingListingRests: it does not take the time of the others at every gather.
 func TestFailingListingRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sockets{location: &location{}, backend: Procfs}

@@ -12,7 +12,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// TestBackendsAgree lists the same sockets in both states by both ways, but for what
+// TestBackendsAgree: both backends list the same sockets in both states, except what
 // procfs does not show.
 func TestBackendsAgree(t *testing.T) {
 	isolated(t)
@@ -55,7 +55,7 @@ func TestBackendsAgree(t *testing.T) {
 	}
 }
 
-// TestDumpObeysContext ends with the context, by both ways.
+// TestDumpObeysContext with both backends.
 func TestDumpObeysContext(t *testing.T) {
 	isolated(t)
 	over, cancel := context.WithCancelCause(t.Context())

@@ -11,7 +11,7 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A fakeHost is a directory that looks like a procfs: one of a whole host, with its
+// A fakeHost is a directory that looks like the procfs of a whole host, with its
 // first process and kthreadd.
 type fakeHost struct {
 	t    *testing.T
@@ -27,7 +27,7 @@ func newFakeHost(t *testing.T) fakeHost {
 	return h
 }
 
-// write writes a file, or makes a directory whose name ends in "/".
+// write writes a file, or creates a directory if its name ends in "/".
 func (h fakeHost) write(name, text string) {
 	h.t.Helper()
 	path := filepath.Join(h.path, name)
@@ -44,7 +44,7 @@ func (h fakeHost) write(name, text string) {
 	}
 }
 
-// process makes a process of one thread that has sockets open.
+// process creates a process of one thread that has sockets open.
 func (h fakeHost) process(pid int, start uint64, cgroup string, inodes ...uint64) {
 	h.t.Helper()
 	h.write(fmt.Sprintf("%d/stat", pid), fmt.Sprintf("%d (p%d) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0\n", pid, pid, start))
@@ -63,7 +63,7 @@ func (h fakeHost) link(pid, fd int, target string) {
 	}
 }
 
-// remove removes a file, or all of a process.
+// remove removes a file, or everything of a process.
 func (h fakeHost) remove(name string) {
 	h.t.Helper()
 	if err := os.RemoveAll(filepath.Join(h.path, name)); err != nil {

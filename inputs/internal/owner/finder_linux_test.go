@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// endFirstThread ends the thread that has the process's pid, and goes on in
+// endFirstThread ends the thread that has the process's pid, and continues in
 // another one until standard input ends.
 func endFirstThread() {
 	go func() {
@@ -82,7 +82,7 @@ func newFinder(t *testing.T, options Options) *Finder {
 	return f
 }
 
-// never is so long that what is due after it is not due in a test.
+// never is longer than any test.
 const never = 1 << 60
 
 func rarely() Options {
@@ -142,8 +142,8 @@ func expect(t *testing.T, s *Socket, want ...int) {
 	}
 }
 
-// TestManyHoldersAreCounted counts all holders of one socket, and names the same one every
-// time.
+// TestManyHoldersAreCounted: all holders of one socket are counted, and the same one is named
+// every time.
 func TestManyHoldersAreCounted(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
@@ -162,7 +162,7 @@ func TestManyHoldersAreCounted(t *testing.T) {
 	}
 }
 
-// TestExit learns of an exit without a search of files, and searches then.
+// TestExit: an exit is noticed without a search of files, and causes one.
 func TestExit(t *testing.T) {
 	for _, watched := range []bool{true, false} {
 		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) {
@@ -194,7 +194,7 @@ func TestExit(t *testing.T) {
 	}
 }
 
-// TestVerify finds out that a process which lives has closed the socket.
+// TestVerify notices that a running process has closed the socket.
 func TestVerify(t *testing.T) {
 	options := rarely()
 	options.Verify = time.Minute
@@ -213,7 +213,7 @@ func TestVerify(t *testing.T) {
 	expect(t, s, a.Process.Pid)
 }
 
-// TestRefresh finds a process that got a socket later, when a refresh is due.
+// TestRefresh finds a process that got the socket later, when a refresh is due.
 func TestRefresh(t *testing.T) {
 	options := rarely()
 	options.Refresh = 5 * time.Minute
@@ -229,7 +229,7 @@ func TestRefresh(t *testing.T) {
 	expect(t, s, os.Getpid(), a.Process.Pid)
 }
 
-// TestNear searches the cgroup of a socket first, and beyond it only where that
+// TestNear searches the cgroup of a socket first, and the whole host only if that
 // does not find an owner.
 func TestNear(t *testing.T) {
 	options := rarely()
@@ -263,8 +263,8 @@ func TestNear(t *testing.T) {
 	}
 }
 
-// TestReusedPIDIsAnotherProcess keeps a process apart from the one that had its pid
-// before, also where nothing else tells that this has exited.
+// TestReusedPIDIsAnotherProcess: a process is distinguished from the one that had its pid
+// before, even if nothing else shows that this one has exited.
 func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
@@ -276,7 +276,7 @@ func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	other, later := listen(t)
 	second := holdAs(t, first.Process.Pid, other)
 	f.Add(later)
-	f.search(t.Context(), time.Now()) // without a look at who has exited
+	f.search(t.Context(), time.Now()) // without checking who has exited
 	after := f.processes.byPID[second.Process.Pid]
 	if after == before || after == nil || !before.gone || after.gone {
 		t.Fatalf("the same process: %v", after == before)
@@ -289,7 +289,7 @@ func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	}
 }
 
-// holdAs is hold, by a process that has the pid of one that has ended.
+// holdAs is hold, by a process that gets the pid of one that has ended.
 func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	t.Helper()
 	time.Sleep(20 * time.Millisecond) // start times have a resolution of 10 ms
@@ -307,7 +307,7 @@ func holdAs(t *testing.T, pid int, file *os.File) *exec.Cmd {
 	return nil
 }
 
-// TestFirstThreadEnded finds what a process holds whose first thread has ended.
+// TestFirstThreadEnded: the holder is found even if its first thread has ended.
 func TestFirstThreadEnded(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the directory of such a process belongs to root")
@@ -343,7 +343,7 @@ func TestFirstThreadEnded(t *testing.T) {
 	}
 }
 
-// TestExec reads the facts of a process again, within Options.Verify.
+// TestExec: the facts of a process are read again within Options.Verify.
 func TestExec(t *testing.T) {
 	f := newFinder(t, Options{Verify: time.Minute, Refresh: never, Members: func(string) []int { return nil }})
 	file, s := listen(t)
@@ -379,7 +379,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// TestShare takes everything once within a period, evenly.
+// TestShare: every element is visited once within a period, evenly.
 func TestShare(t *testing.T) {
 	for _, test := range []struct {
 		n               int
@@ -431,8 +431,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestKnownOwnersStayWithoutDescriptors while none is left to look at them again, and
-// say so once each time.
+// TestKnownOwnersStayWithoutDescriptors: they stay although none is left to verify them, and
+// each Update reports that once.
 func TestKnownOwnersStayWithoutDescriptors(t *testing.T) {
 	for _, watched := range []bool{true, false} {
 		t.Run(fmt.Sprintf("pidfd %v", watched), func(t *testing.T) { testWithoutDescriptors(t, watched) })
@@ -490,7 +490,7 @@ func testWithoutDescriptors(t *testing.T, watched bool) {
 	expect(t, s, os.Getpid())
 }
 
-// TestKnownHolderStaysUnreadable where its files cannot be looked at any more, until
+// TestKnownHolderStaysUnreadable: if its files cannot be read any more, it stays until
 // it exits.
 func TestKnownHolderStaysUnreadable(t *testing.T) {
 	h := newFakeHost(t)
@@ -521,7 +521,7 @@ func TestKnownHolderStaysUnreadable(t *testing.T) {
 	}
 }
 
-// TestIOURing finds what an io_uring alone holds, and keeps it as long as that does.
+// TestIOURing finds a socket that only an io_uring holds, and keeps it as long as that does.
 func TestIOURing(t *testing.T) {
 	file, s := listen(t)
 	ring := newRing(t, int32(file.Fd()))
@@ -535,7 +535,7 @@ func TestIOURing(t *testing.T) {
 	for range 3 {
 		f.Update(t.Context(), now)
 		expect(t, s, os.Getpid())
-		now = now.Add(30 * time.Second) // it is verified, and every other time searched
+		now = now.Add(30 * time.Second) // every other time it is verified, then searched
 	}
 	unix.Close(ring)
 	f.Update(t.Context(), now)
@@ -561,7 +561,7 @@ func newRing(t *testing.T, fd int32) int {
 	return int(ring)
 }
 
-// TestManagerIsNamedLast names the service that a manager activates, and of a manager
+// TestManagerIsNamedLast: the service that a manager activates is named, and a manager has
 // no unit.
 func TestManagerIsNamedLast(t *testing.T) {
 	h := newFakeHost(t)
@@ -583,8 +583,8 @@ func TestManagerIsNamedLast(t *testing.T) {
 	}
 }
 
-// TestManagerIsSearchedFurther walks for the service of a socket of which the cgroup's
-// search has found a manager only.
+// TestManagerIsSearchedFurther: if the search in the cgroup has found only a manager, a walk
+// searches for the service.
 func TestManagerIsSearchedFurther(t *testing.T) {
 	h := newFakeHost(t)
 	h.process(20, 2, "/lxc.payload.a/init.scope", 7)
@@ -594,7 +594,7 @@ func TestManagerIsSearchedFurther(t *testing.T) {
 	f := h.finder(options)
 	f.Add(&Socket{Inode: 9})
 	h.process(40, 6, "/a.service", 9)
-	f.Update(t.Context(), time.Now()) // the walk of the beginning
+	f.Update(t.Context(), time.Now()) // the initial walk
 	s := &Socket{Inode: 7, Cgroup: "/lxc.payload.a/init.scope"}
 	f.Add(s)
 	f.Update(t.Context(), time.Now())

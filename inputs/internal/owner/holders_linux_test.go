@@ -34,7 +34,7 @@ func TestBitset(t *testing.T) {
 		t.Errorf("in both: %v, of %v", both, c)
 	}
 	b.add(c)
-	if b.count() != 6 || !b.has(65) || !b.has(1001) { // 64 was there
+	if b.count() != 6 || !b.has(65) || !b.has(1001) { // 64 was already there
 		t.Errorf("added: %v", b)
 	}
 	if b.remove(append(c, 1)); b.count() != 2 || b.has(1) || !b.has(0) || !b.has(1000) {
@@ -42,7 +42,7 @@ func TestBitset(t *testing.T) {
 	}
 }
 
-// TestAllHoldersAreCounted though facts are kept of 64 at most: also after some have
+// TestAllHoldersAreCounted although facts are kept of at most 64: also after some have
 // exited, are found again, or hold another socket.
 func TestAllHoldersAreCounted(t *testing.T) {
 	h := newFakeHost(t)
@@ -98,7 +98,7 @@ func TestAllHoldersAreCounted(t *testing.T) {
 	}
 }
 
-// TestHoldersBeyondTheLimitAreCounted though only their number is kept.
+// TestHoldersBeyondTheLimitAreCounted although only their number is kept.
 func TestHoldersBeyondTheLimitAreCounted(t *testing.T) {
 	sockets := []*Socket{{Inode: 7}, {Inode: 8}}
 	limit := limits{holders: 4, slots: 10}

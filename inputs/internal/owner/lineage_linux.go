@@ -10,9 +10,9 @@ type Lineage struct {
 	HasLogin              bool
 }
 
-// Lineage returns where a process comes from. It is read once, when it is first asked
-// for: a parent that exits later stays the parent. It is nil if the process has exited or
-// may not be read.
+// Lineage returns where a process comes from. It is read once, at the first call: a parent
+// that exits later stays the parent. It is nil if the process has exited or may not be
+// read.
 func (f *Finder) Lineage(p *Process) *Lineage {
 	if p.lineage == nil && !p.gone {
 		p.lineage = f.processes.readLineage(p)
@@ -42,8 +42,8 @@ func (ps *processes) readLineage(p *Process) *Lineage {
 		return l
 	}
 	defer parent.Close()
-	// A process that started after its child is another one, which has the parent's pid
-	// by now.
+	// A process that started after its child is not the parent: it has the parent's pid by
+	// now.
 	if of, err := parent.Stat(); err == nil && of.Start <= p.Start {
 		l.ParentComm = escape.Name(of.Comm)
 		if exe, _, err := parent.Exe(); err == nil {

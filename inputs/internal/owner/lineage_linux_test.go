@@ -73,7 +73,7 @@ func TestAProcessThatHasExitedHasNoLineage(t *testing.T) {
 	s := &Socket{Inode: 9}
 	f.Add(s)
 	f.Update(t.Context(), time.Now())
-	h.process(70, 200, "/") // its pid is another's
+	h.process(70, 200, "/") // its pid belongs to another process
 	if got := f.Lineage(s.Named()); got != nil {
 		t.Errorf("%+v", got)
 	}

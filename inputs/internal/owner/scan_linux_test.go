@@ -7,8 +7,8 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// TestScanIsRepeatedAfterAnError leaves the cursor where it was: what was seen of the
-// process was not noted.
+// TestScanIsRepeatedAfterAnError leaves the cursor unchanged: the files seen so far were
+// not recorded.
 func TestScanIsRepeatedAfterAnError(t *testing.T) {
 	h := newFakeHost(t)
 	inodes := make([]uint64, 3000)

@@ -23,8 +23,8 @@ var (
 	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 
-// TestVeryManyFiles finds what a process holds among all the files that it may
-// have, its memory the same as for few; and says so where its time ends in there.
+// TestVeryManyFiles finds the listener among as many files as a process can have, with the
+// same memory as for few; if the time ends inside the process, the report says so.
 func TestVeryManyFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens very many files")
@@ -35,7 +35,7 @@ func TestVeryManyFiles(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	// Every other file is the listener: that is the most there may be to note.
+	// Every other file is the listener: there cannot be more to record.
 	n := min(*filesOfOne, int(limit.Cur)-200)
 	for i := range n {
 		from := int(file.Fd())
@@ -52,8 +52,8 @@ func TestVeryManyFiles(t *testing.T) {
 	veryManyFiles(t, newFinder(t, rarely()), os.Getpid(), s, other)
 }
 
-// TestVeryManyFilesInADirectory does so with more files than the limits of most hosts let
-// one process have: links in a directory, which procfs shows in the same way.
+// TestVeryManyFilesInADirectory does the same with more files than the limits of most hosts
+// allow a process: links in a directory, which procfs shows in the same way.
 func TestVeryManyFilesInADirectory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes very many files")
@@ -119,7 +119,7 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 		if report := f.Update(&limited{t.Context(), 1}, now); report.Partial == "" || last.Status != Pending {
 			t.Errorf("cut: partial %q, %s", report.Partial, last.Status)
 		}
-		// The search continues where it was cut, in the process itself.
+		// The search continues where it stopped, inside the process.
 		if report := f.Update(t.Context(), now); (report.Partial == "") == (last.Status == Pending) {
 			t.Errorf("at the next update: partial %q, %s", report.Partial, last.Status)
 		}
@@ -134,8 +134,8 @@ func veryManyFiles(t *testing.T, f *Finder, pid int, sockets ...*Socket) {
 	}
 }
 
-// TestVeryManyProcesses searches all of them, also where it takes several
-// updates, at the cost of their pids in memory, and knows each that is a holder.
+// TestVeryManyProcesses searches all of them, also if that takes several
+// updates, needs memory only for their pids, and finds every holder.
 func TestVeryManyProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts very many processes")
@@ -161,7 +161,7 @@ func TestVeryManyProcesses(t *testing.T) {
 					t.Errorf("partial %q, %s", report.Partial, other.Status)
 				}
 			}
-			if updates > 10 { // two questions for each process
+			if updates > 10 { // two checks for each process
 				t.Errorf("%d updates", updates)
 			}
 			f.refreshed = time.Time{}
@@ -198,7 +198,7 @@ func TestVeryManyProcesses(t *testing.T) {
 	})
 }
 
-// spawn starts processes that hold files, and end with the test's process.
+// spawn starts processes that hold files, and that end with the test's process.
 func spawn(t *testing.T, n int, files ...*os.File) {
 	t.Helper()
 	end, ours, err := os.Pipe()
@@ -243,7 +243,7 @@ func retains(do func()) int {
 	return int(after.HeapAlloc) - int(before.HeapAlloc)
 }
 
-// allocates returns how many bytes are allocated meanwhile.
+// allocates returns how many bytes are allocated by do.
 func allocates(do func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -16,7 +16,7 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// A limited context is done after a number of questions.
+// A limited context is done after a number of checks.
 type limited struct {
 	context.Context
 	left int
@@ -29,8 +29,8 @@ func (l *limited) Err() error {
 	return nil
 }
 
-// TestSearchCutByTheDeadlineGoesOn is cut by its deadline again and again, says so, and
-// goes on where it was cut until the owner is found.
+// TestSearchCutByTheDeadlineGoesOn: the deadline stops the search repeatedly. Each time it is
+// reported, and the search continues where it stopped until the owner is found.
 func TestSearchCutByTheDeadlineGoesOn(t *testing.T) {
 	f := newFinder(t, rarely())
 	_, s := listen(t)
@@ -51,8 +51,8 @@ func TestSearchCutByTheDeadlineGoesOn(t *testing.T) {
 	}
 }
 
-// TestSearchForAnUnownedSocketEnds ends the search for what nobody holds when it has gone
-// around once, though it is cut every time, and begins no other before that is due.
+// TestSearchForAnUnownedSocketEnds after one lap, although the deadline stops it every time,
+// and the next one begins only when it is due.
 func TestSearchForAnUnownedSocketEnds(t *testing.T) {
 	f := newFinder(t, rarely())
 	s := &Socket{Inode: 1} // of no socket
@@ -79,8 +79,8 @@ func TestSearchForAnUnownedSocketEnds(t *testing.T) {
 	}
 }
 
-// TestOneLargeProcessDoesNotHoldUpTheSearch does not let a process that takes more time
-// than there is keep the search from all others.
+// TestOneLargeProcessDoesNotHoldUpTheSearch: a process that takes longer than the time
+// available does not keep the search from all others.
 func TestOneLargeProcessDoesNotHoldUpTheSearch(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
@@ -88,7 +88,7 @@ func TestOneLargeProcessDoesNotHoldUpTheSearch(t *testing.T) {
 	f.Add(s)
 	now := time.Now()
 	for updates := 0; f.refreshed.IsZero(); updates++ {
-		// One question lets it begin a process; the next one cuts it in there.
+		// One check lets it begin a process; the next one stops it there.
 		f.Update(&limited{t.Context(), 1}, now)
 		if updates > 100000 {
 			t.Fatal("the search does not end")
@@ -97,8 +97,8 @@ func TestOneLargeProcessDoesNotHoldUpTheSearch(t *testing.T) {
 	expect(t, s, os.Getpid(), a.Process.Pid)
 }
 
-// TestUnowned searches a socket that nobody holds again, and then ever more
-// rarely.
+// TestUnowned: the search for a socket that nobody holds is repeated, less and less
+// often.
 func TestUnowned(t *testing.T) {
 	f := newFinder(t, Options{Verify: time.Minute, Refresh: 10 * time.Minute, Members: func(string) []int { return nil }})
 	s := &Socket{Inode: 1} // of no socket
@@ -125,7 +125,7 @@ func TestUnowned(t *testing.T) {
 	}
 }
 
-// TestInFlight finds at the next Update what was on its way between two processes.
+// TestInFlight: the next Update finds a socket that was being passed between two processes.
 func TestInFlight(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
@@ -163,8 +163,8 @@ func TestInFlight(t *testing.T) {
 	expect(t, s, os.Getpid())
 }
 
-// TestThreadsFiles finds a socket that only a thread other than the first holds, in a
-// table of files of its own.
+// TestThreadsFiles finds a socket that is held only by a thread other than the first one, in
+// its own table of files.
 func TestThreadsFiles(t *testing.T) {
 	var st unix.Stat_t
 	ownFiles(t, func() error {
@@ -187,13 +187,13 @@ func TestThreadsFiles(t *testing.T) {
 		}
 		f.Update(t.Context(), now.Add(time.Second))
 		expect(t, s, os.Getpid())
-		f.Update(t.Context(), now.Add(never)) // it is verified, and searched again
+		f.Update(t.Context(), now.Add(never)) // verified, and searched again
 		expect(t, s, os.Getpid())
 	}
 }
 
-// ownFiles starts a thread, not the first one, with a table of files of its own, that
-// is a copy; prepare is called on it. It ends with the test.
+// ownFiles starts a thread, not the first one, with its own table of files, which is a copy;
+// prepare is called on it. It ends with the test.
 func ownFiles(t *testing.T, prepare func() error) {
 	t.Helper()
 	ready, done := make(chan error), make(chan struct{})
@@ -219,21 +219,21 @@ func ownFiles(t *testing.T, prepare func() error) {
 	}
 }
 
-// TestThreadsFilesAreCopies counts a process once that holds a socket by the files of
-// two of its threads.
+// TestThreadsFilesAreCopies: a process that holds a socket by the files of two of its
+// threads is counted once.
 func TestThreadsFilesAreCopies(t *testing.T) {
 	file, s := listen(t)
 	other := hold(t, file)
 	ownFiles(t, func() error { return nil })
 	f := newFinder(t, rarely())
 	f.Add(s)
-	f.Add(&Socket{Inode: 1 << 62}) // nobody's: threads are searched for it
+	f.Add(&Socket{Inode: 1 << 62}) // held by nobody: threads are searched for it
 	f.Update(t.Context(), time.Now())
 	expect(t, s, os.Getpid(), other.Process.Pid)
 }
 
-// TestSocketIsPendingWhileThreadsAreSearched is pending while its search among threads is
-// cut, and none or unreadable when that has come to its end.
+// TestSocketIsPendingWhileThreadsAreSearched: it is pending until the search among threads
+// has ended, then none or unreadable.
 func TestSocketIsPendingWhileThreadsAreSearched(t *testing.T) {
 	ownFiles(t, func() error { return nil })
 	for budget := 1; ; budget += 7 {
@@ -256,7 +256,7 @@ func TestSocketIsPendingWhileThreadsAreSearched(t *testing.T) {
 	}
 }
 
-// TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch searches all others too where one
+// TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch: all others are searched even if one
 // in a socket's cgroup has more files than there is time for.
 func TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch(t *testing.T) {
 	held, other := listen(t)
@@ -265,17 +265,17 @@ func TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch(t *testing.T) {
 	options := rarely()
 	options.Members = func(string) []int { return []int{os.Getpid()} }
 	f := newFinder(t, options)
-	f.Add(&Socket{Inode: 1 << 62, Cgroup: "/near"}) // nobody's
+	f.Add(&Socket{Inode: 1 << 62, Cgroup: "/near"}) // held by nobody
 	f.Add(other)
 	now := time.Now()
 	for updates := 0; other.Status == Pending && updates < 10000; updates++ {
-		// One question lets it begin a process; the next one cuts it in there.
+		// One check lets it begin a process; the next one stops it there.
 		f.Update(&limited{t.Context(), 1}, now.Add(time.Duration(updates)*10*time.Second))
 	}
 	expect(t, other, holder.Process.Pid)
 }
 
-// A during context does something when it is first asked.
+// A during context calls a function at its first check.
 type during struct {
 	context.Context
 	do func()
@@ -289,8 +289,8 @@ func (d *during) Err() error {
 	return nil
 }
 
-// TestHandover finds the next holder of a known socket that passes to a new process
-// while all are searched.
+// TestHandover finds the next holder of a known socket that is passed to a new process
+// during a walk.
 func TestHandover(t *testing.T) {
 	f := newFinder(t, Options{Verify: never, Refresh: time.Minute, Members: func(string) []int { return nil }})
 	file, s := listen(t)
@@ -308,8 +308,8 @@ func TestHandover(t *testing.T) {
 	expect(t, s, after.Process.Pid)
 }
 
-// TestThreadsFilesWithManyProcesses finds the same where processes with higher pids
-// live, and no walk comes to its end in one Update.
+// TestThreadsFilesWithManyProcesses: the same if there are processes with higher pids,
+// and no walk ends within one Update.
 func TestThreadsFilesWithManyProcesses(t *testing.T) {
 	var st unix.Stat_t
 	ownFiles(t, func() error {
@@ -322,7 +322,7 @@ func TestThreadsFilesWithManyProcesses(t *testing.T) {
 	for range 20 {
 		hold(t, os.Stdin)
 	}
-	for _, ownPIDs := range []bool{true, false} { // kcmp(2) serves for own pids only
+	for _, ownPIDs := range []bool{true, false} { // kcmp(2) works only for our own pids
 		for _, budget := range []int{1, 2, 7} {
 			h := host.Find("/proc")
 			h.OwnPIDs = ownPIDs
@@ -349,8 +349,8 @@ func TestThreadsFilesWithManyProcesses(t *testing.T) {
 	}
 }
 
-// TestSocketOfALaterTimeIsNotProvenUnowned leaves a socket pending that was added while
-// a walk was under way: what that had passed may hold it.
+// TestSocketOfALaterTimeIsNotProvenUnowned: a socket that was added during
+// a walk stays pending: a process that the walk has passed may hold it.
 func TestSocketOfALaterTimeIsNotProvenUnowned(t *testing.T) {
 	h := newFakeHost(t)
 	h.process(10, 1, "/a.service", 7)
@@ -377,9 +377,9 @@ func TestSocketOfALaterTimeIsNotProvenUnowned(t *testing.T) {
 	}
 }
 
-// TestNoneIsProven of a host of which all was looked at, and of no other.
+// TestNoneIsProven only if everything on the host was read.
 func TestNoneIsProven(t *testing.T) {
-	const hidden = "processes outside of one pid namespace are not visible"
+	const hidden = "processes outside one pid namespace are not visible"
 	for _, test := range []struct {
 		name   string
 		make   func(h fakeHost)

@@ -28,8 +28,8 @@ func copySleep(t *testing.T, path string) {
 	}
 }
 
-// started starts a command that ends with the test, and returns its process when that
-// has become the program named sleep.
+// started starts a command that ends with the test. It returns its process when it
+// is running the program named sleep.
 func started(t *testing.T, f *FS, cmd *exec.Cmd) Process {
 	t.Helper()
 	if err := cmd.Start(); err != nil {
@@ -109,7 +109,7 @@ func TestExe(t *testing.T) {
 	}
 }
 
-// TestExeOfAnotherMountNamespace compares names where the process sees them.
+// TestExeOfAnotherMountNamespace compares names as the process sees them.
 func TestExeOfAnotherMountNamespace(t *testing.T) {
 	f := open(t)
 	dir := t.TempDir()
@@ -126,7 +126,7 @@ func TestExeOfAnotherMountNamespace(t *testing.T) {
 	}
 }
 
-// TestExeInMemory is that of a program that never had a name.
+// TestExeInMemory: the program never had a name.
 func TestExeInMemory(t *testing.T) {
 	f := open(t)
 	fd, err := unix.MemfdCreate("name", unix.MFD_CLOEXEC)

@@ -14,7 +14,7 @@ import (
 
 func stop() bool { return false }
 
-// TestFilesContinueAtTheCursor visits each file once, however often it is stopped.
+// TestFilesContinueAtTheCursor visits each file once, however often it stops.
 func TestFilesContinueAtTheCursor(t *testing.T) {
 	want := make(map[int32]int)
 	for range 3000 {
@@ -45,7 +45,7 @@ func TestFilesContinueAtTheCursor(t *testing.T) {
 	if !maps.Equal(got, want) || calls < 3 {
 		t.Errorf("%d of %d files in %d calls", len(got), len(want), calls)
 	}
-	// In another process that has the pid, it begins again.
+	// In another process with the same pid, it begins again.
 	c.start--
 	seen := 0
 	if _, err := p.Files(&c, always, func(File) { seen++ }); err != nil || seen < len(want) {
@@ -53,8 +53,8 @@ func TestFilesContinueAtTheCursor(t *testing.T) {
 	}
 }
 
-// TestThreadFiles visits the files of threads that have some of their own, whether
-// kcmp(2) can tell that or not.
+// TestThreadFiles visits the files of threads that do not share those of the process, whether
+// or not kcmp(2) can tell.
 func TestThreadFiles(t *testing.T) {
 	ready, done := make(chan error), make(chan struct{})
 	defer close(done)
@@ -114,7 +114,7 @@ func TestThreadFiles(t *testing.T) {
 	}
 }
 
-// TestFilesThatCannotBeRead are an error that says what it means.
+// TestFilesThatCannotBeRead: the error says what it means.
 func TestFilesThatCannotBeRead(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/fd": "no directory"})
 	p, err := f.Process(7)

@@ -166,8 +166,8 @@ func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 // byte. They are valid until the next read of the FS.
 func (p Process) Cmdline(limit int) ([]byte, error) { return p.read("cmdline", limit) }
 
-// LoginUID reads the user who logged in and, at whatever remove, started the process;
-// false if nobody did, as for a service. Kernels without audit do not have it: ErrExited.
+// LoginUID reads the uid of the login from which the process descends; false if there was
+// none, as for a service. Kernels without audit do not have it: ErrExited.
 func (p Process) LoginUID() (uid uint32, ok bool, err error) {
 	text, err := p.read("loginuid", 32)
 	if err != nil {

@@ -26,7 +26,7 @@ func open(t *testing.T) *FS {
 	return f
 }
 
-// TestWithoutProcfs names what is wrong.
+// TestWithoutProcfs: the error names the reason.
 func TestWithoutProcfs(t *testing.T) {
 	dir := t.TempDir()
 	noTime := tree(t, map[string]string{"stat": "cpu 1 2 3\n"})
@@ -41,7 +41,7 @@ func TestWithoutProcfs(t *testing.T) {
 	}
 }
 
-// TestStartTimeIsUnknownWithoutStat is all that a procfs of processes alone costs.
+// TestStartTimeIsUnknownWithoutStat: nothing else is missing in a procfs of processes alone.
 func TestStartTimeIsUnknownWithoutStat(t *testing.T) {
 	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -174,7 +174,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestReusedPIDIsAnotherProcess keeps an open process apart from another that gets its pid.
+// TestReusedPIDIsAnotherProcess: a process that gets the pid of an open one is another one.
 func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	f := open(t)
 	first := exec.Command("sleep", "600")
@@ -205,7 +205,7 @@ func TestReusedPIDIsAnotherProcess(t *testing.T) {
 	}
 }
 
-// startAs starts a process that has the pid of one that has ended.
+// startAs starts a process that gets the pid of one that has ended.
 func startAs(t *testing.T, pid int) *exec.Cmd {
 	t.Helper()
 	for range 200 {
@@ -226,7 +226,7 @@ func startAs(t *testing.T, pid int) *exec.Cmd {
 	return nil
 }
 
-// TestZombiesAndKernelThreadsAreNoErrors reads kernel threads and zombies without an error.
+// TestZombiesAndKernelThreadsAreNoErrors: they are read without an error.
 func TestZombiesAndKernelThreadsAreNoErrors(t *testing.T) {
 	f := open(t)
 	zombie := exec.Command("true")

@@ -30,7 +30,7 @@ func newRing(t *testing.T, fds ...int32) int {
 	return int(ring)
 }
 
-// TestRingSockets finds the socket that an io_uring holds whose file is closed.
+// TestRingSockets finds a socket that an io_uring holds after its file was closed.
 func TestRingSockets(t *testing.T) {
 	f := open(t)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -83,7 +83,7 @@ func TestRingSockets(t *testing.T) {
 	}
 }
 
-// TestBusyRing is not known to hold no socket.
+// TestBusyRing: it is not known to hold no socket.
 func TestBusyRing(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fdinfo/3": "pos:\t0\n"})
 	f.rings = ringWhole
@@ -102,8 +102,8 @@ func TestBusyRing(t *testing.T) {
 	}
 }
 
-// TestStuckRing does not wait for an io_uring that does not answer, and reads others
-// again when it has.
+// TestStuckRing: a read that hangs is not waited for, and other io_urings are read again when
+// it has ended.
 func TestStuckRing(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/4": "->" + ringLink,
 		"7/fdinfo/4": "UserFiles:\t1\n    0: socket:[9]\nUserBufs:\t0\n"})

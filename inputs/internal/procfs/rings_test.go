@@ -18,7 +18,7 @@ func TestRingFormatOf(t *testing.T) {
 	}
 }
 
-// What the formats have before the files, and after them.
+// The lines before and after the files, in each format.
 const (
 	ringHead = "pos:\t0\nflags:\t02000002\nSqMask:\t0x7\nSQEs:\t1\n    0: opcode:NOP, fd:0\nCQEs:\t0\nSqThread:\t-1\n"
 	ringTail = "UserBufs:\t1\n    0: 0x7f0000000000/4096\nPollList:\n  op=6, task_works=0\n"

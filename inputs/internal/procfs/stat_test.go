@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Hostile names of processes, as they stand in stat.
+// Hostile names of processes, as in stat.
 var hostile = []string{
 	"nginx", "", "a\nb c=1 2", ") R 1 1", "(", ")", "((", "))", "\xff\xfe", "fifteen-bytes-\xc3", "a b", ") Z 0 0 0 (",
 	"1 (x) S 1", "\n\n\n", "12345678901234(",
@@ -88,8 +88,8 @@ func TestParseCapabilities(t *testing.T) {
 	}
 }
 
-// FuzzParseStat: the parser finds what was put between the first and the last
-// parenthesis, and takes whatever else comes without a panic.
+// FuzzParseStat: the parser finds the text between the first and the last
+// parenthesis, and accepts anything else without a panic.
 func FuzzParseStat(f *testing.F) {
 	for _, comm := range hostile {
 		f.Add([]byte(comm), []byte(stat(comm)))

@@ -24,7 +24,7 @@ type Visibility struct {
 func (v Visibility) Hidden() string {
 	switch {
 	case v.PIDNS:
-		return "processes outside of one pid namespace are not visible"
+		return "processes outside one pid namespace are not visible"
 	case v.HidePID:
 		return "processes of other users are not visible (hidepid)"
 	}

@@ -12,7 +12,7 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// tree makes files, and links of those whose text begins with "->".
+// tree creates files, and links if the text begins with "->".
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -44,7 +44,7 @@ func openTree(t *testing.T, files map[string]string) *FS {
 	return f
 }
 
-// stats are what a fake tree says of its processes.
+// stats are the stat files of a fake tree.
 const (
 	btime         = "btime 1700000000\n"
 	kernelThread2 = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 24 0 0\n"
@@ -71,13 +71,13 @@ func TestVisibility(t *testing.T) {
 			files: map[string]string{"1/stat": "", "self": self, fmt.Sprintf("%d/ns/pid", os.Getpid()): "->pid:[4026532001]",
 				"thread-self/uid_map": "0 0 4294967295\n", "thread-self/status": all, "thread-self/attr/apparmor/current": "docker-default (enforce)\n"},
 			want:   Visibility{Capabilities: 1<<41 - 1, PIDNS: true, AppArmor: "docker-default"},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 		{
 			name:   "a second process that calls itself kthreadd",
 			files:  map[string]string{"1/stat": "", "2/stat": userProcess2, "thread-self/uid_map": "0 0 4294967295\n", "thread-self/status": all, "thread-self/attr/current": "unconfined\n"},
 			want:   Visibility{Capabilities: 1<<41 - 1, PIDNS: true},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 		{
 			name: "another host's, by its first process",
@@ -102,7 +102,7 @@ func TestVisibility(t *testing.T) {
 			name:   "nothing known",
 			files:  map[string]string{"1/stat": "", "thread-self/uid_map": "", "thread-self/status": "", "thread-self/attr/current": ""},
 			want:   Visibility{UserNS: true, PIDNS: true},
-			hidden: "processes outside of one pid namespace are not visible",
+			hidden: "processes outside one pid namespace are not visible",
 		},
 	} {
 		test.files["stat"] = btime
@@ -113,7 +113,7 @@ func TestVisibility(t *testing.T) {
 	}
 }
 
-// TestVisibilityInAPIDNamespace agrees with the number of this program's own
+// TestVisibilityInAPIDNamespace: the constant equals the number of this program's own
 // namespace.
 func TestVisibilityInAPIDNamespace(t *testing.T) {
 	var st unix.Stat_t

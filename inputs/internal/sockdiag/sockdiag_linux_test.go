@@ -20,7 +20,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// TestDump finds a listener of this test, and knows it again.
+// TestDump finds a listener of this test, and identifies it again.
 func TestDump(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -69,7 +69,7 @@ var sameAddress = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 // A kernel answers the n-th request of a dump with datagrams.
 type kernel func(request int, sequence uint32) [][]byte
 
-// dialKernel returns a connection to a kernel of the test's own.
+// dialKernel returns a connection to a fake kernel.
 func dialKernel(t *testing.T, answer kernel) *Conn {
 	t.Helper()
 	var requests atomic.Int32
@@ -140,8 +140,8 @@ func doneMessage(dst []byte, kind uint16, sequence uint32, errno syscall.Errno) 
 	return binary.NativeEndian.AppendUint32(header(dst, headerSize+4, kind, 2, sequence), uint32(-int32(errno)))
 }
 
-// TestInterruptedDumpIsRepeated plays what may go wrong in a dump: it is redone or an
-// error, and what an attempt found is forgotten before the next one.
+// TestInterruptedDumpIsRepeated covers faults in a dump: it is repeated or returns an
+// error, and the sockets of an attempt are discarded before the next one.
 func TestInterruptedDumpIsRepeated(t *testing.T) {
 	whole := func(seq uint32) []byte {
 		return doneMessage(socketMessage(socketMessage(nil, 2, seq, 80), 2, seq, 443), typeDone, seq, 0)
@@ -254,7 +254,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestSilentKernel ends at the deadline where no answer comes.
+// TestSilentKernel ends at the deadline if no answer comes.
 func TestSilentKernel(t *testing.T) {
 	c := dialKernel(t, func(int, uint32) [][]byte { return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -265,7 +265,7 @@ func TestSilentKernel(t *testing.T) {
 	}
 }
 
-// TestTransparent agrees with the kernel on the bit of IP_TRANSPARENT.
+// TestTransparent compares the bit of IP_TRANSPARENT with the kernel.
 func TestTransparent(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -308,7 +308,7 @@ func TestTransparent(t *testing.T) {
 }
 
 // TestCanceledDump ends as soon as its context does, without a deadline, and the
-// connection serves the next dump.
+// connection can be used for the next dump.
 func TestCanceledDump(t *testing.T) {
 	c := dialKernel(t, func(n int, seq uint32) [][]byte {
 		if n == 1 {
@@ -354,8 +354,8 @@ func TestParseSocket(t *testing.T) {
 	}
 }
 
-// FuzzParseDatagram: whatever the datagram, it is an error or sockets that stand
-// in it, never more than fit.
+// FuzzParseDatagram: any datagram gives an error, or sockets that are in it, never more than
+// fit.
 func FuzzParseDatagram(f *testing.F) {
 	f.Add(doneMessage(socketMessage(nil, 2, 1, 80), typeDone, 1, 0))
 	f.Add(socketMessage(nil, 2, 1, 80, 5, 0, attrV6Only, 0, 1, 0, 0, 0))

@@ -14,7 +14,7 @@ func RefuseNetlink() error {
 		return err
 	}
 	// The kernel gets the addresses of the program and its header as numbers, so both are
-	// outside of Go's heap.
+	// outside Go's heap.
 	memory, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return err

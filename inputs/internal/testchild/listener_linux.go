@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Listener says how a listening socket is to be opened.
+// A Listener says how to open a listening socket.
 type Listener struct {
 	Addr        string // with the zone, if it is link-local
 	Port        int    // 0: the kernel chooses
 	Count       int    // how many sockets, at this port and the next ones; 0: one
 	Backlog     int    // 0: 1
-	Device      string // to which it is bound
+	Device      string // the device to bind to
 	V6Only      bool
 	ReusePort   bool
 	FreeBind    bool // the address need not be local
@@ -71,7 +71,7 @@ func (l *Listener) Open() (fd, port int, err error) {
 	return fd, port, nil
 }
 
-// zone returns the index of a device; 0 if it does not exist, and then bind says so.
+// zone returns the index of a device; 0 if it does not exist: bind then returns the error.
 func zone(name string) uint32 {
 	device, err := net.InterfaceByName(name)
 	if err != nil {
@@ -81,7 +81,7 @@ func zone(name string) uint32 {
 }
 
 // OnSpareThread calls do on a thread that ends afterwards, for a call that changes the
-// thread for good. The first thread of a process cannot end, so that another one is taken.
+// thread for good. The first thread of a process cannot end, so another one is used.
 func OnSpareThread(do func() error) error {
 	done := make(chan error)
 	go func() {

@@ -1,5 +1,5 @@
 // Package testchild runs a test program again as a child process with a task of its own:
-// the processes, sockets and namespaces that the tests of this side look for are real.
+// the processes, sockets and namespaces in these tests are real.
 package testchild
 
 import (
@@ -33,10 +33,10 @@ func Main[Task any](perform func(*Task) error) {
 	os.Exit(0)
 }
 
-// Answer writes an answer to the process that has started this one.
+// Answer writes an answer to the process that started this one.
 func Answer(answer any) error { return json.NewEncoder(os.Stdout).Encode(answer) }
 
-// Wait returns when the process that has started this one lets it end.
+// Wait returns when the process that started this one lets it end.
 func Wait() { io.Copy(io.Discard, os.Stdin) }
 
 // A Child is a process that performs a task. It leads a process group, so that its own
@@ -108,10 +108,10 @@ func (c *Child) Hear(answer any) error {
 	return nil
 }
 
-// End ends the child with its own children, and waits until it is gone.
+// End ends the child with its own children, and waits until it has ended.
 func (c *Child) End() { End(c.Cmd) }
 
-// End ends a process, with all of its group if it leads one, and waits until it is gone.
+// End ends a process, with its group if it leads one, and waits until it has ended.
 func End(cmd *exec.Cmd) {
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	cmd.Process.Kill()

@@ -12,8 +12,7 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// text returns the start of an open file, or the error that it could not be opened
-// with.
+// text returns the start of an open file, or the error of opening it.
 func text(t *testing.T, fd int, err error) string {
 	t.Helper()
 	if err != nil {

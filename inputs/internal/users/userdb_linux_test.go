@@ -34,7 +34,7 @@ func (f *fakeHost) serve(answer func(request []byte) []byte) (stop func()) {
 		f.t.Fatal(err)
 	}
 	defer dir.Close()
-	// The path of a socket is short.
+	// The path of a socket must be short.
 	listener, err := net.Listen("unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 	if err != nil {
 		f.t.Fatal(err)
@@ -63,7 +63,7 @@ func (f *fakeHost) serve(answer func(request []byte) []byte) (stop func()) {
 	return stop
 }
 
-// known answers as a multiplexer that knows some users.
+// known answers like a multiplexer that knows some users.
 func known(names map[uint32]string) func(request []byte) []byte {
 	return func(request []byte) []byte {
 		var call struct {

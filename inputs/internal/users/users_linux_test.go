@@ -131,8 +131,8 @@ func TestNamesStayWhileTheirSourcesFail(t *testing.T) {
 	step(true, "1000", "other")
 }
 
-// TestUserdbHangs shows the number of a user until the service that knows the name
-// answers, and all other names at once.
+// TestUserdbHangs: a user whose name only the service knows has a number until it answers;
+// all other names are known at once.
 func TestUserdbHangs(t *testing.T) {
 	f := newFakeHost(t)
 	f.write("etc/passwd", "web:x:1000:0:::\n")
@@ -166,7 +166,7 @@ func TestSubordinateUIDsDoNotDelayNames(t *testing.T) {
 	f.serve(func(request []byte) []byte {
 		reply := known(map[uint32]string{4242: "remote"})(request)
 		if bytes.Contains(reply, []byte("NoRecordFound")) {
-			<-end // a service asks far for what nobody knows
+			<-end // a service queries remote servers for unknown names
 		}
 		return reply
 	})

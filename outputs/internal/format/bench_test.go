@@ -9,7 +9,7 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// listener is a point as tcp_listen emits them.
+// listener is a point like those of tcp_listen.
 func listener() metric.Point {
 	return metric.Point{
 		Name: "tcp_listen", Time: time.Unix(1795341600, 123456789),
@@ -24,8 +24,7 @@ func listener() metric.Point {
 	}
 }
 
-// bare is what a program would do that has line-protocol's own encoder and nothing
-// to fear.
+// bare uses line-protocol's own encoder directly, without any checks.
 func bare(e *lineprotocol.Encoder, p *metric.Point) {
 	e.Reset()
 	e.StartLine(p.Name)
@@ -47,9 +46,9 @@ func bare(e *lineprotocol.Encoder, p *metric.Point) {
 	e.EndLine(p.Time)
 }
 
-// BenchmarkEncode measures one point: encoded, given another time, and by the plain
-// use of the libraries. All take turns in one run, so that a busy machine slows them
-// alike; a ratio is that of the fastest turns.
+// BenchmarkEncode measures one point: encoded, with a new time, and with the libraries used
+// directly. All take turns in one run, so that a busy machine slows them
+// equally; a ratio is that of the fastest turns.
 func BenchmarkEncode(b *testing.B) {
 	const turn = 50
 	p := listener()

@@ -70,7 +70,7 @@ func TestUnusualValuesInJSON(t *testing.T) {
 	}
 }
 
-// TestUnusualValuesInLineProtocol holds what this package decides before line-protocol's
+// TestUnusualValuesInLineProtocol covers what this package decides before line-protocol's
 // encoder.
 func TestUnusualValuesInLineProtocol(t *testing.T) {
 	tag := func(value string) metric.Point {
@@ -135,7 +135,7 @@ func TestRefused(t *testing.T) {
 		influx string
 	}{
 		{name: "no time", point: metric.Point{Name: "m", Fields: one}, json: "no time", influx: "no time"},
-		{name: "a time outside of int64", point: metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
+		{name: "a time outside int64", point: metric.Point{Name: "m", Fields: one, Time: at.AddDate(500, 0, 0)},
 			json: "time out of range", influx: "timestamp 2526-11-22T10:00:00Z: line-protocol value out of range"},
 		{name: "only NaN", point: metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "v", Value: metric.Float(math.NaN())}}},
 			json: "", influx: "no field that line protocol can express"},
@@ -190,7 +190,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// TestNamesStayApart holds that no two names become one, whatever an input or a
+// TestNamesStayApart checks that different names stay different, whatever an input or a
 // host has escaped in them before.
 func TestNamesStayApart(t *testing.T) {
 	names := []string{

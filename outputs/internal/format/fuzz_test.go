@@ -31,8 +31,8 @@ func seeds(f *testing.F) {
 	f.Add("m", "k", "v", "f", "", math.Inf(1), int64(math.MinInt64), uint64(math.MaxUint64), int64(math.MaxInt64))
 }
 
-// fuzzed returns the point of a fuzz test's arguments, with the fields f (a
-// string), float, int, uint and bool; false where it breaks a Point's promises.
+// fuzzed returns the point for a fuzz test's arguments, with the fields f (a
+// string), float, int, uint and bool. It returns false for an invalid Point.
 func fuzzed(name, key, value, field, str string, fl float64, i int64, u uint64, ns int64) (metric.Point, bool) {
 	p := metric.Point{Name: name, Time: time.Unix(0, ns).UTC(), Tags: []metric.Tag{{Key: key, Value: value}}, Fields: []metric.Field{
 		{Key: "0" + field, Value: metric.String(str)}, {Key: "float", Value: metric.Float(fl)}, {Key: "int", Value: metric.Int(i)},
@@ -40,7 +40,7 @@ func fuzzed(name, key, value, field, str string, fl float64, i int64, u uint64, 
 	return p, p.Check() == nil && !p.Time.IsZero()
 }
 
-// FuzzLineProtocol reads each line back by line-protocol's own decoder.
+// FuzzLineProtocol decodes each line with line-protocol's own decoder.
 func FuzzLineProtocol(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, name, key, value, field, str string, fl float64, i int64, u uint64, ns int64) {
@@ -77,7 +77,7 @@ func FuzzLineProtocol(f *testing.F) {
 	})
 }
 
-// decodeLine decodes one line, the only one, and undoes what escapeName does.
+// decodeLine decodes a single line, and reverses escapeName.
 func decodeLine(t *testing.T, line []byte) metric.Point {
 	t.Helper()
 	check := func(err error) {
@@ -130,7 +130,7 @@ func decodeLine(t *testing.T, line []byte) metric.Point {
 	return p
 }
 
-// unescape is the way back from \XHH.
+// unescape reverses \XHH.
 func unescape(s string) string {
 	var out []byte
 	for i := 0; i < len(s); i++ {
@@ -146,7 +146,7 @@ func unescape(s string) string {
 	return string(out)
 }
 
-// checkRestamp compares a line with another time to what Append makes of it.
+// checkRestamp compares a line with another time with the result of Append.
 func checkRestamp(t *testing.T, e Encoder, line []byte, p metric.Point) {
 	t.Helper()
 	for _, at := range []time.Time{p.Time.Add(1), p.Time.Add(-time.Hour), time.Unix(0, 0), time.Unix(1e9, 0), time.Unix(0, -1), time.Unix(-1e12, 0), time.Unix(1e12, 0)} {
@@ -159,7 +159,7 @@ func checkRestamp(t *testing.T, e Encoder, line []byte, p metric.Point) {
 	}
 }
 
-// marshal is the plain use of encoding/json: what every object must look like.
+// marshal uses encoding/json directly, as the reference for every object.
 func marshal(p *metric.Point) ([]byte, error) {
 	line := struct {
 		Name      string            `json:"name"`
@@ -193,7 +193,7 @@ func marshal(p *metric.Point) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), err
 }
 
-// FuzzJSON compares each object to that of encoding/json, and reads it back.
+// FuzzJSON compares each object with that of encoding/json, and reads it back.
 func FuzzJSON(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, name, key, value, field, str string, fl float64, i int64, u uint64, ns int64) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// FuzzWriter pushes records to a stream that takes only a part of each write, while the
+// FuzzWriter pushes records to a stream that accepts only a part of each write, while the
 // queue drops the oldest now and then: each byte of script is one step. The stream must
 // hold whole lines, in order, none twice, and every record that was not dropped.
 func FuzzWriter(f *testing.F) {
@@ -55,15 +55,15 @@ func FuzzWriter(f *testing.F) {
 			}
 			size := int(step & 0x3f)
 			switch step >> 6 {
-			case 0, 1: // the stream takes so many bytes
+			case 0, 1: // the stream accepts that many bytes
 				room = size
 				push(1 + size%4)
-			case 2: // the queue drops its oldest
+			case 2: // the queue drops its oldest record
 				for _, r := range queue[:1+size%3] {
 					dropped[string(r)] = true
 				}
 				queue = queue[1+size%3:]
-			case 3: // the stream takes all of them
+			case 3: // the stream accepts all of them
 				room = 1 << 30
 				push(1 + size%4)
 			}

@@ -35,8 +35,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestTornLineIsCompleted cuts a write at every byte: the stream must hold each
-// record once all the same, whether or not the queue drops some in between.
+// TestTornLineIsCompleted cuts a write at every byte: the stream must contain each
+// record once, whether or not the queue drops some in between.
 func TestTornLineIsCompleted(t *testing.T) {
 	full := errors.New("full")
 	for cut := range len("one\ntwo\nthree\n") {
@@ -76,7 +76,7 @@ func TestTornLineIsCompleted(t *testing.T) {
 	}
 }
 
-// TestPushIsBounded lets a write hang for an hour.
+// TestPushIsBounded: a write hangs for an hour.
 func TestPushIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stream strings.Builder
@@ -131,14 +131,14 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestRandomFaults plays a queue whose oldest records are dropped while a stream
-// hangs, takes parts and fails: what was not dropped must be there once, in
+// TestRandomFaults simulates a queue whose oldest records are dropped while a stream
+// hangs, accepts parts and fails: records that were not dropped must be there once, in
 // order, and nothing else.
 func TestRandomFaults(t *testing.T) {
 	for seed := range uint64(300) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
-			faults := rand.New(rand.NewPCG(seed, 1)) // for the writing goroutine alone
+			faults := rand.New(rand.NewPCG(seed, 1)) // used only by the writing goroutine
 			var stream strings.Builder
 			w, write := NewWriter(), func(b []byte) (int, error) {
 				n := len(b)
