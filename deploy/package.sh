@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds what is released: *.deb, *.rpm and sockwatch-oci.tar, for amd64 and arm64.
+# Builds the release files for amd64 and arm64: *.deb, *.rpm and sockwatch-oci.tar.
 #
 #   deploy/package.sh OUT
 #
-# It needs Go, and git or $SOURCE_DATE_EPOCH. Two builds are equal, byte by byte: every time is
-# $SOURCE_DATE_EPOCH, by default that of the commit.
+# It needs Go. Two builds of one commit are byte-identical: all timestamps are
+# $SOURCE_DATE_EPOCH, by default the time of the commit.
 #
 #   ARCHES      "amd64 arm64"; fewer for a quick look
 #   MAINTAINER  of the packages, "NAME <ADDRESS>"
@@ -41,12 +41,12 @@ main() {
 	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")
 }
 
-# build OS ARCH FILE builds the program, the same wherever the source lies.
+# build OS ARCH FILE builds the program. The result does not depend on where the source is.
 build() {
 	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS="" go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
 }
 
-# documents makes every other file of the packages.
+# documents prepares the other files of the packages.
 documents() {
 	cp deploy/package/{nfpm.yaml,sockwatch.toml,copyright,lintian-overrides} deploy/systemd/* LICENSE "$work"
 	cp -R deploy/package/{deb,rpm} "$work"
@@ -82,7 +82,7 @@ compress() { gzip -9n <"$1" >"$work/$2.gz"; }
 # third_party prints the licenses of everything that is linked into the program.
 third_party() {
 	local module version dir files
-	echo "The licenses of Go and of the modules that are parts of the program sockwatch."
+	echo "The licenses of Go and of the modules that are linked into sockwatch."
 	printf '\n======== Go %s\n\n' "$(go env GOVERSION)"
 	cat "$(go env GOROOT)/LICENSE"
 	shopt -s nullglob nocaseglob

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
@@ -51,6 +52,9 @@ func newSeenEvents(address string) *seenEvents {
 
 // addJSON adds a line of an output with data_format "json".
 func (s *seenEvents) addJSON(text string) {
+	if err := schematest.Check([]byte(text)); err != nil {
+		s.fault("%v: %q", err, text)
+	}
 	var line struct {
 		Name   string
 		Tags   map[string]string
@@ -200,6 +204,14 @@ func (s *seenEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// ownAddress returns a loopback address, and the first of eight ports, that no other test
+// and no other run of the tests uses: a program that leaves one address of a port for
+// another one has not closed anything.
+func ownAddress(test int) (address string, port int) {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 83+test, pid>>8&255, max(1, pid&255)), 10_000 + pid%1000*16 + test*8
+}
+
 // A testedPort is a port at which this test opens and closes listeners, one at a time.
 type testedPort struct {
 	number  string
@@ -235,7 +247,7 @@ func TestChangesSurviveKills(t *testing.T) {
 		t.Skip("kills the program many times")
 	}
 	t.Parallel()
-	const address = "127.83.12.4" // of this test alone
+	address, port := ownAddress(0)
 	dir := t.TempDir()
 	onDisk, inMemory, inFile := newSeenEvents(address), newSeenEvents(address), newSeenEvents(address)
 	diskServer, memoryServer := httptest.NewServer(onDisk), httptest.NewServer(inMemory)
@@ -252,6 +264,7 @@ func TestChangesSurviveKills(t *testing.T) {
   shutdown_timeout = "10s"
 [[inputs.tcp_listen]]
   settle = %q
+  timeout = "20s"
   namepass = ["tcp_listen_event"]
 [[outputs.influxdb]]
   urls = [%q]
@@ -285,7 +298,7 @@ func TestChangesSurviveKills(t *testing.T) {
 	run := func() *process { return start(t, "sockwatch", nil, "run", "--config", file) }
 	ports := make([]*testedPort, 8)
 	for i := range ports {
-		ports[i] = &testedPort{number: fmt.Sprint(20001 + i)}
+		ports[i] = &testedPort{number: fmt.Sprint(port + i)}
 	}
 	outputs := map[string]*seenEvents{"with a queue on disk": onDisk, "with a queue in memory": inMemory, "to a file": inFile}
 	settled := func(p *testedPort) bool {
@@ -296,6 +309,20 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 		return true
 	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for name, o := range outputs {
+			for _, p := range ports {
+				o.mu.Lock()
+				for _, e := range o.ports[p.number] {
+					t.Logf("output %s, port %s, want %v: %s", name, p.number, p.want, e.text)
+				}
+				o.mu.Unlock()
+			}
+		}
+	})
 	d := run()
 	eventually(t, "a history", func() bool { // the first look is the baseline
 		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
@@ -389,7 +416,7 @@ func TestChangesOnAFullDisk(t *testing.T) {
 		t.Skip("runs the program for ten seconds")
 	}
 	t.Parallel()
-	const address = "127.83.12.5" // of this test alone
+	address, port := ownAddress(1)
 	state, dir := smallDisk(t, 0, "size=1m"), t.TempDir()
 	onDisk, inFile := newSeenEvents(address), newSeenEvents(address)
 	onDisk.healthy.Store(true)
@@ -403,6 +430,7 @@ func TestChangesOnAFullDisk(t *testing.T) {
   state_directory = %q
 [[inputs.tcp_listen]]
   settle = "1s"
+  timeout = "20s"
   namepass = ["tcp_listen_event", "tcp_listen"]
 [[outputs.influxdb]]
   urls = [%q]
@@ -430,7 +458,7 @@ func TestChangesOnAFullDisk(t *testing.T) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%v at port %s %s", p.want, p.number, name), func() bool { return slices.Equal(o.at(p.number), p.want) })
 	}
-	first, second := &testedPort{number: "20001"}, &testedPort{number: "20002"}
+	first, second := &testedPort{number: fmt.Sprint(port)}, &testedPort{number: fmt.Sprint(port + 1)}
 	first.change(t, address)
 	reported(onDisk, "with a queue on disk", first)
 	reported(inFile, "to a file", first)

@@ -183,7 +183,7 @@ func (r *sourceReader) read(ctx context.Context) ([]config.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	files, err := within(ctx, r.busy, func() ([]config.File, error) { return r.source.read(r.visit) })
-	if ctx.Err() != nil && err == ctx.Err() {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return nil, fmt.Errorf("%s%s: %w", r.source.prefix, r.path, notRead(err, r.timeout))

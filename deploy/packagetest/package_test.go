@@ -108,7 +108,7 @@ func TestPackagesHoldTheSameFiles(t *testing.T) {
 			for _, file := range files {
 				got := strings.Fields(must(t, fmt.Sprintf(test.list, file)))
 				got = slices.DeleteFunc(got, func(path string) bool { return !strings.Contains(path, "sockwatch") }) // folders of the system
-				got = slices.DeleteFunc(got, func(path string) bool {                                                // folders of ours, which rpm leaves out
+				got = slices.DeleteFunc(got, func(path string) bool {                                                // our folders, which are not in the rpm
 					return slices.Contains([]string{"/usr/share/doc/sockwatch", "/usr/share/sockwatch"}, path)
 				})
 				slices.Sort(got)
@@ -144,8 +144,7 @@ func debs(t *testing.T) map[string]string {
 	}
 }
 
-// TestServiceFromInstallToPurge: what operators do with the package, in the order in which
-// they do it.
+// TestServiceFromInstallToPurge does what operators do with the package, in their order.
 func TestServiceFromInstallToPurge(t *testing.T) {
 	booted(t, "", debs(t), func(t *testing.T) {
 		for _, step := range []struct {
@@ -198,7 +197,7 @@ func testInstall(t *testing.T) {
 	modes(t)
 	prints(t, "dpkg-query -W -f '${Conffiles}' sockwatch | cut -d' ' -f2", "/etc/sockwatch/sockwatch.toml")
 	prints(t, "ss -Htlnp sport = :8088 | awk '{ print $4 }'", "127.0.0.1:8088")
-	// For the steps that follow: an edit of the operator's.
+	// An edit by the operator, for the steps that follow.
 	if err := replaceIn("/etc/sockwatch/sockwatch.toml", "[agent]\n", "[agent]\n  interval = \"1s\"\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +205,7 @@ func testInstall(t *testing.T) {
 	prints(t, "journalctl -u sockwatch -o cat | grep -E 'level=(WARN|ERROR)'", "")
 }
 
-// modes demands mode and owner of what the package and its service have made.
+// modes checks the mode and owner of the files that the package and its service create.
 func modes(t *testing.T) {
 	t.Helper()
 	for _, want := range []string{
@@ -324,7 +323,7 @@ func testNamespaces(t *testing.T) {
 	}
 	must(t, "install -D -m 644 /usr/share/sockwatch/namespaces.conf /etc/systemd/system/sockwatch.service.d/namespaces.conf")
 	must(t, "systemctl daemon-reload; systemctl restart sockwatch")
-	// The limit of a backlog is known to netlink in the namespace alone.
+	// Only netlink, in the namespace itself, knows the limit of a backlog.
 	eventually(t, metrics+" | grep '^tcp_listen_backlog_limit.*port=\"7778\"'", `unit="apart.service"`)
 	must(t, "rm /etc/systemd/system/sockwatch.service.d/namespaces.conf; sed -i '/namespaces = true/d' /etc/sockwatch/sockwatch.toml")
 	must(t, "systemctl daemon-reload; systemctl restart sockwatch")

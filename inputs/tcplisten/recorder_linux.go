@@ -22,7 +22,7 @@ import (
 type recorder struct {
 	changes *changes.Tracker
 	rules   *expect.Rules
-	expect  *expect.Tracker // nil without rules
+	expect  *expect.Tracker
 	history *history.Store
 
 	boot  string // the boot id
@@ -32,6 +32,7 @@ type recorder struct {
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
+	glimpsed   bool                // the last look had listeners that were closed again
 	backlog    backlog
 	points     []metric.Point // of rules, totals and backlog
 }
@@ -47,12 +48,10 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	}
 	firstSeen, err := store.FirstSeen()
 	if err != nil {
-		env.Log.Warn("cannot read first-seen times of the version before, starting without them", "error", err)
+		env.Log.Warn("cannot read the first-seen times of the previous version, starting without them", "error", err)
 	}
 	r.changes.Import(firstSeen)
-	if r.expect != nil {
-		r.expect.Restore(records)
-	}
+	r.expect.Restore(records)
 	return r
 }
 
@@ -66,8 +65,6 @@ func (r *recorder) reopen(o *Options, rules *expect.Rules, env plugin.Env, h hos
 func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	r.boot, r.scope = h.BootID(), fmt.Sprintf("proc=%s namespaces=%v", h.Proc, o.Namespaces)
 	r.rules = rules
-	known := r.expect
-	r.expect = nil
 	c := changes.Options{
 		Point:  pointListener,
 		Settle: time.Duration(o.Settle), SettleBoot: time.Duration(o.SettleBoot),
@@ -76,13 +73,14 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	}
 	if r.rules.Active() {
 		c.Expected = []string{expect.Forbidden, expect.No, expect.Undecided, expect.Yes}
-		r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
-			Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
-			OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
-		})
-		if known != nil {
-			r.expect.InheritFrom(known)
-		}
+	}
+	known := r.expect
+	r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
+		Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
+		OwnerWait: c.OwnerWait, MaxPerUser: maxViolators, Max: max(maxViolators, o.MaxListeners/4),
+	})
+	if known != nil {
+		r.expect.InheritFrom(known)
 	}
 	if r.changes == nil {
 		r.changes = changes.New(c)
@@ -94,10 +92,15 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 func historyOptions(env plugin.Env, h host.Host) history.Options {
 	o := history.Options{MachineID: h.MachineID(), Log: env.Log}
 	if env.StateDir != "" {
-		o.Path = filepath.Join(env.StateDir, env.Name+".history.jsonl")
+		o.Path = historyPath(env.StateDir, env.Name)
 		o.FirstSeen = filepath.Join(env.StateDir, env.Name+".first_seen.json")
 	}
 	return o
+}
+
+// historyPath returns the path of the history of the input with that name.
+func historyPath(stateDir, name string) string {
+	return filepath.Join(stateDir, name+".history.jsonl")
 }
 
 // readClocks returns the time of a look that begins now. The recorder adds the boot.
@@ -129,8 +132,8 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []changes.Glimpse // only seen since the gather before
-	changed    bool              // some of the listeners have
+	glimpses   []*listener // only seen between the gather before and this one
+	changed    bool        // some of the listeners have
 }
 
 // record compares a look with the one before, and writes what has changed. It reports
@@ -138,6 +141,7 @@ type look struct {
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
+	window := r.changes.Since(l.Moment)
 	var w history.Write
 	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
@@ -145,14 +149,15 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
-	if r.expect != nil && (l.changed || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesLook(l))
+	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
+		result := r.expect.Evaluate(r.rulesLook(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
+		r.glimpsed = len(l.glimpses) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -163,7 +168,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	r.backlog = backlog
 	if changed {
 		r.points = append(r.changes.Totals(), backlog.point())
-		if r.expect != nil {
+		if !r.expect.Idle() {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
 	}
@@ -187,30 +192,44 @@ func (b backlog) point() metric.Point {
 // judge asks the rules about the listeners that have changed, or about all if a rule has
 // expired. It reports whether any verdict may have changed.
 func (r *recorder) judge(l *look, users userNames) (changed bool) {
-	if r.expect == nil {
+	if r.expect.Idle() {
 		return false
 	}
 	version := r.rules.Version(l.Time)
 	all := version != r.version
 	r.version = version
-	for _, li := range l.listeners {
-		if li.judged == nil || all {
-			if li.judged == nil {
-				li.judged = li.forRules(users)
+	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+		for _, li := range listeners {
+			if li.judged == nil || all {
+				li.judge(r.rules, users, l.Time)
+				changed = true
 			}
-			li.verdict = r.rules.Verdict(li.judged, l.Time)
-			why := r.rules.Why(li.judged, l.Time)
-			li.observed.Verdict = changes.Verdict{Expected: li.verdict.Expected, Rule: why.Rule, Why: why.Why}
-			changed = true
 		}
 	}
 	return changed
 }
 
+// judge asks the rules about a listener.
+func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
+	if l.judged == nil {
+		l.judged = l.forRules(users)
+	}
+	if !rules.Active() { // what earlier ones began is left to end
+		return
+	}
+	l.verdict = rules.Verdict(l.judged, now)
+	l.observed.Verdict = changes.Verdict{
+		Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: rules.Why(l.judged, now).Why,
+	}
+}
+
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	s := &changes.Snapshot{
-		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces, Glimpses: l.glimpses,
+		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+	}
+	for _, li := range l.glimpses {
+		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
 	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)
@@ -218,15 +237,15 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	return s
 }
 
-func (r *recorder) rulesLook(l *look) *expect.Look {
-	e := &expect.Look{Moment: expectMoment(l.Moment), Listeners: make([]expect.Judged, 0, len(l.listeners))}
-	if r.last.Mono != 0 {
-		e.Window = l.Mono - r.last.Mono
-	} else {
-		e.WhileDown = r.restored
+func (r *recorder) rulesLook(l *look, window time.Duration) *expect.Look {
+	e := &expect.Look{
+		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}
-	for _, li := range l.listeners {
-		e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+		for _, li := range listeners {
+			e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+		}
 	}
 	return e
 }

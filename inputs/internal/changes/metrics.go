@@ -39,7 +39,7 @@ func Descs(point string) []metric.Desc {
 		text("previous_address", "exposure_changed: the address before, if the listener was bound to another"),
 		text("cause", "exposure_changed: host_address (the host's addresses have changed) or rebound"),
 		text("rule", "Name of the rule that decided, if there are rules"),
-		text("why", "Why the rule exists"),
+		text("why", "Why the rules say so"),
 		number("count", "count", "How many events of the user this one stands for, beyond the limit of one gather"),
 		{Name: point + "_events", Field: "total", Type: metric.Counter, Unit: "events", Help: "Events by kind, since the history was made"},
 	}

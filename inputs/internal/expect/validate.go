@@ -103,7 +103,7 @@ func (v *validator) uniqueNames(o *Options) {
 }
 
 func (v *validator) criteria(at string, c *Criteria) {
-	any := len(c.Port) > 0 || c.Address != nil
+	found := len(c.Port) > 0 || c.Address != nil
 	for _, a := range c.Address {
 		if _, err := parseAddress(a); err != nil {
 			v.invalid(at+".address", "%w", err)
@@ -112,7 +112,7 @@ func (v *validator) criteria(at string, c *Criteria) {
 	v.notEmpty(at+".address", c.Address)
 	for _, g := range globOptions {
 		patterns := *g.patterns(c)
-		any = any || patterns != nil
+		found = found || patterns != nil
 		v.notEmpty(at+"."+g.name, patterns)
 		for _, p := range patterns {
 			globs, err := compileGlob(p)
@@ -124,7 +124,7 @@ func (v *validator) criteria(at string, c *Criteria) {
 			}
 		}
 	}
-	if !any {
+	if !found {
 		v.invalid(at, "has no criterion: set port, process, user, unit or another one")
 	}
 }
