@@ -32,7 +32,7 @@ func TestFleetFromPackageToAlert(t *testing.T) {
 		files["sockwatch_0_"+runtime.GOARCH+".deb"] = one(t, built.current+"/*_"+runtime.GOARCH+".deb")
 		files["install.md"] = "../../docs/install.md"
 		files["deploy.tar"] = filepath.Join(t.TempDir(), "deploy.tar")
-		must(t, "tar -cf "+files["deploy.tar"]+" -C ../.. --exclude=sockwatch.password deploy/ansible deploy/prometheus deploy/grafana")
+		must(t, "tar -cf "+files["deploy.tar"]+" -C ../.. --exclude=sockwatch.password --exclude=certificates deploy/ansible deploy/prometheus deploy/grafana")
 	}
 	const prepare = `
 mkdir -p "$R"/source/out "$R"/etc/grafana/provisioning/dashboards

@@ -3,6 +3,7 @@ package packagetest
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 const sizedListeners = 42
 
 // TestSizing checks the table of operate.md, for a host with 42 listeners of 42 services: series
-// and bytes within 15 %, CPU time and memory as upper limits. What a database stores in a day
+// within 2 %, bytes within 15 %, and what depends on the machine as upper limits. What a database stores in a day
 // is measured with the points of 20 gathers, repeated with other times, after the database has
 // merged its files. To see the figures:
 //
@@ -41,7 +42,7 @@ func TestSizing(t *testing.T) {
 		got := map[string][2]float64{}
 		got["series"] = [2]float64{series(t), 0}
 		cpu, memory := consumed(t)
-		got["CPU"], got["memory"] = [2]float64{cpu, cpu}, [2]float64{memory, memory}
+		got["CPU time"], got["memory"] = [2]float64{cpu, unmeasured}, [2]float64{memory, unmeasured}
 
 		all, few := recorded(t, ""), recorded(t, leanFilters(t, document))
 		got["InfluxDB"] = [2]float64{inInflux(t, all.influx), inInflux(t, few.influx)}
@@ -49,7 +50,7 @@ func TestSizing(t *testing.T) {
 		got["JSON lines"] = [2]float64{all.json * gathersADay, few.json * gathersADay}
 
 		event := eventSize(t)
-		got["one event"] = [2]float64{event, event}
+		got["one event"] = [2]float64{event, unmeasured}
 		write(t, "/etc/sockwatch/sockwatch.toml", leanConfiguration(t, document))
 		must(t, "systemctl restart sockwatch")
 		got["series"] = [2]float64{got["series"][0], series(t)}
@@ -295,6 +296,9 @@ func leanFilters(t *testing.T, document string) string {
 	return m
 }
 
+// unmeasured is the figure of an empty cell.
+const unmeasured = -1
+
 // checkFigures checks the row of operate.md's table that begins with a name: "| name | 396 | 120 |", with
 // units, and "below" in front of an upper limit.
 func checkFigures(t *testing.T, document, name string, got [2]float64) {
@@ -306,6 +310,12 @@ func checkFigures(t *testing.T, document, name string, got [2]float64) {
 	}
 	units := map[string]float64{"": 1, "s": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "MiB": 1 << 20}
 	for i, cell := range row[1:] {
+		if got[i] == unmeasured {
+			if cell != " " {
+				t.Errorf("%s: %q is not measured", name, cell)
+			}
+			continue
+		}
 		m := regexp.MustCompile(`^ (below )?([0-9.]+) ?(s|B|kB|MB|GB|MiB|) $`).FindStringSubmatch(cell)
 		if m == nil {
 			t.Errorf("%s: %q is not a figure", name, cell)
@@ -316,7 +326,11 @@ func checkFigures(t *testing.T, document, name string, got [2]float64) {
 			t.Fatal(err)
 		}
 		want *= units[m[3]]
-		if m[1] != "" && got[i] > want || m[1] == "" && (got[i] < 0.85*want || got[i] > 1.15*want) {
+		tolerance := 0.15 * want
+		if name == "series" {
+			tolerance = 0.02 * want
+		}
+		if m[1] != "" && got[i] > want || m[1] == "" && math.Abs(got[i]-want) > tolerance {
 			t.Errorf("%s: operate.md says%s, measured %.0f", name, cell, got[i])
 		}
 	}
