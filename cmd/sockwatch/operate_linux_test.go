@@ -184,3 +184,30 @@ listen = "unix:%s"
 		t.Errorf("instance is %q", got)
 	}
 }
+
+// The alerting rules use no metric that the lean preset of docs/operate.md removes, and the dashboard
+// only the one that the document names.
+func TestLeanPresetKeepsWhatAlertsUse(t *testing.T) {
+	m := regexp.MustCompile(`(?m)^  fieldexclude = (\[.*\])$`).FindStringSubmatch(readFile(t, "docs/operate.md"))
+	if m == nil {
+		t.Fatal("docs/operate.md has no lean preset")
+	}
+	var removed []string
+	if err := json.Unmarshal([]byte(m[1]), &removed); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string][]string{"deploy/prometheus/rules.yml": nil, "deploy/grafana/sockwatch.json": {"processes"}} {
+		var used []string
+		for _, field := range removed {
+			if !documented("tcp_listen", field) {
+				t.Errorf("tcp_listen has no field %s", field)
+			}
+			if regexp.MustCompile(`\btcp_listen_` + field + `\b`).MatchString(readFile(t, path)) {
+				used = append(used, field)
+			}
+		}
+		if diff := gocmp.Diff(want, used); diff != "" {
+			t.Errorf("%s uses (-want +got):\n%s", path, diff)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func booted(t *testing.T, prepare string, files map[string]string, inside func(t
 		copyFile(t, from, filepath.Join(out, "files", name))
 	}
 	prepare = `mv "$R"/out/files/* "$R"` + "\n" + prepare
-	command := "SOCKWATCH_BOOTED='" + t.Name() + "' /packagetest -test.v -test.timeout=280s -test.run='^" + t.Name() + "$'"
+	command := "SOCKWATCH_BOOTED='" + t.Name() + "' /packagetest -test.v -test.timeout=480s -test.run='^" + t.Name() + "$'"
 	if output, err := exec.Command("./boot.sh", prepare, command, out).CombinedOutput(); err != nil {
 		for _, name := range []string{"output", "journal", "console"} {
 			text, _ := os.ReadFile(filepath.Join(out, name))
