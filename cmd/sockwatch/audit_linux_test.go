@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/servertest"
 	"sockwatch/agent/plugin/plugintest/soak"
 )
@@ -181,6 +182,7 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 			Tags               map[string]string
 		}
 	}
+	schematest.Report(t, []byte(got.Stdout))
 	if err := json.Unmarshal([]byte(got.Stdout), &report); err != nil {
 		t.Fatalf("%v: %+v", err, got)
 	}
@@ -233,6 +235,7 @@ forbidden   0.0.0.0:8080 of nginx X: matches forbid rule no-web
 	got = h.sockwatch("check", "--live", "--json", "--config", config)
 	var inputs []string
 	for line := range strings.Lines(got.Stdout) {
+		schematest.Report(t, []byte(line))
 		var report struct {
 			Input string
 			OK    bool

@@ -177,6 +177,21 @@ func TestReadmeAlerts(t *testing.T) {
 	}
 }
 
+// The lean preset of docs/operate.md removes no metric from the page that an alert needs.
+func TestAlertsNeedNoFieldOfTheLeanPreset(t *testing.T) {
+	m := regexp.MustCompile(`(?m)^  fieldexclude = \[(.*)\]$`).FindStringSubmatch(readFile(t, "docs", "operate.md"))
+	if m == nil {
+		t.Fatal("docs/operate.md has no preset")
+	}
+	rules := readFile(t, "deploy", "prometheus", "rules.yml")
+	for field := range strings.SplitSeq(m[1], ", ") {
+		metric := "tcp_listen_" + strings.Trim(field, `"`)
+		if !isMetric(metric) || strings.Contains(rules, metric) {
+			t.Errorf("%s is in rules.yml, or no metric", metric)
+		}
+	}
+}
+
 // isMetric reports whether a documented field makes a metric of that name.
 func isMetric(name string) bool {
 	for i := range name {

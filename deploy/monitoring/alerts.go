@@ -96,7 +96,7 @@ func alerts() []alert {
 			name:     "RuleExpiring",
 			expr:     `min by (job, instance, host) (tcp_listen_rules_expires_time_seconds) - time() < 14 * 86400`,
 			severity: "info",
-			summary:  `The approval of a rule on {{ $labels.host }} ends in {{ $value | humanizeDuration }}`,
+			summary:  `The approval of a rule on {{ $labels.host }} {{ if gt $value 0.0 }}ends in {{ $value | humanizeDuration }}{{ else }}has ended{{ end }}`,
 			todo:     "Renew the approval, or remove the rule. The log names it. After its last day an allow rule allows nothing.",
 		},
 	}

@@ -158,6 +158,31 @@ func TestAlertsOfAgents(t *testing.T) {
 	runPromtool(t, promtool, string(test))
 }
 
+// Prometheus takes the configuration that docs/alerts.md shows.
+func TestDocumentedScrapeConfiguration(t *testing.T) {
+	promtool := servertest.Binary(t, "promtool")
+	text, err := os.ReadFile(filepath.Join(root, "docs/alerts.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```yaml prometheus\n")
+	block, _, ok := strings.Cut(block, "```\n")
+	if !ok || !strings.Contains(block, "job_name: sockwatch\n") {
+		t.Fatalf("no configuration with the job sockwatch in docs/alerts.md: %q", block)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"rules.yml": renderRules(alerts()), "prometheus.yml": block} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), promtool, "check", "config", "prometheus.yml")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), fmt.Sprintf("%d rules found", len(alerts()))) {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
 // runPromtool runs "promtool test rules" with the rules.
 func runPromtool(t *testing.T, promtool, test string) {
 	t.Helper()

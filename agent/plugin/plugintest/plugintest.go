@@ -163,6 +163,7 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			if !strings.HasPrefix(string(once), "prefix") || len(once) == len(prefix) {
 				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
 			}
+			schematest.Lines(t, strings.TrimSuffix(string(once[len(prefix):]), "\n")+"\n")
 			again, err := out.Encode([]byte("prefix"), &point)
 			if err != nil || string(again) != string(once) {
 				t.Errorf("Encode of %s gives %q, then %q, %v", point.Series(), once, again, err)

@@ -55,7 +55,7 @@ type ListenerOutcome struct {
 func NewReport(r *Rules, listeners []*Listener, now time.Time) *Report {
 	report := &Report{
 		Time: now.UTC(), Digest: r.digest, OK: true,
-		Rules: []RuleOutcome{}, Listeners: []ListenerOutcome{}, Expiring: slices.Concat([]Expiry{}, r.Expiring(now)),
+		Rules: []RuleOutcome{}, Listeners: []ListenerOutcome{}, Expiring: append([]Expiry{}, r.Expiring(now)...),
 	}
 	judged := make([]Judged, len(listeners))
 	for i, l := range listeners {

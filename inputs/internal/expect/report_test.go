@@ -2,6 +2,7 @@ package expect
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +54,19 @@ expired     allow rule ssh: 2026-11-01 was the last day of its approval
 	}
 	if report.OK {
 		t.Error("it is ok")
+	}
+}
+
+// What reads a report need not tell an empty list from null.
+func TestReportHasEmptyListsAndNoNulls(t *testing.T) {
+	report := NewReport(compile(t, "[[allow]]\nport = 22"), nil, now)
+	text, err := report.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schematest.Report(t, text)
+	if !strings.Contains(string(text), `"expiring":[]`) || strings.Contains(string(text), "null") {
+		t.Errorf("%s", text)
 	}
 }
 
