@@ -247,11 +247,14 @@ func (e *evaluation) missing(v *violation, p presence) {
 	verdict, listens := p.verdicts[identity(v.Tags)]
 	listens = listens && !v.Overflow
 	if listens && verdict == Undecided || !listens && p.mayBe(v) {
-		if v.look = e.tracker.violations.looks; v.Gone != nil {
-			v.Gone = nil
-			e.save(v)
+		if e.tracker.rules.mayDecide(v) {
+			if v.look = e.tracker.violations.looks; v.Gone != nil {
+				v.Gone = nil
+				e.save(v)
+			}
+			return
 		}
-		return
+		listens, verdict = true, ""
 	}
 	if v.Gone == nil {
 		gone := e.begin()
@@ -280,6 +283,15 @@ func (e *evaluation) missing(v *violation, p presence) {
 	}
 	delete(e.tracker.violations.byKey, v.key)
 	e.set[v.recordKey()] = nil
+}
+
+// mayDecide reports whether the rules can still come to the verdict of a violation: after a
+// reload its rule may be gone.
+func (r *Rules) mayDecide(v *violation) bool {
+	if v.Verdict == No {
+		return r.unlisted
+	}
+	return slices.ContainsFunc(r.rules, func(n *rule) bool { return n.kind == kindForbid && n.name == v.Rule })
 }
 
 // A presence says what listens.

@@ -361,6 +361,16 @@ func TestViolationLastsWhileItsOwnerIsUnreadable(t *testing.T) {
 	s.want("another program", s.look(nginx(23, by("nc")), nginx(24)), "cleared 0.0.0.0 24 vi")
 }
 
+func TestViolationOfARemovedRuleEndsAlsoWhileItsOwnerIsUnreadable(t *testing.T) {
+	s := simulate(t, "[[forbid]]\nname = 'nc'\nprocess = 'nc'")
+	s.look(nginx(23, by("nc")))
+	s.reload("[[forbid]]\nname = 'vi'\nprocess = 'vi'")
+	s.want("events", s.look(nginx(23, unreadable)), "cleared nc 0.0.0.0 23 nc")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+		t.Errorf("why: %v", why)
+	}
+}
+
 func TestReloadKeepsTheStateOfRulesThatStay(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))
