@@ -139,7 +139,7 @@ func (c *counter) recover(err *error, log *slog.Logger) {
 
 var (
 	errQueueHangs = errors.New("the disk of the queue is not responding")
-	errNotQueued  = errors.New("the queue does not take them")
+	errNotQueued  = errors.New("the queue does not accept them")
 	errDiskHangs  = errors.New("the disk is not responding")
 	errAbandoned  = errors.New("abandoned")
 )

@@ -24,7 +24,7 @@
 //	                               deliver ─flush─▶ drain ─▶ Pusher.Push
 //	                                                   └─▶ rejected: dead-letter file
 //
-// What holds:
+// Invariants:
 //   - Batches are immutable once published; the board, every view and every inbox
 //     share them.
 //   - Gathers, scrapes, encoding and delivery never wait for another instance.
@@ -46,14 +46,12 @@
 //   - input.go, output.go, endpoint.go: one running instance of each kind
 //   - transform.go: names, tags and filters; encode.go: from points to records
 //   - queue.go: the queue of an output and its flushes
-//   - events.go: events on their way into a queue; receipts.go: what of them is stored
+//   - events.go: events that wait for a queue; receipts.go: confirms stored events
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records
 //   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
 //     gathers between them
-//   - calls.go: calls that have not returned
+//   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
 //   - health.go: the agent's own counters; metrics.go: their documentation
-//   - instances.go: a configuration, built; options.go and validate.go: its options
+//   - instances.go: a configuration, ready to run; options.go and validate.go: its options
 //   - once.go: the one-shot commands
-//
-// Package listen binds the sockets of endpoints.
 package agent

@@ -31,7 +31,7 @@ func (o *runningOutput) fillEvents(turn int) {
 		}
 		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
 			if n := o.events.log.add(len(b.events)); n > 0 {
-				o.log.Error("the queue does not take events, will retry", "events", n, "error", err)
+				o.log.Error("queueing events failed, will retry", "events", n, "error", err)
 			}
 			return
 		}

@@ -86,7 +86,7 @@ func (k *sortKey) UnmarshalText(text []byte) error {
 		columns := listColumns()
 		i := slices.IndexFunc(columns, func(l listColumn) bool { return l.key == key })
 		if i < 0 {
-			return fmt.Errorf("%q is not a column: %s", key, strings.Join(k.choices(), ", "))
+			return fmt.Errorf("unknown column %q (known: %s)", key, strings.Join(k.choices(), ", "))
 		}
 		by = columns[i].order
 		if cell := columns[i].cell; by.number == nil && by.compare == nil {

@@ -64,7 +64,7 @@ func (c *execdCommand) Run(p *program) error {
 	case <-done:
 		return nil
 	case <-time.After(time.Second):
-		return errors.New("stopped while standard output takes no more points")
+		return errors.New("stopped while standard output accepts no more points")
 	}
 }
 
@@ -123,7 +123,7 @@ func (c *execdCommand) openInputs(ctx context.Context, p *program) ([]*execdInpu
 		})
 	}
 	if n := len(a.Push) + len(a.Pull); n > 0 {
-		log.Info("outputs of the configuration are not used: points go to Telegraf", "outputs", n)
+		log.Info("ignoring the outputs of the configuration, points go to Telegraf", "outputs", n)
 	}
 	log.Info("gathering at each newline on standard input", "inputs", strings.Join(names, ","), "config", strings.Join(read, ","))
 	return inputs, nil
@@ -170,7 +170,7 @@ func (in *execdInput) gather(ctx context.Context) bool {
 		return true
 	}
 	if b.Partial != "" && b.Partial != in.partial {
-		in.log.Warn("the scan is not whole", "plugin", "inputs."+b.Source, "missing", b.Partial)
+		in.log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 	}
 	in.partial = b.Partial
 	in.out.Lock()
@@ -180,7 +180,7 @@ func (in *execdInput) gather(ctx context.Context) bool {
 		return false
 	}
 	if err != nil {
-		in.log.Error("points left out", "error", err)
+		in.log.Error("points dropped", "error", err)
 	}
 	return true
 }

@@ -209,7 +209,7 @@ func TestExecdEndsThoughNobodyReads(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("it does not end; stderr: %s", log)
 	}
-	const want = "E! sockwatch: stopped while standard output takes no more points\n"
+	const want = "E! sockwatch: stopped while standard output accepts no more points\n"
 	eventually(t, "the reason", func() bool { return strings.HasSuffix(log.String(), want) })
 }
 
@@ -286,7 +286,7 @@ func TestExecdUsesTheInputsAlone(t *testing.T) {
 	if text := p.stdout.String(); !strings.HasPrefix(text, "x_tcp_listen,") || !strings.Contains(text, ",host=h,") {
 		t.Errorf("stdout %s", text)
 	}
-	want := "I! outputs of the configuration are not used: points go to Telegraf outputs=2\n" +
+	want := "I! ignoring the outputs of the configuration, points go to Telegraf outputs=2\n" +
 		"I! gathering at each newline on standard input inputs=inputs.tcp_listen-a,inputs.tcp_listen-b config=" + config + "\n"
 	if !strings.HasPrefix(p.stderr.String(), want) {
 		t.Errorf("stderr %s", p.stderr)

@@ -91,8 +91,8 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
 	others := len(in.recorder.points)
 	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
-		// The points of rules and totals count, too.
-		limit := max(1, in.options.MaxListeners-len(in.recorder.points))
+		// The points of rules and totals count, too, up to a half.
+		limit := in.options.MaxListeners - min(len(in.recorder.points), in.options.MaxListeners/2)
 		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
@@ -305,7 +305,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	l.glimpsed = in.glimpses()
+	l.glimpses = in.glimpses()
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	again := lineage && !in.hasLineage
@@ -318,7 +318,6 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
-	in.warnOfExpiry(at.Time)
 	if !in.recorder.record(l, in.open.users) {
 		return false
 	}

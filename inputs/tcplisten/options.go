@@ -17,15 +17,15 @@ type Options struct {
 	Backend string `toml:"backend"`
 	// Mount point of procfs. If empty: $HOST_PROC, or "/proc" if that is not set.
 	Proc string `toml:"proc"`
-	// Also show the listeners of the host's other network namespaces.
+	// Also report the listeners of the host's other network namespaces.
 	Namespaces bool `toml:"namespaces"`
 	// Count the established connections of every listener.
 	Established bool `toml:"established"`
 	// Add the owner's arguments as the field cmdline, at most 256 bytes. Arguments may
 	// contain secrets.
 	Cmdline bool `toml:"cmdline"`
-	// Maximum number of points per gather. If there are more, whoever has the most
-	// listeners loses points first; tcp_listen_overflow counts what is left out.
+	// Maximum number of points per gather. If there are more, the users with the most
+	// listeners lose points first; tcp_listen_overflow counts them.
 	MaxListeners int `toml:"max_listeners"`
 	// How often to rescan all processes for additional owners of known listeners.
 	OwnerRefresh plugin.Duration `toml:"owner_refresh"`
@@ -38,20 +38,20 @@ type Options struct {
 	// in "localhost:2379".
 	ResolveAddresses bool `toml:"resolve_addresses"`
 
-	// How long a listener must be gone before it is reported as closed. One that is back
-	// before has been restarted.
+	// How long a listener must be gone before it is reported as closed. A listener that
+	// is back sooner was restarted.
 	Settle plugin.Duration `toml:"settle"`
-	// The same after a boot, when services take their time to start.
+	// The same after a boot, while services are still starting.
 	SettleBoot plugin.Duration `toml:"settle_boot"`
-	// How long an event waits at most for the search for the owner.
+	// Maximum time that an event waits for the search for its owner.
 	OwnerWait plugin.Duration `toml:"owner_wait"`
 	// How long a closed listener is remembered: if it opens again, it has returned.
 	Remember plugin.Duration `toml:"remember"`
-	// How often to look at the list of sockets between gathers, so that a listener that
-	// lives shorter than an interval is reported too. "1s" is cheap; "0s": never.
+	// How often to list the sockets between gathers, to report listeners that live for
+	// less than an interval. "1s" is cheap; "0s": never.
 	ScanInterval plugin.Duration `toml:"scan_interval"`
-	// Add the field exe_sha256 to events: the SHA-256 sum of the owner's program, if that
-	// is not larger than 100 MiB.
+	// Add the field exe_sha256 to events: the SHA-256 sum of the owner's program, unless
+	// it is larger than 100 MiB.
 	ExeSHA256 bool `toml:"exe_sha256"`
 
 	expect.Options

@@ -17,7 +17,7 @@ import (
 // Options are the options of [[outputs.influxdb]].
 type Options struct {
 	// URLs of the servers. Each request goes to the server that worked last, or to the
-	// next one if that fails. A path in the URL is put in front of the API's path.
+	// next one if that fails. A path in the URL is prepended to the API's path.
 	URLs []string `toml:"urls"`
 	// InfluxDB 1.x and 3.x: database to write to.
 	Database string `toml:"database"`

@@ -18,7 +18,7 @@ type Options struct {
 	// by the program's own pages.
 	Path string `toml:"path"`
 	// Web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,
-	// basic auth. If empty: plain HTTP for everybody.
+	// basic auth. If empty: plain HTTP without authentication.
 	WebConfigFile string `toml:"web_config_file"`
 	// Also gather at each scrape, in addition to the interval of the inputs.
 	GatherOnScrape bool `toml:"gather_on_scrape"`

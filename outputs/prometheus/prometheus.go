@@ -201,7 +201,7 @@ func (e *endpoint) logHandler() slog.Handler {
 	return demotingHandler{e.env.Log.Handler(), e.watch.checkSoon}
 }
 
-// warnOpen warns if everybody who can reach this host can read the metrics.
+// warnOpen warns if anyone who can reach this host can read the metrics.
 func (e *endpoint) warnOpen() {
 	if e.opts.WebConfigFile != "" {
 		return
@@ -213,7 +213,7 @@ func (e *endpoint) warnOpen() {
 		}
 	}
 	if len(open) > 0 {
-		e.env.Log.Warn("everybody who can reach this address can read what listens here and who owns it; "+
+		e.env.Log.Warn("anyone who can reach this address can read what listens here and who owns it; "+
 			"to restrict that, set web_config_file (TLS, basic auth) or a loopback address", "listen", strings.Join(open, ", "))
 	}
 }

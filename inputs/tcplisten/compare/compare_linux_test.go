@@ -80,7 +80,7 @@ func BenchmarkWays(b *testing.B) {
 		{"`ss -ltnp`", true, ss},
 		{"prometheus/procfs, joined by inode", false, byProcfs},
 		{"gopsutil `net.Connections(\"tcp\")` and names", false, byGopsutil},
-		{"go-netstat, as the blog exporter uses it", false, byNetstat},
+		{"go-netstat, as the original exporter uses it", false, byNetstat},
 	} {
 		b.Run(w.name, func(b *testing.B) {
 			if n, err := w.once(); err != nil {
@@ -154,7 +154,7 @@ func ss() (int, error) {
 	return bytes.Count(out, []byte("users:((")), err
 }
 
-// byNetstat is what the blog exporter does, for IPv6 too.
+// byNetstat is what the original exporter does, for IPv6 too.
 func byNetstat() (n int, err error) {
 	listening := func(e *netstat.SockTabEntry) bool { return e.State == netstat.Listen }
 	for _, table := range []func(netstat.AcceptFn) ([]netstat.SockTabEntry, error){netstat.TCPSocks, netstat.TCP6Socks} {
