@@ -23,8 +23,8 @@ import (
 var randomHistories = flag.Int("random.histories", soak.Times(20), "random histories to compare with the model, see random.seed")
 
 // TestRandomHistories plays programs that open, close, restart, move, fork, hand on their
-// sockets, join and leave ports and execute others, on the real kernel, while the agent is
-// restarted and killed. It compares the events with what the model says of what the test has
+// sockets, join and leave ports, execute others and live for one scan, on the real kernel,
+// while the agent is restarted and killed. It compares the events with what the model says of what the test has
 // done.
 func TestRandomHistories(t *testing.T) {
 	if testing.Short() {
@@ -73,6 +73,7 @@ type trueSocket struct {
 type trueLook struct {
 	changes.Moment
 	sockets map[place][]trueSocket
+	scanned map[place]changes.Moment // those that only a scan has seen, and when
 }
 
 // A randomHistory is one of programs, each with a port of its own.
@@ -82,6 +83,7 @@ type randomHistory struct {
 	random   *rand.Rand
 	programs []*randomProgram
 	sockets  int // that were ever opened
+	shorts   int // that only a scan has seen
 	looks    []trueLook
 	events   []string
 	story    []string
@@ -138,8 +140,15 @@ func (h *randomHistory) play() {
 
 // see looks, and notes what there was to see.
 func (h *randomHistory) see() {
+	scanned := make(map[place]changes.Moment)
+	if len(h.looks) > 0 && h.input.open != nil && h.random.IntN(6) == 0 {
+		h.shorts++
+		at := h.short(place{5000 + h.shorts, 1})
+		scanned[at] = h.now
+		h.pass(time.Duration(h.random.IntN(5)) * time.Second)
+	}
 	b := h.look(0)
-	l := trueLook{Moment: h.now, sockets: make(map[place][]trueSocket)}
+	l := trueLook{Moment: h.now, sockets: make(map[place][]trueSocket), scanned: scanned}
 	for _, p := range h.programs {
 		for _, i := range p.all() {
 			l.sockets[p.place] = append(l.sockets[p.place], i.trueSocket)
@@ -150,6 +159,18 @@ func (h *randomHistory) see() {
 	for _, e := range h.news(b) {
 		h.events = append(h.events, fmt.Sprintf("%s %s %s:%s", e.Time.UTC().Format(time.TimeOnly), e.Tag("event"), e.Tag("address"), e.Tag("port")))
 	}
+}
+
+// short starts and ends a program that only a scan sees.
+func (h *randomHistory) short(at place) place {
+	h.story = append(h.story, fmt.Sprintf("%s %v lives for a scan", h.now.Time.UTC().Format(time.TimeOnly), at))
+	i := h.execute(trueSocket{h.number(), "short"}, "short", "", socket(h.t, fmt.Sprintf("127.0.0.%d", at.address), at.port))
+	h.pass(time.Duration(1+h.random.IntN(5)) * time.Second)
+	if !h.scan(h.t.Context(), h.now) {
+		h.t.Errorf("the scan does not see %v", at)
+	}
+	end(i.Cmd)
+	return at
 }
 
 func (p *randomProgram) all() []*instance {
@@ -379,6 +400,10 @@ func (m *historyModel) look(l *trueLook, baseline bool) {
 			k.gone = nil
 			m.compare(k, sockets)
 		}
+	}
+	for at, seen := range l.scanned {
+		m.tell("opened", at, seen)
+		m.known[at] = &knownPlace{place: at, there: true, gone: &l.Moment}
 	}
 	for _, k := range m.known {
 		if k.there && k.gone != nil && m.settled(k.gone) {

@@ -184,7 +184,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			tableCtx = ctx
 		}
 		source, err := t.list(tableCtx, observe)
-		t.failed = err != nil
+		t.failed = t.failed || err != nil // before the search for owners, or after it
 		if err != nil && t.ns.Host() {
 			return err
 		}

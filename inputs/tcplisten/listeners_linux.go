@@ -24,7 +24,7 @@ type table struct {
 	name       string // ns.Name() in this gather
 	byCookie   map[uint64]*listener
 	source     netns.Source // of the last listing that succeeded
-	failed     bool         // the last listing did, and the listeners are those of before
+	failed     bool         // a listing of this gather did: listeners that are new may be missing
 	generation uint64       // of the last listing
 	seen       int          // number of listeners that the last listing has seen
 	scan       uint64       // number of the last scan
@@ -39,7 +39,7 @@ func (ls *listenerSet) begin(namespaces []*netns.Namespace) {
 		ls.replaceTables(namespaces)
 	}
 	for _, t := range ls.tables {
-		t.name = t.ns.Name()
+		t.name, t.failed = t.ns.Name(), false
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -114,27 +115,20 @@ func (o *observer) lookBriefly(after time.Duration) metric.Batch {
 	return gatherCut(o.t, o.input, o.now.Time)
 }
 
-// lookWithout gathers, and cannot list one of the namespaces.
+// lookWithout gathers, and cannot list one of the namespaces before the search for owners.
 func (o *observer) lookWithout(after time.Duration, netns string) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
-	err := o.list(o.t.Context(), o.now.Time, new(notes))
-	if err == nil {
-		err = o.findOwners(o.t.Context(), o.t.Context(), o.now.Time, new(notes))
-	}
-	if err != nil {
+	if err := o.list(o.t.Context(), o.now.Time, new(notes)); err != nil {
 		o.t.Fatal(err)
 	}
 	canceled, cancel := context.WithCancel(o.t.Context())
 	cancel()
-	for _, table := range o.listeners.tables {
-		if table.name == netns {
-			_, err := table.list(canceled, o.input.observe)
-			table.failed = err != nil
-		}
-	}
-	o.remove((*listener).missing)
-	return o.checked(o.finish(o.t.Context(), o.now), nil)
+	i := slices.IndexFunc(o.listeners.tables, func(t *table) bool { return t.name == netns })
+	t := o.listeners.tables[i]
+	_, err := t.list(canceled, o.input.observe)
+	t.failed = err != nil
+	return finish(o.t, o.input, o.now.Time)
 }
 
 func (o *observer) checked(b metric.Batch, err error) metric.Batch {

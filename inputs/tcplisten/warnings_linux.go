@@ -15,7 +15,7 @@ import (
 )
 
 // warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded.
+// often the configuration is reloaded, and that a rule expires once a day.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
 
