@@ -50,7 +50,7 @@
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records
 //   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
 //     gathers between them
-//   - calls.go: calls that have not returned
+//   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
 //   - health.go: the agent's own counters; metrics.go: their documentation
 //   - instances.go: a configuration, ready to run; options.go and validate.go: its options
 //   - once.go: the one-shot commands

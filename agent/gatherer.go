@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // A Gatherer gathers one input on demand, for commands without an interval. The input
@@ -78,6 +79,20 @@ func (g *Gatherer) gather(ctx context.Context) (*metric.Batch, error) {
 	case <-overdue.C:
 		return nil, fmt.Errorf("timed out after %v", timeout)
 	}
+}
+
+// Watch runs the Watch of the input, if it has one, until ctx is done: changed is called
+// when the input asks for a gather, from another goroutine than Gather and without
+// waiting for one. It is called after the first Gather, and has to return before Close
+// is called.
+func (g *Gatherer) Watch(ctx context.Context, changed func()) {
+	watcher, ok := g.in.Input.Input.(plugin.Watcher)
+	if !ok {
+		return
+	}
+	var err error // logged by recover
+	defer g.in.health.panics.recover(&err, g.in.log)
+	watcher.Watch(ctx, changed)
 }
 
 // Close closes the input, unless a hanging gather still uses it. It is called once, after

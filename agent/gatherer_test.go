@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,5 +111,42 @@ func TestGathererReturnsWhenItsContextEnds(t *testing.T) {
 			t.Error("closed while a gather uses it")
 		}
 		close(release)
+	})
+}
+
+// A watchedClosable is an input with a Watch that can be closed.
+type watchedClosable struct {
+	closableInput
+	watch func(ctx context.Context, changed func())
+}
+
+func (w *watchedClosable) Watch(ctx context.Context, changed func()) { w.watch(ctx, changed) }
+
+// A Gatherer runs the Watch of its input until the context ends, and survives its panic.
+func TestGathererRunsTheWatchOfItsInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &watchedClosable{closableInput: closableInput{fakeInput: counting()}}
+		r := newRig(t)
+		r.agent.input("in", in)
+		all, err := r.agent.Gatherers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.watch = func(ctx context.Context, changed func()) {
+			changed()
+			<-ctx.Done()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		asked := 0
+		all[0].Watch(ctx, func() { asked++ })
+		if asked != 1 || ctx.Err() == nil {
+			t.Errorf("asked %d times, ended by %v", asked, ctx.Err())
+		}
+		in.watch = func(context.Context, func()) { panic("a fault of the plugin") }
+		all[0].Watch(t.Context(), func() {})
+		if got := strings.Count(r.log.String(), "a fault of the plugin"); got != 1 {
+			t.Errorf("the panic is logged %d times, want once:\n%s", got, r.log)
+		}
 	})
 }

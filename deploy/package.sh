@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds what is released: *.deb, *.rpm and sockwatch-oci.tar, for amd64 and arm64.
+# Builds the release files for amd64 and arm64: *.deb, *.rpm and sockwatch-oci.tar.
 #
 #   deploy/package.sh OUT
 #
-# It needs Go alone. Two builds of one commit are equal, byte by byte: every time in them is
+# It needs Go. Two builds of one commit are byte-identical: all timestamps are
 # $SOURCE_DATE_EPOCH, by default the time of the commit.
 #
 #   ARCHES      "amd64 arm64"; fewer for a quick look
@@ -16,9 +16,8 @@ fi
 mkdir -p "$1"
 out=$(realpath "$1")
 cd "$(dirname "$0")/.."
-root=$PWD
 
-export VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
+export LC_ALL=C VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
 VERSION=$(sed -n 's/^const sourceVersion = "\(.*\)"$/\1/p' cmd/sockwatch/version.go)
 MAINTAINER=${MAINTAINER:-The sockwatch authors <maintainers@users.noreply.github.com>}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
@@ -42,12 +41,12 @@ main() {
 	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")
 }
 
-# build OS ARCH FILE builds the program, the same wherever the source lies.
+# build OS ARCH FILE builds the program. The result does not depend on where the source is.
 build() {
-	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
+	GOOS=$1 GOARCH=$2 CGO_ENABLED=0 GOFLAGS="" go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$3" ./cmd/sockwatch
 }
 
-# documents makes every other file of the packages.
+# documents prepares the other files of the packages.
 documents() {
 	cp deploy/package/{nfpm.yaml,sockwatch.toml,copyright,lintian-overrides} deploy/systemd/* LICENSE "$work"
 	cp -R deploy/package/{deb,rpm} "$work"
@@ -72,7 +71,7 @@ documents() {
 
 		  * Release of the sockwatch authors; changelog.gz has the changes.
 
-		 -- $MAINTAINER  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
+		 -- $MAINTAINER  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 	EOF
 	compress "$work/changelog.Debian" changelog.Debian
 }
@@ -82,18 +81,20 @@ compress() { gzip -9n <"$1" >"$work/$2.gz"; }
 
 # third_party prints the licenses of everything that is linked into the program.
 third_party() {
-	local module version dir files file
-	echo "The licenses of Go and of the modules that are parts of the program sockwatch."
+	local module version dir files
+	echo "The licenses of Go and of the modules that are linked into sockwatch."
 	printf '\n======== Go %s\n\n' "$(go env GOVERSION)"
 	cat "$(go env GOROOT)/LICENSE"
-	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | LC_ALL=C sort -u |
+	shopt -s nullglob nocaseglob
+	GOOS=linux CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/sockwatch | sort -u |
 		while read -r module version dir; do
+			files=("$dir"/{licen[sc]e,copying,notice}*)
+			if [ ${#files[@]} -eq 0 ]; then
+				echo "$module: no license found" >&2
+				exit 1
+			fi
 			printf '\n======== %s %s\n' "$module" "$version"
-			files=$(cd "$dir" && LC_ALL=C ls | grep -iE '^(licen[sc]e|copying|notice)') || { echo "$module: no license found" >&2; exit 1; }
-			for file in $files; do
-				printf '\n'
-				cat "$dir/$file"
-			done
+			printf '\n%s\n' "$(cat "${files[@]}")"
 		done
 }
 

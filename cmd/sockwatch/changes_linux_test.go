@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
@@ -51,6 +52,9 @@ func newSeenEvents(address string) *seenEvents {
 
 // addJSON adds a line of an output with data_format "json".
 func (s *seenEvents) addJSON(text string) {
+	if err := schematest.Check([]byte(text)); err != nil {
+		s.fault("%v: %q", err, text)
+	}
 	var line struct {
 		Name   string
 		Tags   map[string]string

@@ -68,7 +68,14 @@ systemd sets it.
 .BR COLUMNS ", " LINES ", " TERM
 Size and kind of the terminal that
 .B list
-prints on.
+and
+.B watch
+print on.
+.TP
+.B NO_COLOR
+If it is set,
+.B watch
+uses no colours.
 .PP
 Inside strings, the configuration may use any variable:
 .BR ${NAME} .
@@ -92,7 +99,11 @@ running one stays.
 Done.
 .TP
 .B 1
-Failed, or ended by the watchdog because stopping took too long.
+Failed. Also if
+.B check \-\-live
+found that the host breaks its rules,
+.B expect
+could not read every owner, or the watchdog ended the program because stopping took too long.
 .TP
 .B 2
 Wrong usage.
@@ -127,10 +138,11 @@ func renderProgramPage() string {
 	r.text(".SH DESCRIPTION\n")
 	r.prose(model.Help)
 	r.text(".SH COMMANDS\n")
-	commandsOfFlag := make(map[string][]string)
+	commandsOfFlag := make(map[string][]string) // those whose flag has the same name and help
+	key := func(f *flagDoc) string { return f.name + " " + f.help }
 	for _, c := range commands {
 		for _, f := range c.flags {
-			commandsOfFlag[f.name] = append(commandsOfFlag[f.name], c.name)
+			commandsOfFlag[key(&f)] = append(commandsOfFlag[key(&f)], c.name)
 		}
 	}
 	var shared []flagDoc
@@ -143,7 +155,7 @@ func renderProgramPage() string {
 			r.prose(f.help)
 		}
 		for _, f := range c.flags {
-			switch by := commandsOfFlag[f.name]; {
+			switch by := commandsOfFlag[key(&f)]; {
 			case len(by) == 1:
 				r.flag(&f)
 			case by[0] == c.name:
@@ -154,7 +166,7 @@ func renderProgramPage() string {
 	r.text(".SH COMMON FLAGS\n")
 	for _, f := range shared {
 		r.flag(&f)
-		if by := commandsOfFlag[f.name]; len(by) < len(commands) {
+		if by := commandsOfFlag[key(&f)]; len(by) < len(commands) {
 			r.prose("For the commands " + strings.Join(by[:len(by)-1], ", ") + " and " + by[len(by)-1] + ".")
 		}
 	}

@@ -41,12 +41,42 @@ Examples:
     sockwatch list --namespaces --user root --json`
 }
 
+func (*watchCommand) Help() string {
+	return `One line per change: opened, returned, closed, restarted, owner_changed or exposure_changed, the listener, its owner, and what was before. It needs no configuration and no running agent, and writes to no state directory. Flags that choose listeners are those of list; a change is printed if they match the listener as it is or as it was. One whose owner is unknown is printed if it might be among them.
+
+With --since, the changes that the agent of this host has recorded come first: its last 2,000. Messages go to standard error. Ctrl-C ends the program with exit code 0.
+
+Examples:
+
+    sockwatch watch
+    sockwatch watch --exposure public --settle 1m
+    sockwatch watch --port 8000-8100 --interval 200ms
+    sockwatch watch --since 24h --json >changes.jsonl`
+}
+
+func (*expectCommand) Help() string {
+	return `Each listener gets an [[expect]] rule with a comment: address, port, process, program, user and unit, without the parts that change when a service is restarted. Ports of the ephemeral range (net.ipv4.ip_local_port_range) share one rule per process. Review the rules before you use them: what should not listen is listed, too.
+
+"sockwatch check --live" passes with these rules as long as nothing changes. The inputs tcp_listen of the configuration say where to look; their present rules do not matter, and rule files are not read: the output may replace one. If there are several, each has its own part of the output.
+
+The exit code is 1 if an owner could not be read, because the rule of that listener names no process, and any process may then take its place. Standard error names these listeners and says how to see their owners.
+
+Examples:
+
+    sockwatch expect >/etc/sockwatch/expect.d/baseline.toml
+    sockwatch expect --inline --config /etc/sockwatch/sockwatch.toml`
+}
+
 func (*checkCommand) Help() string {
-	return `Each error has its file and line. No socket, queue or log is opened, so it is safe while sockwatch runs. The exit code is 1 if there are errors.
+	return `Each error has its file and line. Without --live, no socket, queue or log is opened, so it is safe while sockwatch runs. The exit code is 1 if there are errors.
 
-Example:
+With --live, this host is looked at once, and compared with the rules [[expect]], [[allow]] and [[forbid]] of every input tcp_listen: what must listen must do so now. What is missing comes first, then what is forbidden, unexpected or undecided (its owner is unknown), each with the nearest rule and what does not match. The exit code is 1 if there is any, if the look was incomplete, or if there are no rules. It uses neither outputs nor the state directory.
 
-    sockwatch check --config /etc/sockwatch/sockwatch.toml`
+Examples:
+
+    sockwatch check --config /etc/sockwatch/sockwatch.toml
+    sockwatch check --live
+    sockwatch check --live --json >baseline.json`
 }
 
 func (configCommand) Help() string {

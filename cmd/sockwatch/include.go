@@ -18,6 +18,7 @@ import (
 type includer struct {
 	timeout time.Duration // for all files of a configuration
 	busy    chan struct{} // holds a token during a read
+	skip    bool          // nothing is read: every file counts as one without a table
 }
 
 func newIncluder(timeout time.Duration) *includer {
@@ -26,6 +27,11 @@ func newIncluder(timeout time.Duration) *includer {
 
 // lend sets the functions of a host that read files. They return early when ctx ends.
 func (i *includer) lend(ctx context.Context, host *config.Host) {
+	if i.skip {
+		host.Glob = func(string) ([]string, error) { return nil, nil }
+		host.ReadFile = func(string) (config.File, error) { return config.File{Text: "# not read\n"}, nil }
+		return
+	}
 	host.Glob = func(pattern string) ([]string, error) {
 		return includeWithin(ctx, i, func() ([]string, error) { return globFiles(pattern) })
 	}

@@ -27,7 +27,7 @@ import (
 
 func main() {
 	if err := raise(); err != nil {
-		fmt.Fprintf(os.Stderr, "sockwatch: capabilities without effect: %v\n", err)
+		fmt.Fprintf(os.Stderr, "sockwatch: capabilities not raised: %v\n", err)
 	}
 	os.Exit(run(os.Args[1:], os.LookupEnv, standardOutput(), os.Stderr))
 }
@@ -66,7 +66,7 @@ func (p *program) execute(command func() error) int {
 	if p.stdout.err != nil {
 		err = p.stdout.err
 	}
-	if logged := p.log.flush(logTimeout); err != nil && logged { // else nobody reads stderr
+	if logged := p.log.flush(logTimeout); err != nil && logged && !errors.Is(err, errNotInOrder) { // else nobody reads stderr
 		printError(p.stderr, err)
 	}
 	if err != nil {
@@ -122,7 +122,9 @@ type commandLine struct {
 	Once       onceCommand       `cmd:"" help:"Gather once and deliver to every output that pushes."`
 	Test       testCommand       `cmd:"" help:"Gather once and print line protocol, without using any output."`
 	List       listCommand       `cmd:"" help:"Show the listeners and their owners as a table."`
-	Check      checkCommand      `cmd:"" help:"Validate the configuration and print all errors."`
+	Watch      watchCommand      `cmd:"" help:"Print what opens, closes and changes, as it happens."`
+	Expect     expectCommand     `cmd:"" help:"Print rules that expect what listens now: the draft of a baseline."`
+	Check      checkCommand      `cmd:"" help:"Validate the configuration and print all errors. With --live, compare what listens with its rules."`
 	Config     configCommand     `cmd:"" help:"Print an example configuration with all options."`
 	Execd      execdCommand      `cmd:"" help:"Run inside Telegraf: gather at each line on standard input, and print line protocol."`
 	Completion completionCommand `cmd:"" help:"Print a script that completes commands and flags in a shell."`
@@ -240,9 +242,24 @@ func (c *testCommand) Run(p *program) error {
 	return failed
 }
 
-type checkCommand struct{ configFlags }
+type checkCommand struct {
+	configFlags
+	Live bool `help:"Also look at this host, and print what is missing, forbidden, unexpected or undecided by the rules of inputs.tcp_listen. The exit code is 1 if there is any."`
+	JSON bool `name:"json" help:"With --live, print the whole outcome as one JSON object per input that has rules: every rule and every listener with its verdict."`
+}
+
+// Validate checks the flags. Kong calls it.
+func (c *checkCommand) Validate() error {
+	if c.JSON && !c.Live {
+		return errors.New("--json needs --live")
+	}
+	return nil
+}
 
 func (c *checkCommand) Run(p *program) error {
+	if c.Live {
+		return c.live(p)
+	}
 	a, files, err := p.load(context.Background(), p.reader(c.configFlags))
 	if err != nil {
 		return err

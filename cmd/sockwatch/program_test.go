@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"sockwatch"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
@@ -32,6 +33,15 @@ func TestMain(m *testing.M) {
 		os.Exit(runDaemon())
 	case "listener":
 		os.Exit(listenUntilEOF())
+	case "service":
+		os.Exit(serveUntilEOF())
+	case "netns":
+		os.Exit(holdNetns())
+	case "unprivileged":
+		dropPrivileges()
+		main()
+	case "in-netns":
+		os.Exit(enterNetns())
 	case "protected":
 		os.Exit(printDumpable())
 	case "raised":
@@ -82,6 +92,13 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startProgram(t, exe, what, env, stdout, args...)
+}
+
+// startProgram is startWith of another path of the test binary.
+func startProgram(t *testing.T, exe, what string, env []string, stdout io.Writer, args ...string) *process {
+	t.Helper()
+	var err error
 	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
 	p.stdout, _ = stdout.(*lines)
 	p.SysProcAttr = dieWithParent()
@@ -100,6 +117,9 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 	t.Cleanup(func() {
 		p.Process.Kill()
 		<-p.exited
+		if p.stdout != nil {
+			schematest.Lines(t, p.stdout.String())
+		}
 		if t.Failed() {
 			t.Logf("%s %q wrote on stderr:\n%s", what, args, p.stderr)
 		}
@@ -466,6 +486,7 @@ func TestOneShotCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schematest.Lines(t, string(text))
 	mustHold("once", string(text), `"name":"tcp_listen"`, `"port":"`+port+`"`, `"dc":"fra1"`)
 	mustHold("list --json", output("list", "--json"), `"name":"tcp_listen"`, `"port":"`+port+`"`)
 	table := output("list")

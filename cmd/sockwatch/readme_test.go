@@ -2,9 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,10 +9,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v2"
 
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 // readmeBlocks returns the README's fenced blocks of a language.
@@ -65,6 +63,7 @@ func TestReadmeJSONLine(t *testing.T) {
 	if err := json.Unmarshal([]byte(line), &shown); err != nil {
 		t.Fatal(err)
 	}
+	schematest.Line(t, []byte(line))
 	point := metric.Point{Name: shown.Name, Time: shown.Timestamp}
 	for key, value := range shown.Tags {
 		point.Tags = append(point.Tags, metric.Tag{Key: key, Value: value})
@@ -131,46 +130,59 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
-// Prometheus loads the alert in the README. It fires for a public
-// listener of an unexpected or unknown process, and for no other.
-func TestReadmeAlert(t *testing.T) {
-	promtool := servertest.Binary(t, "promtool")
-	const test = `
-rule_files: [rules.yml]
-evaluation_interval: 1m
-tests:
-  - interval: 1m
-    input_series:
-      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="6379",process="redis-server",user="redis"}'
-        values: 1x10
-      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="9000",user="bob"}'
-        values: 1x10
-      - series: 'tcp_listen_sockets{address="0.0.0.0",exposure="public",port="22",process="sshd",user="root"}'
-        values: 1x10
-      - series: 'tcp_listen_sockets{address="127.0.0.1",exposure="loopback",port="6380",process="redis-server",user="redis"}'
-        values: 1x10
-    alert_rule_test:
-      - eval_time: 4m
-        alertname: UnexpectedPublicListener
-      - eval_time: 5m
-        alertname: UnexpectedPublicListener
-        exp_alerts:
-          - exp_labels: {address: 0.0.0.0, exposure: public, port: 6379, process: redis-server, user: redis}
-            exp_annotations: {summary: "redis-server (redis) listens on 0.0.0.0:6379"}
-          - exp_labels: {address: 0.0.0.0, exposure: public, port: 9000, user: bob}
-            exp_annotations: {summary: " (bob) listens on 0.0.0.0:9000"}
-`
-	dir := t.TempDir()
-	for name, text := range map[string]string{"rules.yml": readmeBlocks(t, "yaml")[0], "test.yml": test} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+// The alerts of the README are rules of the rule file, which deploy/monitoring tests, and
+// all metrics of that file exist.
+func TestReadmeAlerts(t *testing.T) {
+	type ruleFile struct {
+		Groups []struct {
+			Name  string
+			Rules []map[string]any
+		}
+	}
+	read := func(text string) (rules []map[string]any) {
+		t.Helper()
+		var f ruleFile
+		if err := yaml.UnmarshalStrict([]byte(text), &f); err != nil {
 			t.Fatal(err)
 		}
+		for _, g := range f.Groups {
+			rules = append(rules, g.Rules...)
+		}
+		return rules
 	}
-	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "test.yml"}} {
-		cmd := exec.CommandContext(t.Context(), promtool, args...)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	all := read(readFile(t, "deploy", "prometheus", "rules.yml"))
+	shown := read(readmeBlocks(t, "yaml")[0])
+	for _, rule := range shown {
+		if !slices.ContainsFunc(all, func(r map[string]any) bool { return cmp.Equal(r, rule) }) {
+			t.Errorf("rules.yml does not have the rule %v", rule)
 		}
 	}
+	var names []string
+	for _, rule := range shown {
+		names = append(names, rule["alert"].(string))
+	}
+	if diff := cmp.Diff([]string{"NewPublicListener", "ExpectedListenerMissing", "ListenerNotAllowed", "ListenerChanged"}, names); diff != "" {
+		t.Errorf("alerts of the README (-want +got):\n%s", diff)
+	}
+	for _, rule := range all {
+		metrics := regexp.MustCompile(`\b(tcp_listen|sockwatch)_[a-z_]+`).FindAllString(rule["expr"].(string), -1)
+		if len(metrics) == 0 && rule["alert"] != "SockwatchDown" {
+			t.Errorf("%s has no metric", rule["alert"])
+		}
+		for _, metric := range metrics {
+			if metric != "sockwatch_build_info" && !isMetric(metric) {
+				t.Errorf("%s: no metric is called %s", rule["alert"], metric)
+			}
+		}
+	}
+}
+
+// isMetric reports whether a documented field makes a metric of that name.
+func isMetric(name string) bool {
+	for i := range name {
+		if name[i] == '_' && documented(name[:i], name[i+1:]) {
+			return true
+		}
+	}
+	return false
 }

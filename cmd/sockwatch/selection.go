@@ -30,6 +30,60 @@ func (s *selection) mayMatch(p *metric.Point) bool {
 	return s.matchKnown(p) && (ownerUnreadable(p) || s.matchOwner(p))
 }
 
+// ownerUnknown reports whether it is not known who owns a listener.
+func ownerUnknown(p *metric.Point) bool { return p.Tag("process") == "" && p.Tag("owner") != "none" }
+
+// mayMatchChange reports whether a change of a listener is selected, by what the listener is
+// or was, or may be if its owner were known.
+func (s *selection) mayMatchChange(e *metric.Point) bool {
+	if _, many := e.Field("count"); many { // stands for others, of which only the user is known
+		return matchTags(&s.User, e, "user")
+	}
+	was, changed := before(e)
+	return s.mayBe(e) || changed && s.mayBe(&was)
+}
+
+func (s *selection) mayBe(p *metric.Point) bool {
+	return s.matchKnown(p) && (ownerUnknown(p) || s.matchOwner(p))
+}
+
+// previousOwnerKeys are the tags that an event has as fields too, with "previous_" before
+// them, if another owner had the listener.
+var previousOwnerKeys = [...]string{"process", "user", "unit", "user_unit", "container"}
+
+// before returns the listener as it was before a change of its owner, address or
+// exposure, and reports whether it was such a change.
+func before(e *metric.Point) (metric.Point, bool) {
+	keys := []string{}
+	switch e.Tag("event") {
+	case "owner_changed":
+		keys = previousOwnerKeys[:]
+	case "exposure_changed":
+		keys = []string{"exposure"}
+		if _, moved := e.Field("previous_address"); moved {
+			keys = append(keys, "address")
+		}
+	default:
+		return metric.Point{}, false
+	}
+	was := metric.Point{Name: e.Name}
+	for _, t := range e.Tags {
+		if !slices.Contains(keys, t.Key) {
+			was.Tags = append(was.Tags, t)
+		}
+	}
+	for _, key := range keys {
+		if v, ok := e.Field("previous_" + key); ok && v.String() != "none" {
+			was.Tags = append(was.Tags, metric.Tag{Key: key, Value: v.String()})
+		}
+	}
+	if pid, ok := e.Field("previous_pid"); ok {
+		was.Fields = append(was.Fields, metric.Field{Key: "pid", Value: pid})
+	}
+	metric.SortTags(was.Tags)
+	return was, true
+}
+
 // matchKnown checks what is known of every listener.
 func (s *selection) matchKnown(p *metric.Point) bool {
 	return (s.Port.Empty() || s.Port.Match(p.Tag("port"))) &&

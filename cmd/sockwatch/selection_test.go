@@ -18,6 +18,7 @@ import (
 	"sockwatch/agent"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 // selectFrom returns the ports of the listeners that "list" with these flags selects, and
@@ -165,6 +166,7 @@ func TestJSONIsFiltered(t *testing.T) {
 	r := sockwatchRun(nil, "list", "--json", "--sort=-port", "--port", fmt.Sprintf("%d,%d", ports[0], ports[1]))
 	want := []string{fmt.Sprint(ports[1]), fmt.Sprint(ports[0])}
 	var got []string
+	schematest.Lines(t, r.Stdout)
 	for line := range strings.Lines(r.Stdout) {
 		var point struct{ Tags map[string]string }
 		if err := json.Unmarshal([]byte(line), &point); err != nil {
@@ -223,3 +225,39 @@ func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
 type fixedInput metric.Batch
 
 func (f fixedInput) Gather(context.Context) (metric.Batch, error) { return metric.Batch(f), nil }
+
+// A change is selected by what the listener is or was, and by what it might be.
+func TestSelectionOfChanges(t *testing.T) {
+	changes := someChanges()
+	for _, test := range []struct {
+		name string
+		args []string
+		want []int // indexes of changes
+	}{
+		{"the owner before", []string{"--process=nginx"}, []int{0, 1, 2, 3, 4, 5, 6, 7, 10, 11}},
+		{"the owner after", []string{"--process=sshd"}, []int{5, 10, 11}},
+		{"the unit before", []string{"--unit=nginx.service", "--port=80"}, []int{0, 2, 3, 4, 5, 6, 7, 11}},
+		{"the exposure before", []string{"--exposure=loopback"}, []int{7, 11}},
+		{"the user before", []string{"--user=www-data", "--process=nginx"}, []int{0, 1, 2, 3, 4, 5, 6, 7}},
+		{"never both", []string{"--user=root", "--process=nginx"}, nil},
+		{"a port", []string{"--port=9"}, []int{10, 11}},
+		{"a user of many", []string{"--user=bob"}, []int{10, 11}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			command, err := parse(append([]string{"watch"}, test.args...), io.Discard, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := command.Selected().Target.Addr().Interface().(*watchCommand)
+			var got []int
+			for i := range changes {
+				if c.mayMatchChange(&changes[i]) {
+					got = append(got, i)
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

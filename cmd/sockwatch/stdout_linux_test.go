@@ -19,7 +19,8 @@ func TestDataThatIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := writeFile(t, t.TempDir(), "s.toml", smallConfig)
-	for _, command := range []string{"list", "list --json", "check --config " + config, "version", "config", "test --config " + config, "--help", "check --help"} {
+	allowed := writeFile(t, t.TempDir(), "s.toml", "[[inputs.tcp_listen]]\n[[inputs.tcp_listen.allow]]\nport = \"1-65535\"\n")
+	for _, command := range []string{"check --live --config " + allowed, "check --live --json --config " + allowed, "list", "list --json", "check --config " + config, "version", "config", "test --config " + config, "--help", "check --help"} {
 		for _, test := range []struct {
 			redirect string
 			want     result

@@ -1,10 +1,10 @@
-// Command image writes the container image of sockwatch: an OCI image layout in a tar file,
-// with one index of all architectures. It needs no daemon. Equal files and flags give equal
-// bytes.
+// Command image writes the container image of sockwatch as a tar file of an OCI image layout,
+// with one index for all architectures. It needs no daemon. The same files and flags give the
+// same bytes.
 //
 //	image -out FILE -version VERSION -epoch SECONDS -files DIR ARCH...
 //
-// DIR holds what package.sh prepares: bin/ARCH/sockwatch, LICENSE and third-party.gz.
+// package.sh prepares DIR: bin/ARCH/sockwatch, LICENSE and third-party.gz.
 package main
 
 import (
@@ -88,7 +88,7 @@ func (b *builder) write(out string, architectures []string) error {
 	return b.tarFile(out, dir)
 }
 
-// image returns the image of one architecture: the shared layers and the program.
+// image returns the image of one architecture: the common layer and the program.
 func (b *builder) image(arch string, base v1.Layer) (v1.Image, error) {
 	program, err := os.ReadFile(filepath.Join(b.files, "bin", arch, "sockwatch"))
 	if err != nil {
@@ -142,7 +142,7 @@ func (b *builder) labels() map[string]string {
 	}
 }
 
-// user runs the program unless the container says otherwise.
+// user is the user and group of the program unless the container sets another.
 const user = 65532
 
 //go:embed sockwatch.toml
@@ -169,8 +169,8 @@ func (b *builder) base() (v1.Layer, error) {
 	return b.layer(entries)
 }
 
-// certificates returns Mozilla's CA certificates, as PEM. It omits those that Mozilla
-// trusts only for some certificates, which PEM cannot express.
+// certificates returns Mozilla's CA certificates as PEM. It omits those that Mozilla trusts
+// only with a constraint, because PEM cannot express it.
 func certificates() []byte {
 	var text []byte
 	for root := range bundle.Roots() {
@@ -190,7 +190,7 @@ type entry struct {
 	capabilities bool // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are permitted
 }
 
-// layer returns a layer of entries and of the folders above them.
+// layer returns a layer with the entries and their parent folders.
 func (b *builder) layer(entries []entry) (v1.Layer, error) {
 	var text bytes.Buffer
 	w := tar.NewWriter(&text)
@@ -243,8 +243,8 @@ func (b *builder) header(name string, size int64) *tar.Header {
 }
 
 // permitted returns the extended attribute of a file that has both capabilities as permitted
-// ones: struct vfs_cap_data, revision 2, of linux/capability.h. With the effective bit, the
-// program could not start if one of them is not granted; so it raises them itself.
+// ones: struct vfs_cap_data, revision 2, from linux/capability.h. With the effective bit, exec
+// would fail if the container is not granted both. So the program raises them itself.
 func permitted() string {
 	const (
 		revision2      = 0x02000000

@@ -18,7 +18,7 @@ if [ -z "${BOOT_INSIDE:-}" ]; then
 	trap 'find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true' EXIT
 	(
 		echo "$BASHPID" >"$group/cgroup.procs"
-		BOOT_INSIDE=1 exec timeout -k 5 "${BOOT_TIMEOUT:-120}" unshare -m -p -f -C -n --kill-child bash "$0" "$@" </dev/null >"$out/console" 2>&1
+		BOOT_INSIDE=1 exec timeout -k 5 "${BOOT_TIMEOUT:-300}" unshare -m -p -f -C -n --kill-child bash "$0" "$@" </dev/null >"$out/console" 2>&1
 	) || true
 	exit "$(cat "$out/status" 2>/dev/null || echo 125)"
 fi

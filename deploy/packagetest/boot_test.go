@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// booted runs inside as a test of the same name in a system that it boots. prepare is shell
-// code that changes the new root, $R, before; files are copied to / there, by name.
+// booted boots a system and runs inside in it, as a test of the same name. Before the boot it
+// copies files to the new root, by name, and runs prepare, shell code that can change the new
+// root, $R.
 func booted(t *testing.T, prepare string, files map[string]string, inside func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv("SOCKWATCH_BOOTED") == t.Name() {
@@ -33,7 +34,7 @@ func booted(t *testing.T, prepare string, files map[string]string, inside func(t
 		copyFile(t, from, filepath.Join(out, "files", name))
 	}
 	prepare = `mv "$R"/out/files/* "$R"` + "\n" + prepare
-	command := "SOCKWATCH_BOOTED='" + t.Name() + "' /packagetest -test.v -test.timeout=100s -test.run='^" + t.Name() + "$'"
+	command := "SOCKWATCH_BOOTED='" + t.Name() + "' /packagetest -test.v -test.timeout=280s -test.run='^" + t.Name() + "$'"
 	if output, err := exec.Command("./boot.sh", prepare, command, out).CombinedOutput(); err != nil {
 		for _, name := range []string{"output", "journal", "console"} {
 			text, _ := os.ReadFile(filepath.Join(out, name))
@@ -62,7 +63,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// must runs a shell command and returns what it prints.
+// must runs a shell command and returns its output. It ends the test if the command fails.
 func must(t *testing.T, command string) string {
 	t.Helper()
 	output, err := exec.Command("bash", "-c", command).CombinedOutput()
@@ -72,17 +73,17 @@ func must(t *testing.T, command string) string {
 	return strings.TrimSpace(string(output))
 }
 
-// refused runs a shell command that must fail, and returns what it prints.
+// refused runs a shell command that must fail, and returns its output.
 func refused(t *testing.T, command string) string {
 	t.Helper()
 	output, err := exec.Command("bash", "-c", command).CombinedOutput()
 	if err == nil {
-		t.Fatalf("%s: done, want it to fail\n%s", command, output)
+		t.Fatalf("%s succeeded, want an error\n%s", command, output)
 	}
 	return strings.TrimSpace(string(output))
 }
 
-// prints checks what a shell command prints, whether it fails or not.
+// prints checks the output of a shell command, whether it fails or not.
 func prints(t *testing.T, command, want string) {
 	t.Helper()
 	output, _ := exec.Command("bash", "-c", command).CombinedOutput()
@@ -91,7 +92,7 @@ func prints(t *testing.T, command, want string) {
 	}
 }
 
-// eventually waits until a shell command prints a text.
+// eventually runs a shell command until its output contains a text.
 func eventually(t *testing.T, command, want string) {
 	t.Helper()
 	var output []byte
@@ -104,7 +105,7 @@ func eventually(t *testing.T, command, want string) {
 	t.Fatalf("%s does not print %q within 20 s:\n%s", command, want, output)
 }
 
-// write makes a file, and its folder.
+// write writes a file, and creates its folder.
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

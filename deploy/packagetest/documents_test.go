@@ -13,7 +13,7 @@ import (
 
 // notRun are the sections of the documents whose commands need what a booted Debian does not
 // have: dnf, a registry and Docker, the source. TestRPM and the tests of the image do
-// what the first two say; package.sh does the third.
+// what the first two say, and TestImageIsPushed runs skopeo; package.sh does the third.
 var notRun = []string{"Fedora, RHEL and SUSE", "Container", "From source"}
 
 // A block is a shell script of a document.

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,9 +23,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"golang.org/x/sys/unix"
 )
@@ -124,6 +129,59 @@ func TestImageIsWhatRegistriesExpect(t *testing.T) {
 		if diff := cmp.Diff(wantNames, names); diff != "" {
 			t.Errorf("%s: files (-want +got):\n%s", arch, diff)
 		}
+	}
+}
+
+// TestImageIsPushed runs the command of install.md against a registry of the test's own.
+func TestImageIsPushed(t *testing.T) {
+	need(t, "skopeo")
+	build(t)
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://")
+	var push string
+	for _, b := range blocks(t, "../../docs/install.md") {
+		for line := range strings.Lines(b.script) {
+			if strings.HasPrefix(line, "skopeo ") {
+				push = line
+			}
+		}
+	}
+	if push == "" {
+		t.Fatal("install.md does not push the image")
+	}
+	for from, to := range map[string]string{
+		"registry.example.org": address,
+		"sockwatch-oci.tar":    built.current + "/sockwatch-oci.tar",
+		"skopeo copy":          "skopeo copy --insecure-policy --dest-tls-verify=false",
+	} {
+		if !strings.Contains(push, from) {
+			t.Errorf("%q is not in %q", from, push)
+		}
+		push = strings.ReplaceAll(push, from, to)
+	}
+	must(t, push)
+	tag, err := name.ParseReference(address+"/sockwatch:latest", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := remote.Index(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(pushed); err != nil {
+		t.Error(err)
+	}
+	manifest, err := pushed.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var architectures []string
+	for _, m := range manifest.Manifests {
+		architectures = append(architectures, m.Platform.Architecture)
+	}
+	if diff := cmp.Diff([]string{"amd64", "arm64"}, architectures); diff != "" {
+		t.Errorf("architectures in the registry (-want +got):\n%s", diff)
 	}
 }
 

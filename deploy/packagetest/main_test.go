@@ -1,5 +1,5 @@
-// Package packagetest tests what deploy/package.sh builds: the packages and the service
-// under a systemd that it boots, and the container image.
+// Package packagetest tests the output of deploy/package.sh: it boots a systemd to test the
+// packages and the service, and runs the container image.
 package packagetest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// TestMain is also the programs that tests run in a booted system.
+// TestMain lets the test binary be the other programs that the tests run.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
@@ -65,7 +65,7 @@ func get(socket string) int {
 	return 0
 }
 
-// built holds what package.sh has built for this run, once.
+// built is the output of package.sh, built once per run.
 var built struct {
 	once     sync.Once
 	dir      string
@@ -119,7 +119,7 @@ func need(t *testing.T, program string) {
 	}
 }
 
-// epoch is the time in the files that the tests build.
+// epoch is the time of everything in the packages and the image.
 const epoch = "SOURCE_DATE_EPOCH=1700000000"
 
 func packageSh(deploy, out string, env ...string) error {
@@ -131,7 +131,7 @@ func packageSh(deploy, out string, env ...string) error {
 	return nil
 }
 
-// copySource copies the files of the repository, including those not committed yet.
+// copySource copies the files of the repository, committed or not.
 func copySource(dir string) error {
 	files, err := exec.Command("git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// startFormerUnit runs the program by the unit of sockwatch 0.1, which was installed by
-// hand and had DynamicUser=yes.
+// startFormerUnit starts the program with the unit of sockwatch 0.1, which had
+// DynamicUser=yes and was installed by hand.
 func startFormerUnit(t *testing.T) {
 	t.Helper()
 	must(t, "dpkg-deb --fsys-tarfile /current.deb | tar xO ./usr/bin/sockwatch >/usr/local/bin/sockwatch; chmod 755 /usr/local/bin/sockwatch")
@@ -23,7 +23,7 @@ func TestStateOfTheFormerUnitIsKept(t *testing.T) {
 		startFormerUnit(t)
 		queue := must(t, "ls /var/lib/private/sockwatch/influxdb")
 		must(t, "rm /etc/systemd/system/sockwatch.service; systemctl daemon-reload") // the program runs on
-		// systemd would move the state, too, when it starts the service: it must not yet.
+		// systemd would move the state too when it starts the service, so this keeps it from starting.
 		must(t, "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d")
 		must(t, "dpkg --force-confold -i /current.deb; rm /usr/sbin/policy-rc.d")
 		prints(t, "systemctl is-active sockwatch", "inactive")
@@ -42,7 +42,7 @@ func TestStateOfTheFormerUnitIsKept(t *testing.T) {
 	})
 }
 
-// A unit of the operator stays in force, with its state, and the installation says so.
+// The operator's own unit stays in force and keeps its state, and the installation says so.
 func TestUnitOfTheOperatorStaysInForce(t *testing.T) {
 	booted(t, "", formerFiles(t), func(t *testing.T) {
 		startFormerUnit(t)

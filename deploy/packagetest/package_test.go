@@ -108,7 +108,7 @@ func TestPackagesHoldTheSameFiles(t *testing.T) {
 			for _, file := range files {
 				got := strings.Fields(must(t, fmt.Sprintf(test.list, file)))
 				got = slices.DeleteFunc(got, func(path string) bool { return !strings.Contains(path, "sockwatch") }) // folders of the system
-				got = slices.DeleteFunc(got, func(path string) bool {                                                // folders of ours, which rpm leaves out
+				got = slices.DeleteFunc(got, func(path string) bool {                                                // our folders, which are not in the rpm
 					return slices.Contains([]string{"/usr/share/doc/sockwatch", "/usr/share/sockwatch"}, path)
 				})
 				slices.Sort(got)
@@ -144,8 +144,7 @@ func debs(t *testing.T) map[string]string {
 	}
 }
 
-// TestServiceFromInstallToPurge: what operators do with the package, in the order in which
-// they do it.
+// TestServiceFromInstallToPurge does what operators do with the package, in their order.
 func TestServiceFromInstallToPurge(t *testing.T) {
 	booted(t, "", debs(t), func(t *testing.T) {
 		for _, step := range []struct {
@@ -156,6 +155,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"exposure", testExposure},
 			{"owners of root", testOwners},
 			{"reload", testReload},
+			{"events and rules", testEvents},
 			{"files of outputs", testFiles},
 			{"unix socket of the group", testUnixSocket},
 			{"credential", testCredential},
@@ -197,14 +197,15 @@ func testInstall(t *testing.T) {
 	modes(t)
 	prints(t, "dpkg-query -W -f '${Conffiles}' sockwatch | cut -d' ' -f2", "/etc/sockwatch/sockwatch.toml")
 	prints(t, "ss -Htlnp sport = :8088 | awk '{ print $4 }'", "127.0.0.1:8088")
-	// For the steps that follow: an edit of the operator's.
+	// An edit by the operator, for the steps that follow.
 	if err := replaceIn("/etc/sockwatch/sockwatch.toml", "[agent]\n", "[agent]\n  interval = \"1s\"\n"); err != nil {
 		t.Fatal(err)
 	}
 	must(t, "systemctl reload sockwatch")
+	prints(t, "journalctl -u sockwatch -o cat | grep -E 'level=(WARN|ERROR)'", "")
 }
 
-// modes demands mode and owner of what the package and its service have made.
+// modes checks the mode and owner of the files that the package and its service create.
 func modes(t *testing.T) {
 	t.Helper()
 	for _, want := range []string{
@@ -250,6 +251,19 @@ func testReload(t *testing.T) {
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
 	must(t, "rm /etc/sockwatch/sockwatch.d/wrong.toml; systemctl reload sockwatch")
 	prints(t, "systemctl show --value -p MainPID sockwatch", pid)
+}
+
+func testEvents(t *testing.T) {
+	write(t, "/etc/sockwatch/expect.d/test.toml", "[[forbid]]\nname = \"no-7779\"\nport = 7779\nwhy = \"a test\"\n")
+	must(t, "systemctl reload sockwatch")
+	must(t, "systemd-run --unit=forbidden /packagetest listen 127.0.0.1:7779")
+	events := "grep '\"port\":\"7779\"' /var/log/sockwatch/events.jsonl | grep '\"event\":\"%s\"' | grep '\"unit\":\"forbidden.service\"'"
+	eventually(t, fmt.Sprintf(events, "opened"), `"name":"tcp_listen_event"`)
+	eventually(t, fmt.Sprintf(events, "violated"), `"name":"tcp_listen_rule_event"`)
+	prints(t, "grep -vcE '\"name\":\"tcp_listen_(rule_)?event\"' /var/log/sockwatch/events.jsonl", "0")
+	prints(t, "stat -c '%a %U:%G' /var/log/sockwatch/events.jsonl", "640 sockwatch:sockwatch")
+	must(t, "test -s /var/lib/sockwatch/tcp_listen.history.jsonl")
+	must(t, "systemctl stop forbidden; rm /etc/sockwatch/expect.d/test.toml; systemctl reload sockwatch")
 }
 
 func testFiles(t *testing.T) {
@@ -309,7 +323,7 @@ func testNamespaces(t *testing.T) {
 	}
 	must(t, "install -D -m 644 /usr/share/sockwatch/namespaces.conf /etc/systemd/system/sockwatch.service.d/namespaces.conf")
 	must(t, "systemctl daemon-reload; systemctl restart sockwatch")
-	// The limit of a backlog is known to netlink in the namespace alone.
+	// Only netlink, in the namespace itself, knows the limit of a backlog.
 	eventually(t, metrics+" | grep '^tcp_listen_backlog_limit.*port=\"7778\"'", `unit="apart.service"`)
 	must(t, "rm /etc/systemd/system/sockwatch.service.d/namespaces.conf; sed -i '/namespaces = true/d' /etc/sockwatch/sockwatch.toml")
 	must(t, "systemctl daemon-reload; systemctl restart sockwatch")

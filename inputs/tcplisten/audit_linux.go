@@ -5,56 +5,94 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/owner"
 )
 
-// Audit compares what listens now with the rules of in, an input of this package. An
-// expect rule must hold at once. The caller sets the name of the host in the report.
+// Audit compares what listens now with the rules of an input that this package has made,
+// and closes the input. What must listen must do so at once. The error is ErrNoRules if
+// the rules say nothing about any listener.
 func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
-	listeners, err := gatherForRules(ctx, in.(*input))
+	i := in.(*input)
+	if !i.rules.Meaningful() {
+		return nil, ErrNoRules
+	}
+	listeners, partial, err := i.lookOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := expect.NewReport(in.(*input).rules, listeners, time.Now())
-	h := host.Find(in.(*input).options.procPath(os.Getenv))
-	r.MachineID, r.BootID = h.MachineID(), h.BootID()
+	h := host.Find(i.options.procPath(os.Getenv))
+	r := expect.NewReport(i.rules, listeners, time.Now())
+	r.Host, r.MachineID, r.BootID, r.Input = i.env.Hostname, h.MachineID(), h.BootID(), i.env.Name
+	r.SetIncomplete(partial)
 	return r, nil
 }
 
-// Suggest returns rules as TOML that hold for what listens now: those of a rule file, or,
-// if inline, those of an input in a configuration.
-func Suggest(ctx context.Context, in plugin.Input, inline bool) (string, error) {
-	listeners, err := gatherForRules(ctx, in.(*input))
+// Suggest drafts rules for what listens now, and closes the input. The rules are those of
+// a rule file or, if inline, those of an input in a configuration.
+func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) {
+	i := in.(*input)
+	ports, err := ephemeralPorts(i.options.procPath(os.Getenv))
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	listeners, partial, err := i.lookOnce(ctx)
+	if err != nil {
+		return nil, err
 	}
 	prefix := ""
 	if inline {
 		prefix = "inputs." + pointListener
 	}
-	ports, err := ephemeralPorts(in.(*input).options.procPath(os.Getenv))
-	if err != nil {
-		return "", err
+	d := &Draft{Rules: expect.Print(expect.Suggest(listeners, ports), prefix), Incomplete: partial}
+	for _, l := range listeners {
+		if l.OwnerUnknown {
+			d.Unknown = append(d.Unknown, l.String())
+		}
 	}
-	return expect.Print(expect.Suggest(listeners, ports), prefix), nil
+	slices.Sort(d.Unknown)
+	d.Unknown = slices.Compact(d.Unknown)
+	return d, nil
 }
 
-// gatherForRules gathers once and returns the listeners as rules see them.
-func gatherForRules(ctx context.Context, in *input) ([]*expect.Listener, error) {
-	if _, err := in.Gather(ctx); err != nil {
-		return nil, err
+// lookOnce gathers, closes the input, and returns the listeners as rules see them. It
+// gathers again while names are not known yet that soon will be.
+func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
+	defer in.Close()                                                  // nothing is kept
+	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report says it
+	const attempts, pause = 20, 100 * time.Millisecond
+	for range attempts {
+		b, err := in.Gather(ctx)
+		if err != nil {
+			return nil, "", err
+		}
+		partial = b.Partial
+		if !slices.ContainsFunc(in.listeners.all, in.unsettled) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	defer in.Close()
-	listeners := make([]*expect.Listener, 0, len(in.listeners.all))
 	for _, l := range in.listeners.all {
 		listeners = append(listeners, l.forRules(in.open.users))
 	}
-	return listeners, nil
+	return listeners, partial, nil
+}
+
+// unsettled reports whether a further gather may know more of a listener's owner.
+func (in *input) unsettled(l *listener) bool {
+	return l.owner.Status == owner.Pending || in.open.users.Pending(l.socket.UID)
 }
 
 // ephemeralPorts returns the ports that the kernel gives to sockets that ask for none.

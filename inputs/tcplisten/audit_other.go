@@ -11,5 +11,5 @@ import (
 // Audit returns an error: this system has no listeners to compare with the rules.
 func Audit(context.Context, plugin.Input) (*Report, error) { return nil, errNoLinux }
 
-// Suggest returns an error: this system has no listeners to make rules of.
-func Suggest(context.Context, plugin.Input, bool) (string, error) { return "", errNoLinux }
+// Suggest returns an error: there is nothing to make rules of.
+func Suggest(context.Context, plugin.Input, bool) (*Draft, error) { return nil, errNoLinux }

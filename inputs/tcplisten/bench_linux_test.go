@@ -18,7 +18,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/synthetic"
+	"sockwatch/inputs/internal/testchild"
 )
 
 // The synthetic host of the benchmarks.
@@ -320,4 +323,140 @@ func slope(at []int, took []time.Duration) float64 {
 	}
 	n := float64(len(at))
 	return (n*xy - x*y) / (n*xx - x*x)
+}
+
+// manyListeners is the number of listeners of the benchmarks that are about changes.
+const manyListeners = 5000
+
+// restartingHost returns a function that closes and opens the sockets of a process again,
+// that many in each.
+func restartingHost(b *testing.B, n int) (restart func()) {
+	b.Helper()
+	actor, err := testchild.Start(&task{Actor: true}, nil, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(actor.End)
+	job := task{Name: []byte("service")}
+	for i := range n {
+		job.Listen = append(job.Listen, listenTask{Addr: fmt.Sprintf("127.0.0.%d", 1+i/1000), Port: 20000 + i%1000})
+	}
+	restart = func() {
+		var s scene
+		if err := actor.Tell(&job); err != nil {
+			b.Fatal(err)
+		}
+		if err := actor.Hear(&s); err != nil || s.Error != "" {
+			b.Fatal(s.Error, err)
+		}
+	}
+	restart()
+	return restart
+}
+
+// measurePart runs a gather and reports the CPU of the part of it that comes after the
+// listing and the search for owners: description, changes, rules, history and points.
+func measurePart(b *testing.B, in *input, prepare func()) {
+	b.Helper()
+	b.ReportAllocs()
+	var used time.Duration
+	now, n := time.Now(), 0
+	for b.Loop() {
+		b.StopTimer()
+		prepare()
+		now = now.Add(10 * time.Second)
+		err := in.list(b.Context(), now, new(notes))
+		if err == nil {
+			err = in.findOwners(b.Context(), b.Context(), now, new(notes))
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		before := synthetic.CPU(false)
+		batch := in.finish(b.Context(), moment(now))
+		used += synthetic.CPU(false) - before
+		if batch.EventsStored != nil {
+			batch.EventsStored()
+		}
+		n++
+	}
+	b.ReportMetric(float64(used)/float64(n)/1e6, "cpu-ms/gather")
+}
+
+// BenchmarkChanges measures what a gather costs beside the listing and the search for
+// owners, on a host with 5,000 listeners: if nothing has changed, if all are described
+// again, and if all have changed.
+func BenchmarkChanges(b *testing.B) {
+	restart := restartingHost(b, manyListeners)
+	rules := func(o *Options) {
+		for i := range 100 {
+			o.Allow = append(o.Allow, expect.Allow{
+				Name:     fmt.Sprintf("rule-%d", i),
+				Criteria: expect.Criteria{Port: expect.Ports{{First: uint16(20000 + 10*i), Last: uint16(20009 + 10*i)}}, Process: plugin.Strings{"serv*"}},
+			})
+		}
+	}
+	for _, with := range []struct {
+		name string
+		set  func(*Options)
+	}{{"no rules", func(*Options) {}}, {"100 rules", rules}} {
+		b.Run(with.name, func(b *testing.B) {
+			options := steadyOptions()
+			with.set(&options)
+			begin := func(b *testing.B) *input {
+				in, _ := openLogging(b, options, plugin.Env{Name: pointListener, StateDir: b.TempDir()})
+				for range 3 {
+					gather(b, in)
+				}
+				return in.(*input)
+			}
+			b.Run("unchanged", func(b *testing.B) {
+				measurePart(b, begin(b), func() {})
+			})
+			b.Run("described", func(b *testing.B) {
+				in := begin(b)
+				measurePart(b, in, func() { in.listeners.usersVersion++ })
+			})
+			b.Run("one restarted", func(b *testing.B) {
+				in := begin(b)
+				l, err := net.Listen("tcp4", "127.0.0.1:0")
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer func() { l.Close() }()
+				measurePart(b, in, func() {
+					l.Close()
+					if l, err = net.Listen("tcp4", l.Addr().String()); err != nil {
+						b.Fatal(err)
+					}
+				})
+			})
+			b.Run("all restarted", func(b *testing.B) {
+				measurePart(b, begin(b), restart)
+			})
+		})
+	}
+}
+
+// BenchmarkStart measures the first gathers on a host with 5,000 listeners. The second one
+// reads where their processes come from.
+func BenchmarkStart(b *testing.B) {
+	restartingHost(b, manyListeners)
+	var used [3]time.Duration
+	n := 0
+	for b.Loop() {
+		in, _ := openLogging(b, steadyOptions(), plugin.Env{Name: pointListener, StateDir: b.TempDir()})
+		for i := range used {
+			before := synthetic.CPU(false)
+			if _, err := in.Gather(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			used[i] += synthetic.CPU(false) - before
+		}
+		n++
+	}
+	for i, name := range []string{"first", "second", "third"} {
+		b.ReportMetric(float64(used[i])/float64(n)/1e6, "cpu-ms/"+name)
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/synthetic"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -141,6 +142,9 @@ func gatherHere(options Options) (f found) {
 			return found{Error: err.Error(), Log: log.String()}
 		}
 		f = found{Log: log.String()}
+		if err := schematest.CheckBatch(&b); err != nil {
+			return found{Error: err.Error(), Log: log.String()}
+		}
 		for _, p := range b.Points {
 			if p.Name == pointListener+"_events" || p.Name == pointHistory {
 				continue // that there were none

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -37,8 +36,7 @@ type input struct {
 	exporter  *exporter // nil without custom_port_exporter
 	warned    warnings
 
-	mu         sync.Mutex // held by a gather, and by a scan between gathers
-	glimpsed   glimpse
+	scans      scans
 	hasLineage bool // where processes come from has been read for the listeners
 }
 
@@ -60,8 +58,8 @@ func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 }
 
 func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
+	in.scans.beginGather()
+	defer in.scans.mu.Unlock()
 	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
 	return in.gatherWithin(ctx, searchCtx, at)
@@ -93,8 +91,8 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
 	others := len(in.recorder.points)
 	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
-		// The points of rules and totals count, too.
-		limit := max(1, in.options.MaxListeners-len(in.recorder.points))
+		// The points of rules and totals count, too, up to a half.
+		limit := in.options.MaxListeners - min(len(in.recorder.points), in.options.MaxListeners/2)
 		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
@@ -102,6 +100,7 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	}
 	in.groups.update(in.open.procfs.StartTime)
 	in.listeners.gathered()
+	in.warnOfExpiry(at.Time)
 	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
 	b.Events, b.EventsStored = in.recorder.events()
 	return b
@@ -307,11 +306,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	l.glimpsed = in.glimpsed.closed()
-	for _, g := range l.glimpsed {
-		g.describe(in.open.users, in.listeners.usersVersion)
-		g.observe(in.open, false)
-	}
+	l.glimpses = in.glimpses()
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	again := lineage && !in.hasLineage
@@ -324,12 +319,25 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 			}
 		}
 	}
-	in.warnOfExpiry(at.Time)
 	if !in.recorder.record(l, in.open.users) {
 		return false
 	}
 	in.groups.changed = true
 	return in.groups.setRecords(in.recorder.changes)
+}
+
+// glimpses returns the listeners that were open only between the last gather and this one.
+func (in *input) glimpses() []*listener {
+	closed, dropped := in.scans.glimpsed.closed()
+	if dropped > 0 {
+		in.warnOnce(&in.warned.glimpses, "too many listeners open and close between gathers, their events are left out",
+			"limit", maxGlimpsed, "left_out", dropped)
+	}
+	for _, l := range closed {
+		l.describe(in.open.users, in.listeners.usersVersion)
+		l.observe(in.open, false)
+	}
+	return closed
 }
 
 // points returns the points of this gather. If nothing has changed, this is the same

@@ -14,8 +14,10 @@ import (
 	"slices"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/expect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,6 +74,7 @@ func gather(t testing.TB, in plugin.Input) metric.Batch {
 	if err := b.Check(); err != nil {
 		t.Fatal(err)
 	}
+	schematest.Batch(t, &b)
 	return b
 }
 
@@ -276,8 +279,8 @@ func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
-	if got := next.(*input).warned; got != old.warned {
-		t.Errorf("warned of %+v, want %+v", got, old.warned)
+	if diff := cmp.Diff(old.warned, next.(*input).warned, cmp.AllowUnexported(warnings{})); diff != "" {
+		t.Errorf("warned of (-want +got):\n%s", diff)
 	}
 	gather(t, next)
 	if log.Len() > 0 {
@@ -804,7 +807,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(opened[0], first)
 	end(service)
 	job.Listen[0].Port = opened[0]
-	service, _ = start(t, job) // another socket of the identity that was first seen then
+	start(t, job) // another socket of the identity that was first seen then
 	gatherLater()
 
 	succeed(func(o *Options) { o.Cmdline = true })
@@ -834,6 +837,70 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	succeed(func(o *Options) { o.Backend = backendProcfs })
 	expect(elsewhere[0], "absent")
 	expect(opened[0], first)
+}
+
+func TestViolationsEndWhenTheLastRuleIsRemoved(t *testing.T) {
+	rules := Defaults()
+	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
+	start(t, task{Name: []byte("telnetd"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	in := open(t, rules)
+	for i, tt := range []struct {
+		name    string
+		options Options
+		want    string
+	}{
+		{name: "a rule", options: rules, want: "violated telnet"},
+		{name: "the same rule", options: rules, want: ""},
+		{name: "no rules", options: Defaults(), want: "cleared telnet"},
+		{name: "still no rules", options: Defaults(), want: ""},
+		{name: "the rule again", options: rules, want: "violated telnet"},
+	} {
+		if i > 0 {
+			closeInput(t, in)
+			next := open(t, tt.options)
+			next.(plugin.Inheritor).InheritFrom(in)
+			in = next
+		}
+		got := ""
+		for _, e := range gather(t, in).Events {
+			if e.Name == pointListener+"_rule_event" {
+				got += e.Tag("event") + " " + e.Tag("name")
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: events %q, expected %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
+	rules := Defaults()
+	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
+	env := plugin.Env{Name: pointListener, StateDir: t.TempDir()}
+	now := moment(time.Unix(2_000_000_000, 0))
+	in, _ := openLogging(t, rules, env)
+	if _, err := in.(*input).gather(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	closeInput(t, in)
+	start(t, task{Name: []byte("telnetd"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	now.Time, now.Uptime = now.Time.Add(time.Hour), now.Uptime+time.Hour // the host was suspended
+	in, _ = openLogging(t, rules, env)
+	b, err := in.(*input).gather(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range b.Events {
+		if e.Name == pointListener+"_rule_event" {
+			window, _ := e.Field("window_seconds")
+			down, _ := e.Field("while_down")
+			got = append(got, fmt.Sprintf("%s window_seconds=%v while_down=%v", e.Tag("event"), window, down))
+		}
+	}
+	if diff := cmp.Diff([]string{"violated window_seconds=3600 while_down=true"}, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
 }
 
 // TestFirstSeenIsInheritedTwice goes on through a reload that comes before the first gather

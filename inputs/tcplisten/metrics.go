@@ -16,6 +16,9 @@ const (
 
 	pointHistory   = pointListener + "_history"
 	pointRuleEvent = pointListener + "_rule_event"
+
+	// PointEvent is the name of the points of changes.
+	PointEvent = pointListener + "_event"
 )
 
 // descs describes every field of every point, in the order of the README.

@@ -77,7 +77,7 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 	known := r.expect
 	r.expect = expect.NewTracker(r.rules, expect.TrackerOptions{
 		Point: pointListener, Loaded: time.Now(), Settle: c.Settle, SettleBoot: c.SettleBoot,
-		OwnerWait: c.OwnerWait, MaxPerUser: maxViolators,
+		OwnerWait: c.OwnerWait, MaxPerUser: maxViolators, Max: max(maxViolators, o.MaxListeners/4),
 	})
 	if known != nil {
 		r.expect.InheritFrom(known)
@@ -92,13 +92,18 @@ func (r *recorder) configure(o *Options, rules *expect.Rules, h host.Host) {
 func historyOptions(env plugin.Env, h host.Host) history.Options {
 	o := history.Options{MachineID: h.MachineID(), Log: env.Log}
 	if env.StateDir != "" {
-		o.Path = filepath.Join(env.StateDir, env.Name+".history.jsonl")
+		o.Path = historyPath(env.StateDir, env.Name)
 		o.FirstSeen = filepath.Join(env.StateDir, env.Name+".first_seen.json")
 	}
 	return o
 }
 
-// readClocks returns the time of a look that begins now. The caller adds the boot.
+// historyPath returns the path of the history of the input with that name.
+func historyPath(stateDir, name string) string {
+	return filepath.Join(stateDir, name+".history.jsonl")
+}
+
+// readClocks returns the time of a look that begins now. The recorder adds the boot.
 func readClocks() changes.Moment {
 	return changes.Moment{Time: time.Now(), Mono: clock(unix.CLOCK_MONOTONIC), Uptime: clock(unix.CLOCK_BOOTTIME)}
 }
@@ -127,7 +132,7 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpsed   []*listener // listeners that only scans since the last gather have seen
+	glimpses   []*listener // seen only by scans since the last gather
 	changed    bool        // some of the listeners have
 }
 
@@ -136,22 +141,23 @@ type look struct {
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
+	window := r.changes.Since(l.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpsed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
 	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesLook(l))
+		result := r.expect.Evaluate(r.rulesLook(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
-		r.glimpsed = len(l.glimpsed) > 0
+		r.glimpsed = len(l.glimpses) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -192,22 +198,29 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 	version := r.rules.Version(l.Time)
 	all := version != r.version
 	r.version = version
-	for _, listeners := range [][]*listener{l.listeners, l.glimpsed} {
+	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
 		for _, li := range listeners {
-			if li.judged != nil && !all {
-				continue
+			if li.judged == nil || all {
+				li.judge(r.rules, users, l.Time)
+				changed = true
 			}
-			if li.judged == nil {
-				li.judged = li.forRules(users)
-			}
-			li.verdict = r.rules.Verdict(li.judged, l.Time)
-			li.observed.Verdict = changes.Verdict{
-				Expected: li.verdict.Expected, Rule: li.verdict.Rule, Why: r.rules.Why(li.judged, l.Time).Why,
-			}
-			changed = true
 		}
 	}
 	return changed
+}
+
+// judge asks the rules about a listener.
+func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
+	if l.judged == nil {
+		l.judged = l.forRules(users)
+	}
+	if !rules.Active() { // what earlier ones began is left to end
+		return
+	}
+	l.verdict = rules.Verdict(l.judged, now)
+	l.observed.Verdict = changes.Verdict{
+		Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: rules.Why(l.judged, now).Why,
+	}
 }
 
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
@@ -215,23 +228,21 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)),
 	}
+	for _, li := range l.glimpses {
+		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
+	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)
-	}
-	for _, li := range l.glimpsed {
-		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
 	}
 	return s
 }
 
-func (r *recorder) rulesLook(l *look) *expect.Look {
-	e := &expect.Look{Moment: expectMoment(l.Moment), Listeners: make([]expect.Judged, 0, len(l.listeners))}
-	if r.last.Mono != 0 {
-		e.Window = l.Mono - r.last.Mono
-	} else {
-		e.WhileDown = r.restored
+func (r *recorder) rulesLook(l *look, window time.Duration) *expect.Look {
+	e := &expect.Look{
+		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}
-	for _, listeners := range [][]*listener{l.listeners, l.glimpsed} {
+	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
 		for _, li := range listeners {
 			e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
 		}

@@ -2,9 +2,12 @@ package tcplisten
 
 import (
 	"context"
-	"slices"
+	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
 )
@@ -21,7 +24,7 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 	for {
 		select {
 		case <-ticks.C:
-			if in.scan(ctx) {
+			if in.scan(ctx, readClocks()) {
 				changed()
 			}
 		case <-ctx.Done():
@@ -30,49 +33,66 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 	}
 }
 
-// scanTimeout bounds a scan, and how long it can delay a gather.
+// scans are what scans and gathers share.
+type scans struct {
+	mu        sync.Mutex // held by a gather, and by a scan between gathers
+	glimpsed  glimpses
+	interrupt atomic.Pointer[context.CancelFunc] // ends the scan that is under way, nil if none is
+}
+
+// beginGather locks mu. A gather sees what a scan would, so it does not wait for one.
+func (s *scans) beginGather() {
+	if interrupt := s.interrupt.Load(); interrupt != nil {
+		(*interrupt)()
+	}
+	s.mu.Lock()
+}
+
+// scanTimeout is the longest time that a scan may take.
 const scanTimeout = time.Second
 
 // scan lists the sockets and reports whether any has opened or closed since the last
 // gather. It keeps the new ones for the next gather, by which they may have closed. A
 // namespace that cannot be listed counts as unchanged. While a gather is in flight, scan
 // does nothing.
-func (in *input) scan(ctx context.Context) (differs bool) {
-	if !in.mu.TryLock() {
+func (in *input) scan(ctx context.Context, at changes.Moment) (differs bool) {
+	if !in.scans.mu.TryLock() {
 		return false
 	}
-	defer in.mu.Unlock()
+	defer in.scans.mu.Unlock()
 	if in.open == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	m, complete := readClocks(), true
+	in.scans.interrupt.Store(&cancel)
+	defer in.scans.interrupt.Store(nil)
+	complete := true
 	if in.open.cgroups != nil {
 		in.open.cgroups.Begin()
 	}
 	for _, t := range in.listeners.tables {
-		found, err := in.scanTable(ctx, t)
+		found, err := in.scanTable(ctx, t, at.Time)
 		differs = differs || found
 		complete = complete && err == nil
 	}
 	if complete && !differs {
-		in.recorder.unchanged(m)
+		in.recorder.unchanged(at)
 	}
 	return differs
 }
 
 // scanTable lists the sockets of one namespace and reports whether any has opened or closed
 // since the last gather.
-func (in *input) scanTable(ctx context.Context, t *table) (differs bool, err error) {
+func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differs bool, err error) {
 	var seen int
-	var unknown []*listener
-	begin := func() { seen, unknown, t.scan = 0, nil, t.scan+1 }
+	var unknown []inet.Socket
+	begin := func() { seen, unknown, t.scan = 0, unknown[:0], t.scan+1 }
 	begin()
 	_, err = t.ns.Dump(ctx, netns.Listen, 0, begin, func(s *inet.Socket) {
 		switch l := t.byCookie[s.Cookie]; {
 		case l == nil || !l.is(s):
-			unknown = append(unknown, in.newListener(t, s))
+			unknown = append(unknown, *s)
 		case l.scan != t.scan:
 			l.scan = t.scan
 			seen++
@@ -81,36 +101,63 @@ func (in *input) scanTable(ctx context.Context, t *table) (differs bool, err err
 	if err != nil && !t.ns.Gone() {
 		return false, err
 	}
-	for _, l := range unknown {
-		l.glimpsed = time.Now()
-		in.glimpsed.add(l)
+	for i := range unknown {
+		if in.scans.glimpsed.isNew(t, &unknown[i]) {
+			l := in.newListener(t, &unknown[i])
+			l.glimpsed = now
+			in.scans.glimpsed.listeners = append(in.scans.glimpsed.listeners, l)
+		}
 	}
 	return len(unknown) > 0 || seen < len(t.byCookie), nil
 }
 
-// A glimpse is a list of listeners that scans have seen since the last gather. The next
-// gather may find them closed.
-type glimpse []*listener
+// glimpses are the listeners that scans have seen since the last gather. The next gather
+// may not find them open any more.
+type glimpses struct {
+	listeners []*listener
+	known     map[glimpse]bool
+	dropped   int // beyond maxGlimpsed
+}
+
+// A glimpse is what distinguishes a listener from all others, see listener.is.
+type glimpse struct {
+	table         *table
+	cookie, inode uint64
+	port          uint16
+	addr          netip.Addr
+}
 
 // maxGlimpsed is how many listeners that open and close between two gathers are
 // reported.
 const maxGlimpsed = 10_000
 
-func (g *glimpse) add(l *listener) {
-	if len(*g) < maxGlimpsed && !slices.ContainsFunc(*g, func(other *listener) bool {
-		return other.table == l.table && other.is(&l.socket)
-	}) {
-		*g = append(*g, l)
+// isNew reports whether no scan has seen the socket since the last gather, and there is
+// room for it.
+func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
+	id := glimpse{table: t, cookie: s.Cookie, inode: s.Inode, port: s.Port, addr: s.Addr}
+	switch {
+	case g.known[id]:
+		return false
+	case len(g.listeners) >= maxGlimpsed:
+		g.dropped++
+		return false
+	case g.known == nil:
+		g.known = make(map[glimpse]bool)
 	}
+	g.known[id] = true
+	return true
 }
 
-// closed returns the listeners that the gather did not find, and empties the list.
-func (g *glimpse) closed() (closed []*listener) {
-	for _, l := range *g {
+// closed returns the listeners that the gather did not find, and how many more there may
+// be, and forgets all.
+func (g *glimpses) closed() (closed []*listener, dropped int) {
+	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
+			l.owner.Closed()
 			closed = append(closed, l)
 		}
 	}
-	*g = nil
-	return closed
+	dropped = g.dropped
+	*g = glimpses{}
+	return closed, dropped
 }

@@ -8,17 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
 
 // warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded.
+// often the configuration is reloaded, and that a rule expires once a day.
 type warnings struct {
-	netlink, foreignNetlink, namespaces, hidden, files, users bool
+	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
 
-	expiry time.Time // when expiring rules were last logged: once a day
+	expiring map[expect.Expiry]time.Time // when it was last logged that a rule expires
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -57,13 +58,28 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 }
 
-// warnOfExpiry warns of rules whose approval ends soon or has ended.
+// expiryLogged notes that rules that expire need not be logged now.
+func (w *warnings) expiryLogged(expiring []expect.Expiry, now time.Time) {
+	w.expiring = make(map[expect.Expiry]time.Time)
+	for _, e := range expiring {
+		w.expiring[e] = now
+	}
+}
+
+// warnOfExpiry warns once a day of each rule whose approval has ended or soon will.
 func (in *input) warnOfExpiry(now time.Time) {
-	if now.Sub(in.warned.expiry).Abs() < 24*time.Hour {
+	expiring := in.rules.Expiring(now)
+	if len(expiring) == 0 && len(in.warned.expiring) == 0 {
 		return
 	}
-	for _, e := range in.rules.Expiring(now) {
-		in.warned.expiry = now
+	logged := make(map[expect.Expiry]time.Time, len(expiring))
+	for _, e := range expiring {
+		last, known := in.warned.expiring[e]
+		if known && now.Sub(last).Abs() < 24*time.Hour {
+			logged[e] = last
+			continue
+		}
+		logged[e] = now
 		message := "the approval of a rule ends soon"
 		switch {
 		case e.Expired && e.Kind == "forbid":
@@ -71,8 +87,9 @@ func (in *input) warnOfExpiry(now time.Time) {
 		case e.Expired:
 			message = "the approval of a rule has ended, it allows nothing any more"
 		}
-		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "last_day", e.Expires)
+		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "expires", e.Expires)
 	}
+	in.warned.expiring = logged
 }
 
 // capabilities are the ones needed to read the files of other users' processes.

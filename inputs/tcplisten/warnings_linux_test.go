@@ -1,13 +1,10 @@
 package tcplisten
 
 import (
-	"bytes"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
@@ -56,37 +53,46 @@ func TestCausesSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestRulesThatExpireAreLoggedOnceADay(t *testing.T) {
-	port := expect.Criteria{Port: expect.Ports{{First: 80, Last: 80}}}
-	o := Defaults()
-	o.Expect = []expect.Expect{{Name: "soon", Criteria: port, Min: 1, Approval: expect.Approval{Expires: "2026-12-01"}}}
-	o.Allow = []expect.Allow{{Name: "past", Criteria: port, Approval: expect.Approval{Expires: "2026-11-01"}}, {Name: "far", Criteria: port}}
-	o.Forbid = []expect.Forbid{{Name: "ban", Criteria: port, Approval: expect.Approval{Expires: "2026-11-01"}}}
-	rules, err := expect.Compile(o.Options)
-	if err != nil {
-		t.Fatal(err)
+func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
+	options := Defaults()
+	allow := expect.Criteria{Process: plugin.Strings{"none"}}
+	options.Allow = []expect.Allow{
+		{Name: "soon", Criteria: allow, Approval: expect.Approval{Expires: "2030-01-10"}},
+		{Name: "later", Criteria: allow, Approval: expect.Approval{Expires: "2031-01-10"}},
 	}
-	var log bytes.Buffer
-	in := &input{rules: rules, env: plugin.Env{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))}}
-	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-	in.warnOfExpiry(now)
-	in.warnOfExpiry(now.Add(23 * time.Hour))
-	want := `level=WARN msg="the approval of a rule has ended, it still forbids" kind=forbid rule=ban last_day=2026-11-01
-level=WARN msg="the approval of a rule ends soon" kind=expect rule=soon last_day=2026-12-01
-level=WARN msg="the approval of a rule has ended, it allows nothing any more" kind=allow rule=past last_day=2026-11-01
-`
-	if diff := cmp.Diff(want, log.String()); diff != "" {
-		t.Errorf("log (-want +got):\n%s", diff)
+	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	lines := func(after time.Duration) string {
+		t.Helper()
+		log.Reset()
+		now = now.Add(after)
+		in.(*input).warnOfExpiry(now)
+		var messages []string
+		for line := range strings.Lines(log.String()) {
+			_, message, _ := strings.Cut(line, "msg=")
+			messages = append(messages, strings.TrimSpace(message))
+		}
+		return strings.Join(messages, "\n")
 	}
-	in.warnOfExpiry(now.Add(24 * time.Hour))
-	if diff := cmp.Diff(want+want, log.String()); diff != "" {
-		t.Errorf("log of the next day (-want +got):\n%s", diff)
+	const soon = `"the approval of a rule ends soon" kind=allow rule=soon expires=2030-01-10`
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{
+		{after: 0, want: soon},
+		{after: 10 * time.Second},
+		{after: 24 * time.Hour, want: soon},
+		{after: 23 * time.Hour},
+		{after: 9 * 24 * time.Hour, want: `"the approval of a rule has ended, it allows nothing any more" kind=allow rule=soon expires=2030-01-10`},
+	} {
+		if got := lines(step.after); got != step.want {
+			t.Errorf("after %v logged %q, want %q", step.after, got, step.want)
+		}
+	}
+	successor, log2 := openLogging(t, options, plugin.Env{Name: pointListener})
+	successor.(*input).InheritFrom(in)
+	successor.(*input).warnOfExpiry(now)
+	if log2.Len() > 0 {
+		t.Errorf("after a reload logged again: %s", log2)
 	}
 }

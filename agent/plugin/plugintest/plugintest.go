@@ -20,6 +20,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 // callTimeout is how long a call may go on after its context is done. It is generous, so
@@ -117,6 +118,7 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 	if b.Time.Before(before.Add(-time.Second)) || b.Time.After(time.Now()) {
 		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
+	schematest.Batch(t, &b)
 	tags := p.Tags
 	if l, ok := in.(plugin.TagLister); ok {
 		tags = slices.Concat(tags, l.ExtraTags())

@@ -73,6 +73,15 @@ func (t *Tracker) Unchanged(now Moment) (due bool) {
 	return false
 }
 
+// Since returns the time since the last complete look, also if that was before a restart;
+// 0 if there was none. The next look makes it the window of what it finds.
+func (t *Tracker) Since(m Moment) time.Duration {
+	if t.last.Number == 0 {
+		return 0
+	}
+	return t.last.until(m)
+}
+
 // Times returns the values of the fields first_seen_time_seconds and changed_time_seconds
 // of a socket that the last Observe has seen; 0: the field is absent. Only Observe changes
 // them.

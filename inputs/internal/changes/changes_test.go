@@ -61,6 +61,24 @@ func TestRollingUpdateOfASharedPortIsOneRestart(t *testing.T) {
 	})
 }
 
+func TestRollingUpdateNamesTheProcessBeforeIt(t *testing.T) {
+	night(t, func(h *simHost) {
+		first := h.process("haproxy")
+		s := h.listen("0.0.0.0:443", first)
+		h.pass(time.Minute)
+		second := h.again(first)
+		second.exe = "/tmp/haproxy"
+		h.listen("0.0.0.0:443", second)
+		h.pass(2 * time.Minute)
+		h.listen("0.0.0.0:443", h.again(second))
+		h.pass(2 * time.Minute)
+		h.close(s)
+		h.pass(5 * time.Minute)
+		events := h.wants("restarted 0.0.0.0:443 haproxy, another exe")
+		hasFields(t, &events[0], "previous_pid", fmt.Sprint(first.pid), "previous_exe", "/usr/sbin/haproxy", "exe", "/tmp/haproxy")
+	})
+}
+
 func TestWorkersThatComeAndGoAreNoEvents(t *testing.T) {
 	night(t, func(h *simHost) {
 		master := h.process("postfix")

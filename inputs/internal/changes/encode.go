@@ -79,7 +79,12 @@ func (o *owner) append(b []byte) []byte {
 	b = end(b, ']')
 	b = appendInt(b, "f", o.FirstSeen)
 	b = append(b, `"s":`...)
-	return end(o.Shown.append(b), '}')
+	b = o.Shown.append(b)
+	if o.Told != nil {
+		b = append(b, `"b":`...)
+		b = o.Told.append(b)
+	}
+	return end(b, '}')
 }
 
 func (s *shown) append(b []byte) []byte {

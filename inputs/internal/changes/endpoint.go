@@ -103,6 +103,9 @@ func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 		if s := m.latest[i]; s != nil && o.show(s) {
 			e.dirty = true
 		}
+		if told && o.Told != nil {
+			o.Told, e.dirty = nil, true
+		}
 	}
 	for i := range m.sockets {
 		s := &m.sockets[i]

@@ -87,7 +87,7 @@ func (l *look) reboot(e *endpoint) {
 	e.dirty = true
 	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
 	for i := range e.Owners {
-		e.Owners[i].Shown.Process.Start = 0
+		e.Owners[i].Shown.Process.Start, e.Owners[i].Told = 0, nil
 	}
 	switch {
 	case e.Untold:

@@ -29,6 +29,7 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 					},
 					Tags: metric.NewTags("a", "b", "c", "d"), Verdict: Verdict{Expected: "no", Rule: "r", Why: "w"},
 				},
+				Told: &shown{Process: process{PID: 4, Start: 6}, Facts: Facts{Exe: "/old"}, Tags: metric.NewTags("a", "b")},
 			},
 		},
 		Sockets: []socket{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/inet"
 
 	"github.com/google/go-cmp/cmp"
@@ -175,7 +176,7 @@ func (h *simHost) socket(s *simSocket) Socket {
 		process, unit, container = p.name, p.unit, p.container
 	}
 	v.Tags = metric.NewTags("address", s.at.Address, "container", container, "exposure", v.Exposure.String(), "netns", s.at.Netns,
-		"owner", owner, "port", strconv.Itoa(int(s.at.Port)), "process", process, "unit", unit, "user", fmt.Sprintf("user%d", s.uid))
+		"family", "ipv4", "owner", owner, "port", strconv.Itoa(int(s.at.Port)), "process", process, "unit", unit, "user", fmt.Sprintf("user%d", s.uid))
 	return v
 }
 
@@ -272,6 +273,7 @@ func (h *simHost) look() {
 	h.glimpses = nil
 	h.write(result.Set)
 	h.events = append(h.events, result.Events...)
+	schematest.Events(h.t, result.Events)
 }
 
 // line describes an event in short: its kind, where, and who.

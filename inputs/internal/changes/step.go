@@ -149,7 +149,8 @@ func (l *look) restart(e *endpoint, m *match) {
 	if o := m.sockets[i].Owner; o < m.before {
 		previous = m.owners[o]
 	}
-	l.tell(e, restarted, e.Change.mark, s, append(previousOwner(&previous.Shown, &s, false), downSeconds(e.Change.Down))...)
+	l.tell(e, restarted, e.Change.mark, s,
+		append(previousOwner(previous.replaced(e.current), &s, false), downSeconds(e.Change.Down))...)
 	e.commit(m, true, e.FirstSeen)
 }
 

@@ -90,11 +90,7 @@ func (r *Rules) add(n *rule) (err error) {
 		}
 	}
 	r.rules = append(r.rules, n)
-	ports := 0
-	for _, p := range n.ports {
-		ports += int(p.Last-p.First) + 1
-	}
-	if ports == 0 || ports > manyPorts {
+	if ports := n.ports.count(); ports == 0 || ports > manyPorts {
 		r.others = append(r.others, n)
 		return nil
 	}

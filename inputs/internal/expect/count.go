@@ -114,12 +114,12 @@ func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
 }
 
 // nearestListener returns the listener of which the least is missing for a match, of
-// those that do not match; nil if none has anything in common with the rule.
+// those that do not match; nil if none is near.
 func (n *rule) nearestListener(listeners []Judged) (nearest *Listener, of *Holder) {
 	var least distance
 	for _, j := range listeners {
 		h, d := n.nearestOwner(j.Listener, j.owners(), time.Time{})
-		if d.held == 0 || d.missed+d.unknown == 0 {
+		if !d.near() || d.missed+d.unknown == 0 {
 			continue
 		}
 		c := 0

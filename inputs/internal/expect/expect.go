@@ -52,6 +52,10 @@ type Rules struct {
 // unlisted = "unexpected". If not, no point gets fields and there are no points.
 func (r *Rules) Active() bool { return r.active }
 
+// Meaningful reports whether the rules may find fault with any host. Rule files that do not
+// exist yet make rules active, and not meaningful.
+func (r *Rules) Meaningful() bool { return r.unlisted || len(r.rules) > 0 }
+
 // Digest returns 12 hexadecimal digits that rules of the same meaning share, in whatever
 // files and order they are written.
 func (r *Rules) Digest() string { return r.digest }

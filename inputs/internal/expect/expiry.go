@@ -14,6 +14,16 @@ func (r *Rules) Expiring(now time.Time) []Expiry {
 	return all
 }
 
+// firstExpiry returns when the first approval ends; zero if none does.
+func (r *Rules) firstExpiry() (first time.Time) {
+	for _, n := range r.rules {
+		if !n.expires.IsZero() && (first.IsZero() || n.expires.Before(first)) {
+			first = n.expires
+		}
+	}
+	return first
+}
+
 // expiryWarning is how long before the end of an approval warnings begin.
 const expiryWarning = 14 * 24 * time.Hour
 

@@ -151,7 +151,7 @@ func (e *evaluation) followNew(fresh []*candidate) {
 	}
 	for _, c := range fresh {
 		user := c.tag("user")
-		if perUser[user] < e.tracker.options.MaxPerUser && followed < maxViolations {
+		if perUser[user] < e.tracker.options.MaxPerUser && followed < e.tracker.options.Max {
 			perUser[user]++
 			followed++
 			e.begins(c)
@@ -266,8 +266,10 @@ func (e *evaluation) missing(v *violation, verdicts map[string]string) {
 		switch {
 		case listens && (verdict == Forbidden || verdict == No):
 			why = "the listener violates another rule"
-		case listens:
+		case listens && verdict == Yes:
 			why = "the rules allow the listener"
+		case listens:
+			why = "no rule is against the listener any more"
 		}
 		e.event("cleared", v.Gone, v.eventTags(),
 			text("why", why), text("verdict", v.Verdict), seconds("lasted_seconds", v.Since.until(v.Gone)))

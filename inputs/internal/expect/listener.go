@@ -52,3 +52,6 @@ type Holder struct {
 	// Manager reports that it holds sockets for the services that it activates.
 	Manager bool
 }
+
+// String returns the listener's address and port, and its process if that is known.
+func (l *Listener) String() string { return l.title() }

@@ -54,6 +54,9 @@ func (t *Tracker) ruleCounts() []metric.Point {
 	if !t.options.Loaded.IsZero() {
 		fields = append(fields, metric.Field{Key: "loaded_time_seconds", Value: metric.Int(t.options.Loaded.Unix())})
 	}
+	if first := t.rules.firstExpiry(); !first.IsZero() {
+		fields = append(fields, metric.Field{Key: "expires_time_seconds", Value: metric.Int(first.Unix())})
+	}
 	return []metric.Point{{
 		Name: t.options.Point + "_rules", Tags: metric.NewTags("digest", t.rules.digest), Fields: fields,
 	}}
@@ -141,6 +144,7 @@ func Descs(point string) []metric.Desc {
 		gauge("_rules", "allow", "count", "Allow rules"),
 		gauge("_rules", "forbid", "count", "Forbid rules"),
 		gauge("_rules", "loaded_time_seconds", "seconds", "When the rules were read, in Unix time"),
+		gauge("_rules", "expires_time_seconds", "seconds", "When the first approval of a rule ends or has ended, in Unix time; absent if no rule expires"),
 	}
 }
 

@@ -81,6 +81,14 @@ func (p Ports) contain(port uint16) bool {
 	return slices.ContainsFunc(p, func(r PortRange) bool { return r.contains(port) })
 }
 
+// count returns how many ports they are. Those in two ranges count twice.
+func (p Ports) count() (n int) {
+	for _, r := range p {
+		n += int(r.Last-r.First) + 1
+	}
+	return n
+}
+
 // String lists them as people do: "80,443,8000-8100".
 func (p Ports) String() string {
 	texts := make([]string, len(p))

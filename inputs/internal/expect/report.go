@@ -1,6 +1,7 @@
 package expect
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -10,15 +11,17 @@ import (
 
 // A Report is the outcome of one evaluation, for `sockwatch check --live`.
 type Report struct {
-	Host      string            `json:"host"`
-	MachineID string            `json:"machine_id"`
-	BootID    string            `json:"boot_id"`
-	Time      time.Time         `json:"time"`
-	Digest    string            `json:"digest"` // of the rules
-	OK        bool              `json:"ok"`     // nothing is missing, unexpected, forbidden or undecided
-	Rules     []RuleOutcome     `json:"rules"`
-	Listeners []ListenerOutcome `json:"listeners"`
-	Expiring  []Expiry          `json:"expiring"`
+	Host       string            `json:"host"`
+	MachineID  string            `json:"machine_id"`
+	BootID     string            `json:"boot_id"`
+	Input      string            `json:"input"` // whose rules these are
+	Time       time.Time         `json:"time"`
+	Digest     string            `json:"digest"`               // of the rules
+	OK         bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the look was complete
+	Incomplete string            `json:"incomplete,omitempty"` // what could not be looked at
+	Rules      []RuleOutcome     `json:"rules"`
+	Listeners  []ListenerOutcome `json:"listeners"`
+	Expiring   []Expiry          `json:"expiring"`
 }
 
 // A RuleOutcome is a rule, and whether it holds.
@@ -48,7 +51,7 @@ type ListenerOutcome struct {
 }
 
 // NewReport evaluates rules once: what must listen must do so now, without `for`. The
-// caller fills in Host, MachineID and BootID.
+// caller fills in Host, MachineID, BootID and Input, and Incomplete by SetIncomplete.
 func NewReport(r *Rules, listeners []*Listener, now time.Time) *Report {
 	report := &Report{
 		Time: now.UTC(), Digest: r.digest, OK: true,
@@ -124,26 +127,38 @@ func worstOfEach(judged []Judged) []Judged {
 	return worst
 }
 
-// Text returns the report for people: what is missing, unexpected, forbidden and
-// undecided, with the nearest rule and what of it does not match.
+// SetIncomplete notes what could not be looked at: then nothing is known to be in order.
+func (r *Report) SetIncomplete(what string) {
+	r.Incomplete = what
+	r.OK = r.OK && what == ""
+}
+
+// Text returns the report for people, the worst first: what is missing, forbidden,
+// unexpected and undecided, with the nearest rule and what of it does not match.
 func (r *Report) Text() string {
 	var b strings.Builder
-	counts := make(map[string]int)
-	line := func(what, subject, why string) {
-		counts[what]++
-		fmt.Fprintf(&b, "%-10s  %s: %s\n", what, subject, why)
-	}
-	for _, o := range r.Rules {
-		if o.Kind == kindExpect && o.Outcome != "holds" {
-			line(o.Outcome, o.Rule, o.Why)
-		}
-	}
-	for _, verdict := range []struct{ verdict, shown string }{{Forbidden, "forbidden"}, {No, "unexpected"}, {Undecided, "undecided"}} {
-		for _, l := range r.Listeners {
-			if l.Verdict == verdict.verdict {
-				line(verdict.shown, l.title, l.Why)
+	line := func(what, subject, why string) { fmt.Fprintf(&b, "%-10s  %s: %s\n", what, subject, why) }
+	rules := func(outcome string) {
+		for _, o := range r.Rules {
+			if o.Kind == kindExpect && o.Outcome == outcome {
+				line(outcome, o.Rule, o.because())
 			}
 		}
+	}
+	listeners := func(verdict, shown string) {
+		for _, l := range r.Listeners {
+			if l.Verdict == verdict {
+				line(shown, l.title+l.whose(), l.Why)
+			}
+		}
+	}
+	rules("missing")
+	listeners(Forbidden, "forbidden")
+	listeners(No, "unexpected")
+	rules("undecided")
+	listeners(Undecided, "undecided")
+	if r.Incomplete != "" {
+		fmt.Fprintf(&b, "%-10s  %s\n", "incomplete", r.Incomplete)
 	}
 	for _, e := range r.Expiring {
 		what, why := "expiring", e.Expires+" is the last day of its approval"
@@ -152,18 +167,69 @@ func (r *Report) Text() string {
 		}
 		line(what, e.Kind+" rule "+e.Rule, why)
 	}
-	fmt.Fprintf(&b, "%d listeners, %d rules (digest %s): ", len(r.Listeners), len(r.Rules), r.Digest)
-	var summary []string
-	for _, what := range []string{"missing", "forbidden", "unexpected", "undecided"} {
-		if counts[what] > 0 {
-			summary = append(summary, fmt.Sprintf("%d %s", counts[what], what))
-		}
-	}
-	if len(summary) == 0 {
-		summary = []string{"ok"}
-	}
-	return b.String() + strings.Join(summary, ", ") + "\n"
+	return b.String() + r.Summary() + "\n"
 }
 
-// JSON returns the report as one JSON object.
-func (r *Report) JSON() ([]byte, error) { return json.MarshalIndent(r, "", "  ") }
+// because returns what is missing, and the justification of the rule: why that matters.
+func (o *RuleOutcome) because() string {
+	if o.Justification == "" {
+		return o.Why
+	}
+	return o.Why + " (" + o.Justification + ")"
+}
+
+// whose returns the user and the unit or container of a listener.
+func (l *ListenerOutcome) whose() string {
+	var all []string
+	if user := l.Tags["user"]; user != "" {
+		all = append(all, user)
+	}
+	switch container := cmp.Or(l.Tags["container"], l.Tags["pod"]); {
+	case l.Tags["user_unit"] != "":
+		all = append(all, l.Tags["user_unit"]+" of the user")
+	case l.Tags["unit"] != "":
+		all = append(all, l.Tags["unit"])
+	case container != "":
+		all = append(all, container)
+	}
+	if all == nil {
+		return ""
+	}
+	return " (" + strings.Join(all, ", ") + ")"
+}
+
+// Summary counts listeners, rules and what is not in order, in one line without its end.
+func (r *Report) Summary() string {
+	counts := make(map[string]int)
+	for _, o := range r.Rules {
+		if o.Kind == kindExpect {
+			counts[o.Outcome]++
+		}
+	}
+	for _, l := range r.Listeners {
+		counts[l.Verdict]++
+	}
+	var faults []string
+	for _, c := range []struct{ outcome, shown string }{{"missing", "missing"}, {Forbidden, "forbidden"}, {No, "unexpected"}, {Undecided, "undecided"}} {
+		if n := counts[c.outcome]; n > 0 {
+			faults = append(faults, fmt.Sprintf("%d %s", n, c.shown))
+		}
+	}
+	if r.Incomplete != "" {
+		faults = append(faults, "incomplete")
+	}
+	if len(faults) == 0 {
+		faults = []string{"ok"}
+	}
+	return fmt.Sprintf("%s, %s (digest %s): %s", counted(len(r.Listeners), "listener"), counted(len(r.Rules), "rule"), r.Digest, strings.Join(faults, ", "))
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// JSON returns the report as one JSON object in one line, without its end.
+func (r *Report) JSON() ([]byte, error) { return json.Marshal(r) }

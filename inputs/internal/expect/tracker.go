@@ -20,7 +20,7 @@ type Moment struct {
 type Look struct {
 	Moment
 	Listeners []Judged      // every listening socket
-	Window    time.Duration // since the complete look before it; 0 if there was none
+	Window    time.Duration // since the complete look before it, also before a restart; 0 if there was none
 	WhileDown bool          // it is the first one after the program was started
 }
 
@@ -32,6 +32,7 @@ type TrackerOptions struct {
 	SettleBoot time.Duration // how long after a boot nothing is reported as missing or gone
 	OwnerWait  time.Duration // how long the event of a violation waits for an owner that is pending
 	MaxPerUser int           // violations of a user that have points and events of their own; 0: 1,000
+	Max        int           // the same of all users, at most 10,000; 0: 10,000
 }
 
 // A Tracker follows the verdicts of all listeners over time. Its methods must not be
@@ -49,6 +50,9 @@ type Tracker struct {
 
 // NewTracker returns a Tracker that knows nothing of the past.
 func NewTracker(r *Rules, o TrackerOptions) *Tracker {
+	if o.Max <= 0 || o.Max > maxViolations {
+		o.Max = maxViolations
+	}
 	if o.MaxPerUser <= 0 {
 		o.MaxPerUser = 1000
 	}
@@ -146,7 +150,7 @@ func (e *evaluation) event(kind string, s *start, tags []metric.Tag, fields ...m
 	metric.SortTags(all)
 	fields = append(fields, metric.Field{Key: "while_down", Value: metric.Bool(s.WhileDown)})
 	if s.Window > 0 {
-		fields = append(fields, metric.Field{Key: "window_seconds", Value: metric.Float(time.Duration(s.Window).Seconds())})
+		fields = append(fields, seconds("window_seconds", time.Duration(s.Window)))
 	}
 	e.events = append(e.events, metric.Point{
 		Name: e.tracker.options.Point + "_rule_event", Tags: all, Fields: fields, Time: time.Unix(0, s.Time).UTC(),
@@ -180,8 +184,9 @@ func (s *start) until(end *start) time.Duration {
 	return time.Duration(max(0, end.Time-s.Time))
 }
 
+// seconds returns a field with a duration, to the millisecond.
 func seconds(key string, d time.Duration) metric.Field {
-	return metric.Field{Key: key, Value: metric.Float(d.Seconds())}
+	return metric.Field{Key: key, Value: metric.Float(d.Truncate(time.Millisecond).Seconds())}
 }
 
 func text(key, value string) metric.Field {
@@ -286,6 +291,7 @@ func (t *Tracker) InheritFrom(old *Tracker) {
 			t.stale = append(t.stale, n.recordKey())
 		}
 	}
+	t.violations.looks = old.violations.looks // which those of its violations are compared with
 	for _, v := range old.violations.byKey {
 		t.violations.add(v)
 	}

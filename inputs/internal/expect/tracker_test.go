@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/inputs/internal/inet"
 )
 
@@ -80,6 +81,8 @@ func (s *simulation) look(listeners ...*Listener) []string {
 // check holds the points and events to the promises of a batch.
 func (s *simulation) check(events []metric.Point) {
 	s.t.Helper()
+	schematest.Events(s.t, events)
+	schematest.Batch(s.t, &metric.Batch{Time: s.clock, Points: s.tracker.Points()})
 	b := metric.Batch{Time: s.clock, Points: s.tracker.Points(), Events: events}
 	if err := b.Check(); err != nil {
 		s.t.Fatal(err)
@@ -367,6 +370,16 @@ func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
 	}
 }
 
+func TestRuleThatIsRemovedAfterOneLookClearsItsViolations(t *testing.T) {
+	s := simulate(t, telnet)
+	s.look(nginx(23))
+	s.reload("")
+	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+		t.Errorf("why: %v", why)
+	}
+}
+
 func TestRulesThatWereRemovedWhileDownLeaveNothingBehind(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))
@@ -524,7 +537,7 @@ func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
 		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
 	s.want("events", s.events, "violated 0.0.0.0 80 nginx", "violated 0.0.0.0 81 nginx", "violated 127.0.0.1 82 nginx")
-	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: every one differs in all that it asks for" {
+	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: none is about this port, process, program, unit or container" {
 		t.Errorf("why: %v", v)
 	}
 }
@@ -541,6 +554,13 @@ func TestRulesAreNamedByTheirDigest(t *testing.T) {
 	s := simulate(t, web+telnet+"[[allow]]\nport = 22")
 	s.look()
 	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=1 expect=1 forbid=1 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
+}
+
+func TestTheFirstApprovalThatEndsIsAMetric(t *testing.T) {
+	s := simulate(t, "[[allow]]\nport = 22\nexpires = '2027-03-31'\n[[allow]]\nport = 23\n[[forbid]]\nname = 'x'\nport = 24\nexpires = '2027-01-31'")
+	s.look()
+	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=2 expect=0 expires_time_seconds=%d forbid=1 loaded_time_seconds=%d",
+		s.rules.Digest(), time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC).Unix(), now.Unix()))
 }
 
 func TestWithoutRulesThereAreNoPoints(t *testing.T) {

@@ -127,7 +127,7 @@ func restoreViolation(record json.RawMessage) *violation {
 	return &v
 }
 
-// maxViolations is how many violations are followed one by one. maxOverflow is how many
+// maxViolations is how many violations are followed one by one at most. maxOverflow is how many
 // users have one for the rest of theirs; the other users share one.
 const (
 	maxViolations = 10000

@@ -27,7 +27,7 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 	case len(r.rules) == 0:
 		return Reason{Why: "there are no rules"}
 	case n == nil:
-		return Reason{Why: "no rule is near: every one differs in all that it asks for"}
+		return Reason{Why: "no rule is near: none is about this port, process, program, unit or container"}
 	}
 	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}
 }
@@ -49,15 +49,15 @@ func (n *rule) because(sentence string) string {
 }
 
 // nearest returns the rule to whose match the least is missing, and the owner of which
-// the least is missing; nil if no rule has anything in common with the listener. A rule
-// that may match once the owner is known comes before all others.
+// the least is missing; nil if none is near. A rule that may match once the owner is known
+// comes before all others.
 func (r *Rules) nearest(l *Listener, now time.Time) (nearest *rule, of *Holder) {
 	var least distance
 	owners := l.owners()
 	for _, n := range r.rules {
 		h, d := n.nearestOwner(l, owners, now)
 		switch {
-		case d.held == 0 && d.missed > 0, n.kind == kindForbid && d.missed > 0: // it is good that this one does not match
+		case !d.near(), n.kind == kindForbid && d.missed > 0: // it is good that this one does not match
 		case nearest == nil || d.less(least):
 			nearest, of, least = n, h, d
 		}
@@ -82,17 +82,29 @@ func (n *rule) nearestOwner(l *Listener, owners []*Holder, now time.Time) (neare
 // A distance is how far a listener is from matching a rule.
 type distance struct {
 	missed, unknown, held int  // criteria
-	port                  bool // the port is one of those that hold
+	port                  bool // the port is one of the few of the rule
+	owner, address        bool // something of the owner but the user holds; the address does
 }
 
+// near reports whether a rule is worth naming to somebody who looks at the listener. Many
+// rules have the user root, the address 0.0.0.0 or a wide range of ports in common with it.
+func (d distance) near() bool {
+	return d.missed == 0 || d.port || d.owner || d.address && d.missed == 1
+}
+
+// less reports whether d is nearer: what may still match, then what is about this very
+// port, then what misses least. So a port that another program has taken is compared with
+// the rule for the one that should be there.
 func (d distance) less(e distance) bool {
 	switch {
+	case (d.missed == 0) != (e.missed == 0):
+		return d.missed == 0
+	case d.port != e.port:
+		return d.port
 	case d.missed != e.missed:
 		return d.missed < e.missed
 	case d.unknown != e.unknown:
 		return d.unknown < e.unknown
-	case d.port != e.port:
-		return d.port
 	default:
 		return d.held > e.held
 	}
@@ -104,7 +116,14 @@ func (n *rule) distance(l *Listener, h *Holder) (d distance) {
 		switch t {
 		case truly:
 			d.held++
-			d.port = d.port || option == optionPort
+			switch option {
+			case optionPort:
+				d.port = n.ports.count() <= manyPorts
+			case optionAddress:
+				d.address = true
+			default:
+				d.owner = d.owner || l.isTelling(globOptions[option].name, h)
+			}
 		case unknown:
 			d.unknown++
 		default:
@@ -112,6 +131,16 @@ func (n *rule) distance(l *Listener, h *Holder) (d distance) {
 		}
 	})
 	return d
+}
+
+// isTelling reports whether a value of an owner distinguishes it from most others.
+func (l *Listener) isTelling(option string, h *Holder) bool {
+	switch option {
+	case "process", "exe", "unit", "user_unit", "container", "pod":
+		value, _ := l.value(option, h)
+		return value != ""
+	}
+	return false
 }
 
 // The criteria that are no globs, where an index of globOptions could stand.

@@ -13,6 +13,7 @@ import (
 	"github.com/influxdata/line-protocol/v2/lineprotocol"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
 var hostile = []string{
@@ -222,6 +223,11 @@ func FuzzJSON(f *testing.F) {
 		}
 		if diff := cmp.Diff(string(plain), string(line)); diff != "" {
 			t.Errorf("(-encoding/json +got)\n%s", diff)
+		}
+		unknown := p
+		unknown.Name = "fuzzed " + p.Name // points of this program have fixed fields
+		if other, err := j.Append(nil, &unknown); err == nil {
+			schematest.Line(t, other)
 		}
 		if bytes.ContainsAny(line, "\r\n") || !utf8.Valid(line) {
 			t.Fatalf("%q is not one line of UTF-8", line)

@@ -1,0 +1,181 @@
+// Package schematest compares what tests produce with the JSON Schemas under docs: those
+// of the lines that sockwatch prints, and of the reports of "sockwatch check --live".
+package schematest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"sockwatch/agent/metric"
+)
+
+// Lines checks every line of text that begins like a point. It skips the others, and the
+// last one if it does not end: its writer may have been killed.
+func Lines(t testing.TB, text string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, `{"name":`) && strings.HasSuffix(line, "}\n") {
+			Line(t, []byte(line))
+		}
+	}
+}
+
+// Line checks one line.
+func Line(t testing.TB, line []byte) {
+	t.Helper()
+	if err := Check(line); err != nil {
+		t.Errorf("%v\n%s", err, line)
+	}
+}
+
+// Batch checks what the points of a batch are as lines.
+func Batch(t testing.TB, b *metric.Batch) {
+	t.Helper()
+	if err := CheckBatch(b); err != nil {
+		t.Error(err)
+	}
+}
+
+// CheckBatch returns what of the points of a batch is not valid, or nil.
+func CheckBatch(b *metric.Batch) error {
+	var errs []error
+	for _, points := range [][]metric.Point{b.Events, b.Points} {
+		for i := range points {
+			line, err := encode(&points[i], b.Time)
+			if err == nil {
+				err = Check(line)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%w\n%s", err, line))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Events checks events of a simulation: one of each shape, that is of each kind with the
+// same tags and fields, since there may be millions. They are checked as the history
+// numbers them.
+func Events(t testing.TB, events []metric.Point) {
+	t.Helper()
+	for i := range events {
+		e := events[i]
+		shape := e.Name + " " + e.Tag("event")
+		for _, tag := range e.Tags {
+			shape += " " + tag.Key
+		}
+		for _, f := range e.Fields {
+			shape += " " + f.Key
+		}
+		if _, checked := shapes.LoadOrStore(shape, true); checked {
+			continue
+		}
+		e.Fields = append(slices.Clone(e.Fields),
+			metric.Field{Key: "history", Value: metric.String("1f06e09a45b4a474")}, metric.Field{Key: "sequence", Value: metric.Int(1)})
+		Batch(t, &metric.Batch{Events: []metric.Point{e}})
+	}
+}
+
+// shapes are those that Events has checked.
+var shapes sync.Map
+
+// Check returns why a line is not valid, or nil.
+func Check(line []byte) error {
+	return validate(compileLines, line)
+}
+
+// Report checks a report of "sockwatch check --live --json".
+func Report(t testing.TB, report []byte) {
+	t.Helper()
+	if err := validate(compileReport, report); err != nil {
+		t.Errorf("%v\n%s", err, report)
+	}
+}
+
+func validate(compile func() (*jsonschema.Schema, error), line []byte) error {
+	schema, err := compile()
+	if err != nil {
+		return err
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		return err
+	}
+	return schema.Validate(value)
+}
+
+// encode returns the JSON of a point, with encoding/json: the tests of inputs cannot
+// import the encoder of the outputs. A point without a time gets the one given.
+func encode(p *metric.Point, at time.Time) ([]byte, error) {
+	if !p.Time.IsZero() {
+		at = p.Time
+	}
+	tags, fields := make(map[string]string), make(map[string]any)
+	for _, t := range p.Tags {
+		tags[t.Key] = t.Value
+	}
+	for _, f := range p.Fields {
+		switch v := f.Value; v.Kind() {
+		case metric.KindFloat:
+			if n := v.AsFloat(); !math.IsNaN(n) && !math.IsInf(n, 0) {
+				fields[f.Key] = n
+			}
+		case metric.KindInt:
+			fields[f.Key] = v.AsInt()
+		case metric.KindUint:
+			fields[f.Key] = v.AsUint()
+		case metric.KindBool:
+			fields[f.Key] = v.AsBool()
+		default:
+			fields[f.Key] = v.AsString()
+		}
+	}
+	return json.Marshal(map[string]any{
+		"name": p.Name, "tags": tags, "fields": fields, "timestamp": at.UTC().Format("2006-01-02T15:04:05.000000000Z"),
+	})
+}
+
+// The schemas are read once.
+var (
+	compileLines  = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("jsonlines.schema.json") })
+	compileReport = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("report.schema.json") })
+)
+
+// compile reads a schema of docs.
+func compile(name string) (*jsonschema.Schema, error) {
+	dir, err := os.Getwd() // that of the package under test
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "docs", name))
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		text, err = os.ReadFile(filepath.Join(dir, "docs", name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("docs/%s: %w", name, err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource(name, value); err != nil {
+		return nil, err
+	}
+	return c.Compile(name)
+}

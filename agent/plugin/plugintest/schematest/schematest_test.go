@@ -1,0 +1,61 @@
+package schematest
+
+import (
+	"strings"
+	"testing"
+
+	"sockwatch/agent/metric"
+)
+
+const listener = `{"name":"tcp_listen","tags":{"address":"::","exposure":"public","family":"dual","owner":"unreadable","port":"80","user":"root"},"fields":{"processes":0,"sockets":1,"uid":0},"timestamp":"2026-11-26T14:39:16.064224555Z"}`
+
+const event = `{"name":"tcp_listen_event","tags":{"address":"::","event":"opened","family":"dual","owner":"none","port":"80","user":"root"},"fields":{"history":"1f06e09a45b4a474","sequence":1,"uid":0,"while_down":false,"window_seconds":10},"timestamp":1795341600}`
+
+func TestValidLines(t *testing.T) {
+	for _, line := range []string{
+		listener, event,
+		`{"name":"foreign","tags":{},"fields":{"a":1.5,"b":true,"c":"text"},"timestamp":1795341600}`,
+		`{"name":"only_nan","tags":{},"fields":{},"timestamp":-1}`,
+	} {
+		Line(t, []byte(line))
+	}
+}
+
+func TestInvalidLines(t *testing.T) {
+	for _, test := range []struct{ name, line, old, new, want string }{
+		{name: "not JSON", line: listener, old: "}", new: "", want: "unexpected EOF"},
+		{name: "no time", line: listener, old: `,"timestamp":"2026-11-26T14:39:16.064224555Z"`, new: "", want: "missing property 'timestamp'"},
+		{name: "another zone", line: listener, old: "555Z", new: "555+01:00", want: "at '/timestamp': 'anyOf' failed"},
+		{name: "a further key", line: listener, old: `"tags"`, new: `"host":"a","tags"`, want: "additional properties 'host' not allowed"},
+		{name: "an empty tag", line: listener, old: `"user":"root"`, new: `"user":""`, want: "at '/tags/user': minLength"},
+		{name: "a null field", line: listener, old: `"uid":0`, new: `"uid":null`, want: "at '/fields/uid'"},
+		{name: "an unknown class", line: listener, old: `"public"`, new: `"world"`, want: "at '/tags/exposure': value must be one of 'loopback', 'link_local', 'private', 'public'"},
+		{name: "no port", line: listener, old: `"port":"80",`, new: "", want: "at '/tags': missing property 'port'"},
+		{name: "a field that is not described", line: listener, old: `"uid":0`, new: `"gid":0,"uid":0`, want: "at '/fields': additional properties 'gid' not allowed"},
+		{name: "an owner without a pid", line: listener, old: `"unreadable"`, new: `"resolved"`, want: "missing property 'pid'"},
+		{name: "an unknown kind", line: event, old: `"opened"`, new: `"gone"`, want: "at '/tags/event'"},
+		{name: "no identity", line: event, old: `"sequence":1,`, new: "", want: "missing property 'sequence'"},
+		{name: "restarted without down_seconds", line: event, old: `"opened"`, new: `"restarted"`, want: "missing property 'down_seconds'"},
+		{name: "a count as a string", line: event, old: `"sequence":1`, new: `"sequence":"1"`, want: "at '/fields/sequence'"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			line := strings.Replace(test.line, test.old, test.new, 1)
+			if line == test.line {
+				t.Fatal("nothing replaced")
+			}
+			err := Check([]byte(line))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Check of %s: %v, want %q", line, err, test.want)
+			}
+		})
+	}
+}
+
+func TestBatchChecksEventsAndPoints(t *testing.T) {
+	wrong := metric.Point{Name: "tcp_listen_events", Fields: []metric.Field{{Key: "total", Value: metric.Int(-1)}}}
+	for _, b := range []metric.Batch{{Points: []metric.Point{wrong}}, {Events: []metric.Point{wrong}}} {
+		if err := CheckBatch(&b); err == nil || !strings.Contains(err.Error(), "missing property 'event'") || !strings.Contains(err.Error(), "minimum") {
+			t.Errorf("CheckBatch: %v", err)
+		}
+	}
+}

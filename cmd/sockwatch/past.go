@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/inputs/tcplisten"
+)
+
+// pastChanges is where the changes of the past are.
+type pastChanges struct {
+	stateDir string
+	inputs   []string
+}
+
+// packagedStateDir is the state directory that packages and systemd use. Only systemd sets
+// $STATE_DIRECTORY.
+const packagedStateDir = "/var/lib/sockwatch"
+
+// findPast asks the configuration where the running agent keeps its history.
+func (c *watchCommand) findPast(ctx context.Context, p *program) (*pastChanges, error) {
+	p.inputsOnly = true
+	r := p.reader(c.configFlags)
+	files, err := r.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := p.buildFrom(ctx, files, slog.New(slog.DiscardHandler), r.includer)
+	if err != nil {
+		return nil, err
+	}
+	past := &pastChanges{stateDir: a.Options.StateDirectory}
+	if info, err := os.Stat(packagedStateDir); past.stateDir == "" && err == nil && info.IsDir() {
+		past.stateDir = packagedStateDir
+	}
+	for _, in := range a.Inputs {
+		if in.Plugin.Name == tcplisten.Plugin.Name {
+			past.inputs = append(past.inputs, in.Name)
+		}
+	}
+	return past, nil
+}
+
+// printPast prints the changes since the time that --since names, and says if there may
+// have been others. What cannot be read does not keep from watching.
+func (w *changeWatcher) printPast(past *pastChanges, now time.Time) error {
+	if past.stateDir == "" {
+		w.say("no history: the configuration has no state_directory")
+		return nil
+	}
+	if len(past.inputs) == 0 {
+		w.say("no history: the configuration has no [[inputs.tcp_listen]]")
+		return nil
+	}
+	since := now.Add(-time.Duration(w.command.Since))
+	for _, input := range past.inputs {
+		changes, err := tcplisten.RecentChanges(past.stateDir, input)
+		if err != nil {
+			w.say("no history: %s", historyError(err, past.stateDir, input))
+			continue
+		}
+		first := slices.IndexFunc(changes, func(p metric.Point) bool { return !p.Time.Before(since) })
+		if first < 0 {
+			first = len(changes)
+		}
+		begins := since
+		if first == 0 && len(changes) > 0 && changes[0].Tag("event") != "" && sequence(&changes[0]) > 1 {
+			begins = changes[0].Time // older ones are not kept
+		}
+		w.say("inputs.%s: %s since %s", input, counted(len(changes)-first, "change"), begins.Local().Format(time.DateTime))
+		if err := w.print(now, changes[first:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sequence returns the number of an event in its history.
+func sequence(e *metric.Point) int64 {
+	v, _ := e.Field("sequence")
+	n, _ := v.Number()
+	return int64(n)
+}
+
+// historyError says why there is no history.
+func historyError(err error, stateDir, input string) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("%v: run as root, or as the user of the agent", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("%s holds none of inputs.%s: the agent has not run with this configuration", stateDir, input)
+	default:
+		return err.Error()
+	}
+}

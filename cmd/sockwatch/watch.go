@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sockwatch/agent"
+	"sockwatch/agent/config"
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/tcplisten"
+)
+
+type watchCommand struct {
+	selection
+	configFlags
+	Namespaces bool            `help:"Also watch the host's other network namespaces."`
+	Interval   plugin.Duration `default:"1s" placeholder:"INTERVAL" help:"How often to look, at least 100ms: what lives shorter may be missed. Default: 1s."`
+	Settle     plugin.Duration `default:"0s" placeholder:"DURATION" help:"Print closed only if a listener is gone for so long; one that is back before has restarted. Default: 0s."`
+	Since      plugin.Duration `placeholder:"DURATION" help:"First print the changes of this time, such as 24h, from the history of the running agent. The configuration says where that is."`
+	JSON       bool            `name:"json" help:"Print one JSON object per change instead."`
+}
+
+// Validate checks the flags. Kong calls it.
+func (c *watchCommand) Validate() error {
+	if c.Interval < plugin.Duration(minRedraw) {
+		return fmt.Errorf("--interval: %q is shorter than %v", c.Interval, time.Duration(minRedraw))
+	}
+	return nil
+}
+
+// Run prints changes until a signal.
+func (c *watchCommand) Run(p *program) error {
+	ctx, stop := untilSignal()
+	defer stop()
+	var past *pastChanges
+	if c.Since > 0 {
+		var err error
+		if past, err = c.findPast(ctx, p); err != nil {
+			return notInterrupted(ctx, err)
+		}
+	}
+	w, err := c.newChangeWatcher(p)
+	if err != nil {
+		return err
+	}
+	defer w.gatherer.Close()
+	first, err := w.gatherer.Gather(ctx)
+	if err != nil {
+		return notInterrupted(ctx, err)
+	}
+	if past != nil {
+		if err := w.printPast(past, first.Time); err != nil {
+			return err
+		}
+	}
+	w.sayWhatIsWatched(first)
+	return w.watch(ctx)
+}
+
+// A changeWatcher prints the changes of this host's listeners.
+type changeWatcher struct {
+	command  *watchCommand
+	program  *program
+	gatherer *agent.Gatherer
+	printer  changePrinter
+	warned   *warnings
+
+	warnings int    // how many of them are printed
+	partial  string // what the last look could not see
+	failing  bool   // the last look failed
+}
+
+// A changePrinter prints changes. t is the time of those without one.
+type changePrinter interface {
+	print(t time.Time, changes []metric.Point) error
+}
+
+// watchConfig is the configuration of a watch. The history stays in memory.
+const watchConfig = `
+[agent]
+  omit_hostname = true
+  log_level = "error"
+[[inputs.tcp_listen]]
+  max_listeners = 1000000
+  namespaces = %t
+  scan_interval = %q
+  settle = %q
+  remember = %q
+  namepass = ["tcp_listen", "tcp_listen_event"]
+[[outputs.stdout]]
+`
+
+func (c *watchCommand) newChangeWatcher(p *program) (*changeWatcher, error) {
+	p.inputsOnly = true
+	w := &changeWatcher{command: c, program: p, warned: &warnings{}}
+	text := fmt.Sprintf(watchConfig, c.Namespaces, c.Interval.String(), c.Settle.String(), plugin.MaxDuration.String())
+	a, err := p.buildLogging([]config.File{{Name: "watch", Text: text}}, slog.New(w.warned))
+	if err != nil {
+		return nil, err
+	}
+	gatherers, err := a.Gatherers()
+	if err != nil {
+		return nil, err
+	}
+	w.gatherer = gatherers[0]
+	if c.JSON {
+		w.printer, err = p.newPointPrinter("json")
+	} else {
+		w.printer = p.newLinePrinter()
+	}
+	return w, err
+}
+
+// minGather is how often to gather at least: what is no difference in the list of
+// sockets, such as another owner, is found by a gather alone.
+const minGather = time.Second
+
+// watch gathers whenever the list of sockets differs, and prints what has changed, until
+// ctx is done or stdout fails.
+func (w *changeWatcher) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	differs := make(chan struct{}, 1)
+	var scans sync.WaitGroup
+	scans.Go(func() {
+		w.gatherer.Watch(ctx, func() {
+			select {
+			case differs <- struct{}{}:
+			default:
+			}
+		})
+	})
+	defer scans.Wait()
+	defer cancel()
+	ticks := time.NewTicker(max(time.Duration(w.command.Interval), minGather))
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-differs:
+		case <-ticks.C:
+		}
+		b, err := w.gatherer.Gather(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			w.sayFailed(err)
+			continue
+		}
+		w.sayWhatIsMissing(b)
+		if err := w.print(b.Time, b.Events); err != nil {
+			return err
+		}
+		if b.EventsStored != nil {
+			b.EventsStored()
+		}
+	}
+}
+
+// print prints those of the changes that are selected.
+func (w *changeWatcher) print(t time.Time, changes []metric.Point) error {
+	var selected []metric.Point
+	for i := range changes {
+		if e := &changes[i]; e.Name == tcplisten.PointEvent && w.command.mayMatchChange(e) {
+			selected = append(selected, *e)
+		}
+	}
+	return w.printer.print(t, selected)
+}
+
+func (w *changeWatcher) say(format string, args ...any) {
+	fmt.Fprintf(w.program.stderr, "sockwatch: %s\n", printable(fmt.Sprintf(format, args...)))
+}
+
+// sayWhatIsWatched describes the listeners before the first change.
+func (w *changeWatcher) sayWhatIsWatched(first *metric.Batch) {
+	all, selected, public, unknown := 0, 0, 0, 0
+	for i := range first.Points {
+		p := &first.Points[i]
+		all++
+		if !w.command.mayMatchChange(p) {
+			continue
+		}
+		selected++
+		if exposure(p) == "public" {
+			public++
+		}
+		if ownerUnknown(p) {
+			unknown++
+		}
+	}
+	count := counted(all, "listener")
+	if selected < all {
+		count = fmt.Sprintf("%d of %s", selected, count)
+	}
+	w.say("watching %s, %d public, every %v; Ctrl-C ends", count, public, w.command.Interval)
+	w.sayWhatIsMissing(first)
+	if unknown > 0 {
+		w.say("owners unknown: %d of %d", unknown, selected)
+	}
+}
+
+// sayWhatIsMissing says once what looks cannot see.
+func (w *changeWatcher) sayWhatIsMissing(b *metric.Batch) {
+	if w.failing {
+		w.failing = false
+		w.say("looking works again")
+	}
+	if b.Partial != w.partial && b.Partial != "" {
+		w.say("the look is incomplete: %s", b.Partial)
+	}
+	w.partial = b.Partial
+	all := w.warned.all()
+	for _, message := range all[w.warnings:] {
+		w.say("%s", message)
+	}
+	w.warnings = len(all)
+}
+
+func (w *changeWatcher) sayFailed(err error) {
+	if !w.failing {
+		w.failing = true
+		w.say("%v; trying again", err)
+	}
+}

@@ -1,0 +1,31 @@
+package history
+
+import (
+	"fmt"
+	"slices"
+
+	"sockwatch/agent/metric"
+)
+
+// Read returns the events of the history in a file, oldest first: the last 2,000 that were
+// handed out, and those that wait. It neither locks nor changes the file, which a running
+// agent may write at the same time. The error is fs.ErrNotExist or fs.ErrPermission if
+// that is why.
+func Read(path string) ([]metric.Point, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // read only
+	c, err := read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	events := slices.Concat(c.recent, c.waiting)
+	slices.SortFunc(events, func(a, b *event) int { return int(a.sequence - b.sequence) })
+	points := make([]metric.Point, len(events))
+	for i, e := range events {
+		points[i] = e.point
+	}
+	return points, nil
+}

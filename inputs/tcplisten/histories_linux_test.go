@@ -1,0 +1,454 @@
+package tcplisten
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin/plugintest/soak"
+	"sockwatch/inputs/internal/changes"
+)
+
+var randomHistories = flag.Int("random.histories", soak.Times(20), "random histories to compare with the model, see random.seed")
+
+// TestRandomHistories plays programs that open, close, restart, move, fork, hand on their
+// sockets, join and leave ports and execute others, on the real kernel, while the agent is
+// restarted and killed. It compares the events with what the model says of what the test has
+// done.
+func TestRandomHistories(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many processes")
+	}
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	dir := t.TempDir()
+	events := 0
+	for seed := *randomSeed; seed < *randomSeed+uint64(*randomHistories) && !t.Failed(); seed++ {
+		h := &randomHistory{observer: o, dir: dir, random: rand.New(rand.NewPCG(seed, 1))}
+		o.env.StateDir = t.TempDir()
+		o.restart(eventOptions())
+		h.play()
+		want := modelOf(h.looks)
+		slices.Sort(want)
+		slices.Sort(h.events)
+		if diff := gocmp.Diff(want, h.events); diff != "" {
+			t.Errorf("history %d (-model +sockwatch):\n%s\n%s", seed, diff, strings.Join(h.story, "\n"))
+		}
+		events += len(want)
+		h.end()
+	}
+	t.Logf("%d events in %d histories", events, *randomHistories)
+	if events < 5**randomHistories {
+		t.Errorf("only %d events", events)
+	}
+}
+
+// A place is where a program of a random history listens.
+type place struct {
+	port, address int // 127.0.0.address
+}
+
+func (p place) String() string { return fmt.Sprintf("127.0.0.%d:%d", p.address, p.port) }
+
+// A trueSocket is one that is open, and whose it is: the program's first name.
+type trueSocket struct {
+	id    int
+	owner string
+}
+
+// A trueLook is what there was to see in a look.
+type trueLook struct {
+	changes.Moment
+	sockets map[place][]trueSocket
+}
+
+// A randomHistory is one of programs, each with a port of its own.
+type randomHistory struct {
+	*observer
+	dir      string // of the programs
+	random   *rand.Rand
+	programs []*randomProgram
+	sockets  int // that were ever opened
+	looks    []trueLook
+	events   []string
+	story    []string
+}
+
+type randomProgram struct {
+	place
+	owner string // by which the model knows it
+	name  string // what the process is called
+	opens int    // at which step it opens again; 0: not at all
+	calm  int    // until which step nothing is done
+
+	instances []*instance
+	joined    *instance // of another program
+}
+
+// An instance is a process with one socket.
+type instance struct {
+	trueSocket
+	*exec.Cmd
+	again io.Closer // closed, it executes another program; or nil
+	seen  bool      // by a look
+}
+
+func (h *randomHistory) log(p *randomProgram, what string, arguments ...any) {
+	h.story = append(h.story, fmt.Sprintf("%s %v %s", h.now.Time.UTC().Format(time.TimeOnly), p.place, fmt.Sprintf(what, arguments...)))
+}
+
+func (h *randomHistory) play() {
+	for i, name := range []string{"alpha", "beta", "gamma"} {
+		h.programs = append(h.programs, &randomProgram{place: place{4000 + i, 1}, owner: name, name: name})
+	}
+	const steps = 20
+	for step := 1; step <= steps+12; step++ {
+		for _, p := range h.programs {
+			if p.opens != 0 && step >= p.opens {
+				p.opens = 0
+				h.log(p, "opens as %s", p.name)
+				h.open(p)
+			}
+		}
+		if step <= steps && step > 1 {
+			for range h.random.IntN(3) {
+				h.act(step)
+			}
+		} else if step == 1 {
+			h.open(h.programs[0])
+		}
+		h.pass(time.Duration(1+h.random.IntN(20)) * time.Second)
+		h.keep = h.random.IntN(3) == 0
+		h.see()
+	}
+}
+
+// see looks, and notes what there was to see.
+func (h *randomHistory) see() {
+	b := h.look(0)
+	l := trueLook{Moment: h.now, sockets: make(map[place][]trueSocket)}
+	for _, p := range h.programs {
+		for _, i := range p.all() {
+			l.sockets[p.place] = append(l.sockets[p.place], i.trueSocket)
+			i.seen = true
+		}
+	}
+	h.looks = append(h.looks, l)
+	for _, e := range h.news(b) {
+		h.events = append(h.events, fmt.Sprintf("%s %s %s:%s", e.Time.UTC().Format(time.TimeOnly), e.Tag("event"), e.Tag("address"), e.Tag("port")))
+	}
+}
+
+func (p *randomProgram) all() []*instance {
+	if p.joined != nil {
+		return append(slices.Clone(p.instances), p.joined)
+	}
+	return p.instances
+}
+
+// act does something at random.
+func (h *randomHistory) act(step int) {
+	p := h.programs[h.random.IntN(len(h.programs))]
+	if step < p.calm {
+		return
+	}
+	switch action := h.random.IntN(20); {
+	case action == 0:
+		h.log(p, "- the agent is restarted")
+		h.restart(eventOptions())
+	case action == 1:
+		h.log(p, "- the agent is killed")
+		h.kill(eventOptions())
+	case action == 2:
+		h.log(p, "- no look for a while")
+		h.pass(time.Duration(h.random.IntN(200)) * time.Second)
+	case p.opens != 0:
+	case len(p.instances) == 0:
+		p.opens = step
+	case action <= 4:
+		h.log(p, "closes")
+		h.shut(p)
+	case action <= 7:
+		h.shut(p)
+		p.opens = step + h.random.IntN(7)
+		h.log(p, "restarts")
+	case action <= 9:
+		h.shut(p)
+		h.log(p, "moves")
+		p.address++
+		p.opens = step + h.random.IntN(4)
+	case action == 10:
+		h.shut(p)
+		p.name += "x"
+		p.owner = p.name
+		p.opens = step + h.random.IntN(7)
+		h.log(p, "becomes %s", p.name)
+	case action == 11:
+		h.log(p, "forks, and the parent exits")
+		h.handOn(p)
+	case action == 12:
+		p.name += "y"
+		p.owner = p.name
+		h.log(p, "leaves its sockets to %s", p.name)
+		h.handOn(p)
+	case action == 13:
+		h.log(p, "adds a socket")
+		h.open(p)
+	case action == 14:
+		h.log(p, "replaces a socket")
+		h.open(p)
+		end(p.instances[0].Cmd)
+		p.instances[0].release()
+		p.instances = p.instances[1:]
+	case action <= 16:
+		h.rename(p, step)
+	case p.joined == nil:
+		h.log(p, "is joined by a thief")
+		p.joined = h.execute(trueSocket{h.number(), "thief"}, "thief", "", socket(h.t, fmt.Sprintf("127.0.0.%d", p.address), p.port))
+	default:
+		h.log(p, "is left by the thief")
+		end(p.joined.Cmd)
+		p.joined = nil
+	}
+}
+
+func (h *randomHistory) number() int {
+	h.sockets++
+	return h.sockets
+}
+
+// open starts one more instance.
+func (h *randomHistory) open(p *randomProgram) {
+	next := ""
+	if len(p.instances) == 0 && h.random.IntN(2) == 0 {
+		next = p.name + "z"
+	}
+	file := socket(h.t, fmt.Sprintf("127.0.0.%d", p.address), p.port)
+	p.instances = append(p.instances, h.execute(trueSocket{h.number(), p.owner}, p.name, next, file))
+}
+
+func (h *randomHistory) shut(p *randomProgram) {
+	for _, i := range p.all() {
+		end(i.Cmd)
+		i.release()
+	}
+	p.instances, p.joined = nil, nil
+}
+
+// handOn replaces every process of the program by a new one that has the same socket.
+func (h *randomHistory) handOn(p *randomProgram) {
+	for k, i := range p.instances {
+		file := takeFrom(h.t, i.Process.Pid)
+		p.instances[k] = h.execute(trueSocket{i.id, p.owner}, p.name, "", file)
+		end(i.Cmd)
+		i.release()
+	}
+}
+
+// release closes what the test keeps of an instance that has ended.
+func (i *instance) release() {
+	if i.again != nil {
+		i.again.Close()
+	}
+}
+
+// rename has the only process of a program execute another one, if it can. Nothing else is
+// done until the agent has seen it.
+func (h *randomHistory) rename(p *randomProgram, step int) {
+	if len(p.instances) != 1 || p.instances[0].again == nil || !p.instances[0].seen {
+		return
+	}
+	i := p.instances[0]
+	i.again.Close()
+	i.again = nil
+	p.name += "z"
+	h.log(p, "executes %s", p.name)
+	soon(h.t, "the process has executed another program", func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", i.Process.Pid))
+		return string(text) == p.name+"\n"
+	})
+	p.calm = step + 3
+}
+
+// execute starts a process that holds a socket. If next is given, it executes itself under
+// that name when again is closed.
+func (h *randomHistory) execute(s trueSocket, name, next string, file *os.File) *instance {
+	link := func(name, to string) string {
+		program := filepath.Join(h.dir, name)
+		to, err := exec.LookPath(to)
+		if err == nil {
+			os.Remove(program)
+			err = os.Symlink(to, program)
+		}
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return program
+	}
+	if next == "" {
+		return &instance{trueSocket: s, Cmd: execute(h.t, link(name, "sleep"), file)}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := executeWith(h.t, r, file, link(name, "sh"), "-c", fmt.Sprintf("read line; exec %s 600", link(next, "sleep")))
+	return &instance{trueSocket: s, Cmd: cmd, again: w}
+}
+
+// end ends all programs.
+func (h *randomHistory) end() {
+	for _, p := range h.programs {
+		h.shut(p)
+	}
+}
+
+// modelOf returns the events of a history in which each owner is seen at once. It is simpler
+// than package changes: it knows no records, no search and no namespaces.
+func modelOf(looks []trueLook) []string {
+	m := &historyModel{known: make(map[place]*knownPlace)}
+	for k := range looks {
+		m.look(&looks[k], k == 0)
+	}
+	return m.events
+}
+
+type historyModel struct {
+	known  map[place]*knownPlace
+	now    *trueLook
+	events []string
+}
+
+// A knownPlace is what is known of a place that was ever used.
+type knownPlace struct {
+	place
+	there  bool // it is told, or missing for less than settle
+	owners map[string]bool
+	told   map[int]bool    // the sockets of the last event
+	gone   *changes.Moment // since when it is missing
+	lost   *changes.Moment // since when an owner has no socket
+}
+
+func (m *historyModel) tell(kind string, at place, since changes.Moment) {
+	m.events = append(m.events, fmt.Sprintf("%s %s %v", since.Time.UTC().Format(time.TimeOnly), kind, at))
+}
+
+func (m *historyModel) settled(since *changes.Moment) bool {
+	return m.now.Mono-since.Mono >= time.Minute
+}
+
+func (m *historyModel) look(l *trueLook, baseline bool) {
+	m.now = l
+	for _, k := range m.known {
+		if len(l.sockets[k.place]) == 0 && k.there && k.gone == nil {
+			k.gone, k.lost = &l.Moment, nil
+		}
+	}
+	for at, sockets := range l.sockets {
+		k := m.known[at]
+		switch {
+		case k == nil || !k.there:
+			kind := "opened"
+			if k != nil {
+				kind = "returned"
+			}
+			owners := ownersOf(sockets)
+			if from := m.movedFrom(at, owners); from != nil {
+				kind, from.there = "exposure_changed", false
+			}
+			m.known[at] = &knownPlace{place: at, there: true}
+			m.known[at].take(sockets)
+			if !baseline {
+				m.tell(kind, at, l.Moment)
+			}
+		default:
+			k.gone = nil
+			m.compare(k, sockets)
+		}
+	}
+	for _, k := range m.known {
+		if k.there && k.gone != nil && m.settled(k.gone) {
+			k.there = false
+			m.tell("closed", k.place, *k.gone)
+		}
+	}
+}
+
+// movedFrom returns the place that the owners have left last, and not too long ago.
+func (m *historyModel) movedFrom(to place, owners map[string]bool) (from *knownPlace) {
+	for _, k := range m.known {
+		if k.port != to.port || !k.there || k.gone == nil || m.now.Mono-k.gone.Mono > time.Minute || !within(owners, k.owners) {
+			continue
+		}
+		if from == nil || cmp.Or(cmp.Compare(k.gone.Mono, from.gone.Mono), -cmp.Compare(k.address, from.address)) > 0 {
+			from = k
+		}
+	}
+	return from
+}
+
+func (m *historyModel) compare(k *knownPlace, sockets []trueSocket) {
+	owners := ownersOf(sockets)
+	left := slices.ContainsFunc(sockets, func(s trueSocket) bool { return k.told[s.id] })
+	switch {
+	case !within(owners, k.owners):
+		m.tell("owner_changed", k.place, m.now.Moment)
+		k.take(sockets)
+		return
+	case !left:
+		m.tell("restarted", k.place, m.now.Moment)
+		had := k.owners
+		lost := k.lost
+		k.take(sockets)
+		k.owners, k.lost = had, lost
+	}
+	switch {
+	case within(k.owners, owners):
+		k.lost = nil
+	case k.lost == nil:
+		k.lost = &m.now.Moment
+	case left && m.settled(k.lost):
+		m.tell("owner_changed", k.place, *k.lost)
+		k.take(sockets)
+	}
+}
+
+// take notes that all of the sockets are told.
+func (k *knownPlace) take(sockets []trueSocket) {
+	k.owners, k.told, k.lost = ownersOf(sockets), make(map[int]bool), nil
+	for _, s := range sockets {
+		k.told[s.id] = true
+	}
+}
+
+func ownersOf(sockets []trueSocket) map[string]bool {
+	owners := make(map[string]bool)
+	for _, s := range sockets {
+		owners[s.owner] = true
+	}
+	return owners
+}
+
+// within reports whether all of a are in b.
+func within(a, b map[string]bool) bool {
+	for name := range a {
+		if !b[name] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,753 @@
+package tcplisten
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
+	"sockwatch/inputs/internal/testchild"
+)
+
+// eventTags returns the tags of an event of a root process without unit that listens on
+// 127.0.0.1:4000, as lineProtocol shows them.
+func eventTags(event, process string) map[string]string {
+	return map[string]string{
+		"tag address": "127.0.0.1", "tag event": event, "tag exposure": "loopback", "tag family": "ipv4", "tag owner": "resolved",
+		"tag port": "4000", "tag process": process, "tag user": "root",
+	}
+}
+
+// eventFields adds what an event says of a process, and at which time it has happened.
+func (o *observer) eventFields(event map[string]string, pid int) map[string]string {
+	o.t.Helper()
+	exe, self := exeOf(o.t, pid), exeOf(o.t, os.Getpid())
+	comm, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	p, err := o.open.procfs.Process(pid)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer p.Close()
+	st, err := p.Stat()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	maps.Copy(event, map[string]string{
+		"uid": "0", "pid": strconv.Itoa(pid), "exe": exe, "exe_deleted": "false",
+		"process_start_time_seconds": metric.Float(float64(o.open.procfs.StartTime(st.Start).UnixMilli()) / 1000).String(),
+		"parent_pid":                 "1", "parent_process": strings.TrimSpace(string(comm)), "parent_exe": self,
+		"while_down": "false",
+	})
+	return event
+}
+
+// sameEvent compares an event with all that it must have beside history and sequence, and
+// the tags of the machine on which the test runs.
+func sameEvent(t *testing.T, got metric.Point, want map[string]string) {
+	t.Helper()
+	all := lineProtocol(got)
+	if all["history"] == "" || all["sequence"] == "" {
+		t.Errorf("history %q, sequence %q", all["history"], all["sequence"])
+	}
+	for _, key := range []string{"history", "sequence", "tag unit", "tag user_unit", "tag container", "tag pod"} {
+		delete(all, key)
+	}
+	if diff := cmp.Diff(want, all); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+}
+
+func TestLifeOfAListener(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	o.wants(10 * time.Second)
+
+	var login string
+	var a *testchild.Child
+	file := socket(t, "127.0.0.1", 4000)
+	err := testchild.OnSpareThread(func() (err error) {
+		if os.WriteFile("/proc/thread-self/loginuid", []byte("1234"), 0) == nil {
+			login = "1234"
+		}
+		a, err = spawn(&task{Name: []byte("web"), Worker: true}, []*os.File{file}, nil, new([]int))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.End)
+	file.Close()
+	opened := o.now.Time.Add(10 * time.Second)
+	e := o.wants(10*time.Second, "opened 127.0.0.1:4000 web")
+	want := o.eventFields(eventTags("opened", "web"), a.Process.Pid)
+	want["time"], want["window_seconds"] = opened.UTC().String(), "10"
+	if login != "" {
+		want["login_uid"] = login
+	} else {
+		t.Log("no login uid could be set")
+	}
+	sameEvent(t, e[0], want)
+	before := o.eventFields(map[string]string{}, a.Process.Pid)
+
+	a.End()
+	b := service(t, "web", "127.0.0.1", 4000)
+	at := o.now.Time.Add(5 * time.Second)
+	e = o.wants(5*time.Second, "restarted 127.0.0.1:4000 web")
+	want = o.eventFields(eventTags("restarted", "web"), b.Process.Pid)
+	maps.Copy(want, map[string]string{
+		"time": at.UTC().String(), "window_seconds": "5", "down_seconds": "5",
+		"previous_pid": before["pid"], "previous_exe": before["exe"], "exe_changed": "false",
+	})
+	sameEvent(t, e[0], want)
+
+	b.End()
+	c := service(t, "db", "127.0.0.1", 4000)
+	at = o.now.Time.Add(5 * time.Second)
+	e = o.wants(5*time.Second, "owner_changed 127.0.0.1:4000 db previous_process=web")
+	last := o.eventFields(eventTags("closed", "db"), c.Process.Pid)
+	want = o.eventFields(eventTags("owner_changed", "db"), c.Process.Pid)
+	maps.Copy(want, map[string]string{
+		"time": at.UTC().String(), "window_seconds": "5", "down_seconds": "5", "previous_process": "web", "previous_user": "root",
+		"previous_pid": strconv.Itoa(b.Process.Pid), "previous_exe": before["exe"], "exe_changed": "false",
+	})
+	got := e[0]
+	got.Fields = slices.DeleteFunc(slices.Clone(got.Fields), func(f metric.Field) bool {
+		return slices.Contains([]string{"previous_unit", "previous_user_unit", "previous_container"}, f.Key) // of this machine
+	})
+	sameEvent(t, got, want)
+
+	c.End()
+	at = o.now.Time.Add(5 * time.Second)
+	o.wants(5 * time.Second)
+	o.wants(59 * time.Second)
+	e = o.wants(time.Second, "closed 127.0.0.1:4000 db")
+	maps.Copy(last, map[string]string{"time": at.UTC().String(), "window_seconds": "5", "age_seconds": "15"})
+	sameEvent(t, e[0], last)
+
+	service(t, "db", "127.0.0.1", 4000)
+	b1 := o.look(10 * time.Second)
+	if got := o.news(b1); len(got) != 1 || summary(got[0]) != "returned 127.0.0.1:4000 db" {
+		t.Errorf("events %v, want returned", got)
+	}
+	changed, _ := fieldOf(b1, 4000, "changed_time_seconds")
+	if want := strconv.FormatInt(o.now.Time.Unix(), 10); changed.String() != want {
+		t.Errorf("changed_time_seconds %s, want %s", changed, want)
+	}
+	totals := make(map[string]string)
+	for _, p := range o.look(time.Second).Points {
+		if p.Name == pointListener+"_events" {
+			totals[p.Tag("event")] = fieldText(p, "total")
+		}
+	}
+	if diff := cmp.Diff(map[string]string{
+		"opened": "1", "restarted": "1", "owner_changed": "1", "closed": "1", "returned": "1", "exposure_changed": "0",
+	}, totals); diff != "" {
+		t.Errorf("tcp_listen_events (-want +got):\n%s", diff)
+	}
+}
+
+func TestProgramFromAnotherPathIsToldAtItsRestart(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	dir := t.TempDir()
+	trusted, evil := filepath.Join(dir, "sshd"), filepath.Join(dir, "tmp", "sshd")
+	if err := os.Mkdir(filepath.Dir(evil), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, trusted)
+	copyFile(t, evil)
+	first := execute(t, trusted, socket(t, "127.0.0.1", 4000))
+	o.wants(0)
+	o.wants(10 * time.Second)
+	end(first)
+	execute(t, evil, socket(t, "127.0.0.1", 4000))
+	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd exe_changed")
+	if exe, previous := fieldText(e[0], "exe"), fieldText(e[0], "previous_exe"); exe != evil || previous != trusted {
+		t.Errorf("exe %s, previous_exe %s", exe, previous)
+	}
+}
+
+func TestSumOfTheProgramShowsThatItWasReplaced(t *testing.T) {
+	options := eventOptions()
+	options.ExeSHA256 = true
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	program := filepath.Join(t.TempDir(), "sshd")
+	copyFile(t, program)
+	first := execute(t, program, socket(t, "127.0.0.1", 4000))
+	soon(t, "the sum of the program is known", func() bool {
+		o.wants(time.Second)
+		return len(o.listeners.all) == 1 && o.listeners.all[0].observed.Holders[0].Facts.ExeSHA256 != ""
+	})
+	sum := o.listeners.all[0].observed.Holders[0].Facts.ExeSHA256
+	o.wants(10 * time.Second)
+	end(first)
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, program)
+	file, err := os.OpenFile(program, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteString("another one")
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, program, socket(t, "127.0.0.1", 4000))
+	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd exe_changed")
+	if got := fieldText(e[0], "exe_sha256"); len(got) != 64 || got == sum {
+		t.Errorf("exe_sha256 %s, before %s", got, sum)
+	}
+}
+
+func TestSecondProgramJoinsAPort(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	o.wants(10 * time.Second)
+	another := service(t, "web", "127.0.0.1", 4000)
+	o.wants(10 * time.Second)
+	thief := service(t, "thief", "127.0.0.1", 4000)
+	e := o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 thief previous_process=web")
+	if down := fieldText(e[0], "down_seconds"); down != "0" {
+		t.Errorf("down_seconds %s", down)
+	}
+	another.End()
+	o.wants(10 * time.Second)
+	thief.End()
+	o.wants(10 * time.Second)
+	o.wants(time.Minute, "owner_changed 127.0.0.1:4000 web previous_process=thief")
+}
+
+func TestHolderLeavesThePortToAChild(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	hand(t, "shell", take(t, web))
+	o.wants(10 * time.Second)
+	web.End()
+	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 shell previous_process=web")
+}
+
+func TestForkedServiceIsTheSameOwner(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	parent := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	hand(t, "web", take(t, parent))
+	o.wants(10 * time.Second)
+	parent.End()
+	o.wants(10 * time.Second)
+	o.wants(10 * time.Minute)
+}
+
+func TestRenamedProcessIsTheSameOwner(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	file := socket(t, "127.0.0.1", 4000)
+	c, err := spawn(&task{Name: []byte("old"), NewName: []byte("new"), Worker: true}, []*os.File{file}, nil, new([]int))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.End)
+	file.Close()
+	o.wants(0)
+	c.Process.Signal(syscall.SIGUSR1)
+	soon(t, "it has renamed itself", func() bool {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.Process.Pid))
+		return string(text) == "new\n"
+	})
+	o.wants(10 * time.Second)
+	o.wants(10 * time.Second)
+	c.End()
+	service(t, "new", "127.0.0.1", 4000)
+	o.wants(10*time.Second, "restarted 127.0.0.1:4000 new")
+}
+
+func TestExposureChanges(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	all := service(t, "all", "0.0.0.0", 4001)
+	o.wants(0)
+	web.End()
+	service(t, "web", "0.0.0.0", 4000)
+	e := o.wants(10*time.Second, "exposure_changed 0.0.0.0:4000 web previous_address=127.0.0.1 cause=rebound")
+	if class := fieldText(e[0], "previous_exposure"); class != "loopback" {
+		t.Errorf("previous_exposure %s", class)
+	}
+	ip(t, "address add 10.1.2.3/32 dev lo")
+	o.wants(10 * time.Second) // private: it may be gone in a moment
+	e = o.wants(time.Minute, "exposure_changed 0.0.0.0:4000 web cause=host_address", "exposure_changed 0.0.0.0:4001 all cause=host_address")
+	if class := e[1].Tag("exposure") + " after " + fieldText(e[1], "previous_exposure"); class != "private after loopback" {
+		t.Errorf("exposure %s", class)
+	}
+	ip(t, "address add 192.0.2.1/32 dev lo")
+	e = o.wants(10*time.Second, "exposure_changed 0.0.0.0:4000 web cause=host_address", "exposure_changed 0.0.0.0:4001 all cause=host_address")
+	if class := e[1].Tag("exposure") + " after " + fieldText(e[1], "previous_exposure"); class != "public after private" {
+		t.Errorf("exposure %s", class)
+	}
+	all.End()
+	service(t, "all", "127.0.0.1", 4001)
+	o.wants(10*time.Second, "exposure_changed 127.0.0.1:4001 all previous_address=0.0.0.0 cause=rebound")
+}
+
+// manager starts a child that counts as one: it is in an init.scope.
+func manager(t *testing.T, file *os.File) *testchild.Child {
+	t.Helper()
+	c, err := spawn(&task{Name: []byte("systemd"), Worker: true}, []*os.File{file}, makeCgroup(t, "sockwatch-events/init.scope"), new([]int))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.End)
+	file.Close()
+	return c
+}
+
+func TestSocketActivationIsOneOwner(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	m := manager(t, socket(t, "127.0.0.1", 4000))
+	o.wants(0)
+	service := hand(t, "sshd", take(t, m)) // the first connection
+	o.wants(10 * time.Second)
+	o.wants(time.Minute)
+	service.End() // it has nothing to do any more
+	o.wants(10 * time.Second)
+	o.wants(time.Hour)
+	service = hand(t, "sshd", take(t, m))
+	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd")
+	if down := fieldText(e[0], "down_seconds"); down != "0" {
+		t.Errorf("down_seconds %s, although the manager has kept the socket", down)
+	}
+	m.End() // and the service stays
+	o.wants(10 * time.Second)
+	service.End()
+	o.wants(10 * time.Second)
+	o.wants(time.Minute, "closed 127.0.0.1:4000 sshd")
+}
+
+func TestServiceTakesAnActivatedSocketFromAnotherOne(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	m := manager(t, socket(t, "127.0.0.1", 4000))
+	service := hand(t, "sshd", take(t, m))
+	o.wants(0)
+	service.End()
+	o.wants(10 * time.Second)
+	hand(t, "evil", take(t, m))
+	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=sshd")
+}
+
+func TestOwnerIsWaitedFor(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	service(t, "web", "127.0.0.1", 4000)
+	if events := o.news(o.lookBriefly(10 * time.Second)); len(events) != 0 {
+		t.Fatalf("events before the search for the owner: %v", events)
+	}
+	first := o.now.Time
+	e := o.wants(10*time.Second, "opened 127.0.0.1:4000 web")
+	if !e[0].Time.Equal(first) {
+		t.Errorf("time %v, want that of the first look, %v", e[0].Time, first)
+	}
+
+	service(t, "db", "127.0.0.1", 4001)
+	o.news(o.lookBriefly(10 * time.Second))
+	first = o.now.Time
+	events := o.news(o.lookBriefly(30 * time.Second))
+	if len(events) != 1 || summary(events[0]) != "opened 127.0.0.1:4001" || !events[0].Time.Equal(first) {
+		t.Errorf("after owner_wait: %v", events)
+	}
+	o.wants(10 * time.Second) // whoever is found is the owner
+}
+
+func TestUnreadableOwnersAreNoChange(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	withoutReading(t, func() {
+		web.End()
+		web = service(t, "web", "127.0.0.1", 4000)
+		o.wants(10*time.Second, "restarted 127.0.0.1:4000")
+		o.wants(10 * time.Second)
+	})
+	o.wants(10 * time.Second)
+	o.wants(time.Hour)
+	web.End()
+	service(t, "evil", "127.0.0.1", 4000)
+	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=web")
+}
+
+// withoutReading calls do without the capabilities that it takes to read other processes.
+func withoutReading(t *testing.T, do func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all, less [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil {
+		t.Fatal(err)
+	}
+	less = all
+	less[0].Effective &^= capabilities | 1<<unix.CAP_DAC_OVERRIDE
+	if err := unix.Capset(&header, &less[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Capset(&header, &all[0]); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	do()
+}
+
+func TestChangesWhileDown(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	service(t, "stays", "127.0.0.1", 4000)
+	restarts := service(t, "restarts", "127.0.0.1", 4001)
+	changes, leaves := service(t, "changes", "127.0.0.1", 4002), service(t, "leaves", "127.0.0.1", 4003)
+	o.wants(0)
+	o.restart(eventOptions())
+	o.wants(10 * time.Second)
+	o.wants(10 * time.Second)
+	closeInput(t, o.input)
+
+	for _, c := range []*testchild.Child{restarts, changes, leaves} {
+		c.End()
+	}
+	service(t, "restarts", "127.0.0.1", 4001)
+	service(t, "another", "127.0.0.1", 4002)
+	service(t, "opens", "127.0.0.1", 4004)
+	o.start(eventOptions())
+	e := o.wants(time.Hour, "restarted 127.0.0.1:4001 restarts while_down",
+		"owner_changed 127.0.0.1:4002 another previous_process=changes while_down", "opened 127.0.0.1:4004 opens while_down")
+	if window := fieldText(e[2], "window_seconds"); window != "3600" {
+		t.Errorf("window_seconds %s, want the time that sockwatch was down", window)
+	}
+	if parent := fieldText(e[2], "parent_pid"); parent != "1" {
+		t.Errorf("parent_pid %q", parent)
+	}
+	o.wants(59 * time.Second)
+	o.wants(time.Second, "closed 127.0.0.1:4003 leaves while_down")
+}
+
+func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	service(t, "web", "127.0.0.1", 4000)
+	first := o.look(10 * time.Second)
+	if len(first.Events) != 1 {
+		t.Fatalf("%d events", len(first.Events))
+	}
+	o.kill(eventOptions())
+	again := o.look(10 * time.Second)
+	if diff := cmp.Diff(lineProtocol(first.Events[0]), lineProtocol(again.Events[0])); diff != "" || len(again.Events) != 1 {
+		t.Errorf("%d events after a kill (-first +again):\n%s", len(again.Events), diff)
+	}
+	again.EventsStored()
+	soon(t, "it is noted that the event is delivered", func() bool { return o.recorder.history.Waiting() == 0 })
+	o.restart(eventOptions())
+	o.wants(10 * time.Second)
+}
+
+func TestHostileNamesInEvents(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	const hostile = "a\nb\\\"=1,2\xff"
+	web := service(t, hostile, "127.0.0.1", 4000)
+	const escaped = `a\x0ab\x5c"=1,2\xff`
+	o.wants(10*time.Second, "opened 127.0.0.1:4000 "+escaped)
+	web.End()
+	web = service(t, "web", "127.0.0.1", 4000)
+	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 web previous_process="+escaped)
+	o.kill(eventOptions())
+	o.wants(10 * time.Second)
+	web.End()
+	service(t, hostile, "127.0.0.1", 4000)
+	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 "+escaped+" previous_process=web")
+}
+
+func TestClockThatIsSetIsNoChange(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	for _, jump := range []time.Duration{24 * time.Hour, -48 * time.Hour} {
+		o.now.Time = o.now.Time.Add(jump)
+		o.wants(10 * time.Second)
+	}
+	web.End()
+	o.wants(10 * time.Second)
+	o.now.Time = o.now.Time.Add(24 * time.Hour)
+	o.wants(10 * time.Second) // 10 s, not a day
+	o.wants(50*time.Second, "closed 127.0.0.1:4000 web")
+}
+
+func TestNamespaceThatCannotBeListedForAWhileIsABaseline(t *testing.T) {
+	options := eventOptions()
+	options.Namespaces = true
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	ip(t, "netns add other")
+	ip(t, "-n other link set lo up")
+	mounted, err := os.Open("/run/netns/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	startIn(t, mounted, task{Name: []byte("stays"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	o.wants(0)
+	o.wants(10 * time.Second)
+	startIn(t, mounted, task{Name: []byte("opens"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
+	o.wants(10*time.Second, "opened other/127.0.0.1:4001 opens")
+
+	o.lookWithout(2*time.Minute, "other")
+	startIn(t, mounted, task{Name: []byte("meanwhile"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4002}}})
+	service(t, "here", "127.0.0.1", 4003)
+	o.wants(10*time.Second, "opened 127.0.0.1:4003 here")
+	startIn(t, mounted, task{Name: []byte("later"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4004}}})
+	o.wants(10*time.Second, "opened other/127.0.0.1:4004 later")
+}
+
+func TestReloadThatIncludesNamespacesIsABaselineOfThem(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	ip(t, "netns add other")
+	mounted, err := os.Open("/run/netns/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	ip(t, "-n other link set lo up")
+	startIn(t, mounted, task{Name: []byte("there"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	service(t, "here", "127.0.0.1", 4000)
+	o.wants(0)
+	with := eventOptions()
+	with.Namespaces = true
+	o.reload(with)
+	service(t, "new", "127.0.0.1", 4001)
+	o.wants(10*time.Second, "opened 127.0.0.1:4001 new")
+	startIn(t, mounted, task{Name: []byte("new"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
+	o.wants(10*time.Second, "opened other/127.0.0.1:4001 new")
+	ip(t, "netns add another") // on the host, not by an option: it is no baseline
+	added, err := os.Open("/run/netns/another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer added.Close()
+	startIn(t, added, task{Name: []byte("container"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	o.wants(10*time.Second, "opened another/127.0.0.1:4000 container")
+	o.reload(eventOptions()) // what is not included any more is forgotten
+	o.wants(10 * time.Second)
+	o.wants(time.Hour)
+}
+
+func TestAnotherBackEndIsABaseline(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	procfs := eventOptions()
+	procfs.Backend = backendProcfs
+	service(t, "db", "127.0.0.1", 4001)
+	o.reload(procfs)
+	o.wants(10 * time.Second)
+	o.wants(time.Hour)
+	web.End()
+	service(t, "web", "127.0.0.1", 4000)
+	o.wants(10*time.Second, "restarted 127.0.0.1:4000 web")
+	o.restart(eventOptions())
+	o.wants(10 * time.Second)
+}
+
+func TestUsualReloadIsNoBaseline(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	web := service(t, "web", "127.0.0.1", 4000)
+	o.wants(0)
+	web.End()
+	o.wants(10 * time.Second)
+	shorter := eventOptions()
+	shorter.Settle = plugin.Duration(10 * time.Second)
+	o.reload(shorter)
+	service(t, "db", "127.0.0.1", 4001)
+	o.wants(10*time.Second, "closed 127.0.0.1:4000 web", "opened 127.0.0.1:4001 db")
+}
+
+// ruledOptions have rules for the ports 4000 to 4002, and expect nothing else.
+func ruledOptions() Options {
+	port := func(n uint16) expect.Criteria { return expect.Criteria{Port: expect.Ports{{First: n, Last: n}}} }
+	web := expect.Expect{Name: "web", Criteria: port(4000), Approval: expect.Approval{Why: "public site"}}
+	web.SetDefaults()
+	o := eventOptions()
+	o.Expect = []expect.Expect{web}
+	o.Allow = []expect.Allow{{Name: "db", Criteria: port(4001)}}
+	o.Forbid = []expect.Forbid{{Name: "telnet", Criteria: port(4002), Approval: expect.Approval{Why: "clear text"}}}
+	return o
+}
+
+// named returns the series of the points of a name, each with the value of one field.
+func named(points []metric.Point, name, field string) (series []string) {
+	for _, p := range points {
+		if p.Name == name {
+			series = append(series, strings.TrimPrefix(p.Series(), name)+" "+fieldText(p, field))
+		}
+	}
+	return series
+}
+
+func TestRulesJudgeEventsAndPoints(t *testing.T) {
+	o := observe(t, ruledOptions())
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	for i, name := range []string{"web", "db", "telnetd", "unknown"} {
+		service(t, name, "127.0.0.1", 4000+i)
+	}
+	b := o.look(10 * time.Second)
+	type judged struct{ Event, Rule, Why, PointExpected, PointRule string }
+	var got []judged
+	for _, e := range o.news(b) {
+		p := one(t, b, number(t, e.Tag("port")))
+		got = append(got, judged{summary(e), fieldText(e, "rule"), fieldText(e, "why"), fieldText(p, "expected"), fieldText(p, "rule")})
+	}
+	want := []judged{
+		{Event: "opened 127.0.0.1:4000 web expected=yes", Rule: "web", Why: "matches rule web: public site", PointExpected: "yes", PointRule: "web"},
+		{Event: "opened 127.0.0.1:4001 db expected=yes", Rule: "db", Why: "matches rule db", PointExpected: "yes", PointRule: "db"},
+		{Event: "opened 127.0.0.1:4002 telnetd expected=forbidden", Rule: "telnet", Why: "matches forbid rule telnet: clear text", PointExpected: "forbidden", PointRule: "telnet"},
+		{Event: "opened 127.0.0.1:4003 unknown expected=no", Why: "no rule is near: none is about this port, process, program, unit or container", PointExpected: "no"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events and points (-want +got):\n%s", diff)
+	}
+	for _, tt := range []struct {
+		name, field string
+		want        []string
+	}{
+		{name: "expect", field: "up", want: []string{`{name="telnet",rule="forbid"} 0`, `{name="web",rule="expect"} 1`}},
+		{name: "violation", field: "active", want: []string{
+			`{address="127.0.0.1",exposure="loopback",port="4002",process="telnetd",rule="telnet",user="root",verdict="forbidden"} 1`,
+			`{address="127.0.0.1",exposure="loopback",port="4003",process="unknown",user="root",verdict="no"} 1`,
+		}},
+		{name: "unexpected", field: "listeners", want: []string{
+			`{exposure="none"} 0`, `{exposure="loopback"} 1`, `{exposure="link_local"} 0`, `{exposure="private"} 0`, `{exposure="public"} 0`,
+		}},
+	} {
+		if diff := cmp.Diff(tt.want, named(b.Points, pointListener+"_"+tt.name, tt.field)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+	var violated []string
+	for _, e := range b.Events {
+		if e.Name == pointListener+"_rule_event" {
+			violated = append(violated, e.Tag("event")+" "+e.Tag("name")+" "+e.Tag("process")+" "+fieldText(e, "verdict"))
+		}
+	}
+	if diff := cmp.Diff([]string{"violated telnet telnetd forbidden", "violated  unknown no"}, violated); diff != "" {
+		t.Errorf("rule events (-want +got):\n%s", diff)
+	}
+
+	without := eventOptions()
+	o.reload(without)
+	b = o.look(10 * time.Second)
+	if p := one(t, b, 4000); fieldText(p, "expected") != "" || len(named(b.Points, pointListener+"_expect", "up")) > 0 {
+		t.Errorf("after a reload without rules: %v", p.Fields)
+	}
+	if events := o.news(b); len(events) != 0 {
+		t.Errorf("a reload of the rules alone is told: %v", events)
+	}
+}
+
+func TestViolatorsAreFoldedLast(t *testing.T) {
+	options := ruledOptions()
+	options.MaxListeners = 100
+	options.Allow[0].Port = expect.Ports{{First: 5000, Last: 5999}}
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	start(t, task{Name: []byte("many"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 5000, Count: 100}}})
+	o.wants(0)
+	service(t, "telnetd", "127.0.0.1", 4002)
+	service(t, "unknown", "127.0.0.1", 6000)
+	start(t, task{Name: []byte("many"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 5100, Count: 100}}})
+	b := o.look(10 * time.Second)
+	for _, port := range []int{4002, 6000} {
+		one(t, b, port)
+	}
+	kept, overflow := len(named(b.Points, pointListener, "pid")), 1
+	if others := len(b.Points) - kept - overflow; len(b.Points) != 100 || others < 30 {
+		t.Errorf("%d listeners and %d others have a point", kept, others)
+	}
+	if events := o.news(b); len(events) != 102 {
+		t.Errorf("%d events, want one of each listener that opened: folding comes after the changes", len(events))
+	}
+}
