@@ -129,7 +129,7 @@ func TestWatchPrintsJSON(t *testing.T) {
 		}
 	}
 	var soon, late int // by how exactly the time is known
-	for deadline := time.Now().Add(patience); soon == 0; {
+	for deadline := time.Now().Add(waitLimit); soon == 0; {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing was found soon, and %d events late:\n%s", late, w.stdout)
 		}
@@ -195,7 +195,7 @@ func TestWatchOnATerminal(t *testing.T) {
 			if err != nil {
 				t.Errorf("Ctrl-C: %v", err)
 			}
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			t.Error("Ctrl-C does not end it")
 		}
 	}
