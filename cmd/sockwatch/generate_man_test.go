@@ -99,11 +99,11 @@ running one stays.
 Done.
 .TP
 .B 1
-Failed; or
+Failed. Also if
 .B check \-\-live
-found the host not in order,
+found that the host breaks its rules,
 .B expect
-could not read every owner, or the watchdog ended the program because a stop took too long.
+could not read every owner, or the watchdog ended the program because stopping took too long.
 .TP
 .B 2
 Wrong usage.

@@ -42,9 +42,9 @@ Examples:
 }
 
 func (*watchCommand) Help() string {
-	return `One line per change: opened, returned, closed, restarted, owner_changed or exposure_changed, the listener, its owner, and what was before. It needs no configuration and no running agent, and writes to no state directory. Flags that choose listeners are those of list; a change is printed if they match the listener as it is or as it was. One whose owner is unknown is printed if it might be among them.
+	return `One line per change: opened, returned, closed, restarted, owner_changed or exposure_changed, the listener, its owner, and the previous state. It needs no configuration and no running agent, and writes to no state directory. Flags that select listeners are those of list; a change is printed if they match the listener before or after it, or if the owner is unknown and might match.
 
-With --since, the changes that the agent of this host has recorded come first: its last 2,000. Messages go to standard error. Ctrl-C ends the program with exit code 0.
+With --since, the changes that this host's agent has recorded come first, at most the last 2,000. Messages go to standard error. Ctrl-C ends the program with exit code 0.
 
 Examples:
 
@@ -55,9 +55,9 @@ Examples:
 }
 
 func (*expectCommand) Help() string {
-	return `Each listener gets an [[expect]] rule with a comment: address, port, process, program, user and unit, without the parts that change when a service is restarted. Ports of the ephemeral range (net.ipv4.ip_local_port_range) share one rule per process. Review the rules before you use them: what should not listen is listed, too.
+	return `Each listener gets an [[expect]] rule with a comment: address, port, process, program, user and unit, without the parts that change when a service is restarted. Ports of the ephemeral range (net.ipv4.ip_local_port_range) share one rule per process. Review the rules before you use them: they include listeners that should not be there.
 
-"sockwatch check --live" passes with these rules as long as nothing changes. The inputs tcp_listen of the configuration say where to look; their present rules do not matter, and rule files are not read: the output may replace one. If there are several, each has its own part of the output.
+"sockwatch check --live" passes with these rules as long as nothing changes. The tcp_listen inputs of the configuration say where to look. Their current rules are ignored, and rule files are not read, so the output may replace one. If there are several inputs, each has its own part of the output.
 
 The exit code is 1 if an owner could not be read, because the rule of that listener names no process, and any process may then take its place. Standard error names these listeners and says how to see their owners.
 
@@ -70,7 +70,7 @@ Examples:
 func (*checkCommand) Help() string {
 	return `Each error has its file and line. Without --live, no socket, queue or log is opened, so it is safe while sockwatch runs. The exit code is 1 if there are errors.
 
-With --live, this host is looked at once, and compared with the rules [[expect]], [[allow]] and [[forbid]] of every input tcp_listen: what must listen must do so now. What is missing comes first, then what is forbidden, unexpected or undecided (its owner is unknown), each with the nearest rule and what does not match. The exit code is 1 if there is any, if the look was incomplete, or if there are no rules. It uses neither outputs nor the state directory.
+With --live, this host is scanned once and compared with the [[expect]], [[allow]] and [[forbid]] rules of every tcp_listen input. An expected listener must be there now: "for" does not apply. Missing listeners are printed first, then those that are forbidden, unexpected or undecided (the owner is unknown), each with the nearest rule and what does not match. The exit code is 1 if there are any, if the scan was incomplete, or if there are no rules. It uses neither outputs nor the state directory.
 
 Examples:
 

@@ -244,8 +244,8 @@ func (c *testCommand) Run(p *program) error {
 
 type checkCommand struct {
 	configFlags
-	Live bool `help:"Also look at this host, and print what is missing, forbidden, unexpected or undecided by the rules of inputs.tcp_listen. The exit code is 1 if there is any."`
-	JSON bool `name:"json" help:"With --live, print the whole outcome as one JSON object per input that has rules: every rule and every listener with its verdict."`
+	Live bool `help:"Also scan this host, and print the listeners that are missing, forbidden, unexpected or undecided by the rules of inputs.tcp_listen. The exit code is 1 if there are any."`
+	JSON bool `name:"json" help:"With --live, print the whole result as one JSON object per input that has rules: every rule, and every listener with its verdict."`
 }
 
 // Validate checks the flags. Kong calls it.

@@ -18,9 +18,9 @@ type watchCommand struct {
 	selection
 	configFlags
 	Namespaces bool            `help:"Also watch the host's other network namespaces."`
-	Interval   plugin.Duration `default:"1s" placeholder:"INTERVAL" help:"How often to look, at least 100ms: what lives shorter may be missed. Default: 1s."`
-	Settle     plugin.Duration `default:"0s" placeholder:"DURATION" help:"Print closed only if a listener is gone for so long; one that is back before has restarted. Default: 0s."`
-	Since      plugin.Duration `placeholder:"DURATION" help:"First print the changes of this time, such as 24h, from the history of the running agent. The configuration says where that is."`
+	Interval   plugin.Duration `default:"1s" placeholder:"INTERVAL" help:"How often to scan, at least 100ms. Listeners that live for less may be missed. Default: 1s."`
+	Settle     plugin.Duration `default:"0s" placeholder:"DURATION" help:"How long a listener must be gone before it is printed as closed. A listener that is back sooner was restarted. Default: 0s."`
+	Since      plugin.Duration `placeholder:"DURATION" help:"First print the changes of the last DURATION, such as 24h, from the agent's history. The configuration says where it is."`
 	JSON       bool            `name:"json" help:"Print one JSON object per change instead."`
 }
 

@@ -14,7 +14,7 @@ type Options struct {
 	// Files with further rules, as absolute paths or globs. They hold [[expect]], [[allow]]
 	// and [[forbid]] at the top level. A glob may match nothing.
 	ExpectFile plugin.Strings `toml:"expect_file"`
-	// What must listen. It may listen too, as if there was an allow rule.
+	// What must listen. It is also allowed, as by an allow rule.
 	Expect []Expect `toml:"expect"`
 	// What may listen.
 	Allow []Allow `toml:"allow"`
@@ -27,7 +27,7 @@ type Expect struct {
 	// Name of the rule: required, and unique among expect and forbid rules.
 	Name string `toml:"name"`
 	Criteria
-	// How many endpoints must match, of each element of port.
+	// How many endpoints must match for each element of port.
 	Min int `toml:"min"`
 	// How long the rule must fail before it is reported as an event. Default: "1m".
 	For plugin.Duration `toml:"for"`

@@ -26,7 +26,7 @@ import (
 const version = 1
 
 // maxLine bounds a line that is read or written.
-const maxLine = 128 << 20
+const maxLine = 512 << 20
 
 // A line is one line of the file: a snapshot or the rest.
 type line struct {
