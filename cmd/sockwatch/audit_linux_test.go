@@ -285,7 +285,7 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 	}
 }
 
-// The commands of docs/baseline.md lead from an empty host to an artefact without a fault.
+// The commands of docs/baseline.md lead from an empty host to an artifact without a fault.
 func TestBaselineCommands(t *testing.T) {
 	t.Parallel()
 	bash := servertest.Binary(t, "bash")
@@ -317,11 +317,11 @@ func TestBaselineCommands(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
-	artefacts, _ := filepath.Glob(filepath.Join(h.dir, "*.json"))
-	if len(artefacts) != 1 {
-		t.Fatalf("artefacts %q", artefacts)
+	artifacts, _ := filepath.Glob(filepath.Join(h.dir, "*.json"))
+	if len(artifacts) != 1 {
+		t.Fatalf("artifacts %q", artifacts)
 	}
-	json, err := os.ReadFile(artefacts[0])
+	json, err := os.ReadFile(artifacts[0])
 	if err != nil || !strings.Contains(string(json), `"ok":true`) {
 		t.Errorf("%v: %s", err, json)
 	}

@@ -37,8 +37,10 @@ func (c *watchCommand) findPast(ctx context.Context, p *program) (*pastChanges, 
 		return nil, err
 	}
 	past := &pastChanges{stateDir: a.Options.StateDirectory}
-	if info, err := os.Stat(packagedStateDir); past.stateDir == "" && err == nil && info.IsDir() {
-		past.stateDir = packagedStateDir
+	if past.stateDir == "" {
+		if _, err := os.Stat(packagedStateDir); !errors.Is(err, fs.ErrNotExist) {
+			past.stateDir = packagedStateDir
+		}
 	}
 	for _, in := range a.Inputs {
 		if in.Plugin.Name == tcplisten.Plugin.Name {
@@ -50,7 +52,7 @@ func (c *watchCommand) findPast(ctx context.Context, p *program) (*pastChanges, 
 
 // printPast prints the changes since the time that --since names, and says if there may
 // have been others. What cannot be read does not keep from watching.
-func (w *changeWatcher) printPast(past *pastChanges, now time.Time) error {
+func (w *changeWatcher) printPast(ctx context.Context, past *pastChanges, now time.Time) error {
 	if past.stateDir == "" {
 		w.say("no history: the configuration has no state_directory")
 		return nil
@@ -61,7 +63,10 @@ func (w *changeWatcher) printPast(past *pastChanges, now time.Time) error {
 	}
 	since := now.Add(-time.Duration(w.command.Since))
 	for _, input := range past.inputs {
-		changes, err := tcplisten.RecentChanges(past.stateDir, input)
+		changes, err := past.read(ctx, input)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			w.say("no history: %s", historyError(err, past.stateDir, input))
 			continue
@@ -71,15 +76,29 @@ func (w *changeWatcher) printPast(past *pastChanges, now time.Time) error {
 			first = len(changes)
 		}
 		begins := since
-		if first == 0 && len(changes) > 0 && changes[0].Tag("event") != "" && sequence(&changes[0]) > 1 {
+		if first == 0 && len(changes) > 0 && sequence(&changes[0]) > 1 {
 			begins = changes[0].Time // older ones are not kept
 		}
-		w.say("inputs.%s: %s since %s", input, counted(len(changes)-first, "change"), begins.Local().Format(time.DateTime))
-		if err := w.print(now, changes[first:]); err != nil {
+		selected := w.selected(changes[first:])
+		w.say("inputs.%s: %s since %s", input, counted(len(selected), "change"), begins.Local().Format(time.DateTime))
+		if err := w.printer.print(now, selected); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// read reads the history of an input. A mount that is stalled does not keep it.
+func (past *pastChanges) read(ctx context.Context, input string) ([]metric.Point, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	changes, err := within(ctx, make(chan struct{}, 1), func() ([]metric.Point, error) {
+		return tcplisten.RecentChanges(past.stateDir, input)
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%s: not read within %v", past.stateDir, readTimeout)
+	}
+	return changes, err
 }
 
 // sequence returns the number of an event in its history.

@@ -53,7 +53,7 @@ func (c *watchCommand) Run(p *program) error {
 		return notInterrupted(ctx, err)
 	}
 	if past != nil {
-		if err := w.printPast(past, first.Time); err != nil {
+		if err := w.printPast(ctx, past, first.Time); err != nil {
 			return err
 		}
 	}
@@ -153,7 +153,7 @@ func (w *changeWatcher) watch(ctx context.Context) error {
 			continue
 		}
 		w.sayWhatIsMissing(b)
-		if err := w.print(b.Time, b.Events); err != nil {
+		if err := w.printer.print(b.Time, w.selected(b.Events)); err != nil {
 			return err
 		}
 		if b.EventsStored != nil {
@@ -162,15 +162,14 @@ func (w *changeWatcher) watch(ctx context.Context) error {
 	}
 }
 
-// print prints those of the changes that are selected.
-func (w *changeWatcher) print(t time.Time, changes []metric.Point) error {
-	var selected []metric.Point
-	for i := range changes {
-		if e := &changes[i]; e.Name == tcplisten.PointEvent && w.command.mayMatchChange(e) {
-			selected = append(selected, *e)
+// selected returns those of the events that are changes of selected listeners.
+func (w *changeWatcher) selected(events []metric.Point) (changes []metric.Point) {
+	for i := range events {
+		if e := &events[i]; e.Name == tcplisten.PointEvent && w.command.mayMatchChange(e) {
+			changes = append(changes, *e)
 		}
 	}
-	return w.printer.print(t, selected)
+	return changes
 }
 
 func (w *changeWatcher) say(format string, args ...any) {

@@ -159,7 +159,9 @@ func only[T runtime.Object](t *testing.T, objects []runtime.Object) T {
 }
 
 func TestHelmLintFindsNothing(t *testing.T) {
-	for name, values := range valueSets(t) {
+	sets := valueSets(t)
+	sets["none"] = chartutil.Values{} // as "helm lint deploy/helm/sockwatch"
+	for name, values := range sets {
 		t.Run(name, func(t *testing.T) {
 			linter := lint.AllWithKubeVersion(chartDir, values, "sockwatch", oldest())
 			for _, m := range linter.Messages {
@@ -289,7 +291,7 @@ func TestValuesReachThePod(t *testing.T) {
 			{Name: "HOST_PROC", Value: "/host/proc"},
 			{Name: "SOCKWATCH_LISTEN", Value: ":9188"},
 			{Name: "CLUSTER", Value: "fra1"},
-			{Name: "SHARDS", Value: "3"},
+			{Name: "SHARDS", Value: "3000000"},
 		},
 		Ports:          []core.ContainerPort{{Name: "web", ContainerPort: 9188, Protocol: core.ProtocolTCP}},
 		NodeSelector:   map[string]string{"kubernetes.io/os": "linux", "pool": "edge"},
@@ -494,6 +496,7 @@ func TestMistakesAreRefused(t *testing.T) {
 			want: `webConfig.secretName: nothing would use it: config needs web_config_file = "${SOCKWATCH_WEB_CONFIG:-}" in [[outputs.prometheus]]`},
 		{name: "file of rules without its ending", values: "expect: {nodes: x}", want: "at '/expect': additional properties 'nodes' not allowed"},
 		{name: "variable that the chart sets", values: "env: {HOST_PROC: /proc}", want: "at '/env/HOST_PROC': false schema"},
+		{name: "variable that is a number", values: "env: {SHARDS: 3000000}", want: "at '/env/SHARDS': got number, want string"}, // would be 3e+06
 		{name: "relative state directory", values: "state: {hostPath: var/lib}", want: "at '/state/hostPath'"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

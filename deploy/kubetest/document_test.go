@@ -96,6 +96,11 @@ func TestCommandsOfTheDocument(t *testing.T) {
 			if !slices.Contains(rest, "daemonset/sockwatch") || flags["-n"] != "sockwatch" {
 				t.Errorf("%sis not about the DaemonSet", line)
 			}
+			if _, inside, ok := strings.Cut(strings.TrimSpace(line), " -- sockwatch "); ok {
+				if output, err := exec.Command(program(t), append(strings.Fields(inside), "--help")...).CombinedOutput(); err != nil {
+					t.Errorf("sockwatch %s: %v\n%s", inside, err, output)
+				}
+			}
 		case "skopeo copy":
 			if want := "docker://registry.example.org/sockwatch:" + sourceVersion(t); rest[2] != want {
 				t.Errorf("%sthe chart pulls %s", line, want)

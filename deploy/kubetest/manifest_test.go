@@ -252,6 +252,7 @@ func TestVersionsAgree(t *testing.T) {
 	for path, keys := range map[string][]string{
 		chartDir + "/Chart.yaml":      {"version: ", "appVersion: "},
 		manifests + "/daemonset.yaml": {"          image: registry.example.org/sockwatch:"},
+		document:                      {"skopeo copy --all oci-archive:sockwatch-oci.tar docker://registry.example.org/sockwatch:"},
 	} {
 		lines := strings.SplitAfter(readFile(t, path), "\n")
 		for i, line := range lines {

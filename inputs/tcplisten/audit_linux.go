@@ -2,7 +2,9 @@ package tcplisten
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,7 +101,10 @@ func (in *input) unsettled(l *listener) bool {
 func ephemeralPorts(proc string) (expect.PortRange, error) {
 	path := filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")
 	text, err := os.ReadFile(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // a procfs of processes alone, or gVisor
+		return expect.PortRange{First: 32768, Last: 60999}, nil // what Linux has by default: ip(7)
+	case err != nil:
 		return expect.PortRange{}, err
 	}
 	var r expect.PortRange

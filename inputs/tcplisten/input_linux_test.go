@@ -873,6 +873,32 @@ func TestViolationsEndWhenTheLastRuleIsRemoved(t *testing.T) {
 	}
 }
 
+func TestRuleThatDidNotDecideIsOnlyInWhy(t *testing.T) {
+	rules := Defaults()
+	rules.Unlisted = expect.UnlistedUnexpected
+	rules.Allow = []expect.Allow{{Name: "web", Criteria: expect.Criteria{
+		Address: plugin.Strings{"127.0.0.1"}, Process: plugin.Strings{"web"},
+	}}}
+	in := open(t, rules)
+	gather(t, in)
+	start(t, task{Name: []byte("fake"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	var got []string
+	for _, e := range gather(t, in).Events {
+		if e.Tag("process") == "fake" {
+			rule, _ := e.Field("rule")
+			why, _ := e.Field("why")
+			got = append(got, fmt.Sprintf("%s expected=%s rule=%q why=%q", e.Tag("event"), e.Tag("expected"), rule.AsString(), why.AsString()))
+		}
+	}
+	want := []string{
+		`opened expected=no rule="" why="process fake is not web of rule web"`,
+		`violated expected= rule="" why="process fake is not web of rule web"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 	rules := Defaults()
 	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}

@@ -1,9 +1,9 @@
-// Package changes tells what has changed between two looks at the listening sockets of
+// Package changes reports what has changed between two looks at the listening sockets of
 // a host: snapshots in, events out. It knows no kernel, no file and no clock.
 //
 //	snapshot ──▶ endpoints ──▶ match: whose is each socket ──▶ difference ──▶ events
 //	                                                              │
-//	                   nothing is told before the search for owners, or settle, has ended
+//	                   nothing is reported before the search for owners, or settle, has ended
 //
 // docs/changes.md says what the events mean.
 package changes
@@ -24,7 +24,7 @@ type Tracker struct {
 	totals    totals
 	last      view                // of the last look
 	started   bool                // it has looked: what changed before happened while it was down
-	due       due                 // when something that waits is to be told
+	due       due                 // when something that waits is to be reported
 	imported  map[importKey]int64 // Unix time
 	match     match               // of one endpoint at a time
 }
@@ -41,7 +41,7 @@ func (t *Tracker) Reconfigure(o Options) {
 }
 
 // Observe compares a complete look with what is known. A look that has failed is not
-// observed: what has changed since then is told by the next one. Tags are kept, and must not
+// observed: what has changed since then is reported by the next one. Tags are kept, and must not
 // change; nothing else of the snapshot is.
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
@@ -118,7 +118,7 @@ func (t *Tracker) Stop() map[string]json.RawMessage {
 	return map[string]json.RawMessage{viewKey: encode(&t.last)}
 }
 
-// A due is the next time at which something that waits is to be told.
+// A due is the next time at which something that waits is to be reported.
 type due struct {
 	now  bool
 	mono time.Duration // 0: nothing is

@@ -371,6 +371,30 @@ func TestNamespaceThatFailsIsABaselineAfterwards(t *testing.T) {
 	})
 }
 
+func TestNewNamespaceThatFailsAtFirstIsNoBaseline(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.pass(time.Minute)
+		h.namespaces = append(h.namespaces, Namespace{Name: "blue", View: "netlink", Failed: true})
+		h.listen("blue/0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.namespaces[1].Failed, h.changed = false, true
+		h.pass(time.Minute)
+		h.wants("opened blue/0.0.0.0:80 nginx")
+	})
+}
+
+func TestNamespaceThatFailsWhenAnOptionIncludesItIsABaseline(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.pass(time.Minute)
+		h.scope, h.namespaces = "all", append(h.namespaces, Namespace{Name: "blue", View: "netlink", Failed: true})
+		h.listen("blue/0.0.0.0:80", h.process("nginx"))
+		h.pass(time.Minute)
+		h.namespaces[1].Failed, h.changed = false, true
+		h.pass(time.Minute)
+		h.wants()
+	})
+}
+
 func TestOtherBackEndIsABaseline(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.listen("0.0.0.0:22", h.process("sshd"))

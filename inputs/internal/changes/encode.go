@@ -29,7 +29,7 @@ func (l *look) encode(r *record) json.RawMessage {
 // what all have is not left to encoding/json, which takes many times as long.
 func (r *record) append(b []byte) []byte {
 	b = append(b, '{')
-	b = appendBool(b, "new", r.Untold)
+	b = appendBool(b, "new", r.Unreported)
 	b = appendBool(b, "returned", r.Returns)
 	b = appendInt(b, "f", r.FirstSeen)
 	b = appendInt(b, "c", r.Changed)
@@ -44,7 +44,7 @@ func (r *record) append(b []byte) []byte {
 	}
 	b = end(b, ']')
 	b = append(b, `"e":{`...)
-	b = appendInt(b, "told", int64(r.Exposure.Told))
+	b = appendInt(b, "told", int64(r.Exposure.Reported))
 	b = appendBool(b, "known", r.Exposure.Known)
 	b = appendInt(b, "next", int64(r.Exposure.Next))
 	if r.Exposure.Since != nil {
@@ -80,9 +80,9 @@ func (o *owner) append(b []byte) []byte {
 	b = appendInt(b, "f", o.FirstSeen)
 	b = append(b, `"s":`...)
 	b = o.Shown.append(b)
-	if o.Told != nil {
+	if o.Reported != nil {
 		b = append(b, `"b":`...)
-		b = o.Told.append(b)
+		b = o.Reported.append(b)
 	}
 	return end(b, '}')
 }
@@ -143,7 +143,7 @@ func (s *socket) append(b []byte) []byte {
 		b = p.append(b)
 	}
 	b = end(b, ']')
-	b = appendBool(b, "t", s.Told)
+	b = appendBool(b, "t", s.Reported)
 	b = appendBool(b, "a", s.Activated)
 	return end(b, '}')
 }

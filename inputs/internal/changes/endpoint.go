@@ -19,16 +19,16 @@ type endpoint struct {
 
 // A record is the part of an endpoint that outlives the program.
 type record struct {
-	Untold    bool     `json:"new"`      // opened, or returned, is still to be told
-	Returns   bool     `json:"returned"` // it is to be returned
-	FirstSeen int64    `json:"f"`        // Unix time; 0: at a baseline
-	Changed   int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
-	Owners    []*owner `json:"o"`        // at least one
-	Sockets   []socket `json:"s"`        // in the order of compareIDs; none after a boot
-	Exposure  exposure `json:"e"`
-	Gone      *absence `json:"gone"`   // nil while it is there
-	Change    *change  `json:"change"` // what is not told yet, since the owner is searched
-	Lost      *loss    `json:"lost"`   // nil while every owner has a socket
+	Unreported bool     `json:"new"`      // opened, or returned, is still to be reported
+	Returns    bool     `json:"returned"` // it is to be returned
+	FirstSeen  int64    `json:"f"`        // Unix time; 0: at a baseline
+	Changed    int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
+	Owners     []*owner `json:"o"`        // at least one
+	Sockets    []socket `json:"s"`        // in the order of compareIDs; none after a boot
+	Exposure   exposure `json:"e"`
+	Gone       *absence `json:"gone"`   // nil while it is there
+	Change     *change  `json:"change"` // what is not reported yet, since the owner is searched
+	Lost       *loss    `json:"lost"`   // nil while every owner has a socket
 }
 
 // A mark says when something was seen first.
@@ -58,12 +58,12 @@ type loss struct {
 	Known bool `json:"known"` // it was found out who that owner is
 }
 
-// An exposure is the class that was told last, and another one that may be.
+// An exposure is the class that was reported last, and another one that may be.
 type exposure struct {
-	Told  inet.Class `json:"told"`
-	Known bool       `json:"known"` // Told is
-	Next  inet.Class `json:"next"`
-	Since *mark      `json:"since"` // of Next; nil: the class is the one that was told
+	Reported inet.Class `json:"told"`
+	Known    bool       `json:"known"` // Reported is
+	Next     inet.Class `json:"next"`
+	Since    *mark      `json:"since"` // of Next; nil: the class is the one that was reported
 }
 
 // class returns how far the endpoint can be reached; false if that is not known.
@@ -77,24 +77,24 @@ func (e *endpoint) class() (widest inet.Class, known bool) {
 	return widest, true
 }
 
-// expose makes the class that the look has found the one that was told.
+// expose makes the class that the look has found the one that was reported.
 func (e *endpoint) expose() {
 	class, known := e.class()
-	e.Exposure = exposure{Told: class, Known: known}
+	e.Exposure = exposure{Reported: class, Known: known}
 }
 
-// commit records what a look has found, and that the endpoint is there. told: an event, or
-// a baseline, has told what it has now. firstSeen is when owners were first seen that are new.
-func (e *endpoint) commit(m *match, told bool, firstSeen int64) {
+// commit records what a look has found, and that the endpoint is there. reported: an event, or
+// a baseline, has reported what it has now. firstSeen is when owners were first seen that are new.
+func (e *endpoint) commit(m *match, reported bool, firstSeen int64) {
 	if e.Change != nil || e.Gone != nil {
 		e.Change, e.Gone = nil, nil
 		e.dirty = true
 	}
-	e.update(m, told, firstSeen)
+	e.update(m, reported, firstSeen)
 }
 
 // update is commit, but leaves what waits.
-func (e *endpoint) update(m *match, told bool, firstSeen int64) {
+func (e *endpoint) update(m *match, reported bool, firstSeen int64) {
 	for i := range m.owners {
 		o := m.owners[i]
 		if i >= m.before {
@@ -103,13 +103,13 @@ func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 		if s := m.latest[i]; s != nil && o.show(s) {
 			e.dirty = true
 		}
-		if told && o.Told != nil {
-			o.Told, e.dirty = nil, true
+		if reported && o.Reported != nil {
+			o.Reported, e.dirty = nil, true
 		}
 	}
 	for i := range m.sockets {
 		s := &m.sockets[i]
-		s.Told = s.Told || told
+		s.Reported = s.Reported || reported
 		if e.current[i].Status == Pending {
 			s.Processes = nil // it was waited for
 		}
@@ -121,7 +121,7 @@ func (e *endpoint) update(m *match, told bool, firstSeen int64) {
 }
 
 func (s socket) equal(other socket) bool {
-	return s.ID == other.ID && s.Owner == other.Owner && s.Told == other.Told && s.Activated == other.Activated &&
+	return s.ID == other.ID && s.Owner == other.Owner && s.Reported == other.Reported && s.Activated == other.Activated &&
 		slices.Equal(s.Processes, other.Processes)
 }
 

@@ -25,7 +25,7 @@ func kinds() []string {
 	return []string{opened, returned, closed, restarted, ownerChanged, exposureChanged}
 }
 
-// An event is one that a look tells.
+// An event is one that a look reports.
 type event struct {
 	endpoint Endpoint
 	kind     string
@@ -36,10 +36,10 @@ type event struct {
 	count    int            // how many it stands for, if not for one
 }
 
-// tell adds an event of an endpoint.
-func (l *look) tell(e *endpoint, kind string, at mark, s shown, fields ...metric.Field) {
+// report adds an event of an endpoint.
+func (l *look) report(e *endpoint, kind string, at mark, s shown, fields ...metric.Field) {
 	l.events = append(l.events, &event{
-		endpoint: e.Endpoint, kind: kind, mark: at, shown: s, exposure: e.Exposure.Told, fields: fields,
+		endpoint: e.Endpoint, kind: kind, mark: at, shown: s, exposure: e.Exposure.Reported, fields: fields,
 	})
 	l.totals.add(kind, s.Verdict.Expected)
 	if kind != exposureChanged {

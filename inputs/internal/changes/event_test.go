@@ -343,7 +343,7 @@ func TestAnotherProgramOnAnotherAddressIsNotRebound(t *testing.T) {
 	})
 }
 
-func TestExposureThatWidensToPublicIsToldAtOnce(t *testing.T) {
+func TestExposureThatWidensToPublicIsReportedAtOnce(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.public = false
 		h.listen("0.0.0.0:22", h.process("sshd"))
@@ -378,7 +378,7 @@ func TestRestartAndExposureInOneLook(t *testing.T) {
 	})
 }
 
-func TestChangesWhileDownAreTold(t *testing.T) {
+func TestChangesWhileDownAreReported(t *testing.T) {
 	h := newSimHost(t)
 	nginx := h.process("nginx")
 	s := h.listen("0.0.0.0:80", nginx)
@@ -530,7 +530,7 @@ func TestFirstSeenStaysThroughARestart(t *testing.T) {
 	})
 }
 
-func TestSettleOfZeroTellsAtOnce(t *testing.T) {
+func TestSettleOfZeroReportsAtOnce(t *testing.T) {
 	h := newSimHost(t)
 	h.options.Settle = 0
 	h.tracker = New(h.options)

@@ -1,6 +1,6 @@
 package changes
 
-// glimpse tells of a socket that was seen only between the last look and this one. Its
+// glimpse reports a socket that was seen only between the last look and this one. Its
 // owner is not searched any more.
 func (l *look) glimpse(g *Glimpse) {
 	if l.failed[g.Netns] || l.baseline(g.Netns) {
@@ -28,7 +28,7 @@ func (l *look) glimpse(g *Glimpse) {
 	}
 	defer func() { e.current = nil }()
 	l.match.run(e)
-	if e.Untold {
+	if e.Unreported {
 		l.arrive(e, &l.match)
 	} else {
 		l.compare(e, &l.match)

@@ -20,6 +20,7 @@ type view struct {
 type nsSeen struct {
 	View   string `json:"view"` // by the last listing that succeeded
 	Failed bool   `json:"failed,omitempty"`
+	New    bool   `json:"new,omitempty"` // it has appeared, and has not been listed yet
 }
 
 // A look is one call of Observe.
@@ -32,7 +33,7 @@ type look struct {
 	failed   map[string]bool         // namespaces that could not be listed
 	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
-	missing  map[uint16][]*endpoint  // by port: told endpoints that are not there
+	missing  map[uint16][]*endpoint  // by port: reported endpoints that are not there
 	arriving map[uint16][]*endpoint  // by port: those that wait for the search for their owners
 	events   []*event
 	set      map[string]json.RawMessage
@@ -55,11 +56,12 @@ func (t *Tracker) begin(s *Snapshot) *look {
 		before, known := t.last.Namespaces[ns.Name]
 		if ns.Failed {
 			l.failed[ns.Name] = true
-			l.Namespaces[ns.Name] = nsSeen{View: before.View, Failed: true}
+			appeared := !known && !first && !l.rescoped
+			l.Namespaces[ns.Name] = nsSeen{View: before.View, Failed: true, New: before.New || appeared}
 			continue
 		}
 		l.Namespaces[ns.Name] = nsSeen{View: ns.View}
-		baseline[ns.Name] = known && (before.Failed || before.View != ns.View) || !known && l.rescoped
+		baseline[ns.Name] = known && !before.New && (before.Failed || before.View != ns.View) || !known && l.rescoped
 	}
 	l.baseline = func(netns string) bool { return first || baseline[netns] }
 	l.mark = mark{
@@ -87,10 +89,10 @@ func (l *look) reboot(e *endpoint) {
 	e.dirty = true
 	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
 	for i := range e.Owners {
-		e.Owners[i].Shown.Process.Start, e.Owners[i].Told = 0, nil
+		e.Owners[i].Shown.Process.Start, e.Owners[i].Reported = 0, nil
 	}
 	switch {
-	case e.Untold:
+	case e.Unreported:
 		e.Change.Mono = l.Mono
 	case e.Gone == nil:
 		e.Change = nil
@@ -125,7 +127,7 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 			absent = append(absent, e)
 		}
 	}
-	if slices.ContainsFunc(present, func(e *endpoint) bool { return e.Untold }) {
+	if slices.ContainsFunc(present, func(e *endpoint) bool { return e.Unreported }) {
 		slices.SortFunc(present, compareEndpoints)
 	}
 	slices.SortFunc(absent, compareEndpoints)
@@ -140,7 +142,7 @@ func (e *endpoint) sortCurrent() {
 func (l *look) add(at Endpoint, m mark) *endpoint {
 	returns := l.memory.remove(at, l.forgotten())
 	e := &endpoint{Endpoint: at, record: record{
-		Untold: true, Returns: returns, FirstSeen: m.Time.Unix(), Change: &change{mark: m},
+		Unreported: true, Returns: returns, FirstSeen: m.Time.Unix(), Change: &change{mark: m},
 	}, dirty: true}
 	l.endpoints[at] = e
 	return e

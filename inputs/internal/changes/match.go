@@ -12,11 +12,11 @@ type socket struct {
 	// Processes begin with the one that made Owner its owner; none if that is assumed. Those
 	// of an activated socket are all its services.
 	Processes []process `json:"p"`
-	Told      bool      `json:"t"` // it was there at the last event
+	Reported  bool      `json:"t"` // it was there at the last event
 	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
-// maxOwners limits the owners that are told apart at one endpoint, which is compared with
+// maxOwners limits the owners that are distinguished at one endpoint, which is compared with
 // each: all further ones count as the last.
 const maxOwners = 64
 
@@ -46,7 +46,7 @@ type findings struct {
 	searching   bool // it is, and may find another one
 	moved       bool // a known socket has another owner
 	joined      bool // a socket of another owner has come
-	told        bool // a socket of the last event is left
+	reported    bool // a socket of the last event is left
 	overlapping bool // a known socket is left
 	newService  bool // an activated socket has another instance of its service
 	learned     bool // an owner has another name
@@ -68,7 +68,7 @@ func (m *match) run(e *endpoint) {
 		if i < len(e.Sockets) && e.Sockets[i].ID == s.ID {
 			known = &e.Sockets[i]
 			m.overlapping = true
-			m.told = m.told || known.Told
+			m.reported = m.reported || known.Reported
 		}
 		m.add(e, s, known)
 	}
@@ -233,7 +233,7 @@ func (m *match) replacesUnknown() bool {
 // heir returns the owner that a socket without a known one is assumed to have: rather one
 // without a socket, rather one that was found out, and rather the first by name.
 func (m *match) heir(e *endpoint) int {
-	if m.before > 0 && !e.Untold {
+	if m.before > 0 && !e.Unreported {
 		heir, best := 0, -1
 		for i, o := range m.owners[:m.before] {
 			fit := 2*btoi(!m.used[i]) + btoi(o.named())

@@ -107,16 +107,16 @@ type modelReader struct {
 	at      Endpoint
 	events  []modelEvent
 
-	told    bool                // it is there, or missing for less than settle
-	closed  bool                // it was there before
-	owners  []string            // "" is one that was never found out
-	known   map[SocketID]string // the owners of the sockets
-	assumed map[SocketID]bool   // not for certain
-	event   map[SocketID]bool   // the sockets of the last event
-	missing int                 // the look since which it is missing; -1: it is not
-	booted  bool                // it has not been seen since a boot
-	waits   []wait              // since it is missing
-	lost    *modelLoss          // nil while every owner has a socket
+	reported bool                // it is there, or missing for less than settle
+	closed   bool                // it was there before
+	owners   []string            // "" is one that was never found out
+	known    map[SocketID]string // the owners of the sockets
+	assumed  map[SocketID]bool   // not for certain
+	event    map[SocketID]bool   // the sockets of the last event
+	missing  int                 // the look since which it is missing; -1: it is not
+	booted   bool                // it has not been seen since a boot
+	waits    []wait              // since it is missing
+	lost     *modelLoss          // nil while every owner has a socket
 }
 
 func (r *modelReader) read() []modelEvent {
@@ -130,12 +130,12 @@ func (r *modelReader) read() []modelEvent {
 		switch {
 		case k == 0:
 			if len(sockets) > 0 {
-				r.told = true
+				r.reported = true
 				r.tellAll(k)
 			}
 		case len(sockets) == 0:
 			r.absent(k)
-		case !r.told:
+		case !r.reported:
 			k = r.open(k)
 		default:
 			k = r.compare(k)
@@ -148,7 +148,7 @@ func (r *modelReader) reboot(k int) {
 	clear(r.known)
 	clear(r.event)
 	r.lost = nil
-	if r.told {
+	if r.reported {
 		r.miss(k)
 		r.booted = true
 		r.waits = append(r.waits, wait{boot: r.past[k].Boot, mono: r.past[k].Mono, settle: r.settle()})
@@ -187,13 +187,13 @@ func (r *modelReader) settle() time.Duration {
 }
 
 func (r *modelReader) absent(k int) {
-	if !r.told {
+	if !r.reported {
 		return
 	}
 	r.miss(k)
 	r.lost = nil
 	if r.past[k].Mono-r.waits[len(r.waits)-1].mono >= r.settle() {
-		r.told, r.closed = false, true
+		r.reported, r.closed = false, true
 		r.events = append(r.events, modelEvent{
 			at: r.at, kind: closed, time: r.past[r.missing].Time, waits: slices.Clone(r.waits), owners: r.owners,
 		})
@@ -238,7 +238,7 @@ func (r *modelReader) open(k int) (decided int) {
 	if r.closed {
 		e.kind = returned
 	}
-	r.told = true
+	r.reported = true
 	r.tellAll(j)
 	for _, l := range slices.Backward(r.past[start:j]) { // what was seen in the meantime
 		for _, s := range l.sockets[r.at] {
@@ -385,8 +385,8 @@ type modelLoss struct {
 	named bool // it was ever found out
 }
 
-// lose tells that an owner has had no socket for long enough, if it was ever found out,
-// and if the look tells nothing else.
+// lose reports that an owner has had no socket for long enough, if it was ever found out,
+// and if the look reports nothing else.
 func (r *modelReader) lose(k int, settle time.Duration, tell bool) {
 	names := r.names()
 	lost, named := false, false

@@ -19,7 +19,7 @@ func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 		return present, absent
 	}
 	for _, e := range present {
-		if len(e.Sockets) > 0 || !e.Untold {
+		if len(e.Sockets) > 0 || !e.Unreported {
 			continue
 		}
 		for _, s := range e.current {
@@ -125,21 +125,21 @@ func (e *endpoint) sameFamily(other *endpoint) bool {
 	return strings.Contains(e.Address, ":") == strings.Contains(other.Address, ":")
 }
 
-// rebind tells that the owner of an endpoint has left another address of the port for it.
+// rebind reports that the owner of an endpoint has left another address of the port for it.
 func (l *look) rebind(e, from *endpoint) {
-	l.tell(e, exposureChanged, e.Change.mark, latest(e.current).shown(),
-		previousExposure(from.Exposure.Told, from.Address)...)
+	l.report(e, exposureChanged, e.Change.mark, latest(e.current).shown(),
+		previousExposure(from.Exposure.Reported, from.Address)...)
 	e.changedAt(e.Change.Time)
 	l.drop(from)
 	l.remember(from.Endpoint)
 }
 
-// moveNamespace tells that a container was made again, in another namespace. After a boot
+// moveNamespace reports that a container was made again, in another namespace. After a boot
 // that is nothing new.
 func (l *look) moveNamespace(e, from *endpoint) {
 	if !from.Gone.Boot {
 		s, previous := latest(e.current).shown(), from.lastShown()
-		l.tell(e, restarted, e.Change.mark, s,
+		l.report(e, restarted, e.Change.mark, s,
 			append(previousOwner(previous, &s, false), downSeconds(e.Change.Mono-from.Gone.Last.Mono))...)
 	}
 	e.FirstSeen, e.Changed, e.Exposure = from.FirstSeen, from.Changed, from.Exposure

@@ -15,9 +15,9 @@ type owner struct {
 	Keys      []Key `json:"k"`
 	FirstSeen int64 `json:"f"` // Unix time; 0: at a baseline
 	Shown     shown `json:"s"`
-	// Told is what Shown was at the last event, if that was another process; else nil. A
-	// rolling update shows its new processes before the event that tells of it.
-	Told *shown `json:"b"`
+	// Reported is what Shown was at the last event, if that was another process; else nil. A
+	// rolling update shows its new processes before the event that reports it.
+	Reported *shown `json:"b"`
 
 	latest Key // as it was last seen, not generalized; zero after Restore
 }
@@ -87,9 +87,9 @@ func (o *owner) show(s *Socket) (news bool) {
 	now := s.shown()
 	before := o.Shown
 	o.Shown = now
-	if o.Told == nil && before.Process.PID != 0 && before.Process != now.Process {
-		told := before
-		o.Told = &told
+	if o.Reported == nil && before.Process.PID != 0 && before.Process != now.Process {
+		reported := before
+		o.Reported = &reported
 	}
 	before.Facts.Start = now.Facts.Start
 	return before.UID != now.UID || before.Process != now.Process || before.Facts != now.Facts ||
@@ -100,8 +100,8 @@ func (o *owner) show(s *Socket) (news bool) {
 // seen is still there.
 func (o *owner) replaced(sockets []*Socket) *shown {
 	here := func(s *Socket) bool { return s.holder(o.Shown.Process) != nil }
-	if o.Told != nil && slices.ContainsFunc(sockets, here) {
-		return o.Told
+	if o.Reported != nil && slices.ContainsFunc(sockets, here) {
+		return o.Reported
 	}
 	return &o.Shown
 }

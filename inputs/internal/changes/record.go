@@ -107,7 +107,7 @@ func (t *Tracker) restoreEndpoint(key string, text json.RawMessage) bool {
 
 // valid reports whether the record is one that this package can have written.
 func (r *record) valid() bool {
-	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Untold && r.Change == nil {
+	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Unreported && r.Change == nil {
 		return false
 	}
 	for i := range r.Sockets {
@@ -116,5 +116,5 @@ func (r *record) valid() bool {
 			return false
 		}
 	}
-	return max(r.Exposure.Told, r.Exposure.Next) <= inet.Public
+	return max(r.Exposure.Reported, r.Exposure.Next) <= inet.Public
 }

@@ -16,7 +16,7 @@ import (
 func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 	m := mark{Time: time.Unix(1_800_000_000, 5).UTC(), Mono: 7, Window: 8, WhileDown: true, Boot: true}
 	full := record{
-		Untold: true, Returns: true, FirstSeen: 1, Changed: 2,
+		Unreported: true, Returns: true, FirstSeen: 1, Changed: 2,
 		Owners: []*owner{
 			{},
 			{
@@ -29,14 +29,14 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 					},
 					Tags: metric.NewTags("a", "b", "c", "d"), Verdict: Verdict{Expected: "no", Rule: "r", Why: "w"},
 				},
-				Told: &shown{Process: process{PID: 4, Start: 6}, Facts: Facts{Exe: "/old"}, Tags: metric.NewTags("a", "b")},
+				Reported: &shown{Process: process{PID: 4, Start: 6}, Facts: Facts{Exe: "/old"}, Tags: metric.NewTags("a", "b")},
 			},
 		},
 		Sockets: []socket{
-			{ID: SocketID{Netns: 1, Cookie: 2, Inode: 3}, Owner: 1, Processes: []process{{PID: 1, Start: 2}, {PID: 3}}, Told: true, Activated: true},
+			{ID: SocketID{Netns: 1, Cookie: 2, Inode: 3}, Owner: 1, Processes: []process{{PID: 1, Start: 2}, {PID: 3}}, Reported: true, Activated: true},
 			{ID: SocketID{Netns: 2}},
 		},
-		Exposure: exposure{Told: inet.Public, Known: true, Next: inet.Private, Since: &m},
+		Exposure: exposure{Reported: inet.Public, Known: true, Next: inet.Private, Since: &m},
 		Gone:     &absence{mark: m, Last: Moment{Time: time.Unix(3, 0).UTC(), Mono: 4, Uptime: 5, Boot: "b"}},
 		Change:   &change{mark: m, Down: 6},
 		Lost:     &loss{mark: m, Known: true},

@@ -77,7 +77,7 @@ func newSimHost(t *testing.T) *simHost {
 }
 
 // night plays a scenario twice: with a sockwatch that runs all the time, and with one that is
-// killed and started again before every look. Both must tell the same.
+// killed and started again before every look. Both must report the same.
 func night(t *testing.T, play func(h *simHost)) {
 	t.Helper()
 	for _, crashes := range []bool{false, true} {

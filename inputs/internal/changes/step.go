@@ -13,31 +13,31 @@ func (l *look) step(e *endpoint) {
 	case l.baseline(e.Netns):
 		l.accept(e, m)
 		return
-	case e.Untold:
+	case e.Unreported:
 		m.run(e)
 		l.arrive(e, m)
 	default:
 		m.run(e)
 		l.compare(e, m)
 	}
-	if !e.Untold {
+	if !e.Unreported {
 		l.compareExposure(e)
 	}
 }
 
 // accept makes what the look has found known without an event.
 func (l *look) accept(e *endpoint, m *match) {
-	if e.Untold {
+	if e.Unreported {
 		e.FirstSeen = l.importedTime(e)
 	}
-	e.Untold, e.Returns, e.Lost, e.Owners, e.Sockets = false, false, nil, nil, nil
+	e.Unreported, e.Returns, e.Lost, e.Owners, e.Sockets = false, false, nil, nil, nil
 	m.run(e)
 	e.commit(m, true, e.FirstSeen)
 	e.expose()
 	e.dirty = true
 }
 
-// arrive tells that an endpoint has opened or returned, or that its owner has moved there.
+// arrive reports that an endpoint has opened or returned, or that its owner has moved there.
 func (l *look) arrive(e *endpoint, m *match) {
 	m.prune(true)
 	e.update(m, true, e.FirstSeen)
@@ -54,29 +54,29 @@ func (l *look) arrive(e *endpoint, m *match) {
 	default:
 		l.open(e, latest(e.current).shown())
 	}
-	e.Untold, e.Returns, e.dirty = false, false, true
+	e.Unreported, e.Returns, e.dirty = false, false, true
 	e.Change = nil
 }
 
-// open tells that an endpoint has opened or returned.
+// open reports that an endpoint has opened or returned.
 func (l *look) open(e *endpoint, s shown) {
 	kind := opened
 	if e.Returns {
 		kind = returned
 	}
-	l.tell(e, kind, e.Change.mark, s)
+	l.report(e, kind, e.Change.mark, s)
 	e.changedAt(e.Change.Time)
 }
 
-// compare tells what has become of an endpoint that is known.
+// compare reports what has become of an endpoint that is known.
 func (l *look) compare(e *endpoint, m *match) {
 	booted := e.Gone != nil && e.Gone.Boot
 	lost, unknownLost := m.lost()
 	another := m.joined || m.moved
-	restarts := !m.told || m.newService
+	restarts := !m.reported || m.newService
 	if another || restarts || m.searching {
 		l.differ(e, m)
-		if e.event == l.Number { // one of a look: the rest is told by the next
+		if e.event == l.Number { // one of a look: the rest is reported by the next
 			l.next.now = true
 			return
 		}
@@ -123,22 +123,22 @@ func (l *look) differ(e *endpoint, m *match) {
 	e.Change, e.dirty = c, true
 }
 
-// changeOwner tells that an endpoint has another owner.
+// changeOwner reports that an endpoint has another owner.
 func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down time.Duration) {
 	previous := lost
 	if previous == nil {
 		previous = m.latestBefore()
 	}
 	s := m.newest(e).shown()
-	l.tell(e, ownerChanged, at, s, append(previousOwner(&previous.Shown, &s, true), downSeconds(down))...)
+	l.report(e, ownerChanged, at, s, append(previousOwner(&previous.Shown, &s, true), downSeconds(down))...)
 	m.prune(true)
 	e.commit(m, true, at.Time.Unix())
 	e.Lost = nil
 	e.changedAt(at.Time)
 }
 
-// restart tells that the same owner has other sockets, or another process. Of this program
-// it tells nothing: that it runs is not news.
+// restart reports that the same owner has other sockets, or another process. Of this program
+// it reports nothing: that it runs is not news.
 func (l *look) restart(e *endpoint, m *match) {
 	i := newest(e.current)
 	if e.current[i].Own {
@@ -149,12 +149,12 @@ func (l *look) restart(e *endpoint, m *match) {
 	if o := m.sockets[i].Owner; o < m.before {
 		previous = m.owners[o]
 	}
-	l.tell(e, restarted, e.Change.mark, s,
+	l.report(e, restarted, e.Change.mark, s,
 		append(previousOwner(previous.replaced(e.current), &s, false), downSeconds(e.Change.Down))...)
 	e.commit(m, true, e.FirstSeen)
 }
 
-// loseOwner tells that an owner has had no socket for long enough, if it was ever known.
+// loseOwner reports that an owner has had no socket for long enough, if it was ever known.
 func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
 	if lost != nil {
 		l.changeOwner(e, m, lost, e.Lost.mark, 0)
@@ -173,14 +173,14 @@ func (e *endpoint) keepLost(since *loss) {
 
 func (e *endpoint) changedAt(at time.Time) { e.Changed, e.dirty = at.Unix(), true }
 
-// compareExposure tells that the class has changed: to public at once, all else when it
+// compareExposure reports that the class has changed: to public at once, all else when it
 // has settled.
 func (l *look) compareExposure(e *endpoint) {
 	class, known := e.class()
 	switch x := &e.Exposure; {
 	case !known:
 		return
-	case !x.Known || class == x.Told:
+	case !x.Known || class == x.Reported:
 		if !x.Known || x.Since != nil {
 			e.expose()
 			e.dirty = true
@@ -194,21 +194,21 @@ func (l *look) compareExposure(e *endpoint) {
 	if class != inet.Public && l.waiting(e.Exposure.Since.Mono, l.settle(e.Exposure.Since)) {
 		return
 	}
-	l.tell(e, exposureChanged, *e.Exposure.Since, latest(e.current).shown(),
-		previousExposure(e.Exposure.Told, "")...)
+	l.report(e, exposureChanged, *e.Exposure.Since, latest(e.current).shown(),
+		previousExposure(e.Exposure.Reported, "")...)
 	e.changedAt(e.Exposure.Since.Time)
 	e.expose()
 }
 
-// miss notes that an endpoint is not there. It returns false if that is not to be told.
+// miss notes that an endpoint is not there. It returns false if that is not to be reported.
 func (l *look) miss(e *endpoint) bool {
 	if _, included := l.Namespaces[e.Netns]; l.baseline(e.Netns) || l.rescoped && !included {
 		l.drop(e)
 		return false
 	}
-	if e.Untold {
+	if e.Unreported {
 		l.open(e, *e.lastShown())
-		e.Untold, e.Returns = false, false
+		e.Unreported, e.Returns = false, false
 	}
 	if e.Gone == nil {
 		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
@@ -220,7 +220,7 @@ func (l *look) miss(e *endpoint) bool {
 	return true
 }
 
-// stepAbsent tells that an endpoint which is not there has closed, if it has been gone for
+// stepAbsent reports that an endpoint which is not there has closed, if it has been gone for
 // long enough, and nobody who may have moved from there is still being searched.
 func (l *look) stepAbsent(e *endpoint) {
 	switch {
@@ -228,7 +228,7 @@ func (l *look) stepAbsent(e *endpoint) {
 	case e.event == l.Number || l.mayHaveMoved(e):
 		l.next.now = true
 	default:
-		l.tell(e, closed, e.Gone.mark, *e.lastShown(), ageOf(e.FirstSeen, e.Gone.Time)...)
+		l.report(e, closed, e.Gone.mark, *e.lastShown(), ageOf(e.FirstSeen, e.Gone.Time)...)
 		l.drop(e)
 		l.remember(e.Endpoint)
 	}

@@ -19,15 +19,15 @@ func (e *evaluation) followViolations() {
 	}
 	e.followNew(fresh)
 	for _, v := range vs.present(true) {
-		if !v.Told {
+		if !v.Reported {
 			e.violated(v, e.ownerWait(v))
 		}
 	}
 	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.look == vs.looks }) // an overflow that goes on
 	if len(missing) > 0 {
-		verdicts := verdictsOf(e.look.Listeners)
+		p := presenceOf(e.look.Listeners)
 		for _, v := range missing {
-			e.missing(v, verdicts)
+			e.missing(v, p)
 		}
 	}
 }
@@ -223,7 +223,7 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 	if !e.lasted(&v.Since, max(v.Hold, wait), 0) {
 		return
 	}
-	v.Told = true
+	v.Reported = true
 	var fields []metric.Field
 	switch {
 	case v.Overflow:
@@ -241,27 +241,31 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 	e.save(v)
 }
 
-// missing handles a violation that this look does not show. verdicts are those of what
-// listens, by identity.
-func (e *evaluation) missing(v *violation, verdicts map[string]string) {
-	verdict, listens := verdicts[identity(v.Tags)]
+// missing handles a violation that this look does not show. It stays what it was while that
+// is undecided: its point too.
+func (e *evaluation) missing(v *violation, p presence) {
+	verdict, listens := p.verdicts[identity(v.Tags)]
 	listens = listens && !v.Overflow
-	if listens && verdict == Undecided {
-		return // it stays what it was
+	if listens && verdict == Undecided || !listens && p.mayBe(v) {
+		if v.look = e.tracker.violations.looks; v.Gone != nil {
+			v.Gone = nil
+			e.save(v)
+		}
+		return
 	}
 	if v.Gone == nil {
 		gone := e.begin()
 		v.Gone = &gone
 		e.save(v)
 	}
-	if !v.Told && v.Hold == 0 {
+	if !v.Reported && v.Hold == 0 {
 		e.violated(v, 0) // it was there, if only for a moment
 	}
 	options := &e.tracker.options
-	if v.Told && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
+	if v.Reported && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
 		return
 	}
-	if v.Told {
+	if v.Reported {
 		why := "the listener is gone"
 		switch {
 		case listens && (verdict == Forbidden || verdict == No):
@@ -278,12 +282,24 @@ func (e *evaluation) missing(v *violation, verdicts map[string]string) {
 	e.set[v.recordKey()] = nil
 }
 
-// verdictsOf returns the worst verdict of what listens, by identity.
-func verdictsOf(listeners []Judged) map[string]string {
-	verdicts := make(map[string]string, len(listeners))
+// A presence says what listens.
+type presence struct {
+	verdicts map[string]string // the worst, by identity
+	unknown  map[string]bool   // by endpointIdentity: something undecided without a known owner
+}
+
+func presenceOf(listeners []Judged) presence {
+	p := presence{verdicts: make(map[string]string, len(listeners)), unknown: make(map[string]bool)}
 	for _, j := range listeners {
 		key := identity(j.Tags)
-		verdicts[key] = Worst(Verdict{Expected: verdicts[key]}, j.Verdict).Expected
+		p.verdicts[key] = Worst(Verdict{Expected: p.verdicts[key]}, j.Verdict).Expected
+		if j.OwnerUnknown && j.Expected == Undecided {
+			p.unknown[endpointIdentity(j.Tags)] = true
+		}
 	}
-	return verdicts
+	return p
 }
+
+// mayBe reports whether what listens may be the violation's listener, with an owner that
+// is not known at present.
+func (p presence) mayBe(v *violation) bool { return !v.Overflow && p.unknown[endpointIdentity(v.Tags)] }

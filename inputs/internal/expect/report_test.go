@@ -70,7 +70,7 @@ func TestReportHasEmptyListsAndNoNulls(t *testing.T) {
 	}
 }
 
-func TestReportIsAnArtefactOfAnAudit(t *testing.T) {
+func TestReportIsAnArtifactOfAnAudit(t *testing.T) {
 	r := compile(t, audited)
 	report := NewReport(r, []*Listener{nginx(80), nginx(80), nginx(23, by("nc"))}, now)
 	report.Host, report.MachineID, report.BootID, report.Input = "web1", "m", "b", "tcp_listen"

@@ -195,10 +195,10 @@ func text(key, value string) metric.Field {
 
 // An outcome is what is remembered of an expect or forbid rule. It is its record.
 type outcome struct {
-	Decided bool  `json:"k,omitempty"` // Up is known
-	Up      bool  `json:"u,omitempty"`
-	Since   start `json:"s,omitzero"`  // of the failure, if the rule is not up
-	Told    bool  `json:"e,omitempty"` // the failure has had its event
+	Decided  bool  `json:"k,omitempty"` // Up is known
+	Up       bool  `json:"u,omitempty"`
+	Since    start `json:"s,omitzero"`  // of the failure, if the rule is not up
+	Reported bool  `json:"e,omitempty"` // the failure has had its event
 }
 
 // follow brings what is remembered of a rule up to date. Only expect rules have events
@@ -209,7 +209,7 @@ func (e *evaluation) follow(n *rule, o *outcome, c count) {
 	switch {
 	case !decided: // it stays what it was
 	case up:
-		if o.Told {
+		if o.Reported {
 			end := e.begin()
 			e.event("restored", &end, n.tags(), seconds("lasted_seconds", o.Since.until(&end)))
 		}
@@ -218,8 +218,8 @@ func (e *evaluation) follow(n *rule, o *outcome, c count) {
 		if o.Up || !o.Decided {
 			*o = outcome{Decided: true, Since: e.begin()}
 		}
-		if n.kind == kindExpect && !o.Told && e.lasted(&o.Since, n.hold, e.tracker.options.SettleBoot) {
-			o.Told = true
+		if n.kind == kindExpect && !o.Reported && e.lasted(&o.Since, n.hold, e.tracker.options.SettleBoot) {
+			o.Reported = true
 			e.event("failed", &o.Since, n.tags(),
 				text("why", e.tracker.rules.missing(n, c, e.look.Listeners)),
 				metric.Field{Key: "matches", Value: metric.Int(int64(c.matches))},

@@ -344,6 +344,23 @@ func TestViolationLastsWhileItIsUndecided(t *testing.T) {
 	s.want("gone", s.look(), "cleared nc 0.0.0.0 23 nc")
 }
 
+func TestViolationLastsWhileItsOwnerIsUnreadable(t *testing.T) {
+	s := simulate(t, "[[allow]]\nprocess = 'nginx'\n[[forbid]]\nname = 'nc'\nprocess = 'nc'")
+	s.look(nginx(23, by("nc")), nginx(24, by("vi")))
+	points := s.points("violation")
+	for range 3 {
+		s.pass(time.Hour)
+		s.look(nginx(23, unreadable), nginx(24, unreadable))
+		s.restart()
+	}
+	s.look(nginx(23, unreadable), nginx(24, unreadable))
+	s.want("points", s.points("violation"), points...)
+	s.want("readable again", s.look(nginx(23, by("nc")), nginx(24)))
+	s.want("events", s.events, "violated nc 0.0.0.0 23 nc", "violated 0.0.0.0 24 vi")
+	s.pass(time.Minute)
+	s.want("another program", s.look(nginx(23, by("nc")), nginx(24)), "cleared 0.0.0.0 24 vi")
+}
+
 func TestReloadKeepsTheStateOfRulesThatStay(t *testing.T) {
 	s := simulate(t, web+telnet)
 	s.look(nginx(23))

@@ -37,7 +37,7 @@ type violationRecord struct {
 	// violations of their own.
 	Overflow bool   `json:"o,omitempty"`
 	Since    start  `json:"s"`
-	Told     bool   `json:"e,omitempty"` // it has had its event
+	Reported bool   `json:"e,omitempty"` // it has had its event
 	Gone     *start `json:"g,omitempty"` // the first look without it, if it is gone
 	Why      string `json:"y,omitempty"` // the reason, if the event waits for the owner
 }
@@ -104,6 +104,9 @@ func endpointKey(verdict, rule string, tags []metric.Tag) string {
 func identity(tags []metric.Tag) string {
 	return string(appendValues(appendValues(nil, tags, endpointKeys), tags, ownerKeys))
 }
+
+// endpointIdentity is the part of identity that does not depend on the owner.
+func endpointIdentity(tags []metric.Tag) string { return string(appendValues(nil, tags, endpointKeys)) }
 
 // overflowKey is the key of the violation that sums up those of a user.
 func overflowKey(verdict, user string) string { return verdict + "\xff\xff\xff" + user }
