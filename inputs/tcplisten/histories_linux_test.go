@@ -24,7 +24,7 @@ var randomHistories = flag.Int("random.histories", soak.Times(20), "random histo
 
 // TestRandomHistories plays programs that open, close, restart, move, fork, hand on their
 // sockets, join and leave ports, execute others and live for one scan, on the real kernel,
-// while the agent is restarted and killed. It compares the events with what the model says of what the test has
+// while the agent is restarted and killed, the clock is set and the host sleeps. It compares the events with what the model says of what the test has
 // done.
 func TestRandomHistories(t *testing.T) {
 	if testing.Short() {
@@ -109,7 +109,7 @@ type instance struct {
 }
 
 func (h *randomHistory) log(p *randomProgram, what string, arguments ...any) {
-	h.story = append(h.story, fmt.Sprintf("%s %v %s", h.now.Time.UTC().Format(time.TimeOnly), p.place, fmt.Sprintf(what, arguments...)))
+	h.story = append(h.story, fmt.Sprintf("%s %v %s", h.now.Time.UTC().Format(time.DateTime), p.place, fmt.Sprintf(what, arguments...)))
 }
 
 func (h *randomHistory) play() {
@@ -157,13 +157,13 @@ func (h *randomHistory) see() {
 	}
 	h.looks = append(h.looks, l)
 	for _, e := range h.news(b) {
-		h.events = append(h.events, fmt.Sprintf("%s %s %s:%s", e.Time.UTC().Format(time.TimeOnly), e.Tag("event"), e.Tag("address"), e.Tag("port")))
+		h.events = append(h.events, fmt.Sprintf("%s %s %s:%s", e.Time.UTC().Format(time.DateTime), e.Tag("event"), e.Tag("address"), e.Tag("port")))
 	}
 }
 
 // short starts and ends a program that only a scan sees.
 func (h *randomHistory) short(at place) place {
-	h.story = append(h.story, fmt.Sprintf("%s %v lives for a scan", h.now.Time.UTC().Format(time.TimeOnly), at))
+	h.story = append(h.story, fmt.Sprintf("%s %v lives for a scan", h.now.Time.UTC().Format(time.DateTime), at))
 	i := h.execute(trueSocket{h.number(), "short"}, "short", "", socket(h.t, fmt.Sprintf("127.0.0.%d", at.address), at.port))
 	h.pass(time.Duration(1+h.random.IntN(5)) * time.Second)
 	if !h.scan(h.t.Context(), h.now) {
@@ -186,7 +186,7 @@ func (h *randomHistory) act(step int) {
 	if step < p.calm {
 		return
 	}
-	switch action := h.random.IntN(20); {
+	switch action := h.random.IntN(22); {
 	case action == 0:
 		h.log(p, "- the agent is restarted")
 		h.restart(eventOptions())
@@ -196,6 +196,12 @@ func (h *randomHistory) act(step int) {
 	case action == 2:
 		h.log(p, "- no look for a while")
 		h.pass(time.Duration(h.random.IntN(200)) * time.Second)
+	case action == 20:
+		h.log(p, "- the clock is set")
+		h.now.Time = h.now.Time.Add(time.Duration(h.random.IntN(100)-50) * time.Hour)
+	case action == 21:
+		h.log(p, "- the host sleeps")
+		h.now.Time, h.now.Uptime = h.now.Time.Add(8*time.Hour), h.now.Uptime+8*time.Hour
 	case p.opens != 0:
 	case len(p.instances) == 0:
 		p.opens = step
@@ -365,7 +371,7 @@ type knownPlace struct {
 }
 
 func (m *historyModel) tell(kind string, at place, since changes.Moment) {
-	m.events = append(m.events, fmt.Sprintf("%s %s %v", since.Time.UTC().Format(time.TimeOnly), kind, at))
+	m.events = append(m.events, fmt.Sprintf("%s %s %v", since.Time.UTC().Format(time.DateTime), kind, at))
 }
 
 func (m *historyModel) settled(since *changes.Moment) bool {

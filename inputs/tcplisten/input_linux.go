@@ -328,9 +328,9 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 // glimpses returns the listeners that were open only between the last gather and this one.
 func (in *input) glimpses() []*listener {
 	closed, dropped := in.scans.glimpsed.closed()
-	if dropped > 0 {
+	if dropped {
 		in.warnOnce(&in.warned.glimpses, "too many listeners open and close between gathers, their events are left out",
-			"limit", maxGlimpsed, "left_out", dropped)
+			"limit", maxGlimpsed)
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,65 +166,6 @@ func TestLifeOfAListener(t *testing.T) {
 	}
 }
 
-func TestProgramFromAnotherPathIsToldAtItsRestart(t *testing.T) {
-	o := observe(t, eventOptions())
-	if o == nil {
-		return
-	}
-	dir := t.TempDir()
-	trusted, evil := filepath.Join(dir, "sshd"), filepath.Join(dir, "tmp", "sshd")
-	if err := os.Mkdir(filepath.Dir(evil), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	copyFile(t, trusted)
-	copyFile(t, evil)
-	first := execute(t, trusted, socket(t, "127.0.0.1", 4000))
-	o.wants(0)
-	o.wants(10 * time.Second)
-	end(first)
-	execute(t, evil, socket(t, "127.0.0.1", 4000))
-	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd exe_changed")
-	if exe, previous := fieldText(e[0], "exe"), fieldText(e[0], "previous_exe"); exe != evil || previous != trusted {
-		t.Errorf("exe %s, previous_exe %s", exe, previous)
-	}
-}
-
-func TestSumOfTheProgramShowsThatItWasReplaced(t *testing.T) {
-	options := eventOptions()
-	options.ExeSHA256 = true
-	o := observe(t, options)
-	if o == nil {
-		return
-	}
-	program := filepath.Join(t.TempDir(), "sshd")
-	copyFile(t, program)
-	first := execute(t, program, socket(t, "127.0.0.1", 4000))
-	soon(t, "the sum of the program is known", func() bool {
-		o.wants(time.Second)
-		return len(o.listeners.all) == 1 && o.listeners.all[0].observed.Holders[0].Facts.ExeSHA256 != ""
-	})
-	sum := o.listeners.all[0].observed.Holders[0].Facts.ExeSHA256
-	o.wants(10 * time.Second)
-	end(first)
-	if err := os.Remove(program); err != nil {
-		t.Fatal(err)
-	}
-	copyFile(t, program)
-	file, err := os.OpenFile(program, os.O_APPEND|os.O_WRONLY, 0)
-	if err == nil {
-		_, err = file.WriteString("another one")
-		err = errors.Join(err, file.Close())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	execute(t, program, socket(t, "127.0.0.1", 4000))
-	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd exe_changed")
-	if got := fieldText(e[0], "exe_sha256"); len(got) != 64 || got == sum {
-		t.Errorf("exe_sha256 %s, before %s", got, sum)
-	}
-}
-
 func TestSecondProgramJoinsAPort(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
@@ -330,57 +270,6 @@ func TestExposureChanges(t *testing.T) {
 	o.wants(10*time.Second, "exposure_changed 127.0.0.1:4001 all previous_address=0.0.0.0 cause=rebound")
 }
 
-// manager starts a child that counts as one: it is in an init.scope.
-func manager(t *testing.T, file *os.File) *testchild.Child {
-	t.Helper()
-	c, err := spawn(&task{Name: []byte("systemd"), Worker: true}, []*os.File{file}, makeCgroup(t, "sockwatch-events/init.scope"), new([]int))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.End)
-	file.Close()
-	return c
-}
-
-func TestSocketActivationIsOneOwner(t *testing.T) {
-	o := observe(t, eventOptions())
-	if o == nil {
-		return
-	}
-	m := manager(t, socket(t, "127.0.0.1", 4000))
-	o.wants(0)
-	service := hand(t, "sshd", take(t, m)) // the first connection
-	o.wants(10 * time.Second)
-	o.wants(time.Minute)
-	service.End() // it has nothing to do any more
-	o.wants(10 * time.Second)
-	o.wants(time.Hour)
-	service = hand(t, "sshd", take(t, m))
-	e := o.wants(10*time.Second, "restarted 127.0.0.1:4000 sshd")
-	if down := fieldText(e[0], "down_seconds"); down != "0" {
-		t.Errorf("down_seconds %s, although the manager has kept the socket", down)
-	}
-	m.End() // and the service stays
-	o.wants(10 * time.Second)
-	service.End()
-	o.wants(10 * time.Second)
-	o.wants(time.Minute, "closed 127.0.0.1:4000 sshd")
-}
-
-func TestServiceTakesAnActivatedSocketFromAnotherOne(t *testing.T) {
-	o := observe(t, eventOptions())
-	if o == nil {
-		return
-	}
-	m := manager(t, socket(t, "127.0.0.1", 4000))
-	service := hand(t, "sshd", take(t, m))
-	o.wants(0)
-	service.End()
-	o.wants(10 * time.Second)
-	hand(t, "evil", take(t, m))
-	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=sshd")
-}
-
 func TestOwnerIsWaitedFor(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
@@ -405,49 +294,6 @@ func TestOwnerIsWaitedFor(t *testing.T) {
 		t.Errorf("after owner_wait: %v", events)
 	}
 	o.wants(10 * time.Second) // whoever is found is the owner
-}
-
-func TestUnreadableOwnersAreNoChange(t *testing.T) {
-	o := observe(t, eventOptions())
-	if o == nil {
-		return
-	}
-	web := service(t, "web", "127.0.0.1", 4000)
-	o.wants(0)
-	withoutReading(t, func() {
-		web.End()
-		web = service(t, "web", "127.0.0.1", 4000)
-		o.wants(10*time.Second, "restarted 127.0.0.1:4000")
-		o.wants(10 * time.Second)
-	})
-	o.wants(10 * time.Second)
-	o.wants(time.Hour)
-	web.End()
-	service(t, "evil", "127.0.0.1", 4000)
-	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=web")
-}
-
-// withoutReading calls do without the capabilities that it takes to read other processes.
-func withoutReading(t *testing.T, do func()) {
-	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var all, less [2]unix.CapUserData
-	if err := unix.Capget(&header, &all[0]); err != nil {
-		t.Fatal(err)
-	}
-	less = all
-	less[0].Effective &^= capabilities | 1<<unix.CAP_DAC_OVERRIDE
-	if err := unix.Capset(&header, &less[0]); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Capset(&header, &all[0]); err != nil {
-			t.Fatal(err)
-		}
-	}()
-	do()
 }
 
 func TestChangesWhileDown(t *testing.T) {
@@ -503,26 +349,6 @@ func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
 	soon(t, "it is noted that the event is delivered", func() bool { return o.recorder.history.Waiting() == 0 })
 	o.restart(eventOptions())
 	o.wants(10 * time.Second)
-}
-
-func TestHostileNamesInEvents(t *testing.T) {
-	o := observe(t, eventOptions())
-	if o == nil {
-		return
-	}
-	o.wants(0)
-	const hostile = "a\nb\\\"=1,2\xff"
-	web := service(t, hostile, "127.0.0.1", 4000)
-	const escaped = `a\x0ab\x5c"=1,2\xff`
-	o.wants(10*time.Second, "opened 127.0.0.1:4000 "+escaped)
-	web.End()
-	web = service(t, "web", "127.0.0.1", 4000)
-	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 web previous_process="+escaped)
-	o.kill(eventOptions())
-	o.wants(10 * time.Second)
-	web.End()
-	service(t, hostile, "127.0.0.1", 4000)
-	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 "+escaped+" previous_process=web")
 }
 
 func TestClockThatIsSetIsNoChange(t *testing.T) {

@@ -116,7 +116,7 @@ func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differ
 type glimpses struct {
 	listeners []*listener
 	known     map[glimpse]bool
-	dropped   int // beyond maxGlimpsed
+	dropped   bool // there were more than maxGlimpsed
 }
 
 // A glimpse is what distinguishes a listener from all others, see listener.is.
@@ -139,7 +139,7 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 	case g.known[id]:
 		return false
 	case len(g.listeners) >= maxGlimpsed:
-		g.dropped++
+		g.dropped = true
 		return false
 	case g.known == nil:
 		g.known = make(map[glimpse]bool)
@@ -148,9 +148,9 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 	return true
 }
 
-// closed returns the listeners that the gather did not find, and how many more there may
-// be, and forgets all.
-func (g *glimpses) closed() (closed []*listener, dropped int) {
+// closed returns the listeners that the gather did not find, reports whether there may be
+// more, and forgets all.
+func (g *glimpses) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
 			l.owner.Closed()
