@@ -55,7 +55,7 @@ func masked(text string) string {
 	text = regexp.MustCompile(`\[\d+\]`).ReplaceAllString(text, "[PID]")
 	text = regexp.MustCompile(`was pid \d+`).ReplaceAllString(text, "was pid PID")
 	text = regexp.MustCompile(`(down|open for) [0-9.msh]+`).ReplaceAllString(text, "$1 D")
-	text = regexp.MustCompile(`/tmp/\S+/001/`).ReplaceAllString(text, "/")
+	text = regexp.MustCompile(`/\S+/001/`).ReplaceAllString(text, "/")
 	return regexp.MustCompile(`root \S+\.(service|scope)( \(user\))?`).ReplaceAllString(text, "root") // of whoever runs the test
 }
 
