@@ -271,8 +271,7 @@ func TestWithoutCapabilities(t *testing.T) {
 	}
 }
 
-// TestWarningsAreLoggedOncePerRun: a reload repeats no warning, except those that depend on
-// options that have changed.
+// TestWarningsAreLoggedOncePerRun: a reload repeats no warning.
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
