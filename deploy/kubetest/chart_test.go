@@ -424,7 +424,7 @@ func TestRulesAndDashboardAreCarriedUnchanged(t *testing.T) {
 	}
 }
 
-// Helm reads nothing outside of a chart: it holds copies, which -update makes, and what they make
+// Helm reads nothing outside a chart: it holds copies, which -update makes, and what they make
 // decodes as strictly as everything else.
 func TestCopiesOfRulesAndDashboardAreCurrent(t *testing.T) {
 	for source, copied := range map[string]string{
@@ -472,7 +472,7 @@ func TestMistakesAreRefused(t *testing.T) {
 		{name: "no registry", values: "{}", want: "image.registry: name the registry that holds the image, as in --set image.registry=registry.example.org"},
 		{name: "value that does not exist", values: "toleration: []", want: "additional properties 'toleration' not allowed"},
 		{name: "value of another chart", values: "kubeRBACProxy: {enabled: true}", want: "additional properties 'kubeRBACProxy' not allowed"},
-		{name: "value inside of another", values: "image: {pullpolicy: Always}", want: "additional properties 'pullpolicy' not allowed"},
+		{name: "value inside another", values: "image: {pullpolicy: Always}", want: "additional properties 'pullpolicy' not allowed"},
 		{name: "field of the security context", values: "containerSecurityContext: {readOnlyRootFileSystem: true}", want: "additional properties 'readOnlyRootFileSystem' not allowed"},
 		{name: "field of the capabilities", values: "containerSecurityContext: {capabilities: {dropp: [ALL]}}", want: "additional properties 'dropp' not allowed"},
 		{name: "field of the pod's security context", values: "securityContext: {runAsuser: 1}", want: "additional properties 'runAsuser' not allowed"},
@@ -522,7 +522,7 @@ See what listens on one of the nodes, and who owns it:
 If no pod appears, the namespace does not admit it:
   kubectl label namespace sockwatch pod-security.kubernetes.io/enforce=privileged
 
-Everybody who can reach the internal address of a node can read its listeners at port 8088. The value
+Anyone who can reach the internal address of a node can read its listeners at port 8088. The value
 webConfig.secretName adds TLS and a password.
 `},
 		{values: "other-user", want: `sockwatch VERSION runs as the DaemonSet sockwatch in the namespace sockwatch.
@@ -533,7 +533,7 @@ See what listens on one of the nodes, and who owns it:
 If no pod appears, the namespace does not admit it:
   kubectl label namespace sockwatch pod-security.kubernetes.io/enforce=privileged
 
-Everybody who can reach the internal address of a node can read its listeners at port 8088. The value
+Anyone who can reach the internal address of a node can read its listeners at port 8088. The value
 webConfig.secretName adds TLS and a password.
 
 Queues and history end with the pod: state.hostPath is empty.

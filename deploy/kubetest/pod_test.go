@@ -350,7 +350,7 @@ func runNode(description string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside of another pod
+	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside another pod
 		return 0, err
 	}
 	inside, err := startContainer(description)

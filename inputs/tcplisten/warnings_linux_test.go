@@ -14,7 +14,7 @@ import (
 )
 
 func TestCausesSayWhatToDo(t *testing.T) {
-	hidden := owner.Report{Hidden: "processes outside of one pid namespace are not visible"}
+	hidden := owner.Report{Hidden: "processes outside one pid namespace are not visible"}
 	refused := owner.Report{Refused: 3}
 	tests := []struct {
 		name       string
