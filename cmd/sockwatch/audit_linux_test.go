@@ -314,11 +314,11 @@ func TestBaselineCommands(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
-	artefacts, _ := filepath.Glob(filepath.Join(h.dir, "*.json"))
-	if len(artefacts) != 1 {
-		t.Fatalf("artefacts %q", artefacts)
+	artifacts, _ := filepath.Glob(filepath.Join(h.dir, "*.json"))
+	if len(artifacts) != 1 {
+		t.Fatalf("artifacts %q", artifacts)
 	}
-	json, err := os.ReadFile(artefacts[0])
+	json, err := os.ReadFile(artifacts[0])
 	if err != nil || !strings.Contains(string(json), `"ok":true`) {
 		t.Errorf("%v: %s", err, json)
 	}

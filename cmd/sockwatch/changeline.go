@@ -14,15 +14,15 @@ type linePrinter struct {
 	program *program
 	out     io.Writer
 	screen  bool      // out is a terminal
-	colour  bool      // it shows colours
+	color   bool      // it shows colors
 	day     time.Time // of the last line, or when the command was started
 }
 
 func (p *program) newLinePrinter() *linePrinter {
 	_, screen := p.stdout.terminal()
-	noColour, _ := p.getenv("NO_COLOR")
+	noColor, _ := p.getenv("NO_COLOR")
 	kind, _ := p.getenv("TERM")
-	return &linePrinter{program: p, out: p.stdout, screen: screen, colour: screen && noColour == "" && kind != "dumb", day: time.Now()}
+	return &linePrinter{program: p, out: p.stdout, screen: screen, color: screen && noColor == "" && kind != "dumb", day: time.Now()}
 }
 
 // print prints a line for each change. On a terminal, a date precedes the first change of a
@@ -48,7 +48,7 @@ func (l *linePrinter) print(t time.Time, changes []metric.Point) error {
 		if l.screen {
 			clock = at.Format(time.TimeOnly)
 		}
-		b.WriteString(l.coloured(e, changeLine(clock, e, width)))
+		b.WriteString(l.colored(e, changeLine(clock, e, width)))
 	}
 	if b.Len() == 0 {
 		return nil
@@ -57,22 +57,22 @@ func (l *linePrinter) print(t time.Time, changes []metric.Point) error {
 	return err
 }
 
-// coloured colours the name of the event in a line.
-func (l *linePrinter) coloured(e *metric.Point, line string) string {
+// colored colors the name of the event in a line.
+func (l *linePrinter) colored(e *metric.Point, line string) string {
 	event := e.Tag("event")
-	if !l.colour {
+	if !l.color {
 		return line
 	}
-	colour := "\x1b[33m" // yellow: another owner or exposure
+	color := "\x1b[33m" // yellow: another owner or exposure
 	switch event {
 	case "opened", "returned":
-		colour = "\x1b[32m" // green
+		color = "\x1b[32m" // green
 	case "closed":
-		colour = "\x1b[31m" // red
+		color = "\x1b[31m" // red
 	case "restarted":
-		colour = "\x1b[36m" // cyan
+		color = "\x1b[36m" // cyan
 	}
-	return strings.Replace(line, event, colour+event+plainLetters, 1)
+	return strings.Replace(line, event, color+event+plainLetters, 1)
 }
 
 // The columns of a line, from the end of the time on.

@@ -105,11 +105,11 @@ func TestChangeLinesFitTheTerminal(t *testing.T) {
 	}
 }
 
-// Colours and times without a date are for terminals alone.
+// Colors and times without a date are for terminals alone.
 func TestLinePrinterKnowsTerminals(t *testing.T) {
 	e := someChanges()[0]
 	e.Time = time.Date(2026, 11, 26, 3, 12, 0, 0, time.Local)
-	print := func(l linePrinter) string {
+	printed := func(l linePrinter) string {
 		var out strings.Builder
 		l.program, l.out = &program{getenv: func(string) (string, bool) { return "", false }, stdout: &dataWriter{Writer: &out}}, &out
 		l.day = e.Time.AddDate(0, 0, 1)
@@ -127,10 +127,10 @@ func TestLinePrinterKnowsTerminals(t *testing.T) {
 	}{
 		{"file", linePrinter{}, strings.Repeat(stamp+"  opened"+rest, 2)},
 		{"terminal", linePrinter{screen: true}, "Thursday, 2026-11-26\n" + strings.Repeat("03:12:00  opened"+rest, 2)},
-		{"colours", linePrinter{screen: true, colour: true}, "Thursday, 2026-11-26\n" + strings.Repeat("03:12:00  \x1b[32mopened\x1b[0m"+rest, 2)},
+		{"colors", linePrinter{screen: true, color: true}, "Thursday, 2026-11-26\n" + strings.Repeat("03:12:00  \x1b[32mopened\x1b[0m"+rest, 2)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, print(test.printer)); diff != "" {
+			if diff := cmp.Diff(test.want, printed(test.printer)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

@@ -75,7 +75,7 @@ print on.
 .B NO_COLOR
 If it is set,
 .B watch
-uses no colours.
+uses no colors.
 .PP
 Inside strings, the configuration may use any variable:
 .BR ${NAME} .

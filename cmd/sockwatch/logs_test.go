@@ -101,9 +101,9 @@ func TestDocumentedLogShippers(t *testing.T) {
 		Positions     struct{ Filename string }
 		Clients       []struct{ URL string }
 		ScrapeConfigs []struct {
-			JobName        string                   `yaml:"job_name"`
-			StaticConfigs  []map[string]any         `yaml:"static_configs"`
-			PipelineStages []map[string]interface{} `yaml:"pipeline_stages"`
+			JobName        string           `yaml:"job_name"`
+			StaticConfigs  []map[string]any `yaml:"static_configs"`
+			PipelineStages []map[string]any `yaml:"pipeline_stages"`
 		} `yaml:"scrape_configs"`
 	}
 	if err := yaml.UnmarshalStrict([]byte(markdownBlock(t, document, "yaml promtail")), &promtail); err != nil {

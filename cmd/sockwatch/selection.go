@@ -54,7 +54,7 @@ var previousOwnerKeys = [...]string{"process", "user", "unit", "user_unit", "con
 // before returns the listener as it was before a change of its owner, address or
 // exposure, and reports whether it was such a change.
 func before(e *metric.Point) (metric.Point, bool) {
-	keys := []string{}
+	var keys []string
 	switch e.Tag("event") {
 	case "owner_changed":
 		keys = previousOwnerKeys[:]

@@ -157,11 +157,11 @@ func TestWatchPrintsJSON(t *testing.T) {
 	interrupt(t, w)
 }
 
-// On a terminal, times have no date and events have colours, unless NO_COLOR is set. Ctrl-C
+// On a terminal, times have no date and events have colors, unless NO_COLOR is set. Ctrl-C
 // ends the program.
 func TestWatchOnATerminal(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ noColour, want string }{
+	for _, test := range []struct{ noColor, want string }{
 		{"", "  \x1b[32mopened\x1b[0m         127.0.0.1:8080         loopback  nginx["},
 		{"1", "  opened         127.0.0.1:8080         loopback  nginx["},
 	} {
@@ -171,7 +171,7 @@ func TestWatchOnATerminal(t *testing.T) {
 		go io.Copy(screen, terminal) // its error is the end of the other side
 		cmd := exec.Command(h.program("sockwatch"), "watch", "--interval=100ms")
 		cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=in-netns", "SOCKWATCH_TEST_THEN=sockwatch", "SOCKWATCH_TEST_NETNS="+h.path,
-			"TERM=xterm", "COLUMNS=", "LINES=", "NO_COLOR="+test.noColour)
+			"TERM=xterm", "COLUMNS=", "LINES=", "NO_COLOR="+test.noColor)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = other, other, other
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 		if err := cmd.Start(); err != nil {
