@@ -117,7 +117,7 @@ func drainAll(d folder) (ids []uint32, s Stats, err error) {
 	}
 	s = q.Stats()
 	if s.Records != 0 || len(ids)+s.Damaged != queued {
-		return nil, s, fmt.Errorf("%d queued at first, %d handed out, %d damaged, %d left", queued, len(ids), s.Damaged, s.Records)
+		return nil, s, fmt.Errorf("%d queued at first, %d returned, %d damaged, %d left", queued, len(ids), s.Damaged, s.Records)
 	}
 	return ids, s, q.Close()
 }

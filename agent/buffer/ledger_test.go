@@ -83,7 +83,7 @@ func (l *ledger) peek(q Queue, maxRecords, maxBytes int) error {
 	}
 	n := min(len(ids), len(l.handed))
 	if !slices.Equal(ids[:n], l.handed[:n]) || len(ids) == 0 && len(l.handed) > 0 {
-		return fmt.Errorf("peek(%d, %d): %v after %v was handed out", maxRecords, maxBytes, some(ids), some(l.handed))
+		return fmt.Errorf("peek(%d, %d): %v after %v was returned", maxRecords, maxBytes, some(ids), some(l.handed))
 	}
 	l.handed = ids
 	return l.match(ids)

@@ -44,7 +44,7 @@ func wantIDs(t *testing.T, q Queue, maxRecords int, want ...uint32) {
 		got = append(got, id(r))
 	}
 	if !slices.Equal(got, want) {
-		t.Fatalf("handed out %v, want %v", got, want)
+		t.Fatalf("returned %v, want %v", got, want)
 	}
 }
 
@@ -55,7 +55,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 		name string
 		run  func(t *testing.T, q *disk)
 	}{
-		{"the oldest goes", func(t *testing.T, q *disk) {
+		{"the oldest segment is dropped", func(t *testing.T, q *disk) {
 			if n := appendAll(t, q, 1, 2, 3, 4); n != 0 {
 				t.Fatalf("%d dropped below the limit", n)
 			}
@@ -64,7 +64,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 			}
 			wantIDs(t, q, 10, 3, 4, 5, 6)
 		}},
-		{"what is handed out stays", func(t *testing.T, q *disk) {
+		{"records that Peek returned stay", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2, 3, 4)
 			wantIDs(t, q, 2, 1, 2)
 			if n := appendAll(t, q, 5, 6); n != 2 {
@@ -74,7 +74,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 			must(t, q.Ack(3))
 			wantIDs(t, q, 10, 6)
 		}},
-		{"where all is handed out the new block goes", func(t *testing.T, q *disk) {
+		{"if Peek has returned everything, the new block is dropped", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2, 3, 4)
 			wantIDs(t, q, 4, 1, 2, 3, 4)
 			if n, err := q.Append(blockOf(5)); n != 0 || !errors.Is(err, ErrFull) {
@@ -82,7 +82,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 			}
 			wantIDs(t, q, 10, 1, 2, 3, 4)
 		}},
-		{"what was taken back may go", func(t *testing.T, q *disk) {
+		{"records released by Ack(0) can be dropped", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2, 3, 4)
 			wantIDs(t, q, 4, 1, 2, 3, 4)
 			must(t, q.Ack(0))
@@ -91,7 +91,7 @@ func TestLimitDropsTheOldestThatIsNotHandedOut(t *testing.T) {
 			}
 			wantIDs(t, q, 10, 2, 3, 4, 5)
 		}},
-		{"what is acked is not counted", func(t *testing.T, q *disk) {
+		{"acked records do not count", func(t *testing.T, q *disk) {
 			appendAll(t, q, 1, 2, 3)
 			wantIDs(t, q, 2, 1, 2)
 			must(t, q.Ack(2))

@@ -42,7 +42,7 @@ func TestMemory(t *testing.T) {
 			wantPeek(t, q, 10, 5, "aa")
 			wantPeek(t, q, 10, 6, "aa", "bb")
 		}},
-		{"peek hands out one record at least", 1000, func(t *testing.T, q Queue) {
+		{"peek returns at least one record", 1000, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aa", "bb")
 			wantPeek(t, q, 0, 0, "aa")
 		}},
@@ -59,33 +59,33 @@ func TestMemory(t *testing.T) {
 			wantPeek(t, q, 5, 100, "e")
 			wantStats(t, q, Stats{Records: 1, Bytes: 25})
 		}},
-		{"ack removes no more than was handed out", 1000, func(t *testing.T, q Queue) {
+		{"ack removes only records that peek returned", 1000, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "a", "b")
 			wantPeek(t, q, 1, 100, "a")
 			wantAck(t, q, 9)
 			wantAck(t, q, 9)
 			wantPeek(t, q, 5, 100, "b")
 		}},
-		{"the oldest block goes", 60, func(t *testing.T, q Queue) {
+		{"the oldest block is dropped", 60, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "b")
 			wantAppend(t, q, 2, "cccccc")
 			wantPeek(t, q, 5, 100, "cccccc")
 		}},
-		{"what is handed out stays, the rest of its block goes", 90, func(t *testing.T, q Queue) {
+		{"records that peek returned stay, the rest of their block is dropped", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa", "bbbbbb", "cccccc")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantAppend(t, q, 2, "dddddd")
 			wantPeek(t, q, 5, 100, "aaaaaa", "dddddd")
 			wantStats(t, q, Stats{Records: 2, Bytes: 60})
 		}},
-		{"a block beside what is handed out goes whole, alone", 90, func(t *testing.T, q Queue) {
+		{"a block without returned records is dropped as a whole", 90, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantAppend(t, q, 0, "bbbbbb")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantFull(t, q, "cccccc", "dddddd", "ee")
 			wantPeek(t, q, 5, 100, "aaaaaa", "bbbbbb")
 		}},
-		{"what was taken back may go", 30, func(t *testing.T, q Queue) {
+		{"records released by Ack(0) can be dropped", 30, func(t *testing.T, q Queue) {
 			wantAppend(t, q, 0, "aaaaaa")
 			wantPeek(t, q, 1, 100, "aaaaaa")
 			wantFull(t, q, "bbbbbb")

@@ -125,7 +125,7 @@ func TestRemovedUnixSocketIsMadeAgain(t *testing.T) {
 	}
 	open(t, &s, "unix", path).Close()
 	if same, err := os.Lstat(path); err != nil || !os.SameFile(info, same) {
-		t.Errorf("a socket whose file is there is made again: %v", err)
+		t.Errorf("a socket whose file exists is bound again: %v", err)
 	}
 	first.Close()
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {

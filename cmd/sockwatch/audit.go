@@ -18,8 +18,8 @@ type expectCommand struct {
 	Inline bool `help:"Print [[inputs.tcp_listen.expect]] for the configuration itself, instead of [[expect]] for a file that expect_file names."`
 }
 
-// Run prints rules for what listens now. It fails if they are not the whole baseline:
-// redirected into a rule file, they must not pass for one.
+// Run prints rules for what listens now. It fails if they are not the whole baseline, so that
+// an incomplete rule file is noticed.
 func (c *expectCommand) Run(p *program) error {
 	ctx, stop := untilSignal()
 	defer stop()
@@ -95,8 +95,8 @@ func (c *checkCommand) live(p *program) error {
 	return c.printReports(p, reports)
 }
 
-// errNotInOrder ends the program with exit code 1, without a message: the report has said
-// why.
+// errNotInOrder ends the program with exit code 1, without a message: the report has given
+// the reason.
 var errNotInOrder = errors.New("not in order")
 
 // outcomeColumns is the width of the first column of a report.
@@ -138,14 +138,14 @@ func (c *checkCommand) printReports(p *program, reports []*tcplisten.Report) err
 	return nil
 }
 
-// listenerInputs are the inputs tcp_listen of a configuration.
+// listenerInputs are the tcp_listen inputs of a configuration.
 type listenerInputs struct {
 	all    []*agent.Input
 	files  string // that the configuration was read from
 	warned *warnings
 }
 
-// listenerInputs reads a configuration and returns its inputs tcp_listen. Their
+// listenerInputs reads a configuration and returns its tcp_listen inputs. Their
 // warnings are collected.
 func (p *program) listenerInputs(ctx context.Context, r *sourceReader) (*listenerInputs, error) {
 	p.inputsOnly = true
@@ -174,8 +174,8 @@ func (p *program) listenerInputs(ctx context.Context, r *sourceReader) (*listene
 	return l, nil
 }
 
-// lookTimeout is how long one look may take: that of an audit is not hurried by the
-// timeout of gathers.
+// lookTimeout is how long one scan may take: the timeout of gathers does not apply to an
+// audit.
 const lookTimeout = time.Minute
 
 // lookWithin calls look, and returns early if it hangs or ctx ends. Errors name the input.
@@ -193,7 +193,7 @@ func lookWithinTime[T any](ctx context.Context, timeout time.Duration, in *agent
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("the look has not ended within %v", timeout)
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		err = errors.New("interrupted") // not exit code 0: nothing was found to be in order
+		err = errors.New("interrupted") // not exit code 0: the host was not found in order
 	}
 	if err != nil {
 		err = fmt.Errorf("inputs.%s: %w", in.Name, err)
@@ -201,7 +201,7 @@ func lookWithinTime[T any](ctx context.Context, timeout time.Duration, in *agent
 	return found, err
 }
 
-// printWarnings prints what inputs have warned of.
+// printWarnings prints the warnings of inputs.
 func (p *program) printWarnings(w *warnings) {
 	for _, message := range w.all() {
 		fmt.Fprintf(p.stderr, "sockwatch: %s\n", printable(message))

@@ -22,16 +22,16 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// A hostService is a service of a random host, as it is after each of its starts.
+// A hostService is a service of a random host, as it looks after each start.
 type hostService struct {
 	path  func(run int) string // of its program, below the host's directory
-	name  func(run int) string // that it gives itself; "": that of its program
+	name  func(run int) string // that it gives itself; "": the program's name
 	uid   int
 	fixed []string // addresses
 	loose int      // further listeners, at ephemeral ports
 }
 
-// randomServices returns services as hosts have them: some have a release or a number in
+// randomServices returns typical services: some have a release or a number in
 // the name, some listen at ephemeral ports.
 func randomServices(r *rand.Rand) (services []hostService) {
 	names := []string{"nginx", "sshd", "a b", "x[1]*", "ünï", "${HOME}", `q"uote`, "java", "python3.11", "postgres", "rpc.statd", "systemd-resolve"}
@@ -92,8 +92,8 @@ func end(t *testing.T, running ...*process) {
 }
 
 // The rules that expect prints for a host hold there, are the same when it is run again,
-// and go on to hold when every service was restarted and ephemeral ports have moved. A
-// service that is missing or that nobody listed does not pass.
+// and still hold after every service was restarted and ephemeral ports have moved. A missing
+// or unlisted service does not pass.
 func TestRulesOfExpectHoldAfterRestarts(t *testing.T) {
 	for seed := range soak.Times(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -253,8 +253,8 @@ forbidden   0.0.0.0:8080 of nginx X: matches forbid rule no-web
 	}
 }
 
-// Who may not read the owners gets a draft all the same, and is told that it is none to
-// approve. check --live does not decide then, which is not in order either.
+// Without permission to read the owners, expect still prints a draft, and says that it must not be
+// approved. check --live is then undecided, and so fails.
 func TestAuditWithoutOwnersFails(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
@@ -285,7 +285,7 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 	}
 }
 
-// The commands of docs/baseline.md lead from an empty host to an artifact without a fault.
+// The commands of docs/baseline.md lead from an empty host to a report without faults.
 func TestBaselineCommands(t *testing.T) {
 	t.Parallel()
 	bash := servertest.Binary(t, "bash")
@@ -362,7 +362,7 @@ func TestCheckLiveWithoutRulesFails(t *testing.T) {
 	}
 }
 
-// What was interrupted is not in order, and a look that hangs ends.
+// If it is interrupted, it fails; and a scan that hangs ends.
 func TestLookThatDoesNotEndFails(t *testing.T) {
 	in := &agent.Input{Name: "tcp_listen"}
 	hang := func(context.Context) (int, error) { select {} }

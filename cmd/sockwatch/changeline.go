@@ -25,8 +25,8 @@ func (p *program) newLinePrinter() *linePrinter {
 	return &linePrinter{program: p, out: p.stdout, screen: screen, color: screen && noColor == "" && kind != "dumb", day: time.Now()}
 }
 
-// print prints a line for each change. On a terminal, a date precedes those of another
-// day than before, and long lines go on below the column of the address.
+// print prints a line for each change. On a terminal, a date precedes the first change of a
+// new day, and long lines continue below the column of the address.
 func (l *linePrinter) print(t time.Time, changes []metric.Point) error {
 	width := 0
 	if l.screen {
@@ -84,7 +84,7 @@ const (
 )
 
 // changeLine returns a change as one line or, if that is longer than a terminal of that
-// width, as several: time, event, address, exposure, owner, and what was before. A cell
+// width, as several: time, event, address, exposure, owner, and the previous state. A cell
 // that is too long takes room from the gap behind the next one. Width 0 means no limit.
 func changeLine(clock string, e *metric.Point, width int) string {
 	var b strings.Builder
@@ -139,7 +139,7 @@ func wrapped(text string, width, first, others int) []string {
 	return lines
 }
 
-// detail returns whose a listener is, and what was before the change.
+// detail returns the owner of a listener, and the previous state.
 func detail(e *metric.Point) string {
 	if v, ok := e.Field("count"); ok {
 		return fmt.Sprintf("%s more of user %s", v.String(), e.Tag("user"))

@@ -16,12 +16,12 @@ import (
 type object = map[string]any
 
 // renderLineSchema returns docs/jsonlines.schema.json: the fields of every point from
-// their descriptions, and what pointRules adds.
+// their descriptions, and the additions of pointRules.
 func renderLineSchema(t *testing.T) string {
 	t.Helper()
 	descs := slices.Clone(agent.Descs)
 	for _, p := range plugins() {
-		if p.NewInput != nil { // those of an endpoint are no points
+		if p.NewInput != nil { // the fields of an endpoint are not points
 			descs = append(descs, p.Descs...)
 		}
 	}
@@ -112,7 +112,7 @@ func fieldSchema(d metric.Desc) object {
 	return s
 }
 
-// fieldValues are all values of fields that have few.
+// fieldValues lists all values of fields that have only a few.
 var fieldValues = map[string][]string{
 	"tcp_listen.expected":                verdicts,
 	"tcp_listen_event.cause":             {"host_address", "rebound"},
@@ -122,7 +122,7 @@ var fieldValues = map[string][]string{
 
 var verdicts = []string{"forbidden", "no", "undecided", "yes"}
 
-// A pointRule is what the schema says of a point beyond the types of its fields.
+// A pointRule is what the schema requires of a point beyond the types of its fields.
 type pointRule struct {
 	tags   []string // required
 	fields []string // required

@@ -17,7 +17,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
-// The configuration of docs/logs.md writes events and nothing else, each valid by the
+// The configuration of docs/logs.md writes only events, each valid by the
 // schema.
 func TestDocumentedEventStream(t *testing.T) {
 	t.Parallel()
@@ -90,8 +90,8 @@ func at(event map[string]any, path string) any {
 	return value
 }
 
-// What the configurations for log shippers take out of an event is there, and has the
-// form that they expect.
+// The fields that the configurations of log shippers extract from an event exist, and have the
+// expected form.
 func TestDocumentedLogShippers(t *testing.T) {
 	document := readFile(t, "docs", "logs.md")
 	_, event := documentedEvent(t)
@@ -126,8 +126,8 @@ func TestDocumentedLogShippers(t *testing.T) {
 		t.Errorf("Promtail: the time is not in RFC3339Nano: %v", err)
 	}
 
-	// There is no parser of this language to use here: what Alloy takes is what Promtail
-	// takes, and the components refer to each other.
+	// There is no parser for this language, so the test checks that Alloy extracts the same fields as
+	// Promtail, and that the components refer to each other.
 	alloy := markdownBlock(t, document, "alloy")
 	taken := make(map[string]string)
 	for _, m := range regexp.MustCompile(`(\w+) = "([\w.]+)"`).FindAllStringSubmatch(regexp.MustCompile(`expressions = \{.*\}`).FindString(alloy), -1) {
@@ -175,8 +175,8 @@ func TestDocumentedLogShippers(t *testing.T) {
 	}
 }
 
-// The queries of docs/logs.md ask for tags, fields and values that events have, and those
-// for the journal find a line as it is printed.
+// The queries of docs/logs.md use tags, fields and values that events have, and those for the
+// journal match a printed line.
 func TestDocumentedLogQueries(t *testing.T) {
 	document := readFile(t, "docs", "logs.md")
 	_, table, ok := strings.Cut(document, "## What to search for")

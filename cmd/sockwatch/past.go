@@ -14,7 +14,7 @@ import (
 	"sockwatch/inputs/tcplisten"
 )
 
-// pastChanges is where the changes of the past are.
+// pastChanges says where past changes are recorded.
 type pastChanges struct {
 	stateDir string
 	inputs   []string
@@ -24,7 +24,7 @@ type pastChanges struct {
 // $STATE_DIRECTORY.
 const packagedStateDir = "/var/lib/sockwatch"
 
-// findPast asks the configuration where the running agent keeps its history.
+// findPast finds in the configuration where the running agent keeps its history.
 func (c *watchCommand) findPast(ctx context.Context, p *program) (*pastChanges, error) {
 	p.inputsOnly = true
 	r := p.reader(c.configFlags)
@@ -108,7 +108,7 @@ func sequence(e *metric.Point) int64 {
 	return int64(n)
 }
 
-// historyError says why there is no history.
+// historyError returns why there is no history.
 func historyError(err error, stateDir, input string) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):

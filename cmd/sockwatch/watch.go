@@ -57,7 +57,7 @@ func (c *watchCommand) Run(p *program) error {
 			return err
 		}
 	}
-	w.sayWhatIsWatched(first)
+	w.reportWatched(first)
 	return w.watch(ctx)
 }
 
@@ -70,8 +70,8 @@ type changeWatcher struct {
 	warned   *warnings
 
 	warnings int    // how many of them are printed
-	partial  string // what the last look could not see
-	failing  bool   // the last look failed
+	partial  string // what the last scan could not see
+	failing  bool   // the last scan failed
 }
 
 // A changePrinter prints changes. t is the time of those without one.
@@ -115,11 +115,11 @@ func (c *watchCommand) newChangeWatcher(p *program) (*changeWatcher, error) {
 	return w, err
 }
 
-// minGather is how often to gather at least: what is no difference in the list of
-// sockets, such as another owner, is found by a gather alone.
+// minGather is how often to gather at least: a change that does not show in the list of
+// sockets, such as another owner, is found only by a gather.
 const minGather = time.Second
 
-// watch gathers whenever the list of sockets differs, and prints what has changed, until
+// watch gathers whenever the list of sockets has changed, and prints the changes, until
 // ctx is done or stdout fails.
 func (w *changeWatcher) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -152,7 +152,7 @@ func (w *changeWatcher) watch(ctx context.Context) error {
 			w.sayFailed(err)
 			continue
 		}
-		w.sayWhatIsMissing(b)
+		w.reportMissing(b)
 		if err := w.printer.print(b.Time, w.selected(b.Events)); err != nil {
 			return err
 		}
@@ -176,8 +176,8 @@ func (w *changeWatcher) say(format string, args ...any) {
 	fmt.Fprintf(w.program.stderr, "sockwatch: %s\n", printable(fmt.Sprintf(format, args...)))
 }
 
-// sayWhatIsWatched describes the listeners before the first change.
-func (w *changeWatcher) sayWhatIsWatched(first *metric.Batch) {
+// reportWatched describes the listeners before the first change.
+func (w *changeWatcher) reportWatched(first *metric.Batch) {
 	all, selected, public, unknown := 0, 0, 0, 0
 	for i := range first.Points {
 		p := &first.Points[i]
@@ -198,14 +198,14 @@ func (w *changeWatcher) sayWhatIsWatched(first *metric.Batch) {
 		count = fmt.Sprintf("%d of %s", selected, count)
 	}
 	w.say("watching %s, %d public, every %v; Ctrl-C ends", count, public, w.command.Interval)
-	w.sayWhatIsMissing(first)
+	w.reportMissing(first)
 	if unknown > 0 {
 		w.say("owners unknown: %d of %d", unknown, selected)
 	}
 }
 
-// sayWhatIsMissing says once what looks cannot see.
-func (w *changeWatcher) sayWhatIsMissing(b *metric.Batch) {
+// reportMissing reports once what scans cannot see.
+func (w *changeWatcher) reportMissing(b *metric.Batch) {
 	if w.failing {
 		w.failing = false
 		w.say("looking works again")

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// startWatch starts a watch on a host of the test's own, and waits until it watches.
+// startWatch starts a watch on a separate host, and waits until it watches.
 func startWatch(h *netHost, env []string, args ...string) *process {
 	h.t.Helper()
 	p := h.start("sockwatch", "sockwatch", env, append([]string{"watch"}, args...)...)
@@ -55,7 +55,7 @@ func masked(text string) string {
 	text = regexp.MustCompile(`\[\d+\]`).ReplaceAllString(text, "[PID]")
 	text = regexp.MustCompile(`was pid \d+`).ReplaceAllString(text, "was pid PID")
 	text = regexp.MustCompile(`(down|open for) [0-9.msh]+`).ReplaceAllString(text, "$1 D")
-	text = regexp.MustCompile(`/tmp/\S+/001/`).ReplaceAllString(text, "/")
+	text = regexp.MustCompile(`/\S+/001/`).ReplaceAllString(text, "/")
 	return regexp.MustCompile(`root \S+\.(service|scope)( \(user\))?`).ReplaceAllString(text, "root") // of whoever runs the test
 }
 
@@ -94,7 +94,7 @@ TIME  closed         0.0.0.0:8080           none      other[PID] root
 	}
 }
 
-// A listener that lives for a second is told, with nothing but defaults. On a busy machine
+// A listener that lives for a second is printed, with defaults only. On a busy machine
 // its owner may have exited before it is found.
 func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
 	t.Parallel()
@@ -113,8 +113,8 @@ func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
 	}
 }
 
-// The JSON lines are those of the output: an event each. With a short interval, changes are
-// found between the gathers of each second.
+// The JSON lines are those of the stdout output, one event each. With a short interval, changes
+// are found between the gathers of each second.
 func TestWatchPrintsJSON(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
@@ -201,8 +201,8 @@ func TestWatchOnATerminal(t *testing.T) {
 	}
 }
 
-// What the running agent has recorded comes first, and its state directory stays as it
-// is: the agent goes on to write its history.
+// The changes that the running agent has recorded come first, and its state directory is not
+// changed: the agent continues its history.
 func TestWatchPrintsThePast(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
@@ -254,7 +254,7 @@ func TestWatchPrintsThePast(t *testing.T) {
 	}
 }
 
-// Without a history that can be read, watch says why and watches.
+// If the history cannot be read, watch says why, and watches.
 func TestWatchWithoutAPast(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
@@ -299,7 +299,7 @@ func TestWatchWithoutAPast(t *testing.T) {
 	}
 }
 
-// When the reader of a pipe has gone, watch ends as other programs do.
+// When the reader of a pipe is gone, watch ends as other programs do.
 func TestWatchEndsWithItsReader(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)

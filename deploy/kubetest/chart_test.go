@@ -25,8 +25,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// valueSets returns the values that the tests render the chart with, by name: those of the folder
-// ci, where Helm's own tools look for them, and the examples of docs/kubernetes.md.
+// valueSets returns the sets of values with which the tests render the chart, by name: those in the
+// folder ci, where Helm's own tools look for them, and the examples in docs/kubernetes.md.
 func valueSets(t *testing.T) map[string]chartutil.Values {
 	t.Helper()
 	sets := make(map[string]chartutil.Values)
@@ -54,8 +54,8 @@ func parseValues(t *testing.T, text string) chartutil.Values {
 	return values
 }
 
-// loadChart returns the chart. In place of the rules and the dashboard, which it has from other
-// folders, it gets small ones.
+// loadChart returns the chart. Small files replace the rules and the dashboard, which the chart takes
+// from other folders.
 func loadChart(t *testing.T) *chart.Chart {
 	t.Helper()
 	c, err := loader.Load(chartDir)
@@ -97,7 +97,7 @@ func oldest() *chartutil.KubeVersion {
 	return &chartutil.KubeVersion{Version: "v1.30.0", Major: "1", Minor: "30"}
 }
 
-// objects renders the chart and decodes what it gets.
+// objects renders the chart and decodes the objects.
 func objects(t *testing.T, values chartutil.Values) []runtime.Object {
 	t.Helper()
 	files, err := render(loadChart(t), values)
@@ -113,8 +113,8 @@ func objects(t *testing.T, values chartutil.Values) []runtime.Object {
 	return all
 }
 
-// decode decodes the objects of a file. A field that the object's type does not have, and one that
-// is there twice, is an error.
+// decode decodes the objects of a file. An unknown field is an error, and so is a
+// repeated one.
 func decode(t *testing.T, name, text string) (objects []runtime.Object) {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -143,7 +143,7 @@ func pad(key string) string {
 	return prefix + strings.Repeat("0", 4-len(number)) + number
 }
 
-// only returns the one object of a type.
+// only returns the only object of a type.
 func only[T runtime.Object](t *testing.T, objects []runtime.Object) T {
 	t.Helper()
 	var found []T
@@ -209,7 +209,7 @@ func TestChartRendersWhatItsValuesAskFor(t *testing.T) {
 	}
 }
 
-// The security of the pod is what the issue of this chart is about; each field is here.
+// The chart's security rests on these fields of the pod.
 func TestPodHoldsTwoCapabilitiesAndNothingElse(t *testing.T) {
 	spec := only[*apps.DaemonSet](t, objects(t, valueSets(t)["default"])).Spec.Template.Spec
 	if !spec.HostNetwork || !spec.HostPID || spec.HostIPC {
@@ -250,7 +250,7 @@ func TestPodHoldsTwoCapabilitiesAndNothingElse(t *testing.T) {
 	}
 }
 
-// Each value reaches the field that it is for.
+// Each value sets the right field.
 func TestValuesReachThePod(t *testing.T) {
 	all := objects(t, valueSets(t)["full"])
 	daemonSet := only[*apps.DaemonSet](t, all)
@@ -340,7 +340,7 @@ func TestValuesReachThePod(t *testing.T) {
 	}
 }
 
-// A change of the configuration, and only that, makes new pods.
+// Only a change of the configuration replaces pods.
 func TestPodsAreReplacedWhenTheConfigurationChanges(t *testing.T) {
 	checksum := func(values string) string {
 		return only[*apps.DaemonSet](t, objects(t, parseValues(t, "image: {registry: r}\n"+values))).Spec.Template.Annotations["checksum/config"]
@@ -354,7 +354,7 @@ func TestPodsAreReplacedWhenTheConfigurationChanges(t *testing.T) {
 	}
 }
 
-// With a web configuration the probes cannot ask for a page: the kubelet has no password.
+// With a web configuration the probes cannot request a page: the kubelet has no password.
 func TestProbes(t *testing.T) {
 	get := func(path string) core.ProbeHandler {
 		return core.ProbeHandler{HTTPGet: &core.HTTPGetAction{Path: path, Port: intstr.FromString("metrics")}}
@@ -404,7 +404,7 @@ func TestPodMonitorLeavesTheLabelsOfOwnersAlone(t *testing.T) {
 	}
 }
 
-// The alerts of the PrometheusRule are those of a rule file of Prometheus, templates included.
+// The alerts of the PrometheusRule are those of the rule file for Prometheus, templates included.
 func TestRulesAndDashboardAreCarriedUnchanged(t *testing.T) {
 	all := objects(t, valueSets(t)["full"])
 	want := []monitoring.RuleGroup{{Name: "sockwatch", Rules: []monitoring.Rule{{
@@ -426,8 +426,8 @@ func TestRulesAndDashboardAreCarriedUnchanged(t *testing.T) {
 	}
 }
 
-// Helm reads nothing outside of a chart: it holds copies, which -update makes, and what they make
-// decodes as strictly as everything else.
+// Helm reads nothing outside a chart, so the chart holds copies, which -update writes. Their objects
+// decode as strictly as all others.
 func TestCopiesOfRulesAndDashboardAreCurrent(t *testing.T) {
 	for source, copied := range map[string]string{
 		"../prometheus/rules.yml":   chartDir + "/files/rules.yml",
@@ -474,7 +474,7 @@ func TestMistakesAreRefused(t *testing.T) {
 		{name: "no registry", values: "{}", want: "image.registry: name the registry that holds the image, as in --set image.registry=registry.example.org"},
 		{name: "value that does not exist", values: "toleration: []", want: "additional properties 'toleration' not allowed"},
 		{name: "value of another chart", values: "kubeRBACProxy: {enabled: true}", want: "additional properties 'kubeRBACProxy' not allowed"},
-		{name: "value inside of another", values: "image: {pullpolicy: Always}", want: "additional properties 'pullpolicy' not allowed"},
+		{name: "value inside another", values: "image: {pullpolicy: Always}", want: "additional properties 'pullpolicy' not allowed"},
 		{name: "field of the security context", values: "containerSecurityContext: {readOnlyRootFileSystem: true}", want: "additional properties 'readOnlyRootFileSystem' not allowed"},
 		{name: "field of the capabilities", values: "containerSecurityContext: {capabilities: {dropp: [ALL]}}", want: "additional properties 'dropp' not allowed"},
 		{name: "field of the pod's security context", values: "securityContext: {runAsuser: 1}", want: "additional properties 'runAsuser' not allowed"},
@@ -525,7 +525,7 @@ See what listens on one of the nodes, and who owns it:
 If no pod appears, the namespace does not admit it:
   kubectl label namespace sockwatch pod-security.kubernetes.io/enforce=privileged
 
-Everybody who can reach the internal address of a node can read its listeners at port 8088. The value
+Anyone who can reach the internal address of a node can read its listeners at port 8088. The value
 webConfig.secretName adds TLS and a password.
 `},
 		{values: "other-user", want: `sockwatch VERSION runs as the DaemonSet sockwatch in the namespace sockwatch.
@@ -536,7 +536,7 @@ See what listens on one of the nodes, and who owns it:
 If no pod appears, the namespace does not admit it:
   kubectl label namespace sockwatch pod-security.kubernetes.io/enforce=privileged
 
-Everybody who can reach the internal address of a node can read its listeners at port 8088. The value
+Anyone who can reach the internal address of a node can read its listeners at port 8088. The value
 webConfig.secretName adds TLS and a password.
 
 Queues and history end with the pod: state.hostPath is empty.

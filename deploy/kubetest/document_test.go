@@ -17,7 +17,7 @@ import (
 
 const document = repository + "/docs/kubernetes.md"
 
-// documentedValues returns the values that docs/kubernetes.md shows, "doc-NAME" for the block that
+// documentedValues returns the values in docs/kubernetes.md, "doc-NAME" for the block that
 // begins with "# NAME.yaml".
 func documentedValues(t *testing.T) map[string]string {
 	t.Helper()
@@ -28,9 +28,9 @@ func documentedValues(t *testing.T) map[string]string {
 	return blocks
 }
 
-// The shell scripts of the document run, with programs in place of kubectl, helm and skopeo that
-// write down how they are called. What helm is called with renders, what kubectl applies decodes, and
-// what kubectl asks for exists.
+// The shell scripts of the document run with programs in place of kubectl, helm and skopeo that
+// record their arguments. The arguments of helm render, the files that kubectl applies decode, and
+// the objects that kubectl names exist.
 func TestCommandsOfTheDocument(t *testing.T) {
 	dir := t.TempDir()
 	deploy, err := filepath.Abs("..")
@@ -129,7 +129,7 @@ func splitFlags(args []string) (flags map[string]string, rest []string) {
 	return flags, rest
 }
 
-// The web configuration of the document is the one of the pod that runs with it.
+// The web configuration in the document is the one that the test of the pod uses.
 func documentedWebConfig(t *testing.T) string {
 	t.Helper()
 	m := regexp.MustCompile("(?ms)^cat >web.yml <<'EOF'\n(.*?)^EOF$").FindStringSubmatch(readFile(t, document))

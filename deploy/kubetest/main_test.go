@@ -1,5 +1,5 @@
-// Package kubetest tests what sockwatch offers for Kubernetes: the manifests, the Helm chart and
-// docs/kubernetes.md. It is a module of its own because Helm and the types of Kubernetes are large.
+// Package kubetest tests the support for Kubernetes: the manifests, the Helm chart and
+// docs/kubernetes.md. It is a separate module because Helm and the types of Kubernetes are large.
 package kubetest
 
 import (
@@ -53,10 +53,10 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// programPath is where program builds sockwatch.
+// programPath is the path of the program that buildProgram builds.
 var programPath string
 
-// buildProgram builds sockwatch as the image has it: statically.
+// buildProgram builds sockwatch as for the image: statically linked.
 var buildProgram = sync.OnceValue(func() error {
 	cmd := exec.Command("go", "build", "-o", programPath, "./cmd/sockwatch")
 	cmd.Dir = repository
@@ -85,7 +85,7 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// generated compares a file with what it must be, or with -update writes it.
+// generated compares a file with its expected content, or with -update writes it.
 func generated(t *testing.T, path, want string) {
 	t.Helper()
 	if *update {
@@ -99,7 +99,7 @@ func generated(t *testing.T, path, want string) {
 	}
 }
 
-// between replaces what is between two lines of a text.
+// between replaces the text between two lines.
 func between(t *testing.T, text, begin, end, middle string) string {
 	t.Helper()
 	before, rest, ok := strings.Cut(text, begin+"\n")

@@ -55,7 +55,7 @@ func TestManifestsAndChartAgree(t *testing.T) {
 	}
 }
 
-// Every object of the manifests names the namespace that they make, and every selector selects.
+// Every object of the manifests names the namespace that they create, and every selector matches.
 func TestManifestsBelongTogether(t *testing.T) {
 	all := plain(t)
 	var kinds []string
@@ -84,7 +84,7 @@ func TestManifestsBelongTogether(t *testing.T) {
 	}
 }
 
-// The namespace has the level that it needs, and the comment in it the reasons: what each lower
+// The namespace has the level that it needs, and its comment gives the reasons: what each lower
 // level refuses.
 func TestNamespaceNeedsThePrivilegedLevel(t *testing.T) {
 	all := plain(t)
@@ -115,7 +115,7 @@ func TestNamespaceNeedsThePrivilegedLevel(t *testing.T) {
 	}
 }
 
-// Every configuration loads where the pod has it, with the variables that the pod has.
+// Every configuration loads at its path in the pod, with the pod's variables.
 func TestConfigurationsPassCheck(t *testing.T) {
 	pods := map[string][]runtime.Object{"manifests": plain(t)}
 	for name, values := range valueSets(t) {
@@ -126,7 +126,7 @@ func TestConfigurationsPassCheck(t *testing.T) {
 			template := only[*apps.DaemonSet](t, all).Spec.Template
 			files := configuration(t, template.Spec, all)
 			dir := volume(t, files)
-			// Here the pod's folder is another.
+			// the test uses another folder than the pod
 			text := strings.ReplaceAll(files["sockwatch.toml"], `"/etc/sockwatch/`, `"`+dir+"/")
 			if err := os.WriteFile(dir+"/sockwatch.toml", []byte(text), 0o644); err != nil {
 				t.Fatal(err)
@@ -182,7 +182,7 @@ func configuration(t *testing.T, spec core.PodSpec, all []runtime.Object) map[st
 	return nil
 }
 
-// volume makes a directory of files as the kubelet does: they are links into a hidden directory.
+// volume creates a directory of files as the kubelet does: links into a hidden directory.
 func volume(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -199,7 +199,7 @@ func volume(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// fill replaces the files of a volume, all at once, as the kubelet does.
+// fill replaces the files of a volume atomically, as the kubelet does.
 func fill(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	hidden, err := os.MkdirTemp(dir, "..")
@@ -246,7 +246,7 @@ func environment(variables []core.EnvVar) []string {
 	return list
 }
 
-// The image's tag, the version of the chart and that of the program are one.
+// The image's tag and the chart have the version of the program.
 func TestVersionsAgree(t *testing.T) {
 	version := sourceVersion(t)
 	for path, keys := range map[string][]string{

@@ -29,8 +29,8 @@ var (
 	nodeFor       = flag.Duration("node.for", 5*time.Second, "how long to measure after the first complete page")
 )
 
-// The pod stays below its limit of memory on a node with as many listeners as max_listeners shows.
-// The flags measure other nodes; docs/kubernetes.md has figures.
+// The pod stays below its memory limit on a node with as many listeners as max_listeners allows.
+// With the flags it measures other nodes; docs/kubernetes.md has results.
 func TestMemoryLimitIsEnoughForTheLargestNode(t *testing.T) {
 	all := objects(t, valueSets(t)["default"])
 	spec := only[*apps.DaemonSet](t, all).Spec.Template.Spec
@@ -72,7 +72,7 @@ type crowdedNode struct {
 	For                         time.Duration
 }
 
-// usage is what a pod has used.
+// usage is the resource usage of a pod.
 type usage struct {
 	Series        int
 	Peak, Private int           // KiB: VmHWM, RssAnon
@@ -95,7 +95,7 @@ func crowd(description string) int {
 		fmt.Fprintln(os.Stderr, "crowd:", err)
 		return 1
 	}
-	return 0 // the kernel ends the others of the pid namespace
+	return 0 // the kernel ends the other processes of the pid namespace
 }
 
 func (n *crowdedNode) measure() (u usage, err error) {
@@ -162,7 +162,7 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
-// scrape returns how many series the page has, and how many listeners with a known owner.
+// scrape returns the number of series on the page, and of listeners with a known owner.
 func scrape() (series, listeners int, err error) {
 	response, err := http.Get("http://127.0.0.1:8088/metrics")
 	if err != nil {
@@ -201,7 +201,7 @@ func (u *usage) read(pid int) error {
 	return nil
 }
 
-// open opens listeners and other files, and waits until it is killed.
+// open opens listeners and other files, and runs until it is killed.
 func open(listeners, files string) int {
 	count := func(text string, f func() error) error {
 		n, err := strconv.Atoi(text)

@@ -40,7 +40,7 @@ import (
 
 // The pod of the chart runs here as a kubelet and its runtime would run it: with its user, its
 // capabilities, no new privileges, its read-only root filesystem, its mounts and its environment.
-// It answers its probes, makes its state directory, names the owner of another user's socket, and
+// It answers its probes, creates its state directory, names the owner of another user's socket, and
 // stops within its grace period.
 func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 	for _, test := range []struct {
@@ -127,7 +127,7 @@ func TestChangedPasswordIsUsedWithoutARestart(t *testing.T) {
 	p.stop(t)
 }
 
-// freePort returns a port of 127.0.0.1 that nobody listens on.
+// freePort returns a free port of 127.0.0.1.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -157,7 +157,7 @@ func selfSigned(t *testing.T) (certificate, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER}))
 }
 
-// A pod is a running pod, alone with a listener of the user nobody on a node of its own.
+// A pod is a running pod, alone on its own node with a listener of the user nobody.
 type pod struct {
 	spec     core.PodSpec
 	node     *exec.Cmd
@@ -167,7 +167,7 @@ type pod struct {
 	pid      string        // of sockwatch, on the node
 }
 
-// needsRoot skips the test if an error says that it may not do what root may.
+// needsRoot skips the test if an error says that only root is permitted.
 func needsRoot(t *testing.T, err error) {
 	t.Helper()
 	if errors.Is(err, unix.EPERM) {
@@ -176,8 +176,8 @@ func needsRoot(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-// newContainer makes the root directory of a pod's one container, and says how to run it. Volumes are
-// directories that stand for those of the pod, beside its configuration and /proc.
+// newContainer creates the root directory of a pod's only container, and returns how to run it.
+// Volumes are directories that replace those of the pod, in addition to its configuration and /proc.
 func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) container {
 	t.Helper()
 	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
@@ -262,13 +262,13 @@ func startPod(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[st
 	return p
 }
 
-// ask gets a page again and again until it has what the pattern matches, and returns that.
+// ask requests a page until it matches the pattern, and returns the page.
 func (p *pod) ask(t *testing.T, port int, path, pattern string) string {
 	t.Helper()
 	return p.askAs(t, "secret", port, path, pattern)
 }
 
-// askAs asks with another password than that of docs/kubernetes.md.
+// askAs is ask with another password than the one in docs/kubernetes.md.
 func (p *pod) askAs(t *testing.T, password string, port int, path, pattern string) string {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
@@ -350,7 +350,7 @@ func runNode(description string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside of another pod
+	if _, err := startListener("0.0.0.0:0", unix.CLONE_NEWNET); err != nil { // as inside another pod
 		return 0, err
 	}
 	inside, err := startContainer(description)
@@ -378,7 +378,7 @@ func mountProc() error {
 	return unix.Mount("proc", "/proc", "proc", 0, "")
 }
 
-// startContainer starts a container in the namespaces of its own that a pod with hostNetwork and
+// startContainer starts a container in its own namespaces, like those of a pod with hostNetwork and
 // hostPID has.
 func startContainer(description string) (*exec.Cmd, error) {
 	cmd := exec.Command("/proc/self/exe", "contain", description)
@@ -387,7 +387,7 @@ func startContainer(description string) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// startListener starts a process of the user nobody that listens, and returns its port.
+// startListener starts a listening process of the user nobody, and returns its port.
 func startListener(address string, namespaces uintptr) (port string, err error) {
 	cmd := exec.Command("/proc/self/exe", "listen", address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Cloneflags: namespaces}
@@ -487,7 +487,7 @@ func (c *container) restrict() error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	// Of this thread alone: the functions of package syscall change all of them.
+	// Only for this thread: the functions of package syscall change all threads.
 	for _, call := range [][4]uintptr{
 		{unix.SYS_SETGROUPS, 0, 0, 0},
 		{unix.SYS_SETRESGID, uintptr(c.Group), uintptr(c.Group), uintptr(c.Group)},

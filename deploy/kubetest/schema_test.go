@@ -19,10 +19,10 @@ import (
 
 const schemaPath = chartDir + "/values.schema.json"
 
-// beginTypes begins the generated part of the schema, which goes on to its end.
+// beginTypes begins the generated part of the schema, which extends to its end.
 const beginTypes = "  \"$defs\": "
 
-// The schema holds the types of Kubernetes that values are of, so that a typo in a security context
+// The schema contains the Kubernetes types of values, so that a typo in a security context
 // is an error instead of a pod without it.
 func TestSchemaHoldsTheTypesOfKubernetes(t *testing.T) {
 	types := make(schemas)
@@ -49,7 +49,7 @@ type schemas map[string]schema
 
 type schema map[string]any
 
-// of returns the schema of a type: of a struct a reference to its own.
+// of returns the schema of a type; for a struct, a reference to the struct's own.
 func (s schemas) of(typ reflect.Type) schema {
 	switch typ {
 	case reflect.TypeFor[resource.Quantity]():
@@ -84,7 +84,7 @@ func (s schemas) of(typ reflect.Type) schema {
 	panic("no schema for " + typ.String())
 }
 
-// fields adds the schemas of the fields of a struct, those of embedded structs too.
+// fields adds the schemas of the fields of a struct, including those of embedded structs.
 func (s schemas) fields(typ reflect.Type, properties map[string]schema) {
 	for _, field := range reflect.VisibleFields(typ) {
 		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {

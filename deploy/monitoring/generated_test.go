@@ -26,7 +26,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 	}
 }
 
-// Grafana's own types take the dashboard, without a field that they do not know.
+// Grafana's own types accept the dashboard, and know all of its fields.
 func TestGrafanaKnowsEveryFieldOfTheDashboard(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	text, err := renderDashboard(rows())
@@ -41,8 +41,8 @@ func TestGrafanaKnowsEveryFieldOfTheDashboard(t *testing.T) {
 	}
 }
 
-// What Grafana needs of the classic schema: panels side by side without overlaps, each
-// with an id of its own and the variable data source.
+// Grafana's classic schema requires: panels side by side without overlaps, each
+// with its own id and the variable data source.
 func TestDashboardIsWellFormed(t *testing.T) {
 	text, err := renderDashboard(rows())
 	if err != nil {

@@ -47,7 +47,7 @@ rm -rf "$R"/var/lib/prometheus/metrics2/*`
 		restarted := must(t, "systemctl show -P MainPID grafana-server")
 		write(t, "/source/deploy/ansible/inventory.ini", "[sockwatch]\nlocalhost ansible_connection=local\n[monitoring]\nlocalhost ansible_connection=local\n")
 		needs, play, alert := fleetScripts(t, "/install.md")
-		const build = "deploy/package.sh out\n" // as the test has done
+		const build = "deploy/package.sh out\n" // as the test has done already
 		if !strings.HasSuffix(needs, build) {
 			t.Errorf("%q does not end with %q", needs, build)
 		}
@@ -75,7 +75,7 @@ rm -rf "$R"/var/lib/prometheus/metrics2/*`
 			t.Errorf("a second run changes something:\n%s", second)
 		}
 
-		// A configuration with an error is refused, and the one in force stays.
+		// A configuration with an error is refused, and the running one stays in force.
 		must(t, "cp -a /source /broken && sed -i 's/listen = /lisen = /' /broken/deploy/ansible/sockwatch.toml")
 		if said := refused(t, "cd /broken && "+play); !strings.Contains(said, `unknown option \"lisen\"`) {
 			t.Errorf("the error is not shown:\n%s", said)

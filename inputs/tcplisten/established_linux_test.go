@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestEstablished counts connections by the listener that took them.
+// TestEstablished counts connections by the listener that accepted them.
 func TestEstablished(t *testing.T) {
 	own, done := isolated(t)
 	if done {

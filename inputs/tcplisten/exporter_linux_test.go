@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestCustomPortExporter emits what the exporter emitted that this grows from.
+// TestCustomPortExporter emits the points of the original exporter.
 func TestCustomPortExporter(t *testing.T) {
 	child, ports := start(t, task{Name: []byte("a name"), Listen: []listenTask{{Addr: "127.0.0.1"}, {Addr: "::1"}, {Addr: "127.0.0.2"}}})
 	options := Defaults()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSocketsOfOneIdentityAreOnePoint sums what is one identity: an SO_REUSEPORT group, a pre-forked one,
-// and keeps another process at the same port apart.
+// TestSocketsOfOneIdentityAreOnePoint sums an SO_REUSEPORT group and a pre-forked server, and keeps
+// another process on the same port separate.
 func TestSocketsOfOneIdentityAreOnePoint(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -20,7 +20,7 @@ func TestSocketsOfOneIdentityAreOnePoint(t *testing.T) {
 	first, _ := start(t, group)
 	start(t, group)
 	other, _ := start(t, task{Name: []byte("other"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000, ReusePort: true, Backlog: 5}}})
-	for range 7 { // of five sockets the kernel chooses one by one
+	for range 7 { // the kernel chooses one of five sockets
 		c, err := net.Dial("tcp4", "127.0.0.1:4000")
 		if err != nil {
 			t.Fatal(err)

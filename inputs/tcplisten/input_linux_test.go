@@ -64,7 +64,7 @@ func moment(now time.Time) changes.Moment {
 	return changes.Moment{Time: now, Mono: since, Uptime: since}
 }
 
-// gather gathers once; its batch keeps every promise.
+// gather gathers once, and checks the batch.
 func gather(t testing.TB, in plugin.Input) metric.Batch {
 	t.Helper()
 	b, err := in.Gather(context.Background())
@@ -95,7 +95,7 @@ func gatherAs(t *testing.T, job task, attr *syscall.SysProcAttr) found {
 	return f
 }
 
-// gatherCut gathers without any time for the search for owners.
+// gatherCut gathers with no time for the search for owners.
 func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
 	t.Helper()
 	search, cancel := context.WithCancel(t.Context())
@@ -107,7 +107,7 @@ func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
 	return b
 }
 
-// finish does the rest of a gather whose listing has been done.
+// finish does the rest of a gather after the listing.
 func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	t.Helper()
 	if err := in.findOwners(t.Context(), t.Context(), now, new(notes)); err != nil {
@@ -120,7 +120,7 @@ func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	return b
 }
 
-// listed returns an input that has listed the sockets and not looked for owners.
+// listed returns an input that has listed the sockets but not searched for owners.
 func listed(t *testing.T, now time.Time) *input {
 	t.Helper()
 	in := open(t, Defaults()).(*input)
@@ -187,7 +187,7 @@ func number(t *testing.T, s string) int {
 
 const nobody = 65534
 
-// TestProcessExitsDuringTheSearch keeps a socket whose process exits in mid-scan.
+// TestProcessExitsDuringTheSearch keeps a socket whose process exits during the scan.
 func TestProcessExitsDuringTheSearch(t *testing.T) {
 	child, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now := time.Now()
@@ -202,8 +202,8 @@ func TestProcessExitsDuringTheSearch(t *testing.T) {
 	}
 }
 
-// TestListenerIsReopenedDuringTheSearch is right at the next gather when a listener is closed and opened again
-// between the dump and the search.
+// TestListenerIsReopenedDuringTheSearch: if a listener is closed and opened again between the
+// dump and the search, the next gather is right.
 func TestListenerIsReopenedDuringTheSearch(t *testing.T) {
 	first, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -227,8 +227,8 @@ func TestListenerIsReopenedDuringTheSearch(t *testing.T) {
 	}
 }
 
-// TestGoneWhileOthersAreSearched does not show a known listener that closes while
-// the owner of a new one is searched.
+// TestGoneWhileOthersAreSearched: a known listener that closes during the search for the
+// owner of a new one is not reported.
 func TestGoneWhileOthersAreSearched(t *testing.T) {
 	child, known := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
@@ -248,8 +248,8 @@ func TestGoneWhileOthersAreSearched(t *testing.T) {
 	}
 }
 
-// TestWithoutCapabilities shows every socket with its user, and says once what is missing, where
-// the program has no capability; what it may read it resolves all the same.
+// TestWithoutCapabilities reports every socket with its user, warns once about what is missing,
+// and still resolves the owners that it may read.
 func TestWithoutCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become somebody else")
@@ -271,8 +271,7 @@ func TestWithoutCapabilities(t *testing.T) {
 	}
 }
 
-// TestWarningsAreLoggedOncePerRun does not repeat after a reload what has been
-// logged, but for what the new input may do elsewhere.
+// TestWarningsAreLoggedOncePerRun: a reload repeats no warning.
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
@@ -288,8 +287,8 @@ func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	}
 }
 
-// TestHiddenProcessesAreUnreadable is the same where procfs hides what may not be read, and where all
-// capabilities are those of a user namespace alone.
+// TestHiddenProcessesAreUnreadable: the same if procfs hides unreadable processes, or if the
+// capabilities are only those of a user namespace.
 func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -326,8 +325,8 @@ func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	}
 }
 
-// makeCgroup makes a cgroup with all that are around it, which the test removes, and
-// returns how to start a child in it.
+// makeCgroup creates a cgroup and its parents, which the test removes, and returns how to
+// start a child in it.
 func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
 	t.Helper()
 	tree, err := cgroup.OpenTree("/proc/self/mountinfo")
@@ -353,8 +352,8 @@ func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(procs.Fd())}
 }
 
-// The unit and the container are those of the owner's cgroup, and those of the
-// socket's own if the owner may not be read.
+// The unit and the container come from the owner's cgroup, or from the socket's own if the
+// owner may not be read.
 func TestUnitsAndContainers(t *testing.T) {
 	const id = "abababababababababababababababababababababababababababababababab"
 	tests := []struct{ name, path, want string }{
@@ -390,8 +389,8 @@ func TestUnitsAndContainers(t *testing.T) {
 	}
 }
 
-// A manager, whatever its pid, is not the owner as soon as the service that it
-// activates is there.
+// A manager, whatever its pid, is no longer the owner when the service that it activates
+// runs.
 func TestActivatedServiceIsNamed(t *testing.T) {
 	const user = "user.slice/user-1000.slice/user@1000.service/"
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -425,7 +424,7 @@ func TestActivatedServiceIsNamed(t *testing.T) {
 	}
 }
 
-// TestOneProcessRefuses resolves what it may although another process refuses.
+// TestOneProcessRefuses resolves the other owners if one process cannot be read.
 func TestOneProcessRefuses(t *testing.T) {
 	if _, err := os.Readlink("/proc/1/fd/0"); !os.IsPermission(err) {
 		t.Skipf("no process refuses: %v", err)
@@ -441,7 +440,7 @@ func TestOneProcessRefuses(t *testing.T) {
 	}
 }
 
-// TestNoProcfs names what is wrong if proc is not a procfs.
+// TestNoProcfs: if proc is not a procfs, the error says so.
 func TestNoProcfs(t *testing.T) {
 	options := Defaults()
 	options.Proc = t.TempDir()
@@ -492,8 +491,8 @@ func TestWithoutNetlink(t *testing.T) {
 	}
 }
 
-// TestSearchIsCutByTheDeadline says that the search was stopped by the deadline, names new listeners
-// pending, and resolves them when there is time.
+// TestSearchIsCutByTheDeadline reports that the deadline stopped the search, marks new
+// listeners as pending, and resolves them when there is time.
 func TestSearchIsCutByTheDeadline(t *testing.T) {
 	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)
@@ -514,7 +513,7 @@ func TestSearchIsCutByTheDeadline(t *testing.T) {
 	}
 }
 
-// TestSearchEndsBeforeTheGather ends the search so early that the rest of the gather can be done.
+// TestSearchEndsBeforeTheGather leaves time for the rest of the gather.
 func TestSearchEndsBeforeTheGather(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct{ timeout, search time.Duration }{
@@ -566,8 +565,8 @@ func TestHostProc(t *testing.T) {
 	}
 }
 
-// TestHostProcOfOwnNamespace knows that the host's network namespace is the program's
-// own without the right to see which that of pid 1 is.
+// TestHostProcOfOwnNamespace recognizes the host's network namespace as the program's own
+// without permission to read that of pid 1.
 func TestHostProcOfOwnNamespace(t *testing.T) {
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return
@@ -594,7 +593,7 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 	}
 }
 
-// TestSteadyAllocations makes nothing again for listeners that have not changed.
+// TestSteadyAllocations builds nothing again for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
 	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is not a steady host
 		return
@@ -633,8 +632,8 @@ func churn() {
 	}
 }
 
-// TestNeverAWrongOwner names no owner but the right one, and says nothing, where
-// thousands of sockets a second come and go, and their owner changes its name.
+// TestNeverAWrongOwner names only the right owner, and logs nothing, while thousands of
+// sockets per second come and go, and their owner changes its name.
 func TestNeverAWrongOwner(t *testing.T) {
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return
@@ -665,7 +664,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	}
 }
 
-// TestRenamedProcess learns within owner_verify that a process has renamed itself.
+// TestRenamedProcess notices within owner_verify that a process has renamed itself.
 func TestRenamedProcess(t *testing.T) {
 	child, ports := start(t, task{Name: []byte("before"), NewName: []byte("after"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, Defaults()).(*input)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHostileNames shows hostile names as one line each, and two names as two.
+// TestHostileNames shows each hostile name as one line, and different names as different.
 func TestHostileNames(t *testing.T) {
 	names := map[string]string{
 		"a\nb c=1 2": `a\x0ab c=1 2`, ") R 1 1": ") R 1 1", "\xff\xfe": `\xff\xfe`, "\xff": `\xff`, `\xff`: `\x5cxff`,
@@ -39,7 +39,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// TestEmptyName tells a process that has emptied its name from one unknown.
+// TestEmptyName distinguishes a process that has emptied its name from an unknown one.
 func TestEmptyName(t *testing.T) {
 	_, ports := start(t, task{Name: []byte{0}, Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	if p := one(t, gather(t, open(t, Defaults())), ports[0]); p.Tag("process") != `\x00` || p.Tag("owner") != "resolved" {
@@ -47,7 +47,7 @@ func TestEmptyName(t *testing.T) {
 	}
 }
 
-// TestHugeArguments shows arguments only where they are asked for, and at most 256 bytes of
+// TestHugeArguments shows arguments only if the option is set, and at most 256 bytes of
 // them, cut between two characters.
 func TestHugeArguments(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -121,7 +121,7 @@ func TestDeletedProgram(t *testing.T) {
 	}
 }
 
-// copyFile copies sleep(1), which needs nothing but itself.
+// copyFile copies sleep(1), which is a single file.
 func copyFile(t *testing.T, to string) {
 	t.Helper()
 	path, err := exec.LookPath("sleep")
@@ -145,7 +145,7 @@ func copyFile(t *testing.T, to string) {
 	}
 }
 
-// What listens at one port by several addresses is as many points.
+// A port with listeners on several addresses gives as many points.
 func TestOnePortManyAddresses(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -184,8 +184,8 @@ func TestOnePortManyAddresses(t *testing.T) {
 	})
 }
 
-// TestExposureFollowsAddresses gives a wildcard the class of what is local now: in
-// IPv4 also on a link that is down.
+// TestExposureFollowsAddresses gives a wildcard the class of the current local addresses: for
+// IPv4 also of a link that is down.
 func TestExposureFollowsAddresses(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -202,7 +202,7 @@ func TestExposureFollowsAddresses(t *testing.T) {
 		{"link set lo down", "private", "private"},
 	} {
 		ip(t, step.ip)
-		// The kernel announces an IPv6 address a moment after ip has returned.
+		// The kernel announces an IPv6 address shortly after ip has returned.
 		soon(t, fmt.Sprintf("%q and %q after ip %s", step.v4, step.dual, step.ip), func() bool {
 			b := gather(t, in)
 			v4, dual := one(t, b, 4000), one(t, b, 4001)
@@ -211,7 +211,7 @@ func TestExposureFollowsAddresses(t *testing.T) {
 	}
 }
 
-// TestGatherWithoutDescriptors keeps what is known when the program cannot open a
+// TestGatherWithoutDescriptors keeps the known state when the program cannot open a
 // file, and catches up when it can.
 func TestGatherWithoutDescriptors(t *testing.T) {
 	if elsewhere(t) {

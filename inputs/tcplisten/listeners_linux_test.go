@@ -24,8 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNeverPassesOver lists all of many sockets of one address, though others of it
-// come and go while the kernel hands them out in pieces.
+// TestNeverPassesOver lists all of many sockets on one address, although others on it
+// come and go while the kernel lists them in pieces.
 func TestNeverPassesOver(t *testing.T) {
 	if testing.Short() {
 		t.Skip("gathers while sockets come and go, for some seconds")
@@ -34,7 +34,7 @@ func TestNeverPassesOver(t *testing.T) {
 		return
 	}
 	ip(t, "link set lo up")
-	// Without the second look most gathers are short. Those by procfs take a time that
+	// Without the second pass most gathers would be short. Those by procfs take a time that
 	// grows with the square of the sockets.
 	for backend, n := range map[string]int{backendNetlink: 1500, backendProcfs: 400} {
 		t.Run(backend, func(t *testing.T) {
@@ -82,9 +82,9 @@ func TestNeverPassesOver(t *testing.T) {
 	}
 }
 
-// TestAnotherSocketIsAnotherListener tells sockets apart that have the cookie, the
-// inode, or the address of one before: without netlink the cookie is the inode, which
-// is used again, and before Linux 5.10 every namespace counts cookies of its own.
+// TestAnotherSocketIsAnotherListener distinguishes sockets with the cookie, the inode, or the
+// address of an earlier one: without netlink the cookie is the inode, which is
+// reused, and before Linux 5.10 every namespace counts its own cookies.
 func TestAnotherSocketIsAnotherListener(t *testing.T) {
 	first := inet.Socket{Addr: netip.MustParseAddr("127.0.0.1"), Port: 80, Cookie: 1, Inode: 2}
 	tests := []struct {
@@ -198,7 +198,7 @@ func TestNamespaces(t *testing.T) {
 			for range 3 {
 				got = nil
 				for _, p := range gather(t, in).Points {
-					// Whatever else runs on this machine may have namespaces, too.
+					// Other programs on this machine may have namespaces, too.
 					ours := slices.Contains([]string{"", inode, name}, p.Tag("netns"))
 					if port := p.Tag("port"); ours && (port == "4000" || port == "4001") {
 						got = append(got, fmt.Sprintf("%s %s:%s %s %s", p.Tag("netns"), p.Tag("address"), port, p.Tag("exposure"), p.Tag("process")))
@@ -260,7 +260,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// TestChurnLeavesNothingBehind remembers nothing of listeners that come and go.
+// TestChurnLeavesNothingBehind forgets listeners that come and go.
 func TestChurnLeavesNothingBehind(t *testing.T) {
 	in := open(t, Defaults()).(*input)
 	gather(t, in)

@@ -23,15 +23,15 @@ var (
 	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
 )
 
-// A scene is what an actor answers when it has begun to play.
+// A scene is the answer of an actor when it is ready.
 type scene struct {
 	Workers []int // the processes that hold its sockets with it
 	Error   string
 }
 
-// act makes the child an actor, which plays a process of one random host after the
-// other: for every task that it reads it opens what
-// that says, and closes what it had before.
+// act makes the child an actor, which plays one process of one random host after
+// another: for every task that it reads it opens the sockets
+// in it, and closes the previous ones.
 func (t *task) act() error {
 	var files []*os.File
 	var workers []*exec.Cmd
@@ -83,7 +83,7 @@ func (t *task) act() error {
 	}
 }
 
-// hear waits until the actor plays, and returns its workers.
+// hear waits until the actor is ready, and returns its workers.
 func hear(t *testing.T, actor *testchild.Child) []int {
 	t.Helper()
 	var s scene

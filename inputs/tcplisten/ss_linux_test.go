@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A row is what both ss and tcp_listen say of the sockets of one address.
+// A row is what ss and tcp_listen both show for the sockets of one address.
 type row struct {
 	Sockets, Backlog, Limit int
 	PIDs                    []int // of all holders
@@ -79,7 +79,7 @@ var (
 	ssUser = regexp.MustCompile(`pid=(\d+),fd=\d+\)`)
 )
 
-// ss returns what ss shows in a network namespace, by the address as it spells it.
+// ss returns the rows of ss in a network namespace, by address in ss's notation.
 func ss(t *testing.T, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
 	need(t, "ss")
@@ -121,8 +121,8 @@ func ss(t *testing.T, netns string, ours func(port int) bool) map[string]row {
 	return rows
 }
 
-// withoutNetlink takes from rows what /proc/net/tcp does not know: limits,
-// devices, and whether [::] takes IPv4 too.
+// withoutNetlink removes from rows what /proc/net/tcp does not show: limits,
+// devices, and whether [::] accepts IPv4 too.
 func withoutNetlink(rows map[string]row) map[string]row {
 	bare := make(map[string]row)
 	for key, r := range rows {
@@ -133,9 +133,9 @@ func withoutNetlink(rows map[string]row) map[string]row {
 	return bare
 }
 
-// rows returns what the batch of an input shows, with the addresses as ss spells
-// them. The pids of all holders, of which a point has but the number, come from
-// behind the points.
+// rows returns the rows of an input's batch, with addresses in ss's notation.
+// A point has only the number of holders, so their pids come from the listeners
+// that it was made from.
 func rows(t *testing.T, in *input, b metric.Batch, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
 	rows := make(map[string]row)
@@ -172,7 +172,7 @@ func rows(t *testing.T, in *input, b metric.Batch, netns string, ours func(port 
 	return rows
 }
 
-// ssAddress spells an address as ss does.
+// ssAddress formats an address as ss does.
 func ssAddress(p metric.Point) string {
 	address, device, bound := strings.Cut(p.Tag("address"), "%")
 	switch {

@@ -85,7 +85,7 @@ func (in *input) warnOfExpiry(now time.Time) {
 		case e.Expired && e.Kind == "forbid":
 			message = "the approval of a rule has ended, it still forbids"
 		case e.Expired:
-			message = "the approval of a rule has ended, it allows nothing any more"
+			message = "the approval of a rule has ended, it no longer allows anything"
 		}
 		in.env.Log.Warn(message, "kind", e.Kind, "rule", e.Rule, "expires", e.Expires)
 	}

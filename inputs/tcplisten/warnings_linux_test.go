@@ -14,7 +14,7 @@ import (
 )
 
 func TestCausesSayWhatToDo(t *testing.T) {
-	hidden := owner.Report{Hidden: "processes outside of one pid namespace are not visible"}
+	hidden := owner.Report{Hidden: "processes outside one pid namespace are not visible"}
 	refused := owner.Report{Refused: 3}
 	tests := []struct {
 		name       string
@@ -83,7 +83,7 @@ func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
 		{after: 10 * time.Second},
 		{after: 24 * time.Hour, want: soon},
 		{after: 23 * time.Hour},
-		{after: 9 * 24 * time.Hour, want: `"the approval of a rule has ended, it allows nothing any more" kind=allow rule=soon expires=2030-01-10`},
+		{after: 9 * 24 * time.Hour, want: `"the approval of a rule has ended, it no longer allows anything" kind=allow rule=soon expires=2030-01-10`},
 	} {
 		if got := lines(step.after); got != step.want {
 			t.Errorf("after %v logged %q, want %q", step.after, got, step.want)

@@ -18,7 +18,7 @@ type file struct {
 	path   string
 	open   func() (fileContent, error)
 	// pending receives the result of a read that did not return in time, or is nil. A
-	// read that hangs cannot be cancelled, so no second one is started.
+	// read that hangs cannot be canceled, so no second one is started.
 	pending chan fileResult
 }
 

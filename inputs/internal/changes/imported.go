@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// An importKey is what counts of a key of a first_seen.json file.
+// An importKey is the relevant part of a key of a first_seen.json file.
 type importKey struct {
 	Endpoint
 	process string
 }
 
 // Import takes over the times of a NAME.first_seen.json file, which versions before the
-// history wrote, by its keys. It is called before the first Observe, and counts if that is
-// a baseline.
+// history wrote, by key. It is called before the first Observe, which must be a baseline
+// for the times to count.
 func (t *Tracker) Import(firstSeen map[string]int64) {
 	t.imported = make(map[importKey]int64, len(firstSeen))
 	for text, since := range firstSeen {
@@ -59,7 +59,7 @@ func parseImportKey(text string) (key importKey, ok bool) {
 	return key, key.Address != ""
 }
 
-// importedTime returns when a version before saw the endpoint first, or 0.
+// importedTime returns when a previous version first saw the endpoint, or 0.
 func (t *Tracker) importedTime(e *endpoint) (firstSeen int64) {
 	for _, s := range e.current {
 		key := importKey{Endpoint: e.Endpoint}

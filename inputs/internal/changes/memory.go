@@ -12,7 +12,7 @@ type memory struct {
 	oldest int64              // no closed one is older; 0: unknown
 }
 
-// A closedRecord is how one is kept.
+// A closedRecord is the record of a closed endpoint.
 type closedRecord struct {
 	Closed int64 `json:"closed"`
 }
@@ -33,7 +33,7 @@ func (m *memory) remove(at Endpoint, after int64) (known bool) {
 	return known && when > after
 }
 
-// forget drops what was closed too long ago, and the oldest of too many.
+// forget drops endpoints that closed too long ago, and the oldest if there are too many.
 func (m *memory) forget(l *look) {
 	until := l.forgotten()
 	excess := len(m.closed) - l.options.MaxKnown
@@ -59,5 +59,5 @@ func (m *memory) forget(l *look) {
 	}
 }
 
-// forgotten returns until when what has closed is remembered no more, in Unix time.
+// forgotten returns the time before which closed endpoints are forgotten, in Unix time.
 func (l *look) forgotten() int64 { return l.view.Time.Add(-l.options.Remember).Unix() }

@@ -92,19 +92,19 @@ func (l *look) mayHaveMoved(old *endpoint) bool {
 
 // leftBefore reports whether the endpoint was gone when another one came, and not for longer
 // than it takes to be closed.
-func (old *endpoint) leftBefore(e *endpoint, l *look) bool {
-	since := e.Change.Mono - old.Gone.Mono
-	return since >= 0 && since <= l.settle(&old.Gone.mark)
+func (e *endpoint) leftBefore(next *endpoint, l *look) bool {
+	since := next.Change.Mono - e.Gone.Mono
+	return since >= 0 && since <= l.settle(&e.Gone.mark)
 }
 
-func (old *endpoint) isOtherAddressOf(e *endpoint) bool {
-	return old.Netns == e.Netns && old.Address != e.Address
+func (e *endpoint) isOtherAddressOf(next *endpoint) bool {
+	return e.Netns == next.Netns && e.Address != next.Address
 }
 
 // isOtherNamespaceOf reports whether two endpoints may be those of one container: that was
 // made again. Namespaces that people have named are never one another's successors.
-func (old *endpoint) isOtherNamespaceOf(e *endpoint) bool {
-	return old.Address == e.Address && old.Netns != e.Netns && generatedNetns(old.Netns) && generatedNetns(e.Netns)
+func (e *endpoint) isOtherNamespaceOf(next *endpoint) bool {
+	return e.Address == next.Address && e.Netns != next.Netns && generatedNetns(e.Netns) && generatedNetns(next.Netns)
 }
 
 // sameOwners reports whether the endpoint has only owners that another one had, as far as is

@@ -23,7 +23,7 @@ func newTotals() totals {
 func (t *totals) add(kind, expected string) { t.counts[kind][expected]++ }
 
 // points returns a point for each kind without the tag expected, so that the first rule
-// renames no series, and with rules one for each of its values too: their sum is all events.
+// renames no series, and with rules also one for each of its values: their sum is all events.
 func (t *totals) points(o Options) []metric.Point {
 	var points []metric.Point
 	for _, kind := range kinds() {

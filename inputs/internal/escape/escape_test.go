@@ -50,7 +50,7 @@ func unescape(t *testing.T, s string) string {
 		}
 		n, err := strconv.ParseUint(s[i+2:i+4], 16, 8)
 		if err != nil || s[i+1] != 'x' {
-			t.Fatalf("%q is no escape", s[i:])
+			t.Fatalf("%q is not an escape", s[i:])
 		}
 		b.WriteByte(byte(n))
 		i += 3

@@ -13,8 +13,8 @@ type addressPattern struct {
 	globs  plugin.Globs
 }
 
-// parseAddress parses one value of the option address. What can never be the address of
-// a listener is an error: such a rule would match nothing, and say nothing of it.
+// parseAddress parses one value of the option address. A value that can never be the address
+// of a listener is an error, because the rule would silently match nothing.
 func parseAddress(s string) (addressPattern, error) {
 	if strings.Contains(s, "/") {
 		prefix, err := parseCIDR(s)
@@ -56,9 +56,9 @@ func parseCIDR(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// match reports whether a listener's address is one of the pattern's. A wildcard is not
-// one of the addresses of a CIDR: only that of all addresses which it answers for
-// matches it.
+// match reports whether the pattern matches a listener's address. A wildcard is not one of
+// the addresses of a CIDR: only the CIDR of all addresses that it answers for matches
+// it.
 func (p *addressPattern) match(l *Listener) bool {
 	if !p.prefix.IsValid() {
 		return p.globs.Match(l.address())

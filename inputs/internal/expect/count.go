@@ -69,7 +69,7 @@ func (r *Rules) count(listeners []Judged) []count {
 	return counts
 }
 
-// up returns whether a rule holds, and whether that can be said.
+// up returns whether a rule holds, and whether that is known.
 func (n *rule) up(c count) (up, decided bool) {
 	if n.kind == kindForbid {
 		return c.matches == 0, c.matches > 0 || c.undecided == 0
@@ -87,8 +87,8 @@ func (n *rule) up(c count) (up, decided bool) {
 	return up, decided
 }
 
-// missing says what an expect rule lacks: for each element of its ports that too few
-// endpoints match, how many there are, and the nearest listener.
+// missing describes why an expect rule does not hold: for each element of its ports that too
+// few endpoints match, how many there are, and the nearest listener.
 func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
 	var all []string
 	for i, e := range c.elements {
@@ -113,8 +113,8 @@ func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
 	return strings.Join(all, "; ")
 }
 
-// nearestListener returns the listener of which the least is missing for a match, of
-// those that do not match; nil if none is near.
+// nearestListener returns the listener that comes nearest to matching the rule, of those
+// that do not match; nil if none is near.
 func (n *rule) nearestListener(listeners []Judged) (nearest *Listener, of *Holder) {
 	var least distance
 	for _, j := range listeners {

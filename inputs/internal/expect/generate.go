@@ -12,13 +12,13 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A Suggestion is a rule made from listeners, and what it is.
+// A Suggestion is a rule made from listeners, and a comment.
 type Suggestion struct {
 	Comment string // one line
 	Rule    Expect
 }
 
-// Suggest returns rules that hold for these listeners, and go on to hold when their
+// Suggest returns rules that hold for these listeners, and still hold after their
 // services are restarted. Listeners on ports of the ephemeral range
 // (net.ipv4.ip_local_port_range) share a rule for each process. The order of the listeners
 // does not matter.
@@ -52,11 +52,11 @@ func Suggest(listeners []*Listener, ephemeral PortRange) []Suggestion {
 type suggested struct {
 	rule        Expect
 	isEphemeral bool
-	process     string // for people, without generated parts; "" if it is not known
-	unit        string // for people, too; "" of one that exists once
+	process     string // for the comment, without generated parts; "" if unknown
+	unit        string // for the comment, too; "" for a transient unit
 	address     string
 	activated   bool // a manager holds the socket
-	unknown     bool // the owner is not known
+	unknown     bool // the owner is unknown
 }
 
 // describe returns the rule for one listener.
@@ -145,21 +145,21 @@ func appendNew(list, more plugin.Strings) plugin.Strings {
 }
 
 var (
-	// generated matches what is different after a restart: UUIDs, runs of hexadecimal
+	// generated matches parts that differ after a restart: UUIDs, runs of hexadecimal
 	// digits such as container ids, and numbers such as pids.
 	generated = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{8,}|[0-9]{4,}`)
 	// numbered matches a process that is one of several: "worker-3", "job12".
 	numbered = regexp.MustCompile(`^(.*[-_:#/ ][0-9]+|.*[0-9]{2,})$`)
-	// generatedName matches a name of a network namespace that no person has given.
+	// generatedName matches names of network namespaces that a program has generated.
 	generatedName = regexp.MustCompile(`^[0-9]+$|[0-9a-f]{8}`)
-	// transient matches units that exist once: of a login, or made by systemd-run.
+	// transient matches units that exist only once: of a login, or made by systemd-run.
 	transient = regexp.MustCompile(`^(session-.*\.scope|run-.*\.(scope|service))$`)
-	// unitParts splits the name of a unit: what precedes a number or an instance, these, and
-	// the type.
+	// unitParts splits the name of a unit into the part before a number or an instance, these,
+	// and the type.
 	unitParts = regexp.MustCompile(`^(.*?)(@.*|[0-9]+)?(\.[a-z]+)$`)
 )
 
-// generalize returns a name with * for its generated parts; all else is quoted.
+// generalize returns a glob for a name, with * for its generated parts; the rest is quoted.
 func generalize(name string, quote func(string) string) string {
 	var b strings.Builder
 	end := 0
@@ -172,7 +172,7 @@ func generalize(name string, quote func(string) string) string {
 
 func unquoted(s string) string { return s }
 
-// withoutNumber is generalize of the name of a process.
+// withoutNumber is generalize for the name of a process.
 func withoutNumber(process string, quote func(string) string) string {
 	if numbered.MatchString(process) {
 		return anyEnd(generalize(strings.TrimRight(process, "0123456789"), quote))
@@ -182,8 +182,8 @@ func withoutNumber(process string, quote func(string) string) string {
 
 func anyEnd(glob string) string { return strings.TrimSuffix(glob, "*") + "*" }
 
-// unitGlob returns the glob of a unit without its instance and other generated parts; nil
-// of one that exists once.
+// unitGlob returns the glob for a unit without its instance and other generated parts; nil
+// for a transient unit.
 func unitGlob(unit string) plugin.Strings {
 	if glob := unitWithoutNumber(unit, plugin.EscapeGlob); glob != "" {
 		return plugin.Strings{glob}
@@ -191,7 +191,7 @@ func unitGlob(unit string) plugin.Strings {
 	return nil
 }
 
-// unitWithoutNumber is generalize of the name of a unit.
+// unitWithoutNumber is generalize for the name of a unit.
 func unitWithoutNumber(unit string, quote func(string) string) string {
 	parts := unitParts.FindStringSubmatch(unit)
 	switch {
@@ -208,7 +208,7 @@ func unitWithoutNumber(unit string, quote func(string) string) string {
 	}
 }
 
-// key is what distinguishes rules: all of an ephemeral one but its addresses.
+// key distinguishes rules. For an ephemeral port it has everything but the addresses.
 func (s *suggested) key() string {
 	r := s.rule
 	if s.isEphemeral {
@@ -217,8 +217,8 @@ func (s *suggested) key() string {
 	return fmt.Sprintf("%v %q %q %q %q %q %q %q", r.Port, r.Address, r.Process, r.Exe, r.User, r.Unit, r.UserUnit, r.Netns)
 }
 
-// nameAll gives each rule a name of its own: "sshd-22"; if several would have the same, with
-// the address, and if that does not suffice, with a number.
+// nameAll gives each rule a unique name: "sshd-22"; if several would get the same one, with
+// the address, and if that is not unique, with a number.
 func nameAll(all []*suggested) {
 	names := make(map[string]int)
 	for _, s := range all {
@@ -246,7 +246,7 @@ func (s *suggested) shortName() string {
 	return process + "-" + s.rule.Port.String()
 }
 
-// comment says what the rule is.
+// comment describes the rule.
 func (s *suggested) comment() string {
 	owner := cmp.Or(s.process, "the kernel, or nobody who is known")
 	switch {
@@ -297,7 +297,7 @@ func printGlobs(b *strings.Builder, option string, globs plugin.Strings) {
 	}
 }
 
-// tomlString quotes a string. A variable in it would be expanded when it is read.
+// tomlString quotes a string. A variable in it would be expanded when the file is read.
 func tomlString(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

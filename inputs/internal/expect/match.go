@@ -2,16 +2,16 @@ package expect
 
 import "slices"
 
-// A truth says whether something holds of a listener of which not all is known.
+// A truth says whether something is true of a listener that is only partly known.
 type truth uint8
 
 const (
-	falsely truth = iota // it does not
-	unknown              // it may
-	truly                // it does
+	falsely truth = iota // false
+	unknown              // unknown
+	truly                // true
 )
 
-// match says whether the rule matches a listener on one of its ports: all criteria must
+// match returns whether the rule matches a listener on one of its ports: all criteria must
 // hold, those of the owner for one of the owners together.
 func (n *rule) match(l *Listener, owners []*Holder) truth {
 	if !n.matchAddress(l) {
@@ -36,8 +36,8 @@ func (n *rule) matchAddress(l *Listener) bool {
 	return n.address == nil || slices.ContainsFunc(n.address, func(p addressPattern) bool { return p.match(l) })
 }
 
-// owners returns the holders that rules are compared with. If not all are known, or if
-// there are none, nil is one of them: the socket itself.
+// owners returns the holders to compare rules with. If not all are known, or if there
+// are none, nil is one of them: the socket itself.
 func (l *Listener) owners() []*Holder {
 	owners := make([]*Holder, 0, 4)
 	for i := range l.Holders {
@@ -53,7 +53,7 @@ func (l *Listener) owners() []*Holder {
 type globCriterion struct {
 	option int // in globOptions
 	globs  []glob
-	any    bool // one of them is "*", which matches what is not known, too
+	any    bool // one of them is "*", which also matches unknown values
 }
 
 // match compares the criterion with a holder, or with the socket if h is nil.
@@ -71,7 +71,7 @@ func (c *globCriterion) match(l *Listener, h *Holder) truth {
 	}
 }
 
-// value returns what a holder, or the socket if h is nil, has for an option, and
+// value returns the value of an option for a holder, or for the socket if h is nil, and
 // whether that is known.
 func (l *Listener) value(option string, h *Holder) (value string, known bool) {
 	switch option {

@@ -15,7 +15,7 @@ type Ports []PortRange
 // A PortRange is the ports from First to Last, which may be equal.
 type PortRange struct{ First, Last uint16 }
 
-// UnmarshalTOML takes what a TOML decoder found: 443, "8000-8100", or a list of these.
+// UnmarshalTOML takes a decoded TOML value: 443, "8000-8100", or a list of these.
 func (p *Ports) UnmarshalTOML(v any) error {
 	list, isList := v.([]any)
 	if !isList {
@@ -89,7 +89,7 @@ func (p Ports) count() (n int) {
 	return n
 }
 
-// String lists them as people do: "80,443,8000-8100".
+// String lists them as in "80,443,8000-8100".
 func (p Ports) String() string {
 	texts := make([]string, len(p))
 	for i, r := range p {

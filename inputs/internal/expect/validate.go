@@ -25,7 +25,7 @@ func (o *Options) ValidateRules(tags []string) error {
 	switch o.Unlisted {
 	case UnlistedAuto, UnlistedUnexpected, UnlistedIgnore:
 	default:
-		v.invalid("unlisted", `unknown value %q: "auto", "unexpected" or "ignore"`, o.Unlisted)
+		v.invalid("unlisted", "unknown value %q (known: auto, ignore, unexpected)", o.Unlisted)
 	}
 	for i := range o.Expect {
 		r, at := &o.Expect[i], fmt.Sprintf("expect[%d]", i)

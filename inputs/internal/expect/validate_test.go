@@ -24,7 +24,7 @@ func TestEveryErrorOfRulesNamesItsOption(t *testing.T) {
 		options Options
 		want    string
 	}{
-		{name: "unlisted", options: Options{Unlisted: "never"}, want: `unlisted: unknown value "never": "auto", "unexpected" or "ignore"`},
+		{name: "unlisted", options: Options{Unlisted: "never"}, want: `unlisted: unknown value "never" (known: auto, ignore, unexpected)`},
 		{name: "no name", options: Options{Expect: []Expect{{Criteria: port, Min: 1}}, Forbid: []Forbid{{Criteria: port}}, Allow: []Allow{{Criteria: port}}},
 			want: `expect[0].name: is missing: expect and forbid rules need one, such as name = "web"
 forbid[0].name: is missing: expect and forbid rules need one, such as name = "web"`},

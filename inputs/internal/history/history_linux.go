@@ -1,9 +1,9 @@
 // Package history keeps what an input must not forget: its state, as records with keys,
-// and the events that not every output has yet. It knows the meaning of neither.
+// and the events that not every output has yet. It interprets neither.
 //
 // history_linux.go is the path of a write from top to bottom: Append changes the content
-// (content.go) and starts a writer, which makes a line of what has changed (line.go) and
-// has the journal write it (journal_linux.go). Events hands out what is written.
+// (content.go) and starts a writer, which encodes the changes as a line (line.go) and
+// gives it to the journal (journal_linux.go). Events returns the events that are written.
 package history
 
 import (
@@ -23,7 +23,7 @@ type Options struct {
 	// Path is that of the file, STATE_DIRECTORY/NAME.history.jsonl. If it is "",
 	// everything is kept in memory, from start to stop.
 	Path string
-	// FirstSeen is the path of the file that the version before kept,
+	// FirstSeen is the path of the file that the previous version kept,
 	// STATE_DIRECTORY/NAME.first_seen.json; "": none.
 	FirstSeen string
 	// MachineID is that of this host. The history of another machine is discarded. If
@@ -32,21 +32,21 @@ type Options struct {
 	Log       *slog.Logger
 }
 
-// A Write is what one gather has changed. It is written as a whole or not at all. The
-// store keeps what it refers to: the caller must not change it afterwards.
+// A Write is the changes of one gather. It is written as a whole or not at all. The
+// store keeps the data that it refers to: the caller must not change it afterwards.
 type Write struct {
 	Set    map[string]json.RawMessage // records by key; nil or null deletes
 	Events []metric.Point             // each has a Time
 }
 
-// A Store is the history of one input. Its methods may be called concurrently. None but
-// Open, FirstSeen, Events and Close waits for the disk, and what Events returns does after
-// Close.
+// A Store is the history of one input. Its methods may be called concurrently. Only
+// Open, FirstSeen, Events and Close wait for the disk; after Close, so does the function that
+// Events returns.
 //
-// What it promises: an event is handed out when it is durable together with the records
-// that changed with it. Until it is delivered, it is handed out again after each
-// restart, equal in everything. If the disk refuses a write, its events are handed out
-// all the same, and the records are written when the disk is back.
+// Guarantees: an event is returned when it is durable together with the records
+// that changed with it. Until it is delivered, it is returned again after each
+// restart, unchanged. If a write fails, its events are returned
+// anyway, and the records are written when the disk works again.
 type Store struct {
 	mu      sync.Mutex
 	options Options
@@ -62,15 +62,15 @@ type Store struct {
 	obsolete []string // files to be removed after the next write
 }
 
-// An attempt is a write under way, or the last one.
+// An attempt is the write in progress, or the last one.
 type attempt struct {
 	began time.Time
 	err   error
-	slow  bool // it was logged as such, or Close did not wait for it
+	slow  bool // it was logged as hanging, or Close did not wait for it
 }
 
 const (
-	// retryEvery is how often a write is tried again after one has failed, if nothing
+	// retryEvery is how often a failed write is repeated if nothing
 	// is appended.
 	retryEvery = 10 * time.Second
 	// closeWait is how long Close waits for the disk.
@@ -134,10 +134,10 @@ func (s *Store) Append(w Write) {
 	s.lockedStart()
 }
 
-// Events returns the events whose write has ended and that were not handed out yet,
-// oldest first. It waits for the writes of others, for that long at most. stored is for
+// Events returns the events that are written and were not returned yet,
+// oldest first. It waits for writes in progress, but no longer than wait. stored is for
 // Batch.EventsStored; it is nil if there are no events. Gather calls Events as its last
-// step: what is handed out and then not published comes again only after a restart. The
+// step: events that are returned but not published come again only after a restart. The
 // caller must not change the events.
 func (s *Store) Events(wait time.Duration) (events []metric.Point, stored func()) {
 	s.mu.Lock()
@@ -154,7 +154,7 @@ func (s *Store) Events(wait time.Duration) (events []metric.Point, stored func()
 	return events, func() { s.delivered(out) }
 }
 
-// lockedRetry starts a write again that has failed, and logs one that hangs.
+// lockedRetry repeats a failed write, and logs one that hangs.
 func (s *Store) lockedRetry() {
 	switch since := time.Since(s.last.began); {
 	case s.writing == nil && (s.last.err == nil || since >= retryEvery || s.content.unwritten()):
@@ -165,7 +165,7 @@ func (s *Store) lockedRetry() {
 	}
 }
 
-// delivered notes that the outputs have events. After Close it waits for the disk, since
+// delivered records that the outputs have events. After Close it waits for the disk, because
 // the program may be about to end.
 func (s *Store) delivered(events []*event) {
 	s.mu.Lock()
@@ -177,7 +177,7 @@ func (s *Store) delivered(events []*event) {
 	}
 }
 
-// Recent returns the last 2,000 events that were handed out, also before a restart,
+// Recent returns the last 2,000 events that were returned by Events, also before a restart,
 // oldest first. The caller must not change them.
 func (s *Store) Recent() []metric.Point {
 	s.mu.Lock()
@@ -189,7 +189,7 @@ func (s *Store) Recent() []metric.Point {
 	return points
 }
 
-// ID returns the random id of the history, which its next event has.
+// ID returns the random id of the history, which the next event will have.
 func (s *Store) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +211,7 @@ func (s *Store) Waiting() int {
 	return len(s.content.waiting)
 }
 
-// FirstSeen returns what the version before kept instead of a history: Unix times by
+// FirstSeen returns the data that the previous version kept instead of a history: Unix times by
 // tags. It waits for the disk. It returns nothing if there is a history or no such file.
 // The file is removed after the first write.
 func (s *Store) FirstSeen() (map[string]int64, error) {
@@ -224,8 +224,8 @@ func (s *Store) FirstSeen() (map[string]int64, error) {
 	return readFirstSeen(path)
 }
 
-// Close writes what is left, and waits a second for a disk that is not responding. What
-// is delivered afterwards is noted all the same.
+// Close writes the remaining changes, and waits a second for a disk that is not responding.
+// Deliveries after that are still recorded.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,8 +241,8 @@ func (s *Store) Close() error {
 	return s.last.err
 }
 
-// Inherit lets the store go on after Close, for an input that replaces the one that it
-// was opened for. It may have another path by then: what is there is set aside, and the
+// Inherit lets the store continue after Close, for an input that replaces the one that it
+// was opened for. It may have another path by then: a file there is set aside, and the
 // file at the old path is removed after the first write.
 func (s *Store) Inherit(o Options) *Store {
 	s.mu.Lock()
@@ -252,7 +252,7 @@ func (s *Store) Inherit(o Options) *Store {
 	if o.Path == old {
 		return s
 	}
-	s.journal, s.writing, s.last = nil, nil, attempt{} // a write that hangs is left alone
+	s.journal, s.writing, s.last = nil, nil, attempt{} // a write that hangs is left to itself
 	s.content.newID()
 	if o.Path == "" {
 		s.pending = pending{}
@@ -340,7 +340,7 @@ func (s *Store) write(j journal, ended chan struct{}) {
 	}
 }
 
-// lockedEnd notes that the writer has ended.
+// lockedEnd records that the writer has ended.
 func (s *Store) lockedEnd(j journal) {
 	if s.journal == j {
 		s.writing = nil
@@ -350,9 +350,9 @@ func (s *Store) lockedEnd(j journal) {
 	}
 }
 
-// lockedWritten notes how a write has ended. The events of one that has failed are
-// handed out all the same. After a restart the file may not know them, and then give
-// their numbers to others: they get another id.
+// lockedWritten records the result of a write. The events of a failed write are returned
+// anyway. After a restart the file may not have them, and then assign their numbers to
+// others, so they get another id.
 func (s *Store) lockedWritten(taken pending, err error) {
 	if err != nil {
 		s.content.newID()
@@ -370,7 +370,7 @@ func (s *Store) lockedWritten(taken pending, err error) {
 	if err != nil {
 		taken.merge(s.pending)
 		s.pending = taken
-		if taken.size() > maxRecent { // a snapshot has it all
+		if taken.size() > maxRecent { // a snapshot contains everything
 			s.pending = pending{all: true, events: s.content.notWritten()}
 		}
 	}

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A journal is the file of a Store. One goroutine at a time uses it. Tests put their
+// A journal is the file of a Store. It is used by one goroutine at a time. Tests inject
 // faults here.
 type journal interface {
-	// whole reports whether the next line must have a snapshot.
+	// whole reports whether the next line must contain a snapshot.
 	whole() bool
-	// write makes a line durable. On an error the file is as it was, as far as the disk
+	// write makes a line durable. After an error the file is unchanged, as far as the disk
 	// allows.
 	write(l line) error
 	// close closes the file. A later write opens it again.
@@ -34,7 +34,7 @@ type journalFile struct {
 	log  *slog.Logger
 
 	file  *os.File    // nil: closed
-	ours  os.FileInfo // of the last file that was ours; nil: none was
+	ours  os.FileInfo // of our last file; nil: there was none
 	size  int64       // of the file; 0: it must be replaced
 	limit int64       // the size at which it is replaced
 }
@@ -44,7 +44,7 @@ const minLimit = 64 << 10
 
 var errInUse = errors.New("is in use by another process")
 
-// newJournal returns a journal that replaces what there is.
+// newJournal returns a journal that replaces an existing file.
 func newJournal(path string, log *slog.Logger) *journalFile {
 	return &journalFile{path: path, log: log}
 }
@@ -121,13 +121,13 @@ func (j *journalFile) write(l line) error {
 		if err = j.replace(line{Snapshot: l.Snapshot}); err == nil || l.all || j.file == nil || j.size == 0 {
 			return err
 		}
-		j.limit = 2 * j.size // there is no space for two: go on with this one
+		j.limit = 2 * j.size // there is no space for two files: continue with this one
 		l.Snapshot = nil
 	}
 	return j.append(l)
 }
 
-// append appends a line. On an error it takes back what is written of it.
+// append appends a line. On an error it truncates the file to its former size.
 func (j *journalFile) append(l line) error {
 	text, err := appendLine(nil, l)
 	if err != nil {
@@ -142,12 +142,12 @@ func (j *journalFile) append(l line) error {
 		return nil
 	}
 	if undo := errors.Join(j.file.Truncate(j.size), j.file.Sync()); undo != nil {
-		j.size = 0 // what the disk holds is not known
+		j.size = 0 // the content of the disk is unknown
 	}
 	return err
 }
 
-// replace makes the file again, with one line. Another file that is in its place by now
+// replace creates the file again, with one line. If another file has taken its place, it
 // is set aside.
 func (j *journalFile) replace(l line) error {
 	text, err := appendLine(nil, l)
@@ -165,7 +165,7 @@ func (j *journalFile) replace(l line) error {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	if j.file != nil {
-		j.file.Close() // nobody reads it again
+		j.file.Close() // it is not read again
 	}
 	j.file, j.size, j.limit = f, int64(len(text)), max(2*int64(len(text)), minLimit)
 	if err := syncDirectory(filepath.Dir(j.path)); err != nil {
@@ -175,7 +175,7 @@ func (j *journalFile) replace(l line) error {
 	return nil
 }
 
-// fill writes a new file and puts it into the place of the old one.
+// fill writes a new file and puts it in place of the old one.
 func (j *journalFile) fill(f *os.File, text []byte) error {
 	if err := lock(f); err != nil {
 		return err
@@ -197,8 +197,8 @@ func (j *journalFile) fill(f *os.File, text []byte) error {
 	return nil
 }
 
-// makeRoom sets a file aside that is in the place of ours, unless another process uses
-// it. A link or a pipe is not worth that: it is replaced.
+// makeRoom sets aside a file that is in place of ours, unless another process uses
+// it. A link or a pipe is not kept: it is replaced.
 func (j *journalFile) makeRoom() error {
 	info, err := os.Lstat(j.path)
 	if err != nil || !info.Mode().IsRegular() || j.file != nil && j.isOurs() {
@@ -224,12 +224,12 @@ func (j *journalFile) makeRoom() error {
 
 func (j *journalFile) close() {
 	if j.file != nil {
-		j.file.Close() // what was written is synced
+		j.file.Close() // the data is synced
 	}
 	j.file, j.size = nil, 0
 }
 
-// create makes a file that must not have been there, and its directory if somebody has
+// create creates a file that must not exist, and its directory if something has
 // removed it.
 func create(path string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -261,8 +261,8 @@ func openRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-// lock locks a file until it is closed. Where the file system has no locks, there is
-// none.
+// lock locks a file until it is closed. If the file system has no locks, it does
+// nothing.
 func lock(f *os.File) error {
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
 		return errInUse
@@ -273,7 +273,7 @@ func lock(f *os.File) error {
 // maxAside bounds how many files are set aside within one second.
 const maxAside = 10
 
-// setAside renames what is in the place of a file, unless it is a directory, which may
+// setAside renames the file in place of ours, unless it is a directory, which may
 // be somebody's data.
 func setAside(path, why string) (string, error) {
 	info, err := os.Lstat(path)
@@ -307,17 +307,17 @@ func syncDirectory(path string) error {
 	return nil
 }
 
-// removeAll removes files that nobody needs any more, if it can.
+// removeAll removes files that are not needed any more, if it can.
 func removeAll(paths []string) {
 	for _, path := range paths {
-		os.Remove(path) // it is read no more, and tried again after the next start
+		os.Remove(path) // it is not read any more, and the next start tries again
 	}
 }
 
-// maxFirstSeen bounds the file of the version before.
+// maxFirstSeen bounds the file of the previous version.
 const maxFirstSeen = 64 << 20
 
-// readFirstSeen reads the file of the version before.
+// readFirstSeen reads the file of the previous version.
 func readFirstSeen(path string) (map[string]int64, error) {
 	f, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {

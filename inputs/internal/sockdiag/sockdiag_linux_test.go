@@ -261,7 +261,7 @@ func TestSilentKernel(t *testing.T) {
 	defer cancel()
 	err := c.Dump(ctx, Listen, 0, func() {}, func(*inet.Socket) {})
 	if err == nil {
-		t.Fatal("a dump without an answer is no error")
+		t.Fatal("a dump without an answer returns no error")
 	}
 }
 

@@ -87,7 +87,7 @@ func decodeLine(t *testing.T, line []byte) metric.Point {
 	}
 	d := lineprotocol.NewDecoderWithBytes(append(line, '\n'))
 	if !d.Next() {
-		t.Fatalf("%q is no line", line)
+		t.Fatalf("%q is not a line", line)
 	}
 	name, err := d.Measurement()
 	check(err)

@@ -1,4 +1,4 @@
-// Package schematest compares what tests produce with the JSON Schemas under docs: those
+// Package schematest validates the output of tests with the JSON Schemas under docs: those
 // of the lines that sockwatch prints, and of the reports of "sockwatch check --live".
 package schematest
 
@@ -41,7 +41,7 @@ func Line(t testing.TB, line []byte) {
 	}
 }
 
-// Batch checks what the points of a batch are as lines.
+// Batch checks the lines of the points of a batch.
 func Batch(t testing.TB, b *metric.Batch) {
 	t.Helper()
 	if err := CheckBatch(b); err != nil {
@@ -49,7 +49,7 @@ func Batch(t testing.TB, b *metric.Batch) {
 	}
 }
 
-// CheckBatch returns what of the points of a batch is not valid, or nil.
+// CheckBatch returns the errors of the points of a batch, joined, or nil.
 func CheckBatch(b *metric.Batch) error {
 	var errs []error
 	for _, points := range [][]metric.Point{b.Events, b.Points} {
@@ -67,8 +67,8 @@ func CheckBatch(b *metric.Batch) error {
 }
 
 // Events checks events of a simulation: one of each shape, that is of each kind with the
-// same tags and fields, since there may be millions. They are checked as the history
-// numbers them.
+// same tags and fields, since there may be millions. They are checked with the numbers that
+// the history gives them.
 func Events(t testing.TB, events []metric.Point) {
 	t.Helper()
 	for i := range events {
@@ -89,7 +89,7 @@ func Events(t testing.TB, events []metric.Point) {
 	}
 }
 
-// shapes are those that Events has checked.
+// shapes are the shapes that Events has checked.
 var shapes sync.Map
 
 // Check returns why a line is not valid, or nil.
