@@ -89,6 +89,9 @@ const (
 	backendProcfs  = "procfs"
 )
 
+// minScan is the shortest interval of scans, as of everything that is periodic.
+const minScan = plugin.Duration(100 * time.Millisecond)
+
 // Validate returns every error of the options, joined.
 func (o *Options) Validate() error {
 	var errs []error
@@ -108,6 +111,9 @@ func (o *Options) Validate() error {
 	}
 	if o.OwnerVerify <= 0 {
 		errs = append(errs, plugin.Invalid("owner_verify", "must be longer than 0s"))
+	}
+	if o.ScanInterval > 0 && o.ScanInterval < minScan {
+		errs = append(errs, plugin.Invalid("scan_interval", `must be at least %v, or "0s"`, minScan))
 	}
 	if o.Remember < o.Settle {
 		errs = append(errs, plugin.Invalid("remember", "%v is shorter than settle, %v", o.Remember, o.Settle))

@@ -2,6 +2,9 @@ package tcplisten
 
 import (
 	"testing"
+	"time"
+
+	"sockwatch/agent/plugin"
 )
 
 func TestOptionErrors(t *testing.T) {
@@ -9,8 +12,10 @@ func TestOptionErrors(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"backend": {func(o *Options) { o.Backend = "ebpf" }, `backend: unknown value "ebpf" (known: auto, netlink, procfs)`},
-		"proc":    {func(o *Options) { o.Proc = "proc" }, `proc: "proc" is not an absolute path`},
+		"backend":  {func(o *Options) { o.Backend = "ebpf" }, `backend: unknown value "ebpf" (known: auto, netlink, procfs)`},
+		"proc":     {func(o *Options) { o.Proc = "proc" }, `proc: "proc" is not an absolute path`},
+		"scan":     {func(o *Options) { o.ScanInterval = plugin.Duration(time.Millisecond) }, `scan_interval: must be at least 100ms, or "0s"`},
+		"remember": {func(o *Options) { o.Remember = plugin.Duration(time.Second) }, "remember: 1s is shorter than settle, 1m"},
 		"all at once": {
 			func(o *Options) { o.Backend, o.MaxListeners = "", 0 },
 			"backend: unknown value \"\" (known: auto, netlink, procfs)\nmax_listeners: must be more than 0",

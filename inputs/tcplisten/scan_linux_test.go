@@ -173,7 +173,7 @@ func TestGlimpsesBeyondTheLimitAreLogged(t *testing.T) {
 
 func TestWatchAsksForAGather(t *testing.T) {
 	options := Defaults()
-	options.ScanInterval = plugin.Duration(10 * time.Millisecond)
+	options.ScanInterval = plugin.Duration(100 * time.Millisecond)
 	o := observe(t, options)
 	if o == nil {
 		return

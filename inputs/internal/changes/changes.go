@@ -1,7 +1,7 @@
 // Package changes reports what has changed between two looks at the listening sockets of
-// a host: snapshots in, events out. It knows no kernel, no file and no clock.
+// a host: snapshots in, events out. It does not use the kernel, files or clocks.
 //
-//	snapshot ──▶ endpoints ──▶ match: whose is each socket ──▶ difference ──▶ events
+//	snapshot ──▶ endpoints ──▶ match: owner of each socket ──▶ difference ──▶ events
 //	                                                              │
 //	                   nothing is reported before the search for owners, or settle, has ended
 //

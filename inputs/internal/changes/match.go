@@ -208,7 +208,7 @@ func (m *match) assume(e *endpoint) {
 	m.joined = slices.Contains(m.gained, true) && m.anyNamed() && !m.replacesUnknown()
 	for i := range m.sockets {
 		if s := &m.sockets[i]; s.Owner == unassigned {
-			s.Owner = m.heir(e)
+			s.Owner = m.assumedOwner(e)
 			m.use(s, e.current[i])
 		}
 	}
@@ -230,18 +230,18 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// heir returns the owner that a socket without a known one is assumed to have: rather one
-// without a socket, rather one that was found out, and rather the first by name.
-func (m *match) heir(e *endpoint) int {
+// assumedOwner returns the owner that a socket with an unknown owner is assumed to have.
+// It prefers owners without a socket, then those that are known, then the first by name.
+func (m *match) assumedOwner(e *endpoint) int {
 	if m.before > 0 && !e.Unreported {
-		heir, best := 0, -1
+		found, best := 0, -1
 		for i, o := range m.owners[:m.before] {
 			fit := 2*btoi(!m.used[i]) + btoi(o.named())
-			if fit > best || fit == best && o.name() < m.owners[heir].name() {
-				heir, best = i, fit
+			if fit > best || fit == best && o.name() < m.owners[found].name() {
+				found, best = i, fit
 			}
 		}
-		return heir
+		return found
 	}
 	if i := slices.IndexFunc(m.owners, func(o *owner) bool { return !o.named() }); i >= 0 {
 		return i

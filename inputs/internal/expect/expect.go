@@ -1,10 +1,9 @@
 // Package expect compares listeners with rules: what must listen, what may, and what
-// must not. It knows no kernel, no file and no clock.
+// must not. It does not use the kernel, files or clocks.
 //
-// Rules are compiled once. Rules.Verdict says of one listener what the rules make of it,
-// and is called when something of the listener has changed, or Rules.Version. A Tracker
-// makes points and events of the verdicts of all listeners, and remembers from one look to
-// the next what has failed since when.
+// Rules are compiled once. Rules.Verdict judges one listener. It is called when the
+// listener or Rules.Version has changed. A Tracker turns the verdicts of all listeners into
+// points and events, and remembers what has failed, and since when.
 //
 //	Options ▶ Compile ▶ Rules ─▶ Verdict of a listener ─▶ Judged ─▶ Tracker.Evaluate ─▶ points, events
 //	                      └────▶ Why: the nearest rule                     Report ─▶ check --live

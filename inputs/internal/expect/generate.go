@@ -270,7 +270,8 @@ func Print(rules []Suggestion, prefix string) string {
 		prefix += "."
 	}
 	var b strings.Builder
-	b.WriteString("# What listens on this host now. Review it: what should not listen is listed, too.\n")
+	b.WriteString("# What listens on this host now. Review it: what should not listen is listed, too.\n" +
+		"# To have everything else reported, set unlisted = \"unexpected\" in [[inputs.tcp_listen]].\n")
 	for _, s := range rules {
 		r := &s.Rule
 		ports, _ := r.Port.MarshalTOML()

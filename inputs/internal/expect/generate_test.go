@@ -36,6 +36,7 @@ func TestPrintedRules(t *testing.T) {
 		nginx(4000, held(Holder{Process: `a*"b\x0a${C}`, Exe: "/tmp/[x]", Unit: "x.service"})),
 	}
 	want := `# What listens on this host now. Review it: what should not listen is listed, too.
+# To have everything else reported, set unlisted = "unexpected" in [[inputs.tcp_listen]].
 
 # Port 22 of 0.0.0.0: sshd, on a socket of the service manager
 [[expect]]

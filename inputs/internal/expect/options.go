@@ -61,24 +61,24 @@ type Forbid struct {
 type Criteria struct {
 	// A port, a range such as "8000-8100", or a list of these.
 	Port Ports `toml:"port"`
-	// Globs over the address as bound ("127.0.0.1", "0.0.0.0%eth0"), or CIDRs. The wildcards
+	// Globs for the address as bound ("127.0.0.1", "0.0.0.0%eth0"), or CIDRs. The wildcards
 	// 0.0.0.0 and :: match by themselves or by a CIDR of length 0.
 	Address plugin.Strings `toml:"address"`
-	// Globs, one or a list, over the name of a process that holds the socket.
+	// Globs, one or a list, for the name of a process that holds the socket.
 	Process plugin.Strings `toml:"process"`
-	// Globs over the path of that process's program.
+	// Globs for the path of that process's program.
 	Exe plugin.Strings `toml:"exe"`
-	// Globs over the user.
+	// Globs for the user.
 	User plugin.Strings `toml:"user"`
-	// Globs over the systemd unit.
+	// Globs for the systemd unit.
 	Unit plugin.Strings `toml:"unit"`
-	// Globs over the unit of a user's service manager.
+	// Globs for the unit of a user's service manager.
 	UserUnit plugin.Strings `toml:"user_unit"`
-	// Globs over the container; "" is the host.
+	// Globs for the container; "" is the host.
 	Container plugin.Strings `toml:"container"`
-	// Globs over the uid of the Kubernetes pod.
+	// Globs for the uid of the Kubernetes pod.
 	Pod plugin.Strings `toml:"pod"`
-	// Globs over the network namespace; "" is the host's.
+	// Globs for the network namespace; "" is the host's.
 	Netns plugin.Strings `toml:"netns"`
 	// "ipv4", "ipv6", "dual", or a list of these.
 	Family plugin.Strings `toml:"family"`

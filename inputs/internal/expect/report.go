@@ -221,7 +221,11 @@ func (r *Report) Summary() string {
 	if len(faults) == 0 {
 		faults = []string{"ok"}
 	}
-	return fmt.Sprintf("%s, %s (digest %s): %s", counted(len(r.Listeners), "listener"), counted(len(r.Rules), "rule"), r.Digest, strings.Join(faults, ", "))
+	listeners := counted(len(r.Listeners), "listener")
+	if n := counts[""]; n > 0 { // unlisted does not ask for one
+		listeners += fmt.Sprintf(" (%d without a rule)", n)
+	}
+	return fmt.Sprintf("%s, %s (digest %s): %s", listeners, counted(len(r.Rules), "rule"), r.Digest, strings.Join(faults, ", "))
 }
 
 func counted(n int, what string) string {
