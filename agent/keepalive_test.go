@@ -16,9 +16,9 @@ func TestNoKeepaliveWhileAGatherIsOverdue(t *testing.T) {
 		r := newRig(t)
 		reports := new(atomic.Int64)
 		r.agent.Keepalive = Keepalive{Interval: time.Second, Report: func(context.Context) { reports.Add(1) }}
-		hang, release := false, make(chan struct{})
+		hang, release := new(atomic.Bool), make(chan struct{})
 		r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
-			if hang {
+			if hang.Load() {
 				<-release
 			}
 			return batchOf(), nil
@@ -34,10 +34,10 @@ func TestNoKeepaliveWhileAGatherIsOverdue(t *testing.T) {
 		}
 		after(500 * time.Millisecond) // away from the ticks
 		within(9*time.Second, 9)
-		hang = true
+		hang.Store(true)
 		within(20*time.Second, 20) // the gather begins in 0.5 s
 		within(time.Minute, 1)
-		hang = false
+		hang.Store(false)
 		close(release)
 		within(10*time.Second, 10)
 		r.end()
