@@ -151,15 +151,21 @@ func (s *seenEvents) follow(path string, done <-chan struct{}) {
 		}
 	}
 	defer f.Close()
-	r := bufio.NewReader(f)
-	var partial string
+	var whole int64 // the end of the last whole line: the next run cuts off what a kill has torn
 	for {
-		text, err := r.ReadString('\n')
-		partial += text
-		if err == nil {
-			s.addJSON(strings.TrimSuffix(partial, "\n"))
-			partial = ""
-		} else if !pauseUnless(done) {
+		if _, err := f.Seek(whole, io.SeekStart); err != nil {
+			s.fault("%v", err)
+			return
+		}
+		for r := bufio.NewReader(f); ; {
+			text, err := r.ReadString('\n')
+			if err != nil {
+				break
+			}
+			whole += int64(len(text))
+			s.addJSON(strings.TrimSuffix(text, "\n"))
+		}
+		if !pauseUnless(done) {
 			return
 		}
 	}

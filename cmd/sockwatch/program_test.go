@@ -357,7 +357,7 @@ func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
 			return n >= 3
 		})
 		p.Process.Signal(signal)
-		p.Wait()
+		p.exitCode(t)
 		if text := p.stdout.String(); text != "" {
 			t.Errorf("events of its own port:\n%s", text)
 		}

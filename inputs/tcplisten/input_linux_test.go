@@ -20,6 +20,7 @@ import (
 	"sockwatch/inputs/internal/expect"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,12 +36,12 @@ func open(t testing.TB, options Options) plugin.Input {
 }
 
 // openLogging returns an input that the test closes, and what it logs.
-func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *bytes.Buffer) {
+func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *logBuffer) {
 	t.Helper()
 	if err := options.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
+	var log logBuffer
 	env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	in, err := newInput(options, env)
 	if err != nil {
@@ -48,6 +49,32 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	}
 	t.Cleanup(func() { closeInput(t, in) })
 	return in, &log
+}
+
+// A logBuffer collects a log. The history logs from a goroutine of its own.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logBuffer) Len() int { return len(l.String()) }
+
+func (l *logBuffer) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
 }
 
 // closeInput closes an input that is open.

@@ -29,7 +29,7 @@ type observer struct {
 	*input
 	t   *testing.T
 	env plugin.Env
-	log *bytes.Buffer
+	log *logBuffer
 	now changes.Moment
 
 	seen map[string]metric.Point // all events by history and sequence

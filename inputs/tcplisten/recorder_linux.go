@@ -228,9 +228,6 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)),
 	}
-	for _, li := range l.glimpses {
-		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
-	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)
 	}
