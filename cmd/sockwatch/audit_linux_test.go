@@ -95,6 +95,9 @@ func end(t *testing.T, running ...*process) {
 // and still hold after every service was restarted and ephemeral ports have moved. A missing
 // or unlisted service does not pass.
 func TestRulesOfExpectHoldAfterRestarts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many hosts")
+	}
 	for seed := range soak.Times(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()

@@ -105,6 +105,9 @@ func TestFullDiskFreedAgain(t *testing.T) {
 // Killed on the full disk, the program starts again, delivers its queue, which frees space,
 // and continues.
 func TestStartOnAFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	s := newSink(t)
 	s.stop()

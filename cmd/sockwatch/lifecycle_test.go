@@ -84,6 +84,9 @@ func TestSIGTERMInEveryState(t *testing.T) {
 // If something does not return at a stop, the program ends anyway, with exit code 1 and a
 // message that names it. The next start delivers the points queued then.
 func TestWatchdogEndsTheProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	s := newSink(t)
 	c := delivery{state: t.TempDir(), url: s.URL, input: "alias = \"stuck\"\n  delay = \"1h\"", shutdown: time.Second}

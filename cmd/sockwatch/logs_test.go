@@ -20,6 +20,9 @@ import (
 // The configuration of docs/logs.md writes only events, each valid by the
 // schema.
 func TestDocumentedEventStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	text := markdownBlock(t, readFile(t, "docs", "logs.md"), "toml")

@@ -297,6 +297,9 @@ func TestReloadOfABrokenFileIsReported(t *testing.T) {
 }
 
 func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	p, address, path := startOnExample(t)
 	late := start(t, "listener", nil)
@@ -333,6 +336,9 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 // After a restart, the port that sockwatch itself serves is not an event, and neither is
 // anything else that has not changed.
 func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	address := servertest.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(address)

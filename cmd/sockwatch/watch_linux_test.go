@@ -60,6 +60,9 @@ func masked(text string) string {
 }
 
 func TestWatchPrintsChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	awaitLine(t, h.serve("sshd", 0, "tcp4/0.0.0.0:2022"))
@@ -97,6 +100,9 @@ TIME  closed         0.0.0.0:8080           none      other[PID] root
 // A listener that lives for a second is printed, with defaults only. On a busy machine
 // its owner may have exited before it is found.
 func TestWatchSeesAListenerOfOneSecond(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	w := startWatch(h, nil)
@@ -204,6 +210,9 @@ func TestWatchOnATerminal(t *testing.T) {
 // The changes that the running agent has recorded come first, and its state directory is not
 // changed: the agent continues its history.
 func TestWatchPrintsThePast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	state := t.TempDir()
@@ -301,6 +310,9 @@ func TestWatchWithoutAPast(t *testing.T) {
 
 // When the reader of a pipe is gone, watch ends as other programs do.
 func TestWatchEndsWithItsReader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	r, stdout, err := os.Pipe()
