@@ -99,17 +99,16 @@ type Approval struct {
 	Expires string `toml:"expires"`
 }
 
-// defaultFor is the option for of an expect rule that does not set it: a restart takes
-// less.
+// defaultFor is the default of the option "for" of expect rules. A restart takes less time.
 const defaultFor = plugin.Duration(time.Minute)
 
-// SetDefaults gives a rule its defaults before the configuration is read.
+// SetDefaults sets the defaults of a rule before the configuration is read.
 func (r *Expect) SetDefaults() { r.Min, r.For = 1, defaultFor }
 
 // Defaults returns the options of a table without rules.
 func Defaults() Options { return Options{Unlisted: UnlistedAuto} }
 
-// Example returns options with a value in each that is worth showing.
+// Example returns options with example values for the documentation.
 func Example() Options {
 	return Options{
 		Unlisted:   UnlistedUnexpected,
@@ -150,8 +149,8 @@ func Example() Options {
 	}
 }
 
-// Includes names the option with the rule files and the tables in them: see
-// plugin.Includer.
+// Includes returns the name of the option that lists rule files, and the tables that they
+// may contain. It implements plugin.Includer.
 func (o *Options) Includes() plugin.Include {
 	return plugin.Include{Option: "expect_file", Tables: []string{"expect", "allow", "forbid"}}
 }
