@@ -28,7 +28,7 @@ const version = 1
 // maxLine is the maximum length of a line that is read or written.
 const maxLine = 512 << 20
 
-// A line is one line of the file: a snapshot, or changes.
+// A line is one line of the file: a snapshot, changes, or both.
 type line struct {
 	Snapshot  *snapshot                  `json:"snapshot,omitempty"`
 	ID        string                     `json:"history,omitempty"` // for the next event
