@@ -56,8 +56,8 @@ type Forbid struct {
 	Labels map[string]string `toml:"labels"`
 }
 
-// Criteria select listeners: all that are set must hold, and those of the owner must
-// hold for one holder together. A rule needs at least one.
+// Criteria select listeners. All criteria that are set must hold, and a single holder must
+// satisfy all criteria about the owner. A rule needs at least one criterion.
 type Criteria struct {
 	// A port, a range such as "8000-8100", or a list of these.
 	Port Ports `toml:"port"`
@@ -86,7 +86,7 @@ type Criteria struct {
 	Exposure plugin.Strings `toml:"exposure"`
 }
 
-// An Approval is what an audit asks of a rule. It is never a label.
+// An Approval is what an auditor wants to know about a rule. It is never exported as labels.
 type Approval struct {
 	// Why the rule exists.
 	Why string `toml:"why"`

@@ -70,8 +70,7 @@ type attempt struct {
 }
 
 const (
-	// retryEvery is how often a failed write is repeated if nothing
-	// is appended.
+	// retryEvery is how often a failed write is repeated if nothing is appended.
 	retryEvery = 10 * time.Second
 	// closeWait is how long Close waits for the disk.
 	closeWait = time.Second
