@@ -22,7 +22,7 @@ func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
 	return turn
 }
 
-// fillEvents moves events from the inbox to the queue, those of batches up to a turn.
+// fillEvents moves the events of the batches up to a turn from the inbox to the queue.
 // Events that the queue does not accept stay in the inbox.
 func (o *runningOutput) fillEvents(turn int) {
 	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
@@ -40,16 +40,16 @@ func (o *runningOutput) fillEvents(turn int) {
 	}
 }
 
-// encodeEvents returns the records of a block. It is not nil. Events that cannot be
-// encoded are rejected.
+// encodeEvents returns the records of a block, never nil. Events that cannot be encoded are
+// rejected.
 func encodeEvents(o *runningOutput, b *eventBlock) [][]byte {
 	var e encoding
 	e.fill(o, nil, b.events, b.time, &encoding{})
 	return e.appendRecords([][]byte{})
 }
 
-// enqueueEvents appends records to the queue, in several blocks if one is larger than
-// the whole limit. A single record that is too large is dropped.
+// enqueueEvents appends records to the queue, split into several blocks if a single block
+// would exceed the whole limit. A single record that is too large is dropped.
 func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
 	if len(records) == 0 {
 		return nil
@@ -60,7 +60,7 @@ func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
 	}
 	half := len(records) / 2
 	if half == 0 {
-		r.hold() // for ever: the event is lost
+		r.hold() // forever: the event is lost
 		o.queue.drop(1, err)
 		return nil
 	}
@@ -70,8 +70,8 @@ func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
 	return o.enqueueEvents(records[half:], r)
 }
 
-// closeEvents ends the inbox of an output that is removed, or whose program stops. A
-// removed output no longer counts for any receipt.
+// closeEvents empties the inbox of an output when the output is removed or the program stops.
+// Receipts no longer wait for a removed output.
 func (o *runningOutput) closeEvents(removed bool) {
 	lost := 0
 	for _, b := range o.events.take() {
@@ -86,13 +86,12 @@ func (o *runningOutput) closeEvents(removed bool) {
 	}
 }
 
-// An eventInbox holds the events of one output until its queue has taken them. A batch
-// that finds the inbox of batches full, or a disk that is full, loses points but no
-// events.
+// An eventInbox holds the events of one output until its queue has accepted them. If the
+// inbox of batches or the disk is full, a batch loses its points but not its events.
 type eventInbox struct {
 	mu     sync.Mutex
 	blocks []*eventBlock // oldest first
-	count  int           // of events in them
+	count  int           // of events in the blocks
 	turn   int           // of the last batch
 	log    throttle
 }
@@ -101,12 +100,12 @@ type eventInbox struct {
 type eventBlock struct {
 	events  []metric.Point
 	time    time.Time // of the batch
-	turn    int       // batches are queued in the order of their turns
+	turn    int       // batches are queued in order of turn
 	records [][]byte  // of the events; nil: not encoded yet
 	receipt *receipt
 }
 
-// maxWaitingEvents is how many events wait for a queue that does not accept them.
+// maxWaitingEvents is the maximum number of events that wait for a queue to accept them.
 const maxWaitingEvents = 10_000
 
 // add adds a block, unless it is empty. It returns the block's turn, and how many of the
@@ -144,7 +143,7 @@ func (in *eventInbox) first(turn int) *eventBlock {
 	return in.blocks[0]
 }
 
-// remove removes a block that first returned, unless it was dropped meanwhile.
+// remove removes a block that first returned, unless it has been dropped since.
 func (in *eventInbox) remove(b *eventBlock) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -162,14 +161,14 @@ func (in *eventInbox) take() []*eventBlock {
 	return blocks
 }
 
-// takeOver takes over the blocks of the output that this one replaces. They are older
-// than its own.
+// takeOver takes over the blocks of the output that is being replaced. They are older than
+// its own.
 func (in *eventInbox) takeOver(from *eventInbox) {
 	blocks := from.take()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, b := range blocks {
-		b.turn = 0 // before all others
+		b.turn = 0 // before all its own
 		in.count += len(b.events)
 	}
 	in.blocks = append(blocks, in.blocks...)

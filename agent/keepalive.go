@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// A Keepalive reports to the service manager that the program works.
+// A Keepalive tells the service manager that the program is working.
 type Keepalive struct {
-	// Interval is the time between two reports; 0: none.
+	// Interval is the time between reports. 0 disables them.
 	Interval time.Duration
-	// Report is called once in each interval in which every input gathers. It returns
-	// soon after its ctx ends, which the end of Run waits for.
+	// Report is called once per interval, unless a gather is overdue. It must return soon
+	// after its ctx ends, because Run waits for it.
 	Report func(ctx context.Context)
 }
 
-// keepAlive reports until the function that it returns is called. It does not report while
-// a gather is overdue by more than its timeout: such a gather may hang for ever, and only a
+// keepAlive reports until the returned function is called. It does not report while a gather
+// is overdue by more than its timeout, because such a gather may hang forever, and only a
 // restart helps.
 func (s *supervisor) keepAlive(k Keepalive) (end func()) {
 	if k.Interval <= 0 {
@@ -44,7 +44,7 @@ func (s *supervisor) keepAlive(k Keepalive) (end func()) {
 	}
 }
 
-// overdue reports whether a gather in flight is overdue by more than its timeout.
+// overdue reports whether an in-flight gather is overdue by more than its timeout.
 func (s *supervisor) overdue() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

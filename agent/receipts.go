@@ -8,15 +8,15 @@ import (
 	"sockwatch/agent/buffer"
 )
 
-// A receipt confirms to an input that the events of a batch are stored: when every holder
-// has released it. A holder that loses an event never releases it. A nil receipt is for a
-// batch whose input does not ask for confirmation.
+// A receipt confirms to an input that the events of a batch are stored, once every holder
+// has released it. A holder that loses an event never releases it. A receipt is nil if the
+// input does not ask for confirmation.
 type receipt struct {
 	holds  atomic.Int64
 	stored func()
 }
 
-// newReceipt returns a receipt that the caller holds; nil if stored is.
+// newReceipt returns a receipt that the caller holds, or nil if stored is nil.
 func newReceipt(stored func()) *receipt {
 	if stored == nil {
 		return nil
@@ -39,22 +39,22 @@ func (r *receipt) release() {
 }
 
 // A ledger tracks the records of a queue in memory, and releases the receipts of events
-// that were delivered or rejected. It knows how each record left the queue, because the
-// queue drops the oldest records that Peek has not returned.
+// that were delivered or rejected. It knows which records were dropped, because the queue
+// always drops the oldest records that Peek has not returned.
 type ledger struct {
-	mu    sync.Mutex // held during each call of the queue, which does not wait
+	mu    sync.Mutex // held during each call to the queue, which does not block
 	spans []span     // oldest first
 	out   int        // records that Peek returned
 }
 
-// A span is a number of consecutive records: a block of events, or any points.
+// A span is a run of consecutive records: a block of events, or any number of points.
 type span struct {
 	records int
 	receipt *receipt // nil: points
 	lost    bool     // some of them were dropped
 }
 
-// append appends a block to the queue.
+// append appends a block of records to the queue.
 func (l *ledger) append(q buffer.Queue, records [][]byte, r *receipt) (dropped int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,14 +102,14 @@ func (l *ledger) ack(q buffer.Queue, n int) error {
 	l.out = 0
 	gone := l.lockedRemove(n)
 	l.mu.Unlock()
-	for _, r := range gone { // the input may take a while
+	for _, r := range gone { // without the lock, since the input may take a while
 		r.release()
 	}
 	return err
 }
 
-// lockedRemove removes the first n records, and returns the receipts of the spans that
-// have no record left.
+// lockedRemove removes the first n records. It returns the receipts of the spans that have
+// no records left and lost none.
 func (l *ledger) lockedRemove(n int) (gone []*receipt) {
 	l.spans = slices.DeleteFunc(l.spans, func(s span) bool { return s.records == 0 && s.lost })
 	for len(l.spans) > 0 {

@@ -14,8 +14,8 @@ type watch struct {
 	running sync.WaitGroup
 }
 
-// start starts Watch at the first call, which comes when the first gather has ended. ctx is
-// the context of the input.
+// start starts Watch. Only the first call, after the first gather, has an effect. ctx is the
+// context of the input.
 func (w *watch) start(ctx context.Context, in *runningInput) {
 	watcher, ok := in.Input.Input.(plugin.Watcher)
 	if !ok || ctx.Err() != nil {

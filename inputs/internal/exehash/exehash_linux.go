@@ -1,5 +1,5 @@
-// Package exehash computes SHA-256 sums of the programs that processes run, in the
-// background: a file may be large, or on a file system that hangs.
+// Package exehash computes the SHA-256 sums of the executables of processes. It does so in the
+// background, because a file may be large, or on a file system that hangs.
 package exehash
 
 import (
@@ -20,18 +20,18 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// MaxSize is the size in bytes of the largest program that is read.
+// MaxSize is the size in bytes of the largest executable that is read.
 const MaxSize = 100 << 20
 
-// A Process is one process: Start, in ticks after boot, distinguishes it from others that
-// had its pid.
+// A Process identifies a process. Start, in ticks since boot, distinguishes it from other
+// processes that had the same pid.
 type Process struct {
 	PID   int
 	Start uint64
 }
 
-// Sums holds the sums of the programs of processes. A file that several processes run
-// is read once. Update and Close are called by one goroutine at a time.
+// Sums holds the sums of the executables of processes. A file that several processes run
+// is read once. Update and Close must not be called concurrently.
 type Sums struct {
 	proc  string
 	cache *lookup.Cache[Process]
@@ -42,22 +42,22 @@ type Sums struct {
 	files map[fileID]string
 }
 
-// maxReads bounds how many goroutines can hang on file systems.
+// maxReads limits how many goroutines can hang on file systems.
 const maxReads = 4
 
 var errHung = errors.New("earlier reads hang")
 
-// A fileID distinguishes a file from its earlier content.
+// A fileID identifies a file. It changes when the content of the file changes.
 type fileID struct {
 	dev, ino       uint64
 	size           int64
 	modified, meta unix.Timespec
 }
 
-// maxFiles bounds how many sums are remembered.
+// maxFiles limits how many sums are cached.
 const maxFiles = 10_000
 
-// New returns sums of the processes of the procfs that is mounted at proc.
+// New returns the Sums for the procfs that is mounted at proc.
 func New(proc string) *Sums {
 	s := &Sums{proc: proc, reads: make(chan struct{}, maxReads), files: make(map[fileID]string)}
 	s.cache = lookup.New(s.read, lookup.Options{
@@ -66,21 +66,21 @@ func New(proc string) *Sums {
 	return s
 }
 
-// Update begins to read the programs of processes that are not known yet, and forgets all
-// other processes. It waits briefly for them.
+// Update starts to read the executables of those processes that are not known yet, and waits
+// briefly for the sums. It forgets all processes that are not listed.
 func (s *Sums) Update(ctx context.Context, processes map[Process]bool, now time.Time) {
 	s.cache.Update(ctx, processes, now)
 }
 
-// Sum returns the sum of the program of a process in hexadecimal; "" if it is not known
-// (yet), or the program is larger than MaxSize.
+// Sum returns the sum of the executable of a process in hexadecimal. It returns "" if the sum
+// is not known (yet), or the executable is larger than MaxSize.
 func (s *Sums) Sum(p Process) string { return s.cache.Name(p) }
 
 // Close stops reading.
 func (s *Sums) Close() { s.cache.Close() }
 
-// read returns the sum of the program of a process. It returns when ctx ends; a file system
-// that hangs keeps the goroutine.
+// read returns the sum of the executable of a process. It returns when ctx ends. If the file
+// system hangs, the reading goroutine stays behind.
 func (s *Sums) read(ctx context.Context, p Process) (string, error) {
 	type answer struct {
 		sum string
@@ -106,7 +106,7 @@ func (s *Sums) read(ctx context.Context, p Process) (string, error) {
 }
 
 func (s *Sums) sum(ctx context.Context, p Process) (string, error) {
-	// The link leads to the file that is running, even if it has been deleted.
+	// The link refers to the file that is running, even if it has been deleted.
 	file, err := os.OpenFile(s.proc+"/"+strconv.Itoa(p.PID)+"/exe", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
@@ -142,7 +142,7 @@ func (s *Sums) sum(ctx context.Context, p Process) (string, error) {
 	return sum, nil
 }
 
-// verify returns an error if another process has the pid by now.
+// verify returns an error if the pid now belongs to another process.
 func (s *Sums) verify(p Process) error {
 	text, err := os.ReadFile(s.proc + "/" + strconv.Itoa(p.PID) + "/stat")
 	if err != nil {

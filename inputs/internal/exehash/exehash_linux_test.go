@@ -30,7 +30,7 @@ func start(t *testing.T, change func(path string)) (Process, string) {
 	}
 	change(path)
 	cmd := exec.Command(path, "600")
-	cmd.Args[0] = "sleep" // if the program has many names, this is the one
+	cmd.Args[0] = "sleep" // for a multi-call binary
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func sumOf(t *testing.T, path string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// update calls Update until a process has a sum, or for 10 seconds.
+// update calls Update until a process has a sum, for at most 10 seconds.
 func update(t *testing.T, s *Sums, p Process) string {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -74,7 +74,7 @@ func TestSumIsThatOfTheProgramThatRuns(t *testing.T) {
 	defer s.Close()
 	p, path := start(t, func(string) {})
 	want := sumOf(t, path)
-	if err := os.Remove(path); err != nil { // there may be another one by now
+	if err := os.Remove(path); err != nil { // the path is then free for another file
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte("another"), 0o700); err != nil {

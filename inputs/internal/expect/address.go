@@ -56,9 +56,8 @@ func parseCIDR(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// match reports whether the pattern matches a listener's address. A wildcard is not one of
-// the addresses of a CIDR: only the CIDR of all addresses that it answers for matches
-// it.
+// match reports whether the pattern matches a listener's address. A CIDR matches a wildcard
+// address only if it covers every address that the wildcard accepts.
 func (p *addressPattern) match(l *Listener) bool {
 	if !p.prefix.IsValid() {
 		return p.globs.Match(l.address())
@@ -70,7 +69,7 @@ func (p *addressPattern) match(l *Listener) bool {
 	return p.prefix.Bits() == 0 && (p.prefix.Addr().BitLen() == a.BitLen() || l.Family == "dual")
 }
 
-// address returns the address as bound, with its device.
+// address returns the bound address, including its device.
 func (l *Listener) address() string {
 	if l.Device == "" {
 		return l.Address.String()

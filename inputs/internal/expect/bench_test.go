@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// benchmarkRules returns n rules, of which every second is for a port of its own.
+// benchmarkRules returns n rules. Every second one has a port of its own.
 func benchmarkRules(b *testing.B, n int) *Rules {
 	text := ""
 	for i := range n {
@@ -28,7 +28,7 @@ func benchmarkLook(r *Rules, n int) *Look {
 	return l
 }
 
-// Of one listener, with 100 rules.
+// One listener, 100 rules.
 func BenchmarkVerdict(b *testing.B) {
 	r := benchmarkRules(b, 100)
 	l := nginx(1010, by("p10"))
@@ -45,7 +45,7 @@ func BenchmarkWhy(b *testing.B) {
 	}
 }
 
-// Of 5,000 listeners, of which 4,900 are not expected, with 100 rules.
+// 5,000 listeners, 4,900 of them unexpected, 100 rules.
 func BenchmarkEvaluate(b *testing.B) {
 	r := benchmarkRules(b, 100)
 	look := benchmarkLook(r, 5000)
@@ -56,7 +56,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-// Of 5,000 listeners that all are expected.
+// 5,000 listeners, all of them expected.
 func BenchmarkEvaluateAllowed(b *testing.B) {
 	r := compile(b, "[[allow]]\nport = '1-65535'")
 	look := benchmarkLook(r, 5000)

@@ -9,20 +9,20 @@ import (
 type rule struct {
 	index    int // in Rules.rules
 	kind     string
-	name     string // as it is shown: that of an allow rule may be made up
+	name     string // for display; generated for an allow rule without a name
 	ports    Ports
 	address  []addressPattern
 	globs    []globCriterion
-	criteria *Criteria // as written, for reasons
+	criteria *Criteria // as written, to explain mismatches
 	min      int
-	hold     time.Duration // the option for
+	hold     time.Duration // the option "for"
 	approval Approval
-	expires  time.Time // the first moment after its last day; zero: never
+	expires  time.Time // the end of its last day; zero: never
 	labels   map[string]string
 }
 
-// Compile compiles options that ValidateRules has found to be right; the error is that
-// of the first that is not.
+// Compile compiles options that have passed ValidateRules. Otherwise it returns the first
+// error.
 func Compile(o Options) (*Rules, error) {
 	r := &Rules{byPort: make(map[uint16][]*rule), digest: digest(o)}
 	for i := range o.Forbid {
@@ -59,10 +59,10 @@ func Compile(o Options) (*Rules, error) {
 	return r, nil
 }
 
-// manyPorts is how many ports a rule may have to be found by them.
+// manyPorts is the largest number of ports for which a rule is indexed by port.
 const manyPorts = 64
 
-// add compiles a rule and adds it.
+// add compiles and adds a rule.
 func (r *Rules) add(n *rule) (err error) {
 	n.index, n.ports = len(r.rules), n.criteria.Port
 	if n.expires, err = parseDate(n.approval.Expires); err != nil {

@@ -10,15 +10,16 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A count is how many endpoints match one rule. Sockets of one endpoint count once.
+// A count is the number of endpoints that match a rule. Sockets that share an endpoint are
+// counted once.
 type count struct {
 	matches, undecided int
-	elements           []elementCount // of each element of the rule's ports, or of the only one
+	elements           []elementCount // one for each element of the rule's ports, at least one
 }
 
 type elementCount struct{ matches, undecided int }
 
-// An endpoint is where a socket listens.
+// An endpoint is the address and port that a socket listens on.
 type endpoint struct {
 	netns, device string
 	address       netip.Addr
@@ -33,7 +34,7 @@ func (r *Rules) count(listeners []Judged) []count {
 		rule     int
 		endpoint endpoint
 	}
-	certain := make(map[pair]bool) // those that match; false: that may match
+	certain := make(map[pair]bool) // true: it matches; false: it may match
 	var order []pair
 	for _, j := range listeners {
 		for _, m := range j.matches {
@@ -69,7 +70,7 @@ func (r *Rules) count(listeners []Judged) []count {
 	return counts
 }
 
-// up returns whether a rule holds, and whether that is known.
+// up reports whether a rule holds, and whether that is known.
 func (n *rule) up(c count) (up, decided bool) {
 	if n.kind == kindForbid {
 		return c.matches == 0, c.matches > 0 || c.undecided == 0
@@ -87,15 +88,15 @@ func (n *rule) up(c count) (up, decided bool) {
 	return up, decided
 }
 
-// missing describes why an expect rule does not hold: for each element of its ports that too
-// few endpoints match, how many there are, and the nearest listener.
+// missing explains why an expect rule does not hold. For each element of its ports with too
+// few matching endpoints, it gives their number and the nearest listener.
 func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
 	var all []string
 	for i, e := range c.elements {
 		if e.matches >= n.min {
 			continue
 		}
-		part := *n // of one element
+		part := *n // the rule with only this element
 		sentence := ""
 		if n.ports != nil {
 			part.ports = n.ports[i : i+1]
@@ -113,8 +114,8 @@ func (r *Rules) missing(n *rule, c count, listeners []Judged) string {
 	return strings.Join(all, "; ")
 }
 
-// nearestListener returns the listener that comes nearest to matching the rule, of those
-// that do not match; nil if none is near.
+// nearestListener returns the listener that is closest to matching the rule without matching
+// it, or nil if none is close.
 func (n *rule) nearestListener(listeners []Judged) (nearest *Listener, of *Holder) {
 	var least distance
 	for _, j := range listeners {
@@ -133,7 +134,7 @@ func (n *rule) nearestListener(listeners []Judged) (nearest *Listener, of *Holde
 	return nearest, of
 }
 
-// title names a listener in a sentence: its address and port, and its process.
+// title returns how a sentence refers to a listener: by its address, port and process.
 func (l *Listener) title() string {
 	title := netip.AddrPortFrom(l.Address, l.Port).String()
 	if l.Device != "" {
@@ -145,7 +146,7 @@ func (l *Listener) title() string {
 	return title
 }
 
-// tag returns the value of a tag of its point, or "".
+// tag returns the value of a tag of the listener's point, or "".
 func (l *Listener) tag(key string) string { return tagOf(l.Tags, key) }
 
 func tagOf(tags []metric.Tag, key string) string {

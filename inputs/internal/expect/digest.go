@@ -10,14 +10,13 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// digest returns 12 hexadecimal digits of rules in a form that depends on their meaning
-// alone.
+// digest returns 12 hexadecimal digits that depend only on the meaning of the rules.
 func digest(o Options) string {
 	lines := []string{"unlisted " + o.Unlisted}
 	add := func(kind string, rule any) {
 		text, err := json.Marshal(rule)
 		if err != nil {
-			panic(err) // plain data
+			panic(err) // cannot happen: plain data
 		}
 		lines = append(lines, kind+" "+string(text))
 	}
@@ -45,7 +44,7 @@ func orNil(labels map[string]string) map[string]string {
 	return labels
 }
 
-// canonical returns the criteria with every list sorted.
+// canonical returns the criteria with all lists sorted.
 func (c Criteria) canonical() Criteria {
 	c.Port = slices.SortedFunc(slices.Values(c.Port), comparePorts)
 	c.Address = sortedStrings(c.Address)

@@ -1,9 +1,9 @@
-// Package expect compares listeners with rules: what must listen, what may, and what
-// must not. It does not use the kernel, files or clocks.
+// Package expect checks listeners against rules that say what must listen, what may, and
+// what must not. It does not use the kernel, files or clocks.
 //
-// Rules are compiled once. Rules.Verdict judges one listener. It is called when the
+// Rules are compiled once. Rules.Verdict classifies one listener. It is called when the
 // listener or Rules.Version has changed. A Tracker turns the verdicts of all listeners into
-// points and events, and remembers what has failed, and since when.
+// points and events, and remembers which rules fail, and since when.
 //
 //	Options ▶ Compile ▶ Rules ─▶ Verdict of a listener ─▶ Judged ─▶ Tracker.Evaluate ─▶ points, events
 //	                      └────▶ Why: the nearest rule                     Report ─▶ check --live
@@ -26,40 +26,40 @@ const (
 const (
 	Forbidden = "forbidden" // a forbid rule matches
 	Yes       = "yes"       // an expect or allow rule matches
-	Undecided = "undecided" // a rule matches in all that is known, and the owner is not
+	Undecided = "undecided" // a rule matches everything that is known, but the owner is unknown
 	No        = "no"        // none of these; only if Options.Unlisted applies
 )
 
-// The kinds of rules, as the tag rule spells them.
+// The kinds of rules, as spelled in the tag rule.
 const (
 	kindExpect = "expect"
 	kindAllow  = "allow"
 	kindForbid = "forbid"
 )
 
-// Rules are compiled rules. They do not change, and may be used concurrently.
+// Rules are compiled rules. They are immutable and safe for concurrent use.
 type Rules struct {
-	rules    []*rule            // forbid, expect, allow; each in the order of the configuration
-	byPort   map[uint16][]*rule // those with few ports, by each of these
-	others   []*rule            // those with many ports, or any
-	unlisted bool               // a listener that no rule matches is not expected
+	rules    []*rule            // forbid, expect, then allow rules; each kind in the order of the configuration
+	byPort   map[uint16][]*rule // the rules with few ports, by port
+	others   []*rule            // the rules with many ports, or without a port
+	unlisted bool               // a listener that no rule matches is unexpected
 	active   bool
 	digest   string
 }
 
 // Active reports whether there is anything to report: rules, rule files, or
-// unlisted = "unexpected". If not, no point gets fields and there are no points.
+// unlisted = "unexpected". If not, this package adds neither fields nor points.
 func (r *Rules) Active() bool { return r.active }
 
-// Meaningful reports whether the rules may find fault with any host. Rule files that do not
-// exist yet make rules active, and not meaningful.
+// Meaningful reports whether a host can violate the rules at all. If the only rules are in
+// files that do not exist yet, the rules are active but not meaningful.
 func (r *Rules) Meaningful() bool { return r.unlisted || len(r.rules) > 0 }
 
-// Digest returns 12 hexadecimal digits that rules of the same meaning share, in whatever
-// files and order they are written.
+// Digest returns 12 hexadecimal digits. They are the same for rules with the same meaning,
+// whatever their order and the files that they are in.
 func (r *Rules) Digest() string { return r.digest }
 
-// Version changes when a rule expires: then all verdicts must be made again.
+// Version changes when a rule expires. All verdicts must then be computed again.
 func (r *Rules) Version(now time.Time) uint32 {
 	expired := uint32(0)
 	for _, n := range r.rules {
@@ -70,7 +70,7 @@ func (r *Rules) Version(now time.Time) uint32 {
 	return expired
 }
 
-// A Verdict is what the rules make of one listener.
+// A Verdict is the outcome of the rules for one listener.
 type Verdict struct {
 	Expected string // Forbidden, Yes, Undecided, No, or "" for no verdict
 	Rule     string // the name of the rule that decided; "" if none did
@@ -79,22 +79,22 @@ type Verdict struct {
 	matches []match // expect and forbid rules
 }
 
-// A match is an expect or forbid rule that matches a listener, or may match it once the
+// A match is an expect or forbid rule that matches a listener, or may match it once its
 // owner is known.
 type match struct {
 	rule      *rule
 	undecided bool
 }
 
-// Verdict says what the rules make of a listener at that time. It costs what the
-// rules for the listener's port cost.
+// Verdict returns the verdict on a listener at that time. Its cost depends only on the rules
+// that can apply to the listener's port.
 func (r *Rules) Verdict(l *Listener, now time.Time) Verdict {
 	var v Verdict
 	owners := l.owners()
-	var forbids, allows, may *rule // the first that forbids, that allows, that may match
+	var forbids, allows, may *rule // the first rules that forbid, allow, or may match
 	byPort := r.byPort[l.Port]
 	for others := r.others; len(byPort)+len(others) > 0; {
-		var n *rule // the next of both lists, in the order of the rules
+		var n *rule // the next rule of the two lists, in the order of the rules
 		if len(others) == 0 || len(byPort) > 0 && byPort[0].index < others[0].index {
 			n, byPort = byPort[0], byPort[1:]
 		} else {
@@ -149,8 +149,8 @@ type Judged struct {
 	Verdict
 }
 
-// Worst returns the verdict of the point that several listeners share: the worst of
-// theirs.
+// Worst returns the worst of several verdicts. It applies to a point that several listeners
+// share.
 func Worst(a, b Verdict) Verdict {
 	if slices.Index(severity, b.Expected) > slices.Index(severity, a.Expected) {
 		return b
@@ -158,5 +158,5 @@ func Worst(a, b Verdict) Verdict {
 	return a
 }
 
-// severity lists the verdicts, the worst last.
+// severity lists the verdicts, worst last.
 var severity = []string{"", Yes, Undecided, No, Forbidden}

@@ -12,10 +12,10 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// now is when the tests take place.
+// now is the current time in the tests.
 var now = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 
-// readRules reads the text of a rule file.
+// readRules parses the text of a rule file.
 func readRules(t testing.TB, text string) Options {
 	t.Helper()
 	o := Defaults()
@@ -48,7 +48,7 @@ func compile(t testing.TB, text string) *Rules {
 	return r
 }
 
-// nginx listens on a port of all IPv4 addresses; change makes another listener of it.
+// nginx returns a listener of nginx on all IPv4 addresses, modified by change.
 func nginx(port uint16, change ...func(*Listener)) *Listener {
 	l := &Listener{
 		Address: netip.MustParseAddr("0.0.0.0"), Port: port, Family: "ipv4", Exposure: inet.Public, User: "root", Unit: "nginx.service",
@@ -61,7 +61,7 @@ func nginx(port uint16, change ...func(*Listener)) *Listener {
 	return l
 }
 
-// tags are those that tcp_listen gives to a listener.
+// tags returns the tags that tcp_listen gives to a listener.
 func tags(l *Listener) []metric.Tag {
 	process, owner := "", "none"
 	unit, userUnit, container, pod := l.Unit, l.UserUnit, l.Container, l.Pod
@@ -389,7 +389,7 @@ func TestReasonWithoutRules(t *testing.T) {
 	}
 }
 
-// errorsOf returns the errors of options.
+// errorsOf returns the errors in options.
 func errorsOf(o Options) string {
 	if o.Unlisted == "" {
 		o.Unlisted = UnlistedAuto

@@ -2,7 +2,7 @@ package expect
 
 import "time"
 
-// Expiring returns the rules whose approval ends within 14 days or has ended, in the
+// Expiring returns the rules whose approval has expired or expires within 14 days, in the
 // order of the rules.
 func (r *Rules) Expiring(now time.Time) []Expiry {
 	var all []Expiry
@@ -14,7 +14,7 @@ func (r *Rules) Expiring(now time.Time) []Expiry {
 	return all
 }
 
-// firstExpiry returns when the first approval ends; zero if none does.
+// firstExpiry returns when the first approval expires, or zero if none does.
 func (r *Rules) firstExpiry() (first time.Time) {
 	for _, n := range r.rules {
 		if !n.expires.IsZero() && (first.IsZero() || n.expires.Before(first)) {
@@ -24,10 +24,10 @@ func (r *Rules) firstExpiry() (first time.Time) {
 	return first
 }
 
-// expiryWarning is how long before the end of an approval warnings begin.
+// expiryWarning is how long before an approval expires the warnings begin.
 const expiryWarning = 14 * 24 * time.Hour
 
-// An Expiry is the end of the approval of a rule.
+// An Expiry says when the approval of a rule expires.
 type Expiry struct {
 	Kind    string `json:"kind"` // "expect", "allow" or "forbid"
 	Rule    string `json:"rule"`

@@ -8,7 +8,7 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// followViolations brings the violations up to date.
+// followViolations updates the violations.
 func (e *evaluation) followViolations() {
 	vs := &e.tracker.violations
 	vs.looks++
@@ -23,7 +23,7 @@ func (e *evaluation) followViolations() {
 			e.violated(v, e.ownerWait(v))
 		}
 	}
-	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.look == vs.looks }) // an overflow that goes on
+	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.look == vs.looks }) // ongoing overflows
 	if len(missing) > 0 {
 		p := presenceOf(e.look.Listeners)
 		for _, v := range missing {
@@ -32,7 +32,7 @@ func (e *evaluation) followViolations() {
 	}
 }
 
-// A candidate is a violation of the current look that is not followed.
+// A candidate is a violation in the current look that is not tracked yet.
 type candidate struct {
 	Judged
 	key string
@@ -45,8 +45,8 @@ func (c *candidate) rule() (name string, hold time.Duration) {
 	return "", 0
 }
 
-// findViolations renews the violations that are followed and still there. It returns the
-// others, in order.
+// findViolations renews the tracked violations that are still present. It returns the new
+// ones, in order.
 func (e *evaluation) findViolations() []*candidate {
 	vs := &e.tracker.violations
 	byKey := make(map[string]*candidate)
@@ -80,7 +80,7 @@ func (e *evaluation) findViolations() []*candidate {
 	return fresh
 }
 
-// renew notes that a violation is there, as it is now.
+// renew records that a violation is present, and its current details.
 func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
 	changed := v.Gone != nil || v.Unknown != l.OwnerUnknown || v.Hold != hold || !slices.Equal(v.Tags, l.Tags)
 	v.Tags, v.Unknown, v.Hold, v.Gone = l.Tags, l.OwnerUnknown, hold, nil
@@ -94,14 +94,14 @@ func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
 	}
 }
 
-// ownerTags are the tags that name the owner of a listener.
+// ownerTags returns the tags that name the owner of a listener.
 func ownerTags(l *Listener) tagSet {
 	return metric.NewTags("process", l.tag("process"), "unit", l.tag("unit"))
 }
 
-// takeOver finds violations that are missing and have come back with an owner that is
-// known now, or no longer is: what is not known equals anything, so they are the same. An
-// owner that becomes known is compared with the last one that was.
+// takeOver finds missing violations that are present again with an owner that has become
+// known or unknown. They are the same violations, because an unknown owner equals any owner.
+// An owner that becomes known is compared with the last known one.
 func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*candidate, []*violation) {
 	vs := &e.tracker.violations
 	byEndpoint := make(map[string]*violation)
@@ -133,8 +133,8 @@ func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*cand
 	return fresh, vs.present(false)
 }
 
-// followNew follows violations that are new, as many as there may be, and sums up the
-// others.
+// followNew starts to track new violations up to the limits, and aggregates the rest in
+// overflow violations.
 func (e *evaluation) followNew(fresh []*candidate) {
 	if len(fresh) == 0 && !e.tracker.violations.overflowing() {
 		return
@@ -179,7 +179,7 @@ func (e *evaluation) followNew(fresh []*candidate) {
 	}
 }
 
-// overflowing reports whether there are violations that are only summed up.
+// overflowing reports whether there are overflow violations.
 func (vs *violations) overflowing() bool {
 	for _, v := range vs.byKey {
 		if v.Overflow {
@@ -189,7 +189,7 @@ func (vs *violations) overflowing() bool {
 	return false
 }
 
-// begins follows a violation from now on.
+// begins starts to track a violation.
 func (e *evaluation) begins(c *candidate) {
 	vs := &e.tracker.violations
 	rule, hold := c.rule()
@@ -206,10 +206,10 @@ func (e *evaluation) begins(c *candidate) {
 	e.save(v)
 }
 
-// save notes the record of a violation for the history.
+// save adds the record of a violation to the changes for the history.
 func (e *evaluation) save(v *violation) { e.set[v.recordKey()] = encode(&v.violationRecord) }
 
-// ownerWait returns how long the event of a violation waits for the search of the owner.
+// ownerWait returns how long the event of a violation waits for the search for the owner.
 func (e *evaluation) ownerWait(v *violation) time.Duration {
 	if v.last != nil && v.last.OwnerPending {
 		return e.tracker.options.OwnerWait
@@ -217,8 +217,8 @@ func (e *evaluation) ownerWait(v *violation) time.Duration {
 	return 0
 }
 
-// violated reports a violation, if it has lasted as long as its rule and the search of
-// the owner ask for.
+// violated reports a violation if it has lasted as long as its rule and the search for the
+// owner require.
 func (e *evaluation) violated(v *violation, wait time.Duration) {
 	if !e.lasted(&v.Since, max(v.Hold, wait), 0) {
 		return
@@ -241,8 +241,8 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 	e.save(v)
 }
 
-// missing handles a violation that this look does not show. It stays what it was while that
-// is undecided: its point too.
+// missing handles a violation that is not in this look. While that is undecided, the
+// violation and its point stay unchanged.
 func (e *evaluation) missing(v *violation, p presence) {
 	verdict, listens := p.verdicts[identity(v.Tags)]
 	listens = listens && !v.Overflow
@@ -262,7 +262,7 @@ func (e *evaluation) missing(v *violation, p presence) {
 		e.save(v)
 	}
 	if !v.Reported && v.Hold == 0 {
-		e.violated(v, 0) // it was there, if only for a moment
+		e.violated(v, 0) // it was present, if only briefly
 	}
 	options := &e.tracker.options
 	if v.Reported && !listens && !e.lasted(v.Gone, options.Settle, options.SettleBoot) {
@@ -285,8 +285,8 @@ func (e *evaluation) missing(v *violation, p presence) {
 	e.set[v.recordKey()] = nil
 }
 
-// mayDecide reports whether the rules can still come to the verdict of a violation: after a
-// reload its rule may be gone.
+// mayDecide reports whether the rules can still result in the verdict of a violation. After
+// a reload its rule may be gone.
 func (r *Rules) mayDecide(v *violation) bool {
 	if v.Verdict == No {
 		return r.unlisted
@@ -294,10 +294,10 @@ func (r *Rules) mayDecide(v *violation) bool {
 	return slices.ContainsFunc(r.rules, func(n *rule) bool { return n.kind == kindForbid && n.name == v.Rule })
 }
 
-// A presence says what listens.
+// A presence summarizes the listeners of a look.
 type presence struct {
-	verdicts map[string]string // the worst, by identity
-	unknown  map[string]bool   // by endpointIdentity: something undecided without a known owner
+	verdicts map[string]string // the worst verdict by identity
+	unknown  map[string]bool   // by endpointIdentity: whether an undecided listener has an unknown owner
 }
 
 func presenceOf(listeners []Judged) presence {
@@ -312,6 +312,6 @@ func presenceOf(listeners []Judged) presence {
 	return p
 }
 
-// mayBe reports whether what listens may be the violation's listener, with an owner that
-// is not known at present.
+// mayBe reports whether one of the listeners may be the violation's, with an owner that is
+// currently unknown.
 func (p presence) mayBe(v *violation) bool { return !v.Overflow && p.unknown[endpointIdentity(v.Tags)] }

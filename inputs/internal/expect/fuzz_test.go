@@ -11,8 +11,8 @@ import (
 	"sockwatch/inputs/internal/escape"
 )
 
-// FuzzRules: rules that are valid compile, and whatever they are, a listener gets a verdict
-// and a reason that agree, and points keep their promises.
+// FuzzRules: valid rules compile. Whatever the rules are, the verdict on a listener agrees
+// with its reason, and the points are valid.
 func FuzzRules(f *testing.F) {
 	for _, seed := range []string{
 		audited, web + telnet, "[[allow]]\naddress = ['0.0.0.0/0', '::', '[12]*']\nexposure = 'p*'\nfamily = ''\n",
@@ -55,8 +55,8 @@ func FuzzRules(f *testing.F) {
 	})
 }
 
-// FuzzRecords: whatever the history holds, the tracker goes on, and deletes what it does
-// not understand.
+// FuzzRecords: whatever the history contains, the tracker continues, and deletes the records
+// that it does not understand.
 func FuzzRecords(f *testing.F) {
 	f.Add("r:violation:0123", `{"v":"forbidden","r":"telnet","t":{"port":"23"},"s":{"t":1,"m":1,"b":"b"},"g":{"t":2,"m":2,"b":"b"},"e":true}`)
 	f.Add("r:expect:web", `{"k":true,"s":{"t":-1,"m":-9223372036854775808,"b":"b"}}`)
@@ -80,14 +80,14 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// FuzzSuggestedRules: whatever processes, programs and units are called, the rule that is
-// made of a listener is valid and matches it.
+// FuzzSuggestedRules: whatever the names of processes, programs and units are, the rule that
+// is generated from a listener is valid and matches it.
 func FuzzSuggestedRules(f *testing.F) {
 	f.Add("nginx", "/usr/sbin/nginx", "nginx.service", "root", uint16(80))
 	f.Add(`a*"\x0a`, "/tmp/[${X}]", "a@b.service", "1000", uint16(40000))
 	f.Fuzz(func(t *testing.T, process, exe, unit, user string, port uint16) {
 		for _, s := range []string{process, exe, unit, user} {
-			if s == "" || escape.Name([]byte(s)) != strings.ReplaceAll(s, `\`, `\x5c`) { // it is not fit to be shown
+			if s == "" || escape.Name([]byte(s)) != strings.ReplaceAll(s, `\`, `\x5c`) { // not printable
 				return
 			}
 		}
@@ -96,7 +96,7 @@ func FuzzSuggestedRules(f *testing.F) {
 		}
 		l := nginx(port, func(l *Listener) { l.User = user }, held(Holder{Process: process, Exe: exe, Unit: unit}))
 		text := Print(Suggest([]*Listener{l}, ephemeral), "")
-		o := readRules(t, strings.ReplaceAll(text, "$${", "${")) // as the loader expands it
+		o := readRules(t, strings.ReplaceAll(text, "$${", "${")) // as expanded by the loader
 		o.Unlisted = UnlistedUnexpected
 		if err := o.ValidateRules(nil); err != nil {
 			t.Fatalf("%v\n%s", err, text)

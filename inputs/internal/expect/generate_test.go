@@ -183,8 +183,8 @@ func TestNumberedProcessesShareAGlob(t *testing.T) {
 	}
 }
 
-// For random hosts the rules that are made hold, do not depend on the order in which the
-// listeners are found, and go on to hold when all services were restarted.
+// For random hosts, the generated rules hold, do not depend on the order of the listeners,
+// and still hold after all services have been restarted.
 func TestSuggestedRulesHoldAfterRestarts(t *testing.T) {
 	for seed := range uint64(soak.Times(100)) {
 		h := randomHost(seed)
@@ -210,7 +210,7 @@ func passes(t *testing.T, seed uint64, r *Rules, listeners []*Listener) {
 	}
 }
 
-// A host has services, of which each has some listeners.
+// A host has services. Each service has some listeners.
 type host struct {
 	random   *rand.Rand
 	services []service
@@ -218,7 +218,7 @@ type host struct {
 
 type service struct {
 	name, user, kind string
-	ports            []uint16 // 0: an ephemeral one
+	ports            []uint16 // 0: ephemeral
 	address          string
 	made             []*Listener // since the last restart
 }
@@ -243,7 +243,7 @@ func randomHost(seed uint64) *host {
 	return h
 }
 
-// restart gives every service new numbers and ports.
+// restart gives every service new numbers and ephemeral ports.
 func (h *host) restart() {
 	hex := func(n int) string {
 		var b strings.Builder
@@ -294,7 +294,7 @@ func (h *host) restart() {
 	}
 }
 
-// listeners returns the host's listeners, in any order.
+// listeners returns the host's listeners in random order.
 func (h *host) listeners() []*Listener {
 	var all []*Listener
 	for _, s := range h.services {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Labels returns the keys of the labels of all rules, sorted.
+// Labels returns the sorted keys of the labels of all rules.
 func (r *Rules) Labels() []string {
 	keys := make(map[string]bool)
 	for _, n := range r.rules {

@@ -7,36 +7,35 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// A Listener is one listening socket, as rules see it. Its strings are those of the
-// tags of its point, "" if the tag is absent. It must not change once it is handed over:
-// a listener of which something has changed is a new Listener.
+// A Listener is one listening socket, as the rules see it. Its strings equal the tags of its
+// point; "" means that the tag is absent. A Listener must not be modified once it has been
+// passed to this package. If anything about the socket changes, create a new Listener.
 type Listener struct {
 	Netns    string     // "" is the host's
 	Address  netip.Addr // as bound, without a zone
-	Device   string     // that it is bound to, or its zone; "" if there is none
+	Device   string     // the device that it is bound to, or its zone; "" if there is none
 	Port     uint16
 	Family   string // "ipv4", "ipv6" or "dual"
 	Exposure inet.Class
 
-	// Of the socket. They count for a listener whose owner is not known.
+	// These describe the socket. They are used if the owner is unknown.
 	User, Unit, UserUnit, Container, Pod string
-	// UserPending reports that the name of the user is not known yet: User is the number.
+	// UserPending reports that the user name is not known yet and User is the numeric id.
 	UserPending bool
 
-	// OwnerUnknown reports that not every process could be looked at: the owner is
+	// OwnerUnknown reports that not every process could be inspected, so the owner is
 	// pending, unreadable or exited.
 	OwnerUnknown bool
-	// OwnerPending reports that the search for the owner has not ended. OwnerUnknown is
-	// true then, too.
+	// OwnerPending reports that the search for the owner is still in progress. It implies
+	// OwnerUnknown.
 	OwnerPending bool
-	// Holders are the processes that hold the socket, managers included.
+	// Holders are the processes that hold the socket, including managers.
 	Holders []Holder
 
-	// Tags are those of its point. Listeners with equal tags are one point.
+	// Tags are the tags of its point. Listeners with equal tags share a point.
 	Tags []metric.Tag
-	// Facts returns the fields that events have beyond those of this package: pid, exe
-	// and so on. It may be nil. It is called within Evaluate, for the few listeners that
-	// have events, also after the listener has gone.
+	// Facts returns additional fields for events: pid, exe and so on. It may be nil. Evaluate
+	// calls it for the few listeners that have events, even after the listener is gone.
 	Facts func() []metric.Field
 }
 
@@ -44,12 +43,13 @@ type Listener struct {
 type Holder struct {
 	Process string
 	Exe     string // "" if it could not be read
-	User    string // "": that of the socket
-	// Of its cgroup. The unit is "" if the process is a manager.
+	User    string // "": the user of the socket
+	// These come from its cgroup. The unit is "" if the process is a manager.
 	Unit, UserUnit, Container, Pod string
-	// CgroupUnknown reports that its cgroup could not be read: those of the socket count.
+	// CgroupUnknown reports that its cgroup could not be read. The values of the socket are
+	// used instead.
 	CgroupUnknown bool
-	// Manager reports that it holds sockets for the services that it activates.
+	// Manager reports that the process holds sockets on behalf of services that it activates.
 	Manager bool
 }
 

@@ -2,7 +2,7 @@ package expect
 
 import "slices"
 
-// A truth says whether something is true of a listener that is only partly known.
+// A truth is a three-valued boolean, since a listener may be only partly known.
 type truth uint8
 
 const (
@@ -11,8 +11,8 @@ const (
 	truly                // true
 )
 
-// match returns whether the rule matches a listener on one of its ports: all criteria must
-// hold, those of the owner for one of the owners together.
+// match returns whether the rule matches a listener on one of its ports. All criteria must
+// hold, and a single owner must satisfy all criteria about owners.
 func (n *rule) match(l *Listener, owners []*Holder) truth {
 	if !n.matchAddress(l) {
 		return falsely
@@ -36,8 +36,8 @@ func (n *rule) matchAddress(l *Listener) bool {
 	return n.address == nil || slices.ContainsFunc(n.address, func(p addressPattern) bool { return p.match(l) })
 }
 
-// owners returns the holders to compare rules with. If not all are known, or if there
-// are none, nil is one of them: the socket itself.
+// owners returns the holders to compare rules with. If some are unknown or there are none,
+// the result includes nil, which stands for the socket itself.
 func (l *Listener) owners() []*Holder {
 	owners := make([]*Holder, 0, 4)
 	for i := range l.Holders {
@@ -49,11 +49,11 @@ func (l *Listener) owners() []*Holder {
 	return owners
 }
 
-// A globCriterion is a criterion that is a list of globs over one value.
+// A globCriterion is a criterion that compares one value with a list of globs.
 type globCriterion struct {
-	option int // in globOptions
+	option int // index in globOptions
 	globs  []glob
-	any    bool // one of them is "*", which also matches unknown values
+	any    bool // a glob is "*", which also matches unknown values
 }
 
 // match compares the criterion with a holder, or with the socket if h is nil.
@@ -105,7 +105,7 @@ func (l *Listener) value(option string, h *Holder) (value string, known bool) {
 	if h != nil && known {
 		unit, userUnit, container, pod = h.Unit, h.UserUnit, h.Container, h.Pod
 	}
-	// Of the four, one that is set proves that the socket's cgroup is known.
+	// If any of the four is set, the socket's cgroup is known.
 	known = known || unit+userUnit+container+pod != ""
 	switch option {
 	case "unit":

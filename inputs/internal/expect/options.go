@@ -56,8 +56,8 @@ type Forbid struct {
 	Labels map[string]string `toml:"labels"`
 }
 
-// Criteria select listeners: all that are set must hold, and those of the owner must
-// hold for one holder together. A rule needs at least one.
+// Criteria select listeners. All criteria that are set must hold, and a single holder must
+// satisfy all criteria about the owner. A rule needs at least one criterion.
 type Criteria struct {
 	// A port, a range such as "8000-8100", or a list of these.
 	Port Ports `toml:"port"`
@@ -86,7 +86,7 @@ type Criteria struct {
 	Exposure plugin.Strings `toml:"exposure"`
 }
 
-// An Approval is what an audit asks of a rule. It is never a label.
+// An Approval is what an auditor wants to know about a rule. It is never exported as labels.
 type Approval struct {
 	// Why the rule exists.
 	Why string `toml:"why"`
@@ -99,17 +99,16 @@ type Approval struct {
 	Expires string `toml:"expires"`
 }
 
-// defaultFor is the option for of an expect rule that does not set it: a restart takes
-// less.
+// defaultFor is the default of the option "for" of expect rules. A restart takes less time.
 const defaultFor = plugin.Duration(time.Minute)
 
-// SetDefaults gives a rule its defaults before the configuration is read.
+// SetDefaults sets the defaults of a rule before the configuration is read.
 func (r *Expect) SetDefaults() { r.Min, r.For = 1, defaultFor }
 
 // Defaults returns the options of a table without rules.
 func Defaults() Options { return Options{Unlisted: UnlistedAuto} }
 
-// Example returns options with a value in each that is worth showing.
+// Example returns options with example values for the documentation.
 func Example() Options {
 	return Options{
 		Unlisted:   UnlistedUnexpected,
@@ -150,8 +149,8 @@ func Example() Options {
 	}
 }
 
-// Includes names the option with the rule files and the tables in them: see
-// plugin.Includer.
+// Includes returns the name of the option that lists rule files, and the tables that they
+// may contain. It implements plugin.Includer.
 func (o *Options) Includes() plugin.Include {
 	return plugin.Include{Option: "expect_file", Tables: []string{"expect", "allow", "forbid"}}
 }

@@ -7,8 +7,8 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// makePoints returns the points of a look, sorted by name, those of rules in the order of
-// the rules.
+// makePoints returns the points of a look, sorted by name. The points of rules are in the
+// order of the rules.
 func (t *Tracker) makePoints(listeners []Judged, counts []count) []metric.Point {
 	if !t.rules.active {
 		return nil
@@ -41,7 +41,7 @@ func (t *Tracker) rulePoint(n *rule, o *outcome, c count) metric.Point {
 	return metric.Point{Name: t.options.Point + "_expect", Tags: tags, Fields: fields}
 }
 
-// ruleCounts returns the point that says which rules are in force.
+// ruleCounts returns the point that describes the rules in force.
 func (t *Tracker) ruleCounts() []metric.Point {
 	kinds := make(map[string]int)
 	for _, n := range t.rules.rules {
@@ -62,7 +62,7 @@ func (t *Tracker) ruleCounts() []metric.Point {
 	}}
 }
 
-// unexpected returns how many listeners are not expected, by exposure.
+// unexpected returns the number of unexpected listeners by exposure.
 func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	counts := make(map[inet.Class]int)
 	seen := make(map[string]bool)
@@ -89,7 +89,7 @@ func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	return points
 }
 
-// violationPoints returns a point for each violation that the last look has shown.
+// violationPoints returns a point for each violation in the last look.
 func (t *Tracker) violationPoints() []metric.Point {
 	active := []metric.Field{{Key: "active", Value: metric.Int(1)}}
 	var points []metric.Point
@@ -99,19 +99,19 @@ func (t *Tracker) violationPoints() []metric.Point {
 	return points
 }
 
-// seriesKey joins tags into one string that no others make.
+// seriesKey joins tags into one string that is unique to them.
 func seriesKey(tags []metric.Tag) string {
 	var b []byte
 	for _, t := range tags {
 		b = append(b, t.Key...)
-		b = append(b, 0xff) // no byte of UTF-8
+		b = append(b, 0xff) // never occurs in UTF-8
 		b = append(b, t.Value...)
 		b = append(b, 0xff)
 	}
 	return string(b)
 }
 
-// equalPoints reports whether two lists of points, without times, are equal.
+// equalPoints reports whether two lists of points are equal, ignoring times.
 func equalPoints(a, b []metric.Point) bool {
 	return slices.EqualFunc(a, b, samePoint)
 }
@@ -127,7 +127,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// Descs describe the fields of the points, for a plugin whose points are called point.
+// Descs returns the descriptions of the points' fields. The names of the points begin with
+// point.
 func Descs(point string) []metric.Desc {
 	gauge := func(name, field, unit, help string) metric.Desc {
 		return metric.Desc{Name: point + name, Field: field, Type: metric.Gauge, Unit: unit, Help: help}
@@ -148,7 +149,7 @@ func Descs(point string) []metric.Desc {
 	}
 }
 
-// Tags returns the keys of the tags of the points and events, without those of labels.
+// Tags returns the tag keys of the points and events, without labels.
 func Tags() []string {
 	return []string{
 		"address", "digest", "event", "exposure", "name", "port", "process", "rule", "unit", "user", "verdict",

@@ -12,10 +12,10 @@ import (
 // Ports are a port, a range, or a list of these.
 type Ports []PortRange
 
-// A PortRange is the ports from First to Last, which may be equal.
+// A PortRange contains the ports from First to Last, inclusive.
 type PortRange struct{ First, Last uint16 }
 
-// UnmarshalTOML takes a decoded TOML value: 443, "8000-8100", or a list of these.
+// UnmarshalTOML accepts a decoded TOML value: 443, "8000-8100", or a list of these.
 func (p *Ports) UnmarshalTOML(v any) error {
 	list, isList := v.([]any)
 	if !isList {
@@ -76,12 +76,12 @@ func parsePort(s string) (uint16, error) {
 	}
 }
 
-// contain reports whether a port is among them.
+// contain reports whether they include a port.
 func (p Ports) contain(port uint16) bool {
 	return slices.ContainsFunc(p, func(r PortRange) bool { return r.contains(port) })
 }
 
-// count returns how many ports they are. Those in two ranges count twice.
+// count returns the number of ports. A port that is in two ranges counts twice.
 func (p Ports) count() (n int) {
 	for _, r := range p {
 		n += int(r.Last-r.First) + 1
@@ -89,7 +89,7 @@ func (p Ports) count() (n int) {
 	return n
 }
 
-// String lists them as in "80,443,8000-8100".
+// String returns a list such as "80,443,8000-8100".
 func (p Ports) String() string {
 	texts := make([]string, len(p))
 	for i, r := range p {
@@ -98,7 +98,7 @@ func (p Ports) String() string {
 	return strings.Join(texts, ",")
 }
 
-// MarshalTOML writes them as UnmarshalTOML reads them.
+// MarshalTOML writes the form that UnmarshalTOML reads.
 func (p Ports) MarshalTOML() ([]byte, error) {
 	texts := make([]string, len(p))
 	for i, r := range p {

@@ -12,9 +12,9 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// In random histories a tracker that is restarted again and again, from what it has handed
-// out, reports what one reports that never is. Of each rule and each violation every second
-// event is the end of the one before it.
+// In random histories, a tracker that is restarted again and again from its records reports
+// the same as a tracker that is never restarted. The events of each rule and each violation
+// alternate between begin and end.
 func TestRestartsChangeNoEvent(t *testing.T) {
 	const rules = web + telnet + `
 [[expect]]
@@ -37,7 +37,7 @@ port = "1-1023"
 			switch random.IntN(12) {
 			case 0, 1:
 				restarted.restart()
-				restarted.whileDown = false // the only difference there is
+				restarted.whileDown = false // the only difference
 			case 2: // the clock is set
 				jump := time.Duration(random.IntN(48)-24) * time.Hour
 				for _, s := range both {
@@ -72,7 +72,7 @@ port = "1-1023"
 	}
 }
 
-// alternate holds events to pairs of a beginning and an end.
+// alternate checks that events alternate between begin and end.
 func alternate(t *testing.T, seed uint64, events []string) {
 	t.Helper()
 	begun := make(map[string]bool)
@@ -95,7 +95,7 @@ func alternate(t *testing.T, seed uint64, events []string) {
 	}
 }
 
-// randomListeners returns some of few listeners.
+// randomListeners returns a random subset of a few listeners.
 func randomListeners(random *rand.Rand) []*Listener {
 	var all []*Listener
 	for _, l := range []*Listener{

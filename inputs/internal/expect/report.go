@@ -14,23 +14,23 @@ type Report struct {
 	Host       string            `json:"host"`
 	MachineID  string            `json:"machine_id"`
 	BootID     string            `json:"boot_id"`
-	Input      string            `json:"input"` // whose rules these are
+	Input      string            `json:"input"` // the input that has these rules
 	Time       time.Time         `json:"time"`
 	Digest     string            `json:"digest"`               // of the rules
 	OK         bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the look was complete
-	Incomplete string            `json:"incomplete,omitempty"` // what could not be looked at
+	Incomplete string            `json:"incomplete,omitempty"` // what could not be inspected
 	Rules      []RuleOutcome     `json:"rules"`
 	Listeners  []ListenerOutcome `json:"listeners"`
 	Expiring   []Expiry          `json:"expiring"`
 }
 
-// A RuleOutcome is a rule, and whether it holds.
+// A RuleOutcome says whether a rule holds.
 type RuleOutcome struct {
 	Rule      string `json:"rule"`
 	Kind      string `json:"kind"`          // "expect", "allow" or "forbid"
-	Outcome   string `json:"outcome"`       // "holds", "missing", "violated", "undecided", or "" of an allow rule
+	Outcome   string `json:"outcome"`       // "holds", "missing", "violated", "undecided", or "" for an allow rule
 	Why       string `json:"why,omitempty"` // what is missing
-	Matches   int    `json:"matches"`       // endpoints; of an allow rule listeners that it decided on
+	Matches   int    `json:"matches"`       // matching endpoints; for an allow rule, the listeners that it decided on
 	Undecided int    `json:"undecided"`
 
 	Justification string `json:"justification,omitempty"` // the option why
@@ -39,19 +39,19 @@ type RuleOutcome struct {
 	Expires       string `json:"expires,omitempty"`
 }
 
-// A ListenerOutcome is a listener, and its verdict.
+// A ListenerOutcome is a listener and its verdict.
 type ListenerOutcome struct {
 	Verdict string            `json:"verdict"` // "forbidden", "yes", "undecided", "no", or "" if it is not listed and need not be
-	Rule    string            `json:"rule"`    // that decided, or the nearest one; "" if none is near
+	Rule    string            `json:"rule"`    // the rule that decided, or the nearest one; "" if none is near
 	Why     string            `json:"why"`
-	Exe     string            `json:"exe,omitempty"` // of the holder that the tag process names
+	Exe     string            `json:"exe,omitempty"` // of the process in the tag process
 	Tags    map[string]string `json:"tags"`          // of its point
 
 	title string
 }
 
-// NewReport evaluates rules once: what must listen must do so now, without `for`. The
-// caller fills in Host, MachineID, BootID and Input, and Incomplete by SetIncomplete.
+// NewReport evaluates rules once and ignores `for`: what must listen must do so now. The
+// caller sets Host, MachineID, BootID and Input, and calls SetIncomplete if necessary.
 func NewReport(r *Rules, listeners []*Listener, now time.Time) *Report {
 	report := &Report{
 		Time: now.UTC(), Digest: r.digest, OK: true,
@@ -108,8 +108,7 @@ func NewReport(r *Rules, listeners []*Listener, now time.Time) *Report {
 	return report
 }
 
-// worstOfEach returns one listener of each point: the first of those with the worst
-// verdict.
+// worstOfEach returns one listener for each point: the first one with the worst verdict.
 func worstOfEach(judged []Judged) []Judged {
 	var worst []Judged
 	index := make(map[string]int)
@@ -127,14 +126,14 @@ func worstOfEach(judged []Judged) []Judged {
 	return worst
 }
 
-// SetIncomplete notes what could not be looked at: then nothing is known to be in order.
+// SetIncomplete records what could not be inspected. The report is then not OK.
 func (r *Report) SetIncomplete(what string) {
 	r.Incomplete = what
 	r.OK = r.OK && what == ""
 }
 
-// Text returns the report for people, the worst first: what is missing, forbidden,
-// unexpected and undecided, with the nearest rule and what of it does not match.
+// Text returns the report for people, worst first: what is missing, forbidden, unexpected
+// and undecided, with the nearest rule and the criteria that do not match.
 func (r *Report) Text() string {
 	var b strings.Builder
 	line := func(what, subject, why string) { fmt.Fprintf(&b, "%-10s  %s: %s\n", what, subject, why) }
@@ -170,7 +169,7 @@ func (r *Report) Text() string {
 	return b.String() + r.Summary() + "\n"
 }
 
-// because returns what is missing, and the justification of the rule: why that matters.
+// because returns what is missing, and the rule's justification to say why that matters.
 func (o *RuleOutcome) because() string {
 	if o.Justification == "" {
 		return o.Why
@@ -178,7 +177,7 @@ func (o *RuleOutcome) because() string {
 	return o.Why + " (" + o.Justification + ")"
 }
 
-// whose returns the user and the unit or container of a listener.
+// whose returns the user of a listener, and its unit or container.
 func (l *ListenerOutcome) whose() string {
 	var all []string
 	if user := l.Tags["user"]; user != "" {
@@ -198,7 +197,8 @@ func (l *ListenerOutcome) whose() string {
 	return " (" + strings.Join(all, ", ") + ")"
 }
 
-// Summary counts listeners, rules and what is not in order, in one line without its end.
+// Summary returns the numbers of listeners, rules and problems, as one line without a
+// newline.
 func (r *Report) Summary() string {
 	counts := make(map[string]int)
 	for _, o := range r.Rules {
@@ -222,7 +222,7 @@ func (r *Report) Summary() string {
 		faults = []string{"ok"}
 	}
 	listeners := counted(len(r.Listeners), "listener")
-	if n := counts[""]; n > 0 { // unlisted does not ask for one
+	if n := counts[""]; n > 0 { // the option unlisted does not require one
 		listeners += fmt.Sprintf(" (%d without a rule)", n)
 	}
 	return fmt.Sprintf("%s, %s (digest %s): %s", listeners, counted(len(r.Rules), "rule"), r.Digest, strings.Join(faults, ", "))
@@ -235,5 +235,5 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// JSON returns the report as one JSON object in one line, without its end.
+// JSON returns the report as one line of JSON, without a newline.
 func (r *Report) JSON() ([]byte, error) { return json.Marshal(r) }

@@ -57,7 +57,7 @@ expired     allow rule ssh: 2026-11-01 was the last day of its approval
 	}
 }
 
-// What reads a report need not tell an empty list from null.
+// The readers of a report do not need to distinguish empty lists from null.
 func TestReportHasEmptyListsAndNoNulls(t *testing.T) {
 	report := NewReport(compile(t, "[[allow]]\nport = 22"), nil, now)
 	text, err := report.JSON()
@@ -117,7 +117,7 @@ func TestReportOfAHostInOrder(t *testing.T) {
 	}
 }
 
-// Sockets of one point have its worst verdict.
+// Sockets that share a point get the worst verdict among them.
 func TestReportShowsTheWorstOfAPoint(t *testing.T) {
 	r := compile(t, "[[allow]]\nexe = '/usr/sbin/nginx'")
 	bad := nginx(80, held(Holder{Process: "nginx", Exe: "/tmp/nginx", Unit: "nginx.service"}))
@@ -127,7 +127,7 @@ func TestReportShowsTheWorstOfAPoint(t *testing.T) {
 	}
 }
 
-// A look that could not see everything finds no host in order.
+// After an incomplete look, no host is reported as OK.
 func TestReportOfAnIncompleteLook(t *testing.T) {
 	r := compile(t, "[[allow]]\nport = 80")
 	report := NewReport(r, []*Listener{nginx(80)}, now)
@@ -139,8 +139,8 @@ func TestReportOfAnIncompleteLook(t *testing.T) {
 }
 
 // A program that has taken another's port is compared with the rule for that port, even if a
-// rule for another port has more in common with it. A rule for a wide range is none for
-// that port.
+// rule for another port has more in common with it. A rule for a wide range does not count as
+// a rule for that port.
 func TestNearestIsWhatTheRulesSayOfThePort(t *testing.T) {
 	r := compile(t, `
 unlisted = "unexpected"
@@ -171,8 +171,8 @@ unexpected  0.0.0.0:8443 of haproxy (root, haproxy.service): port 8443 is not 80
 	}
 }
 
-// The user root, a wildcard address and a wide range of ports are what most listeners have
-// in common: a rule with nothing else is not near.
+// Most listeners have the user root, a wildcard address or a wide range of ports in common. A
+// rule that matches nothing else is not near.
 func TestRuleOfManyListenersIsNotNear(t *testing.T) {
 	r := compile(t, `
 unlisted = "unexpected"

@@ -16,23 +16,23 @@ type Moment struct {
 	Boot string        // the boot id
 }
 
-// A Look is what one complete look has found.
+// A Look is the result of one complete look.
 type Look struct {
 	Moment
 	Listeners []Judged      // every listening socket
-	Window    time.Duration // since the complete look before it, also before a restart; 0 if there was none
-	WhileDown bool          // it is the first one after the program was started
+	Window    time.Duration // since the previous complete look, even across a restart; 0 if there was none
+	WhileDown bool          // it is the first look after the program started
 }
 
-// TrackerOptions are what a Tracker needs beside the rules.
+// TrackerOptions are what a Tracker needs in addition to the rules.
 type TrackerOptions struct {
-	Point      string        // "tcp_listen": what the names of points begin with
+	Point      string        // prefix of the names of points, such as "tcp_listen"
 	Loaded     time.Time     // when the rules were read
-	Settle     time.Duration // how long a listener must be gone until its violation is cleared
+	Settle     time.Duration // how long a listener must be gone before its violation is cleared
 	SettleBoot time.Duration // how long after a boot nothing is reported as missing or gone
-	OwnerWait  time.Duration // how long the event of a violation waits for an owner that is pending
-	MaxPerUser int           // violations of a user that have points and events of their own; 0: 1,000
-	Max        int           // the same of all users, at most 10,000; 0: 10,000
+	OwnerWait  time.Duration // how long the event of a violation waits for a pending owner
+	MaxPerUser int           // maximum violations of one user with their own points and events; 0: 1,000
+	Max        int           // the same for all users together, at most 10,000; 0: 10,000
 }
 
 // A Tracker follows the verdicts of all listeners over time. Its methods must not be
@@ -42,13 +42,13 @@ type Tracker struct {
 	options    TrackerOptions
 	outcomes   map[*rule]*outcome // of expect and forbid rules
 	violations violations
-	stale      []string // keys of records that nobody needs any more
+	stale      []string // keys of records that are no longer needed
 
 	due    time.Duration  // on the monotonic clock: when Evaluate must be called next
 	points []metric.Point // of the last Evaluate; published, never changed
 }
 
-// NewTracker returns a Tracker that knows nothing of the past.
+// NewTracker returns a Tracker without any history.
 func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 	if o.Max <= 0 || o.Max > maxViolations {
 		o.Max = maxViolations
@@ -68,17 +68,17 @@ func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 	return t
 }
 
-// A Result is what follows from a look.
+// A Result is the outcome of a look.
 type Result struct {
-	// Events have their time and everything but the fields history and sequence.
+	// Events are complete, with a time, except for the fields history and sequence.
 	Events []metric.Point
-	// Set holds the state that has changed, by keys that begin with "r:". A nil deletes
-	// its key.
+	// Set contains the records that have changed. Their keys begin with "r:". A nil record
+	// deletes its key.
 	Set map[string]json.RawMessage
 }
 
-// Evaluate compares what a look has found with the rules. It need not be called if no
-// verdict has changed and Unchanged returns false.
+// Evaluate evaluates the rules for a look. It need not be called if no verdict has changed
+// and Unchanged returns false.
 func (t *Tracker) Evaluate(l *Look) Result {
 	e := evaluation{look: l, tracker: t, set: make(map[string]json.RawMessage), due: never}
 	counts := t.rules.count(l.Listeners)
@@ -100,25 +100,25 @@ func (t *Tracker) Evaluate(l *Look) Result {
 	return Result{Events: e.events, Set: e.set}
 }
 
-// Unchanged is called instead of Evaluate for a look that has found no other listeners
-// and verdicts than the one before. It reports whether something is due, such as the end of
-// a rule's `for`: then Evaluate must be called. It costs nothing to speak of.
+// Unchanged is called instead of Evaluate if a look found the same listeners and verdicts as
+// the previous one. It reports whether something is due, such as the end of a rule's `for`;
+// if so, Evaluate must be called. Its cost is negligible.
 func (t *Tracker) Unchanged(m Moment) (due bool) { return m.Mono >= t.due }
 
-// Points returns the points of the last Evaluate, sorted. They are not changed afterwards,
-// and are the same slice until one of them has changed.
+// Points returns the sorted points of the last Evaluate. They are never modified. Points
+// returns the same slice until a point has changed.
 func (t *Tracker) Points() []metric.Point { return t.points }
 
-// Idle reports whether there is nothing to evaluate: the rules are not active, and nothing
-// is remembered of others.
+// Idle reports whether there is nothing to evaluate: the rules are not active, and no state
+// of earlier rules is left.
 func (t *Tracker) Idle() bool {
 	return !t.rules.active && len(t.violations.byKey) == 0 && len(t.stale) == 0
 }
 
-// never is when something is due that is not.
+// never is the due time if nothing is due.
 const never = time.Duration(1<<63 - 1)
 
-// An evaluation collects what follows from one look.
+// An evaluation collects the results of one look.
 type evaluation struct {
 	look    *Look
 	tracker *Tracker
@@ -127,14 +127,14 @@ type evaluation struct {
 	due     time.Duration
 }
 
-// begin returns the beginning of something that this look is the first to show.
+// begin returns the start of something that first appears in this look.
 func (e *evaluation) begin() start {
 	l := e.look
 	return start{Time: l.Time.UnixNano(), Mono: int64(l.Mono), Boot: l.Boot, Window: int64(l.Window), WhileDown: l.WhileDown}
 }
 
-// lasted reports whether something has lasted for some time, and not before a moment of
-// this boot. If it has not, it is looked at again when it may.
+// lasted reports whether something has lasted for hold, and the uptime is at least notBefore.
+// If not, it schedules another evaluation for when this may be the case.
 func (e *evaluation) lasted(s *start, hold, notBefore time.Duration) bool {
 	elapsed := s.elapsed(e.look.Moment)
 	if wait := max(hold-elapsed, notBefore-e.look.Mono); wait > 0 {
@@ -144,7 +144,7 @@ func (e *evaluation) lasted(s *start, hold, notBefore time.Duration) bool {
 	return true
 }
 
-// event adds an event with the time of its start.
+// event adds an event that has the time of s.
 func (e *evaluation) event(kind string, s *start, tags []metric.Tag, fields ...metric.Field) {
 	all := append(slices.Clone(tags), metric.Tag{Key: "event", Value: kind})
 	metric.SortTags(all)
@@ -157,17 +157,18 @@ func (e *evaluation) event(kind string, s *start, tags []metric.Tag, fields ...m
 	})
 }
 
-// A start is when something began: the first look that showed it. It is part of records.
+// A start is when something began: the time of the first look that found it. It is stored in
+// records.
 type start struct {
 	Time      int64  `json:"t"`           // Unix time in ns
 	Mono      int64  `json:"m"`           // in ns
 	Boot      string `json:"b"`           // the boot that Mono counts from
-	Window    int64  `json:"w,omitempty"` // how exact it is, in ns
+	Window    int64  `json:"w,omitempty"` // precision in ns
 	WhileDown bool   `json:"d,omitempty"`
 }
 
-// elapsed returns how long it has lasted on the monotonic clock; of something that began
-// before the boot, since the boot.
+// elapsed returns the time since the start on the monotonic clock. If the start was before
+// the boot, it returns the time since the boot.
 func (s *start) elapsed(m Moment) time.Duration {
 	if s.Boot != m.Boot || s.Mono < 0 {
 		return m.Mono
@@ -175,8 +176,8 @@ func (s *start) elapsed(m Moment) time.Duration {
 	return max(0, m.Mono-time.Duration(s.Mono))
 }
 
-// until returns how long it has lasted when something else began: by the clock, if the
-// host was booted in between.
+// until returns the time from s to end. If the host was rebooted in between, it uses the
+// wall clock.
 func (s *start) until(end *start) time.Duration {
 	if s.Boot == end.Boot {
 		return time.Duration(max(0, end.Mono-s.Mono))
@@ -184,7 +185,7 @@ func (s *start) until(end *start) time.Duration {
 	return time.Duration(max(0, end.Time-s.Time))
 }
 
-// seconds returns a field with a duration, to the millisecond.
+// seconds returns a field with a duration, with millisecond precision.
 func seconds(key string, d time.Duration) metric.Field {
 	return metric.Field{Key: key, Value: metric.Float(d.Truncate(time.Millisecond).Seconds())}
 }
@@ -193,21 +194,21 @@ func text(key, value string) metric.Field {
 	return metric.Field{Key: key, Value: metric.String(value)}
 }
 
-// An outcome is what is remembered of an expect or forbid rule. It is its record.
+// An outcome is the state of an expect or forbid rule. It is stored as the rule's record.
 type outcome struct {
 	Decided  bool  `json:"k,omitempty"` // Up is known
 	Up       bool  `json:"u,omitempty"`
-	Since    start `json:"s,omitzero"`  // of the failure, if the rule is not up
-	Reported bool  `json:"e,omitempty"` // the failure has had its event
+	Since    start `json:"s,omitzero"`  // when the failure began, if the rule is not up
+	Reported bool  `json:"e,omitempty"` // the event of the failure has been sent
 }
 
-// follow brings what is remembered of a rule up to date. Only expect rules have events
-// here: those of a forbid rule are of its violations.
+// follow updates the state of a rule. Only expect rules have events here. A forbid rule's
+// events are those of its violations.
 func (e *evaluation) follow(n *rule, o *outcome, c count) {
 	before := *o
 	up, decided := n.up(c)
 	switch {
-	case !decided: // it stays what it was
+	case !decided: // it stays unchanged
 	case up:
 		if o.Reported {
 			end := e.begin()
@@ -231,29 +232,29 @@ func (e *evaluation) follow(n *rule, o *outcome, c count) {
 	}
 }
 
-// tags returns the tags that name a rule.
+// tags returns the tags that identify a rule.
 func (n *rule) tags() []metric.Tag { return metric.NewTags("name", n.name, "rule", n.kind) }
 
 // recordKey is the key of the rule's outcome in the history.
 func (n *rule) recordKey() string { return recordPrefix + n.kind + ":" + n.name }
 
-// recordPrefix begins the keys of all records of this package.
+// recordPrefix is the prefix of the keys of all records of this package.
 const recordPrefix = "r:"
 
-// violationPrefix begins the keys of the records of violations.
+// violationPrefix is the prefix of the keys of violation records.
 const violationPrefix = recordPrefix + "violation:"
 
 func encode(record any) json.RawMessage {
 	text, err := json.Marshal(record)
 	if err != nil {
-		panic(err) // plain data
+		panic(err) // cannot happen: plain data
 	}
 	return text
 }
 
-// Restore takes over what a Tracker has handed out before the program was started, by
-// the keys of Result.Set. Records that are damaged, or of rules that no longer exist, are
-// skipped and deleted. It is called before Evaluate.
+// Restore restores the state from the records of an earlier run: those of Result.Set, by
+// key. It skips and deletes damaged records and records of rules that no longer exist. It is
+// called before Evaluate.
 func (t *Tracker) Restore(records map[string]json.RawMessage) {
 	byKey := make(map[string]*outcome)
 	for n, o := range t.outcomes {
@@ -277,8 +278,8 @@ func (t *Tracker) Restore(records map[string]json.RawMessage) {
 	}
 }
 
-// InheritFrom takes over what a Tracker with other rules knows: a rule that stays, by
-// kind and name, keeps its state. It is called before Evaluate.
+// InheritFrom takes over the state of a Tracker with other rules. Rules that have the same
+// kind and name in both keep their state. It is called before Evaluate.
 func (t *Tracker) InheritFrom(old *Tracker) {
 	byKey := make(map[string]*outcome)
 	for n, o := range t.outcomes {
@@ -291,7 +292,7 @@ func (t *Tracker) InheritFrom(old *Tracker) {
 			t.stale = append(t.stale, n.recordKey())
 		}
 	}
-	t.violations.looks = old.violations.looks // which those of its violations are compared with
+	t.violations.looks = old.violations.looks // the violations' look numbers are compared with it
 	for _, v := range old.violations.byKey {
 		t.violations.add(v)
 	}

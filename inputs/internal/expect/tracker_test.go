@@ -21,17 +21,17 @@ type simulation struct {
 	t       testing.TB
 	rules   *Rules
 	tracker *Tracker
-	records map[string]json.RawMessage // what the history holds
+	records map[string]json.RawMessage // the content of the history
 
 	clock     time.Time
 	mono      time.Duration
 	boot      string
 	whileDown bool
-	events    []string // all so far
+	events    []string // all events so far
 	last      []metric.Point
 }
 
-// simulate begins a simulation long after the boot.
+// simulate starts a simulation long after the boot.
 func simulate(t testing.TB, rules string) *simulation {
 	s := &simulation{
 		t: t, rules: compile(t, rules), records: make(map[string]json.RawMessage), clock: now, mono: time.Hour, boot: "b1",
@@ -44,12 +44,12 @@ var trackerOptions = TrackerOptions{
 	Point: "tcp_listen", Loaded: now, Settle: time.Minute, SettleBoot: 5 * time.Minute, OwnerWait: 30 * time.Second,
 }
 
-// pass lets time go by.
+// pass advances the time.
 func (s *simulation) pass(d time.Duration) {
 	s.clock, s.mono = s.clock.Add(d), s.mono+d
 }
 
-// look looks at listeners now, and returns the events, one a line.
+// look performs a look at listeners, and returns the events, one per line.
 func (s *simulation) look(listeners ...*Listener) []string {
 	s.t.Helper()
 	l := &Look{Moment: Moment{s.clock, s.mono, s.boot}, Window: 10 * time.Second, WhileDown: s.whileDown}
@@ -78,7 +78,7 @@ func (s *simulation) look(listeners ...*Listener) []string {
 	return lines
 }
 
-// check holds the points and events to the promises of a batch.
+// check checks that the points and events satisfy the contract of a batch.
 func (s *simulation) check(events []metric.Point) {
 	s.t.Helper()
 	schematest.Events(s.t, events)
@@ -89,7 +89,7 @@ func (s *simulation) check(events []metric.Point) {
 	}
 }
 
-// line shows what matters most of an event.
+// line returns the most important parts of an event.
 func line(e metric.Point) string {
 	text := e.Tag("event")
 	for _, key := range []string{"name", "address", "port", "process"} {
@@ -100,21 +100,21 @@ func line(e metric.Point) string {
 	return text
 }
 
-// restart restarts the program. Its history holds what was written.
+// restart restarts the program. Its history contains what was written.
 func (s *simulation) restart() {
 	s.tracker = NewTracker(s.rules, trackerOptions)
 	s.tracker.Restore(maps.Clone(s.records))
 	s.whileDown = true
 }
 
-// reboot boots the host and starts the program after some time.
+// reboot reboots the host, and starts the program some time later.
 func (s *simulation) reboot(after time.Duration) {
 	s.clock = s.clock.Add(time.Minute + after)
 	s.mono, s.boot = after, s.boot+"x"
 	s.restart()
 }
 
-// reload gives the tracker other rules.
+// reload replaces the rules of the tracker.
 func (s *simulation) reload(rules string) {
 	old := s.tracker
 	s.rules = compile(s.t, rules)
@@ -122,7 +122,7 @@ func (s *simulation) reload(rules string) {
 	s.tracker.InheritFrom(old)
 }
 
-// points returns the points of a name: "tags: fields".
+// points returns the points with a name, as "tags: fields".
 func (s *simulation) points(name string) []string {
 	var lines []string
 	for _, p := range s.tracker.Points() {
@@ -262,7 +262,7 @@ func TestRestartWithinTheTimeOfARuleIsSilent(t *testing.T) {
 func TestTimeOfARuleIsThatOfTheMonotonicClock(t *testing.T) {
 	s := simulate(t, web)
 	s.look()
-	s.clock = s.clock.Add(24 * time.Hour) // set forward, or asleep
+	s.clock = s.clock.Add(24 * time.Hour) // the clock is set forward, or the host is suspended
 	s.want("the clock has jumped", s.look())
 	s.clock = s.clock.Add(-48 * time.Hour)
 	s.pass(time.Minute)
@@ -336,7 +336,7 @@ func TestViolationLastsWhileItIsUndecided(t *testing.T) {
 	s.look(nginx(23, by("nc")))
 	for range 3 {
 		s.pass(time.Hour)
-		s.look(nginx(23, held(Holder{Process: "nc", Unit: "nc.service"}))) // its program cannot be read
+		s.look(nginx(23, held(Holder{Process: "nc", Unit: "nc.service"}))) // its executable is unreadable
 	}
 	s.want("events", s.events, "violated nc 0.0.0.0 23 nc")
 	s.look()

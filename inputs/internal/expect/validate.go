@@ -14,12 +14,12 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// maxLabels is how many labels a rule may have.
+// maxLabels is the maximum number of labels of a rule.
 const maxLabels = 8
 
-// ValidateRules returns every error of the options, joined, each made by
-// plugin.Invalid with the path of its option: "expect[2].port". Labels must not have the
-// keys of tags, those of the input's points.
+// ValidateRules returns all errors in the options, joined. Each is created by plugin.Invalid
+// with the path of its option, such as "expect[2].port". tags are the tag keys of the input's
+// points. Labels must not use them.
 func (o *Options) ValidateRules(tags []string) error {
 	v := validator{reserved: slices.Concat(tags, Tags(), []string{"host"})}
 	switch o.Unlisted {
@@ -72,7 +72,7 @@ func (v *validator) name(at, name string) {
 	v.text(at+".name", name)
 }
 
-// text keeps a text to one line that can be seen.
+// text rejects control characters, and blanks at the beginning or end of a text.
 func (v *validator) text(option, text string) {
 	switch {
 	case strings.ContainsFunc(text, unicode.IsControl):
@@ -82,7 +82,7 @@ func (v *validator) text(option, text string) {
 	}
 }
 
-// uniqueNames reports each place of a name that several expect and forbid rules have.
+// uniqueNames reports every use of a name that several expect and forbid rules share.
 func (v *validator) uniqueNames(o *Options) {
 	places := make(map[string][]string)
 	for i, r := range o.Expect {
@@ -144,8 +144,8 @@ func (v *validator) approval(at string, a *Approval) {
 	}
 }
 
-// parseDate returns the end of a day in UTC: the first moment after it; the zero time
-// if there is no date.
+// parseDate returns the end of a day in UTC, which is the start of the next day. It returns
+// the zero time for "".
 func parseDate(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -178,11 +178,11 @@ func (v *validator) labels(at string, labels map[string]string) {
 	}
 }
 
-// globOptions are the criteria that are globs over one value.
+// globOptions are the criteria that compare one value with globs.
 var globOptions = []struct {
 	name     string
 	patterns func(*Criteria) *plugin.Strings
-	known    []string // the values that there are, if they are few
+	known    []string // all possible values, if they are few
 }{
 	{name: "process", patterns: func(c *Criteria) *plugin.Strings { return &c.Process }},
 	{name: "exe", patterns: func(c *Criteria) *plugin.Strings { return &c.Exe }},
@@ -196,7 +196,7 @@ var globOptions = []struct {
 	{name: "exposure", patterns: func(c *Criteria) *plugin.Strings { return &c.Exposure }, known: exposures()},
 }
 
-// exposures returns the values of the tag exposure, "" for none last.
+// exposures returns the values of the tag exposure. The last is "", for none.
 func exposures() []string {
 	var all []string
 	for class := inet.Loopback; class <= inet.Public; class++ {
@@ -205,7 +205,7 @@ func exposures() []string {
 	return append(all, "")
 }
 
-// knownValues lists values for an error.
+// knownValues formats values for an error.
 func knownValues(values []string) string {
 	shown := slices.Clone(values)
 	if i := slices.Index(shown, ""); i >= 0 {
@@ -214,7 +214,7 @@ func knownValues(values []string) string {
 	return strings.Join(shown, ", ")
 }
 
-// A glob is a compiled value of a glob option: "" is what has no such value.
+// A glob is a compiled value of a glob option. "" matches listeners without such a value.
 type glob struct{ globs plugin.Globs }
 
 func compileGlob(pattern string) (glob, error) {

@@ -84,7 +84,7 @@ expect[0].labels: "rule" is the name of a tag already: choose another one, such 
 func TestPorts(t *testing.T) {
 	for _, test := range []struct {
 		value any
-		want  string // as TOML, or the error
+		want  string // TOML, or the error
 	}{
 		{value: int64(443), want: `443`},
 		{value: "443", want: `443`},

@@ -13,36 +13,35 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A violation is a listener that is forbidden or not expected, from the first look that
-// shows it until it has settled that it is gone. Listeners that differ only in what its key
-// leaves out share one.
+// A violation is a forbidden or unexpected listener, from the first look that finds it until
+// it has been gone long enough. Listeners with the same key share a violation.
 type violation struct {
 	violationRecord
 	key   string
-	last  *Listener // of the last look that showed it; nil if that was before a restart
+	last  *Listener // from the last look that found it; nil if that was before a restart
 	look  uint64    // the number of that look
-	count int       // of an overflow violation: how many listeners it stands for
+	count int       // for an overflow violation: the number of listeners that it covers
 	point []metric.Tag
 }
 
-// A violationRecord is what the history holds of a violation.
+// A violationRecord is the record of a violation in the history.
 type violationRecord struct {
 	Verdict string        `json:"v"`           // Forbidden or No
-	Rule    string        `json:"r,omitempty"` // "" of No
-	Tags    tagSet        `json:"t"`           // of the last listener of it
-	Unknown bool          `json:"n,omitempty"` // the owner of that is not known
-	Owner   tagSet        `json:"l,omitempty"` // tags of the last owner that was known
-	Hold    time.Duration `json:"h,omitempty"` // the option for of its rule
-	// Overflow violations stand for those of a user beyond the number that have
-	// violations of their own.
+	Rule    string        `json:"r,omitempty"` // "" for No
+	Tags    tagSet        `json:"t"`           // of its last listener
+	Unknown bool          `json:"n,omitempty"` // the owner of that listener is not known
+	Owner   tagSet        `json:"l,omitempty"` // tags of the last known owner
+	Hold    time.Duration `json:"h,omitempty"` // the option "for" of its rule
+	// Overflow violations cover a user's listeners beyond the limit on individual
+	// violations.
 	Overflow bool   `json:"o,omitempty"`
 	Since    start  `json:"s"`
-	Reported bool   `json:"e,omitempty"` // it has had its event
-	Gone     *start `json:"g,omitempty"` // the first look without it, if it is gone
+	Reported bool   `json:"e,omitempty"` // its event has been sent
+	Gone     *start `json:"g,omitempty"` // when it was first missing, if it is gone
 	Why      string `json:"y,omitempty"` // the reason, if the event waits for the owner
 }
 
-// A tagSet is the tags of a point, an object in JSON.
+// A tagSet is the tags of a point. In JSON it is an object.
 type tagSet []metric.Tag
 
 // MarshalJSON writes the tags as an object.
@@ -54,7 +53,7 @@ func (s tagSet) MarshalJSON() ([]byte, error) {
 	return json.Marshal(object)
 }
 
-// UnmarshalJSON reads an object whose keys and values a point may have as tags.
+// UnmarshalJSON reads an object whose keys and values are valid tags of a point.
 func (s *tagSet) UnmarshalJSON(text []byte) error {
 	var object map[string]string
 	if err := json.Unmarshal(text, &object); err != nil {
@@ -70,24 +69,24 @@ func (s *tagSet) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// The tags that distinguish violations of one verdict and rule: those of the endpoint and
-// the user, and those of the owner. The exposure is not among them: a laptop that changes
-// its network still violates the same rule.
+// The tags that distinguish violations with the same verdict and rule: those of the endpoint
+// and the user, and those of the owner. The exposure is not one of them, because a laptop
+// that changes its network still violates the same rule.
 var (
 	endpointKeys = []string{"address", "port", "user"}
 	ownerKeys    = []string{"process", "unit"}
 )
 
-// appendValues appends the values of some tags, so that no others give the same bytes.
+// appendValues appends the values of some tags. The appended bytes are unique to them.
 func appendValues(dst []byte, tags []metric.Tag, keys []string) []byte {
 	for _, key := range keys {
-		dst = append(dst, 0xff) // no byte of UTF-8
+		dst = append(dst, 0xff) // never occurs in UTF-8
 		dst = append(dst, tagOf(tags, key)...)
 	}
 	return dst
 }
 
-// appendKey appends what distinguishes violations.
+// appendKey appends the key that identifies a violation.
 func appendKey(dst []byte, verdict, rule string, tags []metric.Tag) []byte {
 	dst = append(dst, verdict...)
 	dst = append(dst, 0xff)
@@ -95,20 +94,20 @@ func appendKey(dst []byte, verdict, rule string, tags []metric.Tag) []byte {
 	return appendValues(appendValues(dst, tags, endpointKeys), tags, ownerKeys)
 }
 
-// endpointKey is the part of the key that does not depend on the owner.
+// endpointKey returns the part of the key that does not depend on the owner.
 func endpointKey(verdict, rule string, tags []metric.Tag) string {
 	return string(appendValues([]byte(verdict+"\xff"+rule), tags, endpointKeys))
 }
 
-// identity is the part of the key that does not depend on the rules.
+// identity returns the part of the key that does not depend on the rules.
 func identity(tags []metric.Tag) string {
 	return string(appendValues(appendValues(nil, tags, endpointKeys), tags, ownerKeys))
 }
 
-// endpointIdentity is the part of identity that does not depend on the owner.
+// endpointIdentity returns the part of identity that does not depend on the owner.
 func endpointIdentity(tags []metric.Tag) string { return string(appendValues(nil, tags, endpointKeys)) }
 
-// overflowKey is the key of the violation that sums up those of a user.
+// overflowKey returns the key of a user's overflow violation.
 func overflowKey(verdict, user string) string { return verdict + "\xff\xff\xff" + user }
 
 func (v *violation) recordKey() string {
@@ -130,20 +129,20 @@ func restoreViolation(record json.RawMessage) *violation {
 	return &v
 }
 
-// maxViolations is how many violations are followed one by one at most. maxOverflow is how many
-// users have one for the rest of theirs; the other users share one.
+// maxViolations is the maximum number of violations that are tracked individually. maxOverflow
+// is the maximum number of overflow violations of single users. The other users share one.
 const (
 	maxViolations = 10000
 	maxOverflow   = 100
 )
 
-// violations are those that are followed, by key.
+// violations are the tracked violations.
 type violations struct {
 	byKey map[string]*violation
-	looks uint64 // how often they were followed
+	looks uint64 // the number of looks so far
 }
 
-// add adds a violation; false if there are too many.
+// add adds a violation. It returns false if there are too many.
 func (vs *violations) add(v *violation) bool {
 	if len(vs.byKey) > maxViolations+maxOverflow {
 		return false
@@ -152,8 +151,8 @@ func (vs *violations) add(v *violation) bool {
 	return true
 }
 
-// present returns the violations that the current look shows, or those that it does not,
-// in order.
+// present returns, in order, the violations that are in the current look, or, if shown is
+// false, those that are not.
 func (vs *violations) present(shown bool) []*violation {
 	var all []*violation
 	for _, v := range vs.byKey {
@@ -165,8 +164,8 @@ func (vs *violations) present(shown bool) []*violation {
 	return all
 }
 
-// compareViolations orders violations by namespace, port and address, those that sum up
-// others last.
+// compareViolations orders violations by namespace, port and address. Overflow violations come
+// last.
 func compareViolations(a, b *violation) int {
 	portA, portB := tagOf(a.Tags, "port"), tagOf(b.Tags, "port")
 	return cmp.Or(
@@ -178,8 +177,8 @@ func compareViolations(a, b *violation) int {
 	)
 }
 
-// eventTags are those of the listener, with the last owner that was known, and of the
-// rule if there is one.
+// eventTags returns the tags of the listener with its last known owner, and those of the rule
+// if there is one.
 func (v *violation) eventTags() []metric.Tag {
 	tags := slices.Clone([]metric.Tag(v.Tags))
 	for _, t := range v.Owner {
@@ -193,7 +192,7 @@ func (v *violation) eventTags() []metric.Tag {
 	return tags
 }
 
-// pointTags are those of its point.
+// pointTags returns the tags of the violation's point.
 func (v *violation) pointTags() []metric.Tag {
 	if v.point == nil {
 		v.point = metric.NewTags("verdict", v.Verdict, "rule", v.Rule,

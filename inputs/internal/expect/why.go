@@ -9,14 +9,14 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A Reason is a sentence and the rule that it is about.
+// A Reason is a sentence and the rule that it refers to.
 type Reason struct {
 	Rule string // "" if no rule is near
 	Why  string // "port 8443 is not in 80,443 of rule web"
 }
 
-// Why says why a listener has its verdict: the rule that decided, or the nearest one and
-// what of it does not match. It compares the listener with every rule.
+// Why explains the verdict on a listener: it names the rule that decided, or the nearest rule
+// and the criteria that do not match. It compares the listener with every rule.
 func (r *Rules) Why(l *Listener, now time.Time) Reason {
 	switch v := r.Verdict(l, now); v.Expected {
 	case Forbidden, Yes:
@@ -32,7 +32,7 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}
 }
 
-// title names the rule in a sentence.
+// title returns how a sentence refers to the rule.
 func (n *rule) title() string {
 	if n.kind == kindForbid {
 		return "forbid rule " + n.name
@@ -40,7 +40,7 @@ func (n *rule) title() string {
 	return "rule " + n.name
 }
 
-// because adds the justification of the rule to a sentence.
+// because appends the justification of the rule to a sentence.
 func (n *rule) because(sentence string) string {
 	if n.approval.Why == "" {
 		return sentence
@@ -48,16 +48,16 @@ func (n *rule) because(sentence string) string {
 	return sentence + ": " + n.approval.Why
 }
 
-// nearest returns the rule to whose match the least is missing, and the owner of which
-// the least is missing; nil if none is near. A rule that may match once the owner is known
-// comes before all others.
+// nearest returns the rule that is closest to matching, and the owner that comes closest to
+// it, or nil if no rule is near. A rule that may match once the owner is known takes
+// precedence.
 func (r *Rules) nearest(l *Listener, now time.Time) (nearest *rule, of *Holder) {
 	var least distance
 	owners := l.owners()
 	for _, n := range r.rules {
 		h, d := n.nearestOwner(l, owners, now)
 		switch {
-		case !d.near(), n.kind == kindForbid && d.missed > 0: // it is good that this one does not match
+		case !d.near(), n.kind == kindForbid && d.missed > 0: // a forbid rule that does not match is no fault
 		case nearest == nil || d.less(least):
 			nearest, of, least = n, h, d
 		}
@@ -65,7 +65,7 @@ func (r *Rules) nearest(l *Listener, now time.Time) (nearest *rule, of *Holder) 
 	return nearest, of
 }
 
-// nearestOwner returns the owner with whom the listener comes nearest to the rule.
+// nearestOwner returns the owner for which the listener comes closest to matching the rule.
 func (n *rule) nearestOwner(l *Listener, owners []*Holder, now time.Time) (nearest *Holder, least distance) {
 	for i, h := range owners {
 		d := n.distance(l, h)
@@ -81,20 +81,21 @@ func (n *rule) nearestOwner(l *Listener, owners []*Holder, now time.Time) (neare
 
 // A distance is how far a listener is from matching a rule.
 type distance struct {
-	missed, unknown, held int  // criteria
-	port                  bool // the port is one of the few of the rule
-	owner, address        bool // something of the owner but the user holds; the address does
+	missed, unknown, held int  // numbers of criteria
+	port                  bool // the rule has few ports, and this is one of them
+	owner, address        bool // a criterion about the owner, other than the user, holds; that about the address holds
 }
 
-// near reports whether a rule is worth naming to somebody who looks at the listener. Many
-// rules have the user root, the address 0.0.0.0 or a wide range of ports in common with it.
+// near reports whether a rule is close enough to be worth mentioning. The user root, the
+// address 0.0.0.0 or a wide range of ports is not enough: many rules have these in common
+// with the listener.
 func (d distance) near() bool {
 	return d.missed == 0 || d.port || d.owner || d.address && d.missed == 1
 }
 
-// less reports whether d is nearer: what may still match, then what is about this very
-// port, then what misses least. So a port that another program has taken is compared with
-// the rule for the one that should be there.
+// less reports whether d is nearer than e. Rules that may still match come first, then rules
+// for this very port, then those with the fewest mismatches. So if a program has taken
+// another's port, it is compared with the rule for the program that should listen there.
 func (d distance) less(e distance) bool {
 	switch {
 	case (d.missed == 0) != (e.missed == 0):
@@ -143,7 +144,7 @@ func (l *Listener) isTelling(option string, h *Holder) bool {
 	return false
 }
 
-// The criteria that are no globs, where an index of globOptions could stand.
+// The criteria that are not globs. Their values are not valid indexes of globOptions.
 const (
 	optionPort    = -1
 	optionAddress = -2
@@ -162,7 +163,7 @@ func (n *rule) eachCriterion(l *Listener, h *Holder, visit func(option int, t tr
 	}
 }
 
-// explain returns a sentence for each criterion that does not hold or is not known to.
+// explain returns a sentence for each criterion that does not hold or may not hold.
 func (n *rule) explain(l *Listener, h *Holder, now time.Time) (mismatches []string) {
 	n.eachCriterion(l, h, func(option int, t truth) {
 		what, value, wanted := "port", fmt.Sprint(l.Port), strings.Split(n.ports.String(), ",")
@@ -197,7 +198,7 @@ func truthOf(b bool) truth {
 	return falsely
 }
 
-// oneOf lists what an option asks for: "80", or "in 80,443".
+// oneOf formats the values of an option: "80", or "in 80,443".
 func oneOf(wanted plugin.Strings) string {
 	shown := slices.Clone(wanted)
 	for i, w := range shown {

@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// maxWaiting is how many events may be not delivered.
+	// maxWaiting is the maximum number of undelivered events.
 	maxWaiting = 10_000
-	// maxRecent is how many events are kept after they were handed out.
+	// maxRecent is how many events are kept after they have been handed out.
 	maxRecent = 2_000
 )
 
-// A content is what a history holds.
+// A content is the content of a history.
 type content struct {
-	id       string // of the next event
+	id       string // of the history, for the next event
 	machine  string
 	sequence int64 // of the last event
-	isNew    bool  // no file had it
+	isNew    bool  // it was not read from a file
 	records  map[string]json.RawMessage
-	waiting  []*event // not delivered, by sequence
-	recent   []*event // handed out, by sequence; twice maxRecent at most
+	waiting  []*event // undelivered, by sequence
+	recent   []*event // handed out, by sequence; at most 2*maxRecent
 }
 
-// An event is a point with its number. The fields of the point are replaced, never
-// changed.
+// An event is a point with its sequence number. The slice of its fields may be replaced, but
+// is never modified.
 type event struct {
 	sequence int64
 	point    metric.Point
 	state    state
 }
 
-// A state is how far an event has come.
+// A state is the progress of an event.
 type state int
 
 const (
@@ -56,7 +56,7 @@ func newContent() content {
 	return c
 }
 
-// newID gives the history another id. Events that nobody has seen get it too.
+// newID gives the history a new id. Unwritten events get it too.
 func (c *content) newID() {
 	var b [8]byte
 	rand.Read(b[:])
@@ -68,18 +68,18 @@ func (c *content) newID() {
 	}
 }
 
-// set sets a record, or deletes it if it is null or not JSON. It returns the record, nil
-// if it is deleted, and reports whether that changes anything.
+// set sets a record, or deletes it if it is null or not JSON. It returns the record, or nil
+// if it was deleted, and reports whether the content has changed.
 func (c *content) set(key string, record json.RawMessage) (json.RawMessage, bool) {
 	old, had := c.records[key]
 	if string(record) == "null" || !json.Valid(record) {
 		delete(c.records, key)
 		return nil, had
 	}
-	if bytes.ContainsAny(record, "\n\r") { // a line has one end
+	if bytes.ContainsAny(record, "\n\r") { // a line must not contain newlines
 		var compact bytes.Buffer
 		if err := json.Compact(&compact, record); err != nil {
-			panic(err) // it is valid
+			panic(err) // cannot happen: it is valid
 		}
 		record = compact.Bytes()
 	}
@@ -89,8 +89,7 @@ func (c *content) set(key string, record json.RawMessage) (json.RawMessage, bool
 
 func (c *content) copyRecords() map[string]json.RawMessage { return maps.Clone(c.records) }
 
-// stamp adds an event that is the index-th of its gather, with the fields and the time
-// that it is written and published with.
+// stamp adds the index-th event of a gather, with its final fields and time.
 func (c *content) stamp(p metric.Point, index int) (*event, error) {
 	if p.Time.IsZero() {
 		return nil, errors.New(p.Series() + " without a time")
@@ -104,7 +103,7 @@ func (c *content) stamp(p metric.Point, index int) (*event, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if year := p.Time.Year(); year < 0 || year > 9999 { // which JSON cannot have
+	if year := p.Time.Year(); year < 0 || year > 9999 { // JSON times cannot represent it
 		return nil, fmt.Errorf("%s in the year %d", p.Series(), year)
 	}
 	c.sequence++
@@ -113,7 +112,7 @@ func (c *content) stamp(p metric.Point, index int) (*event, error) {
 	return e, nil
 }
 
-// withID returns the fields with another id of the history.
+// withID returns the fields with the history's id replaced.
 func withID(fields []metric.Field, id string) []metric.Field {
 	fields = slices.Clone(fields)
 	for i := range fields {
@@ -124,8 +123,8 @@ func withID(fields []metric.Field, id string) []metric.Field {
 	return fields
 }
 
-// overLimit removes and returns the events that are too many: first those that were
-// handed out, since outputs have them queued, then the oldest.
+// overLimit removes and returns the events beyond the limit. Events that were handed out go
+// first, since outputs have them queued, then the oldest.
 func (c *content) overLimit() []*event {
 	var over []*event
 	for _, most := range []state{handedOut, ready, unwritten} {
@@ -138,13 +137,13 @@ func (c *content) overLimit() []*event {
 	return c.finish(over)
 }
 
-// unwritten reports whether some event is not written.
+// unwritten reports whether any event has not been written.
 func (c *content) unwritten() bool {
 	n := len(c.waiting)
-	return n > 0 && c.waiting[n-1].state == unwritten // they become written in order
+	return n > 0 && c.waiting[n-1].state == unwritten // events are written in order
 }
 
-// notWritten returns the events that are not written.
+// notWritten returns the events that have not been written.
 func (c *content) notWritten() (events []*event) {
 	for _, e := range c.waiting {
 		if e.state == unwritten {
@@ -154,7 +153,7 @@ func (c *content) notWritten() (events []*event) {
 	return events
 }
 
-// written notes that events can be handed out.
+// written marks events as ready to be handed out.
 func (c *content) written(events []*event) {
 	for _, e := range events {
 		if e.state == unwritten {
@@ -163,8 +162,8 @@ func (c *content) written(events []*event) {
 	}
 }
 
-// handOut returns the events that can be handed out and were not. They wait behind those
-// that were, and before those that are not written.
+// handOut returns the events that are ready, and marks them as handed out. In waiting they
+// come after the events that were handed out, and before the unwritten ones.
 func (c *content) handOut() []*event {
 	end := len(c.waiting)
 	for end > 0 && c.waiting[end-1].state == unwritten {
@@ -180,8 +179,8 @@ func (c *content) handOut() []*event {
 	return out
 }
 
-// finish removes events that are delivered or dropped, and returns those that were not
-// removed before.
+// finish removes events that were delivered or dropped, and returns those that had not
+// already been removed.
 func (c *content) finish(events []*event) []*event {
 	var done []*event
 	for _, e := range events {
@@ -196,8 +195,8 @@ func (c *content) finish(events []*event) []*event {
 	return done
 }
 
-// remember adds events to the recent ones. Those that wait since before a restart are
-// older than some of these.
+// remember adds events to the recent ones. Events that have been waiting since before a
+// restart may be older than some of these.
 func (c *content) remember(events []*event) {
 	if len(events) == 0 {
 		return
@@ -214,9 +213,9 @@ func (c *content) remember(events []*event) {
 
 func (c *content) lastRecent() []*event { return c.recent[max(0, len(c.recent)-maxRecent):] }
 
-// pending is what a content has that the file does not have.
+// pending is the part of a content that has not been written to the file yet.
 type pending struct {
-	all      bool // the whole content is to be written
+	all      bool // the whole content must be written
 	records  map[string]json.RawMessage
 	events   []*event
 	finished []int64 // sequences
@@ -241,7 +240,7 @@ func (p *pending) finish(events []*event) {
 	}
 }
 
-// merge adds changes that came later.
+// merge adds later changes.
 func (p *pending) merge(later pending) {
 	p.all = p.all || later.all
 	if p.records == nil {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// The lines are written without encoding/json, which takes several times as long: a deploy
-// that restarts thousands of services is one line with thousands of records and events. What
-// is appended is what encoding/json reads, without a newline.
+// The lines are encoded without encoding/json, which takes several times as long: a deploy
+// that restarts thousands of services results in one line with thousands of records and
+// events. The output can be decoded by encoding/json, and contains no newline.
 
-// append appends the members of a line, without the braces around them.
+// append appends the members of a line, without the enclosing braces.
 func (l *line) append(b []byte) []byte {
 	if s := l.Snapshot; s != nil {
 		b = append(appendKey(b, "snapshot"), '{')
@@ -45,8 +45,7 @@ func (l *line) append(b []byte) []byte {
 	return b
 }
 
-// size returns about how long the line is, so that it is not copied again and again as it
-// grows.
+// size estimates the length of the line, so that its buffer need not grow repeatedly.
 func (l *line) size() int {
 	const event = 1024
 	n := 512 + event*len(l.Events)
@@ -128,8 +127,8 @@ func (f *savedField) append(b []byte) []byte {
 	return end(b, '}')
 }
 
-// end ends an object or array, and is followed by a comma. All that is before it is too,
-// which goes if it is the last.
+// end closes an object or array and appends a comma. Every member ends with a comma, and end
+// removes the one after the last member.
 func end(b []byte, bracket byte) []byte {
 	if b[len(b)-1] == ',' {
 		b = b[:len(b)-1]
@@ -141,7 +140,7 @@ func appendKey(b []byte, key string) []byte {
 	return append(append(append(b, '"'), key...), `":`...)
 }
 
-// appendText appends a member, unless it is "".
+// appendText appends a member unless its value is "".
 func appendText(b []byte, key, value string) []byte {
 	if value == "" {
 		return b
@@ -154,7 +153,7 @@ func appendString(b []byte, s string) []byte {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			text, err := json.Marshal(s)
 			if err != nil {
-				panic(err) // every string can be encoded
+				panic(err) // cannot happen: every string can be encoded
 			}
 			return append(b, text...)
 		}

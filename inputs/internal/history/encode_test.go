@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A line is what encoding/json makes of it.
+// A line is encoded exactly as by encoding/json.
 func TestLineIsWhatEncodingJSONWrites(t *testing.T) {
 	c := newContent()
 	e, err := c.stamp(extremeEvent(), 0)

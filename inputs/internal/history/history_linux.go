@@ -1,7 +1,7 @@
-// Package history keeps what an input must not forget: its state, as records with keys,
-// and the events that not every output has yet. It interprets neither.
+// Package history persists the state of an input, as records with keys, and the events that
+// some output has not received yet. It interprets neither.
 //
-// history_linux.go is the path of a write from top to bottom: Append changes the content
+// history_linux.go shows the path of a write from top to bottom: Append changes the content
 // (content.go) and starts a writer, which encodes the changes as a line (line.go) and
 // gives it to the journal (journal_linux.go). Events returns the events that are written.
 package history
@@ -18,22 +18,22 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// Options say where a history is kept.
+// Options say where a history is stored.
 type Options struct {
-	// Path is that of the file, STATE_DIRECTORY/NAME.history.jsonl. If it is "",
-	// everything is kept in memory, from start to stop.
+	// Path is the path of the file, STATE_DIRECTORY/NAME.history.jsonl. If it is "",
+	// everything is kept in memory and lost when the program stops.
 	Path string
-	// FirstSeen is the path of the file that the previous version kept,
+	// FirstSeen is the path of the file that the previous version used,
 	// STATE_DIRECTORY/NAME.first_seen.json; "": none.
 	FirstSeen string
-	// MachineID is that of this host. The history of another machine is discarded. If
-	// either is "", it is unknown, and the history counts as this machine's.
+	// MachineID is the machine id of this host; "" if it is unknown. The history of another
+	// machine is discarded. If either id is unknown, the history counts as this machine's.
 	MachineID string
 	Log       *slog.Logger
 }
 
-// A Write is the changes of one gather. It is written as a whole or not at all. The
-// store keeps the data that it refers to: the caller must not change it afterwards.
+// A Write is the changes of one gather. It is written as a whole or not at all. The store
+// retains the data that it refers to. The caller must not modify it afterwards.
 type Write struct {
 	Set    map[string]json.RawMessage // records by key; nil or null deletes
 	Events []metric.Point             // each has a Time
@@ -43,10 +43,10 @@ type Write struct {
 // Open, FirstSeen, Events and Close wait for the disk; after Close, so does the function that
 // Events returns.
 //
-// Guarantees: an event is returned when it is durable together with the records
-// that changed with it. Until it is delivered, it is returned again after each
-// restart, unchanged. If a write fails, its events are returned
-// anyway, and the records are written when the disk works again.
+// Guarantees: an event is returned once it and the records that changed with it are durable.
+// Until it is delivered, it is returned again after each restart, unchanged. If a write
+// fails, its events are returned anyway, and the records are written when the disk works
+// again.
 type Store struct {
 	mu      sync.Mutex
 	options Options
@@ -70,18 +70,17 @@ type attempt struct {
 }
 
 const (
-	// retryEvery is how often a failed write is repeated if nothing
-	// is appended.
+	// retryEvery is how often a failed write is repeated if nothing is appended.
 	retryEvery = 10 * time.Second
 	// closeWait is how long Close waits for the disk.
 	closeWait = time.Second
-	// slowWrite is how long a write takes before that is logged.
+	// slowWrite is how long a write may take before it is logged as hanging.
 	slowWrite = 30 * time.Second
 )
 
-// Open reads the history, and returns its records. It waits for the disk. A file that is
-// damaged is set aside, with a warning, and the content is empty. The caller may keep
-// and change the map, not the records.
+// Open reads the history, and returns its records. It waits for the disk. A damaged file is
+// set aside with a warning, and the content is then empty. The caller may keep and modify
+// the map, but must not modify the records.
 func Open(o Options) (*Store, map[string]json.RawMessage) {
 	s := &Store{options: o, content: newContent()}
 	if o.Path == "" {
@@ -107,7 +106,7 @@ func Open(o Options) (*Store, map[string]json.RawMessage) {
 	return s, s.content.copyRecords()
 }
 
-// Append adds what a gather has changed, and starts to write it.
+// Append adds the changes of a gather, and starts to write them.
 func (s *Store) Append(w Write) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,11 +133,11 @@ func (s *Store) Append(w Write) {
 	s.lockedStart()
 }
 
-// Events returns the events that are written and were not returned yet,
-// oldest first. It waits for writes in progress, but no longer than wait. stored is for
-// Batch.EventsStored; it is nil if there are no events. Gather calls Events as its last
-// step: events that are returned but not published come again only after a restart. The
-// caller must not change the events.
+// Events returns the events that have been written and not returned yet, oldest first. It
+// waits for writes in progress, but no longer than wait. stored is for Batch.EventsStored; it
+// is nil if there are no events. Gather must call Events as its last step, because events
+// that are returned but not published are returned again only after a restart. The caller
+// must not modify the events.
 func (s *Store) Events(wait time.Duration) (events []metric.Point, stored func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +153,7 @@ func (s *Store) Events(wait time.Duration) (events []metric.Point, stored func()
 	return events, func() { s.delivered(out) }
 }
 
-// lockedRetry repeats a failed write, and logs one that hangs.
+// lockedRetry repeats a failed write, and logs a write that hangs.
 func (s *Store) lockedRetry() {
 	switch since := time.Since(s.last.began); {
 	case s.writing == nil && (s.last.err == nil || since >= retryEvery || s.content.unwritten()):
@@ -177,8 +176,8 @@ func (s *Store) delivered(events []*event) {
 	}
 }
 
-// Recent returns the last 2,000 events that were returned by Events, also before a restart,
-// oldest first. The caller must not change them.
+// Recent returns the last 2,000 events that Events has returned, including those before a
+// restart, oldest first. The caller must not modify them.
 func (s *Store) Recent() []metric.Point {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,30 +188,30 @@ func (s *Store) Recent() []metric.Point {
 	return points
 }
 
-// ID returns the random id of the history, which the next event will have.
+// ID returns the random id of the history that the next event will get.
 func (s *Store) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.content.id
 }
 
-// Dropped returns how many events were dropped since Open: because 10,000 others were
-// not delivered, or because they were invalid.
+// Dropped returns how many events have been dropped since Open, because there were more than
+// 10,000 undelivered events, or because they were invalid.
 func (s *Store) Dropped() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dropped
 }
 
-// Waiting returns how many events are not delivered to every output yet.
+// Waiting returns how many events have not been delivered to all outputs yet.
 func (s *Store) Waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.content.waiting)
 }
 
-// FirstSeen returns the data that the previous version kept instead of a history: Unix times by
-// tags. It waits for the disk. It returns nothing if there is a history or no such file.
+// FirstSeen returns the data that the previous version stored instead of a history: Unix times
+// by tags. It waits for the disk. It returns nothing if there is a history, or no such file.
 // The file is removed after the first write.
 func (s *Store) FirstSeen() (map[string]int64, error) {
 	s.mu.Lock()
@@ -224,8 +223,8 @@ func (s *Store) FirstSeen() (map[string]int64, error) {
 	return readFirstSeen(path)
 }
 
-// Close writes the remaining changes, and waits a second for a disk that is not responding.
-// Deliveries after that are still recorded.
+// Close writes the remaining changes. If the disk is not responding, it gives up after a
+// second. Deliveries after that are still recorded.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,9 +240,9 @@ func (s *Store) Close() error {
 	return s.last.err
 }
 
-// Inherit lets the store continue after Close, for an input that replaces the one that it
-// was opened for. It may have another path by then: a file there is set aside, and the
-// file at the old path is removed after the first write.
+// Inherit reopens the store after Close, for an input that replaces the one that it was
+// opened for. The path may differ: a file at the new path is set aside, and the file at the
+// old path is removed after the first write.
 func (s *Store) Inherit(o Options) *Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +251,7 @@ func (s *Store) Inherit(o Options) *Store {
 	if o.Path == old {
 		return s
 	}
-	s.journal, s.writing, s.last = nil, nil, attempt{} // a write that hangs is left to itself
+	s.journal, s.writing, s.last = nil, nil, attempt{} // a write that hangs is abandoned
 	s.content.newID()
 	if o.Path == "" {
 		s.pending = pending{}
@@ -267,9 +266,9 @@ func (s *Store) Inherit(o Options) *Store {
 	return s
 }
 
-// lockedAwait waits until the writer has ended, for that long at most, while needed
-// reports that this matters. It reports whether there is nothing to wait for any more.
-// The lock is released meanwhile.
+// lockedAwait waits until the writer has ended or needed returns false, but no longer than the
+// given time. It reports whether there is nothing left to wait for. The lock is released
+// while it waits.
 func (s *Store) lockedAwait(wait time.Duration, needed func() bool) bool {
 	if s.writing == nil || !needed() {
 		return true
@@ -304,8 +303,8 @@ func (s *Store) lockedStart() {
 	go s.write(s.journal, s.writing)
 }
 
-// write writes until everything is written or a write fails. It alone uses the journal
-// until it ends.
+// write writes until everything is written or a write fails. It has exclusive use of the
+// journal until it returns.
 func (s *Store) write(j journal, ended chan struct{}) {
 	defer close(ended)
 	for {
@@ -351,8 +350,8 @@ func (s *Store) lockedEnd(j journal) {
 }
 
 // lockedWritten records the result of a write. The events of a failed write are returned
-// anyway. After a restart the file may not have them, and then assign their numbers to
-// others, so they get another id.
+// anyway. The file may not contain them, and after a restart their numbers may be assigned to
+// other events. Therefore they get another id.
 func (s *Store) lockedWritten(taken pending, err error) {
 	if err != nil {
 		s.content.newID()

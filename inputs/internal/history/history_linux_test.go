@@ -56,7 +56,7 @@ func (l *testLog) want(t *testing.T, messages ...string) {
 
 func (l *testLog) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }
 
-// options are those of a history in a directory.
+// options returns the options of a history in a directory.
 func options(dir string, l *testLog) Options {
 	return Options{
 		Path: filepath.Join(dir, "tcp_listen.history.jsonl"), FirstSeen: filepath.Join(dir, "tcp_listen.first_seen.json"),
@@ -64,7 +64,7 @@ func options(dir string, l *testLog) Options {
 	}
 }
 
-// open opens the history in a directory, and logs no warning.
+// open opens the history in a directory, and checks that no warning is logged.
 func open(t *testing.T, dir string) (*Store, map[string]json.RawMessage) {
 	t.Helper()
 	var l testLog
@@ -99,10 +99,10 @@ func set(key, text string) map[string]json.RawMessage {
 	return map[string]json.RawMessage{key: record(text)}
 }
 
-// wait is how long a test waits for a disk that answers.
+// wait is how long a test waits for a responding disk.
 const wait = 30 * time.Second
 
-// numbers returns the numbers that eventOf was given.
+// numbers returns the numbers that were passed to eventOf.
 func numbers(events []metric.Point) (numbers []int) {
 	for i := range events {
 		v, _ := events[i].Field("pid")
@@ -111,7 +111,7 @@ func numbers(events []metric.Point) (numbers []int) {
 	return numbers
 }
 
-// identity returns the history and the sequence of an event.
+// identity returns the history id and the sequence number of an event.
 func identity(p *metric.Point) string {
 	id, _ := p.Field("history")
 	n, _ := p.Field("sequence")
@@ -145,7 +145,7 @@ func closeStore(t *testing.T, s *Store) {
 	}
 }
 
-// kill leaves a store as a kill of the program would: nothing more is written.
+// kill leaves a store as if the program had been killed: nothing more is written.
 func kill(s *Store) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +168,7 @@ func TestEventsHaveIdentityAndTimeOfTheirOwn(t *testing.T) {
 		want[i].Fields = append(want[i].Fields,
 			metric.Field{Key: "history", Value: metric.String(s.ID())}, metric.Field{Key: "sequence", Value: metric.Int(int64(i + 1))})
 	}
-	want[1].Time = someTime.Add(1) // the second of its gather
+	want[1].Time = someTime.Add(1) // the second event of its gather
 	if diff := cmp.Diff(want, events, samePoints); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
@@ -225,7 +225,7 @@ func TestStoreWithoutAPathKeepsEverythingFromStartToStop(t *testing.T) {
 	l.want(t)
 }
 
-// What is delivered while the program stops is noted, though the input is closed.
+// Deliveries while the program stops are recorded, although the input is closed.
 func TestDeliveryAfterCloseIsNoted(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
@@ -286,7 +286,7 @@ func TestInvalidEventIsDroppedAlone(t *testing.T) {
 	}
 }
 
-// At the limit those go first that outputs have queued.
+// At the limit, the events that outputs have queued are dropped first.
 func TestOldestEventsGoAtTheLimit(t *testing.T) {
 	dir := t.TempDir()
 	var l testLog
@@ -341,7 +341,7 @@ func TestHistoryOfAnotherMachineIsDiscarded(t *testing.T) {
 	closeStore(t, s)
 	l.want(t, "WARN history of another machine discarded, starting with an empty one")
 
-	for _, machine := range []string{"clone", ""} { // one that cannot be read is not another one
+	for _, machine := range []string{"clone", ""} { // an unknown machine id is not that of another machine
 		var l testLog
 		o = options(dir, &l)
 		o.MachineID = machine
@@ -412,7 +412,7 @@ func TestInheritedStoreGoesOn(t *testing.T) {
 	id := s.ID()
 	closeStore(t, s)
 	next := s.Inherit(options(dir, &l))
-	stored() // of the batch that the old input published
+	stored() // for the batch that the old input published
 	next.Append(Write{Set: set("e:2", `2`), Events: eventsOf(2)})
 	events, _ := wantEvents(t, next, 2)
 	if got, want := identity(&events[0]), id+" 2"; got != want {
@@ -462,8 +462,7 @@ func TestInheritedStoreMovesToAnotherDirectory(t *testing.T) {
 	}
 }
 
-// A second process, or an input that an earlier one was abandoned for, keeps its changes
-// to itself.
+// A second process, or an input that replaces an abandoned one, keeps its changes in memory.
 func TestFileInUseIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
@@ -477,7 +476,7 @@ func TestFileInUseIsLeftAlone(t *testing.T) {
 	closeStore(t, second)
 	l.want(t, "WARN the history is in use by another process: changes are not kept")
 
-	// Two that begin together: the later one finds out when it writes.
+	// If two start at the same time, the later one finds out when it writes.
 	empty := t.TempDir()
 	first, _ := open(t, empty)
 	var l2 testLog
@@ -500,7 +499,7 @@ func closeWrites(s *Store) {
 	s.lockedAwait(wait, func() bool { return true })
 }
 
-// A testJournal fails or hangs before it writes.
+// A testJournal can fail or hang before it writes.
 type testJournal struct {
 	journal
 	mu    sync.Mutex
@@ -525,7 +524,7 @@ func (j *testJournal) set(fault func() error) {
 	j.fault = fault
 }
 
-// inject puts faults in front of the journal of a store.
+// inject injects faults into the journal of a store.
 func inject(s *Store) *testJournal {
 	j := &testJournal{journal: s.journal}
 	s.journal = j
@@ -562,7 +561,7 @@ func TestHangingDiskHoldsUpNothing(t *testing.T) {
 		if waited := time.Since(began); waited != closeWait {
 			t.Errorf("Close waited for %v, want %v", waited, closeWait)
 		}
-		s.Inherit(options(dir, &l)) // a reload finds it as it is
+		s.Inherit(options(dir, &l)) // a reload takes it over unchanged
 		close(answer)
 		wantEvents(t, s, 1, 2)
 		closeStore(t, s)
@@ -572,8 +571,8 @@ func TestHangingDiskHoldsUpNothing(t *testing.T) {
 	})
 }
 
-// The state directory moves away from a disk that hangs. When that answers, nothing of
-// the old file matters.
+// The state directory moves away from a disk that hangs. When that disk responds again,
+// nothing in the old file matters.
 func TestMoveAwayFromAHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from, to := t.TempDir(), t.TempDir()
@@ -600,7 +599,7 @@ func TestMoveAwayFromAHangingDisk(t *testing.T) {
 	})
 }
 
-// The events of a write that fails are published, with an id that no file gives again.
+// The events of a failed write are published, with an id that no file uses again.
 func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -640,7 +639,7 @@ func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 	})
 }
 
-// What is not written costs no memory without bound, however long the disk fails.
+// Unwritten changes use bounded memory, however long the disk fails.
 func TestLongFailureIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	var l testLog
@@ -677,7 +676,8 @@ func TestLongFailureIsBounded(t *testing.T) {
 	}
 }
 
-// What is appended while a write fails is not handed out before its own write has ended.
+// Events that are appended while a write fails are not handed out before their own write has
+// ended.
 func TestEventsOfTheNextWriteWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -728,7 +728,7 @@ func TestFullDiskLosesNoEvent(t *testing.T) {
 	}
 	f.Close()
 	identities := map[string]int{}
-	for n := 1; n <= 40; n++ { // the page of the file has place for some of them
+	for n := 1; n <= 40; n++ { // the file's page has space for some of them
 		s.Append(Write{Set: set("e:0", fmt.Sprint(n)), Events: eventsOf(n)})
 		events, _ := wantEvents(t, s, n)
 		identities[identity(&events[0])] = n
@@ -752,8 +752,7 @@ func TestFullDiskLosesNoEvent(t *testing.T) {
 	}
 }
 
-// BenchmarkEvents measures what a gather waits for without changes, and with 5,000 of
-// them.
+// BenchmarkEvents measures how long a gather waits without changes, and with 5,000 changes.
 func BenchmarkEvents(b *testing.B) {
 	var many Write
 	many.Set = map[string]json.RawMessage{}

@@ -26,15 +26,15 @@ type journal interface {
 	close()
 }
 
-// A journalFile is a journal on disk. It is locked while it is open: another process, or
-// an input that was abandoned, must not write to it. It is replaced as a whole when it
-// has doubled, and after each fault.
+// A journalFile is a journal on disk. It is locked while it is open, because no other process
+// and no abandoned input may write to it. The whole file is replaced when its size has
+// doubled, and after each fault.
 type journalFile struct {
 	path string
 	log  *slog.Logger
 
 	file  *os.File    // nil: closed
-	ours  os.FileInfo // of our last file; nil: there was none
+	ours  os.FileInfo // our most recent file; nil: none
 	size  int64       // of the file; 0: it must be replaced
 	limit int64       // the size at which it is replaced
 }
@@ -49,9 +49,9 @@ func newJournal(path string, log *slog.Logger) *journalFile {
 	return &journalFile{path: path, log: log}
 }
 
-// openJournal reads the history in a file. If there is none, the content is nil. A file
-// that cannot be read is set aside, and the error says so; the journal can be used all
-// the same, except if it is errInUse.
+// openJournal reads the history in a file. If there is none, the content is nil. An
+// unreadable file is set aside, and the error says so. The journal can be used in spite of
+// the error, unless that is errInUse.
 func openJournal(path string, log *slog.Logger) (*journalFile, *content, error) {
 	j := newJournal(path, log)
 	err := j.open()
@@ -77,7 +77,7 @@ func openJournal(path string, log *slog.Logger) (*journalFile, *content, error) 
 	return j, c, nil
 }
 
-// open opens and locks the file that the path names.
+// open opens and locks the file at the path.
 func (j *journalFile) open() error {
 	for {
 		f, err := openRegular(j.path)
@@ -97,7 +97,7 @@ func (j *journalFile) open() error {
 	}
 }
 
-// isOurs reports whether the path names our file.
+// isOurs reports whether the file at the path is ours.
 func (j *journalFile) isOurs() bool {
 	info, err := os.Lstat(j.path)
 	return err == nil && j.ours != nil && os.SameFile(info, j.ours)
@@ -127,7 +127,7 @@ func (j *journalFile) write(l line) error {
 	return j.append(l)
 }
 
-// append appends a line. On an error it truncates the file to its former size.
+// append appends a line. On error it truncates the file to its former size.
 func (j *journalFile) append(l line) error {
 	text, err := appendLine(nil, l)
 	if err != nil {
@@ -147,8 +147,8 @@ func (j *journalFile) append(l line) error {
 	return err
 }
 
-// replace creates the file again, with one line. If another file has taken its place, it
-// is set aside.
+// replace creates the file again, with one line. If another file has taken its place, that
+// file is set aside.
 func (j *journalFile) replace(l line) error {
 	text, err := appendLine(nil, l)
 	if err != nil {
@@ -175,7 +175,7 @@ func (j *journalFile) replace(l line) error {
 	return nil
 }
 
-// fill writes a new file and puts it in place of the old one.
+// fill writes a new file and replaces the old one with it.
 func (j *journalFile) fill(f *os.File, text []byte) error {
 	if err := lock(f); err != nil {
 		return err
@@ -197,8 +197,8 @@ func (j *journalFile) fill(f *os.File, text []byte) error {
 	return nil
 }
 
-// makeRoom sets aside a file that is in place of ours, unless another process uses
-// it. A link or a pipe is not kept: it is replaced.
+// makeRoom sets aside a foreign file at our path, unless another process uses it. A link or
+// a pipe is not kept but replaced.
 func (j *journalFile) makeRoom() error {
 	info, err := os.Lstat(j.path)
 	if err != nil || !info.Mode().IsRegular() || j.file != nil && j.isOurs() {
@@ -207,7 +207,7 @@ func (j *journalFile) makeRoom() error {
 	f, err := openRegular(j.path)
 	if err == nil {
 		err = lock(f)
-		f.Close() // read only
+		f.Close() // only read
 	}
 	if errors.Is(err, errInUse) {
 		return fmt.Errorf("%s %w", j.path, err)
@@ -224,13 +224,13 @@ func (j *journalFile) makeRoom() error {
 
 func (j *journalFile) close() {
 	if j.file != nil {
-		j.file.Close() // the data is synced
+		j.file.Close() // the data has been synced
 	}
 	j.file, j.size = nil, 0
 }
 
-// create creates a file that must not exist, and its directory if something has
-// removed it.
+// create creates a file that must not exist yet. It also creates the directory again if that
+// was removed.
 func create(path string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -261,8 +261,8 @@ func openRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-// lock locks a file until it is closed. If the file system has no locks, it does
-// nothing.
+// lock locks a file until it is closed. It does nothing if the file system does not support
+// locks.
 func lock(f *os.File) error {
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
 		return errInUse
@@ -270,11 +270,11 @@ func lock(f *os.File) error {
 	return nil
 }
 
-// maxAside bounds how many files are set aside within one second.
+// maxAside limits how many files are set aside within one second.
 const maxAside = 10
 
-// setAside renames the file in place of ours, unless it is a directory, which may
-// be somebody's data.
+// setAside renames a foreign file at our path, unless it is a directory, which may contain
+// somebody's data.
 func setAside(path, why string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -307,17 +307,17 @@ func syncDirectory(path string) error {
 	return nil
 }
 
-// removeAll removes files that are not needed any more, if it can.
+// removeAll tries to remove files that are no longer needed.
 func removeAll(paths []string) {
 	for _, path := range paths {
-		os.Remove(path) // it is not read any more, and the next start tries again
+		os.Remove(path) // no longer read, and the next start tries again
 	}
 }
 
-// maxFirstSeen bounds the file of the previous version.
+// maxFirstSeen limits the size of the previous version's file.
 const maxFirstSeen = 64 << 20
 
-// readFirstSeen reads the file of the previous version.
+// readFirstSeen reads the previous version's file.
 func readFirstSeen(path string) (map[string]int64, error) {
 	f, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Whatever others do to the file while it is in use, the next write makes it again.
+// Whatever happens to the file while it is in use, the next write creates it again.
 func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
 	const changed = "WARN history removed, replaced or changed by something else, writing it again"
 	write := func(t *testing.T, path, text string) {
@@ -30,7 +30,7 @@ func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
 	tests := []struct {
 		name   string
 		others func(t *testing.T, path string)
-		kept   string // of a foreign file, under its new name
+		kept   string // content of a foreign file that was set aside
 		log    []string
 	}{
 		{name: "removed", log: []string{changed}, others: func(t *testing.T, path string) { check(t, os.Remove(path)) }},
@@ -111,14 +111,13 @@ func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
 	}
 }
 
-// A file that cannot be read is set aside with its content, and the history begins
-// again.
+// An unreadable file is set aside with its content, and the history starts again.
 func TestUnreadableFileIsSetAside(t *testing.T) {
 	const setAside = "WARN history set aside, starting with an empty one"
 	tests := []struct {
 		name  string
 		make  func(path string) error
-		aside string // the content of what was set aside
+		aside string // content of the file that was set aside
 	}{
 		{name: "damaged", aside: "damaged\n", make: func(path string) error { return os.WriteFile(path, []byte("damaged\n"), 0o600) }},
 		{name: "empty", aside: "", make: func(path string) error { return os.WriteFile(path, nil, 0o600) }},
@@ -161,7 +160,7 @@ func TestUnreadableFileIsSetAside(t *testing.T) {
 	}
 }
 
-// A directory may be somebody's data.
+// A directory may contain somebody's data.
 func TestDirectoryInThePlaceOfTheFileStays(t *testing.T) {
 	dir := t.TempDir()
 	var l testLog
@@ -208,7 +207,7 @@ func TestFilesSetAsideAreBounded(t *testing.T) {
 	}
 }
 
-// The file is replaced when it has doubled, and not more often.
+// The file is replaced when its size has doubled, and not more often.
 func TestFileIsReplacedWhenItHasDoubled(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
@@ -244,7 +243,7 @@ func TestFileIsReplacedWhenItHasDoubled(t *testing.T) {
 	}
 }
 
-// A file of one process has one name: jq and grep read it.
+// Each line of the file is a JSON object, so that jq and grep can be used on it.
 func TestFileIsJSONLines(t *testing.T) {
 	s, _ := open(t, t.TempDir())
 	s.Append(Write{Set: set("e:1", `{"a":"<x>"}`)})

@@ -15,32 +15,32 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// The file is lines of JSON. The first is a snapshot, each other holds what one write
-// changes. Each begins with the CRC-32C of what follows its comma:
+// The file consists of lines of JSON. The first line is a snapshot, and each other line
+// contains the changes of one write. Each begins with the CRC-32C of what follows its comma:
 //
 //	{"crc":"9a3c2f10","snapshot":{"version":1,...}}
 //	{"crc":"01d7e5bb","history":"6f1d...","sequence":7,"set":{"e:...":{...}},"events":[...],"delivered":[[5,6]]}
 //
-// A line is written and synced by itself, so that only the last one can be torn.
+// Each line is written and synced separately, so only the last one can be torn.
 
 const version = 1
 
-// maxLine bounds a line that is read or written.
+// maxLine is the maximum length of a line that is read or written.
 const maxLine = 512 << 20
 
-// A line is one line of the file: a snapshot or the rest.
+// A line is one line of the file: a snapshot, changes, or both.
 type line struct {
 	Snapshot  *snapshot                  `json:"snapshot,omitempty"`
-	ID        string                     `json:"history,omitempty"` // of the next event
+	ID        string                     `json:"history,omitempty"` // for the next event
 	Sequence  int64                      `json:"sequence,omitempty"`
 	Set       map[string]json.RawMessage `json:"set,omitempty"`
 	Events    []savedEvent               `json:"events,omitempty"`
 	Delivered [][2]int64                 `json:"delivered,omitempty"` // ranges of sequences
 
-	all bool // without the snapshot the line is not complete
+	all bool // the line must contain a snapshot
 }
 
-// A snapshot is a whole content.
+// A snapshot is a complete content.
 type snapshot struct {
 	Version  int                        `json:"version"`
 	Machine  string                     `json:"machine_id,omitempty"`
@@ -48,10 +48,10 @@ type snapshot struct {
 	Sequence int64                      `json:"sequence"`
 	Records  map[string]json.RawMessage `json:"records,omitempty"`
 	Waiting  []savedEvent               `json:"waiting,omitempty"`
-	Recent   []savedEvent               `json:"recent,omitempty"` // those that do not wait
+	Recent   []savedEvent               `json:"recent,omitempty"` // without the waiting ones
 }
 
-// A savedEvent is an event as it is written. Its fields keep their order and types.
+// A savedEvent is the written form of an event. It preserves the order and types of fields.
 type savedEvent struct {
 	Sequence int64             `json:"sequence"`
 	Time     time.Time         `json:"time"`
@@ -60,7 +60,7 @@ type savedEvent struct {
 	Fields   []savedField      `json:"fields"`
 }
 
-// A savedField has one of its values.
+// A savedField has exactly one of its values set.
 type savedField struct {
 	Key    string  `json:"key"`
 	Float  *string `json:"float,omitempty"` // JSON has no NaN
@@ -70,8 +70,8 @@ type savedField struct {
 	String *string `json:"string,omitempty"`
 }
 
-// line returns what is to be written: what is pending, and the snapshot too if whole. It shares
-// nothing with the content that changes.
+// line returns the line to be written: the pending changes and, if whole, also the snapshot. It
+// shares no mutable data with the content.
 func (c *content) line(changed *pending, whole bool) line {
 	l := line{
 		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: saveEvents(changed.events), Delivered: ranges(changed.finished),
@@ -92,7 +92,7 @@ func (c *content) line(changed *pending, whole bool) line {
 	return l
 }
 
-// apply changes the content as a line of the file says.
+// apply applies a line of the file to the content.
 func (c *content) apply(l *line) error {
 	if s := l.Snapshot; s != nil {
 		if s.Version != version {
@@ -141,7 +141,7 @@ func (c *content) applyDelivered(ranges [][2]int64) {
 	c.remember(c.finish(done))
 }
 
-// ranges returns sequences as ranges, both ends included.
+// ranges returns sequences as inclusive ranges.
 func ranges(sequences []int64) (ranges [][2]int64) {
 	sequences = slices.Sorted(slices.Values(sequences))
 	for _, n := range sequences {
@@ -158,23 +158,23 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const linePrefix = `{"crc":"`
 
-// appendPrefix appends what a line begins with: linePrefix and the checksum of its body.
+// appendPrefix appends the beginning of a line: linePrefix and the checksum of its body.
 func appendPrefix(dst, body []byte) []byte {
 	return fmt.Appendf(dst, `%s%08x",`, linePrefix, crc32.Checksum(body, castagnoli))
 }
 
 const prefixLen = len(linePrefix) + len(`00000000",`)
 
-// appendLine appends a line with its end.
+// appendLine appends a line, including its newline.
 func appendLine(dst []byte, l line) ([]byte, error) {
-	body := append(l.append(make([]byte, 0, l.size())), '}') // the checksum comes behind the opening brace
+	body := append(l.append(make([]byte, 0, l.size())), '}') // the opening brace is part of the prefix
 	if len(body) > maxLine/2 {
 		return dst, fmt.Errorf("%d bytes are too large for a line", len(body))
 	}
 	return append(append(appendPrefix(dst, body), body...), '\n'), nil
 }
 
-// parseLine parses a line without its end.
+// parseLine parses a line without its newline.
 func parseLine(b []byte) (l line, err error) {
 	if len(b) < prefixLen || string(b[:len(linePrefix)]) != linePrefix {
 		return l, errors.New("is not of a history")
@@ -187,8 +187,8 @@ func parseLine(b []byte) (l line, err error) {
 	return l, err
 }
 
-// read reads a history. The last line is ignored if a kill or a loss of power has torn
-// it: nothing of it was handed out.
+// read reads a history. It ignores the last line if that was torn by a kill or a power
+// failure, because none of its events was handed out.
 func read(r io.Reader) (*content, error) {
 	lines := bufio.NewReader(r)
 	var c *content
@@ -202,7 +202,7 @@ func read(r io.Reader) (*content, error) {
 			_, err := lines.Peek(1)
 			last = errors.Is(err, io.EOF)
 		}
-		torn := !ended || last && bytes.IndexByte(text, 0) >= 0 // a loss of power leaves zeros
+		torn := !ended || last && bytes.IndexByte(text, 0) >= 0 // a power failure leaves zeros
 		switch {
 		case torn && c != nil:
 			return c, nil
@@ -235,7 +235,7 @@ func (c *content) read(text []byte) (*content, error) {
 	return c, c.apply(&l)
 }
 
-// readLine reads a line without its end. ended reports whether it has one.
+// readLine reads a line without its newline. ended reports whether it had one.
 func readLine(r *bufio.Reader) (text []byte, ended bool, err error) {
 	for {
 		part, err := r.ReadSlice('\n')
@@ -292,7 +292,7 @@ func saveField(f metric.Field) savedField {
 	return s
 }
 
-// loadEvents returns events as they were saved. The error says which is none.
+// loadEvents decodes saved events. The error identifies the first invalid one.
 func loadEvents(saved []savedEvent, state state) ([]*event, error) {
 	var events []*event
 	for _, s := range saved {

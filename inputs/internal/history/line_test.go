@@ -57,7 +57,7 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 	}
 }
 
-// A file of three writes that is cut anywhere holds the writes that are whole.
+// A file with three writes that is truncated anywhere contains the complete writes.
 func TestFileCutAtEachOffset(t *testing.T) {
 	c := newContent()
 	c.set("e:1", json.RawMessage(`{"n":1}`))
@@ -76,7 +76,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 		c.set("e:1", record)
 		changed.set("e:1", record)
 		changed.events = append(changed.events, e)
-		if n == 1 { // the first is delivered
+		if n == 1 { // the first event is delivered
 			changed.finish(c.finish(c.waiting[:1]))
 		}
 		c.written(changed.events)
@@ -108,7 +108,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 		} else if diff := cmp.Diff(states[whole], contentText(got)); diff != "" {
 			t.Errorf("cut at %d, behind %d writes (-want +got):\n%s", cut, whole, diff)
 		}
-		holed := append(bytes.Clone(text[:cut]), 0, 0, 0, '\n') // a loss of power
+		holed := append(bytes.Clone(text[:cut]), 0, 0, 0, '\n') // a power failure
 		if got, err := read(bytes.NewReader(holed)); err != nil {
 			t.Errorf("cut at %d with a hole: %v", cut, err)
 		} else if diff := cmp.Diff(states[whole], contentText(got)); diff != "" && cut != ends[whole] {
@@ -120,7 +120,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 		flipped[i] ^= 1
 		if got, err := read(bytes.NewReader(flipped)); err == nil && i < ends[len(ends)-2] {
 			t.Fatalf("a flipped bit at %d of %q went unnoticed: %s", i, text, contentText(got))
-		} else if err == nil && i != len(text)-1 { // without its end the last line is torn
+		} else if err == nil && i != len(text)-1 { // without its newline the last line is torn
 			t.Errorf("a flipped bit at %d, in the last line, went unnoticed", i)
 		}
 	}
@@ -164,7 +164,7 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
-// A file of zeros, or of one endless line, costs no more memory than the bound.
+// A file of zeros, or of one endless line, does not use more memory than the limit.
 func TestEndlessLineIsNotRead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads 128 MiB")
@@ -184,9 +184,9 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FuzzRead: any bytes are a history or an error, and what is read is written and read
-// again as the same. The lines of the input are given right checksums, too: else the fuzzer
-// would not get beyond them.
+// FuzzRead: any bytes result in a history or an error, and a history is unchanged after it
+// was written and read again. The input is also tried with correct checksums on its lines,
+// since the fuzzer could not get past the checksums otherwise.
 func FuzzRead(f *testing.F) {
 	c := newContent()
 	c.id = "6f1d2c3b4a596877"
@@ -222,7 +222,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// withChecksums makes lines of the objects that text has line by line.
+// withChecksums adds checksums to the lines of text that are JSON objects.
 func withChecksums(text []byte) []byte {
 	var lines []byte
 	for l := range bytes.Lines(text) {

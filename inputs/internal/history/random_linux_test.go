@@ -19,7 +19,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// A moodyJournal does whatever a disk may do, in front of a real file.
+// A moodyJournal randomly injects the faults of a disk in front of a real file.
 type moodyJournal struct {
 	journal
 	rng  *rand.Rand
@@ -36,32 +36,32 @@ func (j *moodyJournal) write(l line) error {
 	case 1:
 		os.Remove(j.path)
 		return errMood
-	case 2: // somebody else's hands
+	case 2: // somebody else interferes
 		os.Truncate(j.path, int64(j.rng.IntN(100)))
 		return errMood
 	}
 	return j.journal.write(l)
 }
 
-// Histories of one input over many runs, on a disk that fails, with outputs that confirm
-// what they like, and kills at any step. Each event is handed out at least once or, if a
-// kill came before, its record is as it was; each repetition is equal; no two events
-// have one identity; the records are those of a write that is at least as late as the last
-// events that were handed out from a disk that worked.
+// Random histories of one input over many runs, on a disk that fails, with outputs that
+// confirm events at random, and kills at any step. Each event is handed out at least once,
+// or, if a kill came first, its record is unchanged. Repeated events are equal. No two events
+// share an identity. The records are not older than the last events that were handed out
+// while the disk worked.
 func TestRandomRuns(t *testing.T) {
 	for seed := range uint64(soak.Times(30)) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
 			dir := t.TempDir()
 			published := map[string]metric.Point{} // by identity
-			identities := map[int][]string{}       // by number; a write that failed may give another one
+			identities := map[int][]string{}       // by number; a failed write may add another one
 			confirmed := map[int]bool{}
 			n, handed := 0, 0
 			healthy := rng.IntN(2) == 0 // a disk that never fails
 			for run := range 8 {
 				var l testLog
 				s, records := Open(options(dir, &l))
-				known := 0 // the number of the last write that the file knows
+				known := 0 // the number of the last write in the file
 				if r, ok := records["last"]; ok {
 					fmt.Sscan(string(r), &known)
 				}
@@ -120,13 +120,13 @@ func TestRandomRuns(t *testing.T) {
 					}
 				}
 				if rng.IntN(3) == 0 {
-					_ = s.Close() // which fails if the disk does
+					_ = s.Close() // fails if the disk fails
 				}
 				kill(s)
 				synctest.Wait()
 			}
 			if !healthy {
-				return // an event that was never handed out may have gone with the disk
+				return // an event that was never handed out may be lost with the disk
 			}
 			s, _ := Open(options(dir, new(testLog)))
 			events, _ := s.Events(wait)

@@ -8,15 +8,15 @@ import (
 )
 
 // Read returns the events of the history in a file, oldest first: the last 2,000 that were
-// handed out, and those that wait. It neither locks nor changes the file, which a running
-// agent may write at the same time. The error is fs.ErrNotExist or fs.ErrPermission if
-// that is why.
+// handed out, and those that are waiting. It neither locks nor changes the file, and a
+// running agent may write to it at the same time. The error wraps fs.ErrNotExist or
+// fs.ErrPermission if that is the cause.
 func Read(path string) ([]metric.Point, error) {
 	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // read only
+	defer f.Close() // only read
 	c, err := read(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A reader sees what is written, while the store that writes has the file locked, and
+// A reader sees what has been written while the writing store has the file locked, and
 // changes nothing.
 func TestReadBesideTheStoreThatWrites(t *testing.T) {
 	dir := t.TempDir()
@@ -44,7 +44,7 @@ func TestReadBesideTheStoreThatWrites(t *testing.T) {
 	wantFiles(t, dir, "tcp_listen.history.jsonl")
 }
 
-// A line that is being written is left for later.
+// A line that is still being written is ignored.
 func TestReadIgnoresALineWithoutAnEnd(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)
@@ -84,7 +84,7 @@ func TestReadOfWhatCannotBeRead(t *testing.T) {
 	wantFiles(t, dir, "tcp_listen.history.jsonl")
 }
 
-// wantFiles checks which files a directory holds.
+// wantFiles checks which files a directory contains.
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
