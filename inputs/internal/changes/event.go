@@ -243,8 +243,7 @@ func previousExposure(class inet.Class, address string) []metric.Field {
 	return append(fields, metric.Field{Key: "previous_address", Value: metric.String(address)})
 }
 
-// ageOf returns how long an endpoint was present, or nothing if it existed before the first
-// look.
+// ageOf returns how long an endpoint was present, or nothing if a baseline found it.
 func ageOf(firstSeen int64, gone time.Time) []metric.Field {
 	if firstSeen == 0 {
 		return nil
