@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 // A task is what a child has to do. When the child has done it, it prints the ports of its
 // sockets in one line, and then runs until its standard input ends.
 type task struct {
-	Name    []byte       // what it calls itself
+	Name    []byte       // name of the process
 	Listen  []listenTask // sockets that it opens
 	Workers int          // number of its own children, which inherit all sockets
 	Worker  bool         // it is such a child, with inherited sockets from fd 3 on
