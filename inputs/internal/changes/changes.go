@@ -5,7 +5,7 @@
 //	                                                              │
 //	                   nothing is reported before the search for owners, or settle, has ended
 //
-// docs/changes.md says what the events mean.
+// docs/changes.md describes what the events mean.
 package changes
 
 import (
