@@ -6,19 +6,19 @@ import (
 	"sockwatch/inputs/internal/expect"
 )
 
-// A Report says which listeners of a host break the rules of an input, and what is
-// missing.
+// A Report lists which listeners of a host break the rules of an input, and which expected
+// ones are missing.
 type Report = expect.Report
 
-// ErrNoRules says that an input has no rules to compare with.
+// ErrNoRules means that an input has no rules to compare with.
 var ErrNoRules = errors.New("has no rules")
 
-// A Draft holds rules that what listens now complies with.
+// A Draft holds rules that match the current listeners.
 type Draft struct {
 	// Rules are those rules as TOML.
 	Rules string
-	// Unknown are the listeners whose owner is not known: their rules name no process.
+	// Unknown are the listeners whose owner is not known. Their rules do not name a process.
 	Unknown []string
-	// Incomplete says what could not be looked at; "" if nothing.
+	// Incomplete describes what could not be read; "" if nothing.
 	Incomplete string
 }

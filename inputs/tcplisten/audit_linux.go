@@ -17,9 +17,9 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// Audit compares what listens now with the rules of an input that this package has made,
-// and closes the input. What must listen must do so at once. The error is ErrNoRules if
-// the rules say nothing about any listener.
+// Audit compares the current listeners with the rules of an input that this package made, and
+// closes the input. Expected listeners must listen now, whatever their for. The error is
+// ErrNoRules if the rules do not apply to any listener.
 func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	i := in.(*input)
 	if !i.rules.Meaningful() {
@@ -36,8 +36,8 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	return r, nil
 }
 
-// Suggest drafts rules for what listens now, and closes the input. The rules are those of
-// a rule file or, if inline, those of an input in a configuration.
+// Suggest drafts rules for the current listeners, and closes the input. They have the form of
+// a rule file or, if inline, of the tables of an input in a configuration.
 func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) {
 	i := in.(*input)
 	ports, err := ephemeralPorts(i.options.procPath(os.Getenv))
@@ -63,11 +63,11 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	return d, nil
 }
 
-// lookOnce gathers, closes the input, and returns the listeners as rules see them. It
-// gathers again while names are not known yet that soon will be.
+// lookOnce gathers, closes the input, and returns the listeners as rules see them. It gathers
+// again while there are unknown names that will soon be known.
 func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
 	defer in.Close()                                                  // nothing is kept
-	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report says it
+	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report includes it
 	const attempts, pause = 20, 100 * time.Millisecond
 	for range attempts {
 		b, err := in.Gather(ctx)
@@ -92,18 +92,18 @@ func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, pa
 	return listeners, partial, nil
 }
 
-// unsettled reports whether a further gather may know more of a listener's owner.
+// unsettled reports whether another gather may find out more about a listener's owner.
 func (in *input) unsettled(l *listener) bool {
 	return l.owner.Status == owner.Pending || in.open.users.Pending(l.socket.UID)
 }
 
-// ephemeralPorts returns the ports that the kernel gives to sockets that ask for none.
+// ephemeralPorts returns the ports that the kernel assigns to sockets that do not choose one.
 func ephemeralPorts(proc string) (expect.PortRange, error) {
 	path := filepath.Join(proc, "sys/net/ipv4/ip_local_port_range")
 	text, err := os.ReadFile(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // a procfs of processes alone, or gVisor
-		return expect.PortRange{First: 32768, Last: 60999}, nil // what Linux has by default: ip(7)
+	case errors.Is(err, fs.ErrNotExist): // procfs with subset=pid, or gVisor
+		return expect.PortRange{First: 32768, Last: 60999}, nil // the default of Linux: ip(7)
 	case err != nil:
 		return expect.PortRange{}, err
 	}

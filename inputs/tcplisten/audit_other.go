@@ -8,8 +8,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Audit returns an error: this system has no listeners to compare with the rules.
+// Audit returns an error: listeners cannot be read on this system.
 func Audit(context.Context, plugin.Input) (*Report, error) { return nil, errNoLinux }
 
-// Suggest returns an error: there is nothing to make rules of.
+// Suggest returns an error: listeners cannot be read on this system.
 func Suggest(context.Context, plugin.Input, bool) (*Draft, error) { return nil, errNoLinux }

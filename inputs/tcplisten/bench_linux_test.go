@@ -29,7 +29,7 @@ import (
 // The synthetic host of the benchmarks.
 var hostSize = synthetic.Flags()
 
-// startHost starts a synthetic host, which the benchmark ends.
+// startHost starts a synthetic host that ends with the benchmark.
 func startHost(b *testing.B, z synthetic.Size) {
 	b.Helper()
 	h, err := synthetic.Start(z)
@@ -39,8 +39,8 @@ func startHost(b *testing.B, z synthetic.Size) {
 	b.Cleanup(h.Stop)
 }
 
-// measure runs one way of gathering, and reports the CPU of what it does beside
-// what Go reports. A run may be several gathers.
+// measure runs one way of gathering, and reports its CPU time per gather in addition to Go's
+// own metrics. A run may consist of several gathers.
 func measure(b *testing.B, children bool, gathers int, once func()) {
 	b.Helper()
 	b.ReportAllocs()
@@ -53,7 +53,7 @@ func measure(b *testing.B, children bool, gathers int, once func()) {
 	b.ReportMetric(float64(synthetic.CPU(children)-before)/float64(n)/1e6, "cpu-ms/gather")
 }
 
-// BenchmarkHost measures all ways on one synthetic host.
+// BenchmarkHost measures all ways of gathering on one synthetic host.
 func BenchmarkHost(b *testing.B) {
 	startHost(b, *hostSize)
 	b.Run("dump", benchmarkDump)
@@ -70,8 +70,8 @@ func BenchmarkHost(b *testing.B) {
 	})
 }
 
-// benchmarkDump measures the kernel's part alone: both families of listeners,
-// received and thrown away.
+// benchmarkDump measures only the kernel's part: the listeners of both families are received
+// and discarded.
 func benchmarkDump(b *testing.B) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -101,14 +101,14 @@ func benchmarkDump(b *testing.B) {
 	})
 }
 
-// steadyOptions are those of a gather without the work that is spread over many.
+// steadyOptions returns options without the work that is spread over many gathers.
 func steadyOptions() Options {
 	o := Defaults()
 	o.OwnerVerify, o.OwnerRefresh = 1<<62, 1<<62
 	return o
 }
 
-// benchmarkSteady measures the gather of a host on which nothing changes.
+// benchmarkSteady measures a gather on a host where nothing changes.
 func benchmarkSteady(b *testing.B) {
 	in := open(b, steadyOptions())
 	for range 3 {
@@ -121,8 +121,8 @@ func benchmarkSteady(b *testing.B) {
 	})
 }
 
-// benchmarkAveraged measures the same with verification and refresh as they are by
-// default, at one gather in ten seconds.
+// benchmarkAveraged measures the same with the default verification and refresh, at one gather
+// every ten seconds.
 func benchmarkAveraged(b *testing.B) {
 	in := open(b, Defaults()).(*input)
 	now := time.Now()
@@ -132,18 +132,18 @@ func benchmarkAveraged(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for range 120 { // until the searches for what nobody holds are as rare as they get
+	for range 120 { // until searches for sockets without a holder are as rare as they get
 		again()
 	}
 	measure(b, false, 30, func() {
-		for range 30 { // a refresh is due once in as many
+		for range 30 { // one refresh is due in this many gathers
 			again()
 		}
 	})
 }
 
-// benchmarkWalk measures the kernel's part of the search for owners: every open
-// file of every process, read and thrown away.
+// benchmarkWalk measures the kernel's part of the search for owners: every open file of every
+// process is read and discarded.
 func benchmarkWalk(b *testing.B) {
 	proc, err := os.Open("/proc")
 	if err != nil {
@@ -184,7 +184,7 @@ func benchmarkWalk(b *testing.B) {
 	})
 }
 
-// benchmarkFirst measures the first gather, which knows nothing.
+// benchmarkFirst measures the first gather, which starts without any state.
 func benchmarkFirst(b *testing.B) {
 	options := steadyOptions()
 	measure(b, false, 1, func() {
@@ -195,8 +195,8 @@ func benchmarkFirst(b *testing.B) {
 	})
 }
 
-// BenchmarkGrowth measures the steady gather of hosts that differ in one thing,
-// each of which it may or may not depend on. The slope is the CPU for each one more.
+// BenchmarkGrowth measures steady gathers on hosts that differ in one quantity at a time, on
+// which the cost may or may not depend. The slope is the CPU time for each additional unit.
 func BenchmarkGrowth(b *testing.B) {
 	small := synthetic.Size{Processes: 20, Files: 20, Listeners: 5, Connections: 5}
 	for _, dimension := range []struct {
@@ -238,9 +238,8 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory runs the whole program, all outputs on, on the synthetic host,
-// and reports how much memory of its own it has after a while of gathers and
-// scrapes.
+// BenchmarkMemory runs the whole program with all outputs on the synthetic host, and reports
+// its private memory after a number of gathers and scrapes.
 func BenchmarkMemory(b *testing.B) {
 	startHost(b, *hostSize)
 	dir := b.TempDir()
@@ -313,8 +312,8 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// slope returns by how many seconds a measure grows with each unit: the line of
-// least squares.
+// slope returns by how many seconds a measurement grows with each unit: the slope of the
+// least-squares line.
 func slope(at []int, took []time.Duration) float64 {
 	var x, y, xx, xy float64
 	for i := range at {
@@ -327,11 +326,11 @@ func slope(at []int, took []time.Duration) float64 {
 	return (n*xy - x*y) / (n*xx - x*x)
 }
 
-// manyListeners is the number of listeners of the benchmarks that are about changes.
+// manyListeners is the number of listeners in the benchmarks of changes.
 const manyListeners = 5000
 
-// restartingHost returns a function that closes and opens the sockets of a process again,
-// that many in each.
+// restartingHost returns a function that closes the n sockets of a process and opens them
+// again.
 func restartingHost(b *testing.B, n int) (restart func()) {
 	b.Helper()
 	actor, err := testchild.Start(&task{Actor: true}, nil, nil)
@@ -356,9 +355,8 @@ func restartingHost(b *testing.B, n int) (restart func()) {
 	return restart
 }
 
-// measureGather reports the CPU of gathers, each after prepare, and of the part of them that
-// comes after the listing and the search for owners: description, changes, rules, history and
-// points.
+// measureGather reports the CPU time of gathers, each after prepare, and of the part that comes
+// after the listing and the search for owners: description, changes, rules, history and points.
 func measureGather(b *testing.B, prepare func() *input) {
 	b.Helper()
 	b.ReportAllocs()
@@ -392,9 +390,9 @@ func measureGather(b *testing.B, prepare func() *input) {
 	b.ReportMetric(float64(rest)/float64(n)/1e6, "cpu-ms/rest")
 }
 
-// BenchmarkChanges measures gathers of a host with 5,000 listeners: if nothing has changed, if
-// the tags of all are made again, if one or all were restarted, and the first of an input, which
-// describes all and knows no history.
+// BenchmarkChanges measures gathers on a host with 5,000 listeners: when nothing has changed,
+// when the tags of all are built again, when one or all were restarted, and the first gather of
+// an input, which describes all of them and has no history.
 func BenchmarkChanges(b *testing.B) {
 	restart := restartingHost(b, manyListeners)
 	rules := func(o *Options) {
@@ -457,7 +455,7 @@ func BenchmarkChanges(b *testing.B) {
 }
 
 // BenchmarkStart measures the first gathers on a host with 5,000 listeners. The second one
-// reads where their processes come from.
+// reads the ancestry of their processes.
 func BenchmarkStart(b *testing.B) {
 	restartingHost(b, manyListeners)
 	var used [3]time.Duration
@@ -478,9 +476,9 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// BenchmarkScan measures a scan between gathers, on a host with 5,000 listeners in 51 network
-// namespaces on which about a thousand more open and close every second, against the bare
-// lists of the kernel.
+// BenchmarkScan compares a scan between gathers with the bare listing by the kernel, on a host
+// with 5,000 listeners in 51 network namespaces, where about a thousand more open and close
+// every second.
 func BenchmarkScan(b *testing.B) {
 	const others = 50
 	for i := range others {

@@ -26,11 +26,11 @@ import (
 	"sockwatch/inputs/internal/testchild"
 )
 
-// envIsolated is set in a test program that runs one test in namespaces of its own.
+// envIsolated is set in a test program that runs one test in its own namespaces.
 const envIsolated = "SOCKWATCH_TEST_ISOLATED"
 
-// The tests are about processes and their sockets: real ones, which are this test
-// program again with a task.
+// The tests use real processes and sockets. The processes are this test program, started again
+// with a task.
 func TestMain(m *testing.M) {
 	synthetic.Main()
 	testchild.Main((*task).run)
@@ -41,19 +41,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A task is what a child is told to do. When it has done it, it prints the ports
-// of its sockets in one line, and then lives until its standard input ends.
+// A task is what a child has to do. When the child has done it, it prints the ports of its
+// sockets in one line, and then runs until its standard input ends.
 type task struct {
-	Name    []byte       // what it calls itself
-	Listen  []listenTask // what it listens on
-	Workers int          // children of its own that inherit all sockets
-	Worker  bool         // it is such a child, with sockets from fd 3 on
+	Name    []byte       // name of the process
+	Listen  []listenTask // sockets that it opens
+	Workers int          // number of its own children, which inherit all sockets
+	Worker  bool         // it is such a child, with inherited sockets from fd 3 on
 
-	Gather    *Options // it gathers, prints what it found instead of ports, and ends
-	NoNetlink bool     // it is refused netlink sockets, by seccomp
-	NewName   []byte   // what it calls itself after SIGUSR1
-	Actor     bool     // it is an actor, see there
-	Churn     bool     // it opens and closes sockets without end, see churn
+	Gather    *Options // it gathers, prints the result instead of ports, and exits
+	NoNetlink bool     // seccomp denies it netlink sockets
+	NewName   []byte   // name of the process after SIGUSR1
+	Actor     bool     // it is an actor, see act
+	Churn     bool     // it opens and closes sockets forever, see churn
 }
 
 // A listenTask is one listening socket.
@@ -110,22 +110,22 @@ func (t *task) run() error {
 	if len(t.NewName) > 0 {
 		go func() {
 			<-renamed
-			os.WriteFile("/proc/self/comm", t.NewName, 0) // the test sees whether it did
+			os.WriteFile("/proc/self/comm", t.NewName, 0) // the test sees whether this worked
 		}()
 	}
 	testchild.Wait()
-	runtime.KeepAlive(files) // collected, they are closed
+	runtime.KeepAlive(files) // the garbage collector would close them
 	return nil
 }
 
-// found is what a child that gathers prints.
+// found is the output of a child that gathers.
 type found struct {
-	Points []string // each as one line, with its numbers
+	Points []string // each as one line, with its number of sockets
 	Log    string
 	Error  string
 }
 
-// gatherHere gathers twice, as what is said once must not be said again.
+// gatherHere gathers twice, because warnings must be logged only once.
 func gatherHere(options Options) (f found) {
 	var log bytes.Buffer
 	in, err := newInput(options, plugin.Env{Name: pointListener, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -147,7 +147,7 @@ func gatherHere(options Options) (f found) {
 		}
 		for _, p := range b.Points {
 			if p.Name == pointListener+"_events" || p.Name == pointHistory {
-				continue // that there were none
+				continue // there were no events
 			}
 			sockets, _ := p.Field("sockets")
 			f.Points = append(f.Points, p.Series()+" sockets="+sockets.String())
@@ -156,18 +156,18 @@ func gatherHere(options Options) (f found) {
 	return f
 }
 
-// spawn starts a child with its task and waits for its answer.
+// spawn starts a child with a task and waits for its answer.
 func spawn(t *task, inherit []*os.File, attr *syscall.SysProcAttr, answer any) (*testchild.Child, error) {
 	return testchild.StartAndHear(t, inherit, attr, answer)
 }
 
-// start starts a child that the test ends.
+// start starts a child that ends with the test.
 func start(t testing.TB, job task) (cmd *exec.Cmd, ports []int) {
 	t.Helper()
 	return startWith(t, job, nil)
 }
 
-// startAs starts a child of another user, which only root may.
+// startAs starts a child as another user, which requires root.
 func startAs(t *testing.T, uid uint32, job task) (ports []int) {
 	t.Helper()
 	_, ports = startWith(t, job, as(uid))
@@ -188,12 +188,12 @@ func startWith(t testing.TB, job task, attr *syscall.SysProcAttr) (cmd *exec.Cmd
 	return c.Cmd, ports
 }
 
-// end ends a process with its workers, and waits until it is gone.
+// end ends a process and its workers, and waits until they are gone.
 func end(cmd *exec.Cmd) { testchild.End(cmd) }
 
-// isolated runs the test that calls it in network and mount namespaces of its own,
-// and more, and returns own there; done tells that this has been. Where that may not be,
-// the test goes on in the namespaces that it shares with others.
+// isolated runs the calling test again in its own network and mount namespaces, and those of
+// more. There it returns own. In the original process it returns done afterwards, or neither
+// if that is not permitted: the test then continues in the shared namespaces.
 func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	t.Helper()
 	if os.Getenv(envIsolated) != "" {
@@ -218,7 +218,7 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	runtime.LockOSThread() // the signal comes at the end of this thread
+	runtime.LockOSThread() // Pdeathsig is sent when this thread ends
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		t.Logf("no network namespace of its own: %v", err)
@@ -232,8 +232,8 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	return false, true
 }
 
-// elsewhere is isolated for a test that cannot do without: it is skipped where it
-// would run in shared namespaces.
+// elsewhere is isolated for a test that requires its own namespaces: it skips the test instead
+// of running it in shared ones.
 func elsewhere(t *testing.T, more ...uintptr) (done bool) {
 	t.Helper()
 	own, done := isolated(t, more...)
@@ -243,8 +243,8 @@ func elsewhere(t *testing.T, more ...uintptr) (done bool) {
 	return done
 }
 
-// need skips a test that lacks a program, or fails it where the machine is to have
-// all of them.
+// need skips a test if a program is not installed, or fails it on a machine that must have all
+// programs.
 func need(t testing.TB, program string) {
 	t.Helper()
 	_, err := exec.LookPath(program)
@@ -257,7 +257,7 @@ func need(t testing.TB, program string) {
 	}
 }
 
-// ip runs ip(8) with arguments as one string.
+// ip runs ip(8) with its arguments in one string.
 func ip(t testing.TB, arguments string) {
 	t.Helper()
 	need(t, "ip")
@@ -266,7 +266,7 @@ func ip(t testing.TB, arguments string) {
 	}
 }
 
-// soon waits until a condition holds, long enough for a busy machine.
+// soon waits until a condition holds, with a deadline that suits a busy machine.
 func soon(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -285,8 +285,8 @@ func startIn(t testing.TB, netns *os.File, job task) {
 	}
 }
 
-// startInNamespace starts a child in another network namespace, or in the test's own if
-// that is nil.
+// startInNamespace starts a child in another network namespace, or in that of the test if it
+// is nil.
 func startInNamespace(t testing.TB, netns *os.File, job task) *testchild.Child {
 	t.Helper()
 	var c *testchild.Child
@@ -306,8 +306,8 @@ func startInNamespace(t testing.TB, netns *os.File, job task) *testchild.Child {
 	return c
 }
 
-// namespaces returns the network namespaces that the threads of this process are
-// in, without repetition.
+// namespaces returns the network namespaces of the threads of this process, without
+// duplicates.
 func namespaces(t *testing.T) (all []string) {
 	t.Helper()
 	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")

@@ -16,7 +16,7 @@ type endpoint struct {
 }
 
 // countEstablished counts the established connections of every listener. The kernel does
-// not say which listener a connection belongs to, but the connection has the listener's
+// not report which listener a connection belongs to, but the connection has the listener's
 // port, user and cgroup, and also its address unless that is a wildcard. If the
 // connections of a namespace cannot be listed, none are counted there.
 func (in *input) countEstablished(ctx context.Context, partial *notes) {

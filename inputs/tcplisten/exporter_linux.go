@@ -15,9 +15,9 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// An exporter makes the custom_port_exporter points, as the exporter of that name did:
-// one for each owner of each listener, with the pid as its value. It shows only the
-// owners of a socket that package owner keeps, at most 64.
+// An exporter builds the custom_port_exporter points, like the exporter of that name: one for
+// each owner of each listener, with the pid as its value. It includes only the owners of a
+// socket that package owner keeps, at most 64.
 type exporter struct {
 	host      string
 	names     *lookup.Cache[netip.Addr] // nil: addresses are not resolved

@@ -31,8 +31,8 @@ type group struct {
 	processes int            // number of processes that hold the members
 	record    record
 
-	exported      []*owner.Process // the owners that custom_port_exporter can show; a nil entry is an unknown owner
-	exporterLimit int              // how many of them it shows
+	exported      []*owner.Process // the owners that custom_port_exporter can include; a nil entry is an unknown owner
+	exporterLimit int              // how many of them it includes
 
 	values values
 	fields []metric.Field // made from values; published, so replaced and never changed
@@ -57,7 +57,7 @@ type values struct {
 	record
 }
 
-// arrange assigns the listeners to groups again, after they were described.
+// arrange assigns the described listeners to groups again.
 func (gs *groupSet) arrange(listeners []*listener) {
 	gs.changed = true
 	if gs.byKey == nil {
@@ -95,8 +95,7 @@ func (gs *groupSet) arrange(listeners []*listener) {
 	}
 }
 
-// setRecords sets the records of every group. It reports whether any
-// record has changed.
+// setRecords sets the records of all groups. It reports whether any of them has changed.
 func (gs *groupSet) setRecords(tracker *changes.Tracker) (changed bool) {
 	for _, g := range gs.sorted {
 		before := g.record

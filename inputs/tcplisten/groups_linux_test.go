@@ -20,7 +20,7 @@ func TestSocketsOfOneIdentityAreOnePoint(t *testing.T) {
 	first, _ := start(t, group)
 	start(t, group)
 	other, _ := start(t, task{Name: []byte("other"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000, ReusePort: true, Backlog: 5}}})
-	for range 7 { // the kernel chooses one of five sockets
+	for range 7 { // the kernel picks one of five sockets
 		c, err := net.Dial("tcp4", "127.0.0.1:4000")
 		if err != nil {
 			t.Fatal(err)

@@ -22,10 +22,10 @@ import (
 
 var randomHistories = flag.Int("random.histories", soak.Times(20), "random histories to compare with the model, see random.seed")
 
-// TestRandomHistories plays programs that open, close, restart, move, fork, hand on their
-// sockets, join and leave ports, execute others and live for one scan, on the real kernel,
-// while the agent is restarted and killed, the clock is set and the host sleeps. It compares the events with what the model says of what the test has
-// done.
+// TestRandomHistories runs programs on the real kernel that open, close, restart, move, fork,
+// hand over their sockets, join and leave ports, execute others and exist only for one scan,
+// while the agent is restarted and killed, the clock is set and the host sleeps. It compares
+// the events with those that the model derives from the actions of the test.
 func TestRandomHistories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many processes")
@@ -56,34 +56,34 @@ func TestRandomHistories(t *testing.T) {
 	}
 }
 
-// A place is where a program of a random history listens.
+// A place is an address and port on which a program of a random history listens.
 type place struct {
 	port, address int // 127.0.0.address
 }
 
 func (p place) String() string { return fmt.Sprintf("127.0.0.%d:%d", p.address, p.port) }
 
-// A trueSocket is one that is open, and whose it is: the program's first name.
+// A trueSocket is an open socket and its owner: the first name of the program.
 type trueSocket struct {
 	id    int
 	owner string
 }
 
-// A trueLook is what there was to see in a look.
+// A trueLook is the actual state of the host at a look.
 type trueLook struct {
 	changes.Moment
 	sockets map[place][]trueSocket
-	scanned map[place]changes.Moment // those that only a scan has seen, and when
+	scanned map[place]changes.Moment // those that only a scan could see, and when
 }
 
-// A randomHistory is one of programs, each with a port of its own.
+// A randomHistory is a history of programs, each with its own port.
 type randomHistory struct {
 	*observer
-	dir      string // of the programs
+	dir      string // directory of the programs
 	random   *rand.Rand
 	programs []*randomProgram
-	sockets  int // that were ever opened
-	shorts   int // that only a scan has seen
+	sockets  int // number of sockets ever opened
+	shorts   int // number of programs that only a scan has seen
 	looks    []trueLook
 	events   []string
 	story    []string
@@ -91,10 +91,10 @@ type randomHistory struct {
 
 type randomProgram struct {
 	place
-	owner string // by which the model knows it
-	name  string // what the process is called
-	opens int    // at which step it opens again; 0: not at all
-	calm  int    // until which step nothing is done
+	owner string // name in the model
+	name  string // name of the process
+	opens int    // the step at which it opens again; 0: never
+	calm  int    // the step until which nothing is done to it
 
 	instances []*instance
 	joined    *instance // of another program
@@ -104,8 +104,8 @@ type randomProgram struct {
 type instance struct {
 	trueSocket
 	*exec.Cmd
-	again io.Closer // closed, it executes another program; or nil
-	seen  bool      // by a look
+	again io.Closer // when closed, the process executes another program; or nil
+	seen  bool      // a look has seen it
 }
 
 func (h *randomHistory) log(p *randomProgram, what string, arguments ...any) {
@@ -138,7 +138,7 @@ func (h *randomHistory) play() {
 	}
 }
 
-// see looks, and notes what there was to see.
+// see looks, and records the actual state.
 func (h *randomHistory) see() {
 	scanned := make(map[place]changes.Moment)
 	if len(h.looks) > 0 && h.input.open != nil && h.random.IntN(6) == 0 {
@@ -161,7 +161,7 @@ func (h *randomHistory) see() {
 	}
 }
 
-// short starts and ends a program that only a scan sees.
+// short starts and ends a program that only a scan can see.
 func (h *randomHistory) short(at place) place {
 	h.story = append(h.story, fmt.Sprintf("%s %v lives for a scan", h.now.Time.UTC().Format(time.DateTime), at))
 	i := h.execute(trueSocket{h.number(), "short"}, "short", "", socket(h.t, fmt.Sprintf("127.0.0.%d", at.address), at.port))
@@ -180,7 +180,7 @@ func (p *randomProgram) all() []*instance {
 	return p.instances
 }
 
-// act does something at random.
+// act performs a random action.
 func (h *randomHistory) act(step int) {
 	p := h.programs[h.random.IntN(len(h.programs))]
 	if step < p.calm {
@@ -257,7 +257,7 @@ func (h *randomHistory) number() int {
 	return h.sockets
 }
 
-// open starts one more instance.
+// open starts another instance.
 func (h *randomHistory) open(p *randomProgram) {
 	next := ""
 	if len(p.instances) == 0 && h.random.IntN(2) == 0 {
@@ -275,7 +275,7 @@ func (h *randomHistory) shut(p *randomProgram) {
 	p.instances, p.joined = nil, nil
 }
 
-// handOn replaces every process of the program by a new one that has the same socket.
+// handOn replaces every process of the program with a new one that has the same socket.
 func (h *randomHistory) handOn(p *randomProgram) {
 	for k, i := range p.instances {
 		file := takeFrom(h.t, i.Process.Pid)
@@ -285,15 +285,15 @@ func (h *randomHistory) handOn(p *randomProgram) {
 	}
 }
 
-// release closes what the test keeps of an instance that has ended.
+// release closes what the test holds for an instance that has ended.
 func (i *instance) release() {
 	if i.again != nil {
 		i.again.Close()
 	}
 }
 
-// rename has the only process of a program execute another one, if it can. Nothing else is
-// done until the agent has seen it.
+// rename makes the only process of a program execute another one, if possible. Nothing else is
+// done to the program until the agent has seen it.
 func (h *randomHistory) rename(p *randomProgram, step int) {
 	if len(p.instances) != 1 || p.instances[0].again == nil || !p.instances[0].seen {
 		return
@@ -310,8 +310,8 @@ func (h *randomHistory) rename(p *randomProgram, step int) {
 	p.calm = step + 3
 }
 
-// execute starts a process that holds a socket. If next is given, it executes itself under
-// that name when again is closed.
+// execute starts a process that holds a socket. If next is not empty, the process executes
+// itself under that name when again is closed.
 func (h *randomHistory) execute(s trueSocket, name, next string, file *os.File) *instance {
 	link := func(name, to string) string {
 		program := filepath.Join(h.dir, name)
@@ -337,15 +337,15 @@ func (h *randomHistory) execute(s trueSocket, name, next string, file *os.File) 
 	return &instance{trueSocket: s, Cmd: cmd, again: w}
 }
 
-// end ends all programs.
+// end stops all programs.
 func (h *randomHistory) end() {
 	for _, p := range h.programs {
 		h.shut(p)
 	}
 }
 
-// modelOf returns the events of a history in which each owner is seen at once. It is simpler
-// than package changes: it knows no records, no search and no namespaces.
+// modelOf returns the events of a history in which every owner is found at once. It is simpler
+// than package changes: it has no records, searches or namespaces.
 func modelOf(looks []trueLook) []string {
 	m := &historyModel{known: make(map[place]*knownPlace)}
 	for k := range looks {
@@ -360,14 +360,14 @@ type historyModel struct {
 	events []string
 }
 
-// A knownPlace is what is known of a place that was ever used.
+// A knownPlace is the state of a place that was ever used.
 type knownPlace struct {
 	place
-	there  bool // it is told, or missing for less than settle
+	there  bool // it is reported as open, or missing for less than settle
 	owners map[string]bool
 	told   map[int]bool    // the sockets of the last event
-	gone   *changes.Moment // since when it is missing
-	lost   *changes.Moment // since when an owner has no socket
+	gone   *changes.Moment // since when it has been missing
+	lost   *changes.Moment // since when an owner has had no socket
 }
 
 func (m *historyModel) tell(kind string, at place, since changes.Moment) {
@@ -419,7 +419,7 @@ func (m *historyModel) look(l *trueLook, baseline bool) {
 	}
 }
 
-// movedFrom returns the place that the owners have left last, and not too long ago.
+// movedFrom returns the place that the owners left most recently, if that is not too long ago.
 func (m *historyModel) movedFrom(to place, owners map[string]bool) (from *knownPlace) {
 	for _, k := range m.known {
 		if k.port != to.port || !k.there || k.gone == nil || m.now.Mono-k.gone.Mono > time.Minute || !within(owners, k.owners) {
@@ -458,7 +458,7 @@ func (m *historyModel) compare(k *knownPlace, sockets []trueSocket) {
 	}
 }
 
-// take notes that all of the sockets are told.
+// take records that all of the sockets have been reported.
 func (k *knownPlace) take(sockets []trueSocket) {
 	k.owners, k.told, k.lost = ownersOf(sockets), make(map[int]bool), nil
 	for _, s := range sockets {
@@ -474,7 +474,7 @@ func ownersOf(sockets []trueSocket) map[string]bool {
 	return owners
 }
 
-// within reports whether all of a are in b.
+// within reports whether a is a subset of b.
 func within(a, b map[string]bool) bool {
 	for name := range a {
 		if !b[name] {

@@ -37,7 +37,7 @@ type input struct {
 	warned    warnings
 
 	scans      scans
-	hasLineage bool // it was read of the listeners where their processes come from
+	hasLineage bool // the ancestry of the listeners' processes has been read
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -105,7 +105,7 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	return b
 }
 
-// notes are the reasons why a batch is partial.
+// notes are the reasons why a batch is incomplete.
 type notes []string
 
 func (n *notes) add(format string, args ...any) { *n = append(*n, fmt.Sprintf(format, args...)) }
@@ -143,7 +143,7 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over the recorder, and which warnings have been logged.
+// InheritFrom takes over the recorder and the record of logged warnings.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned
@@ -184,7 +184,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			tableCtx = ctx
 		}
 		source, err := t.list(tableCtx, observe)
-		t.failed = t.failed || err != nil // before the search for owners, or after it
+		t.failed = t.failed || err != nil // in the listing before the search for owners, or in the one after it
 		if err != nil && t.ns.Host() {
 			return err
 		}

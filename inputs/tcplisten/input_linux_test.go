@@ -29,13 +29,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open returns an input that the test closes.
+// open returns an input that is closed when the test ends.
 func open(t testing.TB, options Options) plugin.Input {
 	in, _ := openLogging(t, options, plugin.Env{Name: pointListener, Hostname: "testhost"})
 	return in
 }
 
-// openLogging returns an input that the test closes, and what it logs.
+// openLogging returns an input that is closed when the test ends, and its log.
 func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *logBuffer) {
 	t.Helper()
 	if err := options.Validate(); err != nil {
@@ -51,7 +51,7 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	return in, &log
 }
 
-// A logBuffer collects a log. The history logs from a goroutine of its own.
+// A logBuffer collects a log. It has a lock because the history logs from its own goroutine.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -77,7 +77,7 @@ func (l *logBuffer) Reset() {
 	l.text.Reset()
 }
 
-// closeInput closes an input that is open.
+// closeInput closes an open input.
 func closeInput(t testing.TB, in plugin.Input) {
 	t.Helper()
 	if err := in.(io.Closer).Close(); err != nil {
@@ -85,7 +85,7 @@ func closeInput(t testing.TB, in plugin.Input) {
 	}
 }
 
-// moment returns a time by all clocks.
+// moment returns a time on all clocks.
 func moment(now time.Time) changes.Moment {
 	since := now.Sub(time.Unix(1_000_000_000, 0))
 	return changes.Moment{Time: now, Mono: since, Uptime: since}
@@ -105,7 +105,7 @@ func gather(t testing.TB, in plugin.Input) metric.Batch {
 	return b
 }
 
-// gatherAs gathers in a child, which the test program becomes.
+// gatherAs gathers in a child process, which is the test program again.
 func gatherAs(t *testing.T, job task, attr *syscall.SysProcAttr) found {
 	t.Helper()
 	var f found
@@ -122,7 +122,7 @@ func gatherAs(t *testing.T, job task, attr *syscall.SysProcAttr) found {
 	return f
 }
 
-// gatherCut gathers with no time for the search for owners.
+// gatherCut gathers without time for the search for owners.
 func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
 	t.Helper()
 	search, cancel := context.WithCancel(t.Context())
@@ -134,7 +134,7 @@ func gatherCut(t *testing.T, in *input, now time.Time) metric.Batch {
 	return b
 }
 
-// finish does the rest of a gather after the listing.
+// finish performs the rest of a gather after the listing.
 func finish(t *testing.T, in *input, now time.Time) metric.Batch {
 	t.Helper()
 	if err := in.findOwners(t.Context(), t.Context(), now, new(notes)); err != nil {
@@ -214,7 +214,7 @@ func number(t *testing.T, s string) int {
 
 const nobody = 65534
 
-// TestProcessExitsDuringTheSearch keeps a socket whose process exits during the scan.
+// TestProcessExitsDuringTheSearch keeps a socket whose process exits during the search.
 func TestProcessExitsDuringTheSearch(t *testing.T) {
 	child, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now := time.Now()
@@ -229,8 +229,8 @@ func TestProcessExitsDuringTheSearch(t *testing.T) {
 	}
 }
 
-// TestListenerIsReopenedDuringTheSearch: if a listener is closed and opened again between the
-// dump and the search, the next gather is right.
+// TestListenerIsReopenedDuringTheSearch: if a listener is closed and reopened between the dump
+// and the search, the next gather is correct.
 func TestListenerIsReopenedDuringTheSearch(t *testing.T) {
 	first, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -275,8 +275,8 @@ func TestGoneWhileOthersAreSearched(t *testing.T) {
 	}
 }
 
-// TestWithoutCapabilities reports every socket with its user, warns once about what is missing,
-// and still resolves the owners that it may read.
+// TestWithoutCapabilities reports every socket with its user, warns once about the missing
+// capabilities, and still resolves the owners that it may read.
 func TestWithoutCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become somebody else")
@@ -298,7 +298,7 @@ func TestWithoutCapabilities(t *testing.T) {
 	}
 }
 
-// TestWarningsAreLoggedOncePerRun: a reload repeats no warning.
+// TestWarningsAreLoggedOncePerRun: a reload does not repeat warnings.
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
@@ -314,8 +314,8 @@ func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	}
 }
 
-// TestHiddenProcessesAreUnreadable: the same if procfs hides unreadable processes, or if the
-// capabilities are only those of a user namespace.
+// TestHiddenProcessesAreUnreadable: the result is the same if procfs hides unreadable
+// processes, or if the capabilities are only those of a user namespace.
 func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -352,8 +352,8 @@ func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	}
 }
 
-// makeCgroup creates a cgroup and its parents, which the test removes, and returns how to
-// start a child in it.
+// makeCgroup creates a cgroup and its parents until the test ends, and returns the attributes
+// that start a child in it.
 func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
 	t.Helper()
 	tree, err := cgroup.OpenTree("/proc/self/mountinfo")
@@ -478,7 +478,7 @@ func TestNoProcfs(t *testing.T) {
 	}
 }
 
-// TestWithoutNetlink gives the same result without netlink, and says so once.
+// TestWithoutNetlink gives the same result without netlink, and logs that once.
 func TestWithoutNetlink(t *testing.T) {
 	own, done := isolated(t)
 	if done {
@@ -592,7 +592,7 @@ func TestHostProc(t *testing.T) {
 	}
 }
 
-// TestHostProcOfOwnNamespace recognizes the host's network namespace as the program's own
+// TestHostProcOfOwnNamespace recognizes that the program is in the host's network namespace,
 // without permission to read that of pid 1.
 func TestHostProcOfOwnNamespace(t *testing.T) {
 	if elsewhere(t, unix.CLONE_NEWPID) {
@@ -622,7 +622,7 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 
 // TestSteadyAllocations builds nothing again for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
-	if elsewhere(t, unix.CLONE_NEWPID) { // what others open and close is not a steady host
+	if elsewhere(t, unix.CLONE_NEWPID) { // other programs would open and close sockets
 		return
 	}
 	ip(t, "link set lo up")
@@ -638,13 +638,13 @@ func TestSteadyAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if n > 250 { // about 60, however many the listeners
+	if n > 250 { // about 60, regardless of the number of listeners
 		t.Errorf("%v allocations for 500 listeners that stay", n)
 	}
 }
 
-// churn listens on one address after the other, and calls itself after the address
-// as long as it does: never does it listen under another name.
+// churn listens on one address after another, and is always named after the address while it
+// listens.
 func churn() {
 	for i := 0; ; i++ {
 		addr := fmt.Sprintf("127.0.%d.%d", i>>8&255, i&255)
@@ -659,8 +659,8 @@ func churn() {
 	}
 }
 
-// TestNeverAWrongOwner names only the right owner, and logs nothing, while thousands of
-// sockets per second come and go, and their owner changes its name.
+// TestNeverAWrongOwner reports only the right owner, and logs nothing, while thousands of
+// sockets per second come and go and their owner changes its name.
 func TestNeverAWrongOwner(t *testing.T) {
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return
@@ -670,8 +670,8 @@ func TestNeverAWrongOwner(t *testing.T) {
 		start(t, task{Churn: true})
 	}
 	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
-	// A socket outlives its last descriptor for a moment, and is then held by nobody:
-	// in a pid namespace that is not proven.
+	// A socket outlives its last descriptor for a moment, in which no process holds it. In a
+	// pid namespace that cannot be proven.
 	in.(*input).warned.hidden = true
 	status := make(map[string]int)
 	for range 500 {
@@ -722,9 +722,8 @@ func TestRenamedProcess(t *testing.T) {
 	}
 }
 
-// TestFirstSeen is absent for what stood at the first gather, goes on through a
-// restart of the service, and through one of the agent if it has a state
-// directory.
+// TestFirstSeen: the field is absent for listeners of the first gather. It is unchanged by a
+// restart of the service, and by a restart of the agent if that has a state directory.
 func TestFirstSeen(t *testing.T) {
 	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
 	_, stood := start(t, job)
@@ -796,8 +795,8 @@ func firstSeen(t *testing.T, in plugin.Input, port int, now time.Time) string {
 	return "absent"
 }
 
-// TestFirstSeenIsInherited goes on through a reload that changes the input, without
-// a state directory, and also where the successor does not find the owners in time.
+// TestFirstSeenIsInherited: the field is unchanged by a reload that changes the input, without
+// a state directory, even if the new input does not find the owners in time.
 func TestFirstSeenIsInherited(t *testing.T) {
 	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
 	_, stood := start(t, job)
@@ -833,7 +832,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(opened[0], first)
 	end(service)
 	job.Listen[0].Port = opened[0]
-	start(t, job) // another socket of the identity that was first seen then
+	start(t, job) // another socket with the same identity
 	gatherLater()
 
 	succeed(func(o *Options) { o.Cmdline = true })
@@ -844,7 +843,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	succeed(func(o *Options) { o.MaxListeners++ })
 	expect(fresh[0], strconv.FormatInt(now.Unix(), 10))
 
-	// A search that is cut leaves the owners unknown, and with them the identity.
+	// If the search is cut short, the owners are unknown, and so is the identity.
 	succeed(func(o *Options) { o.OwnerVerify *= 2 })
 	for range 3 {
 		now = now.Add(10 * time.Second)
@@ -858,7 +857,7 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(stood[0], "absent")
 	expect(opened[0], first)
 
-	// It never saw these: whether they stood before nobody knows.
+	// It never saw these, so it is unknown whether they were open before.
 	_, elsewhere := start(t, task{Listen: []listenTask{{Addr: "127.0.0.2"}}})
 	succeed(func(o *Options) { o.Backend = backendProcfs })
 	expect(elsewhere[0], "absent")
@@ -955,8 +954,8 @@ func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 	}
 }
 
-// TestFirstSeenIsInheritedTwice goes on through a reload that comes before the first gather
-// after another.
+// TestFirstSeenIsInheritedTwice: the field is unchanged by several reloads without a gather in
+// between.
 func TestFirstSeenIsInheritedTwice(t *testing.T) {
 	_, stood := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now := time.Unix(2_000_000_000, 0)
@@ -976,7 +975,7 @@ func TestFirstSeenIsInheritedTwice(t *testing.T) {
 	}
 }
 
-// namesOf are the names of users as a function knows them.
+// namesOf implements userNames with a function.
 type namesOf func(uid uint32) string
 
 func (n namesOf) Name(uid uint32) string                                  { return n(uid) }
@@ -986,8 +985,8 @@ func (n namesOf) Pending(uid uint32) bool                                 { retu
 func (n namesOf) Err() error                                              { return nil }
 func (n namesOf) Close()                                                  {}
 
-// TestFirstSeenWithoutUserNames goes on though the service that knows the names of users
-// is not up when the agent starts.
+// TestFirstSeenWithoutUserNames: the field is unchanged even if the service that resolves user
+// names is not running when the agent starts.
 func TestFirstSeenWithoutUserNames(t *testing.T) {
 	dir, up := t.TempDir(), true
 	restart := func(in *input) *input {

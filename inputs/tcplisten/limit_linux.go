@@ -41,9 +41,9 @@ type overflowValues struct {
 
 // limit decides which groups get a point, so that a gather has at most limit points.
 // Users with the most lose points first: the exporter's points before the listeners,
-// and of the listeners those that were first seen last, then those with the highest
-// ports; those that break the rules come last. person returns the person that a user id
-// counts as.
+// and of the listeners the most recent ones first, then those with the highest ports;
+// listeners that break the rules are the last to go. person returns the person that a user
+// id counts as.
 func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bool) {
 	gs.changed = true
 	for _, g := range gs.sorted {
@@ -56,7 +56,7 @@ func (gs *groupSet) limit(limit int, person func(uid uint32) string, exporter bo
 	overflowPoints := allot(shares, limit, exporter)
 	gs.shown = gs.shown[:0]
 	var cut []*share
-	var last []*group // groups of people who have very many: at the end of the batch
+	var last []*group // groups of people with very many, which go at the end of the batch
 	for _, s := range shares {
 		kept := slices.SortedFunc(slices.Values(s.groups[:s.keep]), compareGroups)
 		s.limitExporter(kept)
@@ -101,7 +101,8 @@ func shareOut(groups []*group, person func(uid uint32) string) (shares []*share)
 	return shares
 }
 
-// maxViolators is how many groups of a person that break the rules are kept before others.
+// maxViolators is how many of a person's groups that break the rules take precedence over
+// other groups.
 const maxViolators = 100
 
 // violatorsFirst returns the groups with forbidden or unexpected ones first, up to

@@ -43,8 +43,8 @@ func TestDivideCutsWhoWantsTheMost(t *testing.T) {
 	}
 }
 
-// groupsOf returns groups of one listener each, all of one user: those of the
-// highest ports were seen first.
+// groupsOf returns groups of one listener each, all of the same user. Those with the highest
+// ports were seen first.
 func groupsOf(uid uint32, port, n, holders int) (groups []*group) {
 	ns := &table{ns: new(netns.Namespace)}
 	for i := range n {
@@ -59,8 +59,8 @@ func groupsOf(uid uint32, port, n, holders int) (groups []*group) {
 	return groups
 }
 
-// people are the users of the tests: 0 is root, 100000 and more are delegated to
-// ann, others below 1000 have no name.
+// people returns the users of the tests: 0 is root, ids from 100000 on are delegated to ann,
+// and other ids below 1000 have no name.
 func people(uid uint32) string {
 	switch {
 	case uid == 0:
@@ -170,8 +170,8 @@ func TestLimitSparesWhoHasFew(t *testing.T) {
 	}
 }
 
-// Of a person's listeners those seen last go first, then those of the highest ports;
-// people who have very many come last in the batch.
+// A person loses the most recent listeners first, then those with the highest ports. People
+// with very many come last in the batch.
 func TestLimitOrder(t *testing.T) {
 	many := groupsOf(33, 1, 30, 1)
 	many[5].record.firstSeen, many[6].record.firstSeen = 0, 0
@@ -187,7 +187,7 @@ func TestLimitOrder(t *testing.T) {
 	}
 }
 
-// The listeners of others stay when one user has 30,000.
+// The listeners of others are kept when one user has 30,000.
 func TestThirtyThousandListenersOfOneUser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens 30,000 listeners")
@@ -212,7 +212,7 @@ func TestThirtyThousandListenersOfOneUser(t *testing.T) {
 		if i < 4900 {
 			t.Fatalf("the overflow point is number %d", i)
 		}
-		others := 5000 - i - 1 // of totals and the history
+		others := 5000 - i - 1 // points of totals and the history
 		p := b.Points[i]
 		if p.Tag("user") != "nobody" || field(t, p, "listeners") != 25003+others || field(t, p, "sockets") != 25003+others {
 			t.Errorf("%s %v, and %d other points", p.Series(), p.Fields, others)

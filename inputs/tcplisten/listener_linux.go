@@ -21,7 +21,7 @@ type listener struct {
 	socket     inet.Socket
 	owner      owner.Socket
 	cgroup     cgroup.Name // of the cgroup in which the socket was created
-	isNew      bool        // no gather that succeeded has seen it yet
+	isNew      bool        // no successful gather has seen it yet
 	generation uint64      // of the last listing that saw it
 	scan       uint64      // the last scan that saw it
 	glimpsed   time.Time   // when a scan first saw it, if no gather has seen it
@@ -65,12 +65,12 @@ func (l *listener) describe(names userNames, usersVersion uint32) (changed bool)
 	if l.key != "" && l.describedBy == now {
 		return false
 	}
-	l.describedBy, l.observed.Endpoint = now, changes.Endpoint{} // to be observed again
+	l.describedBy, l.observed.Endpoint = now, changes.Endpoint{} // must be observed again
 	tags := l.describeTags(names)
 	if key := seriesKey(tags); key != l.key {
 		l.tags, l.key = tags, key
 	}
-	return true // with the same identity too: the holders may have changed
+	return true // even with the same identity, since the holders may have changed
 }
 
 func (l *listener) describeTags(names userNames) []metric.Tag {
@@ -126,7 +126,7 @@ func (l *listener) device() string {
 			return escape.Name([]byte(name))
 		}
 	}
-	return "if" + strconv.Itoa(int(l.socket.Device)) // as ss shows a device that is gone
+	return "if" + strconv.Itoa(int(l.socket.Device)) // the notation of ss for a device that no longer exists
 }
 
 // seriesKey joins tags into a string that is unique to them.

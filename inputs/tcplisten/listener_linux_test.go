@@ -47,8 +47,8 @@ func TestEmptyName(t *testing.T) {
 	}
 }
 
-// TestHugeArguments shows arguments only if the option is set, and at most 256 bytes of
-// them, cut between two characters.
+// TestHugeArguments shows arguments only if the option is set, and at most 256 bytes of them,
+// cut between two characters.
 func TestHugeArguments(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -121,7 +121,7 @@ func TestDeletedProgram(t *testing.T) {
 	}
 }
 
-// copyFile copies sleep(1), which is a single file.
+// copyFile copies sleep(1), whose program is a single file.
 func copyFile(t *testing.T, to string) {
 	t.Helper()
 	path, err := exec.LookPath("sleep")
@@ -145,7 +145,7 @@ func copyFile(t *testing.T, to string) {
 	}
 }
 
-// A port with listeners on several addresses gives as many points.
+// A port with listeners on several addresses gives one point for each address.
 func TestOnePortManyAddresses(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -184,8 +184,8 @@ func TestOnePortManyAddresses(t *testing.T) {
 	})
 }
 
-// TestExposureFollowsAddresses gives a wildcard the class of the current local addresses: for
-// IPv4 also of a link that is down.
+// TestExposureFollowsAddresses gives a wildcard the class of the current local addresses. For
+// IPv4 these include the addresses of a link that is down.
 func TestExposureFollowsAddresses(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -220,7 +220,7 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 	ip(t, "link set lo up")
 	start(t, task{Name: []byte("known"), Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}})
 	options := Defaults()
-	options.OwnerVerify, options.OwnerRefresh = 1, 1 // all of it in every gather
+	options.OwnerVerify, options.OwnerRefresh = 1, 1 // everything in every gather
 	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
 	gather(t, in)
 	next, err := unix.Dup(0)

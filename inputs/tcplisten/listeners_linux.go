@@ -23,8 +23,8 @@ type table struct {
 	ns         *netns.Namespace
 	name       string // ns.Name() in this gather
 	byCookie   map[uint64]*listener
-	source     netns.Source // of the last listing that succeeded
-	failed     bool         // a listing of this gather did: listeners that are new may be missing
+	source     netns.Source // of the last successful listing
+	failed     bool         // a listing of this gather failed: new listeners may be missing
 	generation uint64       // of the last listing
 	seen       int          // number of listeners that the last listing has seen
 	scan       uint64       // number of the last scan

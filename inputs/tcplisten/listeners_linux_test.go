@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNeverPassesOver lists all of many sockets on one address, although others on it
+// TestNeverPassesOver lists every one of many sockets on one address, although others on it
 // come and go while the kernel lists them in pieces.
 func TestNeverPassesOver(t *testing.T) {
 	if testing.Short() {
@@ -34,8 +34,8 @@ func TestNeverPassesOver(t *testing.T) {
 		return
 	}
 	ip(t, "link set lo up")
-	// Without the second pass most gathers would be short. Those by procfs take a time that
-	// grows with the square of the sockets.
+	// Without the second pass, most gathers would miss sockets. The time of a gather with procfs
+	// grows with the square of the number of sockets.
 	for backend, n := range map[string]int{backendNetlink: 1500, backendProcfs: 400} {
 		t.Run(backend, func(t *testing.T) {
 			listenAgain := listenTask{Addr: "127.0.0.1", Port: 8080, ReusePort: true}
@@ -53,7 +53,7 @@ func TestNeverPassesOver(t *testing.T) {
 			churn.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {
 					if i%200 == 0 {
-						time.Sleep(100 * time.Microsecond) // the gathers need the kernel's locks, too
+						time.Sleep(100 * time.Microsecond) // let the gathers have the kernel's locks, too
 					}
 					if fd, _, err := listenAgain.Open(); err == nil {
 						unix.Close(fd)
@@ -83,8 +83,8 @@ func TestNeverPassesOver(t *testing.T) {
 }
 
 // TestAnotherSocketIsAnotherListener distinguishes sockets with the cookie, the inode, or the
-// address of an earlier one: without netlink the cookie is the inode, which is
-// reused, and before Linux 5.10 every namespace counts its own cookies.
+// address of an earlier one. Without netlink the cookie is the inode number, which is reused,
+// and before Linux 5.10 every namespace has its own cookies.
 func TestAnotherSocketIsAnotherListener(t *testing.T) {
 	first := inet.Socket{Addr: netip.MustParseAddr("127.0.0.1"), Port: 80, Cookie: 1, Inode: 2}
 	tests := []struct {
@@ -162,8 +162,8 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 	}
 }
 
-// TestNamespaces finds the listeners of other network namespaces, of processes and
-// of mounts, and shows the exposure that they have there.
+// TestNamespaces finds the listeners of other network namespaces, both those of processes and
+// those of mounts, with their exposure there.
 func TestNamespaces(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -238,9 +238,9 @@ func TestNamespaces(t *testing.T) {
 	opened, log := openLogging(t, options, plugin.Env{Name: pointListener})
 	in := opened.(*input)
 	gather(t, in)
-	end(unnamed) // before it is listed, and known from the gather before
+	end(unnamed) // before it is listed, but known from the previous gather
 	var partial notes
-	log.Reset() // of what is refused in namespaces of this machine
+	log.Reset() // errors from other namespaces of this machine
 	if err := in.listAll(t.Context(), in.observe, &partial); err != nil || log.Len() > 0 || len(partial) > 0 {
 		t.Errorf("a namespace ends meanwhile: %v, partial %q, logged: %s", err, partial, log)
 	}

@@ -53,8 +53,8 @@ func descs() []metric.Desc {
 	}, changes.Descs(pointListener), expect.Descs(pointListener), ruleEventDescs())
 }
 
-// ruleEventDescs describes the fields of rule events, most of which events of listeners
-// have too.
+// ruleEventDescs describes the fields of rule events. Events of listeners have most of them,
+// too.
 func ruleEventDescs() []metric.Desc {
 	shared := []string{
 		"history", "sequence", "window_seconds", "while_down", "pid", "uid", "exe", "exe_deleted", "exe_sha256",

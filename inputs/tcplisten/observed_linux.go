@@ -16,7 +16,7 @@ import (
 // isObserved reports whether observed is up to date.
 func (l *listener) isObserved() bool { return l.observed.Endpoint != changes.Endpoint{} }
 
-// observe builds observed. It reads where processes come from only if there may be events.
+// observe builds observed. It reads the ancestry of processes only if there may be events.
 func (l *listener) observe(r *readers, lineage bool) {
 	s := &l.socket
 	l.observed = changes.Socket{
@@ -96,7 +96,7 @@ func (l *listener) forRules(users userNames) *expect.Listener {
 	return e
 }
 
-// sumPrograms reads the programs of the named owners, if exe_sha256 is on.
+// sumPrograms starts the sums of the named owners' programs, if exe_sha256 is on.
 func (in *input) sumPrograms(ctx context.Context, now time.Time) {
 	if in.open.sums == nil {
 		return
@@ -111,7 +111,7 @@ func (in *input) sumPrograms(ctx context.Context, now time.Time) {
 }
 
 // hasNewSum reports whether the sum of the named owner's program has become known since the
-// listener was observed.
+// listener was last observed.
 func (l *listener) hasNewSum(sums *exehash.Sums) bool {
 	if sums == nil || len(l.observed.Holders) == 0 {
 		return false

@@ -14,8 +14,8 @@ import (
 	"sockwatch/inputs/internal/testchild"
 )
 
-// What listened before the first gather has no events at first, and yet its parent is known
-// when it closes.
+// A listener of the first gather has no event until it closes, and its parent is known even
+// then.
 func TestParentOfWhatListenedAtTheBaselineIsKnown(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
@@ -94,7 +94,7 @@ func TestSumOfTheProgramShowsThatItWasReplaced(t *testing.T) {
 	}
 }
 
-// manager starts a child that counts as one: it is in an init.scope.
+// manager starts a child that counts as a manager, because it is in an init.scope.
 func manager(t *testing.T, file *os.File) *testchild.Child {
 	t.Helper()
 	c, err := spawn(&task{Name: []byte("systemd"), Worker: true}, []*os.File{file}, makeCgroup(t, "sockwatch-events/init.scope"), new([]int))
@@ -116,7 +116,7 @@ func TestSocketActivationIsOneOwner(t *testing.T) {
 	service := hand(t, "sshd", take(t, m)) // the first connection
 	o.wants(10 * time.Second)
 	o.wants(time.Minute)
-	service.End() // it has nothing to do any more
+	service.End() // it exits when idle
 	o.wants(10 * time.Second)
 	o.wants(time.Hour)
 	service = hand(t, "sshd", take(t, m))
@@ -124,7 +124,7 @@ func TestSocketActivationIsOneOwner(t *testing.T) {
 	if down := fieldText(e[0], "down_seconds"); down != "0" {
 		t.Errorf("down_seconds %s, although the manager has kept the socket", down)
 	}
-	m.End() // and the service stays
+	m.End() // the service keeps running
 	o.wants(10 * time.Second)
 	service.End()
 	o.wants(10 * time.Second)
@@ -165,7 +165,7 @@ func TestUnreadableOwnersAreNoChange(t *testing.T) {
 	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=web")
 }
 
-// withoutReading calls do without the capabilities that it takes to read other processes.
+// withoutReading calls do without the capabilities that are needed to read other processes.
 func withoutReading(t *testing.T, do func()) {
 	t.Helper()
 	runtime.LockOSThread()

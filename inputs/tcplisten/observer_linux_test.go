@@ -23,8 +23,8 @@ import (
 	"sockwatch/inputs/internal/testchild"
 )
 
-// An observer is an input that looks at the namespaces of its test, whenever the test
-// wants it to and by the test's clock.
+// An observer is an input that gathers in the namespaces of its test, whenever the test asks
+// for it and with the test's clock.
 type observer struct {
 	*input
 	t   *testing.T
@@ -33,18 +33,18 @@ type observer struct {
 	now changes.Moment
 
 	seen map[string]metric.Point // all events by history and sequence
-	keep bool                    // the outputs do not take the events
+	keep bool                    // the outputs do not accept the events
 }
 
-// eventOptions are those with which an observer sees at each look who owns what.
+// eventOptions returns options with which an observer finds all owners in each look.
 func eventOptions() Options {
 	o := Defaults()
 	o.OwnerVerify, o.OwnerRefresh = plugin.Duration(time.Second), plugin.Duration(time.Second)
 	return o
 }
 
-// observe runs the test that calls it in namespaces of its own, with lo up. There it
-// returns an observer; elsewhere it returns nil, and the test is to return.
+// observe runs the calling test in its own namespaces, with lo up. There it returns an
+// observer. Elsewhere it returns nil, and the test must return.
 func observe(t *testing.T, options Options) *observer {
 	t.Helper()
 	if elsewhere(t, unix.CLONE_NEWPID) {
@@ -72,11 +72,11 @@ func (o *observer) restart(options Options) {
 	o.start(options)
 }
 
-// kill starts the agent again after the last one was killed: when what it had to write
-// was written, and without what it does to stop.
+// kill simulates that the agent was killed, after its pending writes and without a clean stop,
+// and starts it again.
 func (o *observer) kill(options Options) {
 	o.t.Helper()
-	if killed := o.input; killed.open != nil { // it has looked
+	if killed := o.input; killed.open != nil { // it has gathered
 		if err := errors.Join(killed.recorder.history.Close(), killed.open.close()); err != nil {
 			o.t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func (o *observer) kill(options Options) {
 	o.start(options)
 }
 
-// reload replaces the input by one with other options.
+// reload replaces the input with one that has other options.
 func (o *observer) reload(options Options) {
 	o.t.Helper()
 	old := o.input
@@ -101,7 +101,7 @@ func (o *observer) pass(d time.Duration) {
 	o.now.Uptime += d
 }
 
-// look gathers after some time.
+// look gathers after the given time.
 func (o *observer) look(after time.Duration) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
@@ -115,7 +115,7 @@ func (o *observer) lookBriefly(after time.Duration) metric.Batch {
 	return gatherCut(o.t, o.input, o.now.Time)
 }
 
-// lookWithout gathers, and cannot list one of the namespaces before the search for owners.
+// lookWithout gathers, but one of the namespaces cannot be listed before the search for owners.
 func (o *observer) lookWithout(after time.Duration, netns string) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
@@ -142,8 +142,8 @@ func (o *observer) checked(b metric.Batch, err error) metric.Batch {
 	return b
 }
 
-// news returns the events of a batch that no batch before had, and reports them as
-// delivered. Those that come again must be equal.
+// news returns the events of a batch that no earlier batch had, and reports them as
+// delivered. Repeated events must be equal.
 func (o *observer) news(b metric.Batch) (events []metric.Point) {
 	o.t.Helper()
 	for _, e := range b.Events {
@@ -163,7 +163,7 @@ func (o *observer) news(b metric.Batch) (events []metric.Point) {
 	return events
 }
 
-// lineProtocol returns a point with all it has.
+// lineProtocol formats a point with all its tags and fields.
 func lineProtocol(p metric.Point) map[string]string {
 	all := map[string]string{"time": p.Time.UTC().String()}
 	for _, t := range p.Tags {
@@ -175,7 +175,7 @@ func lineProtocol(p metric.Point) map[string]string {
 	return all
 }
 
-// fieldText returns a field of a point as text, "" if it has none.
+// fieldText returns a field of a point as text, or "" if it is absent.
 func fieldText(p metric.Point, key string) string {
 	if v, ok := p.Field(key); ok {
 		return v.String()
@@ -183,7 +183,7 @@ func fieldText(p metric.Point, key string) string {
 	return ""
 }
 
-// summary returns an event in short.
+// summary returns a short form of an event.
 func summary(p metric.Point) string {
 	where := p.Tag("address") + ":" + p.Tag("port")
 	if netns := p.Tag("netns"); netns != "" {
@@ -212,7 +212,7 @@ func summary(p metric.Point) string {
 	return line
 }
 
-// wants compares the events of the next look with those that are wanted, and returns them.
+// wants compares the events of the next look with the wanted ones, and returns them.
 func (o *observer) wants(after time.Duration, want ...string) []metric.Point {
 	o.t.Helper()
 	events := o.news(o.look(after))
@@ -236,7 +236,7 @@ func socket(t *testing.T, addr string, port int) *os.File {
 	return os.NewFile(uintptr(fd), "socket")
 }
 
-// hand starts a child of that name which holds the files, and closes them here.
+// hand starts a child with the given name that holds the files, and closes them here.
 func hand(t *testing.T, name string, files ...*os.File) *testchild.Child {
 	t.Helper()
 	c, err := spawn(&task{Name: []byte(name), Worker: true}, files, nil, new([]int))
@@ -250,7 +250,7 @@ func hand(t *testing.T, name string, files ...*os.File) *testchild.Child {
 	return c
 }
 
-// service starts a child of that name with one listening socket.
+// service starts a child with the given name and one listening socket.
 func service(t *testing.T, name, addr string, port int) *testchild.Child {
 	t.Helper()
 	return hand(t, name, socket(t, addr, port))
@@ -298,7 +298,7 @@ func takeFrom(t *testing.T, pid int) *os.File {
 	return os.NewFile(uintptr(fd), "socket")
 }
 
-// exeOf returns what the link exe of a process says.
+// exeOf returns the target of the link exe of a process.
 func exeOf(t *testing.T, pid int) string {
 	t.Helper()
 	exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
@@ -308,7 +308,7 @@ func exeOf(t *testing.T, pid int) string {
 	return exe
 }
 
-// written reports whether the disk has all that the history has to write.
+// written reports whether the history file has the records of all listeners.
 func (o *observer) written() bool {
 	text, err := os.ReadFile(filepath.Join(o.env.StateDir, o.env.Name+".history.jsonl"))
 	if err != nil {

@@ -23,15 +23,14 @@ var (
 	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
 )
 
-// A scene is the answer of an actor when it is ready.
+// A scene is the answer of an actor that is ready.
 type scene struct {
-	Workers []int // the processes that hold its sockets with it
+	Workers []int // the other processes that hold its sockets
 	Error   string
 }
 
-// act makes the child an actor, which plays one process of one random host after
-// another: for every task that it reads it opens the sockets
-// in it, and closes the previous ones.
+// act makes the child an actor, which plays one process of each random host in turn: for every
+// task that it reads, it closes its sockets and opens those of the task.
 func (t *task) act() error {
 	var files []*os.File
 	var workers []*exec.Cmd
@@ -49,7 +48,7 @@ func (t *task) act() error {
 	for {
 		var next task
 		if err := tasks.Decode(&next); err != nil {
-			return nil // the play is over
+			return nil // the test is over
 		}
 		leave()
 		s := scene{}
@@ -59,7 +58,7 @@ func (t *task) act() error {
 		for _, l := range next.Listen {
 			fd, _, err := l.Open()
 			if err == syscall.EADDRINUSE {
-				continue // by another actor
+				continue // another actor has this one
 			}
 			if err != nil {
 				s.Error = fmt.Sprintf("%+v: %v", l, err)
@@ -93,15 +92,14 @@ func hear(t *testing.T, actor *testchild.Child) []int {
 	return s.Workers
 }
 
-// TestRandomHosts compares random hosts with ss, row by row: families, addresses,
-// devices, SO_REUSEPORT, pre-forked processes, namespaces, hostile names. One input
-// watches them all, as it would one host that changes; another sees each for the
-// first time.
+// TestRandomHosts compares random hosts with ss, row by row: families, addresses, devices,
+// SO_REUSEPORT, pre-forked processes, namespaces, hostile names. One input observes all of
+// them, as if one host changed; another input is new for each host.
 func TestRandomHosts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares many hosts")
 	}
-	if elsewhere(t, unix.CLONE_NEWPID) { // without other processes a search is short
+	if elsewhere(t, unix.CLONE_NEWPID) { // a search is short without other processes
 		return
 	}
 	ip(t, "link set lo up")
@@ -161,7 +159,7 @@ func TestRandomHosts(t *testing.T) {
 	}
 }
 
-// compare compares the inputs with ss, and returns how many rows that shows.
+// compare compares the inputs with ss, and returns the number of rows of ss.
 func compare(t *testing.T, seed uint64, when string, inputs ...*input) int {
 	t.Helper()
 	all := func(int) bool { return true }
@@ -177,7 +175,7 @@ func compare(t *testing.T, seed uint64, when string, inputs ...*input) int {
 	return len(want[""]) + len(want["other"])
 }
 
-// randomTask returns what a process of a random host does.
+// randomTask returns the task of one process of a random host.
 func randomTask(random *rand.Rand) task {
 	pick := func(n int) bool { return random.IntN(n) == 0 }
 	names := []string{"nginx", "a\nb c=1 2", ") R 1 1", "\xff\xfe", "fifteen-bytes-\xc3", "((", " ", "x\\y", "\u202eevil", "LISTEN 0 1"}

@@ -61,7 +61,7 @@ func (in *input) openReaders() (err error) {
 	if err != nil {
 		return err
 	}
-	// Without a cgroup2 hierarchy, only the owners tell the unit and the container.
+	// Without a cgroup2 hierarchy, unit and container are known only from the owners.
 	r.cgroups, _ = cgroup.OpenTree(path + "/self/mountinfo")
 	r.owners, err = owner.NewFinder(r.procfs, owner.Options{
 		Verify:  time.Duration(in.options.OwnerVerify),

@@ -28,11 +28,11 @@ type recorder struct {
 	boot  string // the boot id
 	scope string // identifies the host and the namespaces that are listed
 
-	restored   bool                // the history had content at the start
+	restored   bool                // the history was not empty at the start
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
-	glimpsed   bool                // the last look had listeners that were closed again
+	glimpsed   bool                // the last look had listeners that only scans saw
 	backlog    backlog
 	points     []metric.Point // of rules, totals and backlog
 }
@@ -120,7 +120,7 @@ func clock(id int32) time.Duration {
 // may be events.
 func (r *recorder) lookedBefore() bool { return r.restored || r.last.Mono != 0 }
 
-// unchanged records a look between gathers that has found nothing new.
+// unchanged records a look between gathers that found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {
 	m.Boot = r.boot
 	r.changes.Unchanged(m)
@@ -132,12 +132,12 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener // only seen between the gather before and this one
-	changed    bool        // some of the listeners have
+	glimpses   []*listener // seen only between the previous gather and this one
+	changed    bool        // some of the listeners have changed
 }
 
-// record compares a look with the one before, and writes what has changed. It reports
-// whether its points, or the record of any listener, may have changed.
+// record compares a look with the previous one, and writes the changes. It reports whether
+// its points, or the record of any listener, may have changed.
 func (r *recorder) record(l *look, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
@@ -176,7 +176,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	return changed
 }
 
-// A backlog counts the events that not every output has.
+// A backlog counts the events that have not reached every output.
 type backlog struct {
 	waiting int
 	dropped uint64
@@ -189,8 +189,8 @@ func (b backlog) point() metric.Point {
 	}}
 }
 
-// judge evaluates the rules for the listeners that have changed, or for all if a rule has
-// expired. It reports whether any verdict may have changed.
+// judge evaluates the rules for the listeners that have changed, or for all of them if a rule
+// has expired. It reports whether any verdict may have changed.
 func (r *recorder) judge(l *look, users userNames) (changed bool) {
 	if r.expect.Idle() {
 		return false
@@ -209,12 +209,12 @@ func (r *recorder) judge(l *look, users userNames) (changed bool) {
 	return changed
 }
 
-// judge asks the rules about a listener.
+// judge sets the verdict of the rules for a listener.
 func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 	if l.judged == nil {
 		l.judged = l.forRules(users)
 	}
-	if !rules.Active() { // what earlier ones began is left to end
+	if !rules.Active() { // events that earlier rules began may still have to end
 		return
 	}
 	l.verdict = rules.Verdict(l.judged, now)
@@ -258,7 +258,7 @@ func expectMoment(m changes.Moment) expect.Moment {
 // batch. Events whose write takes longer are in the next batch.
 const writeWait = 100 * time.Millisecond
 
-// events returns the events to publish, and what to call when all outputs have them.
+// events returns the events to publish, and a function to call when all outputs have them.
 func (r *recorder) events() (events []metric.Point, stored func()) {
 	return r.history.Events(writeWait)
 }

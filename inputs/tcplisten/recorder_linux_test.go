@@ -23,8 +23,8 @@ import (
 	"sockwatch/inputs/internal/testchild"
 )
 
-// eventTags returns the tags of an event of a root process without unit that listens on
-// 127.0.0.1:4000, as lineProtocol shows them.
+// eventTags returns the tags of an event of a root process without a unit that listens on
+// 127.0.0.1:4000, in the format of lineProtocol.
 func eventTags(event, process string) map[string]string {
 	return map[string]string{
 		"tag address": "127.0.0.1", "tag event": event, "tag exposure": "loopback", "tag family": "ipv4", "tag owner": "resolved",
@@ -32,7 +32,7 @@ func eventTags(event, process string) map[string]string {
 	}
 }
 
-// eventFields adds what an event says of a process, and at which time it has happened.
+// eventFields adds the fields that describe a process, and the time of the event.
 func (o *observer) eventFields(event map[string]string, pid int) map[string]string {
 	o.t.Helper()
 	exe, self := exeOf(o.t, pid), exeOf(o.t, os.Getpid())
@@ -58,8 +58,8 @@ func (o *observer) eventFields(event map[string]string, pid int) map[string]stri
 	return event
 }
 
-// sameEvent compares an event with all that it must have beside history and sequence, and
-// the tags of the machine on which the test runs.
+// sameEvent compares everything in an event except history, sequence, and the tags of the
+// machine on which the test runs.
 func sameEvent(t *testing.T, got metric.Point, want map[string]string) {
 	t.Helper()
 	all := lineProtocol(got)
@@ -255,7 +255,7 @@ func TestExposureChanges(t *testing.T) {
 		t.Errorf("previous_exposure %s", class)
 	}
 	ip(t, "address add 10.1.2.3/32 dev lo")
-	o.wants(10 * time.Second) // private: it may be gone in a moment
+	o.wants(10 * time.Second) // only to private, which may be temporary
 	e = o.wants(time.Minute, "exposure_changed 0.0.0.0:4000 web cause=host_address", "exposure_changed 0.0.0.0:4001 all cause=host_address")
 	if class := e[1].Tag("exposure") + " after " + fieldText(e[1], "previous_exposure"); class != "private after loopback" {
 		t.Errorf("exposure %s", class)
@@ -293,7 +293,7 @@ func TestOwnerIsWaitedFor(t *testing.T) {
 	if len(events) != 1 || summary(events[0]) != "opened 127.0.0.1:4001" || !events[0].Time.Equal(first) {
 		t.Errorf("after owner_wait: %v", events)
 	}
-	o.wants(10 * time.Second) // whoever is found is the owner
+	o.wants(10 * time.Second) // the first one that is found is the owner
 }
 
 func TestChangesWhileDown(t *testing.T) {
@@ -419,7 +419,7 @@ func TestReloadThatIncludesNamespacesIsABaselineOfThem(t *testing.T) {
 	o.wants(10*time.Second, "opened 127.0.0.1:4001 new")
 	startIn(t, mounted, task{Name: []byte("new"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
 	o.wants(10*time.Second, "opened other/127.0.0.1:4001 new")
-	ip(t, "netns add another") // on the host, not by an option: it is no baseline
+	ip(t, "netns add another") // new on the host, not in the options: not a baseline
 	added, err := os.Open("/run/netns/another")
 	if err != nil {
 		t.Fatal(err)
@@ -427,7 +427,7 @@ func TestReloadThatIncludesNamespacesIsABaselineOfThem(t *testing.T) {
 	defer added.Close()
 	startIn(t, added, task{Name: []byte("container"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
 	o.wants(10*time.Second, "opened another/127.0.0.1:4000 container")
-	o.reload(eventOptions()) // what is not included any more is forgotten
+	o.reload(eventOptions()) // what is no longer included is forgotten
 	o.wants(10 * time.Second)
 	o.wants(time.Hour)
 }
@@ -468,7 +468,7 @@ func TestUsualReloadIsNoBaseline(t *testing.T) {
 	o.wants(10*time.Second, "closed 127.0.0.1:4000 web", "opened 127.0.0.1:4001 db")
 }
 
-// ruledOptions have rules for the ports 4000 to 4002, and expect nothing else.
+// ruledOptions returns options with rules for the ports 4000 to 4002; nothing else is expected.
 func ruledOptions() Options {
 	port := func(n uint16) expect.Criteria { return expect.Criteria{Port: expect.Ports{{First: n, Last: n}}} }
 	web := expect.Expect{Name: "web", Criteria: port(4000), Approval: expect.Approval{Why: "public site"}}
@@ -480,7 +480,7 @@ func ruledOptions() Options {
 	return o
 }
 
-// named returns the series of the points of a name, each with the value of one field.
+// named returns the series of the points with a name, each with the value of one field.
 func named(points []metric.Point, name, field string) (series []string) {
 	for _, p := range points {
 		if p.Name == name {
@@ -579,7 +579,7 @@ func TestViolatorsAreFoldedLast(t *testing.T) {
 	}
 }
 
-// TestFullDiskHidesNoChange publishes events that cannot be written, and goes on as before
+// TestFullDiskHidesNoChange publishes events that cannot be written, and continues as before
 // when there is space again.
 func TestFullDiskHidesNoChange(t *testing.T) {
 	o := observe(t, eventOptions())
@@ -654,7 +654,7 @@ func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
 	if diff := cmp.Diff([]string{"restarted 8080 app"}, events(10*time.Second)); diff != "" {
 		t.Fatal(diff)
 	}
-	container() // a second one beside it
+	container() // a second one at the same time
 	if diff := cmp.Diff([]string{"opened 8080 app"}, events(10*time.Second)); diff != "" {
 		t.Fatal(diff)
 	}

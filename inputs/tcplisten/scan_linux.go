@@ -12,8 +12,8 @@ import (
 	"sockwatch/inputs/internal/netns"
 )
 
-// Watch scans the list of sockets every scan_interval, and asks for a gather if it
-// differs from the last one.
+// Watch scans the list of sockets every scan_interval, and requests a gather if it differs
+// from that of the last gather.
 func (in *input) Watch(ctx context.Context, changed func()) {
 	interval := time.Duration(in.options.ScanInterval)
 	if interval <= 0 {
@@ -33,14 +33,15 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 	}
 }
 
-// scans are what scans and gathers share.
+// scans is the state that scans and gathers share.
 type scans struct {
 	mu        sync.Mutex // held by a gather, and by a scan between gathers
 	glimpsed  glimpses
-	interrupt atomic.Pointer[context.CancelFunc] // ends the scan that is under way, nil if none is
+	interrupt atomic.Pointer[context.CancelFunc] // cancels the scan that is under way; nil if none is
 }
 
-// beginGather locks mu. A gather sees what a scan would, so it does not wait for one.
+// beginGather locks mu. It interrupts a scan instead of waiting for it, since the gather sees
+// whatever the scan would.
 func (s *scans) beginGather() {
 	if interrupt := s.interrupt.Load(); interrupt != nil {
 		(*interrupt)()
@@ -51,10 +52,9 @@ func (s *scans) beginGather() {
 // scanTimeout is the longest time that a scan may take.
 const scanTimeout = time.Second
 
-// scan lists the sockets and reports whether others are open than at the last gather.
-// Those that are new are kept for the next gather, by which they may be closed again. A
-// namespace that cannot be listed does not differ. While a gather is in flight there is
-// nothing to do.
+// scan lists the sockets and reports whether they differ from those of the last gather. It
+// keeps new ones for the next gather, by which time they may have closed. A namespace that
+// cannot be listed counts as unchanged. While a gather is in flight, scan does nothing.
 func (in *input) scan(ctx context.Context, at changes.Moment) (differs bool) {
 	if !in.scans.mu.TryLock() {
 		return false
@@ -82,8 +82,8 @@ func (in *input) scan(ctx context.Context, at changes.Moment) (differs bool) {
 	return differs
 }
 
-// scanTable lists the sockets of one namespace and reports whether others are open than
-// at the last gather.
+// scanTable lists the sockets of one namespace and reports whether they differ from those of
+// the last gather.
 func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differs bool, err error) {
 	var seen int
 	var unknown []inet.Socket
@@ -111,15 +111,15 @@ func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differ
 	return len(unknown) > 0 || seen < len(t.byCookie), nil
 }
 
-// glimpses are the listeners that scans have seen since the last gather. The next gather
-// may not find them open any more.
+// glimpses are the listeners that scans have seen since the last gather. They may have closed
+// by the next gather.
 type glimpses struct {
 	listeners []*listener
 	known     map[glimpse]bool
 	dropped   bool // there were more than maxGlimpsed
 }
 
-// A glimpse is what distinguishes a listener from all others, see listener.is.
+// A glimpse identifies a listener, see listener.is.
 type glimpse struct {
 	table         *table
 	cookie, inode uint64
@@ -127,12 +127,12 @@ type glimpse struct {
 	addr          netip.Addr
 }
 
-// maxGlimpsed is how many listeners that open and close between two gathers are
-// reported.
+// maxGlimpsed is the maximum number of listeners that open and close between two gathers and
+// are reported.
 const maxGlimpsed = 10_000
 
-// isNew reports whether no scan has seen the socket since the last gather, and there is
-// room for it.
+// isNew reports whether no scan has seen the socket since the last gather and there is room
+// for it.
 func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 	id := glimpse{table: t, cookie: s.Cookie, inode: s.Inode, port: s.Port, addr: s.Addr}
 	switch {
@@ -149,7 +149,7 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 }
 
 // closed returns the listeners that the gather did not find, reports whether there may be
-// more, and forgets all.
+// more, and clears the glimpses.
 func (g *glimpses) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {

@@ -13,8 +13,8 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// scanAfter scans after some time, and reports whether others are open than at the last
-// gather.
+// scanAfter scans after the given time, and reports whether the sockets differ from those of
+// the last gather.
 func (o *observer) scanAfter(after time.Duration) bool {
 	o.pass(after)
 	return o.scan(o.t.Context(), o.now)
@@ -57,7 +57,7 @@ func TestScanIsFollowedByAGatherThatFindsTheOwner(t *testing.T) {
 	o.wants(0)
 	o.scanAfter(5 * time.Second)
 	web := service(t, "web", "127.0.0.1", 4000)
-	for range 3 { // until the gather has begun
+	for range 3 { // until the gather has started
 		if !o.scanAfter(time.Second) {
 			t.Fatal("a scan does not differ")
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A row is what ss and tcp_listen both show for the sockets of one address.
+// A row is the information that both ss and tcp_listen have about the sockets of one address.
 type row struct {
 	Sockets, Backlog, Limit int
 	PIDs                    []int // of all holders
@@ -121,8 +121,8 @@ func ss(t *testing.T, netns string, ours func(port int) bool) map[string]row {
 	return rows
 }
 
-// withoutNetlink removes from rows what /proc/net/tcp does not show: limits,
-// devices, and whether [::] accepts IPv4 too.
+// withoutNetlink removes from rows what /proc/net/tcp does not contain: limits, devices, and
+// whether [::] also accepts IPv4.
 func withoutNetlink(rows map[string]row) map[string]row {
 	bare := make(map[string]row)
 	for key, r := range rows {
@@ -134,8 +134,8 @@ func withoutNetlink(rows map[string]row) map[string]row {
 }
 
 // rows returns the rows of an input's batch, with addresses in ss's notation.
-// A point has only the number of holders, so their pids come from the listeners
-// that it was made from.
+// A point has only the number of holders, so the pids come from the listeners that it was
+// built from.
 func rows(t *testing.T, in *input, b metric.Batch, netns string, ours func(port int) bool) map[string]row {
 	t.Helper()
 	rows := make(map[string]row)

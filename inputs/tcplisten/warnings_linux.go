@@ -15,11 +15,11 @@ import (
 )
 
 // warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded, and that a rule expires once a day.
+// often the configuration is reloaded. Only the expiry of a rule is logged again, once a day.
 type warnings struct {
 	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
 
-	expiring map[expect.Expiry]time.Time // when it was last logged that a rule expires
+	expiring map[expect.Expiry]time.Time // when the expiry of a rule was last logged
 }
 
 // warnOnce logs a warning and sets logged, unless it is set already.
@@ -43,7 +43,7 @@ func (in *input) warnOfSource(ns *netns.Namespace, source netns.Source) {
 	}
 }
 
-// warnOfOwners warns if owners stay unknown, and says why and what to do about it.
+// warnOfOwners warns if owners stay unknown, with the reason and what to do about it.
 func (in *input) warnOfOwners(report owner.Report) {
 	if err := report.OutOfResources; err != nil {
 		in.warnOnce(&in.warned.files, "search for owners stopped, keeping known owners: raise the limit on open files (systemd: LimitNOFILE=)",
@@ -58,7 +58,7 @@ func (in *input) warnOfOwners(report owner.Report) {
 	}
 }
 
-// expiryLogged notes that rules that expire need not be logged now.
+// expiryLogged marks the expiry of rules as already logged.
 func (w *warnings) expiryLogged(expiring []expect.Expiry, now time.Time) {
 	w.expiring = make(map[expect.Expiry]time.Time)
 	for _, e := range expiring {

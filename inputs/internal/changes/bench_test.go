@@ -12,7 +12,7 @@ import (
 
 const benchListeners = 5000
 
-// benchSnapshot is a host with that many listeners, each with an owner that started in the
+// benchSnapshot returns a host with benchListeners listeners, whose owners started in the
 // generation.
 func benchSnapshot(m Moment, generation int) *Snapshot {
 	s := &Snapshot{Moment: m, Namespaces: []Namespace{{View: "netlink"}}}
@@ -58,8 +58,8 @@ func perListener(b *testing.B) {
 	b.ReportAllocs()
 }
 
-// BenchmarkDescribe is what the input does for each listener to describe it again, as a
-// measure for the others: socket, holder and tags.
+// BenchmarkDescribe builds socket, holder and tags, as the input does to describe a listener
+// again. It puts the other benchmarks in proportion.
 func BenchmarkDescribe(b *testing.B) {
 	for b.Loop() {
 		for i := range benchListeners {
@@ -72,7 +72,7 @@ func BenchmarkDescribe(b *testing.B) {
 
 var sink int
 
-// BenchmarkObserveRestarts finds in each look that all listeners were restarted.
+// BenchmarkObserveRestarts measures looks in which all listeners were restarted.
 func BenchmarkObserveRestarts(b *testing.B) {
 	t, m := benchTracker()
 	looks := []*Snapshot{benchSnapshot(m, 0), benchSnapshot(m, 1)}
@@ -86,7 +86,7 @@ func BenchmarkObserveRestarts(b *testing.B) {
 	perListener(b)
 }
 
-// BenchmarkObserveOpened finds in one look that all listeners have opened.
+// BenchmarkObserveOpened measures one look in which all listeners have opened.
 func BenchmarkObserveOpened(b *testing.B) {
 	_, m := benchTracker()
 	look := benchSnapshot(m.step(), 0)
@@ -100,7 +100,7 @@ func BenchmarkObserveOpened(b *testing.B) {
 	perListener(b)
 }
 
-// BenchmarkObserveNothing looks again and finds all as it was.
+// BenchmarkObserveNothing measures looks in which nothing has changed.
 func BenchmarkObserveNothing(b *testing.B) {
 	t, m := benchTracker()
 	look := benchSnapshot(m, 0)
@@ -113,7 +113,7 @@ func BenchmarkObserveNothing(b *testing.B) {
 	perListener(b)
 }
 
-// BenchmarkUnchanged is what a gather without changes costs.
+// BenchmarkUnchanged measures the cost of a gather without changes.
 func BenchmarkUnchanged(b *testing.B) {
 	t, m := benchTracker()
 	t.Observe(benchSnapshot(m, 0))
@@ -126,8 +126,8 @@ func BenchmarkUnchanged(b *testing.B) {
 	b.ReportAllocs()
 }
 
-// BenchmarkGlimpsesOfOnePort is what a program costs that opens and closes thousands of
-// sockets of one port between two looks.
+// BenchmarkGlimpsesOfOnePort measures the cost of a program that opens and closes thousands
+// of sockets on one port between two looks.
 func BenchmarkGlimpsesOfOnePort(b *testing.B) {
 	_, m := benchTracker()
 	look := glimpsesOfOnePort(m, benchListeners)

@@ -5,7 +5,7 @@
 //	                                                              │
 //	                   nothing is reported before the search for owners, or settle, has ended
 //
-// docs/changes.md says what the events mean.
+// docs/changes.md describes what the events mean.
 package changes
 
 import (
@@ -16,33 +16,33 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A Tracker compares each snapshot with what it knows. It is for one goroutine.
+// A Tracker compares each snapshot with its state. It is not safe for concurrent use.
 type Tracker struct {
 	options   Options
-	endpoints map[Endpoint]*endpoint // that are there, or not closed yet
-	memory    memory                 // those that are closed
+	endpoints map[Endpoint]*endpoint // present, or not closed yet
+	memory    memory                 // of closed endpoints
 	totals    totals
 	last      view                // of the last look
-	started   bool                // it has looked: what changed before happened while it was down
-	due       due                 // when something that waits is to be reported
+	started   bool                // there was a look in this run; earlier changes happened while it was down
+	due       due                 // when a waiting change must be reported
 	imported  map[importKey]int64 // Unix time
 	match     match               // of one endpoint at a time
 }
 
-// New returns a Tracker that knows nothing: its first snapshot is a baseline.
+// New returns a Tracker without state: its first snapshot is a baseline.
 func New(o Options) *Tracker {
 	return &Tracker{options: o, endpoints: make(map[Endpoint]*endpoint), memory: newMemory(), totals: newTotals()}
 }
 
-// Reconfigure changes the options: a reload. What waits goes on waiting.
+// Reconfigure changes the options on a reload. Waiting changes keep waiting.
 func (t *Tracker) Reconfigure(o Options) {
 	t.options = o
 	t.due = due{now: true}
 }
 
-// Observe compares a complete look with what is known. A look that has failed is not
-// observed: what has changed since then is reported by the next one. Tags are kept, and must not
-// change; nothing else of the snapshot is.
+// Observe compares a complete look with the known state. It must not be called for a failed
+// look; the next one reports what has changed meanwhile. Observe keeps the tags, which must
+// not change afterwards, and nothing else of the snapshot.
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
 	l.glimpse(s.Glimpses)
@@ -53,15 +53,15 @@ func (t *Tracker) Observe(s *Snapshot) Result {
 		l.step(e)
 	}
 	for _, e := range absent {
-		if t.endpoints[e.Endpoint] == e { // no other has taken its place
+		if t.endpoints[e.Endpoint] == e { // not replaced by another
 			l.stepAbsent(e)
 		}
 	}
 	return l.end()
 }
 
-// Unchanged is called instead of Observe if a complete look has found all as it was, the
-// facts of holders included. It costs nothing. It reports whether something is due, so that
+// Unchanged is called instead of Observe if a complete look found nothing changed, including
+// the facts of holders. It is cheap. It reports whether something is due, in which case
 // Observe must be called.
 func (t *Tracker) Unchanged(now Moment) (due bool) {
 	if !t.started || now.Boot != t.last.Boot || t.due.reached(now) {
@@ -71,8 +71,8 @@ func (t *Tracker) Unchanged(now Moment) (due bool) {
 	return false
 }
 
-// Since returns the time since the last complete look, also if that was before a restart;
-// 0 if there was none. The next look makes it the window of what it finds.
+// Since returns the time since the last complete look, even if that was before a restart, or
+// 0 if there was none. It becomes the window of what the next look finds.
 func (t *Tracker) Since(m Moment) time.Duration {
 	if t.last.Number == 0 {
 		return 0
@@ -81,7 +81,7 @@ func (t *Tracker) Since(m Moment) time.Duration {
 }
 
 // Times returns the values of the fields first_seen_time_seconds and changed_time_seconds
-// of a socket that the last Observe has seen; 0: the field is absent. Only Observe changes
+// of a socket that the last Observe saw; 0: the field is absent. Only Observe changes
 // them.
 func (t *Tracker) Times(at Endpoint, id SocketID) (firstSeen, changed int64) {
 	e := t.endpoints[at]
@@ -103,12 +103,12 @@ func (t *Tracker) Times(at Endpoint, id SocketID) (firstSeen, changed int64) {
 // changedFor is how long changed_time_seconds is shown, in seconds.
 const changedFor = 24 * 60 * 60
 
-// Totals returns the points NAME_events: how many events there were, for all values of
-// the tags from the start. Only Observe changes them.
+// Totals returns the points NAME_events, which count events. All values of the tags are
+// present from the start. Only Observe changes them.
 func (t *Tracker) Totals() []metric.Point { return t.totals.points(t.options) }
 
-// Stop returns the records to write at a clean stop: the time of the last look, by which
-// the next run knows how exact the times of its first events are.
+// Stop returns the records to write at a clean stop: the time of the last look, which tells
+// the next run how exact the times of its first events are.
 func (t *Tracker) Stop() map[string]json.RawMessage {
 	if !t.started {
 		return nil
@@ -116,11 +116,11 @@ func (t *Tracker) Stop() map[string]json.RawMessage {
 	return map[string]json.RawMessage{viewKey: encode(&t.last)}
 }
 
-// A due is the next time at which something that waits is to be reported.
+// A due is the next time at which a waiting change must be reported.
 type due struct {
 	now  bool
-	mono time.Duration // 0: nothing is
-	wall int64         // Unix time; 0: nothing is
+	mono time.Duration // 0: nothing is due
+	wall int64         // Unix time; 0: nothing is due
 }
 
 func (d *due) reached(now Moment) bool {

@@ -33,7 +33,7 @@ func TestDeployRestartsEachServiceOnce(t *testing.T) {
 		for _, s := range sockets {
 			h.close(s)
 			h.sleep(time.Second, 0)
-			h.look() // in between: the port is closed
+			h.look() // meanwhile the port is closed
 			h.listen(fmt.Sprintf("0.0.0.0:%d", s.at.Port), h.again(s.holders[0]))
 			want = append(want, fmt.Sprintf("restarted 0.0.0.0:%d app", s.at.Port))
 		}
@@ -117,7 +117,7 @@ func TestOlderProcessThatIsHandedASocketIsAFurtherHolder(t *testing.T) {
 		h.set(s, func(s *simSocket) { s.hold(older, owner) })
 		h.pass(time.Minute)
 		h.wants()
-		h.set(s, func(s *simSocket) { s.hold(older) }) // now it keeps what was another's
+		h.set(s, func(s *simSocket) { s.hold(older) }) // now it alone holds the socket of another
 		h.pass(time.Minute)
 		h.wants("owner_changed 0.0.0.0:80 supervisor after app, another exe")
 	})
@@ -197,7 +197,7 @@ func TestContainersOnRandomPortsOpenAndCloseOnceEach(t *testing.T) {
 			h.pass(2 * time.Minute)
 			h.wants("opened "+at+" docker-proxy", "closed "+at+" docker-proxy")
 		}
-		if n := len(h.records); n != 50+2 { // the look, and totals
+		if n := len(h.records); n != 50+2 { // the look and the totals
 			t.Errorf("%d records, want 52", n)
 		}
 	})
@@ -222,7 +222,7 @@ func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
 		events := h.wants("restarted 4026532999/0.0.0.0:80 nginx")
 		hasFields(t, &events[0], "down_seconds", "30", "previous_pid", fmt.Sprint(nginx.pid))
 
-		// Two that live at the same time are two.
+		// Namespaces that exist at the same time are different ones.
 		second := h.listen("4026532281/0.0.0.0:80", h.again(next))
 		h.pass(time.Minute)
 		h.close(s)
@@ -418,7 +418,7 @@ func TestNamespacesThatAnOptionIncludesAreABaseline(t *testing.T) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "red", View: "netlink"})
 		red := h.listen("red/0.0.0.0:80", h.process("nginx"))
 		h.pass(time.Minute)
-		h.wants("opened red/0.0.0.0:80 nginx") // a new namespace is none
+		h.wants("opened red/0.0.0.0:80 nginx") // the first look at a new namespace is not a baseline
 		h.scope, h.namespaces = "", h.namespaces[:1]
 		h.close(s, red)
 		h.pass(5 * time.Minute)
@@ -462,7 +462,7 @@ func TestHistoryThatIsEmptyIsABaselineAgain(t *testing.T) {
 	h.listen("0.0.0.0:22", h.process("sshd"))
 	h.pass(time.Minute)
 	h.wants("opened 0.0.0.0:22 sshd")
-	clear(h.records) // as after damage, or in a clone of a golden image
+	clear(h.records) // as after damage, or in a clone of an image
 	h.restore()
 	h.listen("0.0.0.0:80", h.process("nginx"))
 	h.pass(5 * time.Minute)

@@ -9,8 +9,8 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// encode returns a record of which there is only one. It cannot fail: records hold nothing
-// that JSON has no form for.
+// encode returns a record that exists only once. It cannot fail: records contain nothing
+// that JSON cannot represent.
 func encode(v any) json.RawMessage {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -25,8 +25,8 @@ func (l *look) encode(r *record) json.RawMessage {
 	return slices.Clone(l.scratch)
 }
 
-// append appends the record as encoding/json reads it. There is one for each change, so
-// what all have is not left to encoding/json, which takes many times as long.
+// append appends the record in the form that encoding/json reads. A record is written for
+// each change, so its common parts are not left to encoding/json, which is many times slower.
 func (r *record) append(b []byte) []byte {
 	b = append(b, '{')
 	b = appendBool(b, "new", r.Unreported)
@@ -155,8 +155,8 @@ func (p process) append(b []byte) []byte {
 	return end(b, '}')
 }
 
-// end ends an object or array, and is followed by a comma. All that is before it is too,
-// which goes if it is the last.
+// end ends an object or array, followed by a comma. It removes the comma after the last
+// element.
 func end(b []byte, bracket byte) []byte {
 	if b[len(b)-1] == ',' {
 		b = b[:len(b)-1]

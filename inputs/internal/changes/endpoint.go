@@ -7,66 +7,65 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// An endpoint is what is known of one that is there, or that has gone and is not closed
-// yet.
+// An endpoint is the state of one that is present, or that is missing and not closed yet.
 type endpoint struct {
 	Endpoint
 	record
-	current []*Socket // in the look under way, in the order of compareIDs; none: it is not there
-	event   uint64    // the last look that made one of the first five events of it
+	current []*Socket // in the current look, in the order of compareIDs; none: it is missing
+	event   uint64    // the last look that reported one of its first five kinds of events
 	dirty   bool      // record has changed
 }
 
 // A record is the part of an endpoint that outlives the program.
 type record struct {
-	Unreported bool     `json:"new"`      // opened, or returned, is still to be reported
-	Returns    bool     `json:"returned"` // it is to be returned
+	Unreported bool     `json:"new"`      // opened or returned has not been reported yet
+	Returns    bool     `json:"returned"` // the event will be returned
 	FirstSeen  int64    `json:"f"`        // Unix time; 0: at a baseline
 	Changed    int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
 	Owners     []*owner `json:"o"`        // at least one
 	Sockets    []socket `json:"s"`        // in the order of compareIDs; none after a boot
 	Exposure   exposure `json:"e"`
-	Gone       *absence `json:"gone"`   // nil while it is there
-	Change     *change  `json:"change"` // what is not reported yet, since the owner is searched
+	Gone       *absence `json:"gone"`   // nil while it is present
+	Change     *change  `json:"change"` // not reported yet, since the search for the owner is under way
 	Lost       *loss    `json:"lost"`   // nil while every owner has a socket
 }
 
-// A mark says when something was seen first.
+// A mark records when something was first seen.
 type mark struct {
 	Time      time.Time     `json:"t"`
 	Mono      time.Duration `json:"m"`
 	Window    time.Duration `json:"w"` // how long ago it may have happened
 	WhileDown bool          `json:"d"`
-	Boot      bool          `json:"b"` // in the first look after a boot, to which settle_boot applies
+	Boot      bool          `json:"b"` // first seen in the first look after a boot, to which settle_boot applies
 }
 
-// An absence is a mark of the first look without an endpoint.
+// An absence marks the first look without an endpoint.
 type absence struct {
 	mark
-	Last Moment `json:"last"` // the last look that had it
+	Last Moment `json:"last"` // the last look that saw it
 }
 
-// A change is a mark of the first look that showed an owner or sockets that differ.
+// A change marks the first look that saw another owner or other sockets.
 type change struct {
 	mark
 	Down time.Duration `json:"down"` // how long the endpoint may have been gone
 }
 
-// A loss is a mark of the first look in which an owner had no socket, while others had.
+// A loss marks the first look in which an owner had no socket while others had.
 type loss struct {
 	mark
-	Known bool `json:"known"` // it was found out who that owner is
+	Known bool `json:"known"` // that owner was identified
 }
 
-// An exposure is the class that was reported last, and another one that may be.
+// An exposure is the class that was last reported, and the one that may be reported next.
 type exposure struct {
 	Reported inet.Class `json:"told"`
-	Known    bool       `json:"known"` // Reported is
+	Known    bool       `json:"known"` // whether Reported is known
 	Next     inet.Class `json:"next"`
 	Since    *mark      `json:"since"` // of Next; nil: the class is the one that was reported
 }
 
-// class returns how far the endpoint can be reached; false if that is not known.
+// class returns from how far away the endpoint can be reached, or false if that is not known.
 func (e *endpoint) class() (widest inet.Class, known bool) {
 	for _, s := range e.current {
 		if s.ExposureUnknown {
@@ -77,14 +76,14 @@ func (e *endpoint) class() (widest inet.Class, known bool) {
 	return widest, true
 }
 
-// expose makes the class that the look has found the one that was reported.
+// expose sets the reported class to the one that the look found.
 func (e *endpoint) expose() {
 	class, known := e.class()
 	e.Exposure = exposure{Reported: class, Known: known}
 }
 
-// commit records what a look has found, and that the endpoint is there. reported: an event, or
-// a baseline, has reported what it has now. firstSeen is when owners were first seen that are new.
+// commit records what a look found, and that the endpoint is present. reported: an event or a
+// baseline has reported its current state. firstSeen is when its new owners were first seen.
 func (e *endpoint) commit(m *match, reported bool, firstSeen int64) {
 	if e.Change != nil || e.Gone != nil {
 		e.Change, e.Gone = nil, nil
@@ -93,7 +92,7 @@ func (e *endpoint) commit(m *match, reported bool, firstSeen int64) {
 	e.update(m, reported, firstSeen)
 }
 
-// update is commit, but leaves what waits.
+// update is like commit, but leaves waiting changes as they are.
 func (e *endpoint) update(m *match, reported bool, firstSeen int64) {
 	for i := range m.owners {
 		o := m.owners[i]
@@ -111,7 +110,7 @@ func (e *endpoint) update(m *match, reported bool, firstSeen int64) {
 		s := &m.sockets[i]
 		s.Reported = s.Reported || reported
 		if e.current[i].Status == Pending {
-			s.Processes = nil // it was waited for
+			s.Processes = nil // the wait is over
 		}
 	}
 	if !slices.Equal(m.owners, e.Owners) || !slices.EqualFunc(m.sockets, e.Sockets, socket.equal) {
@@ -125,7 +124,7 @@ func (s socket) equal(other socket) bool {
 		slices.Equal(s.Processes, other.Processes)
 }
 
-// prune drops owners that have no socket: all, or those that were never known.
+// prune drops owners without a socket: all of them, or those that were never known.
 func (m *match) prune(all bool) {
 	if !slices.Contains(m.used, false) {
 		return
@@ -147,8 +146,8 @@ func (m *match) prune(all bool) {
 	}
 }
 
-// lost returns the owner that has no socket left and started last, and whether there
-// are others that were never known.
+// lost returns the owner that started last of those without a socket, and whether there are
+// others that were never known.
 func (m *match) lost() (named *owner, unknown bool) {
 	for i := range m.owners[:m.before] {
 		o := m.owners[i]

@@ -25,15 +25,15 @@ func kinds() []string {
 	return []string{opened, returned, closed, restarted, ownerChanged, exposureChanged}
 }
 
-// An event is one that a look reports.
+// An event is one that a look reports, before it becomes a point.
 type event struct {
 	endpoint Endpoint
 	kind     string
 	mark     mark
 	shown    shown
 	exposure inet.Class
-	fields   []metric.Field // of this kind alone
-	count    int            // how many it stands for, if not for one
+	fields   []metric.Field // specific to this kind
+	count    int            // number of events that it represents, if more than one
 }
 
 // report adds an event of an endpoint.
@@ -47,7 +47,7 @@ func (l *look) report(e *endpoint, kind string, at mark, s shown, fields ...metr
 	}
 }
 
-// points returns the events of the look in their order.
+// points returns the events of the look in order.
 func (l *look) points() []metric.Point {
 	if len(l.events) == 0 {
 		return nil
@@ -64,8 +64,8 @@ func (l *look) points() []metric.Point {
 	return points
 }
 
-// limit keeps at most that many opened, returned and closed events of a user each, first
-// those that are not expected, then those that reach farthest. One more stands for the rest.
+// limit keeps at most that many opened, returned and closed events each for a user: unexpected
+// ones first, then those with the widest exposure. One more event represents the rest.
 func limit(events []*event, most int) []*event {
 	type group struct {
 		uid  uint32
@@ -152,13 +152,13 @@ func (e *event) point(name string) metric.Point {
 	return p
 }
 
-// Fields returns what an event of the socket would say of its named holder.
+// Fields returns the fields that an event of the socket would have for its named holder.
 func (s *Socket) Fields() []metric.Field {
 	v := s.shown()
 	return v.appendFields(nil)
 }
 
-// appendFields appends the fields that events of every kind have.
+// appendFields appends the fields that all kinds of events have.
 func (s *shown) appendFields(fields []metric.Field) []metric.Field {
 	add := func(key string, value metric.Value) { fields = append(fields, metric.Field{Key: key, Value: value}) }
 	text := func(key, value string) {
@@ -198,8 +198,8 @@ func downSeconds(d time.Duration) metric.Field {
 	return metric.Field{Key: "down_seconds", Value: metric.Float(round(d))}
 }
 
-// previousOwner returns the fields that say whose an endpoint was. named: its names too,
-// since they are not those of the event.
+// previousOwner returns the fields that describe the previous owner of an endpoint. named:
+// including its names, because they differ from those of the event.
 func previousOwner(previous, now *shown, named bool) (fields []metric.Field) {
 	fields = make([]metric.Field, 0, 4)
 	if named {
@@ -225,8 +225,8 @@ func previousOwner(previous, now *shown, named bool) (fields []metric.Field) {
 	return fields
 }
 
-// previousExposure returns the fields that say how far an endpoint reached, and at which
-// address it was; "" if that is the same.
+// previousExposure returns the fields for the previous exposure of an endpoint and its
+// previous address; "" if that is the same.
 func previousExposure(class inet.Class, address string) []metric.Field {
 	name := class.String()
 	if class == inet.Nowhere {
@@ -243,8 +243,7 @@ func previousExposure(class inet.Class, address string) []metric.Field {
 	return append(fields, metric.Field{Key: "previous_address", Value: metric.String(address)})
 }
 
-// ageOf returns how long an endpoint was there; nothing if it was there before that could
-// be known.
+// ageOf returns how long an endpoint was present, or nothing if a baseline found it.
 func ageOf(firstSeen int64, gone time.Time) []metric.Field {
 	if firstSeen == 0 {
 		return nil

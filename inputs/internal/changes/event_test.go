@@ -58,7 +58,7 @@ func TestForgottenEndpointOpensAgain(t *testing.T) {
 	})
 }
 
-// TestEventSaysWhatAnIncidentNeeds: every field of an event, and every tag.
+// TestEventSaysWhatAnIncidentNeeds checks every field and every tag of an event.
 func TestEventSaysWhatAnIncidentNeeds(t *testing.T) {
 	now := Moment{Time: time.Unix(1_800_000_000, 0), Mono: time.Hour, Uptime: time.Hour, Boot: "b"}
 	o := simOptions()
@@ -240,7 +240,7 @@ func TestEventsWaitForTheSearchForTheOwner(t *testing.T) {
 		events := h.wants("owner_changed 0.0.0.0:80 thief after nginx, another exe", "opened 0.0.0.0:81 app")
 		hasTime(t, &events[0], first)
 		hasTime(t, &events[1], first)
-		h.pass(10 * time.Second) // owner_wait has passed
+		h.pass(10 * time.Second) // owner_wait is over
 		events = h.wants("opened 0.0.0.0:82")
 		hasTime(t, &events[0], first)
 		h.set(endless, func(s *simSocket) { s.status = Known })
@@ -324,7 +324,7 @@ func TestReboundWaitsForTheOwner(t *testing.T) {
 		h.pass(50 * time.Second)
 		s = h.listen("0.0.0.0:6379", h.again(redis))
 		s.status = Pending
-		h.pass(20 * time.Second) // longer than settle since it left
+		h.pass(20 * time.Second) // more than settle since it left
 		h.wants()
 		h.set(s, func(s *simSocket) { s.status = Known })
 		h.pass(5 * time.Minute)
@@ -541,7 +541,8 @@ func TestSettleOfZeroReportsAtOnce(t *testing.T) {
 	h.wants("closed 0.0.0.0:80 nginx")
 }
 
-// TestManyAddressesOfOnePortAreBounded: a user can listen on each address of 127.0.0.0/8.
+// TestManyAddressesOfOnePortAreBounded limits the cost of a user who listens on many addresses
+// of 127.0.0.0/8.
 func TestManyAddressesOfOnePortAreBounded(t *testing.T) {
 	h := newSimHost(t)
 	h.options.MaxPerUser = 100_000

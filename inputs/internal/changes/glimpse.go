@@ -1,8 +1,8 @@
 package changes
 
-// glimpse reports sockets that were seen only between the last look and this one. Their
-// owners are not searched any more. Those of one endpoint that were seen together are
-// matched together: there may be thousands.
+// glimpse reports sockets that were seen only between the last look and this one. It is too
+// late to search for their owners. Sockets of one endpoint that were seen at the same time are
+// matched together, since there may be thousands.
 func (l *look) glimpse(all []Glimpse) {
 	type place struct {
 		Endpoint
@@ -46,7 +46,7 @@ func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
 		e = l.add(at, l.mark)
 	}
 	e.current = sockets
-	if e.Gone == nil { // the others are there, as far as is known
+	if e.Gone == nil { // as far as is known, the others are present
 		seen := make(map[SocketID]bool, len(sockets))
 		for _, s := range sockets {
 			seen[s.ID] = true

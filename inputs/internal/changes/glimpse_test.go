@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// glimpsesOfOnePort is a look at a host without listeners, on which ten scans have seen that
-// many sockets of one port.
+// glimpsesOfOnePort returns a look at a host without listeners on which ten scans have seen n
+// sockets on one port.
 func glimpsesOfOnePort(m Moment, n int) *Snapshot {
 	look := &Snapshot{Moment: m.step(), Namespaces: []Namespace{{View: "netlink"}}}
 	for i := range n {
@@ -17,8 +17,8 @@ func glimpsesOfOnePort(m Moment, n int) *Snapshot {
 	return look
 }
 
-// A program that opens and closes sockets of one port as fast as it can must not make the
-// cost of a look grow with their square.
+// If a program opens and closes sockets on one port as fast as it can, the cost of a look must
+// not grow with the square of their number.
 func TestGlimpsesOfOnePortAreMatchedTogether(t *testing.T) {
 	const n = 2000
 	_, m := benchTracker()

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// An importKey is the relevant part of a key of a first_seen.json file.
+// An importKey is the relevant part of a key in a first_seen.json file.
 type importKey struct {
 	Endpoint
 	process string
 }
 
-// Import takes over the times of a NAME.first_seen.json file, which versions before the
-// history wrote, by key. It is called before the first Observe, which must be a baseline
+// Import takes over the times of a NAME.first_seen.json file, by key. Versions without a
+// history wrote these files. It is called before the first Observe, which must be a baseline
 // for the times to count.
 func (t *Tracker) Import(firstSeen map[string]int64) {
 	t.imported = make(map[importKey]int64, len(firstSeen))

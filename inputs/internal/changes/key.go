@@ -2,9 +2,9 @@ package changes
 
 import "strings"
 
-// Generalized returns the key with the parts that are made at each start replaced by
+// Generalized returns the key with the parts that are generated at each start replaced by
 // "*": instances of units (app@7.service), trailing digits, and hex runs of at least 8
-// digits, UUIDs included. It serves comparisons only.
+// digits, including UUIDs. It is used only for comparisons.
 func (k Key) Generalized() Key {
 	k.Process = generalize(k.Process)
 	k.Unit = generalizeUnit(k.Unit)
@@ -34,18 +34,18 @@ func generalize(name string) string {
 	return name
 }
 
-// generatedNetns reports whether the name of a network namespace is made for each one, so
-// that the successor of a container has another: a number, or one with a hex run.
+// generatedNetns reports whether the name of a network namespace is generated, so that the
+// successor of a container gets another one: a number, or a name with a hex run.
 func generatedNetns(name string) bool {
 	return name != "" && (strings.Trim(name, "0123456789") == "" || replaceHexRuns(name) != name)
 }
 
-// replaceHexRuns replaces every run of at least 8 hex digits by "*", and what follows it of
-// a UUID.
+// replaceHexRuns replaces every run of at least 8 hex digits by "*", together with the rest
+// of the UUID that it begins, if any.
 func replaceHexRuns(s string) string {
 	const minRun = 8
 	var b strings.Builder
-	done := 0 // what b has of s
+	done := 0 // length of the part of s that is in b
 	for i := 0; i < len(s); {
 		n := hexRun(s[i:])
 		if n < minRun {

@@ -16,7 +16,7 @@ func TestGeneratedPartsOfKeysAreGeneralized(t *testing.T) {
 		{name: "run-u5.service", process: "run-u5.service", unit: "run-u*.service"},
 		{name: "docker-0123456789abcdef.scope", process: "docker-*.scope", unit: "docker-*.scope"},
 		{name: "job-1234567", process: "job-*", unit: "job-*"},
-		{name: "abcdefa-x", process: "abcdefa-x", unit: "abcdefa-x"}, // 7 of them
+		{name: "abcdefa-x", process: "abcdefa-x", unit: "abcdefa-x"}, // only 7 digits
 		{name: "x-DEADBEEF-y", process: "x-*-y", unit: "x-*-y"},
 		{name: "pod5d41402a-bc4b-2a76-b971-9d911017c592-x", process: "po*-x", unit: "po*-x"},
 		{name: "pod-5d41402a-bc4b-2a76-b971-9d911017c592-x", process: "pod-*-x", unit: "pod-*-x"},

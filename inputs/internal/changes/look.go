@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A view is what is kept of a look as a whole.
+// A view is what is kept about a look as a whole.
 type view struct {
 	Moment
 	Number     uint64            `json:"number"`
@@ -16,32 +16,32 @@ type view struct {
 	Namespaces map[string]nsSeen `json:"namespaces"` // by name
 }
 
-// An nsSeen says how a namespace was looked at.
+// An nsSeen records how a namespace was listed.
 type nsSeen struct {
-	View   string `json:"view"` // by the last listing that succeeded
+	View   string `json:"view"` // of the last listing that succeeded
 	Failed bool   `json:"failed,omitempty"`
-	New    bool   `json:"new,omitempty"` // it has appeared, and has not been listed yet
+	New    bool   `json:"new,omitempty"` // it has appeared, but has not been listed yet
 }
 
 // A look is one call of Observe.
 type look struct {
 	*Tracker
 	view
-	mark     // of all that this look is the first to show
+	mark     // of everything that this look is the first to see
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
 	failed   map[string]bool         // namespaces that could not be listed
 	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
-	missing  map[uint16][]*endpoint  // by port: reported endpoints that are not there
-	arriving map[uint16][]*endpoint  // by port: those that wait for the search for their owners
+	missing  map[uint16][]*endpoint  // by port: reported endpoints that are missing
+	arriving map[uint16][]*endpoint  // by port: those that wait until their owners are found
 	events   []*event
 	set      map[string]json.RawMessage
 	next     due
 }
 
-// begin decides what kind of look it is: the first one ever, the first after a start, a
-// boot or a change of the options, or one more.
+// begin determines the kind of look: the first ever, the first after a start, a boot or a
+// change of options, or an ordinary one.
 func (t *Tracker) begin(s *Snapshot) *look {
 	l := &look{
 		Tracker: t, before: t.last, set: make(map[string]json.RawMessage),
@@ -76,7 +76,7 @@ func (t *Tracker) begin(s *Snapshot) *look {
 	return l
 }
 
-// until returns the time between two moments, by the best clock that they share.
+// until returns the time between two moments, by the best clock that they have in common.
 func (m Moment) until(later Moment) time.Duration {
 	if m.Boot == later.Boot {
 		return max(later.Uptime-m.Uptime, 0)
@@ -84,7 +84,7 @@ func (m Moment) until(later Moment) time.Duration {
 	return max(later.Time.Sub(m.Time), 0)
 }
 
-// reboot notes that a boot has ended all sockets and processes.
+// reboot records that a boot has ended all sockets and processes.
 func (l *look) reboot(e *endpoint) {
 	e.dirty = true
 	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
@@ -103,8 +103,8 @@ func (l *look) reboot(e *endpoint) {
 	}
 }
 
-// place finds the endpoints of all sockets. It returns those that are there and the
-// others, in an order that makes it certain which of them is whose origin.
+// place finds the endpoints of all sockets. It returns those that are present and the
+// others, in an order that makes the choice of origins deterministic.
 func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 	for i := range sockets {
 		s := &sockets[i]
@@ -138,7 +138,7 @@ func (e *endpoint) sortCurrent() {
 	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
 }
 
-// add adds an endpoint that was not there, first seen as the mark says.
+// add adds a new endpoint, first seen at the mark.
 func (l *look) add(at Endpoint, m mark) *endpoint {
 	returns := l.memory.remove(at, l.forgotten())
 	e := &endpoint{Endpoint: at, record: record{
@@ -148,11 +148,11 @@ func (l *look) add(at Endpoint, m mark) *endpoint {
 	return e
 }
 
-// end keeps what the look has found, and returns its events and what is to be written.
+// end keeps what the look found, and returns its events and the records to write.
 func (l *look) end() Result {
 	t := l.Tracker
 	for at, e := range t.endpoints {
-		clear(e.current) // the snapshot is the caller's
+		clear(e.current) // the snapshot belongs to the caller
 		e.current = e.current[:0]
 		if e.Changed != 0 && l.view.Time.Unix() < e.Changed+changedFor {
 			l.next.atWall(e.Changed + changedFor)
@@ -170,7 +170,7 @@ func (l *look) end() Result {
 	if len(l.set) > 0 || !t.started || !maps.Equal(l.Namespaces, l.before.Namespaces) || l.rescoped {
 		l.set[viewKey] = encode(&l.view)
 	}
-	clear(t.match.latest[:cap(t.match.latest)]) // of the snapshot too
+	clear(t.match.latest[:cap(t.match.latest)]) // these belong to the snapshot, too
 	t.last, t.due, t.started, t.imported = l.view, l.next, true, nil
 	return Result{Events: points, Set: l.set}
 }

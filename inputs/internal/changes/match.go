@@ -5,55 +5,55 @@ import (
 	"slices"
 )
 
-// A socket is what is known of one of an endpoint's sockets.
+// A socket is the record of one of an endpoint's sockets.
 type socket struct {
 	ID    SocketID `json:"i"`
 	Owner int      `json:"o"` // index into endpoint.owners
-	// Processes begin with the one that made Owner its owner; none if that is assumed. Those
-	// of an activated socket are all its services.
+	// Processes begin with the one by which Owner was identified; there are none if Owner is
+	// assumed. For an activated socket they are all its services.
 	Processes []process `json:"p"`
-	Reported  bool      `json:"t"` // it was there at the last event
+	Reported  bool      `json:"t"` // it was open at the last event
 	Activated bool      `json:"a"` // a manager has been seen to hold it
 }
 
-// maxOwners limits the owners that are distinguished at one endpoint, which is compared with
-// each: all further ones count as the last.
+// maxOwners limits how many owners of an endpoint are distinguished, because each one costs
+// comparisons: all further ones count as the last.
 const maxOwners = 64
 
-// unassigned is the owner of a socket of which nothing is known.
+// unassigned is the owner of a socket about which nothing is known.
 const unassigned = -1
 
 func compareIDs(a, b SocketID) int {
 	return cmp.Or(cmp.Compare(a.Netns, b.Netns), cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Inode, b.Inode))
 }
 
-// A match says whose the sockets of an endpoint are in one look, in terms of the owners
-// that the endpoint had.
+// A match assigns the sockets of an endpoint in one look to owners: those that the endpoint
+// had, and new ones.
 type match struct {
-	sockets []socket  // as they are to be recorded, in the order of endpoint.current
-	owners  []*owner  // the endpoint's, then those that are new
-	before  int       // how many were the endpoint's
-	used    []bool    // by owner: a socket is its
-	latest  []*Socket // by owner: of its sockets with a known service, the one that started last
-	gained  []bool    // by socket: it has come, and its owner is new
+	sockets []socket  // to be recorded, in the order of endpoint.current
+	owners  []*owner  // the endpoint's, then new ones
+	before  int       // number of owners that the endpoint had
+	used    []bool    // by owner: it has a socket
+	latest  []*Socket // by owner: the one that started last of its sockets with a known service
+	gained  []bool    // by socket: it is new, and so is its owner
 
 	findings
 }
 
-// findings are what a match means for the endpoint.
+// findings are the conclusions of a match for the endpoint.
 type findings struct {
 	pending     bool // the search for an owner is under way
-	searching   bool // it is, and may find another one
+	searching   bool // pending, and the search may find another owner
 	moved       bool // a known socket has another owner
-	joined      bool // a socket of another owner has come
+	joined      bool // another owner has opened a socket
 	reported    bool // a socket of the last event is left
 	overlapping bool // a known socket is left
 	newService  bool // an activated socket has another instance of its service
 	learned     bool // an owner has another name
 }
 
-// run matches the sockets that a look has found with what is known of the endpoint. Both
-// are in the order of compareIDs.
+// run matches the sockets that a look found with the recorded ones. Both are in the order of
+// compareIDs.
 func (m *match) run(e *endpoint) {
 	m.sockets, m.gained = m.sockets[:0], m.gained[:0]
 	m.owners, m.before = append(m.owners[:0], e.Owners...), len(e.Owners)
@@ -82,7 +82,7 @@ func resize[T any](s []T, n int) []T {
 	return s
 }
 
-// add matches one socket, of which known is what is known or nil.
+// add matches one socket. known is its record, or nil.
 func (m *match) add(e *endpoint, s *Socket, known *socket) {
 	next := socket{ID: s.ID, Owner: unassigned}
 	if known != nil {
@@ -101,7 +101,7 @@ func (m *match) add(e *endpoint, s *Socket, known *socket) {
 		next.Processes = nil
 	case known == nil:
 		m.searching = m.searching || s.Status == Pending
-	default: // what is unknown is as it was
+	default: // unknown: as before
 		m.searching = m.searching || s.Status == Pending && len(known.Processes) > 0
 	}
 	m.sockets, m.gained = append(m.sockets, next), append(m.gained, gained)
@@ -110,7 +110,7 @@ func (m *match) add(e *endpoint, s *Socket, known *socket) {
 	}
 }
 
-// use notes that an owner has a socket, and whether that shows who the owner is.
+// use records that an owner has a socket, and whether that identifies the owner.
 func (m *match) use(known *socket, s *Socket) {
 	m.used[known.Owner] = true
 	shows := m.owners[known.Owner].adoptable()
@@ -122,12 +122,12 @@ func (m *match) use(known *socket, s *Socket) {
 	}
 }
 
-// identify finds the owner of a socket with a known service. It reports whether the socket
-// has come, and its owner is new.
+// identify finds the owner of a socket with a known service. It reports whether both the
+// socket and its owner are new.
 func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (gained bool) {
 	first := s.named()
 	if known != nil && len(known.Processes) > 0 {
-		// As long as it holds the socket, further holders are no other owner.
+		// As long as it holds the socket, further holders do not change the owner.
 		if h := s.holder(known.Processes[0]); h != nil {
 			m.learned = m.owners[known.Owner].learn(h.Key) || m.learned
 			next.Processes = processesOf(s, known.Processes[0], next.Activated, next.Processes)
@@ -136,7 +136,7 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	}
 	next.Owner, gained = m.ownerOf(e, first)
 	if known != nil {
-		// An owner that was only assumed may turn out to be another one of the endpoint.
+		// An assumed owner may turn out to be another owner of the endpoint.
 		certain := len(known.Processes) > 0 || next.Owner >= m.before
 		m.moved = m.moved || next.Owner != known.Owner && certain && !m.owners[known.Owner].adoptable()
 		m.newService = m.newService || next.Activated && next.Owner == known.Owner && len(known.Processes) > 0 &&
@@ -147,7 +147,7 @@ func (m *match) identify(e *endpoint, s *Socket, known *socket, next *socket) (g
 	return gained
 }
 
-// holder returns the holder that is the process, or nil.
+// holder returns the holder that is this process, or nil.
 func (s *Socket) holder(p process) *Holder {
 	for i := range s.Holders {
 		if p.is(&s.Holders[i]) {
@@ -157,7 +157,7 @@ func (s *Socket) holder(p process) *Holder {
 	return nil
 }
 
-// processesOf returns what socket.Processes is to hold: before, if it is that.
+// processesOf returns the new value of socket.Processes, which is before if nothing changed.
 func processesOf(s *Socket, first process, activated bool, before []process) []process {
 	if !activated && len(before) == 1 {
 		return before
@@ -174,7 +174,8 @@ func processesOf(s *Socket, first process, activated bool, before []process) []p
 	return processes
 }
 
-// ownerOf returns the index of the owner that a process is, which is added if it is new.
+// ownerOf returns the index of the owner that a process belongs to. It adds the owner if it
+// is new.
 func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 	general := h.Key.Generalized()
 	for i := range m.owners {
@@ -202,8 +203,8 @@ func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
 	return len(m.owners) - 1, true
 }
 
-// assume decides on what is not known: an owner that is new may be one that was not known
-// before, and a socket without a known owner is one of an owner that has no other.
+// assume decides what is not known: a new owner may be one that was unknown before, and a
+// socket without a known owner belongs to an owner that has no other socket.
 func (m *match) assume(e *endpoint) {
 	m.joined = slices.Contains(m.gained, true) && m.anyNamed() && !m.replacesUnknown()
 	for i := range m.sockets {
@@ -214,7 +215,7 @@ func (m *match) assume(e *endpoint) {
 	}
 }
 
-// anyNamed reports whether any of the endpoint's owners was known.
+// anyNamed reports whether any of the endpoint's owners is known.
 func (m *match) anyNamed() bool {
 	return slices.ContainsFunc(m.owners[:m.before], func(o *owner) bool { return o.named() })
 }
@@ -230,7 +231,7 @@ func (m *match) replacesUnknown() bool {
 	return false
 }
 
-// assumedOwner returns the owner that a socket with an unknown owner is assumed to have.
+// assumedOwner returns the owner that is assumed for a socket whose owner is unknown.
 // It prefers owners without a socket, then those that are known, then the first by name.
 func (m *match) assumedOwner(e *endpoint) int {
 	if m.before > 0 && !e.Unreported {
@@ -263,8 +264,8 @@ func newest(sockets []*Socket) (index int) {
 
 func latest(sockets []*Socket) *Socket { return sockets[newest(sockets)] }
 
-// newest returns the socket that the event of another owner names: one of an owner that is
-// new, if there is one.
+// newest returns the socket that the event of another owner names: one of a new owner, if
+// there is one.
 func (m *match) newest(e *endpoint) *Socket {
 	var found *Socket
 	for i, s := range e.current {
@@ -278,7 +279,7 @@ func (m *match) newest(e *endpoint) *Socket {
 	return found
 }
 
-// latestBefore returns the owner that started last of those that the endpoint had.
+// latestBefore returns the owner that started last of those that the endpoint had before.
 func (m *match) latestBefore() *owner { return latestOwner(m.owners[:m.before]) }
 
 func latestOwner(owners []*owner) *owner {
@@ -299,8 +300,8 @@ func (o *owner) startedAfter(other *owner) bool {
 	return o.Shown.Process.Start > other.Shown.Process.Start
 }
 
-// lastShown returns what the events say of an endpoint that is gone: of the owners that had
-// a socket in the last look, the one that started last.
+// lastShown returns what events report about an endpoint that is missing: the owner that
+// started last of those with a socket in the last look.
 func (e *endpoint) lastShown() *shown {
 	var last []*owner
 	for i := range e.Sockets {

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// A memory knows endpoints that have closed.
+// A memory remembers closed endpoints.
 type memory struct {
 	closed map[Endpoint]int64 // Unix time
-	oldest int64              // no closed one is older; 0: unknown
+	oldest int64              // a time before which none has closed; 0: unknown
 }
 
 // A closedRecord is the record of a closed endpoint.
@@ -19,14 +19,14 @@ type closedRecord struct {
 
 func newMemory() memory { return memory{closed: make(map[Endpoint]int64)} }
 
-// add remembers an endpoint, and returns its record.
+// add adds a closed endpoint, and returns its record.
 func (m *memory) add(at Endpoint, when time.Time) json.RawMessage {
 	m.closed[at] = when.Unix()
 	m.oldest = min(m.oldest, when.Unix())
 	return encode(&closedRecord{when.Unix()})
 }
 
-// remove forgets an endpoint, and reports whether it has closed after that time.
+// remove removes an endpoint, and reports whether it closed after the given time.
 func (m *memory) remove(at Endpoint, after int64) (known bool) {
 	when, known := m.closed[at]
 	delete(m.closed, at)

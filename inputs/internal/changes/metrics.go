@@ -2,7 +2,7 @@ package changes
 
 import "sockwatch/agent/metric"
 
-// Descs describe the fields of the points, for an input whose points are called point.
+// Descs returns the descriptions of the fields, for an input whose points are called point.
 func Descs(point string) []metric.Desc {
 	event := point + "_event"
 	number := func(field, unit, help string) metric.Desc {
@@ -45,5 +45,5 @@ func Descs(point string) []metric.Desc {
 	}
 }
 
-// Tags returns the keys of the tags of the points that those of the input do not have.
+// Tags returns the keys of tags that only the points of this package have.
 func Tags() []string { return []string{"event", "expected"} }

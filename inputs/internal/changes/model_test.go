@@ -8,43 +8,44 @@ import (
 	"time"
 )
 
-// A pastLook is what a look has found, as the model keeps it.
+// A pastLook is the model's record of what a look found.
 type pastLook struct {
 	Moment
 	sockets map[Endpoint][]pastSocket
 }
 
-// A pastSocket is one socket in one look; owner is "" if that is not seen.
+// A pastSocket is one socket in one look. owner is "" if it cannot be seen.
 type pastSocket struct {
 	id        SocketID
 	owner     string
 	searching bool
 }
 
-// A modelEvent is an event as far as the model knows it.
+// A modelEvent is the part of an event that the model predicts.
 type modelEvent struct {
 	at   Endpoint
 	kind string
 	time time.Time
 
-	waits  []wait   // of opened and returned: since when; of closed: since when in each boot
-	owners []string // of these three
+	waits  []wait   // opened and returned: since when; closed: since when in each boot
+	owners []string // of these three kinds
 }
 
-// A wait is a time that begins in one boot.
+// A wait is a period that begins in one boot.
 type wait struct {
 	boot   string
 	mono   time.Duration
-	settle time.Duration // of closed: how long it lasts
+	settle time.Duration // closed: its length
 }
 
 func (e modelEvent) String() string {
 	return fmt.Sprintf("%s %s %s:%d", e.time.UTC().Format(time.DateTime), e.kind, e.at.Address, e.at.Port)
 }
 
-// model says which events a history of looks has. It works on the whole history: it reads
-// each endpoint from beginning to end, knows what a search will find, and pairs what has
-// closed with what has opened afterwards. It knows no records and no order of work.
+// model returns the events of a history of looks. It works on the whole history: it reads each
+// endpoint from beginning to end, knows what a search will find, and pairs endpoints that have
+// closed with those that opened afterwards. It has no records and does not depend on the order
+// of work.
 func model(o Options, past []pastLook) (events []modelEvent) {
 	endpoints := make(map[Endpoint]bool)
 	for _, l := range past {
@@ -61,7 +62,7 @@ func model(o Options, past []pastLook) (events []modelEvent) {
 	return pairMoves(events)
 }
 
-// pairMoves replaces closed and opened by exposure_changed if the owner has moved.
+// pairMoves replaces closed and opened with exposure_changed if the owner has moved.
 func pairMoves(events []modelEvent) []modelEvent {
 	var gone []int
 	for i := range events {
@@ -95,7 +96,7 @@ func (w wait) within(gone wait) bool {
 	return w.boot == gone.boot && w.mono >= gone.mono && w.mono-gone.mono <= gone.settle
 }
 
-// sameNames reports whether all of a are in b; "" is anybody.
+// sameNames reports whether all of a are in b. "" matches any name.
 func sameNames(a, b []string) bool {
 	return slices.Contains(b, "") || !slices.ContainsFunc(a, func(s string) bool { return s != "" && !slices.Contains(b, s) })
 }
@@ -107,15 +108,15 @@ type modelReader struct {
 	at      Endpoint
 	events  []modelEvent
 
-	reported bool                // it is there, or missing for less than settle
-	closed   bool                // it was there before
-	owners   []string            // "" is one that was never found out
+	reported bool                // it is present, or missing for less than settle
+	closed   bool                // it was present before
+	owners   []string            // "": never identified
 	known    map[SocketID]string // the owners of the sockets
-	assumed  map[SocketID]bool   // not for certain
+	assumed  map[SocketID]bool   // sockets whose owner is not certain
 	event    map[SocketID]bool   // the sockets of the last event
-	missing  int                 // the look since which it is missing; -1: it is not
-	booted   bool                // it has not been seen since a boot
-	waits    []wait              // since it is missing
+	missing  int                 // the first look without it; -1: it is present
+	booted   bool                // not seen since a boot
+	waits    []wait              // since it has been missing
 	lost     *modelLoss          // nil while every owner has a socket
 }
 
@@ -155,7 +156,7 @@ func (r *modelReader) reboot(k int) {
 	}
 }
 
-// tellAll notes that all sockets of the look are known to everybody.
+// tellAll records that all sockets of the look have been reported.
 func (r *modelReader) tellAll(k int) {
 	clear(r.event)
 	clear(r.known)
@@ -207,8 +208,8 @@ func (r *modelReader) miss(k int) {
 	}
 }
 
-// decision returns the look by which a search that is under way in look k has ended, or
-// has been waited for, or the last one before the endpoint is gone.
+// decision returns the look by which a search that is under way in look k has ended or
+// owner_wait is over, or the last look that has the endpoint.
 func (r *modelReader) decision(k int, searching func(pastSocket) bool) int {
 	for j := k; ; j++ {
 		waited := r.past[j].Mono-r.past[k].Mono >= r.options.OwnerWait
@@ -221,8 +222,8 @@ func (r *modelReader) decision(k int, searching func(pastSocket) bool) int {
 	}
 }
 
-// undecided reports whether a search that began in look k was still under way in look j,
-// the last one that had the endpoint.
+// undecided reports whether a search that began in look k was still under way in look j, the
+// last one that had the endpoint.
 func (r *modelReader) undecided(k, j int, searching func(pastSocket) bool) bool {
 	return slices.ContainsFunc(r.past[j].sockets[r.at], searching) && r.past[j].Mono-r.past[k].Mono < r.options.OwnerWait
 }
@@ -231,7 +232,7 @@ func (r *modelReader) open(k int) (decided int) {
 	searching := func(s pastSocket) bool { return s.searching }
 	start, j := k, r.decision(k, searching)
 	for r.undecided(start, j, searching) && j+1 < len(r.past) && len(r.past[j+1].sockets[r.at]) > 0 {
-		start = j + 1 // a boot: the search begins again
+		start = j + 1 // after a boot the search begins again
 		j = r.decision(start, searching)
 	}
 	e := modelEvent{at: r.at, kind: opened, time: r.past[k].Time, waits: []wait{{boot: r.past[start].Boot, mono: r.past[start].Mono}}}
@@ -240,7 +241,7 @@ func (r *modelReader) open(k int) (decided int) {
 	}
 	r.reported = true
 	r.tellAll(j)
-	for _, l := range slices.Backward(r.past[start:j]) { // what was seen in the meantime
+	for _, l := range slices.Backward(r.past[start:j]) { // seen in the meantime
 		for _, s := range l.sockets[r.at] {
 			if r.event[s.id] && r.known[s.id] == "" {
 				r.known[s.id] = s.owner
@@ -253,14 +254,14 @@ func (r *modelReader) open(k int) (decided int) {
 	r.owners = r.names()
 	e.owners = r.owners
 	if r.undecided(start, j, searching) {
-		e.waits = nil // it is gone before anybody can say that it has moved
+		e.waits = nil // it is gone before a move can be recognized
 	}
 	r.events = append(r.events, e)
 	return j
 }
 
-// compare finds out what look k, and those up to the one in which that is decided, have
-// changed.
+// compare determines what has changed in look k and those up to the one in which that is
+// decided.
 func (r *modelReader) compare(k int) (decided int) {
 	booted, settle := r.booted, r.settle()
 	if !r.differs(k) {
@@ -296,8 +297,8 @@ func (r *modelReader) compare(k int) (decided int) {
 	return j
 }
 
-// another reports whether a socket has an owner that the endpoint did not have, or another
-// one than before.
+// another reports whether a socket has an owner that is new to the endpoint, or a different
+// one from before.
 func (r *modelReader) another(k int, s pastSocket) bool {
 	before, known := r.known[s.id]
 	isNew := !slices.Contains(r.owners, s.owner)
@@ -305,13 +306,13 @@ func (r *modelReader) another(k int, s pastSocket) bool {
 	case s.owner == "":
 		return false
 	case known && before == "":
-		return false // it was never found out
+		return false // it was never identified
 	case known:
 		return isNew || before != s.owner && !r.assumed[s.id]
 	case slices.Equal(r.owners, []string{""}):
 		return false
 	case slices.Contains(r.owners, ""):
-		// It may be the heir of one that was never found out, and is gone.
+		// It may replace one that was never identified and is gone.
 		return isNew && slices.ContainsFunc(r.past[k].sockets[r.at], func(s pastSocket) bool {
 			before, known := r.known[s.id]
 			return known && before == "" && s.owner == ""
@@ -344,8 +345,8 @@ func (r *modelReader) eventIs(k int) {
 	}
 }
 
-// takeOver notes whose the sockets are. A socket that is not seen is one of an owner
-// without another.
+// takeOver records the owners of the sockets. A socket whose owner cannot be seen belongs to
+// an owner without another socket.
 func (r *modelReader) takeOver(k int) {
 	known, assumed := make(map[SocketID]string), make(map[SocketID]bool)
 	heirs := slices.Sorted(slices.Values(r.owners))
@@ -378,15 +379,15 @@ func (r *modelReader) takeOver(k int) {
 	r.missing, r.booted = -1, false
 }
 
-// A modelLoss is since when an owner has had no socket.
+// A modelLoss records since when an owner has had no socket.
 type modelLoss struct {
 	wait
 	time  time.Time
-	named bool // it was ever found out
+	named bool // it was ever identified
 }
 
-// lose reports that an owner has had no socket for long enough, if it was ever found out,
-// and if the look reports nothing else.
+// lose reports that an owner has had no socket for long enough, if it was ever identified and
+// the look reports nothing else.
 func (r *modelReader) lose(k int, settle time.Duration, tell bool) {
 	names := r.names()
 	lost, named := false, false

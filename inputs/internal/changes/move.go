@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// reunite gives endpoints that are new what is known of one that is gone, if they have a
-// socket in common: its namespace, or its device, has another name now.
+// reunite gives a new endpoint the state of a missing one if they have a socket in common: its
+// namespace or its device was renamed.
 func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent []*endpoint) {
 	bySocket := make(map[SocketID]*endpoint)
 	for _, e := range absent {
@@ -36,7 +36,7 @@ func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 	return present, absent
 }
 
-// indexMissing notes which endpoints are not there, for origin, and returns them.
+// indexMissing indexes the missing endpoints for origin, and returns them.
 func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
 	l.missing = make(map[uint16][]*endpoint)
 	for _, e := range absent {
@@ -54,15 +54,15 @@ func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
 	return missing
 }
 
-// maxOrigins limits how many endpoints of a port are compared with each new one: those that
-// left last.
+// maxOrigins limits how many missing endpoints of a port are compared with each new one: the
+// most recent ones.
 const maxOrigins = 256
 
-// origin returns the endpoint that the owner of a new one has left for it: that of a
-// container that was made again, or another address of the port.
+// origin returns the endpoint that the owner of a new one has moved from: that of a container
+// that was recreated, or another address of the port.
 func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
 	best := func(fits func(old *endpoint) bool) (found *endpoint) {
-		for _, old := range l.missing[e.Port] { // who left last comes first
+		for _, old := range l.missing[e.Port] { // the most recent one first
 			if l.endpoints[old.Endpoint] != old || !old.leftBefore(e, l) || !fits(old) {
 				continue
 			}
@@ -82,16 +82,16 @@ func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
 	return from, from != nil
 }
 
-// mayHaveMoved reports whether an endpoint that is gone may turn out to be the origin of one
-// whose owner is still searched.
+// mayHaveMoved reports whether a missing endpoint may turn out to be the origin of one whose
+// owner is still being searched for.
 func (l *look) mayHaveMoved(old *endpoint) bool {
 	return slices.ContainsFunc(l.arriving[old.Port], func(e *endpoint) bool {
 		return (old.isOtherNamespaceOf(e) || old.isOtherAddressOf(e)) && old.leftBefore(e, l)
 	})
 }
 
-// leftBefore reports whether the endpoint was gone when another one came, and not for longer
-// than it takes to be closed.
+// leftBefore reports whether the endpoint was missing when another one appeared, but not long
+// enough to be closed.
 func (e *endpoint) leftBefore(next *endpoint, l *look) bool {
 	since := next.Change.Mono - e.Gone.Mono
 	return since >= 0 && since <= l.settle(&e.Gone.mark)
@@ -101,14 +101,14 @@ func (e *endpoint) isOtherAddressOf(next *endpoint) bool {
 	return e.Netns == next.Netns && e.Address != next.Address
 }
 
-// isOtherNamespaceOf reports whether two endpoints may be those of one container: that was
-// made again. Namespaces that people have named are never one another's successors.
+// isOtherNamespaceOf reports whether two endpoints may belong to one container that was
+// recreated. A namespace that was named by a person never succeeds another.
 func (e *endpoint) isOtherNamespaceOf(next *endpoint) bool {
 	return e.Address == next.Address && e.Netns != next.Netns && generatedNetns(e.Netns) && generatedNetns(next.Netns)
 }
 
-// sameOwners reports whether the endpoint has only owners that another one had, as far as is
-// known; strictly: all that it has are known.
+// sameOwners reports whether, as far as is known, the endpoint has only owners that another
+// one had. strictly: all of its owners must be known.
 func (e *endpoint) sameOwners(old *endpoint, strictly bool) bool {
 	for i := range e.Owners {
 		o := e.Owners[i]
@@ -125,7 +125,8 @@ func (e *endpoint) sameFamily(other *endpoint) bool {
 	return strings.Contains(e.Address, ":") == strings.Contains(other.Address, ":")
 }
 
-// rebind reports that the owner of an endpoint has left another address of the port for it.
+// rebind reports that the owner of an endpoint has moved there from another address of the
+// port.
 func (l *look) rebind(e, from *endpoint) {
 	l.report(e, exposureChanged, e.Change.mark, latest(e.current).shown(),
 		previousExposure(from.Exposure.Reported, from.Address)...)
@@ -134,8 +135,8 @@ func (l *look) rebind(e, from *endpoint) {
 	l.remember(from.Endpoint)
 }
 
-// moveNamespace reports that a container was made again, in another namespace. After a boot
-// that is nothing new.
+// moveNamespace reports that a container was recreated in another namespace. After a boot that
+// is not reported.
 func (l *look) moveNamespace(e, from *endpoint) {
 	if !from.Gone.Boot {
 		s, previous := latest(e.current).shown(), from.lastShown()

@@ -8,24 +8,24 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// An owner is one key of an endpoint, and who was last seen to have it.
+// An owner is one of the owners of an endpoint, and the process that was last seen as it.
 type owner struct {
-	// Keys are the generalized keys that it had: a process that renames itself stays who it
-	// is. Without any it has not been found out yet, and equals everybody.
+	// Keys are the generalized keys that it had: a process that renames itself remains the same
+	// owner. An owner without keys has not been identified yet, and equals every other.
 	Keys      []Key `json:"k"`
 	FirstSeen int64 `json:"f"` // Unix time; 0: at a baseline
 	Shown     shown `json:"s"`
-	// Reported is what Shown was at the last event, if that was another process; else nil. A
-	// rolling update shows its new processes before the event that reports it.
+	// Reported is the value of Shown at the last event if that was another process; else nil.
+	// In a rolling update, new processes are seen before the event that reports it.
 	Reported *shown `json:"b"`
 
-	latest Key // as it was last seen, not generalized; zero after Restore
+	latest Key // last seen, not generalized; zero after Restore
 }
 
-// maxKeys limits owner.Keys: the oldest are dropped.
+// maxKeys limits owner.Keys. The oldest are dropped.
 const maxKeys = 4
 
-// shown is what an event says of an owner.
+// shown is what an event reports about an owner.
 type shown struct {
 	UID     uint32       `json:"u"` // of the socket
 	Process process      `json:"p"`
@@ -34,7 +34,7 @@ type shown struct {
 	Verdict Verdict      `json:"v"`
 }
 
-// A process is one of this boot; its start is 0 if it was of another one.
+// A process is one of this boot. Its start is 0 if it is from an earlier one.
 type process struct {
 	PID   int    `json:"p"`
 	Start uint64 `json:"s"`
@@ -44,7 +44,7 @@ func (p process) is(h *Holder) bool { return p.Start != 0 && p.PID == h.PID && p
 
 func (o *owner) named() bool { return len(o.Keys) > 0 }
 
-// name returns the process of the latest key, "" if there is none.
+// name returns the process name of the latest key, or "" if there is none.
 func (o *owner) name() string {
 	if !o.named() {
 		return ""
@@ -52,10 +52,11 @@ func (o *owner) name() string {
 	return o.Keys[len(o.Keys)-1].Process
 }
 
-// adoptable reports whether a process that takes a socket of the owner takes it from nobody.
+// adoptable reports whether another process can take over a socket of the owner without a change
+// of owner.
 func (o *owner) adoptable() bool { return o.name() == "" }
 
-// learn adds a key, in place of which another process may come back.
+// learn adds a key, by which a later process may be recognized.
 func (o *owner) learn(key Key) (news bool) {
 	if key == o.latest && o.named() {
 		return false
@@ -66,11 +67,11 @@ func (o *owner) learn(key Key) (news bool) {
 		return false
 	}
 	kept := o.Keys[max(0, len(o.Keys)+1-maxKeys):]
-	o.Keys = append(slices.Clip(kept), general) // others may share the old ones
+	o.Keys = append(slices.Clip(kept), general) // the old slice may be shared
 	return true
 }
 
-// equals reports whether two owners are the same, as far as is known.
+// equals reports whether, as far as is known, two owners are the same.
 func (o *owner) equals(other *owner) bool {
 	if !o.named() || !other.named() {
 		return true
@@ -81,8 +82,8 @@ func (o *owner) equals(other *owner) bool {
 	return slices.ContainsFunc(o.Keys, func(k Key) bool { return slices.Contains(other.Keys, k) })
 }
 
-// show makes a socket what events say of the owner. It reports whether that is news:
-// setting the clock moves all start times, which is none.
+// show sets what events report about the owner from a socket. It reports whether that has
+// changed; start times do not count, because setting the clock moves them all.
 func (o *owner) show(s *Socket) (news bool) {
 	now := s.shown()
 	before := o.Shown
@@ -96,8 +97,7 @@ func (o *owner) show(s *Socket) (news bool) {
 		before.Verdict != now.Verdict || !sameTags(before.Tags, now.Tags)
 }
 
-// replaced returns the process that was there at the last event, if the last one that was
-// seen is still there.
+// replaced returns the process of the last event, if the last one that was seen still exists.
 func (o *owner) replaced(sockets []*Socket) *shown {
 	here := func(s *Socket) bool { return s.holder(o.Shown.Process) != nil }
 	if o.Reported != nil && slices.ContainsFunc(sockets, here) {
@@ -113,7 +113,7 @@ func sameTags(a, b []metric.Tag) bool {
 	return slices.Equal(a, b)
 }
 
-// shown returns what an event says of the socket now.
+// shown returns what an event reports about the socket now.
 func (s *Socket) shown() shown {
 	v := shown{UID: s.UID, Tags: s.Tags, Verdict: s.Verdict}
 	if len(s.Holders) > 0 {
@@ -133,7 +133,7 @@ func (s *Socket) service() *Holder {
 	return nil
 }
 
-// named returns the holder that names the socket: a service, or else a manager.
+// named returns the holder that events name: a service, or else a manager.
 func (s *Socket) named() *Holder {
 	if h := s.service(); h != nil {
 		return h
@@ -154,8 +154,8 @@ func (s *Socket) hasManager() bool {
 	return false
 }
 
-// startedAfter orders the sockets of an endpoint by which of them events name: the one
-// whose named process started last.
+// startedAfter orders the sockets of an endpoint. Events name the one whose named process
+// started last.
 func (s *Socket) startedAfter(other *Socket) bool {
 	if other == nil || len(other.Holders) == 0 {
 		return true
@@ -170,9 +170,8 @@ func (s *Socket) startedAfter(other *Socket) bool {
 	return a.PID > b.PID
 }
 
-// service reports whether the process can be an owner. A manager holds sockets for
-// others, and so does its child that is about to execute a service: systemd calls it
-// "(name)".
+// service reports whether the process can be an owner. A manager holds sockets for others,
+// and so does its child that is about to execute a service, which systemd calls "(name)".
 func (h *Holder) service() bool {
 	return !h.Manager && !(strings.HasPrefix(h.Key.Process, "(") && ofSystemd(h.Facts.Exe))
 }

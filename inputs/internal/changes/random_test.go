@@ -19,9 +19,9 @@ var (
 	firstSeed = flag.Int64("seed", 1, "seed of the first random history")
 )
 
-// TestRandomHistories plays hosts on which services open, close, restart, move, hand their
-// sockets on and hide, while sockwatch fails, is killed, and the host boots, sleeps and
-// has its clock set; and compares all events with those of the model.
+// TestRandomHistories simulates hosts on which services open, close, restart, move, hand over
+// their sockets and hide, while sockwatch fails and is killed, and the host boots, sleeps and
+// has its clock set. It compares all events with those of the model.
 func TestRandomHistories(t *testing.T) {
 	n := *histories
 	if n == 0 {
@@ -51,7 +51,7 @@ func eventOf(p *metric.Point) modelEvent {
 	return modelEvent{at: Endpoint{Address: p.Tag("address"), Port: uint16(port)}, kind: p.Tag("event"), time: p.Time}
 }
 
-// A randomHost is a host with a few services on which anything happens.
+// A randomHost is a host with a few services to which anything can happen.
 type randomHost struct {
 	*simHost
 	random   *rand.Rand
@@ -66,8 +66,8 @@ type randomService struct {
 	process *simProcess
 	sockets []*simSocket
 	thief   *simSocket
-	opens   int                // at which step it opens again; 0: not at all
-	pending map[*simSocket]int // until which step
+	opens   int                // the step at which it opens again; 0: never
+	pending map[*simSocket]int // the step at which the search ends
 	hidden  bool
 }
 
@@ -103,7 +103,7 @@ func (w *randomHost) play() {
 	}
 }
 
-// tend opens a service that is to be, and sets what is seen of its owner.
+// tend opens a service that is due, and sets what can be seen of its owner.
 func (w *randomHost) tend(s *randomService, step int) {
 	if s.opens != 0 && step >= s.opens {
 		s.opens = 0
@@ -174,7 +174,7 @@ func (w *randomHost) act(step int, failing *int) {
 	case action <= 5:
 		w.log("sockwatch is killed")
 		w.restore()
-	case s.opens != 0: // it is to open later
+	case s.opens != 0: // it will open later
 	case !isOpen:
 		s.opens = step
 	case action <= 7:
@@ -228,7 +228,7 @@ func (w *randomHost) act(step int, failing *int) {
 	}
 }
 
-// remember keeps the look for the model.
+// remember records the look for the model.
 func (w *randomHost) remember() {
 	l := pastLook{Moment: w.now, sockets: make(map[Endpoint][]pastSocket)}
 	for _, s := range w.sockets {

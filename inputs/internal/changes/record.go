@@ -11,7 +11,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// The keys of the records: one of each endpoint, and two of all.
+// The keys of the records: one for each endpoint, and two for the whole.
 const (
 	endpointPrefix = "e:"
 	viewKey        = "t:look"
@@ -42,9 +42,9 @@ func (at Endpoint) addr() netip.Addr {
 	return addr
 }
 
-// Restore takes over the records that an earlier Tracker has put into Result.Set. It is
-// called before the first Observe. It returns how many of this package's are damaged; they
-// are skipped. Without the record of the last look all are: the next one is a baseline.
+// Restore takes over the records that an earlier Tracker put into Result.Set. It is called
+// before the first Observe. It skips damaged records of this package, and returns their
+// number. Without the record of the last look it skips all: the next look is a baseline.
 func (t *Tracker) Restore(records map[string]json.RawMessage) (damaged int) {
 	for key, text := range records {
 		if !t.restore(key, text) {
@@ -57,7 +57,7 @@ func (t *Tracker) Restore(records map[string]json.RawMessage) (damaged int) {
 	return damaged
 }
 
-// restore takes over one record. It returns false if that is damaged.
+// restore takes over one record. It returns false if the record is damaged.
 func (t *Tracker) restore(key string, text json.RawMessage) bool {
 	switch {
 	case key == viewKey:
@@ -105,7 +105,7 @@ func (t *Tracker) restoreEndpoint(key string, text json.RawMessage) bool {
 	return true
 }
 
-// valid reports whether the record is one that this package can have written.
+// valid reports whether this package can have written the record.
 func (r *record) valid() bool {
 	if len(r.Owners) == 0 || slices.Contains(r.Owners, nil) || r.Unreported && r.Change == nil {
 		return false

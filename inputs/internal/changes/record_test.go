@@ -48,7 +48,7 @@ func TestEncodedRecordIsReadAsItWas(t *testing.T) {
 			t.Fatalf("%v in %s", err, text)
 		}
 		for i := range want.Owners {
-			if want.Owners[i].Keys == nil { // as it is read
+			if want.Owners[i].Keys == nil { // as decoded
 				want.Owners[i].Keys, want.Owners[i].Shown.Tags = []Key{}, []metric.Tag{}
 			}
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A simHost is a host with services, and sockwatch that looks at it every 10 s.
+// A simHost is a host with services, and a sockwatch that looks at it every 10 s.
 type simHost struct {
 	t       *testing.T
 	options Options
@@ -55,7 +55,7 @@ type simSocket struct {
 	at      Endpoint
 	id      SocketID
 	uid     uint32
-	status  Status // Known: as holders say
+	status  Status // Known: see holders
 	holders []*simProcess
 }
 
@@ -76,8 +76,8 @@ func newSimHost(t *testing.T) *simHost {
 	return h
 }
 
-// night plays a scenario twice: with a sockwatch that runs all the time, and with one that is
-// killed and started again before every look. Both must report the same.
+// night runs a scenario twice: with a sockwatch that runs all the time, and with one that is
+// killed and restarted before every look. Both must report the same events.
 func night(t *testing.T, play func(h *simHost)) {
 	t.Helper()
 	for _, crashes := range []bool{false, true} {
@@ -89,7 +89,7 @@ func night(t *testing.T, play func(h *simHost)) {
 	}
 }
 
-// process starts one.
+// process starts a process.
 func (h *simHost) process(name string) *simProcess {
 	h.pids++
 	return &simProcess{
@@ -102,7 +102,7 @@ func (h *simHost) systemd() *simProcess {
 	return &simProcess{name: "systemd", exe: "/usr/lib/systemd/systemd", manager: true, pid: 1, start: 1}
 }
 
-// again starts a process of the same service.
+// again starts another process of the same service.
 func (h *simHost) again(p *simProcess) *simProcess {
 	h.pids++
 	next := *p
@@ -136,7 +136,7 @@ func (h *simHost) listen(at string, holders ...*simProcess) *simSocket {
 	return s
 }
 
-// hold sets the holders, in their order.
+// hold sets the holders, in order.
 func (s *simSocket) hold(holders ...*simProcess) {
 	slices.SortFunc(holders, func(a, b *simProcess) int {
 		if a.manager != b.manager {
@@ -154,10 +154,10 @@ func (h *simHost) close(sockets ...*simSocket) {
 
 func (h *simHost) closeAll() { h.sockets, h.changed = nil, true }
 
-// set changes something of a socket.
+// set changes a socket.
 func (h *simHost) set(s *simSocket, change func(*simSocket)) { change(s); h.changed = true }
 
-// glimpse is a socket that the scan sees, and no look.
+// glimpse adds a socket that only a scan sees, and no look.
 func (h *simHost) glimpse(at string, p *simProcess) {
 	s := h.listen(at, p)
 	h.close(s)
@@ -211,20 +211,20 @@ func (h *simHost) pass(d time.Duration) {
 	}
 }
 
-// sleep lets time pass without a look; suspended time as far as it is said.
+// sleep lets time pass without a look. suspended is the part for which the host sleeps.
 func (h *simHost) sleep(d, suspended time.Duration) {
 	h.now.Time = h.now.Time.Add(d)
 	h.now.Uptime += d
 	h.now.Mono += d - suspended
 }
 
-// boot starts the host again, without a service.
+// boot reboots the host, without any services.
 func (h *simHost) boot(after time.Duration) {
 	h.stop()
 	h.now.Time = h.now.Time.Add(after)
 	h.now.Boot += "'"
 	h.now.Mono, h.now.Uptime = 20*time.Second, 20*time.Second
-	h.pids, h.cookies = 100, 0 // numbers are used again
+	h.pids, h.cookies = 100, 0 // numbers are reused
 	h.sockets = nil
 	h.restore()
 }
@@ -232,7 +232,7 @@ func (h *simHost) boot(after time.Duration) {
 // stop ends sockwatch cleanly.
 func (h *simHost) stop() { h.write(h.tracker.Stop()) }
 
-// restore starts it again.
+// restore starts sockwatch again.
 func (h *simHost) restore() {
 	h.tracker, h.looked = New(h.options), false
 	if damaged := h.tracker.Restore(maps.Clone(h.records)); damaged > 0 {
@@ -276,7 +276,7 @@ func (h *simHost) look() {
 	schematest.Events(h.t, result.Events)
 }
 
-// line describes an event in short: its kind, where, and who.
+// line summarizes an event: kind, endpoint and owner.
 func line(p *metric.Point) string {
 	where := p.Tag("address") + ":" + p.Tag("port")
 	if strings.Contains(p.Tag("address"), ":") {
@@ -304,7 +304,7 @@ func line(p *metric.Point) string {
 	return text
 }
 
-// wants compares all events since the last call with the lines that are wanted.
+// wants compares all events since the last call with the wanted lines.
 func (h *simHost) wants(want ...string) []metric.Point {
 	h.t.Helper()
 	events := h.events
@@ -328,7 +328,7 @@ func field(p *metric.Point, key string) string {
 	return v.String()
 }
 
-// hasFields compares fields of an event with key and value pairs.
+// hasFields compares fields of an event with pairs of key and value.
 func hasFields(t *testing.T, p *metric.Point, want ...string) {
 	t.Helper()
 	var got []string

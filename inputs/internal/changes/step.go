@@ -6,7 +6,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// step compares an endpoint that is there with what is known of it.
+// step compares a present endpoint with its record.
 func (l *look) step(e *endpoint) {
 	m := &l.match
 	switch {
@@ -25,7 +25,7 @@ func (l *look) step(e *endpoint) {
 	}
 }
 
-// accept makes what the look has found known without an event.
+// accept records what the look found, without an event.
 func (l *look) accept(e *endpoint, m *match) {
 	if e.Unreported {
 		e.FirstSeen = l.importedTime(e)
@@ -37,7 +37,7 @@ func (l *look) accept(e *endpoint, m *match) {
 	e.dirty = true
 }
 
-// arrive reports that an endpoint has opened or returned, or that its owner has moved there.
+// arrive reports that an endpoint has opened or returned, or that its owner has moved to it.
 func (l *look) arrive(e *endpoint, m *match) {
 	m.prune(true)
 	e.update(m, true, e.FirstSeen)
@@ -68,7 +68,7 @@ func (l *look) open(e *endpoint, s shown) {
 	e.changedAt(e.Change.Time)
 }
 
-// compare reports what has become of an endpoint that is known.
+// compare reports what has changed at a known endpoint.
 func (l *look) compare(e *endpoint, m *match) {
 	booted := e.Gone != nil && e.Gone.Boot
 	lost, unknownLost := m.lost()
@@ -76,7 +76,7 @@ func (l *look) compare(e *endpoint, m *match) {
 	restarts := !m.reported || m.newService
 	if another || restarts || m.searching {
 		l.differ(e, m)
-		if e.event == l.Number { // one of a look: the rest is reported by the next
+		if e.event == l.Number { // one per look; the next look reports the rest
 			l.next.now = true
 			return
 		}
@@ -107,7 +107,7 @@ func (l *look) compare(e *endpoint, m *match) {
 	}
 }
 
-// differ notes since when an endpoint differs from what is known of it.
+// differ records since when an endpoint has differed from its record.
 func (l *look) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
@@ -137,8 +137,8 @@ func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down tim
 	e.changedAt(at.Time)
 }
 
-// restart reports that the same owner has other sockets, or another process. Of this program
-// it reports nothing: that it runs is not news.
+// restart reports that the same owner has other sockets, or another process. It does not
+// report restarts of this program itself.
 func (l *look) restart(e *endpoint, m *match) {
 	i := newest(e.current)
 	if e.current[i].Own {
@@ -154,7 +154,7 @@ func (l *look) restart(e *endpoint, m *match) {
 	e.commit(m, true, e.FirstSeen)
 }
 
-// loseOwner reports that an owner has had no socket for long enough, if it was ever known.
+// loseOwner reports that an owner, if it was ever known, has had no socket for long enough.
 func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
 	if lost != nil {
 		l.changeOwner(e, m, lost, e.Lost.mark, 0)
@@ -173,7 +173,7 @@ func (e *endpoint) keepLost(since *loss) {
 
 func (e *endpoint) changedAt(at time.Time) { e.Changed, e.dirty = at.Unix(), true }
 
-// compareExposure reports that the class has changed: to public at once, all else when it
+// compareExposure reports that the class has changed: to public at once, otherwise after it
 // has settled.
 func (l *look) compareExposure(e *endpoint) {
 	class, known := e.class()
@@ -200,7 +200,7 @@ func (l *look) compareExposure(e *endpoint) {
 	e.expose()
 }
 
-// miss notes that an endpoint is not there. It returns false if that is not to be reported.
+// miss records that an endpoint is missing. It returns false if that must not be reported.
 func (l *look) miss(e *endpoint) bool {
 	if _, included := l.Namespaces[e.Netns]; l.baseline(e.Netns) || l.rescoped && !included {
 		l.drop(e)
@@ -213,15 +213,15 @@ func (l *look) miss(e *endpoint) bool {
 	if e.Gone == nil {
 		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
 	}
-	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // that waits no more
+	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // these stop waiting
 		e.Change, e.Lost, e.Exposure.Since = nil, nil, nil
 		e.dirty = true
 	}
 	return true
 }
 
-// stepAbsent reports that an endpoint which is not there has closed, if it has been gone for
-// long enough, and nobody who may have moved from there is still being searched.
+// stepAbsent reports that a missing endpoint has closed, if it has been missing for long
+// enough, and no search is under way for an owner that may have moved from it.
 func (l *look) stepAbsent(e *endpoint) {
 	switch {
 	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
@@ -240,11 +240,11 @@ func (l *look) drop(e *endpoint) {
 	l.set[recordKey(e.Endpoint)] = nil
 }
 
-// remember keeps that an endpoint has closed.
+// remember remembers an endpoint as closed.
 func (l *look) remember(at Endpoint) { l.set[recordKey(at)] = l.memory.add(at, l.view.Time) }
 
-// waiting reports whether a time has not passed yet since a moment of this boot, and when
-// to look again.
+// waiting reports whether a time since a moment of this boot has not passed yet, and notes
+// when it will have.
 func (l *look) waiting(since, wait time.Duration) bool {
 	if end := since + wait; l.Moment.Mono < end {
 		l.next.atMono(end)
@@ -253,7 +253,7 @@ func (l *look) waiting(since, wait time.Duration) bool {
 	return false
 }
 
-// settle returns how long a difference that is seen since the mark must last.
+// settle returns how long a difference first seen at the mark must last.
 func (l *look) settle(since *mark) time.Duration {
 	if since.Boot {
 		return l.options.SettleBoot

@@ -22,8 +22,9 @@ func newTotals() totals {
 
 func (t *totals) add(kind, expected string) { t.counts[kind][expected]++ }
 
-// points returns a point for each kind without the tag expected, so that the first rule
-// renames no series, and with rules also one for each of its values: their sum is all events.
+// points returns a point without the tag expected for each kind, so that adding the first rule
+// does not rename a series. With rules it also returns one for each value of the tag. The sum
+// is all events.
 func (t *totals) points(o Options) []metric.Point {
 	var points []metric.Point
 	for _, kind := range kinds() {
