@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/jsonappend"
 )
 
 // encode returns a record that exists only once. It cannot fail: records contain nothing
@@ -37,12 +38,12 @@ func (r *record) append(b []byte) []byte {
 	for i := range r.Owners {
 		b = r.Owners[i].append(b)
 	}
-	b = end(b, ']')
+	b = jsonappend.End(b, ']')
 	b = append(b, `"s":[`...)
 	for i := range r.Sockets {
 		b = r.Sockets[i].append(b)
 	}
-	b = end(b, ']')
+	b = jsonappend.End(b, ']')
 	b = append(b, `"e":{`...)
 	b = appendInt(b, "told", int64(r.Exposure.Reported))
 	b = appendBool(b, "known", r.Exposure.Known)
@@ -50,7 +51,7 @@ func (r *record) append(b []byte) []byte {
 	if r.Exposure.Since != nil {
 		b = appendAny(b, "since", r.Exposure.Since)
 	}
-	b = end(b, '}')
+	b = jsonappend.End(b, '}')
 	if r.Gone != nil {
 		b = appendAny(b, "gone", r.Gone)
 	}
@@ -60,7 +61,7 @@ func (r *record) append(b []byte) []byte {
 	if r.Lost != nil {
 		b = appendAny(b, "lost", r.Lost)
 	}
-	b = end(b, '}')
+	b = jsonappend.End(b, '}')
 	return b[:len(b)-1]
 }
 
@@ -74,9 +75,9 @@ func (o *owner) append(b []byte) []byte {
 		b = appendString(b, "unit", k.Unit)
 		b = appendString(b, "user_unit", k.UserUnit)
 		b = appendBool(b, "c", k.InContainer)
-		b = end(b, '}')
+		b = jsonappend.End(b, '}')
 	}
-	b = end(b, ']')
+	b = jsonappend.End(b, ']')
 	b = appendInt(b, "f", o.FirstSeen)
 	b = append(b, `"s":`...)
 	b = o.Shown.append(b)
@@ -84,7 +85,7 @@ func (o *owner) append(b []byte) []byte {
 		b = append(b, `"b":`...)
 		b = o.Reported.append(b)
 	}
-	return end(b, '}')
+	return jsonappend.End(b, '}')
 }
 
 func (s *shown) append(b []byte) []byte {
@@ -106,18 +107,18 @@ func (s *shown) append(b []byte) []byte {
 	b = appendInt(b, "pid", int64(f.Parent.PID))
 	b = appendString(b, "process", f.Parent.Process)
 	b = appendString(b, "exe", f.Parent.Exe)
-	b = end(b, '}')
+	b = jsonappend.End(b, '}')
 	b = appendInt(b, "login", int64(f.LoginUID))
 	b = appendBool(b, "has_login", f.HasLoginUID)
 	b = appendString(b, "cmdline", f.Cmdline)
-	b = end(b, '}')
+	b = jsonappend.End(b, '}')
 	b = appendTags(b, s.Tags)
 	b = append(b, `"v":{`...)
 	b = appendString(b, "expected", s.Verdict.Expected)
 	b = appendString(b, "rule", s.Verdict.Rule)
 	b = appendString(b, "why", s.Verdict.Why)
-	b = end(b, '}')
-	return end(b, '}')
+	b = jsonappend.End(b, '}')
+	return jsonappend.End(b, '}')
 }
 
 func appendTags(b []byte, tags []metric.Tag) []byte {
@@ -126,9 +127,9 @@ func appendTags(b []byte, tags []metric.Tag) []byte {
 		b = append(b, '{')
 		b = appendString(b, "Key", t.Key)
 		b = appendString(b, "Value", t.Value)
-		b = end(b, '}')
+		b = jsonappend.End(b, '}')
 	}
-	return end(b, ']')
+	return jsonappend.End(b, ']')
 }
 
 func (s *socket) append(b []byte) []byte {
@@ -136,76 +137,53 @@ func (s *socket) append(b []byte) []byte {
 	b = appendUint(b, "n", s.ID.Netns)
 	b = appendUint(b, "c", s.ID.Cookie)
 	b = appendUint(b, "i", s.ID.Inode)
-	b = end(b, '}')
+	b = jsonappend.End(b, '}')
 	b = appendInt(b, "o", int64(s.Owner))
 	b = append(b, `"p":[`...)
 	for _, p := range s.Processes {
 		b = p.append(b)
 	}
-	b = end(b, ']')
+	b = jsonappend.End(b, ']')
 	b = appendBool(b, "t", s.Reported)
 	b = appendBool(b, "a", s.Activated)
-	return end(b, '}')
+	return jsonappend.End(b, '}')
 }
 
 func (p process) append(b []byte) []byte {
 	b = append(b, '{')
 	b = appendInt(b, "p", int64(p.PID))
 	b = appendUint(b, "s", p.Start)
-	return end(b, '}')
-}
-
-// end ends an object or array, followed by a comma. It removes the comma after the last
-// element.
-func end(b []byte, bracket byte) []byte {
-	if b[len(b)-1] == ',' {
-		b = b[:len(b)-1]
-	}
-	return append(b, bracket, ',')
-}
-
-func appendKey(b []byte, key string) []byte {
-	b = append(b, '"')
-	b = append(b, key...)
-	return append(b, `":`...)
+	return jsonappend.End(b, '}')
 }
 
 func appendInt(b []byte, key string, v int64) []byte {
 	if v == 0 {
 		return b
 	}
-	return append(strconv.AppendInt(appendKey(b, key), v, 10), ',')
+	return append(strconv.AppendInt(jsonappend.Key(b, key), v, 10), ',')
 }
 
 func appendUint(b []byte, key string, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
-	return append(strconv.AppendUint(appendKey(b, key), v, 10), ',')
+	return append(strconv.AppendUint(jsonappend.Key(b, key), v, 10), ',')
 }
 
 func appendBool(b []byte, key string, v bool) []byte {
 	if !v {
 		return b
 	}
-	return append(appendKey(b, key), "true,"...)
+	return append(jsonappend.Key(b, key), "true,"...)
 }
 
 func appendString(b []byte, key, v string) []byte {
 	if v == "" {
 		return b
 	}
-	b = appendKey(b, key)
-	for i := range len(v) {
-		if c := v[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return append(append(b, encode(v)...), ',')
-		}
-	}
-	b = append(b, '"')
-	b = append(b, v...)
-	return append(b, `",`...)
+	return append(jsonappend.String(jsonappend.Key(b, key), v), ',')
 }
 
 func appendAny(b []byte, key string, v any) []byte {
-	return append(append(appendKey(b, key), encode(v)...), ',')
+	return append(append(jsonappend.Key(b, key), encode(v)...), ',')
 }
