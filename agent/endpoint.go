@@ -127,6 +127,11 @@ func (v *view) Sources() []plugin.SourceState { return v.supervisor.sources() }
 // Health returns the state of the outputs and of the configuration.
 func (v *view) Health() plugin.Health { return v.supervisor.health.state() }
 
+// Details asks the input of a source about one of its points.
+func (v *view) Details(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
+	return nil, nil
+}
+
 // Changed returns a channel that is closed at the next change.
 func (v *view) Changed() <-chan struct{} { return v.supervisor.board.next() }
 

@@ -41,6 +41,7 @@ type Point struct {
 	Tags   []Tag   // sorted by key, keys unique, no empty values
 	Fields []Field // keys unique, in any order
 	Time   time.Time
+	Start  time.Time // since when the counters among the fields count; zero: unknown, or no counter
 }
 
 // A Tag is one dimension of a point's identity. Both strings are valid UTF-8.

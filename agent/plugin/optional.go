@@ -3,6 +3,8 @@ package plugin
 import (
 	"context"
 	"time"
+
+	"sockwatch/agent/metric"
 )
 
 // This file lists the optional interfaces that a plugin may implement, and the errors
@@ -12,9 +14,14 @@ import (
 //	Inheritor       Input           takes over the state of a replaced Input
 //	Watcher         Input           asks for a gather when something has changed
 //	TagLister       Input           has tags that its Definition does not name
+//	Detailer        Input           knows more about a point than it publishes
+//	LimitReporter   Input           says what it cannot see, and why
+//	EventRecaller   Input           remembers events from before the start
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record a new time
+//	DescUser        Pusher          encodes points together with the types of their fields
+//	EndedEncoder    Pusher          tells its destination which series have ended
 //	HealthReporter  Endpoint        reports that it has stopped answering
 //	Reloader        Endpoint        is notified of a reload that keeps it
 //	Exclusive       Options         names resources that only one instance may have (define.go)
@@ -54,6 +61,50 @@ type TagLister interface {
 	ExtraTags() []string
 }
 
+// A Detailer is an Input that knows more about a point than the tags and fields that it
+// publishes, for people who look at one point.
+type Detailer interface {
+	// Details returns what is known about a point, in sections for people to read.
+	//
+	// p is a point of a published batch, perhaps with other tags than the input gave it:
+	// options add and exclude tags. If p no longer exists, Details returns nil.
+	// Details may be called at any time, concurrently. It may wait for a gather in flight,
+	// but returns soon after ctx is done.
+	// It costs nothing as long as nobody calls it.
+	Details(ctx context.Context, p *metric.Point) ([]DetailSection, error)
+}
+
+// A DetailSection is a part of the answer of a Detailer.
+type DetailSection struct {
+	Title   string // "Socket", "Holder 2 of 3"
+	Details []Detail
+}
+
+// A Detail is one fact.
+type Detail struct {
+	Name  string // "exe", in the words of tags and fields
+	Value string // UTF-8 that is not escaped for any output
+	// Sensitive details are shown only to readers on this host or with authentication.
+	Sensitive bool
+}
+
+// A LimitReporter is an Input that can say what it cannot see.
+type LimitReporter interface {
+	// Limits returns one sentence for each thing that the last gather could not see: what
+	// is missing, why, and what to do about it. Nothing is missing if it is empty.
+	// It may be called at any time, concurrently, and returns at once.
+	Limits() []string
+}
+
+// An EventRecaller is an Input that remembers events from before the start.
+type EventRecaller interface {
+	// RecallEvents returns the last events that were published before the start, oldest
+	// first, at most MaxEvents, without those that Gather will return again.
+	// The agent calls it once, before the first Gather, so that endpoints can show them.
+	// It may read files, but does not wait for a disk that hangs.
+	RecallEvents() []metric.Point
+}
+
 // A PushInheritor is a Pusher that can take over the resources of another one, such as a
 // stream in the middle of a record. When a reload replaces a Pusher by one with other
 // options, the agent calls InheritFrom with the old one. The call comes at most once:
@@ -78,6 +129,32 @@ type Restamper interface {
 	// After an error the agent calls Encode.
 	// Restamp and Encode are never called concurrently with each other or themselves.
 	Restamp(dst, record []byte, t time.Time) ([]byte, error)
+}
+
+// A DescUser is a Pusher whose records depend on the documentation of the fields: their
+// types, units and help texts.
+type DescUser interface {
+	// UseDescs is called before Encode, Restamp or EncodeEnded with the Descs of the batch
+	// that the following points belong to, unless they are the same as before.
+	//
+	// It is never called concurrently with Encode, Restamp or EncodeEnded.
+	// The Pusher may keep descs, but must not change them.
+	UseDescs(descs []metric.Desc)
+}
+
+// An EndedEncoder is a Pusher whose destination has to be told that a series has ended,
+// because it would otherwise show the last value for some time.
+type EndedEncoder interface {
+	// EncodeEnded appends one record to dst that ends the series of a point: one for each
+	// of its fields.
+	//
+	// series was delivered before, by this Pusher or by one with the same name before a
+	// restart. Its fields have the keys and kinds of the last values, but not the values.
+	// t is the time of the first batch without the series, or of the failed gather. No
+	// sample of the series with the time t or a later one was encoded before.
+	// An error is logged. The series then ends by itself.
+	// EncodeEnded is never called concurrently with Encode, Restamp or itself.
+	EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error)
 }
 
 // A HealthReporter is an Endpoint that can fail while Serve runs, for example if its

@@ -107,7 +107,7 @@ type Endpoint interface {
 }
 
 // A Board gives an Endpoint access to batches, events and states. All methods may be
-// called concurrently. All except Refresh return at once. Results are read-only.
+// called concurrently. All except Refresh and Details return at once. Results are read-only.
 type Board interface {
 	// Latest returns the latest batch of every source, filtered for this endpoint and
 	// ordered by source.
@@ -116,8 +116,9 @@ type Board interface {
 	// A source whose last gather failed has no batch.
 	// Latest is empty until the first gather of every input has ended.
 	Latest() []*metric.Batch
-	// Events returns the last MaxEvents events that passed the filter of this endpoint,
-	// in the order of their arrival. Each has its own Time.
+	// Events returns the last MaxEvents events that passed the filter of this endpoint, in
+	// the order of their arrival. Each has its own Time. Events from before the start come
+	// first, if their input is an EventRecaller.
 	Events() []metric.Point
 	// Sources returns the state of every input, ordered by name. It shows whether a
 	// source without a batch has failed or has not gathered yet. The agent's own points
@@ -125,6 +126,10 @@ type Board interface {
 	Sources() []SourceState
 	// Health returns the state of the outputs and of the configuration.
 	Health() Health
+	// Details asks the input of a source for what it knows about one of its points. It
+	// returns nil if the input is not a Detailer or the point no longer exists. It waits
+	// until ctx is done at most.
+	Details(ctx context.Context, source string, p *metric.Point) ([]DetailSection, error)
 	// Changed returns a channel that is closed at the next change: a source has
 	// published or failed, an output has gone down or up, or the configuration was
 	// reloaded. To miss no change, call it before reading what may have changed.
@@ -157,6 +162,8 @@ type SourceState struct {
 	// Tags are the keys of all tags that its points can have, sorted: those of the
 	// plugin's Definition and the configured ones. It is nil if the Definition has none.
 	Tags []string
+	// Limits says what the input cannot see, one sentence each: see LimitReporter.
+	Limits []string
 }
 
 // Health is the state of the outputs and of the configuration.

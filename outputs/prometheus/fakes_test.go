@@ -32,6 +32,10 @@ func (b *fakeBoard) Latest() []*metric.Batch {
 	return b.latest
 }
 
+func (b *fakeBoard) Details(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
+	return nil, nil
+}
+
 func (b *fakeBoard) Refresh(ctx context.Context, maxAge time.Duration) error {
 	if b.refresh == nil {
 		return ctx.Err()

@@ -317,6 +317,10 @@ func (emptyBoard) Events() []metric.Point                             { return n
 func (emptyBoard) Health() plugin.Health                              { return plugin.Health{} }
 func (emptyBoard) Changed() <-chan struct{}                           { return nil }
 
+func (emptyBoard) Details(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
+	return nil, nil
+}
+
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
 // Options tests a plugin's options struct: plain tagged data, with new defaults each time
