@@ -23,7 +23,7 @@ type runningOutput struct {
 	log      *slog.Logger
 	health   *outputHealth
 	calls    *calls
-	filter   filter.Filter
+	encoder  *encoder
 	inbox    chan offered
 	events   eventInbox
 	queue    *outputQueue
@@ -45,14 +45,21 @@ const (
 	stageClosed
 )
 
-// An offered is a batch in the inbox of an output.
+// An offered is an entry in the inbox of an output: a batch, or the withdrawal of an input
+// that has failed or was removed.
 type offered struct {
-	batch *metric.Batch
-	turn  int // of its events (see eventInbox)
+	input *runningInput // nil in Once
+	batch *metric.Batch // nil: a withdrawal
+	turn  int           // of its events (see eventInbox)
+	at    time.Time     // of the withdrawal
 }
 
-// inboxBatches is how many batches wait for a queue that hangs.
-const inboxBatches = 64
+// inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how
+// many inputs can be removed while the inbox is full.
+const (
+	inboxBatches     = 64
+	inboxWithdrawals = 64
+)
 
 // maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
 const maxPushBytes = 1 << 20
@@ -64,10 +71,11 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		return nil, err
 	}
 	o := &runningOutput{
-		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox:  make(chan offered, inboxBatches),
+		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
+		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
+	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -190,6 +198,9 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	}
 	replaced.delivery.passOn(o.delivery)
 	o.events.takeOver(&replaced.events)
+	if o.encoder.live != nil && replaced.encoder.live != nil {
+		o.encoder.live = replaced.encoder.live
+	}
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return
