@@ -212,6 +212,9 @@ func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed 
 // fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
+	if o.encoder.live != nil {
+		o.encoder.live.start()
+	}
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
 		records := o.encoder.encode(next)

@@ -177,7 +177,7 @@ func (s slot) next(in *runningInput, at time.Time, minInterval time.Duration) (s
 	}
 	number := s.number
 	if in == nil || in.RoundInterval {
-		s.number = at.Add(min(minInterval/20, time.Second)).UnixNano() / int64(minInterval)
+		s.number = at.Add(min(minInterval/20, time.Second/4)).UnixNano() / int64(minInterval)
 	} else {
 		s.number = int64((at.Sub(s.began) + minInterval/10) / minInterval)
 	}

@@ -15,6 +15,8 @@ type liveSeries struct {
 	sources   map[string]*liveSource
 	withdrawn map[string]time.Time // sources that failed or were removed, and whose series have yet to end
 	ended     time.Time            // the latest time of an ended series
+	inputs    map[string]bool      // the sources that have an input; nil: unknown
+	file      *seriesFile          // nil: none
 	changed   bool                 // the series have changed since the file was last written
 
 	// Of the block that is being encoded:
@@ -179,11 +181,20 @@ func (l *liveSeries) withdraw(name string, at time.Time) {
 	}
 }
 
-// withdrawOthers ends the series of the sources that have no input any more.
-func (l *liveSeries) withdrawOthers(inputs map[string]bool, at time.Time) {
+// takeOver takes over the live series of the output that is being replaced.
+func (l *liveSeries) takeOver(from *liveSeries) {
+	l.sources, l.withdrawn, l.ended, l.changed = from.sources, from.withdrawn, from.ended, true
+	if l.file != nil && from.file != nil && l.file.path == from.file.path {
+		l.file = from.file // which may be writing
+	}
+}
+
+// start ends the series of the sources that have no input any more.
+func (l *liveSeries) start() {
+	now := time.Now()
 	for name := range l.sources {
-		if !inputs[name] {
-			l.withdraw(name, at)
+		if l.inputs != nil && !l.inputs[name] {
+			l.withdraw(name, now)
 		}
 	}
 }
@@ -230,6 +241,16 @@ func (l *liveSeries) commit() {
 		*s = u.source
 	}
 	l.begin()
+	if l.file != nil && l.file.write(l.sources, l.changed) {
+		l.changed = false
+	}
+}
+
+// end is called when no more blocks follow. It blocks while the disk hangs.
+func (l *liveSeries) end() {
+	if l.file != nil {
+		l.file.writeLast(l.sources, l.changed)
+	}
 }
 
 // A seriesDiff says which series of an earlier batch are missing from a later one.

@@ -154,6 +154,38 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
+// openSeries prepares the file with the live series. If load, it takes the series of the
+// last run from it; it gives up when ctx is done.
+func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
+	live := o.encoder.live
+	if live == nil {
+		return
+	}
+	live.inputs = map[string]bool{}
+	for _, in := range a.Inputs {
+		live.inputs[in.Name] = true
+	}
+	path := seriesPath(a, o.Push)
+	if path == "" {
+		return
+	}
+	live.file = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}
+	live.changed = true
+	if !load {
+		return
+	}
+	var sources map[string]*liveSource
+	var err error
+	if !o.calls.callWithin(ctx, o.title()+": reading its series", func() { sources, err = live.file.load() }) {
+		sources, err = nil, errDiskHangs
+	}
+	if err != nil {
+		o.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
+	} else if sources != nil {
+		live.sources, live.changed = sources, false
+	}
+}
+
 // start fills and empties the queue until the inbox is closed or haltCtx ends. First it
 // takes over the queue of the replaced output, if any. Batches wait in the inbox
 // meanwhile.
@@ -199,7 +231,7 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	replaced.delivery.passOn(o.delivery)
 	o.events.takeOver(&replaced.events)
 	if o.encoder.live != nil && replaced.encoder.live != nil {
-		o.encoder.live = replaced.encoder.live
+		o.encoder.live.takeOver(replaced.encoder.live)
 	}
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
@@ -230,6 +262,9 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	default:
 		o.cancel()
 		<-o.delivery.done
+	}
+	if o.encoder.live != nil {
+		o.encoder.live.end()
 	}
 	defer o.calls.begin(o.title() + ": closing its queue")()
 	o.queue.close()

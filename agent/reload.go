@@ -128,6 +128,9 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
+		if err == nil {
+			o.openSeries(openCtx, next, old == nil)
+		}
 		return o, err
 	})
 	return t, err
