@@ -187,6 +187,12 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	if got, want := e.live.timeOf(renamed), at64(20.001); !got.Equal(want) {
 		t.Errorf("the renamed input's batch has the time %v, want %v", got, want)
 	}
+	other := &metric.Batch{Source: "other", Time: at64(30), Points: []metric.Point{pointOf("b", 1)}}
+	e.encodeQueued(other)
+	e.fails("other", 40)
+	if got, want := e.live.timeOf(b), at64(20.001); !got.Equal(want) {
+		t.Errorf("after another failure the late batch has the time %v, want %v", got, want)
+	}
 	old := &metric.Batch{Source: "in", Time: at64(10), Points: []metric.Point{a}}
 	if got := e.live.timeOf(old); !got.Equal(old.Time) {
 		t.Errorf("a batch from before has the time %v, want its own", got)
