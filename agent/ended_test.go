@@ -565,3 +565,31 @@ func TestOnceEndsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A batch that the input has returned before costs no allocation, and neither does one in
+// which only values have changed.
+func TestBatchWithTheSameSeriesCostsNoAllocation(t *testing.T) {
+	points := listenerPoints(1000).Points
+	changed := slices.Clone(points)
+	for i := range changed {
+		changed[i].Fields = slices.Clone(changed[i].Fields)
+		changed[i].Fields[0].Value = metric.Int(7)
+	}
+	for _, tt := range []struct {
+		name string
+		next []metric.Point
+	}{{name: "same points", next: points}, {name: "other values", next: changed}} {
+		l, at, batches := newLiveSeries(), time.Unix(1000, 0), [][]metric.Point{points, tt.next}
+		observeQueued(l, points, at)
+		allocs := testing.AllocsPerRun(10, func() {
+			at = at.Add(time.Second)
+			slices.Reverse(batches)
+			if n := observeQueued(l, batches[0], at); n != 0 {
+				t.Errorf("%s: %d series have ended", tt.name, n)
+			}
+		})
+		if allocs > 0 {
+			t.Errorf("%s: %v allocations", tt.name, allocs)
+		}
+	}
+}
