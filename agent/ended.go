@@ -99,7 +99,7 @@ func (l *liveSeries) compare(u *liveUpdate, before *liveSource, points []metric.
 	t := before.endTime(at)
 	for _, end := range l.diff.ends {
 		p := before.points[end.index]
-		p.Fields = end.fields
+		p.Fields, p.Time = end.fields, time.Time{}
 		l.ends = append(l.ends, endedSeries{point: p, descs: before.descs, time: t})
 	}
 	if len(l.ends) > from {

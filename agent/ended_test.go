@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -592,4 +593,35 @@ func TestBatchWithTheSameSeriesCostsNoAllocation(t *testing.T) {
 			t.Errorf("%s: %v allocations", tt.name, allocs)
 		}
 	}
+}
+
+// While a disk hangs, the removal of an input is not lost: it waits behind the batches. A
+// failure is offered again by the next gather that fails.
+func TestRemovalWaitsForAQueueThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		q := &hangingQueue{Queue: buffer.NewMemory(1 << 20), appending: true, release: make(chan struct{})}
+		p := &endingPusher{}
+		o := newFilledOutput(t, r, q, p)
+		in := inputNamed("in")
+		for range inboxBatches + 10 {
+			b := batchOf(pointOf("a", 1))
+			b.Source = "in"
+			o.offer(in, &b, nil)
+			synctest.Wait()
+			time.Sleep(10 * time.Second)
+		}
+		o.offerWithdrawal(in, time.Now(), false)
+		if got := len(o.inbox); got != inboxBatches {
+			t.Errorf("%d entries wait after a failure, want %d", got, inboxBatches)
+		}
+		o.offerWithdrawal(in, time.Now(), true)
+		close(q.release)
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		got := p.taken()
+		if len(got) != inboxBatches+2 || got[len(got)-1] != "end a{}" {
+			t.Errorf("%d records, the last are %q", len(got), got[max(0, len(got)-2):])
+		}
+	})
 }
