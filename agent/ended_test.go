@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -623,5 +624,57 @@ func TestRemovalWaitsForAQueueThatHangs(t *testing.T) {
 		if len(got) != inboxBatches+2 || got[len(got)-1] != "end a{}" {
 			t.Errorf("%d records, the last are %q", len(got), got[max(0, len(got)-2):])
 		}
+	})
+}
+
+// A disk that is full for a while costs a batch, but not the end of what was missing from it.
+func TestEndedSeriesWaitForADiskThatIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		q := &flakyQueue{Queue: buffer.NewMemory(1 << 20)}
+		p := &endingPusher{}
+		o := newFilledOutput(t, r, q, p)
+		gathered := func(names ...string) {
+			b := batchOf()
+			b.Source = "in"
+			for _, name := range names {
+				b.Points = append(b.Points, pointOf(name, 1))
+			}
+			o.offer(inputNamed("in"), &b, nil)
+			after(10 * time.Second)
+		}
+		gathered("a", "b")
+		q.set(syscall.ENOSPC)
+		gathered("a", "c")
+		q.set(nil)
+		gathered("a")
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		wantRecords(t, "delivered", p.taken(), "a{}", "b{}", "end b{}", "a{}")
+	})
+}
+
+// An input that a reload removes during a gather does not come back with its batch.
+func TestBatchOfARemovedInputIsNotDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		in, p := &settableInput{}, &endingPusher{}
+		in.set(nil, "a")
+		r.agent.input("in", in)
+		r.agent.withPush(p)
+		r.start()
+		after(time.Second)
+		in.mu.Lock()
+		in.hang = 5 * time.Second
+		in.mu.Unlock()
+		after(10 * time.Second)
+		next := r.sibling()
+		next.input("other", counting())
+		next.withPush(p).Options.NameDrop = []string{"sockwatch_*", "count"}
+		p.taken()
+		r.reloadTo(next, nil)
+		after(30 * time.Second)
+		wantRecords(t, "after the removal", p.taken(), "end a{}")
+		r.end()
 	})
 }
