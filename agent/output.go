@@ -154,11 +154,8 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
-// seriesLoadTimeout is how long openSeries waits for the disk.
-const seriesLoadTimeout = 5 * time.Second
-
-// openSeries prepares the file with the live series. If load, it takes the series of the
-// last run from it, unless the disk hangs.
+// openSeries prepares the live series of an output that has to be told what has ended. If
+// load, they are those of the last run, unless the disk hangs.
 func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	live := o.encoder.live
 	if live == nil {
@@ -172,22 +169,9 @@ func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	if path == "" {
 		return
 	}
-	live.file = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}
-	live.changed = true
-	if !load {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, seriesLoadTimeout)
-	defer cancel()
-	var sources map[string]*liveSource
-	var err error
-	if !o.calls.callWithin(ctx, o.title()+": reading its series", func() { sources, err = live.file.load() }) {
-		sources, err = nil, errDiskHangs
-	}
-	if err != nil {
-		o.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
-	} else if sources != nil {
-		live.sources, live.changed = sources, false
+	live.file, live.changed = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}, true
+	if load {
+		live.load(ctx)
 	}
 }
 
