@@ -91,8 +91,10 @@ type Detail struct {
 // A LimitReporter is an Input that can say what it cannot see.
 type LimitReporter interface {
 	// Limits returns one sentence for each thing that the last gather could not see: what
-	// is missing, why, and what to do about it. Nothing is missing if it is empty.
-	// It may be called at any time, concurrently, and returns at once.
+	// is missing, why, and what to do about it, without a final period. Nothing is missing if
+	// it is empty.
+	// It may be called at any time, concurrently, and returns at once. The result is not
+	// changed afterwards.
 	Limits() []string
 }
 
