@@ -272,6 +272,9 @@ func (t *transition) changes() (c changes) {
 
 func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
+		if x.new[name].title() == "inputs."+agentSource {
+			continue // no file has it
+		}
 		if _, ok := x.old[name]; ok {
 			c.replaced = append(c.replaced, x.new[name].title())
 		} else {

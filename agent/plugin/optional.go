@@ -26,6 +26,7 @@ import (
 //	Reloader        Endpoint        is notified of a reload that keeps it
 //	Exclusive       Options         names resources that only one instance may have (define.go)
 //	Includer        Options         names files that hold some of the options (define.go)
+//	Warner          Options         finds options that are valid, but look wrong (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning
