@@ -418,3 +418,60 @@ func TestEachGatherPublishesAnotherBatch(t *testing.T) {
 		r.end()
 	})
 }
+
+// A limitedInput cannot see everything.
+type limitedInput struct {
+	fakeInput
+	limits func() []string
+}
+
+func (l limitedInput) Limits() []string { return l.limits() }
+
+func TestSourcesSayWhatTheyCannotSee(t *testing.T) {
+	r := newRig(t)
+	s := newSupervisor(r.agent, nil)
+	s.running.inputs = map[string]*runningInput{}
+	for name, limits := range map[string]func() []string{
+		"limited": func() []string { return []string{"no capabilities: grant them"} },
+		"broken":  func() []string { panic("bug") },
+		"all":     func() []string { return nil },
+	} {
+		in, err := s.newInput(r.agent, &Input{Name: name, Input: limitedInput{limits: limits}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.running.inputs[name] = in
+	}
+	want := []plugin.SourceState{{Name: "all"}, {Name: "broken"}, {Name: "limited", Limits: []string{"no capabilities: grant them"}}}
+	if diff := cmp.Diff(want, s.sources()); diff != "" {
+		t.Errorf("sources (-want +got):\n%s", diff)
+	}
+	if n := s.health.input("broken").panics.Load(); n != 1 {
+		t.Errorf("%d panics counted, want 1", n)
+	}
+}
+
+func TestReloadThatRemovesAnInputIsAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		page := newFakeEndpoint()
+		r.agent.input("a", counting())
+		r.agent.input("b", counting())
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		next := r.sibling()
+		next.input("a", counting())
+		next.pull("page", newFakeEndpoint())
+		changed := board.Changed()
+		r.reloadTo(next, nil) // nothing gathers
+		var sources []string
+		for _, b := range board.Latest() {
+			sources = append(sources, b.Source)
+		}
+		if diff := cmp.Diff([]string{"a", agentSource}, sources); diff != "" || !isClosed(changed) {
+			t.Errorf("change %v, sources (-want +got):\n%s", isClosed(changed), diff)
+		}
+		r.end()
+	})
+}

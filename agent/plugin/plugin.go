@@ -135,7 +135,8 @@ type Board interface {
 	// Changed returns a channel that is closed at the next change: a gather has ended, with
 	// a batch or an error, events have arrived, an output has gone down or up, or the
 	// configuration was reloaded, with or without success. To miss no change, call it before
-	// reading what may have changed. One gather may cause several changes.
+	// reading what may have changed. One gather may cause several changes. The sizes of queues
+	// change without a signal.
 	Changed() <-chan struct{}
 	// Refresh gathers the inputs whose batch is older than maxAge and waits for them.
 	//
