@@ -80,6 +80,7 @@ func TestDetailsAreAskedForThePointThatTheInputGave(t *testing.T) {
 		}{
 			{source: "a", point: pointOf("renamed", 1, "port", "443", "site", "s")},
 			{source: "a", point: pointOf("renamed", 4, "port", "25", "site", "s")}, // does not pass the filter of the endpoint
+			{source: "a", point: pointOf("other", 3, "port", "22", "site", "s")},
 			{source: "none", point: pointOf("renamed", 3, "port", "22", "site", "s")},
 			{source: agentSource, point: board.Latest()[1].Points[0]}, // not a Detailer
 		} {
@@ -136,6 +137,16 @@ func TestDetailsDelayNothing(t *testing.T) {
 			synctest.Wait()
 			return failed
 		}
+		answer := func(failed <-chan error) error {
+			t.Helper()
+			select {
+			case err := <-failed:
+				return err
+			case <-time.After(time.Minute):
+				t.Fatal("no answer within a minute")
+				return nil
+			}
+		}
 		first := ask(t.Context())
 		after(20 * time.Second)
 		if gathers != 3 {
@@ -143,7 +154,7 @@ func TestDetailsDelayNothing(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := <-ask(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := answer(ask(ctx)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want that of its context", err)
 		}
 		next := r.sibling()
@@ -153,14 +164,14 @@ func TestDetailsDelayNothing(t *testing.T) {
 			return nil, nil
 		})
 		r.reloadTo(next, nil)
-		if err := <-first; err != errInputStops || closed != 1 {
+		if err := answer(first); err != errInputStops || closed != 1 {
 			t.Errorf("after a reload: error %v, %d inputs closed, want %v and 1", err, closed, errInputStops)
 		}
 		board = <-page.board
 		began := time.Now()
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := <-ask(short); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+		if err := answer(ask(short)); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("error %v after %v from a plugin that hangs, want the deadline after 1s", err, time.Since(began))
 		}
 		third := r.sibling()
@@ -169,7 +180,7 @@ func TestDetailsDelayNothing(t *testing.T) {
 		board = <-page.board
 		close(deaf)
 		after(time.Minute)
-		if err := <-ask(t.Context()); fmt.Sprint(err) != "panic: bug" {
+		if err := answer(ask(t.Context())); fmt.Sprint(err) != "panic: bug" {
 			t.Errorf("error %v after a panic", err)
 		}
 		began = time.Now()
