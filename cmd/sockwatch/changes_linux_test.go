@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,8 +23,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"sockwatch/agent"
-	"sockwatch/agent/config"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/schematest"
@@ -509,17 +506,6 @@ func TestChangesOnAFullDisk(t *testing.T) {
 	}
 }
 
-// A boardProbe is an endpoint that only gives tests access to its board.
-type boardProbe struct{ board chan plugin.Board }
-
-func (*boardProbe) Listen(context.Context) error { return nil }
-
-func (b *boardProbe) Serve(ctx context.Context, board plugin.Board) error {
-	b.board <- board
-	<-ctx.Done()
-	return nil
-}
-
 // TestEventsFromBeforeAKillAreShown: endpoints of the next run have the last 2,000 events, each
 // once, in their order, and equal to those that were published.
 func TestEventsFromBeforeAKillAreShown(t *testing.T) {
@@ -527,108 +513,69 @@ func TestEventsFromBeforeAKillAreShown(t *testing.T) {
 		t.Skip("needs thousands of listeners")
 	}
 	t.Parallel()
-	const address, perCycle = "127.0.0.9", 600
-	dir := t.TempDir()
-	text := fmt.Sprintf(`
+	h := newNetHost(t)
+	const perCycle = 600
+	state, dir := t.TempDir(), t.TempDir()
+	shown := filepath.Join(dir, "shown")
+	file := writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
 [agent]
   interval = "200ms"
   omit_hostname = true
   state_directory = %q
 [[inputs.tcp_listen]]
   settle = "0s"
-  timeout = "10s"
-[[outputs.file]]
+  timeout = "20s"
+[[outputs.event_page]]
   path = %q
-  flush_interval = "100ms"
-`, dir, filepath.Join(dir, "points"))
-	path := writeFile(t, t.TempDir(), "sockwatch.toml", text)
-	p := start(t, "sockwatch", nil, "--config", path)
+`, state, shown))
 	events := func() []metric.Point {
-		events, err := tcplisten.RecentChanges(dir, "tcp_listen")
+		events, err := tcplisten.RecentChanges(state, "tcp_listen")
 		if err != nil {
 			return nil // not written yet
 		}
 		return events
 	}
-	of := func(kind string, cycle int) func() bool {
-		last := fmt.Sprint(20000 + (cycle+1)*perCycle - 1)
-		return func() bool {
-			return slices.ContainsFunc(events(), func(e metric.Point) bool {
-				return e.Tag("event") == kind && e.Tag("address") == address && e.Tag("port") == last
-			})
-		}
-	}
-	eventually(t, "the history", func() bool { _, err := os.Stat(filepath.Join(dir, "tcp_listen.history.jsonl")); return err == nil })
+	p := h.start("sockwatch", "daemon", nil, file)
+	eventually(t, "a history", func() bool {
+		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
+		return err == nil
+	})
 	for cycle := range 2 {
-		var all []net.Listener
+		var addresses []string
 		for i := range perCycle {
-			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", address, 20000+cycle*perCycle+i))
-			if err != nil {
-				t.Fatal(err)
+			addresses = append(addresses, fmt.Sprintf("tcp/127.0.0.1:%d", 20000+cycle*perCycle+i))
+		}
+		last := fmt.Sprint(20000 + (cycle+1)*perCycle - 1)
+		seen := func(kind string) func() bool {
+			return func() bool {
+				return slices.ContainsFunc(events(), func(e metric.Point) bool { return e.Tag("event") == kind && e.Tag("port") == last })
 			}
-			all = append(all, l)
 		}
-		eventually(t, "the last listener opened", of("opened", cycle))
-		for _, l := range all {
-			l.Close()
-		}
-		eventually(t, "the last listener closed", of("closed", cycle))
+		service := h.serve("web", 0, addresses...)
+		eventually(t, "the last listener opened", seen("opened"))
+		service.stdin.Close()
+		eventually(t, "the last listener closed", seen("closed"))
 	}
 	p.Process.Kill()
 	<-p.exited
-	before := events()
-	if len(before) < plugin.MaxEvents {
-		t.Fatalf("%d events in the history", len(before))
+	want := events()
+	if len(want) < plugin.MaxEvents {
+		t.Fatalf("%d events in the history", len(want))
 	}
-	before = before[len(before)-plugin.MaxEvents:]
-
-	next := newDaemonProgram(io.Discard, io.Discard)
-	a, err := next.build([]config.File{{Name: path, Text: text}})
+	want = want[len(want)-plugin.MaxEvents:]
+	if err := os.Remove(shown); err != nil {
+		t.Fatal(err)
+	}
+	h.start("sockwatch", "daemon", nil, file)
+	eventually(t, "the events after the first gather", func() bool {
+		_, err := os.Stat(shown)
+		return err == nil
+	})
+	got, err := os.ReadFile(shown)
 	if err != nil {
 		t.Fatal(err)
 	}
-	probe := &boardProbe{make(chan plugin.Board, 1)}
-	a.Pull = []*agent.Pull{{Name: "probe", Endpoint: probe}}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	ended := make(chan error, 1)
-	ready := make(chan struct{})
-	go func() { ended <- a.Run(ctx, nil, nil, func() { close(ready) }) }()
-	select {
-	case <-ready:
-	case err := <-ended:
-		t.Fatal(err)
-	case <-time.After(waitLimit):
-		t.Fatal("the first gather does not end")
-	}
-	shown := (<-probe.board).Events()
-	identity := func(e *metric.Point) string {
-		history, _ := e.Field("history")
-		sequence, _ := e.Field("sequence")
-		return fmt.Sprint(history, " ", sequence)
-	}
-	first := slices.IndexFunc(before, func(e metric.Point) bool { return len(shown) > 0 && identity(&e) == identity(&shown[0]) })
-	if first < 0 || len(shown) != plugin.MaxEvents {
-		t.Fatalf("%d events are shown, the first is event %d of the history", len(shown), first)
-	}
-	// Other programs of this machine may have opened listeners since.
-	if new := first; new > 100 {
-		t.Errorf("%d new events", new)
-	}
-	series := func(events []metric.Point) (all []string) {
-		for i := range events {
-			e := &events[i]
-			fields := slices.Clone(e.Fields)
-			slices.SortFunc(fields, func(a, b metric.Field) int { return strings.Compare(a.Key, b.Key) })
-			all = append(all, fmt.Sprint(identity(e), " ", e.Time.UnixNano(), " ", e.Series(), fields))
-		}
-		return all
-	}
-	if diff := cmp.Diff(series(before[first:]), series(shown[:len(before)-first])); diff != "" {
+	if diff := cmp.Diff(eventLines(want), string(got)); diff != "" {
 		t.Errorf("events (-of the history +shown):\n%s", diff)
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
