@@ -35,7 +35,7 @@ type runningInput struct {
 // A sink takes the results of an input.
 type sink struct {
 	publish  func(b *metric.Batch, changed bool)  // changed: the input was down before
-	withdraw func(changed bool)                   // changed: the input was not down before
+	withdraw func(at time.Time, changed bool)     // changed: the input was not down before
 	recall   func(recalled func() []metric.Point) // called before the first publish
 }
 

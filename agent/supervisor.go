@@ -150,12 +150,16 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 	s.board.changed()
 }
 
-// offer hands a batch to every output, and its events to every endpoint.
-func (s *supervisor) offer(b *metric.Batch, r *receipt) {
+// offer hands a batch to every output, and its events to every endpoint. Of an input that a
+// reload has replaced or removed meanwhile, only the events count.
+func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.running.inputs[in.Name] != in {
+		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
+	}
 	for _, o := range s.running.outputs {
-		o.offer(b, r)
+		o.offer(in, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.hold() // for ever: the program stops, and no output accepts the events any more
@@ -190,6 +194,18 @@ func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
 	s.events.recall(events)
 	for _, e := range s.running.endpoints {
 		e.view.recallEvents(events)
+	}
+}
+
+// offerWithdrawal tells every output that an input has failed.
+func (s *supervisor) offerWithdrawal(in *runningInput, at time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running.inputs[in.Name] != in {
+		return // a reload has replaced or removed it meanwhile
+	}
+	for _, o := range s.running.outputs {
+		o.offerWithdrawal(in, at, false)
 	}
 }
 
