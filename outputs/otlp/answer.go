@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -27,14 +26,11 @@ func isProtobuf(a *push.Answer) bool {
 	return kind == "application/x-protobuf" || kind == "application/protobuf"
 }
 
-// checkStored returns an error if an answer with status 2xx is a page for people: it comes
-// from a login portal or a proxy, not from a receiver of OTLP.
-func checkStored(a *push.Answer) error {
+// isPage reports whether an answer is a page for people: it comes from a login portal or a
+// proxy, not from a receiver of OTLP.
+func isPage(a *push.Answer) bool {
 	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
-	if kind == "text/html" && len(a.Body) > 0 {
-		return fmt.Errorf("%d %s with a page of HTML: this is not how a receiver of OTLP answers: check the URL", a.Status, http.StatusText(a.Status))
-	}
-	return nil
+	return kind == "text/html" && len(a.Body) > 0
 }
 
 // isFinal reports whether a database of samples rejects a request because of their times.

@@ -49,11 +49,11 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	points, err := newMetricsRequest(resource)
+	out := &output{events: eventEncoder{hostname: env.Hostname}}
+	points, err := newMetricsRequest(resource, &out.help)
 	if err != nil {
 		return nil, err
 	}
-	out := &output{events: eventEncoder{hostname: env.Hostname}}
 	if out.metrics, err = newSignal("metrics", "metrics_url", o.MetricsURL, &o, env.Log, points); err != nil {
 		return nil, err
 	}
@@ -65,6 +65,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 
 type output struct {
 	points        pointEncoder
+	help          descriptions
 	events        eventEncoder
 	metrics, logs *signal // nil if the URL is empty
 	progress      progress
@@ -78,7 +79,10 @@ const window = 4 << 20
 func (*output) MaxBytes() int { return window }
 
 // UseDescs gives the following points the types, units and descriptions of their metrics.
-func (o *output) UseDescs(descs []metric.Desc) { o.points.use(descs) }
+func (o *output) UseDescs(descs []metric.Desc) {
+	o.points.use(descs)
+	o.help.add(descs)
+}
 
 // Encode appends a point as metrics, unless no metrics are sent or none of its fields is a
 // number.

@@ -39,7 +39,7 @@ func kindOf(record []byte) byte {
 //	17     attributes of each data point, encoded, after their length (uvarint)
 //	       for each metric:
 //	           1 byte: 1 if it is a sum, 0 if it is a gauge
-//	           encoded Metric without its data, after its length (uvarint)
+//	           encoded Metric with name and unit, after its length (uvarint)
 //	           encoded NumberDataPoint without attributes and times, after its length (uvarint)
 const (
 	timeOffset  = 1
@@ -60,7 +60,7 @@ type pointEncoder struct {
 type header struct {
 	name    string
 	typ     metric.Type
-	encoded []byte // a Metric with name, description and unit
+	encoded []byte // a Metric with name and unit
 }
 
 // maxHeaders bounds the memory for headers.
@@ -174,7 +174,7 @@ func (e *pointEncoder) header(point, field string) (header, error) {
 	desc, _ := promname.Desc(e.descs, point, field)
 	h := header{name: promname.Metric(point, field), typ: desc.Type}
 	var err error
-	h.encoded, err = proto.Marshal(&metricspb.Metric{Name: h.name, Description: desc.Help, Unit: ucum(desc.Unit)})
+	h.encoded, err = proto.Marshal(&metricspb.Metric{Name: h.name, Unit: ucum(desc.Unit)})
 	if err != nil {
 		return header{}, fmt.Errorf("field %q: %w", field, err)
 	}

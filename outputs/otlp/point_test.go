@@ -22,6 +22,12 @@ var testDescs = []metric.Desc{
 	{Name: "queue", Field: "bytes", Type: metric.Gauge, Unit: "bytes", Help: "Bytes"},
 }
 
+func testHelp() *descriptions {
+	d := &descriptions{}
+	d.add(testDescs)
+	return d
+}
+
 // newRequest returns the request of metrics that records become, decoded.
 func newRequest(t testing.TB, records ...[]byte) *metricspb.MetricsData {
 	t.Helper()
@@ -29,7 +35,7 @@ func newRequest(t testing.TB, records ...[]byte) *metricspb.MetricsData {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newMetricsRequest(res)
+	r, err := newMetricsRequest(res, testHelp())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,12 +261,17 @@ func TestEndedSeriesHaveNoRecordedValue(t *testing.T) {
 
 // The same field of another input may have another type.
 func TestUseDescsReplacesTheDocumentation(t *testing.T) {
-	out, _ := newOutput(t, newReceiver(t), nil, nil)
-	p := gauge("x", 1)
-	var got []string
-	for _, d := range []metric.Desc{{Name: "x", Field: "value", Type: metric.Counter, Unit: "events", Help: "a"}, {Name: "x", Field: "value", Type: metric.Gauge, Unit: "seconds", Help: "b"}, {}} {
+	r := newReceiver(t)
+	out, _ := newOutput(t, r, nil, nil)
+	for _, d := range []metric.Desc{{Name: "x", Field: "value", Type: metric.Counter, Unit: "events", Help: "a"}, {Name: "x", Field: "value", Type: metric.Gauge, Unit: "seconds", Help: "b"}, {Name: "x", Field: "value"}} {
 		out.UseDescs([]metric.Desc{d})
-		m := metricsOf(newRequest(t, encode(t, out, p)...))[0]
+		if err := out.Push(t.Context(), encode(t, out, gauge("x", 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, request := range r.metrics {
+		m := metricsOf(request)[0]
 		kind := "gauge"
 		if m.GetSum() != nil {
 			kind = "sum"

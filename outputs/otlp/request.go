@@ -3,12 +3,17 @@ package otlp
 import (
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 // Requests are put together from encoded messages. Their outer messages are the same for
@@ -24,11 +29,13 @@ const (
 	fieldFirst  protowire.Number = 1 // resource_metrics, resource and scope, each in its message
 	fieldSecond protowire.Number = 2 // scope_metrics, metrics, scope_logs and log_records
 
-	fieldGauge      protowire.Number = 5 // of Metric
-	fieldSum        protowire.Number = 7 // of Metric
-	fieldDataPoints protowire.Number = 1 // of Gauge and Sum
-	fieldStart      protowire.Number = 2 // of NumberDataPoint
-	fieldTime       protowire.Number = 3 // of NumberDataPoint
+	fieldName        protowire.Number = 1 // of Metric
+	fieldDescription protowire.Number = 2 // of Metric
+	fieldGauge       protowire.Number = 5 // of Metric
+	fieldSum         protowire.Number = 7 // of Metric
+	fieldDataPoints  protowire.Number = 1 // of Gauge and Sum
+	fieldStart       protowire.Number = 2 // of NumberDataPoint
+	fieldTime        protowire.Number = 3 // of NumberDataPoint
 )
 
 // A resource is the encoded Resource and scope of all requests of an instance.
@@ -81,6 +88,7 @@ const maxPrefix = 1 + 5
 // A metricsRequest collects points. Data points of the same metric are together, in order.
 type metricsRequest struct {
 	resource resource
+	help     *descriptions
 	sum      []byte // the fields of each Sum except its data points: a cumulative counter
 	groups   []group
 	index    map[string]int // of groups, by header and kind
@@ -89,19 +97,46 @@ type metricsRequest struct {
 	current  point
 }
 
+// descriptions are the descriptions of metrics. They are not part of records: they would make
+// these twice as large. Records that were queued before a restart may be sent without them.
+type descriptions struct {
+	mu     sync.Mutex
+	byName map[string]string
+}
+
+// add adds the descriptions of metrics.
+func (d *descriptions) add(descs []metric.Desc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.byName == nil || len(d.byName) >= maxHeaders {
+		d.byName = map[string]string{}
+	}
+	for _, desc := range descs {
+		d.byName[promname.Metric(desc.Name, desc.Field)] = strings.ToValidUTF8(desc.Help, "?")
+	}
+}
+
+// of returns the description of a metric, which is encoded.
+func (d *descriptions) of(header []byte) string {
+	name, _ := field(header, fieldName, protowire.BytesType)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.byName[string(name.bytes)]
+}
+
 // A group is one metric of a request.
 type group struct {
-	header []byte
+	header []byte // a Metric with name, unit and description
 	sum    bool
 	points []byte // data points as fields of Gauge or Sum
 }
 
 // newMetricsRequest returns an empty request.
-func newMetricsRequest(r resource) (*metricsRequest, error) {
+func newMetricsRequest(r resource, help *descriptions) (*metricsRequest, error) {
 	sum, err := proto.Marshal(&metricspb.Sum{
 		AggregationTemporality: metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE, IsMonotonic: true,
 	})
-	return &metricsRequest{resource: r, sum: sum}, err
+	return &metricsRequest{resource: r, help: help, sum: sum}, err
 }
 
 func (r *metricsRequest) reset() {
@@ -123,7 +158,7 @@ func (r *metricsRequest) add(record []byte, limit int) (bool, error) {
 		s := &p.metrics[i]
 		size += sizeOf(p.dataPoint(s))
 		if _, ok := r.index[groupKey(s)]; !ok {
-			size += len(s.header) + len(r.sum) + 2*maxPrefix
+			size += len(s.header) + len(r.help.of(s.header)) + len(r.sum) + 3*maxPrefix
 		}
 	}
 	if r.points > 0 && r.bytes+size > limit {
@@ -161,6 +196,9 @@ func (r *metricsRequest) group(s *sample) *group {
 			r.groups = append(r.groups, group{})
 		}
 		r.groups[i].header = append(r.groups[i].header[:0], s.header...)
+		if help := r.help.of(s.header); help != "" {
+			r.groups[i].header = appendField(r.groups[i].header, fieldDescription, []byte(help))
+		}
 		r.groups[i].sum = s.sum
 	}
 	return &r.groups[i]

@@ -14,6 +14,7 @@ import (
 // A signal sends the records of one kind to their URL. A nil signal has no URL.
 type signal struct {
 	name       string // "metrics" or "logs"
+	option     string // with its URL
 	client     *push.Client
 	compressor *push.Compressor
 	maxBody    int
@@ -55,7 +56,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 		return nil, err
 	}
 	return &signal{
-		name: name, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody), request: r, log: log,
+		name: name, option: option, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody), request: r, log: log,
 	}, nil
 }
 
@@ -116,45 +117,73 @@ func (s *signal) sendRequest(ctx context.Context, indexes []int, results []resul
 			pending = append(pending, i)
 		}
 	}
-	answer, err := s.client.Push(ctx, &push.Request{
-		ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: body, Records: len(pending),
+	var a *accepted
+	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
+		a, err = s.post(ctx, server, body, len(pending))
+		return err
 	})
-	if err != nil && answer != nil && isFinal(answer) {
-		err = plugin.RejectAll(len(pending), err)
-	}
 	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
 		for n, reason := range rejected.Records {
 			results[pending[n]] = rejectedFor(reason)
 		}
 		return nil
 	}
-	if err == nil {
-		err = checkStored(answer)
-	}
 	if err != nil {
 		return err
 	}
-	s.partialSuccess(answer, pending, results)
+	s.note(a, len(pending))
+	for _, i := range pending {
+		results[i] = stored
+	}
 	return nil
 }
 
-// partialSuccess sets the results of the records of a request that the server has accepted,
-// perhaps not completely.
-func (s *signal) partialSuccess(answer *push.Answer, pending []int, results []result) {
-	rejected, message := parsePartialSuccess(answer.Body)
-	all := stored
-	switch {
-	case rejected >= int64(s.request.items()):
-		all = rejectedFor(fmt.Errorf("%s: rejected: %s", s.name, s.client.Line(answer.Status, message)))
-	case rejected > 0:
-		s.unnamed += int(min(rejected, int64(len(pending))))
-		s.unnamedErr = fmt.Errorf("%s: %d of %d data points or log records rejected: %s", s.name, rejected, s.request.items(), s.client.Line(answer.Status, message))
-	case message != "" && message != s.warnedOf:
-		s.warnedOf = message
-		s.log.Warn("server warns", "kind", s.name, "answer", s.client.Line(answer.Status, message))
+// An accepted is an answer by which a receiver accepts a request, perhaps not all of it.
+type accepted struct {
+	rejected int64  // data points or log records
+	message  string // why, or a warning; "" if there is none
+	text     string // the answer, for messages
+}
+
+// post sends a body with n records to a server. The error is nil if the server has accepted
+// it. If it accepts nothing, or would never store samples with such times, all records are
+// rejected.
+func (s *signal) post(ctx context.Context, server *push.Server, body []byte, n int) (*accepted, error) {
+	answer, err := s.client.Post(ctx, server, &push.Request{
+		ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: body, Records: n,
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, i := range pending {
-		results[i] = all
+	text := server.Name + ": " + s.client.Describe(answer)
+	if isFinal(answer) {
+		return nil, plugin.RejectAll(n, errors.New(text))
+	}
+	if err := s.client.Classify(server, answer, n); err != nil {
+		return nil, err
+	}
+	if isPage(answer) {
+		return nil, fmt.Errorf("%s: %s with a page of HTML: this is not how a receiver of OTLP answers: check %s", server.Name, s.client.Line(answer.Status, ""), s.option)
+	}
+	a := &accepted{}
+	a.rejected, a.message = parsePartialSuccess(answer.Body)
+	a.text = server.Name + ": " + s.client.Line(answer.Status, a.message)
+	if a.rejected >= int64(s.request.items()) {
+		return nil, plugin.RejectAll(n, errors.New(a.text))
+	}
+	return a, nil
+}
+
+// note counts the records that the receiver has rejected without naming them, and logs a
+// warning that it has not sent before.
+func (s *signal) note(a *accepted, records int) {
+	switch {
+	case a.rejected > 0:
+		s.unnamed += int(min(a.rejected, int64(records)))
+		s.unnamedErr = fmt.Errorf("%s: %d of %d data points or log records rejected", a.text, a.rejected, s.request.items())
+	case a.message != "" && a.message != s.warnedOf:
+		s.warnedOf = a.message
+		s.log.Warn("receiver warns", "kind", s.name, "answer", a.text)
 	}
 }
 
