@@ -57,9 +57,6 @@ func appendV1(dst []byte, c *collection, docs map[string]metadata) []byte {
 	var samples []byte
 	for i := range c.series {
 		s := &c.series[i]
-		if len(s.samples) == 0 {
-			continue
-		}
 		samples = samples[:0]
 		for _, x := range s.samples {
 			samples = appendSample(samples, 2, x.value, x.time, 0)
@@ -129,9 +126,6 @@ func appendV2(dst []byte, c *collection, docs map[string]metadata) []byte {
 	var m, kind []byte
 	for i := range c.series {
 		s := &c.series[i]
-		if len(s.samples) == 0 {
-			continue
-		}
 		set, name := &sets[s.set], names[s.metric]
 		m = protowire.AppendTag(m[:0], 1, protowire.BytesType)
 		m = protowire.AppendVarint(m, uint64(len(set.before)+len(name)+len(set.after)))

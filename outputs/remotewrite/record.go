@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sockwatch/agent/metric"
 	"sockwatch/outputs/internal/promname"
@@ -283,9 +284,10 @@ type label struct{ name, value string }
 
 // parseLabels parses labels in the form of a record. They must be sorted and unique.
 func parseLabels(b []byte) ([]label, error) {
-	bad := fmt.Errorf("record: %q are not labels", b)
-	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
-		return nil, bad
+	whole := b
+	bad := func() ([]label, error) { return nil, fmt.Errorf("record: %q are not labels", whole) }
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' || !utf8.Valid(b) {
+		return bad()
 	}
 	if b = b[1 : len(b)-1]; len(b) == 0 {
 		return nil, nil
@@ -294,18 +296,18 @@ func parseLabels(b []byte) ([]label, error) {
 	for {
 		name, rest, ok := bytes.Cut(b, []byte(`="`))
 		if !ok || !isName(name, false) || len(labels) > 0 && labels[len(labels)-1].name >= string(name) {
-			return nil, bad
+			return bad()
 		}
 		value, rest, ok := unquote(rest)
 		if !ok {
-			return nil, bad
+			return bad()
 		}
 		labels = append(labels, label{string(name), value})
 		if len(rest) == 0 {
 			return labels, nil
 		}
 		if rest[0] != ',' {
-			return nil, bad
+			return bad()
 		}
 		b = rest[1:]
 	}

@@ -28,8 +28,8 @@ type collection struct {
 type series struct {
 	set, metric int
 	kind        metric.Type
-	hash        uint64
-	samples     []seriesSample
+	hash        uint64         // two series with the same one are so unlikely that they are not told apart
+	samples     []seriesSample // at least one
 }
 
 type seriesSample struct {
@@ -57,7 +57,7 @@ func newCollector() *collector {
 func (c *collector) collect(records [][]byte, oldest int64) (*collection, map[int]error) {
 	b := builder{
 		collection: &collection{records: len(records), first: math.MaxInt64, last: math.MinInt64},
-		collector:  c, setOf: map[string]int{}, metricOf: map[string]int{}, seriesOf: map[[2]int]int{},
+		collector:  c, setOf: make(map[string]int, len(records)), metricOf: map[string]int{}, rows: make([]row, 0, 8*len(records)),
 	}
 	rejected := map[int]error{}
 	for i, r := range records {
@@ -65,10 +65,7 @@ func (c *collector) collect(records [][]byte, oldest int64) (*collection, map[in
 			rejected[i] = err
 		}
 	}
-	for i := range b.series {
-		// Records are in the order of time, unless the clock was set back.
-		slices.SortStableFunc(b.series[i].samples, func(x, y seriesSample) int { return cmp.Compare(x.time, y.time) })
-	}
+	b.assign()
 	return b.collection, rejected
 }
 
@@ -76,9 +73,7 @@ func (c *collector) collect(records [][]byte, oldest int64) (*collection, map[in
 func (c *collector) commit(sent *collection) {
 	for i := range sent.series {
 		s := &sent.series[i]
-		if n := len(s.samples); n > 0 {
-			c.sent[s.hash] = s.samples[n-1]
-		}
+		c.sent[s.hash] = s.samples[len(s.samples)-1]
 	}
 	c.prune(sent.last)
 }
@@ -101,11 +96,22 @@ func (c *collector) prune(last int64) {
 // A builder holds the state that is needed only while a collection is made.
 type builder struct {
 	*collection
-	collector *collector
-	setOf     map[string]int // by the labels of a record
-	metricOf  map[string]int
-	seriesOf  map[[2]int]int // by set and metric
-	parsed    []sample
+	collector    *collector
+	setOf        map[string]int // by the labels of a record
+	metricOf     map[string]int
+	setHashes    []uint64
+	metricHashes []uint64
+	seriesOf     [][]int // by set and metric: 1 + the index of the series, or 0
+	lastRow      []int   // by series: 1 + the index of its last row, or 0
+	rows         []row
+	parsed       []sample
+}
+
+// A row is a sample of a series.
+type row struct {
+	series int
+	before int // 1 + the index of the row of the same series before, or 0
+	seriesSample
 }
 
 // add adds the samples of one record.
@@ -150,48 +156,52 @@ func (b *builder) addSample(set int, s *sample, at int64) bool {
 	if s.kind == metric.Counter && s.start < at {
 		added.start = s.start
 	}
-	to := b.findSeries(set, s)
-	if other, ok := b.sampleAt(to, at); ok {
+	i := b.findSeries(set, s)
+	if other, ok := b.sampleAt(i, at); ok {
 		return math.Float64bits(other.value) == math.Float64bits(s.value)
 	}
-	to.samples = append(to.samples, added)
-	b.samples++
+	b.rows = append(b.rows, row{series: i, before: b.lastRow[i], seriesSample: added})
+	b.lastRow[i] = len(b.rows)
 	b.first, b.last = min(b.first, at), max(b.last, at)
 	return true
 }
 
 // sampleAt returns the sample of a series that has the given time, if there is one.
-func (b *builder) sampleAt(s *series, at int64) (seriesSample, bool) {
-	if sent, ok := b.collector.sent[s.hash]; ok && sent.time == at {
+func (b *builder) sampleAt(series int, at int64) (seriesSample, bool) {
+	if sent, ok := b.collector.sent[b.series[series].hash]; ok && sent.time == at {
 		return sent, true
 	}
-	if n := len(s.samples); n == 0 || s.samples[n-1].time < at {
-		return seriesSample{}, false
+	for i := b.lastRow[series]; i > 0; i = b.rows[i-1].before {
+		if b.rows[i-1].time == at {
+			return b.rows[i-1].seriesSample, true
+		}
 	}
-	i := slices.IndexFunc(s.samples, func(x seriesSample) bool { return x.time == at })
-	if i < 0 {
-		return seriesSample{}, false
-	}
-	return s.samples[i], true
+	return seriesSample{}, false
 }
 
-func (b *builder) findSeries(set int, s *sample) *series {
+// findSeries returns the index of the series of a sample.
+func (b *builder) findSeries(set int, s *sample) int {
 	name, ok := b.metricOf[string(s.metric)]
 	if !ok {
 		name = len(b.metrics)
 		b.metrics = append(b.metrics, string(s.metric))
+		b.metricHashes = append(b.metricHashes, maphash.Bytes(b.collector.seed, s.metric))
 		b.metricOf[b.metrics[name]] = name
 	}
-	key := [2]int{set, name}
-	i, ok := b.seriesOf[key]
-	if !ok {
-		i = len(b.series)
-		b.seriesOf[key] = i
-		b.series = append(b.series, series{set: set, metric: name, kind: s.kind, hash: b.hash(set, name)})
+	if n := name + 1 - len(b.seriesOf[set]); n > 0 {
+		b.seriesOf[set] = append(b.seriesOf[set], make([]int, n)...)
 	}
-	return &b.series[i]
+	i := &b.seriesOf[set][name]
+	if *i == 0 {
+		hash := maphash.Comparable(b.collector.seed, [2]uint64{b.setHashes[set], b.metricHashes[name]})
+		b.series = append(b.series, series{set: set, metric: name, kind: s.kind, hash: hash})
+		b.lastRow = append(b.lastRow, 0)
+		*i = len(b.series)
+	}
+	return *i - 1
 }
 
+// set returns the index of a label set.
 func (b *builder) set(labels []byte) (int, error) {
 	set, ok := b.setOf[string(labels)]
 	if ok {
@@ -203,23 +213,27 @@ func (b *builder) set(labels []byte) (int, error) {
 	}
 	set = len(b.sets)
 	b.sets = append(b.sets, parsed)
+	b.setHashes = append(b.setHashes, maphash.Bytes(b.collector.seed, labels))
+	b.seriesOf = append(b.seriesOf, nil)
 	b.setOf[string(labels)] = set
 	return set, nil
 }
 
-// hash returns the hash of a series. Two series with the same hash and time are so unlikely
-// that they are not told apart.
-func (b *builder) hash(set, name int) uint64 {
-	var h maphash.Hash
-	h.SetSeed(b.collector.seed)
-	h.WriteString(b.metrics[name])
-	for _, l := range b.sets[set] {
-		h.WriteByte(0xff) // a byte that does not occur in UTF-8
-		h.WriteString(l.name)
-		h.WriteByte(0xff)
-		h.WriteString(l.value)
+// assign gives each series its samples, in the order of time, and removes series without
+// any. (The clock may have been set back between two records.)
+func (b *builder) assign() {
+	b.samples = len(b.rows)
+	order := func(x, y row) int { return cmp.Or(cmp.Compare(x.series, y.series), cmp.Compare(x.time, y.time)) }
+	if !slices.IsSortedFunc(b.rows, order) { // they are, unless the records are of several batches
+		slices.SortStableFunc(b.rows, order)
 	}
-	return h.Sum64()
+	all := make([]seriesSample, len(b.rows))
+	for i, r := range b.rows {
+		all[i] = r.seriesSample
+		s := &b.series[r.series]
+		s.samples = all[i-len(s.samples) : i+1 : i+1]
+	}
+	b.series = slices.DeleteFunc(b.series, func(s series) bool { return len(s.samples) == 0 })
 }
 
 // byTime splits records into groups with the same time, the earliest first. It returns
