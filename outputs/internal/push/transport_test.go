@@ -1,4 +1,4 @@
-package influxdb
+package push
 
 import (
 	"crypto/ecdsa"
@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // A keyPair is a certificate with its key; self-signed if it is a CA.
@@ -42,7 +44,7 @@ func issue(t testing.TB, ca *keyPair, change func(c *x509.Certificate)) keyPair 
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"influxdb.example"}, BasicConstraintsValid: true,
+		DNSNames: []string{"server.example"}, BasicConstraintsValid: true,
 	}
 	if change != nil {
 		change(template)
@@ -109,11 +111,11 @@ func newTLSServer(t testing.TB, cert *tls.Certificate, clients *x509.CertPool) *
 	return s
 }
 
-// overTLS returns options for a server whose certificate is for influxdb.example,
+// overTLS returns options for a server whose certificate is for server.example,
 // verified by the CA in a file.
-func overTLS(url, caFile string) Options {
-	o := v1(url)
-	o.TLSCA, o.TLSServerName = caFile, "influxdb.example"
+func overTLS(url, caFile string) options {
+	o := to(url)
+	o.TLSCA, o.TLSServerName = caFile, "server.example"
 	return o
 }
 
@@ -125,7 +127,7 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		cert   keyPair
-		change func(o *Options)
+		change func(o *options)
 		want   string // the whole error after the server's name, without times
 	}{
 		{name: "good", cert: issue(t, ca, nil), change: nil, want: ""},
@@ -134,12 +136,12 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 		{name: "self-signed", cert: issue(t, nil, nil), change: nil, want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
 		{name: "unknown CA", cert: issue(t, other, nil), change: nil, want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
 		{name: "wrong host", cert: issue(t, ca, func(c *x509.Certificate) { c.DNSNames = []string{"other.example"} }), change: nil,
-			want: "tls: failed to verify certificate: x509: certificate is valid for other.example, not influxdb.example"},
-		{name: "the URL's host", cert: issue(t, ca, nil), change: func(o *Options) { o.TLSServerName = "" },
+			want: "tls: failed to verify certificate: x509: certificate is valid for other.example, not server.example"},
+		{name: "the URL's host", cert: issue(t, ca, nil), change: func(o *options) { o.TLSServerName = "" },
 			want: "tls: failed to verify certificate: x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs"},
-		{name: "the system's CAs", cert: issue(t, ca, nil), change: func(o *Options) { o.TLSCA = "" },
+		{name: "the system's CAs", cert: issue(t, ca, nil), change: func(o *options) { o.TLSCA = "" },
 			want: "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{name: "any, as the options say", cert: issue(t, nil, nil), change: func(o *Options) { o.InsecureSkipVerify = true }, want: ""},
+		{name: "any, as the options say", cert: issue(t, nil, nil), change: func(o *options) { o.InsecureSkipVerify = true }, want: ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := newTLSServer(t, tt.cert.tls(), nil)
@@ -149,13 +151,13 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 			}
 			out, _ := newOutput(t, o)
 			for range 2 { // never skipped silently, not even the second time
-				err := push(t, out, "m v=1i 1")
+				err := send(t, out, "m v=1i 1")
 				if tt.want == "" {
 					if err != nil {
 						t.Errorf("error %v", err)
 					}
-				} else if !strings.HasPrefix(fmt.Sprint(err), server.URL+": "+tt.want) || kind(err) != "kept" {
-					t.Errorf("%s: error\n%v, want\n%s: %s", kind(err), err, server.URL, tt.want)
+				} else if !strings.HasPrefix(fmt.Sprint(err), server.URL+": "+tt.want) || pushtest.Kind(err) != "kept" {
+					t.Errorf("%s: error\n%v, want\n%s: %s", pushtest.Kind(err), err, server.URL, tt.want)
 				}
 			}
 		})
@@ -169,20 +171,20 @@ func TestReplacedCertificatesAreUsed(t *testing.T) {
 	write(t, caFile, first.certPEM())
 	server := newTLSServer(t, issue(t, first, nil).tls(), nil)
 	out, _ := newOutput(t, overTLS(server.URL, caFile))
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Fatal(err)
 	}
 	server.cert.Store(issue(t, second, nil).tls())
-	err := push(t, out, "m v=1i 1")
+	err := send(t, out, "m v=1i 1")
 	if want := server.URL + ": tls: failed to verify certificate: x509: certificate signed by unknown authority"; !strings.HasPrefix(fmt.Sprint(err), want) {
 		t.Fatalf("error\n%v, want\n%s", err, want)
 	}
 	write(t, caFile, "half written")
-	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_ca: %q contains no PEM certificate", caFile); fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	if err, want := send(t, out, "m v=1i 1"), fmt.Sprintf("tls_ca: %q contains no PEM certificate", caFile); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	write(t, caFile, second.certPEM())
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after the CA's file was replaced: %v", err)
 	}
 }
@@ -200,8 +202,8 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 
 	out, _ := newOutput(t, overTLS(server.URL, caFile))
 	// net/http may put its own words before it.
-	if err, want := push(t, out, "m v=1i 1"), "remote error: tls: certificate required"; !strings.HasSuffix(fmt.Sprint(err), want) || kind(err) != "kept" {
-		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	if err, want := send(t, out, "m v=1i 1"), "remote error: tls: certificate required"; !strings.HasSuffix(fmt.Sprint(err), want) || pushtest.Kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 
 	foreign, known := issue(t, ca, nil), issue(t, clients, nil)
@@ -210,15 +212,15 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	o := overTLS(server.URL, caFile)
 	o.TLSCert, o.TLSKey = certFile, keyFile
 	out, _ = newOutput(t, o)
-	if err := push(t, out, "m v=1i 1"); kind(err) != "kept" {
-		t.Errorf("an unknown certificate: %s: %v", kind(err), err)
+	if err := send(t, out, "m v=1i 1"); pushtest.Kind(err) != "kept" {
+		t.Errorf("an unknown certificate: %s: %v", pushtest.Kind(err), err)
 	}
 	write(t, certFile, known.certPEM())
-	if err, want := push(t, out, "m v=1i 1"), fmt.Sprintf("tls_cert: %q: tls: private key does not match public key", certFile); fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("between two files: %s: error\n%v, want\n%s", kind(err), err, want)
+	if err, want := send(t, out, "m v=1i 1"), fmt.Sprintf("tls_cert: %q: tls: private key does not match public key", certFile); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("between two files: %s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	write(t, keyFile, known.keyPEM(t))
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after the certificate was replaced: %v", err)
 	}
 }
@@ -227,7 +229,7 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 func TestMissingCertificatesKeepThePoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing.pem")
 	out, _ := newOutput(t, overTLS("https://127.0.0.1:1", path))
-	if err, want := push(t, out, "m v=1i 1"), "tls_ca: open "+path+": no such file or directory"; fmt.Sprint(err) != want || kind(err) != "kept" {
+	if err, want := send(t, out, "m v=1i 1"), "tls_ca: open "+path+": no such file or directory"; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

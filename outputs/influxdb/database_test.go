@@ -8,30 +8,28 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 func TestCreateDatabaseQuotesTheName(t *testing.T) {
-	s, err := newServer("http://127.0.0.1:8086/influx/", &Options{API: "v1", Database: "d"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, want := range map[string]string{
 		"sockwatch": `CREATE DATABASE "sockwatch"`, `a"; DROP DATABASE "b`: `CREATE DATABASE "a\"; DROP DATABASE \"b"`, "a\\\nb": `CREATE DATABASE "a\\\nb"`,
 	} {
-		r := s.createDatabase(name)
-		form, err := url.ParseQuery(string(r.body))
+		r := creation(name)
+		form, err := url.ParseQuery(string(r.Body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := form.Get("q"); got != want || r.url != "http://127.0.0.1:8086/influx/query" {
-			t.Errorf("%s to %s, want %s", got, r.url, want)
+		if got := form.Get("q"); got != want || r.Path != "query" {
+			t.Errorf("%s to %s, want %s", got, r.Path, want)
 		}
 	}
 }
 
 // A databaseServer is a fake InfluxDB 1.x without its database.
 type databaseServer struct {
-	*fake
+	*pushtest.Server
 	login    string         // login that may create it; "": any
 	refusal  string         // answer to CREATE DATABASE, with status 200; "": none
 	statuses []int          // status of the first answers to CREATE DATABASE; 0: success
@@ -40,8 +38,8 @@ type databaseServer struct {
 }
 
 func newDatabaseServer(t *testing.T) *databaseServer {
-	s := &databaseServer{fake: newFake(t), created: map[string]int{}}
-	s.does(func(w http.ResponseWriter, r *http.Request) {
+	s := &databaseServer{Server: pushtest.NewServer(t), created: map[string]int{}}
+	s.Does(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/query":
 			s.query(w, r)
@@ -76,8 +74,8 @@ func (s *databaseServer) query(w http.ResponseWriter, r *http.Request) {
 
 // requests returns the number of writes and statements since the last call.
 func (s *databaseServer) requests() (n [2]int) {
-	for _, r := range s.took() {
-		if r.url == "/query" {
+	for _, r := range s.Took() {
+		if r.URL == "/query" {
 			n[1]++
 		} else {
 			n[0]++
@@ -145,9 +143,9 @@ func TestMissingDatabaseIsCreatedOnce(t *testing.T) {
 			out, log := newOutput(t, o)
 			var got []outcome
 			for range tt.want {
-				err := push(t, out, "m v=1i 1")
+				err := send(t, out, "m v=1i 1")
 				got = append(got, outcome{withoutPort(fmt.Sprint(err), server.URL), server.requests()})
-				if k := kind(err); k != "stored" && k != "kept" {
+				if k := pushtest.Kind(err); k != "stored" && k != "kept" {
 					t.Errorf("the points are %s", k)
 				}
 			}
@@ -155,7 +153,7 @@ func TestMissingDatabaseIsCreatedOnce(t *testing.T) {
 				t.Errorf("pushes (-want +got)\n%s", diff)
 			}
 			var logged []string
-			for _, line := range log.lines() {
+			for _, line := range log.Lines() {
 				logged = append(logged, withoutPort(line, server.URL))
 			}
 			if diff := cmp.Diff(tt.log, logged); diff != "" {
@@ -179,13 +177,13 @@ func TestOtherAnswersCreateNoDatabase(t *testing.T) {
 		{name: "a bucket", options: v2Options, body: `{"code":"not found","message":"database not found"}`},
 		{name: "a database of 3.x", options: v3Options, body: "database not found"},
 	} {
-		server := newFake(t)
-		server.answers(http.StatusNotFound, tt.body)
+		server := pushtest.NewServer(t)
+		server.Answers(http.StatusNotFound, tt.body)
 		out, _ := newOutput(t, tt.options(server.URL))
-		if err := push(t, out, "m v=1i 1"); kind(err) != "kept" {
-			t.Errorf("%s: %s: %v", tt.name, kind(err), err)
+		if err := send(t, out, "m v=1i 1"); pushtest.Kind(err) != "kept" {
+			t.Errorf("%s: %s: %v", tt.name, pushtest.Kind(err), err)
 		}
-		if n := len(server.took()); n != 1 {
+		if n := len(server.Took()); n != 1 {
 			t.Errorf("%s: %d requests, want 1", tt.name, n)
 		}
 	}

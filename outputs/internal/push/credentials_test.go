@@ -1,4 +1,4 @@
-package influxdb
+package push
 
 import (
 	"encoding/base64"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 func write(t testing.TB, path, text string) {
@@ -17,13 +19,6 @@ func write(t testing.TB, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// v3 returns options for InfluxDB 3.x with a token in a file.
-func v3(url, tokenFile string) Options {
-	o := Defaults()
-	o.URLs, o.Database, o.TokenFile = []string{url}, "d", tokenFile
-	return o
 }
 
 // TestSecretFiles checks how text around a secret is treated: blanks are removed from a
@@ -50,13 +45,13 @@ func TestSecretFiles(t *testing.T) {
 		{name: "64 KiB and a byte", text: strings.Repeat("x", maxSecret+1), err: "is larger than 65536 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			server := newFake(t)
+			server := pushtest.NewServer(t)
 			write(t, path, tt.text)
-			byToken, byPassword := v3(server.URL, path), v1(server.URL)
+			byToken, byPassword := withToken(server.URL, path), to(server.URL)
 			byPassword.Username, byPassword.PasswordFile = "u", path
 			for _, by := range []struct {
 				option, secret, login string
-				options               Options
+				options               options
 			}{
 				{option: "token_file", secret: tt.token, login: "Bearer " + tt.token, options: byToken},
 				{option: "password_file", secret: tt.password, login: "Basic " + base64.StdEncoding.EncodeToString([]byte("u:"+tt.password)), options: byPassword},
@@ -66,10 +61,10 @@ func TestSecretFiles(t *testing.T) {
 					want = []string{"", fmt.Sprintf("%s: %q %s", by.option, path, tt.err)}
 				}
 				out, _ := newOutput(t, by.options)
-				err := push(t, out, "m v=1i 1")
+				err := send(t, out, "m v=1i 1")
 				got := []string{"", fmt.Sprint(err)}
-				for _, r := range server.took() {
-					got[0] = r.login
+				for _, r := range server.Took() {
+					got[0] = r.Login
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got)\n%s", by.option, diff)
@@ -82,42 +77,42 @@ func TestSecretFiles(t *testing.T) {
 // TestMissingSecretFile: the points stay queued.
 func TestMissingSecretFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing")
-	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))
+	out, _ := newOutput(t, withToken("http://127.0.0.1:1", path))
 	want := fmt.Sprintf("token_file: open %s: no such file or directory", path)
-	if err := push(t, out, "m v=1i 1"); fmt.Sprint(err) != want || kind(err) != "kept" {
+	if err := send(t, out, "m v=1i 1"); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
 // TestReplacedSecretIsPickedUp: one token is refused, the next accepted.
 func TestReplacedSecretIsPickedUp(t *testing.T) {
-	server := newFake(t)
-	server.does(checkLogin("Bearer new"))
+	server := pushtest.NewServer(t)
+	server.Does(checkLogin("Bearer new"))
 	path := filepath.Join(t.TempDir(), "token")
 	write(t, path, "old\n")
-	out, _ := newOutput(t, v3(server.URL, path))
+	out, _ := newOutput(t, withToken(server.URL, path))
 	want := server.URL + `: 401 Unauthorized: I do not know "Bearer [secret]": check token`
-	if err := push(t, out, "m v=1i 1"); fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+	if err := send(t, out, "m v=1i 1"); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Fatalf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	write(t, path+".new", "new\n")
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after the file was replaced: %v", err)
 	}
 
-	server.does(checkLogin("Basic dTpuZXc=")) // u:new
-	o := v1(server.URL)
+	server.Does(checkLogin("Basic dTpuZXc=")) // u:new
+	o := to(server.URL)
 	o.Username, o.PasswordFile = "u", path
 	write(t, path, "old")
 	out, _ = newOutput(t, o)
-	if err := push(t, out, "m v=1i 1"); kind(err) != "kept" {
+	if err := send(t, out, "m v=1i 1"); pushtest.Kind(err) != "kept" {
 		t.Fatalf("error %v", err)
 	}
 	write(t, path, "new")
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after the password was replaced: %v", err)
 	}
 }
@@ -125,24 +120,24 @@ func TestReplacedSecretIsPickedUp(t *testing.T) {
 // TestSecretsAreNotPrinted looks for secrets in errors, logs, and the output formatted with
 // %v.
 func TestSecretsAreNotPrinted(t *testing.T) {
-	server := newFake(t)
-	server.does(checkLogin("nobody"))
-	redirect := newFake(t)
-	redirect.answers(302, "", "Location: http://u:s3cret@elsewhere/?t=s3cret")
+	server := pushtest.NewServer(t)
+	server.Does(checkLogin("nobody"))
+	redirect := pushtest.NewServer(t)
+	redirect.Answers(302, "", "Location: http://u:s3cret@elsewhere/?t=s3cret")
 	dir := t.TempDir()
 	file := filepath.Join(dir, "token")
 	write(t, file, "s3cret\n")
-	password, token := v1(server.URL), v3(server.URL, "")
+	password, token := to(server.URL), withToken(server.URL, "")
 	password.Username, password.Password = "u", "s3cret"
 	token.Token = "s3cret"
-	across := v3("http://sockwatch.invalid", file)
-	for _, o := range []Options{password, token, v3(server.URL, file), v3(redirect.URL, file), across} {
+	across := withToken("http://sockwatch.invalid", file)
+	for _, o := range []options{password, token, withToken(server.URL, file), withToken(redirect.URL, file), across} {
 		out, log := newOutput(t, o)
-		err := push(t, out, "m v=1i 1")
+		err := send(t, out, "m v=1i 1")
 		if err == nil {
 			t.Error("no error")
 		}
-		for _, text := range append(log.lines(), err.Error()) {
+		for _, text := range append(log.Lines(), err.Error()) {
 			if strings.Contains(text, "s3cret") || strings.Contains(text, "dTpzM2NyZXQ=") {
 				t.Errorf("a secret is in %q", text)
 			}
@@ -152,20 +147,20 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 
 // TestSecretFileThatEveryoneCanRead causes one warning, not one for each request.
 func TestSecretFileThatEveryoneCanRead(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	path := filepath.Join(t.TempDir(), "token")
 	write(t, path, "t0k")
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, log := newOutput(t, v3(server.URL, path))
+	out, log := newOutput(t, withToken(server.URL, path))
 	for range 3 {
-		if err := push(t, out, "m v=1i 1"); err != nil {
+		if err := send(t, out, "m v=1i 1"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := []string{`level=WARN msg="every user of this host can read the secret file" token_file=` + path + " mode=-rw-r--r--"}
-	if diff := cmp.Diff(want, log.lines()); diff != "" {
+	if diff := cmp.Diff(want, log.Lines()); diff != "" {
 		t.Errorf("log (-want +got)\n%s", diff)
 	}
 }
@@ -180,22 +175,23 @@ func TestCredentialsOverHTTP(t *testing.T) {
 		headers    map[string]string
 		want       []string
 	}{
-		{url: "http://influxdb.invalid:8086", token: "t0k", want: warning("http://influxdb.invalid:8086")},
+		{url: "http://server.invalid:8086", token: "t0k", want: warning("http://server.invalid:8086")},
 		{url: "http://192.0.2.1:8086", token: "t0k", want: warning("http://192.0.2.1:8086")},
 		{url: "http://192.0.2.1:8086", headers: map[string]string{"X-Key": "k"}, want: warning("http://192.0.2.1:8086")},
-		{url: "https://influxdb.invalid:8086", token: "t0k"},
-		{url: "http://influxdb.invalid:8086"},
+		{url: "http://192.0.2.1:8086", headers: map[string]string{"content-type": "text/plain", "User-Agent": "x"}},
+		{url: "https://server.invalid:8086", token: "t0k"},
+		{url: "http://server.invalid:8086"},
 		{url: "http://localhost:8086", token: "t0k"},
 		{url: "http://127.3.2.1:8086", token: "t0k"},
 		{url: "http://[::1]:8086", token: "t0k"},
 	} {
-		o := Defaults()
-		o.API, o.URLs, o.Database, o.Token, o.HTTPHeaders = "v3", []string{tt.url}, "d", tt.token, tt.headers
+		o := to(tt.url)
+		o.Token, o.Headers = tt.token, tt.headers
 		out, log := newOutput(t, o)
 		for range 2 {
-			out.client.credentials.warnOfPlaintext(out.servers)
+			out.client.credentials.warnOfPlaintext(out.client.servers)
 		}
-		if diff := cmp.Diff(tt.want, log.lines()); diff != "" {
+		if diff := cmp.Diff(tt.want, log.Lines()); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", tt.url, diff)
 		}
 	}
@@ -203,20 +199,20 @@ func TestCredentialsOverHTTP(t *testing.T) {
 
 // TestHeadersOfTheOptions: they are sent with each request, including Host.
 func TestHeadersOfTheOptions(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	got := make(chan []string, 2)
-	server.does(func(w http.ResponseWriter, r *http.Request) {
+	server.Does(func(w http.ResponseWriter, r *http.Request) {
 		got <- []string{r.Host, r.Header.Get("Authorization"), r.Header.Get("X-Scope-Orgid"), r.Header.Get("User-Agent"), r.Header.Get("Content-Encoding")}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	o := v1(server.URL)
-	o.HTTPHeaders = map[string]string{"Host": "influxdb.example", "authorization": "Bearer t0k", "X-Scope-OrgID": "7", "User-Agent": "mine"}
+	o := to(server.URL)
+	o.Headers = map[string]string{"Host": "server.example", "authorization": "Bearer t0k", "X-Scope-OrgID": "7", "User-Agent": "mine"}
 	out, _ := newOutput(t, o)
 	for range 2 {
-		if err := push(t, out, "m v=1i 1"); err != nil {
+		if err := send(t, out, "m v=1i 1"); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"influxdb.example", "Bearer t0k", "7", "mine", "gzip"}, <-got); diff != "" {
+		if diff := cmp.Diff([]string{"server.example", "Bearer t0k", "7", "mine", "gzip"}, <-got); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	}

@@ -1,4 +1,4 @@
-package influxdb
+package push
 
 import (
 	"bufio"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // A rawServer serves each connection with a function of the test.
@@ -36,9 +38,9 @@ func rawServer(t *testing.T, serve func(conn net.Conn, in *bufio.Reader)) string
 
 // large returns options for uncompressed bodies, and a body of more than a
 // mebibyte.
-func large(url string) (Options, string) {
-	o := v1(url)
-	o.ContentEncoding, o.MaxBody = "identity", 32<<20
+func large(url string) (options, string) {
+	o := to(url)
+	o.ContentEncoding = "identity"
 	return o, `m s="` + strings.Repeat("x", 16<<20) + `" 1`
 }
 
@@ -56,9 +58,9 @@ func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 	o, record := large(url)
 	out, _ := newOutput(t, o)
 	for range 10 {
-		err := push(t, out, record)
-		if want := url + ": 413 Request Entity Too Large (too large)"; fmt.Sprint(err) != want || kind(err) != "too large" {
-			t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+		err := send(t, out, record)
+		if want := url + ": 413 Request Entity Too Large (too large)"; fmt.Sprint(err) != want || pushtest.Kind(err) != "too large" {
+			t.Fatalf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 		}
 	}
 }
@@ -102,7 +104,7 @@ func TestLargeBodyIsDelivered(t *testing.T) {
 			o, record := large(url)
 			out, _ := newOutput(t, o)
 			for range 2 {
-				if err := push(t, out, record); err != nil {
+				if err := send(t, out, record); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -123,16 +125,16 @@ func TestLargeBodyIsDelivered(t *testing.T) {
 // TestSmallBodyIsNotAskedAbout: requests of the usual size take one round
 // trip.
 func TestSmallBodyIsNotAskedAbout(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	expect := make(chan string, 1)
-	server.does(func(w http.ResponseWriter, r *http.Request) {
+	server.Does(func(w http.ResponseWriter, r *http.Request) {
 		expect <- r.Header.Get("Expect")
 		w.WriteHeader(http.StatusNoContent)
 	})
-	o := v1(server.URL)
+	o := to(server.URL)
 	o.ContentEncoding = "identity"
 	out, _ := newOutput(t, o)
-	if err := push(t, out, strings.Repeat("x", 1<<20-1)); err != nil {
+	if err := send(t, out, strings.Repeat("x", 1<<20-1)); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-expect; got != "" {

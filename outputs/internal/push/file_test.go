@@ -1,6 +1,6 @@
 //go:build unix
 
-package influxdb
+package push
 
 import (
 	"context"
@@ -12,12 +12,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // TestOnlyRegularFilesAreRead has a FIFO without a writer in place of each
 // file: no push waits for it.
 func TestOnlyRegularFilesAreRead(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -30,23 +32,23 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	for _, path := range []string{fifo, link, dir, "/dev/zero"} {
 		for _, tt := range []struct {
 			option string
-			set    func(o *Options)
+			set    func(o *options)
 		}{
-			{option: "token_file", set: func(o *Options) { o.API, o.TokenFile = "v3", path }},
-			{option: "password_file", set: func(o *Options) { o.Username, o.PasswordFile = "u", path }},
-			{option: "tls_ca", set: func(o *Options) { o.TLSCA = path }},
-			{option: "tls_cert", set: func(o *Options) { o.TLSCert, o.TLSKey = path, path }},
+			{option: "token_file", set: func(o *options) { o.TokenFile = path }},
+			{option: "password_file", set: func(o *options) { o.Username, o.PasswordFile = "u", path }},
+			{option: "tls_ca", set: func(o *options) { o.TLSCA = path }},
+			{option: "tls_cert", set: func(o *options) { o.TLSCert, o.TLSKey = path, path }},
 		} {
-			o := v1(server.URL)
+			o := to(server.URL)
 			tt.set(&o)
 			out, _ := newOutput(t, o)
-			err := push(t, out, "m v=1i 1")
-			if want := fmt.Sprintf("%s: %q is not a regular file", tt.option, path); fmt.Sprint(err) != want || kind(err) != "kept" {
-				t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+			err := send(t, out, "m v=1i 1")
+			if want := fmt.Sprintf("%s: %q is not a regular file", tt.option, path); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+				t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 			}
 		}
 	}
-	if r := server.took(); len(r) > 0 {
+	if r := server.Took(); len(r) > 0 {
 		t.Errorf("requests without the secret: %v", r)
 	}
 }
@@ -59,9 +61,9 @@ func TestLinkToARegularFileIsRead(t *testing.T) {
 	if err := os.Symlink("data", filepath.Join(dir, "token")); err != nil {
 		t.Fatal(err)
 	}
-	server := newFake(t)
-	out, _ := newOutput(t, v3(server.URL, filepath.Join(dir, "token")))
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	server := pushtest.NewServer(t)
+	out, _ := newOutput(t, withToken(server.URL, filepath.Join(dir, "token")))
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -70,8 +72,8 @@ func TestLinkToARegularFileIsRead(t *testing.T) {
 // within its timeout with an error that names the file, no second read is started, and the
 // result of the late read is not used.
 func TestHangingMount(t *testing.T) {
-	server := newFake(t)
-	out, _ := newOutput(t, v3(server.URL, "/mnt/token"))
+	server := pushtest.NewServer(t)
+	out, _ := newOutput(t, withToken(server.URL, "/mnt/token"))
 	f := out.client.credentials.file
 	reads, release := make(chan int, 10), make(chan string)
 	started := 0
@@ -81,9 +83,9 @@ func TestHangingMount(t *testing.T) {
 		return fileContent{data: []byte(<-release), mode: 0o600}, nil
 	}
 	for range 3 {
-		err := pushIn(t, out, 50*time.Millisecond)
-		if want := `token_file: reading "/mnt/token" took too long: context deadline exceeded`; fmt.Sprint(err) != want || kind(err) != "kept" {
-			t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+		err := sendIn(t, out, 50*time.Millisecond, "m v=1i 1")
+		if want := `token_file: reading "/mnt/token" took too long: context deadline exceeded`; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+			t.Fatalf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 		}
 	}
 	if n := len(reads); n != 1 {
@@ -100,10 +102,10 @@ func TestHangingMount(t *testing.T) {
 		}
 	}
 	go func() { release <- "new" }()
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Fatal(err)
 	}
-	if r := server.took(); len(r) != 1 || r[0].login != "Bearer new" {
+	if r := server.Took(); len(r) != 1 || r[0].Login != "Bearer new" {
 		t.Errorf("requests %v, want one with the new token", r)
 	}
 }

@@ -1,4 +1,4 @@
-package influxdb
+package push
 
 import (
 	"bufio"
@@ -17,38 +17,40 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // TestProxyOfTheEnvironmentIsUsed pushes in a child process, since a process reads
 // these variables once.
 func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
-	proxy := newFake(t)
+	proxy := pushtest.NewServer(t)
 	child := func(url string) ([]byte, error) {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), envPushTo+"="+url, "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "NO_PROXY=direct.invalid", "GORACE=atexit_sleep_ms=0")
 		return cmd.CombinedOutput()
 	}
-	if out, err := child("http://influxdb.invalid:8086"); err != nil {
+	if out, err := child("http://server.invalid:8086"); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-	want := []string{"http://influxdb.invalid:8086/write?db=sockwatch&precision=ns"}
+	want := []string{"http://server.invalid:8086/write"}
 	var got []string
-	for _, r := range proxy.took() {
-		got = append(got, r.url)
+	for _, r := range proxy.Took() {
+		got = append(got, r.URL)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("requests at the proxy (-want +got)\n%s", diff)
 	}
-	if out, err := child("https://influxdb.invalid:8086"); err == nil {
+	if out, err := child("https://server.invalid:8086"); err == nil {
 		t.Errorf("a proxy that answers CONNECT with 204 was taken for the server: %s", out)
 	}
-	if r := proxy.took(); len(r) != 1 || r[0].method != "CONNECT" {
+	if r := proxy.Took(); len(r) != 1 || r[0].Method != "CONNECT" {
 		t.Errorf("requests at the proxy: %v, want one CONNECT", r)
 	}
 	if out, err := child("http://direct.invalid:8086"); err == nil {
 		t.Errorf("NO_PROXY does not hold: %s", out)
 	}
-	if r := proxy.took(); len(r) != 0 {
+	if r := proxy.Took(); len(r) != 0 {
 		t.Errorf("requests at the proxy in spite of NO_PROXY: %v", r)
 	}
 }
@@ -63,8 +65,8 @@ func TestServerOnIPv6Only(t *testing.T) {
 	server.Listener = l
 	server.Start()
 	defer server.Close()
-	out, _ := newOutput(t, v1("http://"+l.Addr().String()))
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	out, _ := newOutput(t, to("http://"+l.Addr().String()))
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -82,8 +84,8 @@ func TestTwoAddressesOneDead(t *testing.T) {
 		server.Listener = l
 		server.Start()
 		defer server.Close()
-		out, _ := newOutput(t, v1(fmt.Sprintf("http://influxdb.example:%d", l.Addr().(*net.TCPAddr).Port)))
-		if err := push(t, out, "m v=1i 1"); err != nil {
+		out, _ := newOutput(t, to(fmt.Sprintf("http://server.example:%d", l.Addr().(*net.TCPAddr).Port)))
+		if err := send(t, out, "m v=1i 1"); err != nil {
 			t.Errorf("server on %s: %v", l.Addr(), err)
 		}
 	}
@@ -92,10 +94,10 @@ func TestTwoAddressesOneDead(t *testing.T) {
 // TestUnknownHostKeepsThePoints: the name does not resolve.
 func TestUnknownHostKeepsThePoints(t *testing.T) {
 	resolve(t, nil)
-	out, _ := newOutput(t, v1("http://influxdb.example:8086"))
-	err := push(t, out, "m v=1i 1")
-	if kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "lookup influxdb.example") {
-		t.Errorf("%s: %v", kind(err), err)
+	out, _ := newOutput(t, to("http://server.example:8086"))
+	err := send(t, out, "m v=1i 1")
+	if pushtest.Kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "lookup server.example") {
+		t.Errorf("%s: %v", pushtest.Kind(err), err)
 	}
 }
 
@@ -186,14 +188,14 @@ func TestHalfOpenConnectionIsReplaced(t *testing.T) {
 			}()
 		}
 	}()
-	out, _ := newOutput(t, v1("http://"+l.Addr().String()))
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	out, _ := newOutput(t, to("http://"+l.Addr().String()))
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := pushIn(t, out, 200*time.Millisecond); kind(err) != "kept" {
-		t.Fatalf("into the void: %s: %v", kind(err), err)
+	if err := sendIn(t, out, 200*time.Millisecond, "m v=1i 1"); pushtest.Kind(err) != "kept" {
+		t.Fatalf("into the void: %s: %v", pushtest.Kind(err), err)
 	}
-	if err := push(t, out, "m v=1i 1"); err != nil {
+	if err := send(t, out, "m v=1i 1"); err != nil {
 		t.Errorf("after it: %v", err)
 	}
 }
@@ -201,10 +203,10 @@ func TestHalfOpenConnectionIsReplaced(t *testing.T) {
 // TestDeadConnectionIsReplaced closes a kept connection before each request: net/http repeats
 // the request on a new one.
 func TestDeadConnectionIsReplaced(t *testing.T) {
-	server := newFake(t)
-	out, _ := newOutput(t, v1(server.URL))
+	server := pushtest.NewServer(t)
+	out, _ := newOutput(t, to(server.URL))
 	for i := range 20 {
-		if err := push(t, out, "m v=1i 1"); err != nil {
+		if err := send(t, out, "m v=1i 1"); err != nil {
 			t.Errorf("push %d: %v", i, err)
 		}
 		server.CloseClientConnections()
@@ -237,8 +239,8 @@ func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		out, _ := newOutput(t, v1("http://"+l.Addr().String()))
-		err = push(t, out, "m v=1i 1")
+		out, _ := newOutput(t, to("http://"+l.Addr().String()))
+		err = send(t, out, "m v=1i 1")
 		l.Close()
 		if whole := strings.HasSuffix(answer[:cut], "\r\n\r\n"); (err == nil) != whole {
 			t.Errorf("cut after %d bytes: %v", cut, err)

@@ -1,7 +1,9 @@
-package influxdb
+package push
 
 import (
 	"cmp"
+	"encoding/base64"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -25,7 +27,9 @@ func (e *echoes) add(name, secret string) {
 	if secret == "" {
 		return
 	}
-	*e = append(*e, echo{name + secret, name + hidden})
+	if name != "" {
+		*e = append(*e, echo{name + secret, name + hidden})
+	}
 	if len(secret) >= minBareSecret {
 		*e = append(*e, echo{secret, hidden})
 	}
@@ -37,6 +41,40 @@ func (e *echoes) addAuthorization(value string) {
 	if scheme, secret, ok := strings.Cut(value, " "); ok {
 		e.add(scheme+" ", secret)
 	}
+}
+
+// minPart is the minimum length of a part of a URL that is hidden. A shorter one is hardly a
+// secret, but may well be a word that explains an error.
+const minPart = 16
+
+// addURL adds the long segments of a URL's path and the long values in its query: a
+// webhook's URL is often its only secret.
+func (e *echoes) addURL(u *url.URL) {
+	parts := strings.Split(u.EscapedPath(), "/")
+	for _, pair := range strings.Split(u.RawQuery, "&") {
+		_, value, _ := strings.Cut(pair, "=")
+		parts = append(parts, value)
+	}
+	for _, part := range parts {
+		if len(part) < minPart {
+			continue
+		}
+		e.add("", part)
+		if plain, err := url.QueryUnescape(part); err == nil && plain != part && len(plain) >= minPart {
+			e.add("", plain)
+		}
+	}
+}
+
+// addProxy adds the password in the URL of a proxy.
+func (e *echoes) addProxy(address string) {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return
+	}
+	password, _ := u.User.Password()
+	e.add(u.User.Username()+":", password)
+	e.add("Basic ", base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
 }
 
 // sort puts the longest first, since a secret may be part of another.

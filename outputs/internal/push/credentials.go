@@ -1,45 +1,49 @@
-package influxdb
+package push
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 )
 
 // credentials authenticate a request: with the password or token, from the configuration
 // or from a file, and with the headers from the options.
 type credentials struct {
-	scheme   string // of Authorization: Basic, Token or Bearer
-	username string // Basic only
-	secret   string // the password or token as of the last refresh; "": none
-	file     *file  // the file with the secret; nil: it is in the configuration
-	headers  map[string]string
-	log      *slog.Logger
+	login   *Login
+	headers map[string]string
+	scheme  string // of Authorization: Basic, Token or Bearer
+	secret  string // the password or token as of the last refresh; "": none
+	file    *file  // the file with the secret; nil: it is in the configuration
+	log     *slog.Logger
 
-	echoes           echoes // of the credentials in use
+	fixed            echoes // of secrets in the URLs, which do not change
+	echoes           echoes // of all secrets in use
 	warnedOfReaders  bool
 	warnedOfNetworks bool
 }
 
-func newCredentials(o *Options, log *slog.Logger) *credentials {
-	c := &credentials{secret: o.Token, headers: o.HTTPHeaders, log: log}
-	option, path := "token_file", o.TokenFile
-	switch o.api() {
-	case "v1":
-		c.scheme, c.username, c.secret = "Basic", o.Username, o.Password
-		option, path = "password_file", o.PasswordFile
-	case "v2":
-		c.scheme = "Token"
-	default:
-		c.scheme = "Bearer"
+func newCredentials(config *Config, servers []*Server) *credentials {
+	c := &credentials{login: &config.Login, headers: config.Headers, log: config.Log}
+	option, path := "token_file", c.login.TokenFile
+	if c.login.Username != "" {
+		c.scheme, c.secret = "Basic", c.login.Password
+		option, path = "password_file", c.login.PasswordFile
+	} else {
+		c.scheme, c.secret = cmp.Or(config.TokenScheme, "Bearer"), c.login.Token
 	}
 	if path != "" {
 		c.file = newFile(option, path, maxSecret)
 	}
+	for _, s := range servers {
+		c.fixed.addURL(s.URL)
+	}
+	c.fixed.addProxy(config.Transport.HTTPProxyURL)
 	c.echoes = c.listEchoes()
 	return c
 }
@@ -91,12 +95,26 @@ func parseSecret(text string, isToken bool) (string, error) {
 // authorization returns the value of the header Authorization, "" for none.
 func (c *credentials) authorization() string {
 	switch {
-	case c.scheme == "Basic" && c.username != "":
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.secret))
-	case c.scheme != "Basic" && c.secret != "":
+	case c.scheme == "Basic":
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.login.Username+":"+c.secret))
+	case c.secret != "":
 		return c.scheme + " " + c.secret
 	default:
 		return ""
+	}
+}
+
+// advice returns what to do if the server refuses the login.
+func (c *credentials) advice() string {
+	switch {
+	case c.scheme == "Basic":
+		return "check username and password"
+	case c.login.hasToken():
+		return "check token"
+	case len(c.headers) > 0:
+		return "check the headers, or set username or token"
+	default:
+		return "set username or token"
 	}
 }
 
@@ -115,25 +133,38 @@ func (c *credentials) apply(req *http.Request) {
 }
 
 // warnOfPlaintext warns once if credentials are sent to another host over http://.
-func (c *credentials) warnOfPlaintext(servers []*server) {
-	if c.warnedOfNetworks || c.authorization() == "" && len(c.headers) == 0 {
+func (c *credentials) warnOfPlaintext(servers []*Server) {
+	if c.warnedOfNetworks || c.authorization() == "" && !c.headersHaveSecret() {
 		return
 	}
 	for _, s := range servers {
-		if s.plaintext {
-			c.log.Warn("sending credentials unencrypted: use https", "url", s.name)
+		if s.URL.Scheme == "http" && !isLoopback(s.URL.Hostname()) {
+			c.log.Warn("sending credentials unencrypted: use https", "url", s.Name)
 			c.warnedOfNetworks = true
 			return
 		}
 	}
 }
 
+// plainHeaders are headers whose values are not secret.
+var plainHeaders = []string{"Accept", "Content-Type", "Host", "User-Agent"}
+
+// headersHaveSecret reports whether the value of a header may be a secret.
+func (c *credentials) headersHaveSecret() bool {
+	for name := range c.headers {
+		if !slices.Contains(plainHeaders, http.CanonicalHeaderKey(name)) {
+			return true
+		}
+	}
+	return false
+}
+
 // listEchoes returns the forms in which a server may quote the credentials of a request.
 func (c *credentials) listEchoes() echoes {
-	var e echoes
+	e := slices.Clone(c.fixed)
 	e.addAuthorization(c.authorization())
-	if c.username != "" {
-		e.add(c.username+":", c.secret)
+	if c.scheme == "Basic" {
+		e.add(c.login.Username+":", c.secret)
 	}
 	for name, value := range c.headers {
 		e.add(name+": ", value)

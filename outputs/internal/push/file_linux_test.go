@@ -1,4 +1,4 @@
-package influxdb
+package push
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // TestStalledMount has the token on a FUSE file system whose server never answers:
@@ -29,11 +31,11 @@ func TestStalledMount(t *testing.T) {
 		device.Close() // releases requests that wait for an answer
 	})
 	path := filepath.Join(dir, "token")
-	out, _ := newOutput(t, v3("http://127.0.0.1:1", path))
+	out, _ := newOutput(t, withToken("http://127.0.0.1:1", path))
 	for range 3 {
-		err := pushIn(t, out, 100*time.Millisecond)
-		if want := fmt.Sprintf("token_file: reading %q took too long: context deadline exceeded", path); fmt.Sprint(err) != want || kind(err) != "kept" {
-			t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+		err := sendIn(t, out, 100*time.Millisecond, "m v=1i 1")
+		if want := fmt.Sprintf("token_file: reading %q took too long: context deadline exceeded", path); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+			t.Fatalf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 		}
 	}
 }
