@@ -1,7 +1,6 @@
 package remotewrite
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -75,7 +74,7 @@ var finalTexts = []string{
 // isFinal reports whether an answer says that samples are too old, too new, out of order or
 // duplicate.
 func isFinal(a *push.Answer) bool {
-	text := ownWords(a.Body)
+	text := ownWords(a.Text())
 	switch a.Status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity: // 409: Thanos
 		for _, t := range finalTexts {
@@ -93,11 +92,11 @@ func isFinal(a *push.Answer) bool {
 
 // ownWords returns the text of an answer up to the first series or quote in it: a label may
 // contain any words.
-func ownWords(body []byte) string {
-	if i := bytes.IndexAny(body, "{\"'`"); i >= 0 {
-		body = body[:i]
+func ownWords(text string) string {
+	if i := strings.IndexAny(text, "{\"'`"); i >= 0 {
+		return text[:i]
 	}
-	return string(body)
+	return text
 }
 
 // isFinalRejection reports whether an error rejects all records of a request.

@@ -67,5 +67,5 @@ func (o *Options) Validate() error {
 	if !slices.Contains([]string{auto, version1, version2}, o.ProtocolVersion) {
 		errs = append(errs, plugin.Invalid("protocol_version", "unknown value %q (known: auto, 1.0, 2.0)", o.ProtocolVersion))
 	}
-	return errors.Join(append(errs, push.ValidateMaxBody(o.MaxBody), o.Options.Validate())...)
+	return errors.Join(append(errs, push.ValidateMaxBody(o.MaxBody), o.Options.Validate(versionHeader))...)
 }

@@ -35,7 +35,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	client, err := push.New(push.Config{URLs: o.URLs, Login: o.Login, Headers: o.Headers, Transport: o.Transport, Log: env.Log})
+	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Log: env.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +163,7 @@ func (o *output) send(ctx context.Context, c *collection) error {
 	if err == nil {
 		err = decided
 	}
-	_, partly := errors.AsType[*plugin.PartialError](err)
-	if err == nil || partly || isFinalRejection(err) {
+	if _, partly := errors.AsType[*plugin.PartialError](err); err == nil || partly {
 		o.collector.commit(c)
 	}
 	return err
@@ -176,7 +175,7 @@ const askAgain = time.Hour
 // sendTo sends a collection to one server.
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
 	if o.options.ProtocolVersion == version2 || o.options.ProtocolVersion == auto && time.Now().After(o.speaks1[s]) {
-		a, err := o.post(ctx, s, version2, appendV2(nil, c, o.docs.all()))
+		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
 		if err != nil {
 			return err
 		}
@@ -189,7 +188,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 		o.speaks1[s] = time.Now().Add(askAgain)
 	}
 	docs := o.docs.due()
-	a, err := o.post(ctx, s, version1, appendV1(nil, c, docs))
+	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
 	}
@@ -199,19 +198,22 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 	return err
 }
 
+// versionHeader is how a request says its version.
+const versionHeader = "X-Prometheus-Remote-Write-Version"
+
 // post sends one message.
-func (o *output) post(ctx context.Context, s *push.Server, version string, message []byte) (*push.Answer, error) {
+func (o *output) post(ctx context.Context, s *push.Server, version string, c *collection, message []byte) (*push.Answer, error) {
 	body, err := o.compressor.Compress(message)
 	if err != nil {
 		return nil, err
 	}
 	r := &push.Request{
-		ContentType: "application/x-protobuf", ContentEncoding: o.compressor.Encoding(), Body: body,
-		Header: http.Header{"X-Prometheus-Remote-Write-Version": {"0.1.0"}},
+		ContentType: "application/x-protobuf", ContentEncoding: o.compressor.Encoding(), Body: body, Records: c.records,
+		Header: http.Header{versionHeader: {"0.1.0"}},
 	}
 	if version == version2 {
 		r.ContentType += ";proto=io.prometheus.write.v2.Request"
-		r.Header.Set("X-Prometheus-Remote-Write-Version", "2.0.0")
+		r.Header.Set(versionHeader, "2.0.0")
 	}
 	return o.client.Post(ctx, s, r)
 }
