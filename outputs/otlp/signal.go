@@ -156,7 +156,7 @@ func (s *signal) post(ctx context.Context, server *push.Server, body []byte, n i
 		return nil, err
 	}
 	text := server.Name + ": " + s.client.Describe(answer)
-	if isFinal(answer) {
+	if push.RefusesTimes(answer.Status, answerText(answer)) {
 		return nil, plugin.RejectAll(n, errors.New(text))
 	}
 	if err := s.client.Classify(server, answer, n); err != nil {
