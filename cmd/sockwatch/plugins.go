@@ -5,6 +5,7 @@ import (
 	"sockwatch/inputs/tcplisten"
 	"sockwatch/outputs/file"
 	"sockwatch/outputs/influxdb"
+	"sockwatch/outputs/otlp"
 	"sockwatch/outputs/prometheus"
 	"sockwatch/outputs/stdout"
 )
@@ -16,6 +17,7 @@ func plugins() []plugin.Plugin {
 		tcplisten.Plugin,
 		prometheus.Plugin,
 		influxdb.Plugin,
+		otlp.Plugin,
 		stdout.Plugin,
 		file.Plugin,
 	}
