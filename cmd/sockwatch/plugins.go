@@ -6,6 +6,7 @@ import (
 	"sockwatch/outputs/file"
 	"sockwatch/outputs/influxdb"
 	"sockwatch/outputs/prometheus"
+	"sockwatch/outputs/remotewrite"
 	"sockwatch/outputs/stdout"
 )
 
@@ -15,6 +16,7 @@ func plugins() []plugin.Plugin {
 	return []plugin.Plugin{
 		tcplisten.Plugin,
 		prometheus.Plugin,
+		remotewrite.Plugin,
 		influxdb.Plugin,
 		stdout.Plugin,
 		file.Plugin,
