@@ -4,6 +4,7 @@ import (
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/tcplisten"
 	"sockwatch/outputs/file"
+	"sockwatch/outputs/http"
 	"sockwatch/outputs/influxdb"
 	"sockwatch/outputs/prometheus"
 	"sockwatch/outputs/stdout"
@@ -16,6 +17,7 @@ func plugins() []plugin.Plugin {
 		tcplisten.Plugin,
 		prometheus.Plugin,
 		influxdb.Plugin,
+		http.Plugin,
 		stdout.Plugin,
 		file.Plugin,
 	}
