@@ -8,6 +8,7 @@ import (
 
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // offerEvents puts the events of a batch that pass the output's filter into its inbox, and
@@ -41,11 +42,29 @@ func (o *runningOutput) fillEvents(turn int) {
 }
 
 // encodeEvents returns the records of a block, never nil. Events that cannot be encoded are
-// rejected.
+// rejected, and those that the output leaves out have no record.
 func encodeEvents(o *runningOutput, b *eventBlock) [][]byte {
-	var e encoding
-	e.fill(o, nil, b.events, b.time, &encoding{})
-	return e.appendRecords([][]byte{})
+	records := make([][]byte, 0, len(b.events))
+	for _, event := range b.events {
+		if event.Time.IsZero() {
+			event.Time = b.time
+		}
+		record, err := o.callEncodeEvent(&event)
+		if err != nil {
+			o.rejectUnencoded(event.Series(), err)
+		} else if len(record) > 0 {
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
+func (o *runningOutput) callEncodeEvent(event *metric.Point) (record []byte, err error) {
+	defer o.health.panics.recover(&err, o.log)
+	if e, ok := o.Pusher.(plugin.EventEncoder); ok {
+		return e.EncodeEvent(nil, event)
+	}
+	return o.Pusher.Encode(nil, event)
 }
 
 // enqueueEvents appends records to the queue, split into several blocks if a single block
