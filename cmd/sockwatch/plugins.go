@@ -4,6 +4,7 @@ import (
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/tcplisten"
 	"sockwatch/outputs/file"
+	"sockwatch/outputs/http"
 	"sockwatch/outputs/influxdb"
 	"sockwatch/outputs/prometheus"
 	"sockwatch/outputs/remotewrite"
@@ -18,6 +19,7 @@ func plugins() []plugin.Plugin {
 		prometheus.Plugin,
 		remotewrite.Plugin,
 		influxdb.Plugin,
+		http.Plugin,
 		stdout.Plugin,
 		file.Plugin,
 	}
