@@ -27,9 +27,23 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Example:       Example,
 	New:           New,
 	FlushInterval: 10 * time.Second,
+	MinInterval:   time.Minute,
 	Sample: plugin.Sample{
 		NameDrop: []string{"custom_port_exporter"},
 		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to the page that Prometheus scrapes.",
+	},
+	Telegraf: plugin.Telegraf{ // of outputs.http with data_format = "prometheusremotewrite"
+		Options: map[string]string{
+			"content_encoding":           "leave it out: the protocol demands snappy",
+			"data_format":                "leave it out: this output writes nothing else",
+			"idle_conn_timeout":          "leave it out: it cannot be set",
+			"method":                     "leave it out: the protocol demands POST",
+			"non_retryable_statuscodes":  "leave it out: the status and the text of the answer decide",
+			"prometheus_sort_metrics":    "leave it out: samples are sorted",
+			"prometheus_string_as_label": "leave it out: strings are not sent",
+			"url":                        `write urls = ["URL"]`,
+			"use_batch_format":           "leave it out: points are always sent in batches",
+		},
 	},
 })
 

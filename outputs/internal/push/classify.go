@@ -1,6 +1,7 @@
 package push
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,14 +19,16 @@ import (
 // The status decides, even if the body is incomplete.
 //
 //	2xx                        nil
-//	408, 413, 429, and all others that are not about records: see Failure
+//	3xx, 5xx                   see Failure
+//	400 for an unknown path, 401, 403, 404, 405, 407, 408, 413, 421, 425, 429
+//	                           see Failure: these are not about records
 //	other 4xx                  plugin.RejectedError for one record; plugin.ErrRejected for
 //	                           several, which the agent bisects
 func (c *Client) Classify(s *Server, a *Answer, records int) error {
 	switch {
 	case a.Status >= 200 && a.Status < 300:
 		return nil
-	case a.Status >= 400 && a.Status < 500 && !keepsRecords(a.Status):
+	case a.Status >= 400 && a.Status < 500 && !keepsRecords(a):
 		return c.Rejection(s, a, records)
 	default:
 		return c.Failure(s, a)
@@ -34,14 +37,20 @@ func (c *Client) Classify(s *Server, a *Answer, records int) error {
 
 // keepsRecords reports whether an answer with a status of 4xx is about the server, its URL
 // or the login: the same records can be stored when that has changed.
-func keepsRecords(status int) bool {
-	switch status {
+func keepsRecords(a *Answer) bool {
+	switch a.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired,
 		http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
 	default:
-		return false
+		return a.isUnknownPath()
 	}
+}
+
+// isUnknownPath reports whether a server says in its own way that it has no such path.
+func (a *Answer) isUnknownPath() bool {
+	return a.Status == http.StatusNotFound ||
+		a.Status == http.StatusBadRequest && bytes.HasPrefix(a.Body, []byte("unsupported path requested")) // VictoriaMetrics and its relatives
 }
 
 // Rejection returns the error for an answer by which a server rejects the records of a
@@ -89,12 +98,15 @@ func (c *Client) advice(s *Server, a *Answer) string {
 			return advice
 		}
 	}
+	if a.isUnknownPath() {
+		return "check " + c.config.URLOption
+	}
 	switch a.Status {
 	case http.StatusUnauthorized:
 		return c.credentials.advice()
 	case http.StatusForbidden:
 		return "allow the login to write, or check " + c.config.URLOption
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusMisdirectedRequest:
+	case http.StatusMethodNotAllowed, http.StatusMisdirectedRequest:
 		return "check " + c.config.URLOption
 	case http.StatusProxyAuthRequired:
 		return "check the user and password of the proxy"
