@@ -50,7 +50,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &output{events: eventEncoder{hostname: env.Hostname}}
+	out := &output{urls: [2]string{o.MetricsURL, o.LogsURL}, events: eventEncoder{hostname: env.Hostname}}
 	points, err := newMetricsRequest(resource, &out.help)
 	if err != nil {
 		return nil, err
@@ -65,6 +65,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 }
 
 type output struct {
+	urls          [2]string // of metrics and logs
 	points        pointEncoder
 	help          descriptions
 	events        eventEncoder
@@ -208,9 +209,10 @@ func (o *output) rejection(results []result) error {
 	return nil
 }
 
-// InheritFrom takes over what a predecessor has stored of records that are still queued.
+// InheritFrom takes over what a predecessor has stored of records that are still queued, if
+// it has stored them at the same URLs.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
-	if p, ok := predecessor.(*output); ok {
+	if p, ok := predecessor.(*output); ok && p.urls == o.urls {
 		o.progress = p.progress
 	}
 }

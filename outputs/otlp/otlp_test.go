@@ -237,21 +237,34 @@ func TestRetryAfterOfTheOnlyKindIsTheAgents(t *testing.T) {
 	}
 }
 
-// A reload in the middle of an outage sends nothing twice.
+// A reload in the middle of an outage sends nothing twice, unless another server gets it.
 func TestAReplacedOutputKnowsWhatWasStored(t *testing.T) {
-	metrics, logs := newReceiver(t), newReceiver(t)
-	old, _ := newOutput(t, metrics, logs, nil)
-	logs.respond(status(http.StatusBadGateway, ""))
-	if err := old.Push(t.Context(), mixed(t, old, 0, 2)); err == nil {
-		t.Fatal("Push has not failed")
+	for _, test := range []struct {
+		name  string
+		moved bool // the new output sends metrics to another server
+	}{
+		{name: "the same URLs"},
+		{name: "another URL", moved: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			metrics, logs := newReceiver(t), newReceiver(t)
+			old, _ := newOutput(t, metrics, logs, nil)
+			logs.respond(status(http.StatusBadGateway, ""))
+			if err := old.Push(t.Context(), mixed(t, old, 0, 2)); err == nil {
+				t.Fatal("Push has not failed")
+			}
+			logs.respond(nil)
+			if test.moved {
+				metrics = newReceiver(t)
+			}
+			out, _ := newOutput(t, metrics, logs, nil)
+			out.InheritFrom(old)
+			if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
+				t.Fatal(err)
+			}
+			wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
+		})
 	}
-	logs.respond(nil)
-	out, _ := newOutput(t, metrics, logs, nil)
-	out.InheritFrom(old)
-	if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
-		t.Fatal(err)
-	}
-	wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
 }
 
 // A request that has to be split waits while the other kind is down: bisecting now would

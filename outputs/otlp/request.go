@@ -101,7 +101,8 @@ type metricsRequest struct {
 	help     *descriptions
 	sum      []byte // the fields of each Sum except its data points: a cumulative counter
 	groups   []group
-	index    map[string]int // of groups, by header and kind
+	index    map[string]int // of groups, by key
+	key      []byte         // of the last group that was looked for: its kind and header
 	points   int            // data points
 	bytes    int            // of the request, at least
 	current  point
@@ -167,7 +168,7 @@ func (r *metricsRequest) add(record []byte, limit int) (bool, error) {
 	for i := range p.metrics {
 		s := &p.metrics[i]
 		size += sizeOf(p.dataPoint(s))
-		if _, ok := r.index[groupKey(s)]; !ok {
+		if _, ok := r.groupOf(s); !ok {
 			size += len(s.header) + len(r.help.of(s.header)) + len(r.sum) + 3*maxPrefix
 		}
 	}
@@ -184,21 +185,23 @@ func (r *metricsRequest) add(record []byte, limit int) (bool, error) {
 	return true, nil
 }
 
-// groupKey returns the key of a sample's group. Its kind is part of it.
-func groupKey(s *sample) string {
+// groupOf returns the index of a sample's group. It reports false if there is none.
+func (r *metricsRequest) groupOf(s *sample) (int, bool) {
+	kind := byte(0)
 	if s.sum {
-		return "+" + string(s.header)
+		kind = 1
 	}
-	return string(s.header)
+	r.key = append(append(r.key[:0], kind), s.header...)
+	i, ok := r.index[string(r.key)]
+	return i, ok
 }
 
 // group returns the group of a sample. It reuses the buffers of an earlier request.
 func (r *metricsRequest) group(s *sample) *group {
-	key := groupKey(s)
-	i, ok := r.index[key]
+	i, ok := r.groupOf(s)
 	if !ok {
 		i = len(r.groups)
-		r.index[key] = i
+		r.index[string(r.key)] = i
 		if i < cap(r.groups) {
 			r.groups = r.groups[:i+1]
 			r.groups[i].points = r.groups[i].points[:0]
