@@ -82,6 +82,7 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 		if err := s.sendRequest(ctx, indexes[:n], results); err != nil {
 			if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
 				s.retryAt, s.refusal = time.Now().Add(after.Wait), fmt.Errorf("%s: %w", s.name, after.Err)
+				return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal}
 			}
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
