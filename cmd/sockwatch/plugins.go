@@ -6,6 +6,7 @@ import (
 	"sockwatch/outputs/file"
 	"sockwatch/outputs/http"
 	"sockwatch/outputs/influxdb"
+	"sockwatch/outputs/otlp"
 	"sockwatch/outputs/prometheus"
 	"sockwatch/outputs/remotewrite"
 	"sockwatch/outputs/stdout"
@@ -19,6 +20,7 @@ func plugins() []plugin.Plugin {
 		prometheus.Plugin,
 		remotewrite.Plugin,
 		influxdb.Plugin,
+		otlp.Plugin,
 		http.Plugin,
 		stdout.Plugin,
 		file.Plugin,

@@ -162,6 +162,8 @@ func samePage(t *testing.T, server *servertest.Server, address, query string) {
 		maps.DeleteFunc(onPage, func(_ string, ours bool) bool { return !ours })
 		now := time.Now()
 		for _, s := range queryRange(t, server, `{__name__=~"tcp_listen.*"}`, now.Add(-10*time.Second), now) {
+			delete(s.Metric, "job") // by OTLP
+			delete(s.Metric, "instance")
 			// VictoriaMetrics shows what it gets after a second or two.
 			onServer[fmt.Sprint(s.Metric)] = lastSecond([]remoteSeries{s}).After(now.Add(-6 * time.Second))
 		}

@@ -2,8 +2,6 @@ package otlp
 
 import (
 	"mime"
-	"net/http"
-	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -31,21 +29,6 @@ func isProtobuf(a *push.Answer) bool {
 func isPage(a *push.Answer) bool {
 	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
 	return kind == "text/html" && len(a.Body) > 0
-}
-
-// isFinal reports whether a database of samples rejects a request because of their times.
-// Other requests with the same samples would end the same way.
-func isFinal(a *push.Answer) bool {
-	if a.Status != http.StatusBadRequest && a.Status != http.StatusConflict && a.Status != http.StatusUnprocessableEntity {
-		return false
-	}
-	text := strings.ToLower(answerText(a))
-	for _, phrase := range []string{"out of order", "out-of-order", "out of bounds", "too old", "too far in the past", "too far in the future", "duplicate sample"} {
-		if strings.Contains(text, phrase) {
-			return true
-		}
-	}
-	return false
 }
 
 // parsePartialSuccess returns what an ExportMetricsServiceResponse or

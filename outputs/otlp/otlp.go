@@ -24,6 +24,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Example:       Example,
 	New:           New,
 	FlushInterval: 10 * time.Second,
+	MinInterval:   time.Minute,
 	Sample: plugin.Sample{
 		NameDrop: []string{"custom_port_exporter"},
 		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to Prometheus.",

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -39,7 +40,10 @@ const (
 )
 
 // A resource is the encoded Resource and scope of all requests of an instance.
-type resource struct{ resource, scope []byte }
+type resource struct {
+	resource, scope []byte
+	identity        []byte // a Resource with only the attributes that identify the instance
+}
 
 // newResource returns the resource of an instance on a host.
 func newResource(o *Options, hostname string) (resource, error) {
@@ -53,27 +57,33 @@ func newResource(o *Options, hostname string) (resource, error) {
 	if o.ServiceInstanceID == "" {
 		attributes["service.instance.id"] = hostname
 	}
-	var r resourcepb.Resource
+	var all, identity resourcepb.Resource
 	for _, key := range slices.Sorted(maps.Keys(attributes)) {
-		if attributes[key] != "" {
-			r.Attributes = append(r.Attributes, stringAttribute(key, attributes[key]))
+		if attributes[key] == "" {
+			continue
+		}
+		a := stringAttribute(key, attributes[key])
+		all.Attributes = append(all.Attributes, a)
+		if key == "service.name" || key == "service.instance.id" {
+			identity.Attributes = append(identity.Attributes, a)
 		}
 	}
-	encoded, err := proto.Marshal(&r)
-	if err != nil {
-		return resource{}, err
-	}
-	scope, err := proto.Marshal(&commonpb.InstrumentationScope{Name: "sockwatch"})
-	return resource{encoded, scope}, err
+	var r resource
+	var errs [3]error
+	r.resource, errs[0] = proto.Marshal(&all)
+	r.identity, errs[1] = proto.Marshal(&identity)
+	r.scope, errs[2] = proto.Marshal(&commonpb.InstrumentationScope{Name: "sockwatch"})
+	return r, errors.Join(errs[:]...)
 }
 
-// body returns a request with the content of a ScopeMetrics or ScopeLogs, except its scope.
-func (r *resource) body(content []byte) []byte {
+// body returns a request with a Resource, and the content of a ScopeMetrics or ScopeLogs
+// except its scope.
+func (r *resource) body(resource, content []byte) []byte {
 	scope := sizeOf(len(r.scope)) + len(content)
-	inner := sizeOf(len(r.resource)) + sizeOf(scope)
+	inner := sizeOf(len(resource)) + sizeOf(scope)
 	b := make([]byte, 0, sizeOf(inner))
 	b = appendLength(b, fieldFirst, inner)
-	b = appendField(b, fieldFirst, r.resource)
+	b = appendField(b, fieldFirst, resource)
 	b = appendLength(b, fieldSecond, scope)
 	b = appendField(b, fieldFirst, r.scope)
 	return append(b, content...)
@@ -225,7 +235,17 @@ func (p *point) appendDataPoint(b []byte, s *sample) []byte {
 	return append(append(b, p.attributes...), s.value...)
 }
 
-func (r *metricsRequest) body() []byte {
+func (r *metricsRequest) body() []byte { return r.resource.body(r.resource.resource, r.content()) }
+
+// bodyWithoutInfo returns a request whose resource has only what identifies the instance. From
+// the other attributes Prometheus makes a series, target_info, with the times of the data
+// points. It is out of order if an earlier request had a later point, even of another
+// series, and Prometheus then stores nothing of the request.
+func (r *metricsRequest) bodyWithoutInfo() []byte {
+	return r.resource.body(r.resource.identity, r.content())
+}
+
+func (r *metricsRequest) content() []byte {
 	content := make([]byte, 0, r.bytes)
 	for i := range r.groups {
 		g := &r.groups[i]
@@ -239,7 +259,7 @@ func (r *metricsRequest) body() []byte {
 		content = appendLength(content, data, size)
 		content = append(append(content, fields...), g.points...)
 	}
-	return r.resource.body(content)
+	return content
 }
 
 // A logsRequest collects log records.
@@ -268,7 +288,9 @@ func (r *logsRequest) add(record []byte, limit int) (bool, error) {
 	return true, nil
 }
 
-func (r *logsRequest) body() []byte { return r.resource.body(r.records) }
+func (r *logsRequest) body() []byte { return r.resource.body(r.resource.resource, r.records) }
+
+func (r *logsRequest) bodyWithoutInfo() []byte { return nil }
 
 // sizeOf returns the size of a field with a message of a size. All numbers of fields here
 // take one byte.

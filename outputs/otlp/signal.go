@@ -42,6 +42,9 @@ type request interface {
 	items() int
 	// body returns the encoded request, which does not change later.
 	body() []byte
+	// bodyWithoutInfo returns what to send if the receiver refuses the times in body: nil if
+	// there is nothing else.
+	bodyWithoutInfo() []byte
 }
 
 // newSignal returns the signal of a kind, or nil if it has no URL.
@@ -107,21 +110,22 @@ func (s *signal) sendRequest(ctx context.Context, indexes []int, results []resul
 	if s.request.items() == 0 {
 		return nil
 	}
-	body, err := s.compressor.Compress(s.request.body())
-	if err != nil {
-		return err
-	}
 	pending := make([]int, 0, len(indexes))
 	for _, i := range indexes {
 		if !results[i].done {
 			pending = append(pending, i)
 		}
 	}
-	var a *accepted
-	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
-		a, err = s.post(ctx, server, body, len(pending))
-		return err
-	})
+	a, err := s.post(ctx, s.request.body(), len(pending))
+	if refused, ok := errors.AsType[*timesError](err); ok {
+		if body := s.request.bodyWithoutInfo(); body != nil {
+			a, err = s.post(ctx, body, len(pending))
+			refused, ok = errors.AsType[*timesError](err)
+		}
+		if ok {
+			err = plugin.RejectAll(len(pending), refused)
+		}
+	}
 	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
 		for n, reason := range rejected.Records {
 			results[pending[n]] = rejectedFor(reason)
@@ -138,6 +142,11 @@ func (s *signal) sendRequest(ctx context.Context, indexes []int, results []resul
 	return nil
 }
 
+// A timesError is an answer that refuses samples because of their times.
+type timesError struct{ text string }
+
+func (e *timesError) Error() string { return e.text }
+
 // An accepted is an answer by which a receiver accepts a request, perhaps not all of it.
 type accepted struct {
 	rejected int64  // data points or log records
@@ -145,19 +154,28 @@ type accepted struct {
 	text     string // the answer, for messages
 }
 
-// post sends a body with n records to a server. The error is nil if the server has accepted
-// it. If it accepts nothing, or would never store samples with such times, all records are
-// rejected.
-func (s *signal) post(ctx context.Context, server *push.Server, body []byte, n int) (*accepted, error) {
-	answer, err := s.client.Post(ctx, server, &push.Request{
-		ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: body, Records: n,
-	})
+// post sends a body with n records. The error is nil if the receiver has accepted it.
+func (s *signal) post(ctx context.Context, body []byte, n int) (a *accepted, err error) {
+	compressed, err := s.compressor.Compress(body)
 	if err != nil {
 		return nil, err
 	}
-	text := server.Name + ": " + s.client.Describe(answer)
-	if isFinal(answer) {
-		return nil, plugin.RejectAll(n, errors.New(text))
+	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
+		answer, err := s.client.Post(ctx, server, &push.Request{
+			ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: n,
+		})
+		if err == nil {
+			a, err = s.classify(server, answer, n)
+		}
+		return err
+	})
+	return a, err
+}
+
+// classify returns the error for an answer, or what the receiver has accepted.
+func (s *signal) classify(server *push.Server, answer *push.Answer, n int) (*accepted, error) {
+	if push.RefusesTimes(answer.Status, answerText(answer)) {
+		return nil, &timesError{server.Name + ": " + s.client.Describe(answer)}
 	}
 	if err := s.client.Classify(server, answer, n); err != nil {
 		return nil, err

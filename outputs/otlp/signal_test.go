@@ -57,6 +57,7 @@ func TestAnswers(t *testing.T) {
 		rejected int    // how many records the error names
 		partial  int    // how many it counts
 		stored   int
+		requests int // 0: 1
 		is       error
 	}{
 		{name: "200", records: 2, stored: 2},
@@ -74,7 +75,7 @@ func TestAnswers(t *testing.T) {
 		{name: "400 for one", records: 1, answer: rpcStatus(400, "bad\nname"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "400 for several", records: 2, answer: rpcStatus(400, "bad name"), want: "metrics: URL: 400 Bad Request: bad name (rejected)", is: plugin.ErrRejected},
 		{name: "text of a 400", records: 1, answer: status(400, "bad name"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
-		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, is: plugin.ErrRejected},
+		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 2, is: plugin.ErrRejected},
 		{name: "401", records: 1, answer: rpcStatus(401, "who?"), want: "metrics: URL: 401 Unauthorized: who?: set username or token"},
 		{name: "404", records: 1, answer: status(404, ""), want: "metrics: URL: 404 Not Found: check metrics_url"},
 		{name: "413", records: 2, answer: rpcStatus(413, ""), want: "metrics: URL: 413 Request Entity Too Large (too large)", is: plugin.ErrTooLarge},
@@ -111,8 +112,8 @@ func TestAnswers(t *testing.T) {
 			if n := len(r.values()); n != test.stored {
 				t.Errorf("the receiver has accepted %d, want %d", n, test.stored)
 			}
-			if r.requests() != 1 {
-				t.Errorf("%d requests, want 1", r.requests())
+			if want := max(test.requests, 1); r.requests() != want {
+				t.Errorf("%d requests, want %d", r.requests(), want)
 			}
 		})
 	}
@@ -146,6 +147,37 @@ func TestAWarningIsLoggedOnce(t *testing.T) {
 	}
 }
 
+// Prometheus derives a series from the attributes of the resource. If it is out of order, the
+// points are not: the receiver gets them without these attributes.
+func TestPointsAreSentWithoutInfoIfTheirTimesAreRefused(t *testing.T) {
+	r := newReceiver(t)
+	out, _ := newOutput(t, r, nil, func(o *Options) { o.ResourceAttributes = map[string]string{"rack": "7"} })
+	first := true
+	r.respond(func(w http.ResponseWriter, _ *http.Request) {
+		if first {
+			http.Error(w, "out of order sample", http.StatusBadRequest)
+		}
+		first = false
+	})
+	for range 2 {
+		if err := out.Push(t.Context(), many(t, out, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, m := range r.metrics {
+		var keys []string
+		for _, a := range m.ResourceMetrics[0].Resource.Attributes {
+			keys = append(keys, a.Key)
+		}
+		got = append(got, strings.Join(keys, " "))
+	}
+	want := []string{"service.instance.id service.name", "host.name rack service.instance.id service.name"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("attributes (-want +got):\n%s", diff)
+	}
+}
+
 // A failure in the middle sends only the rest again, and what is rejected stays rejected.
 func TestRequestsAreBoundedAndNotRepeated(t *testing.T) {
 	r := newReceiver(t)
@@ -156,17 +188,17 @@ func TestRequestsAreBoundedAndNotRepeated(t *testing.T) {
 	r.respond(func(w http.ResponseWriter, req *http.Request) {
 		n++
 		switch n {
-		case 3:
+		case 4:
 			w.WriteHeader(http.StatusServiceUnavailable)
-		case 2:
+		case 2, 3: // the second time without the other attributes of the resource
 			http.Error(w, "too old sample", http.StatusBadRequest)
 		}
 	})
 	if err := out.Push(t.Context(), records); err == nil {
 		t.Fatal("Push has not failed")
 	}
-	if n != 3 {
-		t.Fatalf("%d requests until the failure, want 3", n)
+	if n != 4 {
+		t.Fatalf("%d requests until the failure, want 4", n)
 	}
 	err := out.Push(t.Context(), records)
 	rejected, ok := errors.AsType[*plugin.RejectedError](err)
