@@ -81,6 +81,35 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 	}
 }
 
+// TestLongPartsOfAURLAreHidden: a webhook's URL is often its only secret.
+func TestLongPartsOfAURLAreHidden(t *testing.T) {
+	for _, tt := range []struct {
+		name, path string // after the server's URL
+		text, want string
+	}{
+		{name: "words", path: "/insert/jsonline?_time_field=timestamp", text: "no timestamp in jsonline", want: "no timestamp in jsonline"},
+		{name: "a segment", path: "/hooks/0123456789abcdef/x", text: "no /hooks/0123456789abcdef/x", want: "no /hooks/[secret]/x"},
+		{name: "a value", path: "/?key=0123456789abcdef", text: `no key "0123456789abcdef"`, want: `no key "[secret]"`},
+		{name: "a value of 15 bytes", path: "/?key=0123456789abcde", text: `no key 0123456789abcde`, want: `no key 0123456789abcde`},
+		{name: "an escaped value", path: "/?key=0123456789%2Fabcdef", text: `"0123456789/abcdef" is "0123456789%2Fabcdef"`, want: `"[secret]" is "[secret]"`},
+		{name: "a secret without a name", path: "/?0123456789abcdef", text: `0123456789abcdef`, want: `[secret]`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := pushtest.NewServer(t)
+			server.Answers(500, tt.text)
+			client, err := New(Config{URLs: []string{server.URL + tt.path}, URLOption: "url"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_, err = client.Push(t.Context(), &Request{Records: 1})
+			if got, want := fmt.Sprint(err), server.URL+": 500 Internal Server Error: "+tt.want; got != want {
+				t.Errorf("error\n%s, want\n%s", got, want)
+			}
+		})
+	}
+}
+
 // TestEchoInABrokenHeader has a server whose answer the transport quotes in an error.
 func TestEchoInABrokenHeader(t *testing.T) {
 	url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {

@@ -127,8 +127,8 @@ func (c *Client) Push(ctx context.Context, r *Request) (a *Answer, err error) {
 }
 
 // Try calls try for the server that worked last, and then for the others in turn, until it
-// returns nil or an error about the records: a plugin.RejectedError, plugin.ErrRejected or
-// plugin.ErrTooLarge. It is for outputs that send more than one request, or classify
+// returns nil or an error about the records: a plugin.RejectedError, plugin.PartialError,
+// plugin.ErrRejected or plugin.ErrTooLarge. It is for outputs that send more than one request, or classify
 // answers themselves. Each call gets an equal share of the time that ctx leaves.
 //
 // An error of try must name the server.
@@ -227,7 +227,8 @@ func shareOfTime(ctx context.Context, attempts int) (context.Context, context.Ca
 
 // concernsRecords reports whether an error is about the records and not about the server.
 func concernsRecords(err error) bool {
-	return errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
+	_, partly := errors.AsType[*plugin.PartialError](err)
+	return partly || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
 }
 
 // joinFailures returns the failures of all servers as one error. If every server said
