@@ -114,8 +114,6 @@ func (r *logsRequest) add(record []byte, limit int) (bool, error) {
 
 func (r *logsRequest) body() []byte { return r.resource.body(r.resource.resource, r.records) }
 
-func (r *logsRequest) bodyWithoutInfo() []byte { return nil }
-
 // sizeOf returns the size of a field with a message of a size. All numbers of fields here
 // take one byte.
 func sizeOf(message int) int { return 1 + protowire.SizeBytes(message) }
