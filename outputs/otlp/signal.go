@@ -122,12 +122,12 @@ func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []in
 		return nil
 	}
 	err := s.post(ctx, s.request.body(), pending, results)
-	refused, ok := errors.AsType[*timesError](err)
-	if !ok {
+	if _, ok := errors.AsType[*timesError](err); !ok {
 		return err
 	}
 	err = s.post(ctx, s.samples.bodyWithoutInfo(), pending, results)
-	if refused, ok = errors.AsType[*timesError](err); !ok {
+	refused, ok := errors.AsType[*timesError](err)
+	if !ok {
 		return err
 	}
 	if groups := byTime(records, pending); s.uncertain && len(groups) > 1 {
