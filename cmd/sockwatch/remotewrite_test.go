@@ -174,3 +174,91 @@ func samePage(t *testing.T, server *servertest.Server, address, query string) {
 	}
 	t.Errorf("series (-page +server, with %s):\n%s", query, diff)
 }
+
+// TestOutageByRemoteWrite is TestOutageOfARealServer for remote write: a query finds every
+// point that was queued, with its value.
+func TestOutageByRemoteWrite(t *testing.T) {
+	t.Parallel()
+	for name, open := range remoteWriteServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := open(t)
+			text := delivery{state: t.TempDir(), url: server.URL + "/api/v1/write", output: `min_interval = "0s"`}.String()
+			text = strings.Replace(text, "  database = \"db\"\n", "", 1)
+			text = strings.Replace(text, "outputs.influxdb", "outputs.remote_write", 1)
+			d := startDaemon(t, text)
+			queued := func(d *daemon) (ids []string) {
+				for line := range strings.Lines(d.stderr.String()) {
+					var record struct {
+						Msg, Plugin string
+						Time        time.Time `json:"batch_time"`
+					}
+					if json.Unmarshal([]byte(line), &record) != nil || record.Msg != "queued" || record.Plugin != "outputs.remote_write" {
+						continue
+					}
+					for i := range idsPerBatch {
+						ids = append(ids, fmt.Sprintf("%d-%02d", record.Time.UnixNano(), i))
+					}
+				}
+				return ids
+			}
+			awaitBatches := func(n int) {
+				t.Helper()
+				before := len(queued(d))
+				eventually(t, "batches queued", func() bool { return len(queued(d)) >= before+n*idsPerBatch })
+			}
+			stored := func() map[string]float64 {
+				values := map[string]float64{}
+				parameters := url.Values{"query": {"last_over_time(ids[10m])"}, "nocache": {"1"}, "time": {strconv.FormatInt(time.Now().Unix()+5, 10)}}
+				var answer struct {
+					Data struct {
+						Result []struct {
+							Metric map[string]string
+							Value  [2]any
+						}
+					}
+				}
+				fetch(t, http.MethodGet, server.URL+"/api/v1/query?"+parameters.Encode(), func(body io.Reader) error {
+					return json.NewDecoder(body).Decode(&answer)
+				})
+				for _, s := range answer.Data.Result {
+					value, err := strconv.ParseFloat(s.Value[1].(string), 64)
+					if err != nil {
+						t.Fatal(err)
+					}
+					values[s.Metric["id"]] = value
+				}
+				return values
+			}
+			awaitBatches(5)
+			eventually(t, "the first points", func() bool { return len(stored()) > 0 })
+
+			server.Shutdown()
+			d.awaitLog(t, "delivery failed, will retry")
+			awaitBatches(10)
+			server.Start()
+			d.awaitLog(t, "delivery resumed")
+
+			server.Shutdown()
+			awaitBatches(10)
+			d.Process.Kill()
+			<-d.exited
+			ids := queued(d)
+			d = startDaemon(t, text)
+			awaitBatches(5)
+			server.Start()
+			d.awaitLog(t, "delivery resumed")
+			awaitBatches(1)
+			d.stop(t)
+			ids = append(ids, queued(d)...)
+
+			missing := ids
+			eventually(t, "every point that was queued", func() bool {
+				got := stored()
+				missing = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return got[id] == float64(idValue(id)) })
+				return len(missing) == 0
+			})
+			t.Logf("%d points queued", len(ids))
+		})
+	}
+}
