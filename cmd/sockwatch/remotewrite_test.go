@@ -262,3 +262,43 @@ func TestOutageByRemoteWrite(t *testing.T) {
 		})
 	}
 }
+
+// TestCountersHaveStartTimesByRemoteWrite asks a server that stores start times for that of
+// a counter of an input: the time when the program added it.
+func TestCountersHaveStartTimesByRemoteWrite(t *testing.T) {
+	t.Parallel()
+	server := servertest.Prometheus3(t, "", "--web.enable-remote-write-receiver",
+		"--enable-feature=st-storage,use-start-timestamps,promql-experimental-functions")
+	before := time.Now()
+	start(t, "sockwatch", nil, "--config", writeFile(t, t.TempDir(), "sockwatch.toml", fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+[[inputs.tcp_listen]]
+  timeout = "10s"
+[[outputs.remote_write]]
+  urls = [%q]
+  min_interval = "0s"
+  flush_interval = "200ms"
+`, server.URL+"/api/v1/write")))
+	for _, metric := range []string{"sockwatch_input_gathers_total", "tcp_listen_events_total"} {
+		var began []time.Time
+		eventually(t, "the start times of "+metric, func() bool {
+			began = nil
+			for _, s := range queryRange(t, server, "start_timestamp("+metric+")", before, time.Now()) {
+				seconds, err := strconv.ParseFloat(s.Values[len(s.Values)-1][1].(string), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if seconds > 0 { // a first sample at the start itself has none
+					began = append(began, time.UnixMilli(int64(1000*seconds)))
+				}
+			}
+			return len(began) > 0
+		})
+		for _, at := range began {
+			if since := at.Sub(before); since < -time.Second || since > waitLimit {
+				t.Errorf("%s counts since %v after the start of the program", metric, since)
+			}
+		}
+	}
+}

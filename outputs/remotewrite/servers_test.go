@@ -351,3 +351,32 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 		return got
 	})
 }
+
+// TestServersThatAcceptOneVersion has a Prometheus 3 that answers 415 to one of the versions.
+func TestServersThatAcceptOneVersion(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		accepts string
+		version string
+		want    string
+	}{
+		{name: "only 1.0", accepts: "prometheus.WriteRequest", version: auto, want: "stored"},
+		{name: "only 1.0, but 2.0 is set", accepts: "prometheus.WriteRequest", version: version2, want: "kept"},
+		{name: "only 2.0", accepts: "io.prometheus.write.v2.Request", version: auto, want: "stored"},
+		{name: "only 2.0, but 1.0 is set", accepts: "io.prometheus.write.v2.Request", version: version1, want: "kept"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := servertest.Prometheus3(t, "", "--web.enable-remote-write-receiver", "--web.remote-write-receiver.accepted-protobuf-messages="+test.accepts)
+			out, _ := newTestOutput(t, server.URL+"/api/v1/write", useVersion(test.version))
+			err := pushText(t, out, fmt.Sprintf("%d {} m=g1", time.Now().UnixMilli()))
+			if got := kind(err); got != test.want {
+				t.Errorf("outcome %s, want %s: %v", got, test.want, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), "415 Unsupported Media Type") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
