@@ -188,28 +188,34 @@ const askAgain = time.Hour
 
 // sendTo sends a collection to one server.
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
-	if o.options.ProtocolVersion == version2 || o.options.ProtocolVersion == auto && time.Now().After(o.speaks1[s]) {
+	version := o.options.ProtocolVersion
+	if version == version2 || version == auto && time.Now().After(o.speaks1[s]) {
 		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
 		if err != nil {
 			return err
 		}
-		if o.options.ProtocolVersion == version2 || understands2(a) {
+		if version == version2 || understands2(a) {
 			return o.classify(s, a, c, version2)
 		}
-		if o.speaks1[s].IsZero() {
-			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
-		}
-		o.speaks1[s] = time.Now().Add(askAgain)
 	}
 	docs := o.docs.due()
 	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
 	}
-	if err = o.classify(s, a, c, version1); err == nil && docs != nil {
+	if err := o.classify(s, a, c, version1); err != nil {
+		return err
+	}
+	if docs != nil {
 		o.docs.sent = time.Now()
 	}
-	return err
+	if version == auto && time.Now().After(o.speaks1[s]) {
+		if o.speaks1[s].IsZero() {
+			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
+		}
+		o.speaks1[s] = time.Now().Add(askAgain)
+	}
+	return nil
 }
 
 // versionHeader is how a request says its version.

@@ -125,6 +125,7 @@ func TestServersWithoutVersion2GetVersion1(t *testing.T) {
 		status int
 	}{
 		{"415", http.StatusUnsupportedMediaType}, {"200 without a count", http.StatusOK}, {"204 without a count", http.StatusNoContent},
+		{"400 without a count", http.StatusBadRequest},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := pushtest.NewServer(t)
@@ -245,6 +246,8 @@ func TestAnswers(t *testing.T) {
 		},
 		{name: "JSON", version: version1, status: 400, body: `{"error": "out of bounds"}`, want: "rejected [0 1], others stored"},
 		{name: "bad", version: version1, status: 400, body: "no", want: "bisect"},
+		{name: "bad with 2.0", version: version2, status: 400, body: "no", want: "bisect"},
+		{name: "bad with 2.0, nothing stored", version: auto, status: 400, body: "no", headers: []string{count + "0"}, want: "bisect"},
 		{name: "login", version: version1, status: 401, want: "kept"},
 		{name: "forbidden", version: version1, status: 403, want: "kept"},
 		{name: "missing", version: version1, status: 404, body: "404 page not found", want: "kept", text: "404 Not Found: 404 page not found: check urls"},
