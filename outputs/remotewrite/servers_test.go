@@ -380,3 +380,41 @@ func TestServersThatAcceptOneVersion(t *testing.T) {
 		})
 	}
 }
+
+// TestPrometheusStoresAnOldBacklogWithAWindow pushes the backlog of one host after the newest
+// sample of another, as after a long outage.
+func TestPrometheusStoresAnOldBacklogWithAWindow(t *testing.T) {
+	t.Parallel()
+	const receiver = "--web.enable-remote-write-receiver"
+	const window = "storage:\n  tsdb:\n    out_of_order_time_window: 24h\n"
+	for name, start := range map[string]func(testing.TB) *servertest.Server{
+		"Prometheus 2": func(t testing.TB) *servertest.Server { return servertest.Prometheus(t, window, receiver) },
+		"Prometheus 3": func(t testing.TB) *servertest.Server { return servertest.Prometheus3(t, window, receiver) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := start(t)
+			out, _ := newTestOutput(t, server.URL+"/api/v1/write", nil)
+			now := time.Now()
+			if err := pushText(t, out, fmt.Sprintf(`%d {host="a"} m=g0`, now.UnixMilli())); err != nil {
+				t.Fatal(err)
+			}
+			var backlog, want []string
+			for i := range 5 {
+				backlog = append(backlog, fmt.Sprintf(`%d {host="b"} m=g%d`, now.Add(time.Duration(i-10)*time.Hour).UnixMilli(), i))
+				want = append(want, fmt.Sprint(i))
+			}
+			if err := pushText(t, out, backlog...); err != nil {
+				t.Fatal(err)
+			}
+			until(t, want, func() (got []string) {
+				for _, s := range query(t, server, "query", "query", `m{host="b"}[12h]`, "time", seconds(now)) {
+					for _, v := range s.Values {
+						got = append(got, v[1].(string))
+					}
+				}
+				return got
+			})
+		})
+	}
+}
