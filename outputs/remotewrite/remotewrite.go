@@ -3,7 +3,7 @@
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
 // sends them. record.go has the form of a record, series.go the samples of a request,
-// message.go the protobuf messages, docs.go the documentation of metrics, and classify.go
+// message.go the protobuf messages, catalog.go the documentation of metrics, and classify.go
 // what an answer means.
 package remotewrite
 
