@@ -2,9 +2,9 @@
 // server that implements its remote write, in version 2.0 or 1.0 of the protocol.
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
-// sends them. record.go has the form of a record, series.go the samples of a request,
-// message.go the protobuf messages, catalog.go the documentation of metrics, and classify.go
-// what an answer means.
+// sends them. record.go has the form of a record and its parser, encoder.go makes records of
+// points, series.go has the samples of a request, message.go the protobuf messages,
+// catalog.go the documentation of metrics, and classify.go what an answer means.
 package remotewrite
 
 import (
