@@ -166,17 +166,7 @@ func (o *output) send(ctx context.Context, c *collection) error {
 	if c.samples == 0 {
 		return nil
 	}
-	var decided error
-	err := o.client.Try(ctx, func(ctx context.Context, s *push.Server) error {
-		err := o.sendTo(ctx, s, c)
-		if isDecided(err) { // no other server is tried
-			decided, err = err, nil
-		}
-		return err
-	})
-	if err == nil {
-		err = decided
-	}
+	err := o.client.Try(ctx, func(ctx context.Context, s *push.Server) error { return o.sendTo(ctx, s, c) })
 	if _, partly := errors.AsType[*plugin.PartialError](err); err == nil || partly {
 		o.collector.commit(c)
 	}
