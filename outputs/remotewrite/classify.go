@@ -22,13 +22,19 @@ func written(a *push.Answer) (int, bool) {
 
 // understands2 reports whether an answer to a request of version 2.0 comes from a server that
 // understands it. A server that does not look at the content type takes the request for an
-// empty one of version 1.0, and answers with success. The header tells it apart.
+// empty one of version 1.0, and answers with success; another cannot decode it. The header
+// tells them apart.
 func understands2(a *push.Answer) bool {
-	if a.Status == http.StatusUnsupportedMediaType {
+	switch a.Status {
+	case http.StatusUnsupportedMediaType:
 		return false
+	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
+		_, ok := written(a)
+		return ok
+	default:
+		_, ok := written(a)
+		return ok || a.Status/100 != 2
 	}
-	_, ok := written(a)
-	return ok || a.Status/100 != 2
 }
 
 // classify returns the error for an answer to a request of either version.
@@ -39,7 +45,7 @@ func (o *output) classify(s *push.Server, a *push.Answer, c *collection, version
 		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(a), fmt.Sprintf(format, args...))
 	}
 	switch {
-	case a.Status == http.StatusUnsupportedMediaType || version == version2 && !understands2(a):
+	case a.Status == http.StatusUnsupportedMediaType || version == version2 && a.Status/100 == 2 && !says:
 		return text("the server does not understand version %s of remote write: check urls and protocol_version", version)
 	case a.Status/100 == 2 && says && stored < c.samples:
 		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
