@@ -7,11 +7,11 @@
 // secrets are sent and hidden, file.go the files that are read again, answer.go how an
 // answer is read, classify.go what it means, and compress.go the compression.
 //
-// An output embeds Options, or Login and Transport, in its own options. It builds the
-// bodies itself:
+// An output embeds Options, or Login and Transport, in its own options. Its Push makes a body
+// of the records and sends it:
 //
 //	func (o *output) Push(ctx context.Context, records [][]byte) error {
-//		body, err := o.compressor.Compress(o.frame(records))
+//		body, err := o.compressor.Join(records, push.JSONArray)
 //		if err != nil {
 //			return err
 //		}
@@ -20,6 +20,9 @@
 //		})
 //		return err
 //	}
+//
+// Outputs that send more than one request, or classify answers in their own way, use Try,
+// Post, Classify, Rejection and Failure instead.
 package push
 
 import (
