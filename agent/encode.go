@@ -147,11 +147,19 @@ func (e *encoder) encodeEnded() {
 }
 
 // encodeEvents returns the records of the events of a batch, never nil. Events that cannot
-// be encoded are rejected.
+// be encoded are rejected, and those that the Pusher leaves out have no record.
 func (e *encoder) encodeEvents(events []metric.Point, descs []metric.Desc, at time.Time) [][]byte {
-	var points encoding
-	points.fill(e.serializer, events, descs, at, &encoding{})
-	return points.appendRecords([][]byte{})
+	e.serializer.useDescs(descs)
+	records := make([][]byte, 0, len(events))
+	for _, event := range events {
+		if event.Time.IsZero() {
+			event.Time = at
+		}
+		if record := e.serializer.appendEvent(nil, &event); len(record) > 0 {
+			records = append(records, record)
+		}
+	}
+	return records
 }
 
 // An encoding holds points and their records.

@@ -13,6 +13,7 @@ import (
 type serializer struct {
 	pusher       plugin.Pusher
 	restamper    plugin.Restamper    // nil if the Pusher is not one
+	eventEncoder plugin.EventEncoder // likewise
 	descUser     plugin.DescUser     // likewise
 	endedEncoder plugin.EndedEncoder // likewise
 	descs        []metric.Desc       // that the Pusher uses
@@ -25,6 +26,7 @@ type serializer struct {
 func newSerializer(p plugin.Pusher, panics *counter, log *slog.Logger, reject func(series string, cause error)) *serializer {
 	s := &serializer{pusher: p, panics: panics, log: log, reject: reject}
 	s.restamper, _ = p.(plugin.Restamper)
+	s.eventEncoder, _ = p.(plugin.EventEncoder)
 	s.descUser, _ = p.(plugin.DescUser)
 	s.endedEncoder, _ = p.(plugin.EndedEncoder)
 	return s
@@ -41,6 +43,20 @@ func (s *serializer) appendPoint(dst []byte, p *metric.Point, last []byte) []byt
 	b, err := s.callEncode(dst, p)
 	if err != nil {
 		s.reject(p.Series(), err)
+		return dst
+	}
+	return b
+}
+
+// appendEvent appends the record of an event, if there is one. An event that cannot be
+// encoded is rejected.
+func (s *serializer) appendEvent(dst []byte, event *metric.Point) []byte {
+	if s.eventEncoder == nil {
+		return s.appendPoint(dst, event, nil)
+	}
+	b, err := s.callEncodeEvent(dst, event)
+	if err != nil {
+		s.reject(event.Series(), err)
 		return dst
 	}
 	return b
@@ -78,6 +94,11 @@ func sameDescs(a, b []metric.Desc) bool {
 func (s *serializer) callEncode(dst []byte, p *metric.Point) (b []byte, err error) {
 	defer s.panics.recover(&err, s.log)
 	return s.pusher.Encode(dst, p)
+}
+
+func (s *serializer) callEncodeEvent(dst []byte, event *metric.Point) (b []byte, err error) {
+	defer s.panics.recover(&err, s.log)
+	return s.eventEncoder.EncodeEvent(dst, event)
 }
 
 func (s *serializer) callRestamp(dst, record []byte, t time.Time) (b []byte, err error) {
