@@ -60,6 +60,8 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 			text: "Authorization: Basic dTpwdw== is u:pw, pw", want: "Authorization: Basic [secret] is u:[secret], pw"},
 		{name: "a short header", change: func(o *options) { o.Headers = map[string]string{"X-Key": "k1"} },
 			text: "X-Key: k1, X-Key: k12, k1", want: "X-Key: [secret], X-Key: k12, k1"},
+		{name: "a header that is no secret", change: func(o *options) { o.Headers = map[string]string{"content-type": "application/stream+json"} },
+			text: "unknown type application/stream+json", want: "unknown type application/stream+json"},
 		{name: "a header with a scheme", change: func(o *options) { o.Headers = map[string]string{"Authorization": "Bearer k1"} },
 			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; [secret]"},
 		{name: "a secret that begins with another", change: func(o *options) {
