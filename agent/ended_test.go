@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -186,6 +187,12 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	renamed := &metric.Batch{Source: "renamed", Time: at64(19.5), Points: []metric.Point{a}}
 	if got, want := e.live.timeOf(renamed), at64(20.001); !got.Equal(want) {
 		t.Errorf("the renamed input's batch has the time %v, want %v", got, want)
+	}
+	other := &metric.Batch{Source: "other", Time: at64(30), Points: []metric.Point{pointOf("b", 1)}}
+	e.encodeQueued(other)
+	e.fails("other", 40)
+	if got, want := e.live.timeOf(b), at64(20.001); !got.Equal(want) {
+		t.Errorf("after another failure the late batch has the time %v, want %v", got, want)
 	}
 	old := &metric.Batch{Source: "in", Time: at64(10), Points: []metric.Point{a}}
 	if got := e.live.timeOf(old); !got.Equal(old.Time) {
@@ -556,6 +563,65 @@ func TestOnceEndsNothing(t *testing.T) {
 		wantRecords(t, "once", p.taken(), "b{}", "c{}")
 		if now, err := os.ReadFile(file); err != nil || !slices.Equal(now, before) {
 			t.Errorf("once has changed %s: %v", file, err)
+		}
+	})
+}
+
+// A batch that the input has returned before costs no allocation, and neither does one in
+// which only values have changed.
+func TestBatchWithTheSameSeriesCostsNoAllocation(t *testing.T) {
+	points := listenerPoints(1000).Points
+	changed := slices.Clone(points)
+	for i := range changed {
+		changed[i].Fields = slices.Clone(changed[i].Fields)
+		changed[i].Fields[0].Value = metric.Int(7)
+	}
+	for _, tt := range []struct {
+		name string
+		next []metric.Point
+	}{{name: "same points", next: points}, {name: "other values", next: changed}} {
+		l, at, batches := newLiveSeries(), time.Unix(1000, 0), [][]metric.Point{points, tt.next}
+		observeQueued(l, points, at)
+		allocs := testing.AllocsPerRun(10, func() {
+			at = at.Add(time.Second)
+			slices.Reverse(batches)
+			if n := observeQueued(l, batches[0], at); n != 0 {
+				t.Errorf("%s: %d series have ended", tt.name, n)
+			}
+		})
+		if allocs > 0 {
+			t.Errorf("%s: %v allocations", tt.name, allocs)
+		}
+	}
+}
+
+// While a disk hangs, the removal of an input is not lost: it waits behind the batches. A
+// failure is offered again by the next gather that fails.
+func TestRemovalWaitsForAQueueThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		q := &hangingQueue{Queue: buffer.NewMemory(1 << 20), appending: true, release: make(chan struct{})}
+		p := &endingPusher{}
+		o := newFilledOutput(t, r, q, p)
+		in := inputNamed("in")
+		for range inboxBatches + 10 {
+			b := batchOf(pointOf("a", 1))
+			b.Source = "in"
+			o.offer(in, &b, nil)
+			synctest.Wait()
+			time.Sleep(10 * time.Second)
+		}
+		o.offerWithdrawal(in, time.Now(), false)
+		if got := len(o.inbox); got != inboxBatches {
+			t.Errorf("%d entries wait after a failure, want %d", got, inboxBatches)
+		}
+		o.offerWithdrawal(in, time.Now(), true)
+		close(q.release)
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		got := p.taken()
+		if len(got) != inboxBatches+2 || got[len(got)-1] != "end a{}" {
+			t.Errorf("%d records, the last are %q", len(got), got[max(0, len(got)-2):])
 		}
 	})
 }
