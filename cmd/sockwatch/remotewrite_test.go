@@ -129,7 +129,7 @@ func TestClosedListenerEndsAtOnceByRemoteWrite(t *testing.T) {
 			endsAt(second, closed)
 
 			_, third := listen()
-			samePage(t, server, address, third)
+			samePage(t, server, address, strings.TrimSuffix(strings.TrimPrefix(third, `tcp_listen_backlog{port="`), `"}`))
 			p.Process.Signal(syscall.SIGTERM)
 			if code := p.exitCode(t); code != exitDone {
 				t.Errorf("exit code %d after SIGTERM", code)
@@ -138,10 +138,14 @@ func TestClosedListenerEndsAtOnceByRemoteWrite(t *testing.T) {
 	}
 }
 
-// samePage compares the series of tcp_listen on the page with those of the server, until
-// they are the same: a listener of another test may just have been opened or closed.
-func samePage(t *testing.T, server *servertest.Server, address, query string) {
+// samePage compares the series of a listener, and those of tcp_listen without a port, on the
+// page with those of the server, until they are the same. The listeners of other tests come
+// and go.
+func samePage(t *testing.T, server *servertest.Server, address, port string) {
 	t.Helper()
+	ours := func(labels map[string]string) bool {
+		return strings.HasPrefix(labels["__name__"], "tcp_listen") && (labels["port"] == port || labels["port"] == "")
+	}
 	diff := ""
 	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		parser := expfmt.NewTextParser(model.LegacyValidation)
@@ -156,7 +160,7 @@ func samePage(t *testing.T, server *servertest.Server, address, query string) {
 				for _, l := range m.Label {
 					labels[l.GetName()] = l.GetValue()
 				}
-				onPage[fmt.Sprint(labels)] = strings.HasPrefix(name, "tcp_listen")
+				onPage[fmt.Sprint(labels)] = ours(labels)
 			}
 		}
 		maps.DeleteFunc(onPage, func(_ string, ours bool) bool { return !ours })
@@ -165,14 +169,14 @@ func samePage(t *testing.T, server *servertest.Server, address, query string) {
 			delete(s.Metric, "job") // by OTLP
 			delete(s.Metric, "instance")
 			// VictoriaMetrics shows what it gets after a second or two.
-			onServer[fmt.Sprint(s.Metric)] = lastSecond([]remoteSeries{s}).After(now.Add(-6 * time.Second))
+			onServer[fmt.Sprint(s.Metric)] = ours(s.Metric) && lastSecond([]remoteSeries{s}).After(now.Add(-6*time.Second))
 		}
 		maps.DeleteFunc(onServer, func(_ string, lasts bool) bool { return !lasts })
 		if diff = cmp.Diff(slices.Sorted(maps.Keys(onPage)), slices.Sorted(maps.Keys(onServer))); diff == "" && len(onPage) > 0 {
 			return
 		}
 	}
-	t.Errorf("series (-page +server, with %s):\n%s", query, diff)
+	t.Errorf("series of port %s (-page +server):\n%s", port, diff)
 }
 
 // TestOutageByRemoteWrite is TestOutageOfARealServer for remote write: a query finds every

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/push"
@@ -65,45 +64,9 @@ func partial(c *collection, stored int, err error) error {
 	return &plugin.PartialError{Rejected: min(c.samples-stored, c.records), Err: err}
 }
 
-// finalTexts are the words with which servers refuse samples because of their time: sending
-// them again, or in other company, does not help.
-var finalTexts = []string{
-	// Prometheus, and Thanos, which quotes it
-	"out of order sample", "out of bounds", "too old sample", "duplicate sample for timestamp",
-	// Grafana Mimir and Grafana Cloud
-	"err-mimir-sample-timestamp-too-old", "err-mimir-sample-out-of-order", "err-mimir-sample-duplicate-timestamp",
-	"err-mimir-too-far-in-future", "err-mimir-too-far-in-past", "err-mimir-sample-out-of-bounds",
-	// Cortex and Amazon Managed Prometheus
-	"sample timestamp out of order", "sample with repeated timestamp but different value", "timestamp too old", "timestamp too new",
-}
-
 // isFinal reports whether an answer says that samples are too old, too new, out of order or
 // duplicate.
-func isFinal(a *push.Answer) bool {
-	text := ownWords(a.Text())
-	switch a.Status {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity: // 409: Thanos
-		for _, t := range finalTexts {
-			if strings.Contains(text, t) {
-				return true
-			}
-		}
-		return false
-	case http.StatusInternalServerError: // Prometheus 2.39 to 2.54 with an out-of-order window
-		return strings.TrimSpace(text) == "too old sample"
-	default:
-		return false
-	}
-}
-
-// ownWords returns the text of an answer up to the first series or quote in it: a label may
-// contain any words.
-func ownWords(text string) string {
-	if i := strings.IndexAny(text, "{\"'`"); i >= 0 {
-		return text[:i]
-	}
-	return text
-}
+func isFinal(a *push.Answer) bool { return push.RefusesTimes(a.Status, a.Text()) }
 
 // isFinalRejection reports whether an error rejects all records of a request.
 func isFinalRejection(err error) bool {
