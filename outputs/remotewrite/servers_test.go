@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -417,4 +418,38 @@ func TestPrometheusStoresAnOldBacklogWithAWindow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestVictoriaMetricsKeepsMetadata needs VictoriaMetrics 1.130 or later, which Debian does not
+// have. Prometheus keeps only the metadata of what it scrapes.
+func TestVictoriaMetricsKeepsMetadata(t *testing.T) {
+	t.Parallel()
+	help, err := exec.CommandContext(t.Context(), servertest.Binary(t, "victoria-metrics"), "-help").CombinedOutput()
+	if !strings.Contains(string(help), "-enableMetadata") {
+		t.Skipf("this VictoriaMetrics keeps no metadata: %v", err)
+	}
+	server := servertest.VictoriaMetrics(t, "-enableMetadata")
+	out, _ := newTestOutput(t, server.URL+"/api/v1/write", nil)
+	out.UseDescs(testDescs)
+	if err := pushText(t, out, fmt.Sprintf(`%d {} tcp_listen_backlog=g1`, time.Now().UnixMilli())); err != nil {
+		t.Fatal(err)
+	}
+	type metadata struct{ Type, Help, Unit string }
+	want := map[string][]metadata{
+		"tcp_listen_backlog":     {{Type: "gauge", Help: "Length of the accept queue"}},
+		"tcp_listen_drops_total": {{Type: "counter", Help: "Dropped connections"}},
+		"tcp_listen_age_seconds": {{Type: "gauge", Help: "Age of the process", Unit: "seconds"}},
+	}
+	until(t, want, func() map[string][]metadata {
+		response, err := http.Get(server.URL + "/api/v1/metadata")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		var answer struct{ Data map[string][]metadata }
+		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer.Data
+	})
 }
