@@ -47,7 +47,8 @@
 //   - transform.go: names, tags and filters; encode.go: from points to records
 //   - queue.go: the queue of an output and its flushes
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
-//   - delivery.go: pushing and its results; bisect.go: the search for rejected records
+//   - delivery.go: pushing and its results; bisect.go: the search for rejected records;
+//     catchup.go: how fast a backlog is sent
 //   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
 //     gathers between them
 //   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
