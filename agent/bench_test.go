@@ -58,13 +58,13 @@ func BenchmarkPath(b *testing.B) {
 	})
 	b.Run("encode and queue", func(b *testing.B) {
 		b.ReportAllocs()
-		var e encoder
 		transformed, err := d.batch(batch)
 		if err != nil {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			o.enqueuePoints(e.encode(o, transformed))
+			o.enqueuePoints(o.encoder.encode(offered{batch: transformed}))
+			o.encoder.queued()
 			<-o.queue.appended
 		}
 	})

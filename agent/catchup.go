@@ -13,7 +13,7 @@ import (
 // build up: with the new records, the fleet sends one and a half times as much as usual.
 // After a long outage that would take too long. Then it takes maxCatchUp.
 type catchUp struct {
-	period time.Duration // between two flushes; 0: nothing is bounded
+	period time.Duration // as in delivery; 0: nothing is bounded
 	step   int           // records of the backlog to send in each period; 0: no backlog
 	keep   int           // records that stay queued in this period
 }

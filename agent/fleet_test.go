@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,18 +21,21 @@ var fleetHosts = flag.Int("fleet.hosts", 300, "number of hosts in TestFleetNever
 // Many hosts gather and flush every 10 s, the default. All of them start at the same second
 // and push to one server. Whatever happens to the server, its load is always less than twice
 // the usual one, and no record is lost. The load is counted by seconds, but with fewer than
-// 10,000 hosts over up to 10 s, because chance matters more.
+// 10,000 hosts over up to 10 s, because chance matters more (with min_interval, six times as
+// long).
 func TestFleetNeverDoublesItsLoad(t *testing.T) {
 	refused := func() error { return errors.New("connection refused") }
 	busy := func() error { return &plugin.RetryAfterError{Wait: 30 * time.Second, Err: errors.New("busy")} }
 	for _, tt := range []struct {
-		name   string
-		fault  func() error
-		length time.Duration
-		after  time.Duration // until every host has caught up
+		name        string
+		minInterval time.Duration
+		fault       func() error
+		length      time.Duration
+		after       time.Duration // until every host has caught up
 	}{
 		{name: "restart of five seconds", fault: refused, length: 5 * time.Second, after: 3 * time.Minute},
 		{name: "outage of ten minutes", fault: refused, length: 10 * time.Minute, after: 24 * time.Minute},
+		{name: "outage of ten minutes with min_interval", minInterval: time.Minute, fault: refused, length: 10 * time.Minute, after: 28 * time.Minute},
 		{name: "Retry-After 30 s for ten minutes", fault: busy, length: 10 * time.Minute, after: 24 * time.Minute},
 		{name: "Retry-After with one date for all hosts", fault: untilDate(3 * time.Minute), length: 3 * time.Minute, after: 8 * time.Minute},
 	} {
@@ -40,11 +44,11 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 				t.Skip("plays half an hour of a fleet")
 			}
 			synctest.Test(t, func(t *testing.T) {
-				f := startFleet(t, *fleetHosts)
+				f := startFleet(t, *fleetHosts, tt.minInterval)
 				defer f.stop()
-				f.run(10 * time.Second)
+				f.run(10*time.Second + 2*tt.minInterval)
 				f.server.reset(nil)
-				f.run(2 * time.Minute)
+				f.run(2*time.Minute + 2*tt.minInterval)
 				usual := f.server.mean()
 				if peak := f.server.peak(); !peak.below(1.5, usual) {
 					t.Errorf("while all is well the load is %v at most, %v on average", peak, usual)
@@ -59,7 +63,7 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 				if !during.below(2, usual) || !after.below(2, usual) {
 					t.Error("the load has doubled")
 				}
-				if lag := f.lag(); lag > 20*time.Second {
+				if lag := f.lag(); lag > 2*f.period {
 					t.Errorf("the records of a host are %v late in the end", lag)
 				}
 				f.run(10 * time.Second)
@@ -91,13 +95,14 @@ func (l load) below(factor float64, usual load) bool {
 
 // A fleetServer counts what it gets.
 type fleetServer struct {
-	bin time.Duration
+	bin     time.Duration
+	encoded atomic.Int64
 
 	mu     sync.Mutex
 	fault  func() error // nil: all is well
 	began  time.Time    // of the first bin
 	bins   []load
-	stored int
+	stored int64
 }
 
 // reset starts to count again, under a fault if it is not nil.
@@ -119,7 +124,7 @@ func (s *fleetServer) push(records int) error {
 		return s.fault()
 	}
 	last.records += float64(records)
-	s.stored += records
+	s.stored += int64(records)
 	return nil
 }
 
@@ -142,7 +147,8 @@ func (s *fleetServer) mean() (sum load) {
 // A fleetPusher is the Pusher of one host.
 type fleetPusher struct{ server *fleetServer }
 
-func (fleetPusher) Encode(dst []byte, _ *metric.Point) ([]byte, error) {
+func (p fleetPusher) Encode(dst []byte, _ *metric.Point) ([]byte, error) {
+	p.server.encoded.Add(1)
 	return append(dst, "record"...), nil
 }
 
@@ -154,22 +160,25 @@ func (p fleetPusher) Push(_ context.Context, records [][]byte) error {
 type fleet struct {
 	t       *testing.T
 	server  *fleetServer
+	period  time.Duration // of the requests of a host
+	input   *runningInput
 	outputs []*runningOutput
-	batches []*metric.Batch // of each host: 15 to 64 points
-	offered int
-	tick    time.Time // of the next gather
+	points  [][]metric.Point // of each host: 15 to 64
+	tick    time.Time        // of the next gather
 	cancel  context.CancelFunc
 }
 
-func startFleet(t *testing.T, hosts int) *fleet {
-	f := &fleet{t: t, server: &fleetServer{bin: min(10*time.Second, max(time.Second, 10_000*time.Second/time.Duration(hosts))), began: time.Now()}, tick: time.Now().Truncate(10 * time.Second)}
+func startFleet(t *testing.T, hosts int, minInterval time.Duration) *fleet {
+	f := &fleet{t: t, period: max(10*time.Second, minInterval), input: inputNamed("in"), tick: time.Now().Truncate(10 * time.Second)}
+	f.input.RoundInterval, f.input.Options.Interval = true, plugin.Duration(10*time.Second)
+	f.server = &fleetServer{bin: min(f.period, max(f.period/10, 1000*f.period/time.Duration(hosts))), began: time.Now()}
 	ctx, cancel := context.WithCancel(t.Context())
 	f.cancel = cancel
 	for i := range hosts {
 		a := &Agent{Log: slog.New(slog.DiscardHandler), Options: DefaultOptions()}
 		a.Options.Hostname = fmt.Sprintf("web-%05d.example.org", i)
 		p := a.push("remote_write", fleetPusher{f.server})
-		p.Options.FlushInterval = plugin.Duration(10 * time.Second)
+		p.Options.FlushInterval, p.Options.MinInterval = plugin.Duration(10*time.Second), plugin.Duration(minInterval)
 		o, err := newOutput(a, p, newOutputHealth(nil), &calls{}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -179,8 +188,7 @@ func startFleet(t *testing.T, hosts int) *fleet {
 		}
 		o.start(ctx, nil)
 		f.outputs = append(f.outputs, o)
-		b := batchOf(make([]metric.Point, 15+i*7919%50)...)
-		f.batches = append(f.batches, &b)
+		f.points = append(f.points, make([]metric.Point, 15+i*7919%50))
 	}
 	return f
 }
@@ -194,8 +202,7 @@ func (f *fleet) run(d time.Duration) {
 		}
 		time.Sleep(time.Until(f.tick))
 		for i, o := range f.outputs {
-			o.offer(f.batches[i], nil)
-			f.offered += len(f.batches[i].Points)
+			o.offer(f.input, &metric.Batch{Source: f.input.Name, Time: time.Now(), Points: f.points[i]}, nil)
 		}
 	}
 }
@@ -216,8 +223,8 @@ func (f *fleet) stop() {
 		o.leave(f.t.Context(), false)
 	}
 	f.cancel()
-	if f.server.stored != f.offered {
-		f.t.Errorf("%d records gathered, %d stored", f.offered, f.server.stored)
+	if encoded := f.server.encoded.Load(); f.server.stored != encoded {
+		f.t.Errorf("%d records encoded, %d stored", encoded, f.server.stored)
 	}
 }
 
@@ -244,4 +251,19 @@ func TestFlushesOfAFleetAreSpread(t *testing.T) {
 	if got := hostPhase("web", "influxdb", 0); got != 0 {
 		t.Errorf("without an interval the phase is %v", got)
 	}
+}
+
+// With min_interval the hosts of a fleet send different gathers of each minute.
+func TestMinIntervalOfAFleetIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 600, time.Minute)
+		defer f.stop()
+		f.server.bin = 10 * time.Second
+		f.run(2 * time.Minute)
+		f.server.reset(nil)
+		f.run(2 * time.Minute)
+		if peak, usual := f.server.peak(), f.server.mean(); !peak.below(1.3, usual) || usual.requests < 99 || usual.requests > 101 {
+			t.Errorf("the load is %v at most, %v on average", peak, usual)
+		}
+	})
 }

@@ -20,7 +20,7 @@ type runningInput struct {
 	calls      *calls
 	transform  *transform
 	publish    func(b *metric.Batch, changed bool) // changed: the input was down before
-	withdraw   func(changed bool)                  // changed: the input was not down before
+	withdraw   func(at time.Time, changed bool)    // changed: the input was not down before
 	firstDone  func()                              // called when the first gather has ended
 	startAfter <-chan struct{}                     // the first gather waits for it; nil: it does not wait
 	demand     chan chan<- (<-chan struct{})       // asks for a gather; the reply is closed when it is published

@@ -21,7 +21,7 @@ type runningOutput struct {
 	log      *slog.Logger
 	health   *outputHealth
 	calls    *calls
-	filter   filter.Filter
+	encoder  *encoder
 	inbox    chan offered
 	events   eventInbox
 	queue    *outputQueue
@@ -43,14 +43,21 @@ const (
 	stageClosed
 )
 
-// An offered is a batch in the inbox of an output.
+// An offered is an entry in the inbox of an output: a batch, or the withdrawal of an input
+// that has failed or was removed.
 type offered struct {
-	batch *metric.Batch
-	turn  int // of its events (see eventInbox)
+	input *runningInput // nil in Once
+	batch *metric.Batch // nil: a withdrawal
+	turn  int           // of its events (see eventInbox)
+	at    time.Time     // of the withdrawal
 }
 
-// inboxBatches is how many batches wait for a queue that hangs.
-const inboxBatches = 64
+// inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how
+// many inputs can be removed while the inbox is full.
+const (
+	inboxBatches     = 64
+	inboxWithdrawals = 64
+)
 
 // maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
 const maxPushBytes = 1 << 20
@@ -62,11 +69,14 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		return nil, err
 	}
 	o := &runningOutput{
-		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox:  make(chan offered, inboxBatches),
+		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
+		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
-	period := time.Duration(p.Options.FlushInterval)
+	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
+	period := max(flush, minInterval)
+	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
+	o.encoder.phase = hostPhase(a.Options.Hostname, p.Name, minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -77,7 +87,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: period, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, period),
+			interval: flush, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
 		period: period, catchUp: catchUp{period: period},
@@ -133,6 +143,38 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
+// openSeries prepares the file with the live series. If load, it takes the series of the
+// last run from it; it gives up when ctx is done.
+func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
+	live := o.encoder.live
+	if live == nil {
+		return
+	}
+	live.inputs = map[string]bool{}
+	for _, in := range a.Inputs {
+		live.inputs[in.Name] = true
+	}
+	path := seriesPath(a, o.Push)
+	if path == "" {
+		return
+	}
+	live.file = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}
+	live.changed = true
+	if !load {
+		return
+	}
+	var sources map[string]*liveSource
+	var err error
+	if !o.calls.callWithin(ctx, o.title()+": reading its series", func() { sources, err = live.file.load() }) {
+		sources, err = nil, errDiskHangs
+	}
+	if err != nil {
+		o.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
+	} else if sources != nil {
+		live.sources, live.changed = sources, false
+	}
+}
+
 // start fills and empties the queue until the inbox is closed or haltCtx ends. First it
 // takes over the queue of the replaced output, if any. Batches wait in the inbox
 // meanwhile.
@@ -177,6 +219,9 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	}
 	replaced.delivery.passOn(o.delivery)
 	o.events.takeOver(&replaced.events)
+	if o.encoder.live != nil && replaced.encoder.live != nil {
+		o.encoder.live.takeOver(replaced.encoder.live)
+	}
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return
@@ -206,6 +251,9 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	default:
 		o.cancel()
 		<-o.delivery.done
+	}
+	if o.encoder.live != nil {
+		o.encoder.live.end()
 	}
 	defer o.calls.begin(o.title() + ": closing its queue")()
 	o.queue.close()

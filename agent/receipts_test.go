@@ -299,7 +299,7 @@ func (in *eventInput) gatherInto(o *runningOutput, batches int) {
 	for range batches {
 		b, _ := in.Gather(context.Background())
 		r := newReceipt(b.EventsStored)
-		o.offer(&b, r)
+		o.offer(nil, &b, r)
 		r.release()
 		synctest.Wait()
 	}
@@ -407,7 +407,7 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		confirmed := []string{}
 		offer := func(name string, events ...metric.Point) {
 			r := newReceipt(func() { confirmed = append(confirmed, name) })
-			o.offer(&metric.Batch{Time: time.Now(), Events: events}, r)
+			o.offer(nil, &metric.Batch{Time: time.Now(), Events: events}, r)
 			r.release()
 			after(time.Minute)
 		}

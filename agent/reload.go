@@ -46,12 +46,13 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 		return changes{}, err
 	}
 	defer s.firsts.hold()() // keep the board closed between the old inputs and the new
+	switched := time.Now()
 	s.switchTo(next, instances{t.inputs.next, t.outputs.next, t.endpoints.next})
 	if next.InForce != nil {
 		next.InForce()
 	}
 	s.launch(ctx, haltCtx, t)
-	s.retire(haltCtx, t)
+	s.retire(haltCtx, t, switched)
 	s.retiring.Go(func() {
 		s.calls.callWithin(ctx, "reading the state directory", func() { reportBacklogs(next) })
 	})
@@ -127,6 +128,9 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
+		if err == nil {
+			o.openSeries(openCtx, next, old == nil)
+		}
 		return o, err
 	})
 	return t, err
@@ -141,10 +145,13 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	in.publish = func(b *metric.Batch, changed bool) {
 		s.show(in, b, changed)
 		r := newReceipt(b.EventsStored)
-		s.offer(b, r)
+		s.offer(in, b, r)
 		r.release()
 	}
-	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
+	in.withdraw = func(at time.Time, changed bool) {
+		s.show(in, nil, changed)
+		s.offerWithdrawal(in, at)
+	}
 	if in.Name == agentSource {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
@@ -221,8 +228,9 @@ func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
 	}
 }
 
-// retire ends the old instances. It does not wait for them.
-func (s *supervisor) retire(haltCtx context.Context, t transition) {
+// retire ends the old instances, which were replaced or removed at a time. It does not wait
+// for them.
+func (s *supervisor) retire(haltCtx context.Context, t transition, switched time.Time) {
 	wait := s.gracePeriod()
 	gone := map[string]*metric.Batch{} // of removed inputs; a replaced one's batch stays until the new one's
 	for name, in := range t.inputs.old {
@@ -230,6 +238,9 @@ func (s *supervisor) retire(haltCtx context.Context, t transition) {
 		s.retiring.Go(func() { in.retire(haltCtx, wait) })
 		if t.inputs.new[name] == nil {
 			gone[name] = nil
+			for _, o := range s.running.outputs {
+				o.offerWithdrawal(in, switched, true)
+			}
 		}
 	}
 	s.board.set(gone)

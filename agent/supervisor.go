@@ -147,12 +147,16 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 	s.board.changed()
 }
 
-// offer hands a batch to every output, and its events to every endpoint.
-func (s *supervisor) offer(b *metric.Batch, r *receipt) {
+// offer hands a batch to every output, and its events to every endpoint. Of an input that a
+// reload has removed meanwhile, only the events count: its series have ended.
+func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.running.inputs[in.Name] == nil {
+		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
+	}
 	for _, o := range s.running.outputs {
-		o.offer(b, r)
+		o.offer(in, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.hold() // for ever: the program stops, and no output accepts the events any more
@@ -165,6 +169,18 @@ func (s *supervisor) offer(b *metric.Batch, r *receipt) {
 		e.view.addEvents(b.Events)
 	}
 	s.board.changed()
+}
+
+// offerWithdrawal tells every output that an input has failed.
+func (s *supervisor) offerWithdrawal(in *runningInput, at time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running.inputs[in.Name] != in {
+		return // a reload has replaced or removed it meanwhile
+	}
+	for _, o := range s.running.outputs {
+		o.offerWithdrawal(in, at, false)
+	}
 }
 
 // sources returns the state of every input, ordered by name.

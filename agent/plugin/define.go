@@ -81,6 +81,7 @@ type Plugin struct {
 	NewEndpoint func(Options, Env) (Endpoint, error)
 
 	FlushInterval time.Duration // see Definition
+	MinInterval   time.Duration // see Definition
 	MemoryOnly    bool          // see Definition
 
 	Sample   Sample
@@ -123,6 +124,7 @@ type Definition[O, P any] struct {
 	Tags []string
 
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
+	MinInterval   time.Duration // Pusher only: the default of min_interval; 0: every snapshot passes
 	MemoryOnly    bool          // Pusher only: `buffer = "auto"` always means memory
 
 	Sample   Sample
@@ -141,7 +143,7 @@ func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 	p := define[O, PO](d)
 	p.NewPusher = build[O, PO](d.New)
-	p.FlushInterval, p.MemoryOnly = d.FlushInterval, d.MemoryOnly
+	p.FlushInterval, p.MinInterval, p.MemoryOnly = d.FlushInterval, d.MinInterval, d.MemoryOnly
 	return p
 }
 

@@ -25,8 +25,9 @@ type recorder struct {
 	expect  *expect.Tracker
 	history *history.Store
 
-	boot  string // the boot id
-	scope string // identifies the host and the namespaces that are listed
+	opened time.Time // when the history was opened
+	boot   string    // the boot id
+	scope  string    // identifies the host and the namespaces that are listed
 
 	restored   bool                // the history was not empty at the start
 	last       changes.Moment      // the last complete look of this run; zero before the first
@@ -39,7 +40,7 @@ type recorder struct {
 
 // openRecorder reads the history of the input.
 func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) *recorder {
-	r := &recorder{}
+	r := &recorder{opened: time.Now()}
 	store, records := history.Open(historyOptions(env, h))
 	r.history, r.restored = store, len(records) > 0
 	r.configure(o, rules, h)
@@ -167,7 +168,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	changed = changed || backlog != r.backlog
 	r.backlog = backlog
 	if changed {
-		r.points = append(r.changes.Totals(), backlog.point())
+		r.points = append(r.changes.Totals(), backlog.point(r.opened))
 		if !r.expect.Idle() {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
@@ -182,8 +183,9 @@ type backlog struct {
 	dropped uint64
 }
 
-func (b backlog) point() metric.Point {
-	return metric.Point{Name: pointHistory, Fields: []metric.Field{
+// point returns the point of a backlog whose history was opened at a time.
+func (b backlog) point(opened time.Time) metric.Point {
+	return metric.Point{Name: pointHistory, Start: opened, Fields: []metric.Field{
 		{Key: "waiting_events", Value: metric.Int(int64(b.waiting))},
 		{Key: "dropped_events_total", Value: metric.Uint(b.dropped)},
 	}}

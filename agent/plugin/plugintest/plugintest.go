@@ -119,6 +119,7 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
 	schematest.Batch(t, &b)
+	counterStarts(t, p, &b)
 	tags := p.Tags
 	if l, ok := in.(plugin.TagLister); ok {
 		tags = slices.Concat(tags, l.ExtraTags())
@@ -210,6 +211,12 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	}
 	if _, ok := open(t, p, p.NewPusher, opts).(plugin.Restamper); ok {
 		t.Run("restamp", func(t *testing.T) { restamp(t, open(t, p, p.NewPusher, opts)) })
+	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.DescUser); ok {
+		t.Run("descriptions", func(t *testing.T) { useDescs(t, open(t, p, p.NewPusher, opts)) })
+	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.EndedEncoder); ok {
+		t.Run("ended series", func(t *testing.T) { endSeries(t, open(t, p, p.NewPusher, opts)) })
 	}
 	if _, ok := open(t, p, p.NewPusher, opts).(plugin.PushInheritor); ok {
 		t.Run("inherits", func(t *testing.T) { pushInherit(t, p, opts) })
@@ -383,6 +390,7 @@ func Points() []metric.Point {
 			{Key: "s", Value: metric.String("text")},
 		}},
 		{Name: "no_numbers", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}, {Key: "inf", Value: metric.Float(math.Inf(1))}, {Key: "i", Value: metric.Int(1)}}},
+		{Name: "counter", Fields: []metric.Field{{Key: "events_total", Value: metric.Uint(7)}}, Time: now, Start: now.Add(-time.Hour)},
 		{Name: "only_nan", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}}},
 		{Name: "before_1970", Fields: one, Time: time.Unix(-1, 0)},
 		{Name: "far_future", Fields: one, Time: time.Unix(1<<40, 0)},

@@ -53,10 +53,25 @@ func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 func (null) Push(ctx context.Context, _ [][]byte) error { return ctx.Err() }
 
 // A full pusher implements all optional interfaces of a Pusher.
-type full struct{ closed bool }
+type full struct {
+	closed bool
+	descs  []metric.Desc
+}
+
+func (f *full) UseDescs(descs []metric.Desc) { f.descs = descs }
 
 func (f *full) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return fmt.Appendf(dst, "%d %s", p.Time.UnixNano(), p.Series()), nil
+	dst = fmt.Appendf(dst, "%d %s", p.Time.UnixNano(), p.Series())
+	for _, d := range f.descs {
+		if _, ok := p.Field(d.Field); ok && d.Name == p.Name {
+			dst = fmt.Appendf(dst, " %v", d.Type)
+		}
+	}
+	return dst, nil
+}
+
+func (f *full) EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error) {
+	return fmt.Appendf(dst, "%d end %s", t.UnixNano(), series.Series()), nil
 }
 
 func (f *full) Push(ctx context.Context, _ [][]byte) error {

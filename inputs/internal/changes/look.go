@@ -12,6 +12,7 @@ import (
 type view struct {
 	Moment
 	Number     uint64            `json:"number"`
+	Began      time.Time         `json:"began,omitzero"` // of the first look; zero: written by an earlier version
 	Scope      string            `json:"scope"`
 	Namespaces map[string]nsSeen `json:"namespaces"` // by name
 }
@@ -48,7 +49,11 @@ func (t *Tracker) begin(s *Snapshot) *look {
 		failed: make(map[string]bool), arriving: make(map[uint16][]*endpoint),
 	}
 	first := t.last.Number == 0
-	l.view = view{Moment: s.Moment, Number: t.last.Number + 1, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
+	began := t.last.Began
+	if first {
+		began = s.Time.Round(0)
+	}
+	l.view = view{Moment: s.Moment, Number: t.last.Number + 1, Began: began, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
 	l.rescoped = !first && t.last.Scope != s.Scope
 	rebooted := !first && t.last.Boot != s.Boot
 	baseline := make(map[string]bool)
