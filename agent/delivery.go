@@ -153,8 +153,14 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 	switch o {
 	case stored, rejected:
 		d.bisect.commit(n, o)
-		if n > len(dead) {
-			d.health.written.Add(int64(n - len(dead)))
+		lost := len(dead)
+		if partial, ok := errors.AsType[*plugin.PartialError](err); ok {
+			unnamed := min(partial.Rejected, n-lost)
+			d.rejects.lost(unnamed, err)
+			lost += unnamed
+		}
+		if n > lost {
+			d.health.written.Add(int64(n - lost))
 			d.outage.ended()
 		}
 		err = nil

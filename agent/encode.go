@@ -149,11 +149,19 @@ func (e *encoder) encodeEnded() {
 }
 
 // encodeEvents returns the records of the events of a batch, never nil. Events that cannot
-// be encoded are rejected.
+// be encoded are rejected, and those that the Pusher leaves out have no record.
 func (e *encoder) encodeEvents(events []metric.Point, descs []metric.Desc, at time.Time) [][]byte {
-	var points encoding
-	points.fill(e.serializer, events, descs, at, &encoding{})
-	return points.appendRecords([][]byte{})
+	e.serializer.useDescs(descs)
+	records := make([][]byte, 0, len(events))
+	for _, event := range events {
+		if event.Time.IsZero() {
+			event.Time = at
+		}
+		if record := e.serializer.appendEvent(nil, &event); len(record) > 0 {
+			records = append(records, record)
+		}
+	}
+	return records
 }
 
 // A slot is the span of min_interval in which points last passed. The zero slot is none.
@@ -289,6 +297,7 @@ func (e *encoding) encoded() []metric.Point {
 type serializer struct {
 	pusher       plugin.Pusher
 	restamper    plugin.Restamper    // nil if the Pusher is not one
+	eventEncoder plugin.EventEncoder // likewise
 	descUser     plugin.DescUser     // likewise
 	endedEncoder plugin.EndedEncoder // likewise
 	descs        []metric.Desc       // that the Pusher uses
@@ -301,6 +310,7 @@ type serializer struct {
 func newSerializer(p plugin.Pusher, panics *counter, log *slog.Logger, reject func(series string, cause error)) *serializer {
 	s := &serializer{pusher: p, panics: panics, log: log, reject: reject}
 	s.restamper, _ = p.(plugin.Restamper)
+	s.eventEncoder, _ = p.(plugin.EventEncoder)
 	s.descUser, _ = p.(plugin.DescUser)
 	s.endedEncoder, _ = p.(plugin.EndedEncoder)
 	return s
@@ -317,6 +327,20 @@ func (s *serializer) appendPoint(dst []byte, p *metric.Point, last []byte) []byt
 	b, err := s.callEncode(dst, p)
 	if err != nil {
 		s.reject(p.Series(), err)
+		return dst
+	}
+	return b
+}
+
+// appendEvent appends the record of an event, if there is one. An event that cannot be
+// encoded is rejected.
+func (s *serializer) appendEvent(dst []byte, event *metric.Point) []byte {
+	if s.eventEncoder == nil {
+		return s.appendPoint(dst, event, nil)
+	}
+	b, err := s.callEncodeEvent(dst, event)
+	if err != nil {
+		s.reject(event.Series(), err)
 		return dst
 	}
 	return b
@@ -354,6 +378,11 @@ func sameDescs(a, b []metric.Desc) bool {
 func (s *serializer) callEncode(dst []byte, p *metric.Point) (b []byte, err error) {
 	defer s.panics.recover(&err, s.log)
 	return s.pusher.Encode(dst, p)
+}
+
+func (s *serializer) callEncodeEvent(dst []byte, event *metric.Point) (b []byte, err error) {
+	defer s.panics.recover(&err, s.log)
+	return s.eventEncoder.EncodeEvent(dst, event)
 }
 
 func (s *serializer) callRestamp(dst, record []byte, t time.Time) (b []byte, err error) {

@@ -42,6 +42,10 @@ buffer_limit = "0B"
 `, `s.toml:4: outputs.influxdb: max_body: 5 has no unit: write a string such as "5MiB"
 s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is not a size: write a string such as "64MiB"
 s.toml:7: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB`},
+		{"a name with dots", `[[inputs.tcp_listen]]
+tags = { k8s.node.name = "n1" }
+[[outputs.file]]
+`, `s.toml:2: inputs.tcp_listen: tags.k8s: must be a string: put a name with dots in quotes`},
 		{"types", `[global_tags]
 rack = 7
 [[inputs.tcp_listen]]

@@ -31,7 +31,7 @@ type Env struct {
 
 // Options is implemented by a pointer to every plugin's options struct. The struct is
 // plain data: exported fields with toml tags and doc comments. Their types are string,
-// bool, int, float64, Duration, Size, Strings, []string, map[string]string, types with
+// bool, int, float64, Duration, Size, Strings, []string, []int, map[string]string, types with
 // UnmarshalTOML, and slices of structs of these. A field for a secret also has the tag
 // `secret:""`.
 type Options interface {

@@ -20,6 +20,7 @@ import (
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record a new time
+//	EventEncoder    Pusher          encodes events in another way than points, or leaves them out
 //	DescUser        Pusher          encodes points together with the types of their fields
 //	EndedEncoder    Pusher          tells its destination which series have ended
 //	HealthReporter  Endpoint        reports that it has stopped answering
@@ -31,6 +32,7 @@ import (
 //	error            returned by  meaning
 //	RejectedError    Push         some records can never be stored
 //	ErrTooLarge      Push         fewer records may fit
+//	PartialError     Push         some records were rejected, and the destination does not say which
 //	RetryAfterError  Push         the destination said when to retry
 //	ErrGone          Push         the destination cannot come back: a stop does not wait for it
 
@@ -129,6 +131,14 @@ type Restamper interface {
 	// After an error the agent calls Encode.
 	// Restamp and Encode are never called concurrently with each other or themselves.
 	Restamp(dst, record []byte, t time.Time) ([]byte, error)
+}
+
+// An EventEncoder is a Pusher whose records of events differ from those of other points.
+type EventEncoder interface {
+	// EncodeEvent is called instead of Encode for each point of Batch.Events that passes the
+	// output's filter. All promises of Encode apply. An event for which it appends nothing is
+	// left out.
+	EncodeEvent(dst []byte, event *metric.Point) ([]byte, error)
 }
 
 // A DescUser is a Pusher whose records depend on the documentation of the fields: their

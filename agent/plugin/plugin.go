@@ -61,7 +61,8 @@ type Input interface {
 //
 // A Pusher that a reload does not use is dropped after step 1.
 type Pusher interface {
-	// Encode appends one point to dst as one record.
+	// Encode appends one point to dst as one record. If it appends nothing, the destination
+	// has no use for the point, such as one with only strings: it is left out.
 	//
 	// Point.Time is always set. Encode must not change the point.
 	// An error rejects only this point.
@@ -73,6 +74,7 @@ type Pusher interface {
 	// nil means that the destination has stored all of them.
 	// A RejectedError means that it can never store some of them. These go to the
 	// dead-letter file.
+	// A PartialError means that it has rejected some without saying which. These are counted.
 	// ErrTooLarge means that fewer records may fit. The agent then sends half as many.
 	// After any other error the agent pushes the same records again, with backoff.
 	//

@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 const ownName = "sockwatch_prometheus"
@@ -30,7 +31,7 @@ type ownMetrics struct {
 func newOwnMetrics() *ownMetrics {
 	opts := make([]prometheus.Opts, 0, 3)
 	for _, d := range descs() {
-		opts = append(opts, prometheus.Opts{Name: metricName(d.Name, d.Field), Help: d.Help})
+		opts = append(opts, prometheus.Opts{Name: promname.Metric(d.Name, d.Field), Help: d.Help})
 	}
 	m := &ownMetrics{
 		Registry: prometheus.NewRegistry(),

@@ -161,7 +161,10 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			if err != nil {
 				continue // it may refuse points that its format cannot represent
 			}
-			if !strings.HasPrefix(string(once), "prefix") || len(once) == len(prefix) {
+			if string(once) == "prefix" {
+				continue // it may leave out points that its destination has no use for
+			}
+			if !strings.HasPrefix(string(once), "prefix") {
 				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
 			}
 			schematest.Lines(t, strings.TrimSuffix(string(once[len(prefix):]), "\n")+"\n")
@@ -178,7 +181,7 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 		out := open(t, p, p.NewPusher, opts)
 		var records [][]byte
 		for _, point := range Points() {
-			if r, err := out.Encode(nil, &point); err == nil {
+			if r, err := out.Encode(nil, &point); err == nil && len(r) > 0 {
 				records = append(records, r)
 			}
 		}
@@ -230,7 +233,7 @@ func restamp(t *testing.T, out plugin.Pusher) {
 	restamped := 0
 	for _, point := range Points() {
 		record, err := out.Encode(nil, &point)
-		if err != nil {
+		if err != nil || len(record) == 0 {
 			continue
 		}
 		for _, at := range []time.Time{point.Time.Add(time.Minute), time.Unix(1795341600, 0), time.Unix(7, 1), time.Unix(-1, 0)} {
