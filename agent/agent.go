@@ -285,6 +285,7 @@ func (d *delivery) drain(ctx context.Context) {
 		progress, err := d.commit(records, rejected, err)
 		if progress {
 			retry.Reset()
+			d.catchUp.resumed()
 		}
 		if err == nil {
 			continue
@@ -294,7 +295,7 @@ func (d *delivery) drain(ctx context.Context) {
 		}
 		wait := retry.wait(err)
 		d.outage.failed(err, wait)
-		d.catchUp.failed()
+		d.catchUp.failed(err)
 		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}

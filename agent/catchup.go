@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"errors"
 	"math"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/plugin"
 )
 
 // A catchUp bounds how fast an output sends a backlog: the records that have waited for
@@ -16,6 +18,7 @@ type catchUp struct {
 	period time.Duration // as in delivery; 0: nothing is bounded
 	step   int           // records of the backlog to send in each period; 0: no backlog
 	keep   int           // records that stay queued in this period
+	all    bool          // one of two destinations is up to date: it gets what is new
 }
 
 // maxCatchUp is how long sending a backlog takes at most.
@@ -29,7 +32,7 @@ const minStep = 10
 // period.
 func (c *catchUp) due(s buffer.Stats) int {
 	switch age := time.Since(s.Oldest); {
-	case c.period <= 0 || s.Records == 0:
+	case c.period <= 0 || s.Records == 0 || c.all:
 		c.step = 0
 		return math.MaxInt
 	case s.Used > s.Limit/8*7: // rather a burst than a full queue, which drops records
@@ -45,8 +48,14 @@ func (c *catchUp) due(s buffer.Stats) int {
 	return s.Records - max(0, c.keep)
 }
 
-// failed is called when the records were not sent: meanwhile the backlog grows.
-func (c *catchUp) failed() { c.step = 0 }
+// failed is called when the records were not sent. While they wait, the backlog grows.
+func (c *catchUp) failed(err error) {
+	_, progress := errors.AsType[*plugin.ProgressError](err)
+	c.step, c.all = 0, progress
+}
+
+// resumed is called when records were sent.
+func (c *catchUp) resumed() { c.all = false }
 
 // next begins the next period.
 func (c *catchUp) next() {

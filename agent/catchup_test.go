@@ -103,10 +103,32 @@ func TestAnotherOutageMakesAnotherPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := catchUp{period: 10 * time.Second}
 		c.due(backlogOf(6000, 10*time.Minute))
-		c.failed()
+		c.failed(errors.New("connection refused"))
 		if got := c.due(backlogOf(12_000, 20*time.Minute)); got != 67 {
 			t.Errorf("%d are due, want 12,000 records over half an hour: 67", got)
 		}
+	})
+}
+
+// While one of two destinations is down for an hour, the other one gets every record at once.
+func TestADestinationThatFailsDoesNotDelayTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var seen atomic.Int64
+		out := &fakePusher{push: func(_ context.Context, records []string) error {
+			seen.Store(int64(len(records)))
+			return &plugin.ProgressError{Err: errors.New("connection refused")}
+		}}
+		r.agent.input("a", counting())
+		p := r.agent.push("out", out)
+		p.Options.FlushInterval, p.Options.NamePass = plugin.Duration(10*time.Second), []string{"count"}
+		r.start()
+		after(time.Hour)
+		if n := seen.Load(); n < 350 {
+			t.Errorf("the last of an hour's requests has %d of 360 records", n)
+		}
+		r.stop()
+		r.end()
 	})
 }
 
