@@ -84,6 +84,37 @@ func TestFleetAgainstARealServer(t *testing.T) {
 	t.Logf("the server has %.0f MB on disk: %.2f bytes per sample", changing.disk/1e6, changing.disk/float64(samples))
 }
 
+// What one snapshot of a host costs, with some options: the other figures of docs/fleet.md
+// follow from it.
+func TestFleetSnapshotCost(t *testing.T) {
+	if *fleetHosts == 0 {
+		t.Skip("-fleet.hosts 100 runs it")
+	}
+	server := servertest.VictoriaMetrics(t)
+	m := startMeter(t, server.URL)
+	for _, tt := range []struct{ name, options string }{
+		{name: "every field"},
+		{name: "every field, once more"}, // the server knows the series
+		{name: "three fields", options: `fieldinclude = ["sockets", "backlog", "backlog_limit"]`},
+	} {
+		listeners := 0
+		time.Sleep(2 * time.Second) // the server's page is late
+		before := m.read()
+		for i := range *fleetHosts {
+			h := newFleetHost(&realFleet{}, i)
+			listeners += len(h.points)
+			if err := h.agent(t, server.URL, "", tt.options).Once(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		after := m.read()
+		n := float64(*fleetHosts)
+		t.Logf("%s: %.0f samples and %.0f bytes per snapshot of a host with %.1f listeners; %.1f ms of the server's CPU time", tt.name,
+			(after.counts.samples-before.counts.samples)/n, (after.counts.bytes-before.counts.bytes)/n, float64(listeners)/n, 1000*(after.serverCPU-before.serverCPU)/n)
+	}
+}
+
 // A realFleet is agents that run.
 type realFleet struct {
 	t        *testing.T
@@ -99,21 +130,7 @@ func startRealFleet(t *testing.T, server string) *realFleet {
 	state := t.TempDir()
 	for i := range *fleetHosts {
 		h := newFleetHost(f, i)
-		a := loadText(t, fmt.Sprintf(`
-[agent]
-  interval = %q
-  hostname = %q
-  state_directory = %q
-  shutdown_timeout = "1m"
-[[inputs.tcp_listen]]
-[[outputs.remote_write]]
-  urls = ["%s/api/v1/write"]
-  flush_interval = %[1]q
-  min_interval = %[5]q
-%[6]s
-`, fleetInterval.String(), h.name, fmt.Sprint(state, "/", h.name), server, fleetMinimum.String(), *fleetOptions))
-		a.Inputs[0].Input = h
-		a.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+		a := h.agent(t, server, fmt.Sprintf("state_directory = %q", state+"/"+h.name), fmt.Sprintf("min_interval = %q\n%s", fleetMinimum, *fleetOptions))
 		f.hosts = append(f.hosts, h)
 		f.ended.Go(func() {
 			if err := a.Run(ctx, nil, func() (*agent.Agent, error) { panic("no reload") }, nil); err != nil {
@@ -227,6 +244,27 @@ func newFleetHost(f *realFleet, i int) *fleetHost {
 		h.points = append(h.points, h.listener(1024+port, fmt.Sprintf("service%d", h.random.IntN(40))))
 	}
 	return h
+}
+
+// agent returns an agent with this input, and an output for a server.
+func (h *fleetHost) agent(t *testing.T, server, agentOptions, outputOptions string) *agent.Agent {
+	t.Helper()
+	a := loadText(t, fmt.Sprintf(`
+[agent]
+  interval = %q
+  hostname = %q
+  shutdown_timeout = "1m"
+%s
+[[inputs.tcp_listen]]
+[[outputs.remote_write]]
+  urls = ["%s/api/v1/write"]
+  protocol_version = "1.0"
+  flush_interval = %[1]q
+%[5]s
+`, fleetInterval, h.name, agentOptions, server, outputOptions))
+	a.Inputs[0].Input = h
+	a.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	return a
 }
 
 // listener returns a point as tcp_listen has it.
