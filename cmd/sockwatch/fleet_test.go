@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
@@ -199,24 +200,24 @@ func storedTimes(t *testing.T, server, selector string) map[string]map[int64]boo
 	t.Helper()
 	fetch(t, http.MethodGet, server+"/internal/force_flush", nil)
 	stored := map[string]map[int64]bool{}
-	query := url.Values{"match[]": {selector}, "reduce_mem_usage": {"1"}}
-	fetch(t, http.MethodGet, server+"/api/v1/export?"+query.Encode(), func(body io.Reader) error {
-		for d := json.NewDecoder(body); ; {
-			var block struct {
-				Metric     struct{ Host string }
-				Timestamps []int64
+	query := url.Values{"match[]": {selector}, "format": {"host,__timestamp__:unix_ms,__value__"}, "reduce_mem_usage": {"1"}}
+	fetch(t, http.MethodGet, server+"/api/v1/export/csv?"+query.Encode(), func(body io.Reader) error {
+		for lines := bufio.NewScanner(body); ; {
+			if !lines.Scan() {
+				return lines.Err()
 			}
-			if err := d.Decode(&block); err == io.EOF {
-				return nil
-			} else if err != nil {
+			sample := strings.Split(lines.Text(), ",")
+			at, err := strconv.ParseInt(sample[1], 10, 64)
+			if err != nil {
 				return err
 			}
-			if stored[block.Metric.Host] == nil {
-				stored[block.Metric.Host] = map[int64]bool{}
+			if sample[2] == "NaN" { // a gather was late, and its series ended
+				continue
 			}
-			for _, at := range block.Timestamps {
-				stored[block.Metric.Host][at] = true
+			if stored[sample[0]] == nil {
+				stored[sample[0]] = map[int64]bool{}
 			}
+			stored[sample[0]][at] = true
 		}
 	})
 	return stored
