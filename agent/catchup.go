@@ -35,7 +35,7 @@ func (c *catchUp) due(s buffer.Stats) int {
 	case c.period <= 0 || s.Records == 0 || c.all:
 		c.step = 0
 		return math.MaxInt
-	case s.Used > s.Limit/8*7: // rather a burst than a full queue, which drops records
+	case s.Used > s.Limit/4*3: // rather a burst than a full queue, which drops records
 		return math.MaxInt
 	case c.step == 0 && age <= 2*c.period:
 		return math.MaxInt
