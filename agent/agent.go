@@ -182,7 +182,7 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 	in.publish(batch, changed)
 }
 
-// offer puts a batch into the output's inbox. The inbox is full only if the queue
+// offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
 func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {

@@ -15,7 +15,7 @@
 //	                                  │
 //	                                  │ offer: the inbox of each output that pushes
 //	   one goroutine fills its queue  ▼
-//	                               fill: filter, Encode each point
+//	                               fill: filter, min_interval, what has ended, Encode
 //	                                  │ block of records
 //	                                  ▼
 //	                            buffer.Queue (in memory or on disk)
@@ -35,6 +35,8 @@
 //   - The agent's own points (health.go) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
+//   - A series has ended when a batch without it is queued. What is not queued changes
+//     nothing (plugin.EndedEncoder).
 //   - The record of an unchanged point is not encoded again (plugin.Restamper), and
 //     a stream can be handed over in the middle of a write (plugin.PushInheritor).
 //   - A stop has two stages: outputs drain for the grace period, then haltCtx ends and
@@ -44,7 +46,8 @@
 //   - agent.go: the path of the data
 //   - supervisor.go: the running instances, the watchdog and the stop; reload.go: a reload
 //   - input.go, output.go, endpoint.go: one running instance of each kind
-//   - transform.go: names, tags and filters; encode.go: from points to records
+//   - transform.go: names, tags and filters; encode.go: from batches to records
+//   - ended.go: the live series of an output, and what ends; seriesfile.go: their file
 //   - queue.go: the queue of an output and its flushes
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records;

@@ -203,6 +203,7 @@ type encoding struct {
 	descs  []metric.Desc
 	bytes  []byte    // the records, concatenated
 	ends   []int     // where each point's record ends in bytes; empty for a rejected point
+	empty  int       // how many points have no record
 	latest time.Time // of the points
 }
 
@@ -210,7 +211,7 @@ type encoding struct {
 // unchanged in last get a new time. e and last must not share buffers.
 func (e *encoding) fill(s *serializer, points []metric.Point, descs []metric.Desc, at time.Time, last *encoding) {
 	s.useDescs(descs)
-	e.points, e.descs, e.latest = points, descs, at
+	e.points, e.descs, e.latest, e.empty = points, descs, at, 0
 	e.bytes = slices.Grow(e.bytes[:0], len(last.bytes))
 	e.ends = slices.Grow(e.ends[:0], len(points))
 	cursor := 0 // index into last
@@ -222,8 +223,12 @@ func (e *encoding) fill(s *serializer, points []metric.Point, descs []metric.Des
 		}
 		var record []byte
 		record, cursor = last.find(&point, cursor)
+		before := len(e.bytes)
 		e.bytes = s.appendPoint(e.bytes, &point, record)
 		e.ends = append(e.ends, len(e.bytes))
+		if len(e.bytes) == before {
+			e.empty++
+		}
 	}
 }
 
@@ -275,16 +280,10 @@ func (e *encoding) appendRecords(records [][]byte) [][]byte {
 
 // encoded returns the points that have a record.
 func (e *encoding) encoded() []metric.Point {
-	without := 0
-	for i := range e.ends {
-		if len(e.record(i)) == 0 {
-			without++
-		}
-	}
-	if without == 0 {
+	if e.empty == 0 {
 		return e.points
 	}
-	points := make([]metric.Point, 0, len(e.points)-without)
+	points := make([]metric.Point, 0, len(e.points)-e.empty)
 	for i, p := range e.points {
 		if len(e.record(i)) > 0 {
 			points = append(points, p)

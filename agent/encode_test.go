@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -418,4 +420,30 @@ func TestEndedSeriesDoNotWaitForMinInterval(t *testing.T) {
 	wantRecords(t, "a is missing", e.step(100, p("v")), "end a{} [value]@100")
 	wantRecords(t, "next", e.step(120, b, p("v")), "b{} [{value 1}]@120", "p{} [{v 1}]@120")
 	wantRecords(t, "failed", e.fails("in", 130), "end b{} [value]@130", "end p{} [v]@130")
+}
+
+func TestEventsDoNotWaitForMinInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		p, n := &fakePusher{}, int64(0)
+		r.agent.input("in", fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			b := batchOf(pointOf("point", n))
+			event := pointOf("event", n)
+			event.Time = b.Time
+			b.Events = []metric.Point{event}
+			return b, nil
+		}))
+		r.agent.push("out", p).Options.MinInterval = plugin.Duration(time.Minute)
+		r.start()
+		after(65 * time.Second)
+		want := []string{"event 1", "event 2", "event 3", "event 4", "event 5", "event 6", "event 7"}
+		if diff := cmp.Diff(want, p.got("event")); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"point 1", "point 7"}, p.got("point")); diff != "" {
+			t.Errorf("points (-want +got):\n%s", diff)
+		}
+		r.end()
+	})
 }

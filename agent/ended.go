@@ -99,7 +99,7 @@ func (l *liveSeries) compare(u *liveUpdate, before *liveSource, points []metric.
 	t := before.endTime(at)
 	for _, end := range l.diff.ends {
 		p := before.points[end.index]
-		p.Fields = end.fields
+		p.Fields, p.Time = end.fields, time.Time{}
 		l.ends = append(l.ends, endedSeries{point: p, descs: before.descs, time: t})
 	}
 	if len(l.ends) > from {
@@ -176,7 +176,8 @@ func lastSample(before, now time.Time) time.Time {
 // withdraw ends all series of a source that has failed or was removed. They end with the
 // next block that is queued.
 func (l *liveSeries) withdraw(name string, at time.Time) {
-	if _, known := l.withdrawn[name]; !known && l.sources[name] != nil {
+	s := l.sources[name]
+	if _, known := l.withdrawn[name]; !known && s != nil && len(s.points) > 0 {
 		l.withdrawn[name] = at
 	}
 }
@@ -205,9 +206,10 @@ func (l *liveSeries) found() []endedSeries {
 		return l.ends
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.withdrawn)) {
-		u := liveUpdate{name: name, gone: true}
+		u := liveUpdate{name: name, source: *l.sources[name], gone: true}
+		u.source.points = nil
+		l.compare(&u, l.sources[name], nil, l.withdrawn[name], true)
 		l.updates = append(l.updates, u)
-		l.compare(&l.updates[len(l.updates)-1], l.sources[name], nil, l.withdrawn[name], true)
 	}
 	return l.ends
 }
@@ -228,10 +230,7 @@ func (l *liveSeries) commit() {
 		l.changed = l.changed || u.changed
 		if u.gone {
 			delete(l.withdrawn, u.name)
-		}
-		if len(u.source.points) == 0 {
-			delete(l.sources, u.name)
-			continue
+			l.forget()
 		}
 		s := l.sources[u.name]
 		if s == nil {
@@ -244,6 +243,14 @@ func (l *liveSeries) commit() {
 	if l.file != nil && l.file.write(l.sources, l.changed) {
 		l.changed = false
 	}
+}
+
+// forget forgets the sources that have had no series for a long time: the inputs may have
+// been removed.
+func (l *liveSeries) forget() {
+	maps.DeleteFunc(l.sources, func(_ string, s *liveSource) bool {
+		return len(s.points) == 0 && l.ended.Sub(s.ended) > time.Hour
+	})
 }
 
 // end is called when no more blocks follow. It blocks while the disk hangs.

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -186,6 +188,12 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	renamed := &metric.Batch{Source: "renamed", Time: at64(19.5), Points: []metric.Point{a}}
 	if got, want := e.live.timeOf(renamed), at64(20.001); !got.Equal(want) {
 		t.Errorf("the renamed input's batch has the time %v, want %v", got, want)
+	}
+	other := &metric.Batch{Source: "other", Time: at64(30), Points: []metric.Point{pointOf("b", 1)}}
+	e.encodeQueued(other)
+	e.fails("other", 40)
+	if got, want := e.live.timeOf(b), at64(20.001); !got.Equal(want) {
+		t.Errorf("after another failure the late batch has the time %v, want %v", got, want)
 	}
 	old := &metric.Batch{Source: "in", Time: at64(10), Points: []metric.Point{a}}
 	if got := e.live.timeOf(old); !got.Equal(old.Time) {
@@ -557,5 +565,116 @@ func TestOnceEndsNothing(t *testing.T) {
 		if now, err := os.ReadFile(file); err != nil || !slices.Equal(now, before) {
 			t.Errorf("once has changed %s: %v", file, err)
 		}
+	})
+}
+
+// A batch that the input has returned before costs no allocation, and neither does one in
+// which only values have changed.
+func TestBatchWithTheSameSeriesCostsNoAllocation(t *testing.T) {
+	points := listenerPoints(1000).Points
+	changed := slices.Clone(points)
+	for i := range changed {
+		changed[i].Fields = slices.Clone(changed[i].Fields)
+		changed[i].Fields[0].Value = metric.Int(7)
+	}
+	for _, tt := range []struct {
+		name string
+		next []metric.Point
+	}{{name: "same points", next: points}, {name: "other values", next: changed}} {
+		l, at, batches := newLiveSeries(), time.Unix(1000, 0), [][]metric.Point{points, tt.next}
+		observeQueued(l, points, at)
+		allocs := testing.AllocsPerRun(10, func() {
+			at = at.Add(time.Second)
+			slices.Reverse(batches)
+			if n := observeQueued(l, batches[0], at); n != 0 {
+				t.Errorf("%s: %d series have ended", tt.name, n)
+			}
+		})
+		if allocs > 0 {
+			t.Errorf("%s: %v allocations", tt.name, allocs)
+		}
+	}
+}
+
+// While a disk hangs, the removal of an input is not lost: it waits behind the batches. A
+// failure is offered again by the next gather that fails.
+func TestRemovalWaitsForAQueueThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		q := &hangingQueue{Queue: buffer.NewMemory(1 << 20), appending: true, release: make(chan struct{})}
+		p := &endingPusher{}
+		o := newFilledOutput(t, r, q, p)
+		in := inputNamed("in")
+		for range inboxBatches + 10 {
+			b := batchOf(pointOf("a", 1))
+			b.Source = "in"
+			o.offer(in, &b, nil)
+			synctest.Wait()
+			time.Sleep(10 * time.Second)
+		}
+		o.offerWithdrawal(in, time.Now(), false)
+		if got := len(o.inbox); got != inboxBatches {
+			t.Errorf("%d entries wait after a failure, want %d", got, inboxBatches)
+		}
+		o.offerWithdrawal(in, time.Now(), true)
+		close(q.release)
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		got := p.taken()
+		if len(got) != inboxBatches+2 || got[len(got)-1] != "end a{}" {
+			t.Errorf("%d records, the last are %q", len(got), got[max(0, len(got)-2):])
+		}
+	})
+}
+
+// A disk that is full for a while costs a batch, but not the end of what was missing from it.
+func TestEndedSeriesWaitForADiskThatIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		q := &flakyQueue{Queue: buffer.NewMemory(1 << 20)}
+		p := &endingPusher{}
+		o := newFilledOutput(t, r, q, p)
+		gathered := func(names ...string) {
+			b := batchOf()
+			b.Source = "in"
+			for _, name := range names {
+				b.Points = append(b.Points, pointOf(name, 1))
+			}
+			o.offer(inputNamed("in"), &b, nil)
+			after(10 * time.Second)
+		}
+		gathered("a", "b")
+		q.set(syscall.ENOSPC)
+		gathered("a", "c")
+		q.set(nil)
+		gathered("a")
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		wantRecords(t, "delivered", p.taken(), "a{}", "b{}", "end b{}", "a{}")
+	})
+}
+
+// An input that a reload removes during a gather does not come back with its batch.
+func TestBatchOfARemovedInputIsNotDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		in, p := &settableInput{}, &endingPusher{}
+		in.set(nil, "a")
+		r.agent.input("in", in)
+		r.agent.withPush(p)
+		r.start()
+		after(time.Second)
+		in.mu.Lock()
+		in.hang = 5 * time.Second
+		in.mu.Unlock()
+		after(10 * time.Second)
+		next := r.sibling()
+		next.input("other", counting())
+		next.withPush(p).Options.NameDrop = []string{"sockwatch_*", "count"}
+		p.taken()
+		r.reloadTo(next, nil)
+		after(30 * time.Second)
+		wantRecords(t, "after the removal", p.taken(), "end a{}")
+		r.end()
 	})
 }

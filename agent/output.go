@@ -143,8 +143,11 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
+// seriesLoadTimeout is how long openSeries waits for the disk.
+const seriesLoadTimeout = 5 * time.Second
+
 // openSeries prepares the file with the live series. If load, it takes the series of the
-// last run from it; it gives up when ctx is done.
+// last run from it, unless the disk hangs.
 func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	live := o.encoder.live
 	if live == nil {
@@ -163,6 +166,8 @@ func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	if !load {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, seriesLoadTimeout)
+	defer cancel()
 	var sources map[string]*liveSource
 	var err error
 	if !o.calls.callWithin(ctx, o.title()+": reading its series", func() { sources, err = live.file.load() }) {

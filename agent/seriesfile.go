@@ -134,7 +134,9 @@ func (f *seriesFile) replace(sources map[string]liveSource, now time.Time) error
 func snapshotSeries(sources map[string]*liveSource) map[string]liveSource {
 	all := make(map[string]liveSource, len(sources))
 	for name, s := range sources {
-		all[name] = *s
+		if len(s.points) > 0 {
+			all[name] = *s
+		}
 	}
 	return all
 }

@@ -148,11 +148,11 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 }
 
 // offer hands a batch to every output, and its events to every endpoint. Of an input that a
-// reload has removed meanwhile, only the events count: its series have ended.
+// reload has replaced or removed meanwhile, only the events count.
 func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.running.inputs[in.Name] == nil {
+	if s.running.inputs[in.Name] != in {
 		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
 	}
 	for _, o := range s.running.outputs {

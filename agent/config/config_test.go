@@ -88,7 +88,7 @@ func TestLoadBuildsWhatTheFileSays(t *testing.T) {
 			Tags: map[string]string{"dc": "fra1", "rack": "7", "host": "web1"},
 		}, listenOptions{Backend: "auto", MaxListeners: 5000, OwnerRefresh: seconds(300)}},
 		{"influxdb", agent.PushOptions{
-			Timeout: seconds(10), FlushInterval: seconds(10), Buffer: "disk", BufferLimit: 64 << 20,
+			Timeout: seconds(10), FlushInterval: seconds(10), MinInterval: seconds(60), Buffer: "disk", BufferLimit: 64 << 20,
 		}, influxOptions{URLs: []string{"http://a", "http://b"}, Database: "db", MaxBody: 2 << 20}},
 		{"file", agent.PushOptions{
 			Timeout: seconds(10), FlushInterval: seconds(1), Buffer: "auto", BufferLimit: 64 << 20,

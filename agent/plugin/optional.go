@@ -128,6 +128,7 @@ type Restamper interface {
 	// Restamp appends record to dst with the time t, as Encode would encode the same
 	// point at that time.
 	//
+	// The point has the same Start, and its batch the same Descs, as when it was encoded.
 	// record was encoded by this Pusher. Restamp must not change it.
 	// After an error the agent calls Encode.
 	// Restamp and Encode are never called concurrently with each other or themselves.
@@ -146,7 +147,8 @@ type EventEncoder interface {
 // types, units and help texts.
 type DescUser interface {
 	// UseDescs is called before Encode, Restamp or EncodeEnded with the Descs of the batch
-	// that the following points belong to, unless they are the same as before.
+	// that the following points, events or series belong to, unless they are equal to those
+	// of the call before.
 	//
 	// It is never called concurrently with Encode, Restamp or EncodeEnded.
 	// The Pusher may keep descs, but must not change them.
@@ -157,12 +159,19 @@ type DescUser interface {
 // because it would otherwise show the last value for some time.
 type EndedEncoder interface {
 	// EncodeEnded appends one record to dst that ends the series of a point: one for each
-	// of its fields.
+	// of its fields. It appends nothing if none of the fields is a series for its
+	// destination, such as strings.
 	//
-	// series was delivered before, by this Pusher or by one with the same name before a
-	// restart. Its fields have the keys and kinds of the last values, but not the values.
-	// t is the time of the first batch without the series, or of the failed gather. No
-	// sample of the series with the time t or a later one was encoded before.
+	// series was encoded before, by this Pusher or by one with the same name, and queued.
+	// After a crash of the program it may be ended twice, and even if it was not delivered.
+	// Its fields have the keys and kinds of the last values, but the values are zero. Fields
+	// that the point still has are not among them. series has no Time.
+	// t is the time of the first batch without the series, or of the failed gather, if that
+	// is at least a millisecond after the last sample of the series, else a time that is.
+	// The samples of the series that follow are later than t. Only if the clock was set back
+	// by more than five minutes, the samples from before do not count.
+	// The record is queued in the same block as the points of the batch, before them, and
+	// Push gets it in this order. The agent never restamps it.
 	// An error is logged. The series then ends by itself.
 	// EncodeEnded is never called concurrently with Encode, Restamp or itself.
 	EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error)
