@@ -124,7 +124,7 @@ func TestListenersAndEventsByOTLP(t *testing.T) {
 	eventually(t, "the third listener", shown(third))
 	eventually(t, "the fourth listener", shown(fourth))
 	eventually(t, "the event of the fourth listener", happened(fourth, "opened"))
-	samePage(t, prometheus, address, query(fourth))
+	samePage(t, prometheus, address, fourth)
 	if !happened(second, "opened")() || !happened(third, "opened")() {
 		t.Errorf("events of the second listener %v, of the third %v", eventsOf(t, victoriaLogs, second), eventsOf(t, victoriaLogs, third))
 	}

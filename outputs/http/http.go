@@ -28,6 +28,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	Telegraf: plugin.Telegraf{Options: map[string]string{
 		"audience":                       oauth,
 		"aws_service":                    "leave it out: it is not supported",
+		"bearer_token":                   "write token, or token_file",
 		"client_id":                      oauth,
 		"client_secret":                  oauth,
 		"compression_level":              "leave it out: gzip and zstd always use their fastest level",
@@ -93,13 +94,15 @@ func bodyOf(format string) body {
 	}
 }
 
-// MaxBytes limits the size of one request. A limit that every record exceeds makes the
-// agent push them one by one.
+// MaxBytes limits the size of one request. The agent counts one byte more for each record,
+// but an array has two brackets and one comma less. A limit that every record exceeds makes
+// the agent push them one by one.
 func (o *output) MaxBytes() int {
 	if o.body.single {
 		return 1
 	}
-	return int(o.options.MaxBody)
+	f := o.body.framing
+	return max(1, int(o.options.MaxBody)-len(f.Before)-len(f.After)+len(f.Between))
 }
 
 // Encode appends the point as one JSON object.

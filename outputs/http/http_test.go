@@ -130,15 +130,38 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestBounds: an object per request means one record per Push.
-func TestBounds(t *testing.T) {
-	for format, want := range map[string]int{"json_lines": 12345, "json_array": 12345, "json_object": 1} {
-		o := to("http://127.0.0.1:1")
-		o.Format, o.MaxBody = format, 12345
+// TestBodiesAreBounded: what the agent counts for a Push fits exactly when the body is as long
+// as max_body. An object is always alone.
+func TestBodiesAreBounded(t *testing.T) {
+	for _, format := range []string{"json_lines", "json_array"} {
+		server := pushtest.NewServer(t)
+		o := to(server.URL)
+		o.Format = format
 		out, _ := newOutput(t, o)
-		if got := out.MaxBytes(); got != want {
-			t.Errorf("%s: MaxBytes() = %d, want %d", format, got, want)
+		records := encode(t, out, 3)
+		if err := send(t, out, records); err != nil {
+			t.Fatal(err)
 		}
+		size := len(server.Took()[0].Body)
+		counted := len(records) // as in plugin.Bounded
+		for _, r := range records {
+			counted += len(r)
+		}
+		out.options.MaxBody = plugin.Size(size)
+		if out.MaxBytes() != counted {
+			t.Errorf("%s: a body of %d bytes: MaxBytes() = %d, but the agent counts %d", format, size, out.MaxBytes(), counted)
+		}
+	}
+	o := to("http://127.0.0.1:1")
+	o.Format = "json_object"
+	out, _ := newOutput(t, o)
+	if got := out.MaxBytes(); got != 1 {
+		t.Errorf("json_object: MaxBytes() = %d, want 1", got)
+	}
+	o.Format, o.MaxBody = "json_array", 1
+	out, _ = newOutput(t, o)
+	if got := out.MaxBytes(); got != 1 {
+		t.Errorf("an array of 1 byte: MaxBytes() = %d, want 1", got)
 	}
 }
 

@@ -2,9 +2,9 @@
 // HTTP with protobuf, to an OpenTelemetry Collector or any database that receives OTLP.
 //
 // otlp.go has the main path, point.go and event.go what becomes of a point and of an event,
-// sentence.go the text of an event, request.go how records become requests, signal.go how
-// the requests of one kind are sent, answer.go what an answer says, and progress.go what is
-// remembered after a failure.
+// sentence.go the text of an event, request.go and metricsrequest.go how records become
+// requests, signal.go how the requests of one kind are sent, answer.go what an answer says,
+// and progress.go what is remembered after a failure.
 package otlp
 
 import (
@@ -51,7 +51,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &output{events: eventEncoder{hostname: env.Hostname}}
+	out := &output{urls: [2]string{o.MetricsURL, o.LogsURL}, events: eventEncoder{hostname: env.Hostname}}
 	points, err := newMetricsRequest(resource, &out.help)
 	if err != nil {
 		return nil, err
@@ -66,6 +66,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 }
 
 type output struct {
+	urls          [2]string // of metrics and logs
 	points        pointEncoder
 	help          descriptions
 	events        eventEncoder
@@ -134,11 +135,10 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 			results[i] = rejectedFor(errUnknownRecord)
 		}
 	}
-	var metricsErr, logsErr error
-	var sending sync.WaitGroup
-	sending.Go(func() { logsErr = o.logs.send(ctx, records, logs, results) })
-	metricsErr = o.metrics.send(ctx, records, metrics, results)
-	sending.Wait()
+	metricsErr, logsErr := atOnce(
+		func() error { return o.metrics.send(ctx, records, metrics, results) },
+		func() error { return o.logs.send(ctx, records, logs, results) },
+	)
 	if err := o.failure(metricsErr, logsErr); err != nil {
 		o.progress.remember(records, results)
 		if slices.ContainsFunc(results, func(r result) bool { return r.done }) {
@@ -150,6 +150,25 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	return o.rejection(results)
 }
 
+// atOnce calls two functions at the same time and returns their errors. If the second one
+// panics, so does atOnce: the agent recovers the panics of Push, but not of goroutines.
+func atOnce(first, second func() error) (firstErr, secondErr error) {
+	var running sync.WaitGroup
+	var panicked any
+	running.Go(func() {
+		defer func() { panicked = recover() }()
+		secondErr = second()
+	})
+	func() {
+		defer running.Wait()
+		firstErr = first()
+	}()
+	if panicked != nil {
+		panic(panicked)
+	}
+	return firstErr, secondErr
+}
+
 // failure returns the error of a Push in which a kind has failed. A failure that may pass
 // precedes a request that has to be split: that can wait. One kind does not wait as long as
 // the server of the other asks for.
@@ -157,9 +176,8 @@ func (o *output) failure(metricsErr, logsErr error) error {
 	err := errors.Join(metricsErr, logsErr)
 	switch {
 	case metricsErr == nil || logsErr == nil:
-		_, wait := errors.AsType[*plugin.RetryAfterError](err)
-		if wait && o.metrics != nil && o.logs != nil {
-			return errors.New(err.Error())
+		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok && o.metrics != nil && o.logs != nil {
+			return after.Err
 		}
 		return err
 	case mustSplit(metricsErr) && mustSplit(logsErr):
@@ -212,9 +230,10 @@ func (o *output) rejection(results []result) error {
 	return nil
 }
 
-// InheritFrom takes over what a predecessor has stored of records that are still queued.
+// InheritFrom takes over what a predecessor has stored of records that are still queued, if
+// it has stored them at the same URLs.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
-	if p, ok := predecessor.(*output); ok {
+	if p, ok := predecessor.(*output); ok && p.urls == o.urls {
 		o.progress = p.progress
 	}
 }

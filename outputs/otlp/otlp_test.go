@@ -195,7 +195,7 @@ func TestRetryAfterAppliesToOneKind(t *testing.T) {
 
 	logs.respond(later("300"))
 	err := push(0, 1)
-	if want := "logs: " + logs.server.URL + ": 429 Too Many Requests (retry after 5m0s)"; err == nil || err.Error() != want || wait(err) != 0 {
+	if want := "logs: " + logs.server.URL + ": 429 Too Many Requests"; err == nil || err.Error() != want || wait(err) != 0 {
 		t.Errorf("Push = %v, %v, want %s without a wait", err, wait(err), want)
 	}
 	if err := push(0, 2); err == nil || wait(err) != 0 {
@@ -237,21 +237,34 @@ func TestRetryAfterOfTheOnlyKindIsTheAgents(t *testing.T) {
 	}
 }
 
-// A reload in the middle of an outage sends nothing twice.
+// A reload in the middle of an outage sends nothing twice, unless another server gets it.
 func TestAReplacedOutputKnowsWhatWasStored(t *testing.T) {
-	metrics, logs := newReceiver(t), newReceiver(t)
-	old, _ := newOutput(t, metrics, logs, nil)
-	logs.respond(status(http.StatusBadGateway, ""))
-	if err := old.Push(t.Context(), mixed(t, old, 0, 2)); err == nil {
-		t.Fatal("Push has not failed")
+	for _, test := range []struct {
+		name  string
+		moved bool // the new output sends metrics to another server
+	}{
+		{name: "the same URLs"},
+		{name: "another URL", moved: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			metrics, logs := newReceiver(t), newReceiver(t)
+			old, _ := newOutput(t, metrics, logs, nil)
+			logs.respond(status(http.StatusBadGateway, ""))
+			if err := old.Push(t.Context(), mixed(t, old, 0, 2)); err == nil {
+				t.Fatal("Push has not failed")
+			}
+			logs.respond(nil)
+			if test.moved {
+				metrics = newReceiver(t)
+			}
+			out, _ := newOutput(t, metrics, logs, nil)
+			out.InheritFrom(old)
+			if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
+				t.Fatal(err)
+			}
+			wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
+		})
 	}
-	logs.respond(nil)
-	out, _ := newOutput(t, metrics, logs, nil)
-	out.InheritFrom(old)
-	if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
-		t.Fatal(err)
-	}
-	wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
 }
 
 // A request that has to be split waits while the other kind is down: bisecting now would
@@ -276,6 +289,26 @@ func TestAFailureThatPassesPrecedesOneThatSplits(t *testing.T) {
 			if err == nil || mustSplit(err) != (test.want != nil) || test.want != nil && !errors.Is(err, test.want) {
 				t.Errorf("Push = %v, want %v", err, test.want)
 			}
+		})
+	}
+}
+
+// The agent recovers panics of Push only in the goroutine that it calls it in.
+func TestAPanicReachesTheCallerOfPush(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		first, second func() error
+	}{
+		{name: "first", first: func() error { panic("x") }, second: func() error { return nil }},
+		{name: "second", first: func() error { return nil }, second: func() error { panic("x") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			defer func() {
+				if got := recover(); got != "x" {
+					t.Errorf("recovered %v, want x", got)
+				}
+			}()
+			atOnce(test.first, test.second)
 		})
 	}
 }

@@ -4,8 +4,10 @@ package otlp
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
@@ -315,6 +318,41 @@ func TestPrometheusStoresPointsOlderThanTheLastRequest(t *testing.T) {
 		slices.Sort(names)
 		return names
 	})
+}
+
+// After a Push without an answer, Prometheus may have stored the records that are pushed again.
+// Those that are queued behind them are not lost.
+func TestPrometheusStoresWhatFollowsRepeatedPoints(t *testing.T) {
+	t.Parallel()
+	server := prometheus(t, "")
+	now := time.Now().Truncate(time.Second)
+	records := func(out *output, n int) (all [][]byte) {
+		for i := range n {
+			p := gauge("x", int64(i))
+			p.Time = now.Add(time.Duration(i-10) * time.Second)
+			all = append(all, encode(t, out, p)...)
+		}
+		return all
+	}
+	before := outputTo(t, server, nil)
+	pushUntilStored(t, before, records(before, 3))
+	out := outputTo(t, server, nil) // after a restart that has forgotten this
+	err := out.Push(t.Context(), records(out, 6))
+	rejected, ok := errors.AsType[*plugin.RejectedError](err)
+	if !ok || !slices.Equal(slices.Sorted(maps.Keys(rejected.Records)), []int{0, 1}) {
+		t.Errorf("Push = %v, want the first two records rejected", err)
+	}
+	until(t, []string{"0", "1", "2", "3", "4", "5"}, func() (got []string) {
+		for _, s := range query(t, server, "query", "query", "x[1m]", "time", seconds3(now)) {
+			for _, v := range s.Values {
+				got = append(got, v[1].(string))
+			}
+		}
+		return got
+	})
+	if out.metrics.uncertain {
+		t.Error("the output expects further repetitions")
+	}
 }
 
 // Samples that Prometheus can never store are rejected once, with its words, and do not keep

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	"google.golang.org/protobuf/proto"
 
 	"sockwatch/agent/metric"
 )
@@ -292,4 +294,35 @@ func BenchmarkRequest(b *testing.B) {
 		size = len(fill(b, r, records, math.MaxInt)[0])
 	}
 	b.ReportMetric(float64(size)/float64(len(points)), "B/point")
+}
+
+// BenchmarkReference is what Encode and Request do together, by the reference messages.
+func BenchmarkReference(b *testing.B) {
+	points := listeners(100)
+	b.ReportAllocs()
+	for b.Loop() {
+		metrics := map[string]*metricspb.Gauge{}
+		scope := &metricspb.ScopeMetrics{}
+		for i := range points {
+			p := &points[i]
+			var attributes []*commonpb.KeyValue
+			for _, t := range p.Tags {
+				attributes = append(attributes, stringAttribute(t.Key, t.Value))
+			}
+			for _, f := range p.Fields {
+				g := metrics[f.Key]
+				if g == nil {
+					g = &metricspb.Gauge{}
+					metrics[f.Key] = g
+					scope.Metrics = append(scope.Metrics, &metricspb.Metric{Name: p.Name + "_" + f.Key, Data: &metricspb.Metric_Gauge{Gauge: g}})
+				}
+				g.DataPoints = append(g.DataPoints, &metricspb.NumberDataPoint{
+					Attributes: attributes, TimeUnixNano: atNano, Value: &metricspb.NumberDataPoint_AsInt{AsInt: f.Value.AsInt()},
+				})
+			}
+		}
+		if _, err := proto.Marshal(&metricspb.MetricsData{ResourceMetrics: []*metricspb.ResourceMetrics{{ScopeMetrics: []*metricspb.ScopeMetrics{scope}}}}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

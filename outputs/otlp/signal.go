@@ -2,9 +2,13 @@ package otlp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"sockwatch/agent/plugin"
@@ -19,6 +23,7 @@ type signal struct {
 	compressor *push.Compressor
 	maxBody    int
 	request    request
+	samples    *metricsRequest // the request, if it is of metrics
 	log        *slog.Logger
 
 	// unnamed is how many records the server has rejected without naming them, and Push
@@ -26,9 +31,10 @@ type signal struct {
 	unnamed    int
 	unnamedErr error
 
-	retryAt  time.Time // the server asked not to send before
-	refusal  error     // its answer then
-	warnedOf string    // the last warning of the server
+	uncertain bool      // the records may have been stored without an answer
+	retryAt   time.Time // the server asked not to send before
+	refusal   error     // its answer then
+	warnedOf  string    // the last warning of the server
 }
 
 // A request collects records.
@@ -42,9 +48,6 @@ type request interface {
 	items() int
 	// body returns the encoded request, which does not change later.
 	body() []byte
-	// bodyWithoutInfo returns what to send if the receiver refuses the times in body: nil if
-	// there is nothing else.
-	bodyWithoutInfo() []byte
 }
 
 // newSignal returns the signal of a kind, or nil if it has no URL.
@@ -58,8 +61,10 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 	if err != nil {
 		return nil, err
 	}
+	samples, _ := r.(*metricsRequest)
 	return &signal{
-		name: name, option: option, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody), request: r, log: log,
+		name: name, option: option, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
+		request: r, samples: samples, log: log, uncertain: true,
 	}, nil
 }
 
@@ -79,9 +84,14 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 	}
 	for len(indexes) > 0 {
 		n := s.fill(records, indexes, results)
-		if err := s.sendRequest(ctx, indexes[:n], results); err != nil {
+		err := s.sendRequest(ctx, records, indexes[:n], results)
+		if !mustSplit(err) {
+			s.uncertain = err != nil
+		}
+		if err != nil {
 			if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
 				s.retryAt, s.refusal = time.Now().Add(after.Wait), fmt.Errorf("%s: %w", s.name, after.Err)
+				return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal}
 			}
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -105,41 +115,66 @@ func (s *signal) fill(records [][]byte, indexes []int, results []result) int {
 	return len(indexes)
 }
 
-// sendRequest sends the request and sets the results of its records.
-func (s *signal) sendRequest(ctx context.Context, indexes []int, results []result) error {
-	if s.request.items() == 0 {
+// sendRequest sends the request, and sets the results of its records.
+func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []int, results []result) error {
+	pending := slices.DeleteFunc(slices.Clone(indexes), func(i int) bool { return results[i].done })
+	if len(pending) == 0 {
 		return nil
 	}
-	pending := make([]int, 0, len(indexes))
-	for _, i := range indexes {
-		if !results[i].done {
-			pending = append(pending, i)
-		}
-	}
-	a, err := s.post(ctx, s.request.body(), len(pending))
-	if refused, ok := errors.AsType[*timesError](err); ok {
-		if body := s.request.bodyWithoutInfo(); body != nil {
-			a, err = s.post(ctx, body, len(pending))
-			refused, ok = errors.AsType[*timesError](err)
-		}
-		if ok {
-			err = plugin.RejectAll(len(pending), refused)
-		}
-	}
-	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
-		for n, reason := range rejected.Records {
-			results[pending[n]] = rejectedFor(reason)
-		}
-		return nil
-	}
-	if err != nil {
+	err := s.post(ctx, s.request.body(), pending, results)
+	if _, ok := errors.AsType[*timesError](err); !ok {
 		return err
 	}
-	s.note(a, len(pending))
-	for _, i := range pending {
-		results[i] = stored
+	err = s.post(ctx, s.samples.bodyWithoutInfo(), pending, results)
+	refused, ok := errors.AsType[*timesError](err)
+	if !ok {
+		return err
+	}
+	if groups := byTime(records, pending); s.uncertain && len(groups) > 1 {
+		return s.sendByTime(ctx, records, groups, results)
+	}
+	rejectAll(pending, results, refused)
+	return nil
+}
+
+// sendByTime sends the records of each time in a request of their own. It is for a request
+// that repeats one without an answer, or one from before a restart, and is refused: its
+// older samples may be stored already, and Prometheus stores nothing of a request that has a
+// sample older than the latest of its series. All newer samples would be lost.
+func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]int, results []result) error {
+	for _, group := range groups {
+		s.request.reset()
+		for _, i := range group {
+			s.request.add(records[i], math.MaxInt) // it was added before
+		}
+		err := s.post(ctx, s.samples.bodyWithoutInfo(), group, results)
+		if refused, ok := errors.AsType[*timesError](err); ok {
+			rejectAll(group, results, refused)
+		} else if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// byTime groups records of points by their time, in order.
+func byTime(records [][]byte, indexes []int) [][]int {
+	groups := map[uint64][]int{}
+	for _, i := range indexes {
+		t := binary.LittleEndian.Uint64(records[i][timeOffset:])
+		groups[t] = append(groups[t], i)
+	}
+	split := make([][]int, 0, len(groups))
+	for _, t := range slices.Sorted(maps.Keys(groups)) {
+		split = append(split, groups[t])
+	}
+	return split
+}
+
+func rejectAll(indexes []int, results []result, reason error) {
+	for _, i := range indexes {
+		results[i] = rejectedFor(reason)
+	}
 }
 
 // A timesError is an answer that refuses samples because of their times.
@@ -154,27 +189,42 @@ type accepted struct {
 	text     string // the answer, for messages
 }
 
-// post sends a body with n records. The error is nil if the receiver has accepted it.
-func (s *signal) post(ctx context.Context, body []byte, n int) (a *accepted, err error) {
+// post sends a body with the given records, and sets their results if they are stored or
+// rejected.
+func (s *signal) post(ctx context.Context, body []byte, indexes []int, results []result) error {
 	compressed, err := s.compressor.Compress(body)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var a *accepted
 	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
 		answer, err := s.client.Post(ctx, server, &push.Request{
-			ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: n,
+			ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: len(indexes),
 		})
 		if err == nil {
-			a, err = s.classify(server, answer, n)
+			a, err = s.classify(server, answer, len(indexes))
 		}
 		return err
 	})
-	return a, err
+	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
+		for n, reason := range rejected.Records {
+			results[indexes[n]] = rejectedFor(reason)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.note(a, len(indexes))
+	for _, i := range indexes {
+		results[i] = stored
+	}
+	return nil
 }
 
 // classify returns the error for an answer, or what the receiver has accepted.
 func (s *signal) classify(server *push.Server, answer *push.Answer, n int) (*accepted, error) {
-	if push.RefusesTimes(answer.Status, answerText(answer)) {
+	if s.samples != nil && push.RefusesTimes(answer.Status, answerText(answer)) {
 		return nil, &timesError{server.Name + ": " + s.client.Describe(answer)}
 	}
 	if err := s.client.Classify(server, answer, n); err != nil {

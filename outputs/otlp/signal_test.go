@@ -57,7 +57,7 @@ func TestAnswers(t *testing.T) {
 		rejected int    // how many records the error names
 		partial  int    // how many it counts
 		stored   int
-		requests int // 0: 1
+		requests int // 0: 1; the first Push sends what is refused once more for each time
 		is       error
 	}{
 		{name: "200", records: 2, stored: 2},
@@ -75,7 +75,7 @@ func TestAnswers(t *testing.T) {
 		{name: "400 for one", records: 1, answer: rpcStatus(400, "bad\nname"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "400 for several", records: 2, answer: rpcStatus(400, "bad name"), want: "metrics: URL: 400 Bad Request: bad name (rejected)", is: plugin.ErrRejected},
 		{name: "text of a 400", records: 1, answer: status(400, "bad name"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
-		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 2, is: plugin.ErrRejected},
+		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 5, is: plugin.ErrRejected},
 		{name: "401", records: 1, answer: rpcStatus(401, "who?"), want: "metrics: URL: 401 Unauthorized: who?: set username or token"},
 		{name: "404", records: 1, answer: status(404, ""), want: "metrics: URL: 404 Not Found: check metrics_url"},
 		{name: "413", records: 2, answer: rpcStatus(413, ""), want: "metrics: URL: 413 Request Entity Too Large (too large)", is: plugin.ErrTooLarge},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/push"
@@ -23,13 +22,19 @@ func written(a *push.Answer) (int, bool) {
 
 // understands2 reports whether an answer to a request of version 2.0 comes from a server that
 // understands it. A server that does not look at the content type takes the request for an
-// empty one of version 1.0, and answers with success. The header tells it apart.
+// empty one of version 1.0, and answers with success; another cannot decode it. The header
+// tells them apart.
 func understands2(a *push.Answer) bool {
-	if a.Status == http.StatusUnsupportedMediaType {
+	switch a.Status {
+	case http.StatusUnsupportedMediaType:
 		return false
+	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
+		_, ok := written(a)
+		return ok
+	default:
+		_, ok := written(a)
+		return ok || a.Status/100 != 2
 	}
-	_, ok := written(a)
-	return ok || a.Status/100 != 2
 }
 
 // classify returns the error for an answer to a request of either version.
@@ -40,7 +45,7 @@ func (o *output) classify(s *push.Server, a *push.Answer, c *collection, version
 		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(a), fmt.Sprintf(format, args...))
 	}
 	switch {
-	case a.Status == http.StatusUnsupportedMediaType || version == version2 && !understands2(a):
+	case a.Status == http.StatusUnsupportedMediaType || version == version2 && a.Status/100 == 2 && !says:
 		return text("the server does not understand version %s of remote write: check urls and protocol_version", version)
 	case a.Status/100 == 2 && says && stored < c.samples:
 		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
@@ -59,45 +64,9 @@ func partial(c *collection, stored int, err error) error {
 	return &plugin.PartialError{Rejected: min(c.samples-stored, c.records), Err: err}
 }
 
-// finalTexts are the words with which servers refuse samples because of their time: sending
-// them again, or in other company, does not help.
-var finalTexts = []string{
-	// Prometheus, and Thanos, which quotes it
-	"out of order sample", "out of bounds", "too old sample", "duplicate sample for timestamp",
-	// Grafana Mimir and Grafana Cloud
-	"err-mimir-sample-timestamp-too-old", "err-mimir-sample-out-of-order", "err-mimir-sample-duplicate-timestamp",
-	"err-mimir-too-far-in-future", "err-mimir-too-far-in-past", "err-mimir-sample-out-of-bounds",
-	// Cortex and Amazon Managed Prometheus
-	"sample timestamp out of order", "sample with repeated timestamp but different value", "timestamp too old", "timestamp too new",
-}
-
 // isFinal reports whether an answer says that samples are too old, too new, out of order or
 // duplicate.
-func isFinal(a *push.Answer) bool {
-	text := ownWords(a.Text())
-	switch a.Status {
-	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity: // 409: Thanos
-		for _, t := range finalTexts {
-			if strings.Contains(text, t) {
-				return true
-			}
-		}
-		return false
-	case http.StatusInternalServerError: // Prometheus 2.39 to 2.54 with an out-of-order window
-		return strings.TrimSpace(text) == "too old sample"
-	default:
-		return false
-	}
-}
-
-// ownWords returns the text of an answer up to the first series or quote in it: a label may
-// contain any words.
-func ownWords(text string) string {
-	if i := strings.IndexAny(text, "{\"'`"); i >= 0 {
-		return text[:i]
-	}
-	return text
-}
+func isFinal(a *push.Answer) bool { return push.RefusesTimes(a.Status, a.Text()) }
 
 // isFinalRejection reports whether an error rejects all records of a request.
 func isFinalRejection(err error) bool {

@@ -17,8 +17,8 @@ type Options struct {
 	// Version of the protocol: "1.0", "2.0", or "auto": 2.0, but 1.0 with a server that
 	// does not understand 2.0. That server is asked again after an hour.
 	ProtocolVersion string `toml:"protocol_version"`
-	// Reject points that are older than this instead of sending them. "0s": send all. Set it
-	// to what the server accepts: "1h" for Grafana Mimir and Prometheus.
+	// Reject points that are older than this instead of sending them. "0s": send all. It
+	// saves requests after an outage if the server refuses old samples anyway.
 	SampleAgeLimit plugin.Duration `toml:"sample_age_limit"`
 	// Send the numeric fields of events, too, as one sample each.
 	Events bool `toml:"events"`

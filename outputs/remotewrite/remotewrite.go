@@ -2,9 +2,9 @@
 // server that implements its remote write, in version 2.0 or 1.0 of the protocol.
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
-// sends them. record.go has the form of a record, series.go the samples of a request,
-// message.go the protobuf messages, docs.go the documentation of metrics, and classify.go
-// what an answer means.
+// sends them. record.go has the form of a record and its parser, encoder.go makes records of
+// points, series.go has the samples of a request, message.go the protobuf messages,
+// catalog.go the documentation of metrics, and classify.go what an answer means.
 package remotewrite
 
 import (
@@ -166,17 +166,7 @@ func (o *output) send(ctx context.Context, c *collection) error {
 	if c.samples == 0 {
 		return nil
 	}
-	var decided error
-	err := o.client.Try(ctx, func(ctx context.Context, s *push.Server) error {
-		err := o.sendTo(ctx, s, c)
-		if isDecided(err) { // no other server is tried
-			decided, err = err, nil
-		}
-		return err
-	})
-	if err == nil {
-		err = decided
-	}
+	err := o.client.Try(ctx, func(ctx context.Context, s *push.Server) error { return o.sendTo(ctx, s, c) })
 	if _, partly := errors.AsType[*plugin.PartialError](err); err == nil || partly {
 		o.collector.commit(c)
 	}
@@ -188,28 +178,34 @@ const askAgain = time.Hour
 
 // sendTo sends a collection to one server.
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
-	if o.options.ProtocolVersion == version2 || o.options.ProtocolVersion == auto && time.Now().After(o.speaks1[s]) {
+	version := o.options.ProtocolVersion
+	if version == version2 || version == auto && time.Now().After(o.speaks1[s]) {
 		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
 		if err != nil {
 			return err
 		}
-		if o.options.ProtocolVersion == version2 || understands2(a) {
+		if version == version2 || understands2(a) {
 			return o.classify(s, a, c, version2)
 		}
-		if o.speaks1[s].IsZero() {
-			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
-		}
-		o.speaks1[s] = time.Now().Add(askAgain)
 	}
 	docs := o.docs.due()
 	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
 	}
-	if err = o.classify(s, a, c, version1); err == nil && docs != nil {
+	if err := o.classify(s, a, c, version1); err != nil {
+		return err
+	}
+	if docs != nil {
 		o.docs.sent = time.Now()
 	}
-	return err
+	if version == auto && time.Now().After(o.speaks1[s]) {
+		if o.speaks1[s].IsZero() {
+			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
+		}
+		o.speaks1[s] = time.Now().Add(askAgain)
+	}
+	return nil
 }
 
 // versionHeader is how a request says its version.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -349,5 +350,106 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 			got = append(got, s.Value[1].(string))
 		}
 		return got
+	})
+}
+
+// TestServersThatAcceptOneVersion has a Prometheus 3 that answers 415 to one of the versions.
+func TestServersThatAcceptOneVersion(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		accepts string
+		version string
+		want    string
+	}{
+		{name: "only 1.0", accepts: "prometheus.WriteRequest", version: auto, want: "stored"},
+		{name: "only 1.0, but 2.0 is set", accepts: "prometheus.WriteRequest", version: version2, want: "kept"},
+		{name: "only 2.0", accepts: "io.prometheus.write.v2.Request", version: auto, want: "stored"},
+		{name: "only 2.0, but 1.0 is set", accepts: "io.prometheus.write.v2.Request", version: version1, want: "kept"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := servertest.Prometheus3(t, "", "--web.enable-remote-write-receiver", "--web.remote-write-receiver.accepted-protobuf-messages="+test.accepts)
+			out, _ := newTestOutput(t, server.URL+"/api/v1/write", useVersion(test.version))
+			err := pushText(t, out, fmt.Sprintf("%d {} m=g1", time.Now().UnixMilli()))
+			if got := kind(err); got != test.want {
+				t.Errorf("outcome %s, want %s: %v", got, test.want, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), "415 Unsupported Media Type") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// TestPrometheusStoresAnOldBacklogWithAWindow pushes the backlog of one host after the newest
+// sample of another, as after a long outage.
+func TestPrometheusStoresAnOldBacklogWithAWindow(t *testing.T) {
+	t.Parallel()
+	const receiver = "--web.enable-remote-write-receiver"
+	const window = "storage:\n  tsdb:\n    out_of_order_time_window: 24h\n"
+	for name, start := range map[string]func(testing.TB) *servertest.Server{
+		"Prometheus 2": func(t testing.TB) *servertest.Server { return servertest.Prometheus(t, window, receiver) },
+		"Prometheus 3": func(t testing.TB) *servertest.Server { return servertest.Prometheus3(t, window, receiver) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := start(t)
+			out, _ := newTestOutput(t, server.URL+"/api/v1/write", nil)
+			now := time.Now()
+			if err := pushText(t, out, fmt.Sprintf(`%d {host="a"} m=g0`, now.UnixMilli())); err != nil {
+				t.Fatal(err)
+			}
+			var backlog, want []string
+			for i := range 5 {
+				backlog = append(backlog, fmt.Sprintf(`%d {host="b"} m=g%d`, now.Add(time.Duration(i-10)*time.Hour).UnixMilli(), i))
+				want = append(want, fmt.Sprint(i))
+			}
+			if err := pushText(t, out, backlog...); err != nil {
+				t.Fatal(err)
+			}
+			until(t, want, func() (got []string) {
+				for _, s := range query(t, server, "query", "query", `m{host="b"}[12h]`, "time", seconds(now)) {
+					for _, v := range s.Values {
+						got = append(got, v[1].(string))
+					}
+				}
+				return got
+			})
+		})
+	}
+}
+
+// TestVictoriaMetricsKeepsMetadata needs VictoriaMetrics 1.130 or later, which Debian does not
+// have. Prometheus keeps only the metadata of what it scrapes.
+func TestVictoriaMetricsKeepsMetadata(t *testing.T) {
+	t.Parallel()
+	help, err := exec.CommandContext(t.Context(), servertest.Binary(t, "victoria-metrics"), "-help").CombinedOutput()
+	if !strings.Contains(string(help), "-enableMetadata") {
+		t.Skipf("this VictoriaMetrics keeps no metadata: %v", err)
+	}
+	server := servertest.VictoriaMetrics(t, "-enableMetadata")
+	out, _ := newTestOutput(t, server.URL+"/api/v1/write", nil)
+	out.UseDescs(testDescs)
+	if err := pushText(t, out, fmt.Sprintf(`%d {} tcp_listen_backlog=g1`, time.Now().UnixMilli())); err != nil {
+		t.Fatal(err)
+	}
+	type metadata struct{ Type, Help, Unit string }
+	want := map[string][]metadata{
+		"tcp_listen_backlog":     {{Type: "gauge", Help: "Length of the accept queue"}},
+		"tcp_listen_drops_total": {{Type: "counter", Help: "Dropped connections"}},
+		"tcp_listen_age_seconds": {{Type: "gauge", Help: "Age of the process", Unit: "seconds"}},
+	}
+	until(t, want, func() map[string][]metadata {
+		response, err := http.Get(server.URL + "/api/v1/metadata")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		var answer struct{ Data map[string][]metadata }
+		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer.Data
 	})
 }

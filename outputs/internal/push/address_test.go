@@ -2,6 +2,7 @@ package push
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -45,4 +46,33 @@ func TestMistypedURLs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzURL: a URL that is accepted can be used, and no error shows what follows "?" or may be a
+// password.
+func FuzzURL(f *testing.F) {
+	for _, s := range []string{"http://h", "https://[::1]:8086/a%2Fb?x=y", "http://h:65536", "http://127.0.0.300", "http://%zz", "//h", "http://h\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		const secret = "s3cret-s3cret"
+		for _, value := range []string{s + "?" + secret, "http://u:" + secret + "@" + s, s + "#" + secret} {
+			if err := ValidateURL("url", value, false); err == nil || strings.Contains(err.Error(), secret) && !strings.Contains(s, "?") && !strings.Contains(s, "#") {
+				t.Errorf("%q: error %v", value, err)
+			}
+			if err := (&Transport{HTTPProxyURL: value}).Validate(); err != nil && strings.Contains(err.Error(), secret) {
+				t.Errorf("proxy %q: error %v", value, err)
+			}
+		}
+		if ValidateURL("url", s, true) != nil {
+			return
+		}
+		c, err := New(Config{URLs: []string{s}})
+		if err != nil {
+			t.Fatalf("%q is valid, but %v", s, err)
+		}
+		if _, err := http.NewRequest(http.MethodPost, c.servers[0].target(&Request{Path: "write", Query: "a=b"}), nil); err != nil {
+			t.Errorf("%q is valid, but %v", s, err)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ import (
 //
 //	2xx                        nil
 //	3xx, 5xx                   see Failure
-//	400 for an unknown path, 401, 403, 404, 405, 407, 408, 413, 421, 425, 429
+//	401 to 405, 407, 408, 411, 413, 414, 421, 425, 426, 429, 431, and 400 about the URL
 //	                           see Failure: these are not about records
 //	other 4xx                  plugin.RejectedError for one record; plugin.ErrRejected for
 //	                           several, which the agent bisects
@@ -35,15 +36,17 @@ func (c *Client) Classify(s *Server, a *Answer, records int) error {
 	}
 }
 
-// keepsRecords reports whether an answer with a status of 4xx is about the server, its URL
-// or the login: the same records can be stored when that has changed.
+// keepsRecords reports whether an answer with a status of 4xx is about the server, the URL,
+// the headers or the login: the same records can be stored when that has changed.
 func keepsRecords(a *Answer) bool {
 	switch a.Status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired,
-		http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
+		http.StatusRequestURITooLong, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusUpgradeRequired,
+		http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
 		return true
 	default:
-		return a.isUnknownPath()
+		return a.isUnknownPath() || a.wantsHTTPS()
 	}
 }
 
@@ -51,6 +54,14 @@ func keepsRecords(a *Answer) bool {
 func (a *Answer) isUnknownPath() bool {
 	return a.Status == http.StatusNotFound ||
 		a.Status == http.StatusBadRequest && bytes.HasPrefix(a.Body, []byte("unsupported path requested")) // VictoriaMetrics and its relatives
+}
+
+// wantsHTTPS reports whether a server for https says that the request came over http. The
+// words are those of Go, nginx and Apache.
+func (a *Answer) wantsHTTPS() bool {
+	return a.Status == http.StatusBadRequest && slices.ContainsFunc([]string{
+		"Client sent an HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port", "speaking plain HTTP to an SSL-enabled server port",
+	}, func(words string) bool { return bytes.Contains(a.Body, []byte(words)) })
 }
 
 // Rejection returns the error for an answer by which a server rejects the records of a
@@ -93,6 +104,9 @@ func (c *Client) Failure(s *Server, a *Answer) error {
 
 // advice returns what to do about an answer, or "".
 func (c *Client) advice(s *Server, a *Answer) string {
+	if a.wantsHTTPS() {
+		return "write https:// in " + c.config.URLOption
+	}
 	if c.config.Advice != nil {
 		if advice := c.config.Advice(s, a); advice != "" {
 			return advice

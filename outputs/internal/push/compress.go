@@ -2,6 +2,7 @@ package push
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
@@ -47,8 +48,13 @@ func (c *Compressor) Join(records [][]byte, f Framing) ([]byte, error) {
 	return c.Compress(c.joined)
 }
 
+// join appends the framed records to dst.
 func (f Framing) join(dst []byte, records [][]byte) []byte {
-	dst = append(dst, f.Before...)
+	size := len(f.Before) + len(f.Between)*len(records) + len(f.After)
+	for _, r := range records {
+		size += len(r)
+	}
+	dst = append(slices.Grow(dst, size), f.Before...)
 	for i, r := range records {
 		if i > 0 {
 			dst = append(dst, f.Between...)

@@ -146,13 +146,15 @@ func (c *credentials) warnOfPlaintext(servers []*Server) {
 	}
 }
 
-// plainHeaders are headers whose values are not secret.
-var plainHeaders = []string{"Accept", "Content-Type", "Host", "User-Agent"}
+// isPlain reports whether a header's value is not a secret.
+func isPlain(name string) bool {
+	return slices.Contains([]string{"Accept", "Content-Type", "Host", "User-Agent"}, http.CanonicalHeaderKey(name))
+}
 
 // headersHaveSecret reports whether the value of a header may be a secret.
 func (c *credentials) headersHaveSecret() bool {
 	for name := range c.headers {
-		if !slices.Contains(plainHeaders, http.CanonicalHeaderKey(name)) {
+		if !isPlain(name) {
 			return true
 		}
 	}
@@ -167,6 +169,9 @@ func (c *credentials) listEchoes() echoes {
 		e.add(c.login.Username+":", c.secret)
 	}
 	for name, value := range c.headers {
+		if isPlain(name) {
+			continue
+		}
 		e.add(name+": ", value)
 		e.addAuthorization(value)
 	}

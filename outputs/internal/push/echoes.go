@@ -52,7 +52,10 @@ const minPart = 16
 func (e *echoes) addURL(u *url.URL) {
 	parts := strings.Split(u.EscapedPath(), "/")
 	for _, pair := range strings.Split(u.RawQuery, "&") {
-		_, value, _ := strings.Cut(pair, "=")
+		_, value, hasName := strings.Cut(pair, "=")
+		if !hasName {
+			value = pair
+		}
 		parts = append(parts, value)
 	}
 	for _, part := range parts {

@@ -60,6 +60,8 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 			text: "Authorization: Basic dTpwdw== is u:pw, pw", want: "Authorization: Basic [secret] is u:[secret], pw"},
 		{name: "a short header", change: func(o *options) { o.Headers = map[string]string{"X-Key": "k1"} },
 			text: "X-Key: k1, X-Key: k12, k1", want: "X-Key: [secret], X-Key: k12, k1"},
+		{name: "a header that is no secret", change: func(o *options) { o.Headers = map[string]string{"content-type": "application/stream+json"} },
+			text: "unknown type application/stream+json", want: "unknown type application/stream+json"},
 		{name: "a header with a scheme", change: func(o *options) { o.Headers = map[string]string{"Authorization": "Bearer k1"} },
 			text: "Authorization: Bearer k1; Bearer k1", want: "Authorization: [secret]; [secret]"},
 		{name: "a secret that begins with another", change: func(o *options) {
@@ -75,6 +77,35 @@ func TestEchoedCredentialsAreHidden(t *testing.T) {
 			tt.change(&o)
 			out, _ := newOutput(t, o)
 			if got, want := fmt.Sprint(send(t, out, "m v=1i 1")), server.URL+": 500 Internal Server Error: "+tt.want; got != want {
+				t.Errorf("error\n%s, want\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestLongPartsOfAURLAreHidden: a webhook's URL is often its only secret.
+func TestLongPartsOfAURLAreHidden(t *testing.T) {
+	for _, tt := range []struct {
+		name, path string // after the server's URL
+		text, want string
+	}{
+		{name: "words", path: "/insert/jsonline?_time_field=timestamp", text: "no timestamp in jsonline", want: "no timestamp in jsonline"},
+		{name: "a segment", path: "/hooks/0123456789abcdef/x", text: "no /hooks/0123456789abcdef/x", want: "no /hooks/[secret]/x"},
+		{name: "a value", path: "/?key=0123456789abcdef", text: `no key "0123456789abcdef"`, want: `no key "[secret]"`},
+		{name: "a value of 15 bytes", path: "/?key=0123456789abcde", text: `no key 0123456789abcde`, want: `no key 0123456789abcde`},
+		{name: "an escaped value", path: "/?key=0123456789%2Fabcdef", text: `"0123456789/abcdef" is "0123456789%2Fabcdef"`, want: `"[secret]" is "[secret]"`},
+		{name: "a secret without a name", path: "/?0123456789abcdef", text: `0123456789abcdef`, want: `[secret]`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := pushtest.NewServer(t)
+			server.Answers(500, tt.text)
+			client, err := New(Config{URLs: []string{server.URL + tt.path}, URLOption: "url"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_, err = client.Push(t.Context(), &Request{Records: 1})
+			if got, want := fmt.Sprint(err), server.URL+": 500 Internal Server Error: "+tt.want; got != want {
 				t.Errorf("error\n%s, want\n%s", got, want)
 			}
 		})

@@ -89,3 +89,12 @@ func checkLogin(want string) http.HandlerFunc {
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
+
+// within pushes a request with a timeout.
+func within(t testing.TB, timeout time.Duration, out *output, r *Request) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	_, err := out.client.Push(ctx, r)
+	return err
+}

@@ -7,11 +7,11 @@
 // secrets are sent and hidden, file.go the files that are read again, answer.go how an
 // answer is read, classify.go what it means, and compress.go the compression.
 //
-// An output embeds Options, or Login and Transport, in its own options. It builds the
-// bodies itself:
+// An output embeds Options, or Login and Transport, in its own options. Its Push makes a body
+// of the records and sends it:
 //
 //	func (o *output) Push(ctx context.Context, records [][]byte) error {
-//		body, err := o.compressor.Compress(o.frame(records))
+//		body, err := o.compressor.Join(records, push.JSONArray)
 //		if err != nil {
 //			return err
 //		}
@@ -20,12 +20,16 @@
 //		})
 //		return err
 //	}
+//
+// Outputs that send more than one request, or classify answers in their own way, use Try,
+// Post, Classify, Rejection and Failure instead.
 package push
 
 import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -127,8 +131,8 @@ func (c *Client) Push(ctx context.Context, r *Request) (a *Answer, err error) {
 }
 
 // Try calls try for the server that worked last, and then for the others in turn, until it
-// returns nil or an error about the records: a plugin.RejectedError, plugin.ErrRejected or
-// plugin.ErrTooLarge. It is for outputs that send more than one request, or classify
+// returns nil or an error about the records: a plugin.RejectedError, plugin.PartialError,
+// plugin.ErrRejected or plugin.ErrTooLarge. It is for outputs that send more than one request, or classify
 // answers themselves. Each call gets an equal share of the time that ctx leaves.
 //
 // An error of try must name the server.
@@ -186,7 +190,7 @@ func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Answer, erro
 	req.Header["Idempotency-Key"] = nil
 	resp, err := c.transport.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Name, c.credentials.hideInError(withoutURL(err)))
+		return nil, fmt.Errorf("%s: %w", s.Name, c.credentials.hideInError(c.withAdvice(withoutURL(err))))
 	}
 	defer resp.Body.Close()
 	if expect && resp.StatusCode == http.StatusExpectationFailed {
@@ -194,6 +198,22 @@ func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Answer, erro
 		return c.Post(ctx, s, r)
 	}
 	return readAnswer(resp), nil
+}
+
+// withAdvice adds what to do to the error of a connection, if it is about the options.
+func (c *Client) withAdvice(err error) error {
+	_, unknownCA := errors.AsType[x509.UnknownAuthorityError](err)
+	_, otherHost := errors.AsType[x509.HostnameError](err)
+	switch {
+	case unknownCA:
+		return fmt.Errorf("%w: set tls_ca", err)
+	case otherHost:
+		return fmt.Errorf("%w: set tls_server_name, or check %s", err, c.config.URLOption)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%w: write http:// in %s", err, c.config.URLOption)
+	default:
+		return err
+	}
 }
 
 // target returns the URL of a request.
@@ -227,7 +247,8 @@ func shareOfTime(ctx context.Context, attempts int) (context.Context, context.Ca
 
 // concernsRecords reports whether an error is about the records and not about the server.
 func concernsRecords(err error) bool {
-	return errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
+	_, partly := errors.AsType[*plugin.PartialError](err)
+	return partly || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
 }
 
 // joinFailures returns the failures of all servers as one error. If every server said

@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/push/pushtest"
 )
 
@@ -78,6 +80,88 @@ func TestServersInTurn(t *testing.T) {
 	a.Answers(400, "unable to parse 'x'")
 	step("an answer about the points is not about the server",
 		a.URL+": 400 Bad Request: unable to parse 'x'", 1, 0, 0)
+}
+
+// TestErrorsAboutRecordsEndTheTry: no other server gets records that one has judged.
+func TestErrorsAboutRecordsEndTheTry(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		err   error
+		calls int
+	}{
+		{name: "stored", calls: 1},
+		{name: "rejected", err: fmt.Errorf("a: %w", plugin.ErrRejected), calls: 1},
+		{name: "records that are named", err: plugin.RejectAll(1, errors.New("a: bad")), calls: 1},
+		{name: "records that are not named", err: &plugin.PartialError{Rejected: 1, Err: errors.New("a: one is bad")}, calls: 1},
+		{name: "too large", err: fmt.Errorf("a: %w", plugin.ErrTooLarge), calls: 1},
+		{name: "any other", err: errors.New("a: down"), calls: 3},
+		{name: "a time to retry", err: &plugin.RetryAfterError{Wait: 1, Err: errors.New("a: down")}, calls: 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, _ := newOutput(t, to("http://a", "http://b", "http://c"))
+			calls := 0
+			err := out.client.Try(t.Context(), func(context.Context, *Server) error {
+				calls++
+				return tt.err
+			})
+			if calls != tt.calls || pushtest.Kind(err) != pushtest.Kind(tt.err) {
+				t.Errorf("%d calls, %v, want %d calls, %v", calls, err, tt.calls, tt.err)
+			}
+		})
+	}
+}
+
+// TestPushReturnsTheAnswer of the server tried last, also with an error.
+func TestPushReturnsTheAnswer(t *testing.T) {
+	server := pushtest.NewServer(t)
+	out, _ := newOutput(t, to(server.URL))
+	for _, status := range []int{200, 400, 415, 503} {
+		server.Answers(status, "words", "X-Written: 3")
+		a, err := out.client.Push(t.Context(), &Request{Body: []byte("x"), Records: 1})
+		if a == nil || a.Status != status || string(a.Body) != "words" || a.Header.Get("X-Written") != "3" {
+			t.Errorf("%d: answer %+v, %v", status, a, err)
+		}
+	}
+	server.Close()
+	if a, err := out.client.Push(t.Context(), &Request{Body: []byte("x"), Records: 1}); a != nil || err == nil {
+		t.Errorf("without a server: answer %+v, %v", a, err)
+	}
+}
+
+// TestTargets checks how the path and the query of a request are added to a URL.
+func TestTargets(t *testing.T) {
+	for _, tt := range []struct{ url, path, query, want string }{
+		{url: "http://h", want: "http://h"},
+		{url: "http://h/a/?x=y%20z", want: "http://h/a/?x=y%20z"},
+		{url: "http://h", path: "write", query: "db=d", want: "http://h/write?db=d"},
+		{url: "http://h/a/", path: "write", want: "http://h/a/write"},
+		{url: "http://h/a%2Fb", path: "write", want: "http://h/a%2Fb/write"},
+		{url: "http://h/a?x=y", path: "write", query: "db=d", want: "http://h/a/write?x=y&db=d"},
+	} {
+		out, _ := newOutput(t, to(tt.url))
+		if got := out.client.servers[0].target(&Request{Path: tt.path, Query: tt.query}); got != tt.want {
+			t.Errorf("%s with %q and %q: %s, want %s", tt.url, tt.path, tt.query, got, tt.want)
+		}
+	}
+}
+
+// TestHeadersOfARequest: those of the output are sent, and the configured ones take precedence.
+func TestHeadersOfARequest(t *testing.T) {
+	server := pushtest.NewServer(t)
+	o := to(server.URL)
+	o.Headers = map[string]string{"X-Two": "configured", "content-type": "text/x"}
+	out, _ := newOutput(t, o)
+	r := &Request{Method: "PUT", ContentType: "text/plain", Header: http.Header{"X-One": {"1"}, "x-two": {"2"}}, Records: 1}
+	for range 2 {
+		if _, err := out.client.Push(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		got := server.Took()[0]
+		want := []string{"PUT", "1", "configured", "text/x", "sockwatch"}
+		if diff := cmp.Diff(want, []string{got.Method, got.Header.Get("X-One"), got.Header.Get("X-Two"), got.ContentType, got.Header.Get("User-Agent")}); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	}
 }
 
 // TestRedirectIsNotFollowed: the redirect leads to another host, which must not see the token.

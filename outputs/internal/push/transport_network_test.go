@@ -50,8 +50,122 @@ func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	if out, err := child("http://direct.invalid:8086"); err == nil {
 		t.Errorf("NO_PROXY does not hold: %s", out)
 	}
+	loopback := pushtest.NewServer(t)
+	if out, err := child(loopback.URL); err != nil {
+		t.Errorf("loopback: %v: %s", err, out)
+	}
 	if r := proxy.Took(); len(r) != 0 {
-		t.Errorf("requests at the proxy in spite of NO_PROXY: %v", r)
+		t.Errorf("requests at the proxy in spite of NO_PROXY, or to loopback: %v", r)
+	}
+}
+
+// TestProxyOfTheOptionsIsUsed, for loopback, too.
+func TestProxyOfTheOptionsIsUsed(t *testing.T) {
+	proxy := pushtest.NewServer(t)
+	login := make(chan string, 1)
+	proxy.Does(func(w http.ResponseWriter, r *http.Request) { login <- r.Header.Get("Proxy-Authorization") })
+	o := to("http://127.0.0.1:1/a")
+	o.HTTPProxyURL = strings.Replace(proxy.URL, "http://", "http://u:s3cret@", 1)
+	out, _ := newOutput(t, o)
+	if err := send(t, out, "m v=1i 1"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := <-login, "Basic dTpzM2NyZXQ="; got != want {
+		t.Errorf("Proxy-Authorization: %q, want %q", got, want)
+	}
+	if r := proxy.Took(); len(r) != 1 || r[0].URL != "http://127.0.0.1:1/a/write?db=d" || r[0].Login != "" {
+		t.Errorf("requests at the proxy: %+v", r)
+	}
+}
+
+// TestRefusalsOfAProxy keep the points, say what to do, and show no secret.
+func TestRefusalsOfAProxy(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		url    string
+		status int
+		want   string // PROXY is the proxy's address
+	}{
+		{name: "login over http", url: "http://server.invalid", status: 407,
+			want: `http://server.invalid: 407 Proxy Authentication Required: not "u:[secret]", "Basic [secret]": check the user and password of the proxy`},
+		{name: "login over https", url: "https://server.invalid", status: 407,
+			want: "https://server.invalid: the proxy PROXY answers CONNECT with 407 Proxy Authentication Required: check its user and password"},
+		{name: "forbidden over https", url: "https://server.invalid", status: 403,
+			want: "https://server.invalid: the proxy PROXY answers CONNECT with 403 Forbidden"},
+		{name: "a server that the proxy cannot reach", url: "http://server.invalid", status: 502,
+			want: `http://server.invalid: 502 Bad Gateway: not "u:[secret]", "Basic [secret]"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			proxy := pushtest.NewServer(t)
+			proxy.Answers(tt.status, `not "u:s3cret", "Basic dTpzM2NyZXQ="`)
+			o := to(tt.url)
+			o.HTTPProxyURL = strings.Replace(proxy.URL, "http://", "http://u:s3cret@", 1)
+			out, _ := newOutput(t, o)
+			err := send(t, out, "m v=1i 1")
+			got := strings.ReplaceAll(fmt.Sprint(err), strings.TrimPrefix(proxy.URL, "http://"), "PROXY")
+			if diff := cmp.Diff([]string{"kept", tt.want}, []string{pushtest.Kind(err), got}); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestProxyThatIsDown keeps the points; the error shows no secret.
+func TestProxyThatIsDown(t *testing.T) {
+	o := to("http://server.invalid")
+	o.HTTPProxyURL = "http://u:s3cret@127.0.0.1:1"
+	out, _ := newOutput(t, o)
+	err := send(t, out, "m v=1i 1")
+	want := "http://server.invalid: proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused"
+	if pushtest.Kind(err) != "kept" || fmt.Sprint(err) != want {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
+	}
+}
+
+// TestSOCKSProxy speaks as much of SOCKS 5 (RFC 1928) as a client needs.
+func TestSOCKSProxy(t *testing.T) {
+	server := pushtest.NewServer(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	asked := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		hello := make([]byte, 3) // version, one method, none
+		io.ReadFull(in, hello)
+		conn.Write([]byte{5, 0})
+		head := make([]byte, 5) // version, connect, reserved, domain name, its length
+		io.ReadFull(in, head)
+		name := make([]byte, int(head[4])+2)
+		io.ReadFull(in, name)
+		asked <- string(name[:head[4]])
+		conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+		to, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		go io.Copy(to, in)
+		io.Copy(conn, to)
+	}()
+	o := to("http://server.invalid")
+	o.HTTPProxyURL = "socks5://" + l.Addr().String()
+	out, _ := newOutput(t, o)
+	if err := send(t, out, "m v=1i 1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-asked; got != "server.invalid" {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+	if n := len(server.Took()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 

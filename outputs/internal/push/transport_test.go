@@ -164,6 +164,39 @@ func TestInvalidCertificatesAreRefused(t *testing.T) {
 	}
 }
 
+// TestConnectionErrorsSayWhatToDo, if an option is wrong.
+func TestConnectionErrorsSayWhatToDo(t *testing.T) {
+	ca := newCA(t)
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, caFile, ca.certPEM())
+	secure, plain := newTLSServer(t, issue(t, ca, nil).tls(), nil), pushtest.NewServer(t)
+	for _, tt := range []struct {
+		name   string
+		url    string
+		change func(o *options)
+		want   string // end of the error
+	}{
+		{name: "https without the CA", url: secure.URL, change: func(o *options) { o.TLSCA = "" }, want: "certificate signed by unknown authority: set tls_ca"},
+		{name: "https with another name", url: secure.URL, change: func(o *options) { o.TLSServerName = "other.example" },
+			want: "certificate is valid for server.example, not other.example: set tls_server_name, or check urls"},
+		{name: "https to a server for http", url: strings.Replace(plain.URL, "http:", "https:", 1),
+			want: "http: server gave HTTP response to HTTPS client: write http:// in urls"},
+		{name: "http to a server for https", url: strings.Replace(secure.URL, "https:", "http:", 1),
+			want: "400 Bad Request: Client sent an HTTP request to an HTTPS server.: write https:// in urls"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := overTLS(tt.url, caFile)
+			if tt.change != nil {
+				tt.change(&o)
+			}
+			out, _ := newOutput(t, o)
+			if err := send(t, out, "1"); pushtest.Kind(err) != "kept" || !strings.HasSuffix(fmt.Sprint(err), tt.want) {
+				t.Errorf("%s: error\n%v, want\n... %s", pushtest.Kind(err), err, tt.want)
+			}
+		})
+	}
+}
+
 // TestReplacedCertificatesAreUsed replaces the server's certificate and the CA file.
 func TestReplacedCertificatesAreUsed(t *testing.T) {
 	first, second := newCA(t), newCA(t)

@@ -139,12 +139,13 @@ bind-address = "127.0.0.1:%d"
 	return s
 }
 
-// VictoriaMetrics starts VictoriaMetrics with a retention of 100 years.
-func VictoriaMetrics(t testing.TB) *Server {
+// VictoriaMetrics starts VictoriaMetrics with a retention of 100 years and more arguments.
+func VictoriaMetrics(t testing.TB, args ...string) *Server {
 	t.Helper()
 	port := FreePort(t)
-	s := New(t, "victoria-metrics", port, "/health", "-storageDataPath="+t.TempDir(), "-retentionPeriod=100y",
-		fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s")
+	s := New(t, "victoria-metrics", port, "/health", append([]string{
+		"-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s",
+	}, args...)...)
 	s.Start()
 	return s
 }
