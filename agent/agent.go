@@ -260,15 +260,23 @@ func (d *delivery) deliver(ctx context.Context) {
 }
 
 // drain sends records, oldest first, until the queue is empty, ctx is done, or the
-// output is handed over. While the output ends, a persistent queue is not retried after
-// a failure. If the destination rejects records without naming them, bisecting finds
+// output is handed over. It sends a backlog slowly (see catchUp), except while the output
+// ends. Then a persistent queue is not retried after a failure. If the destination rejects records without naming them, bisecting finds
 // them. If the dead-letter file cannot be written, rejected records stay queued and are
 // retried.
 func (d *delivery) drain(ctx context.Context) {
 	d.queue.flushed()
-	retry := newRetry()
+	retry := newRetry(d.period)
 	for ctx.Err() == nil && !d.handedOver() {
-		records, err := d.peek()
+		due := d.due()
+		if due == 0 {
+			if !d.pause(ctx, d.period, false) {
+				return
+			}
+			d.catchUp.next()
+			continue
+		}
+		records, err := d.peek(due)
 		if len(records) == 0 && err == nil {
 			return
 		}
@@ -279,6 +287,7 @@ func (d *delivery) drain(ctx context.Context) {
 		progress, err := d.commit(records, rejected, err)
 		if progress {
 			retry.Reset()
+			d.catchUp.resumed()
 		}
 		if err == nil {
 			continue
@@ -288,6 +297,7 @@ func (d *delivery) drain(ctx context.Context) {
 		}
 		wait := retry.wait(err)
 		d.outage.failed(err, wait)
+		d.catchUp.failed(err)
 		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}

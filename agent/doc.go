@@ -52,7 +52,8 @@
 //     two batches; seriesfile.go: the file with the live series
 //   - queue.go: the queue of an output and its flushes
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
-//   - delivery.go: pushing and its results; bisect.go: the search for rejected records
+//   - delivery.go: pushing and its results; bisect.go: the search for rejected records;
+//     catchup.go: how fast a backlog is sent
 //   - board.go: the latest batches and events; details.go: questions of endpoints to inputs;
 //     schedule.go: the ticks of inputs; watch.go: gathers between them
 //   - calls.go: calls that have not returned; keepalive.go: reports to the service manager

@@ -16,7 +16,8 @@ type encoder struct {
 	serializer  *serializer
 	filter      filter.Filter
 	minInterval time.Duration
-	live        *liveSeries // nil: the Pusher is not an EndedEncoder
+	phase       time.Duration // of the slots of min_interval
+	live        *liveSeries   // nil: the Pusher is not an EndedEncoder
 	sources     map[string]*source
 	pending     pending  // of the block that encode returned last
 	spare       encoding // an old encoding whose buffers can be reused
@@ -96,7 +97,7 @@ func (e *encoder) encodeBatch(next offered) *encoding {
 	if !same(b.Points, s.raw) {
 		s.raw, s.points, s.compared = b.Points, e.filter.Points(b.Points), false
 	}
-	slot, passes := s.slot.next(next.input, b.Time, e.minInterval)
+	slot, passes := s.slot.next(next.input, b.Time, e.minInterval, e.phase)
 	e.pending = pending{source: s, slot: slot}
 	at := b.Time
 	if e.live != nil {

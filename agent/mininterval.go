@@ -12,9 +12,10 @@ type slot struct {
 // next returns the slot of a batch, and whether its points pass. That are the first ones
 // in each slot, and the first ones of an input after a start, a reload or a failure. The
 // slots of an input that gathers at whole multiples of its interval begin at multiples of
-// min_interval, the others when the first points passed. They begin a little early, so
-// that neither a slow clock nor jitter moves a gather to the slot before.
-func (s slot) next(in *runningInput, at time.Time, minInterval time.Duration) (slot, bool) {
+// min_interval plus a phase that differs from host to host, the others when the first
+// points passed. They begin a little early, so that neither a slow clock nor jitter moves a
+// gather to the slot before.
+func (s slot) next(in *runningInput, at time.Time, minInterval, phase time.Duration) (slot, bool) {
 	if minInterval == 0 {
 		return s, true
 	}
@@ -24,7 +25,10 @@ func (s slot) next(in *runningInput, at time.Time, minInterval time.Duration) (s
 	}
 	number := s.number
 	if in == nil || in.RoundInterval {
-		s.number = at.Add(min(minInterval/20, time.Second/4)).UnixNano() / int64(minInterval)
+		if in != nil {
+			phase = phase.Truncate(time.Duration(in.Options.Interval))
+		}
+		s.number = at.Add(min(minInterval/20, time.Second/4)-phase).UnixNano() / int64(minInterval)
 	} else {
 		s.number = int64((at.Sub(s.began) + minInterval/10) / minInterval)
 	}

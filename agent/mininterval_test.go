@@ -13,10 +13,11 @@ import (
 )
 
 // passesAt returns the seconds at which the points of gathers at these seconds pass.
-func passesAt(t *testing.T, minInterval time.Duration, round bool, gathers ...float64) []float64 {
+func passesAt(t *testing.T, minInterval, phase time.Duration, round bool, gathers ...float64) []float64 {
 	o := encodingOutput(t, &fakePusher{}, func(o *PushOptions) { o.MinInterval = plugin.Duration(minInterval) })
+	o.encoder.phase = phase
 	in := inputNamed("in")
-	in.RoundInterval = round
+	in.RoundInterval, in.Options.Interval = round, plugin.Duration(10*time.Second)
 	passed := []float64{}
 	for i, at := range gathers {
 		b := metric.Batch{Source: "in", Time: time.UnixMicro(int64(at * 1e6)), Points: []metric.Point{pointOf("a", int64(i))}}
@@ -32,6 +33,7 @@ func TestPointsPassOncePerMinInterval(t *testing.T) {
 	tests := []struct {
 		name        string
 		minInterval time.Duration
+		phase       time.Duration
 		free        bool // round_interval is off
 		gathers     []float64
 		want        []float64
@@ -39,6 +41,10 @@ func TestPointsPassOncePerMinInterval(t *testing.T) {
 		{name: "off", gathers: []float64{0, 10, 10.5, 20}, want: []float64{0, 10, 10.5, 20}},
 		{name: "every sixth", minInterval: time.Minute,
 			gathers: []float64{60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190}, want: []float64{60, 120, 180}},
+		{name: "every sixth, on another host", minInterval: time.Minute, phase: 20 * time.Second,
+			gathers: []float64{60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190}, want: []float64{60, 80, 140}},
+		{name: "a phase between two gathers", minInterval: time.Minute, phase: 27 * time.Second,
+			gathers: []float64{60, 70, 79.99, 90, 100, 110, 120, 130, 139.99, 150, 160, 170, 180, 190, 199.999}, want: []float64{60, 79.99, 139.99, 199.999}},
 		{name: "the first after a start is early", minInterval: time.Minute,
 			gathers: []float64{83.7, 90, 100, 110, 120, 130}, want: []float64{83.7, 120}},
 		{name: "jitter", minInterval: time.Minute,
@@ -58,7 +64,7 @@ func TestPointsPassOncePerMinInterval(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, passesAt(t, tt.minInterval, !tt.free, tt.gathers...)); diff != "" {
+			if diff := cmp.Diff(tt.want, passesAt(t, tt.minInterval, tt.phase, !tt.free, tt.gathers...)); diff != "" {
 				t.Errorf("passed (-want +got):\n%s", diff)
 			}
 		})

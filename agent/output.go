@@ -3,9 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -75,7 +73,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
+	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
+	period := max(flush, minInterval)
 	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
+	o.encoder.phase = hostPhase(a.Options.Hostname, p.Name, minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -86,9 +87,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: time.Duration(p.Options.FlushInterval), jitter: p.Options.FlushJitter, phase: flushPhase(p),
+			interval: flush, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
+		period: period, catchUp: catchUp{period: period},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
@@ -97,19 +99,6 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
 	}
 	return o, nil
-}
-
-// flushPhase returns when within its interval an output flushes. It depends on the
-// hostname, so that the hosts of a fleet do not flush at the same time.
-func flushPhase(p *Push) time.Duration {
-	interval := uint64(p.Options.FlushInterval)
-	if interval == 0 {
-		return 0
-	}
-	sum := fnv.New64a()
-	host, _ := os.Hostname() // without one, the hosts just flush together
-	fmt.Fprint(sum, host, p.Name)
-	return time.Duration(sum.Sum64() % interval)
 }
 
 // queueDir returns the directory of the output's queue, or "" for memory.

@@ -73,6 +73,18 @@ func (e *PartialError) Error() string { return e.Err.Error() }
 // Unwrap returns the destination's answer.
 func (e *PartialError) Unwrap() error { return e.Err }
 
+// A ProgressError is the error of a Push to two destinations, if one of them has stored
+// records and the other one has failed. The Pusher remembers what was stored. The agent
+// pushes the same records again, and with them those that are new: the destination that
+// works gets them without delay.
+type ProgressError struct{ Err error }
+
+// Error returns the failure.
+func (e *ProgressError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the failure.
+func (e *ProgressError) Unwrap() error { return e.Err }
+
 // A RetryAfterError is the error of a Push if the destination said when to retry. The
 // agent waits that long, but at most ten minutes.
 type RetryAfterError struct {

@@ -76,6 +76,7 @@ type Pusher interface {
 	// dead-letter file.
 	// A PartialError means that it has rejected some without saying which. These are counted.
 	// ErrTooLarge means that fewer records may fit. The agent then sends half as many.
+	// A ProgressError means that one of two destinations works.
 	// After any other error the agent pushes the same records again, with backoff.
 	//
 	// Push is never called concurrently with itself.

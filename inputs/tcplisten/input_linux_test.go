@@ -15,6 +15,7 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/schematest"
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/changes"
 	"sockwatch/inputs/internal/expect"
@@ -687,7 +688,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	// pid namespace that cannot be proven.
 	in.(*input).warned.logged[hiddenOwners] = true
 	status := make(map[string]int)
-	for range 500 {
+	for range soak.Times(500) {
 		for _, p := range gather(t, in).Points {
 			status[p.Tag("owner")]++
 			if process := p.Tag("process"); process != "" && process != p.Tag("address") {

@@ -10,6 +10,7 @@ package otlp
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,6 +141,9 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	)
 	if err := o.failure(metricsErr, logsErr); err != nil {
 		o.progress.remember(records, results)
+		if slices.ContainsFunc(results, func(r result) bool { return r.done }) {
+			return &plugin.ProgressError{Err: err}
+		}
 		return err
 	}
 	o.progress.forget(records)
