@@ -4,7 +4,7 @@
 // The files follow a scrape. This one binds, serves and routes. scrape.go serves the
 // metrics: page.go turns the board into metric families (source.go those of one source),
 // and scrape.go encodes them together with the metrics of metrics.go. sd.go and
-// landing.go serve the other pages. answer.go writes the responses.
+// landing.go serve the other pages. Package respond writes the responses.
 package prometheus
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/respond"
 )
 
 // Plugin is the kind of output [[outputs.prometheus]].
@@ -49,14 +50,13 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 	},
 })
 
-// Limits on clients. A scrape can wait maxGather for a gather, then writeTimeout for its
-// client. Idle connections outlive a usual scrape interval, so that a scraper need not
+// Limits on clients. A scrape can wait maxGather for a gather, then
+// respond.WriteTimeout for its client. Idle connections outlive a usual scrape interval, so that a scraper need not
 // open a new one for each scrape.
 const (
 	readHeaderTimeout = 10 * time.Second
 	bodyTimeout       = time.Second // for the body of a request that is refused
 	maxGather         = 2 * time.Minute
-	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	stopTimeout       = 900 * time.Millisecond // for requests in flight at a stop: Serve must return within a second
 	maxHeaderBytes    = 16 << 10
@@ -73,13 +73,13 @@ type endpoint struct {
 	cache     cache
 	web       *webConfig
 	watch     *watch
-	slots     chan struct{} // one for each answer being made
-	unread    *unread
+	responder *respond.Responder
 	listeners []net.Listener
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: newWebConfig(o.WebConfigFile), slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: newWebConfig(o.WebConfigFile)}
+	e.responder = respond.New(respond.Options{Log: env.Log, MaxRequests: maxRequests, MaxUnread: maxUnread, Refused: e.own.refused.Inc})
 	e.watch = newWatch(e.checkListening)
 	return e, nil
 }
@@ -188,8 +188,8 @@ func (e *endpoint) newServer(board plugin.Board) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		// It also ends the context of a request, so it must be longer than a gather. A
 		// body is waited for that long only if the client does not have the password.
-		ReadTimeout:    maxGather + writeTimeout,
-		WriteTimeout:   maxGather + writeTimeout,
+		ReadTimeout:    maxGather + respond.WriteTimeout,
+		WriteTimeout:   maxGather + respond.WriteTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:       slog.NewLogLogger(e.logHandler(), slog.LevelError),
@@ -250,9 +250,9 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 		case e.opts.Path:
 			e.scrape(w, r, board)
 		case sdPath:
-			e.withSlot(w, r, func() (*answer, error) { return discover(r, board) })
+			e.responder.Respond(w, r, func() (*respond.Response, error) { return discover(r, board) })
 		case landingPath:
-			e.withSlot(w, r, func() (*answer, error) { return e.land(board) })
+			e.responder.Respond(w, r, func() (*respond.Response, error) { return e.land(board) })
 		case healthyPath:
 			io.WriteString(w, "sockwatch is healthy.\n")
 		case readyPath:
@@ -277,9 +277,9 @@ func ready(w http.ResponseWriter, board plugin.Board) {
 	failed := failedSources(board)
 	switch {
 	case len(board.Latest()) == 0:
-		writeError(w, errNothingGathered)
+		respond.WriteError(w, errNothingGathered)
 	case len(failed) > 0:
-		serviceUnavailable(w, "last gather failed: "+strings.Join(failed, ", "))
+		respond.ServiceUnavailable(w, "last gather failed: "+strings.Join(failed, ", "))
 	default:
 		io.WriteString(w, "sockwatch is ready.\n")
 	}

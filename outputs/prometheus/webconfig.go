@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
+
+	"sockwatch/outputs/internal/respond"
 )
 
 const (
@@ -190,7 +192,7 @@ func (c *webConfig) guard(next http.Handler, checkSoon func()) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c.readable(r.Context()) != nil {
 			checkSoon()
-			serviceUnavailable(w, "the web configuration cannot be read")
+			respond.ServiceUnavailable(w, "the web configuration cannot be read")
 			return
 		}
 		next.ServeHTTP(w, r)
