@@ -54,11 +54,12 @@ type Page struct {
 	assets    assets
 	templates *template.Template
 	cache     snapshotCache
+	live      *live
 }
 
 // New returns the page of a board.
 func New(o Options, board plugin.Board) *Page {
-	p := &Page{opts: o, board: board, assets: newAssets()}
+	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive()}
 	p.templates = newTemplates(p)
 	return p
 }

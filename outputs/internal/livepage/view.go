@@ -41,10 +41,11 @@ func (p *Page) view(q query, trusted bool) *view {
 	return &view{query: q, Trusted: trusted, page: p}
 }
 
-// parts are the templates of the page that change while it is open, besides rows. Each is
-// one element whose id is the name of the template. It is rendered from a view, and depends
-// on nothing else: as long as nothing changes on the host, it is the same text.
-var parts = [...]string{"messages", "alerts", "facets", "count", "more", "events", "health"}
+// parts are the templates of the page that change while it is open, besides rows and
+// events. Each is one element whose id is the name of the template. It is rendered from a
+// view, and depends on nothing else: as long as nothing changes on the host, it is the same
+// text.
+var parts = [...]string{"messages", "alerts", "facets", "count", "more", "health", "columns"}
 
 // part renders one of parts.
 func (p *Page) part(name string, v *view) (template.HTML, error) { return p.render(name, v) }
