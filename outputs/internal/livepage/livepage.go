@@ -100,11 +100,12 @@ type Page struct {
 	api       *respond.Responder
 	cache     snapshotCache
 	events    timelineCache
+	live      *live
 }
 
 // New returns the page of a board.
 func New(o Options, board plugin.Board) *Page {
-	p := &Page{opts: o, board: board, assets: newAssets()}
+	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive()}
 	p.templates = newTemplates(p)
 	busy := func() { o.Refused(RefusedBusy) }
 	p.pages = respond.New(respond.Options{Log: o.Log, MaxRequests: maxPages, MaxUnread: maxUnread, Refused: busy})
