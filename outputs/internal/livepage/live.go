@@ -265,7 +265,7 @@ func (p *Page) frame(v *view) (frame, error) {
 		if err != nil {
 			return frame{}, err
 		}
-		c.events = append(c.events, fragment{"e-" + e.ID, html})
+		c.events = append(c.events, fragment{"e-" + e.ID(), html})
 	}
 	for _, name := range parts {
 		html, err := p.part(name, v)

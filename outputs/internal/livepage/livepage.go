@@ -9,13 +9,13 @@
 package livepage
 
 import (
-	"bytes"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"strings"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/respond"
 )
 
 // Options are what the page needs to know in addition to the Board.
@@ -23,19 +23,57 @@ type Options struct {
 	Hostname string
 	Version  string
 	Log      *slog.Logger
-	// Hosts are further hosts that a request may name: names or globs, in lower case. IP
-	// addresses, localhost and Hostname are always accepted.
+	// Hosts are further hosts that a request may name, in lower case. IP addresses,
+	// localhost and Hostname are always accepted.
 	Hosts plugin.Globs
-	// Trusted reports whether a request has authenticated, or comes from this host.
+	// Trusted reports whether a request has authenticated or comes from this host.
 	Trusted func(*http.Request) bool
 	// Links are the other pages of the endpoint.
 	Links []Link
+	// Served is called for each request that is answered, and Refused for each that is not.
+	Served  func(Kind)
+	Refused func(Reason)
 }
 
 // A Link is a link to another page of the endpoint.
 type Link struct{ Text, Path string }
 
-// Routes of the page. Detail pages are below listenerPath, assets below assetsPath.
+// A Kind is a kind of requests.
+type Kind string
+
+// The kinds of requests.
+const (
+	KindPage   Kind = "page"
+	KindAsset  Kind = "asset"
+	KindAPI    Kind = "api"
+	KindStream Kind = "stream"
+)
+
+// Kinds returns all kinds of requests.
+func Kinds() []Kind { return []Kind{KindPage, KindAsset, KindAPI, KindStream} }
+
+// A Reason is why a request is refused.
+type Reason string
+
+// The reasons to refuse a request.
+const (
+	RefusedHost Reason = "host"       // its Host header does not name this host
+	RefusedSite Reason = "cross_site" // it comes from a page of another site
+	RefusedBusy Reason = "busy"       // too many are being answered
+)
+
+// Reasons returns all reasons to refuse a request.
+func Reasons() []Reason { return []Reason{RefusedHost, RefusedSite, RefusedBusy} }
+
+// Limits on readers. They are apart from those of scrapes.
+const (
+	maxPages     = 16       // being made at the same time
+	maxAPI       = 4        // responses of the API being made at the same time
+	maxUnread    = 32 << 20 // bytes of pages that readers have not read yet
+	maxUnreadAPI = 32 << 20
+)
+
+// Routes. The pages of listeners are below listenerPath, assets below assetsPath.
 const (
 	rootPath         = "/"
 	listenerPath     = "/listener/"
@@ -47,13 +85,21 @@ const (
 	apiEventsPath    = "/api/events"
 )
 
+// Serves reports whether a path belongs to the page.
+func Serves(path string) bool {
+	return isDocument(path) || path == streamPath || path == apiListenersPath || path == apiEventsPath || strings.HasPrefix(path, assetsPath)
+}
+
 // A Page answers the requests of people and scripts. Make one with New.
 type Page struct {
 	opts      Options
 	board     plugin.Board
 	assets    assets
 	templates *template.Template
+	pages     *respond.Responder
+	api       *respond.Responder
 	cache     snapshotCache
+	events    timelineCache
 	live      *live
 }
 
@@ -61,39 +107,57 @@ type Page struct {
 func New(o Options, board plugin.Board) *Page {
 	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive()}
 	p.templates = newTemplates(p)
+	busy := func() { o.Refused(RefusedBusy) }
+	p.pages = respond.New(respond.Options{Log: o.Log, MaxRequests: maxPages, MaxUnread: maxUnread, Refused: busy})
+	p.api = respond.New(respond.Options{Log: o.Log, MaxRequests: maxAPI, MaxUnread: maxUnreadAPI, Refused: busy})
 	return p
 }
 
-// Serves reports whether a path belongs to the page.
-func Serves(path string) bool {
-	switch path {
-	case rootPath, eventsPath, healthPath, streamPath, apiListenersPath, apiEventsPath:
-		return true
-	default:
-		return strings.HasPrefix(path, listenerPath) || strings.HasPrefix(path, assetsPath)
-	}
-}
-
-// ServeHTTP answers a GET or HEAD request without a body.
+// ServeHTTP answers a GET or HEAD request without a body, for a path of Serves.
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	protect(w.Header())
+	if err := p.check(r); err != nil {
+		respond.WriteError(w, err)
+		return
+	}
 	trusted := p.opts.Trusted(r)
 	switch path := r.URL.Path; {
 	case path == rootPath:
-		p.answer(w, "page", p.view(parseQuery(r.URL.Query()), trusted))
+		p.servePage(w, r, func() (*respond.Response, error) {
+			return p.html("page", "Listeners", http.StatusOK, p.view(parseQuery(r.URL.Query()), trusted))
+		})
+	case path == eventsPath:
+		p.servePage(w, r, func() (*respond.Response, error) {
+			return p.html("changes", "Changes", http.StatusOK, p.changes(parseQuery(r.URL.Query()), trusted))
+		})
+	case path == healthPath:
+		p.servePage(w, r, func() (*respond.Response, error) {
+			return p.html("agent", "Health", http.StatusOK, p.health(trusted))
+		})
+	case strings.HasPrefix(path, listenerPath):
+		v := p.listener(r.Context(), strings.TrimPrefix(path, listenerPath), trusted)
+		p.servePage(w, r, func() (*respond.Response, error) { return p.html("listener", v.title(), v.status(), v) })
+	case path == apiListenersPath:
+		p.serveAPI(w, r, func() (*respond.Response, error) { return p.apiListeners(r, trusted) })
+	case path == apiEventsPath:
+		p.serveAPI(w, r, func() (*respond.Response, error) { return p.apiEvents(r, trusted) })
 	case path == streamPath:
+		p.opts.Served(KindStream)
 		p.stream(w, r)
+	case strings.HasPrefix(path, assetsPath):
+		p.opts.Served(KindAsset)
+		p.assets.serve(w, r)
 	default:
 		http.NotFound(w, r)
 	}
 }
 
-// answer answers with one template.
-func (p *Page) answer(w http.ResponseWriter, name string, data any) {
-	var b bytes.Buffer
-	if err := p.templates.ExecuteTemplate(&b, name, data); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(b.Bytes())
+func (p *Page) servePage(w http.ResponseWriter, r *http.Request, do func() (*respond.Response, error)) {
+	p.opts.Served(KindPage)
+	p.pages.Respond(w, r, compressed(r, do))
+}
+
+func (p *Page) serveAPI(w http.ResponseWriter, r *http.Request, do func() (*respond.Response, error)) {
+	p.opts.Served(KindAPI)
+	p.api.Respond(w, r, compressed(r, do))
 }
