@@ -281,9 +281,6 @@ func (p *Page) frame(v *view) (frame, error) {
 // because nothing listens there any more. A listener that has another owner now is another
 // row, but not closed; nor is one whose source has no batch.
 func (c *content) closedSince(before *content) (ids []string) {
-	if c.of == before.of {
-		return nil
-	}
 	var endpoints map[endpoint]bool
 	for _, r := range before.shown {
 		if c.of.byID[r.ID] != nil || !c.of.has(r.Source) {

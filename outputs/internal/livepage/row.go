@@ -39,6 +39,7 @@ type row struct {
 	QueueLimit  uint64 // 0: not known
 	Established string
 	Since       time.Time // first seen; zero: before sockwatch
+	Changed     time.Time // when it last changed, or its process was started; zero: not known
 
 	order string // by port, address and the rest of the identity; unique
 	searchable
@@ -64,7 +65,10 @@ func newRow(source string, p *metric.Point) *row {
 		Owner:    p.Tag("owner"),
 		Expected: fieldText(p, "expected"), Rule: fieldText(p, "rule"),
 		Queue: fieldUint(p, "backlog"), QueueLimit: fieldUint(p, "backlog_limit"), Established: fieldText(p, "established"),
-		Since: fieldTime(p, "first_seen_time_seconds"),
+		Since: fieldTime(p, "first_seen_time_seconds"), Changed: fieldTime(p, "changed_time_seconds"),
+	}
+	if started := fieldTime(p, "process_start_time_seconds"); started.After(r.Changed) {
+		r.Changed = started
 	}
 	if c := p.Tag("container"); c != "" && r.Where != c {
 		r.Where += " " + c
@@ -73,6 +77,9 @@ func newRow(source string, p *metric.Point) *row {
 	r.lower += "\n" + strings.ToLower(r.Address)
 	return r
 }
+
+// QueueShare returns a part of the limit of the accept queue.
+func (r *row) QueueShare(percent uint64) uint64 { return r.QueueLimit * percent / 100 }
 
 // NoProcess returns why the row has no process.
 func (r *row) NoProcess() string {

@@ -146,7 +146,7 @@ class Marks {
         mark = "closed";
         closed.push(row);
       } else if (after(row.dataset.since)) mark = "opened";
-      else if (after(row.dataset.changed) || after(row.dataset.started)) mark = "changed";
+      else if (after(row.dataset.changed)) mark = "changed";
       if (mark) counts[mark]++;
       if ((row.dataset.mark ?? "") !== mark) row.dataset.mark = mark;
     }
