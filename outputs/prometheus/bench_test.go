@@ -21,7 +21,7 @@ func BenchmarkScrapeCached(b *testing.B) {
 	for _, enc := range []string{"gzip", "zstd", "identity"} {
 		b.Run(enc, func(b *testing.B) {
 			e, _ := newTestEndpoint(b, nil)
-			benchmarkScrape(b, e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...))), enc)
+			benchmarkScrape(b, testHandler(e, boardOf(batch("tcp_listen", listeners(benchListeners)...))), enc)
 		})
 	}
 }
@@ -45,7 +45,7 @@ func BenchmarkScrapeChanged(b *testing.B) {
 func gathering(b *testing.B, changed bool) http.Handler {
 	e, _ := newTestEndpoint(b, nil)
 	board := boardOf()
-	h := e.handler(board)
+	h := testHandler(e, board)
 	gathers := [2][]metric.Point{listeners(benchListeners), listeners(benchListeners)}
 	if changed {
 		for i := range gathers[1] {
@@ -69,7 +69,7 @@ func BenchmarkAgainstPlainCollector(b *testing.B) {
 		name string
 		h    http.Handler
 	}{
-		{"unchanged", e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...)))},
+		{"unchanged", testHandler(e, boardOf(batch("tcp_listen", listeners(benchListeners)...)))},
 		{"gathered", gathering(b, false)},
 		{"changed", gathering(b, true)},
 	} {

@@ -130,7 +130,7 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	for i := range readers {
 		readers[i] = &slowReader{ResponseRecorder: httptest.NewRecorder(), waiting: waiting, release: release}
 		path := []string{"/metrics", sdPath, "/"}[i%3]
-		wg.Go(func() { e.handler(board).ServeHTTP(readers[i], httptest.NewRequest(http.MethodGet, path, nil)) })
+		wg.Go(func() { testHandler(e, board).ServeHTTP(readers[i], httptest.NewRequest(http.MethodGet, path, nil)) })
 		next(t, waiting)
 		board.publish(batch("tcp_listen", listener(80, "nginx", "root"), point("m", float64(i))))
 	}
@@ -187,7 +187,7 @@ func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 	var wg sync.WaitGroup
 	for range maxRequests {
 		wg.Go(func() {
-			e.handler(busy).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			testHandler(e, busy).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		})
 		next(t, waiting)
 	}

@@ -145,6 +145,7 @@ func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) 
 	t.Helper()
 	o := Defaults()
 	o.Listen = plugin.Strings{"127.0.0.1:0"}
+	o.PageHosts = plugin.Strings{"*.example", "example.com"} // of the requests of get and httptest
 	if change != nil {
 		change(&o)
 	}
@@ -192,7 +193,7 @@ func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...s
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	e.handler(board).ServeHTTP(w, r)
+	testHandler(e, board).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -236,4 +237,10 @@ func next[T any](t testing.TB, ch <-chan T) (v T) {
 		t.Fatal("nothing comes")
 	}
 	return v
+}
+
+// testHandler returns the handler of an endpoint that is not serving.
+func testHandler(e *endpoint, board plugin.Board) http.Handler {
+	h, _ := e.handler(board)
+	return h
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/livepage"
 	"sockwatch/outputs/internal/respond"
 )
 
@@ -139,10 +140,11 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	defer cancel()
 	watching.Go(func() { e.watch.run(watchCtx) })
 	connections := newConnections(maxConnections, func() error { return e.web.readable(ctx) })
+	handler, endStreams := e.handler(board)
 	servers := make([]*http.Server, len(e.listeners))
 	ended := make(chan error, len(e.listeners))
 	for i, l := range e.listeners {
-		servers[i] = e.newServer(board)
+		servers[i] = e.newServer(handler)
 		servers[i].ConnState = connections.observe
 		go func() { ended <- e.serve(servers[i], connections.limit(l)) }()
 	}
@@ -152,6 +154,7 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	case err = <-ended:
 		running--
 	}
+	endStreams()
 	stop(servers)
 	for range running {
 		if late := <-ended; ctx.Err() == nil {
@@ -182,9 +185,9 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 
 // newServer returns the server for one address. Each address needs its own, because
 // exporter-toolkit wraps the handler of the server that it is given.
-func (e *endpoint) newServer(board plugin.Board) *http.Server {
+func (e *endpoint) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           e.handler(board),
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		// It also ends the context of a request, so it must be longer than a gather. A
 		// body is waited for that long only if the client does not have the password.
@@ -233,8 +236,14 @@ func stop(servers []*http.Server) {
 }
 
 // handler routes requests without http.ServeMux, because the configured path is not a
-// pattern.
-func (e *endpoint) handler(board plugin.Board) http.Handler {
+// pattern. The returned function ends the streams of the live page.
+func (e *endpoint) handler(board plugin.Board) (_ http.Handler, endStreams func()) {
+	var page *livepage.Page
+	endStreams = func() {}
+	if e.opts.Page {
+		page = e.newPage(board)
+		endStreams = page.End
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
@@ -246,21 +255,23 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 			refuse(w, http.StatusRequestEntityTooLarge, "no body is expected")
 			return
 		}
-		switch r.URL.Path {
-		case e.opts.Path:
+		switch path := r.URL.Path; {
+		case path == e.opts.Path:
 			e.scrape(w, r, board)
-		case sdPath:
+		case path == sdPath:
 			e.responder.Respond(w, r, func() (*respond.Response, error) { return discover(r, board) })
-		case landingPath:
-			e.responder.Respond(w, r, func() (*respond.Response, error) { return e.land(board) })
-		case healthyPath:
+		case path == healthyPath:
 			io.WriteString(w, "sockwatch is healthy.\n")
-		case readyPath:
+		case path == readyPath:
 			ready(w, board)
+		case page != nil && livepage.Serves(path):
+			page.ServeHTTP(w, r)
+		case path == landingPath:
+			e.responder.Respond(w, r, func() (*respond.Response, error) { return e.land(board) })
 		default:
 			http.NotFound(w, r)
 		}
-	})
+	}), endStreams
 }
 
 // refuse answers and closes the connection. net/http first reads some of the request's

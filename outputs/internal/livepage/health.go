@@ -3,6 +3,7 @@ package livepage
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -128,3 +129,15 @@ func (v *healthView) Limited() bool {
 
 // clock formats a time for people.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
+
+// version returns the version of the program, which is one of its points, or "".
+func version(latest []*metric.Batch) string {
+	for _, b := range latest {
+		for i := range b.Points {
+			if p := &b.Points[i]; strings.HasSuffix(p.Name, "build_info") && p.Tag("version") != "" {
+				return p.Tag("version")
+			}
+		}
+	}
+	return ""
+}

@@ -21,7 +21,6 @@ import (
 // Options are what the page needs to know in addition to the Board.
 type Options struct {
 	Hostname string
-	Version  string
 	Log      *slog.Logger
 	// Hosts are further hosts that a request may name, in lower case. IP addresses,
 	// localhost and Hostname are always accepted.
