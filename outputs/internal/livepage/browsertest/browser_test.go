@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
 )
 
 // timeout ends every test that waits for something that does not come.
@@ -84,6 +85,51 @@ func (tb *tab) observe(ev any) {
 	case *page.EventJavascriptDialogOpening:
 		tb.problems = append(tb.problems, "dialog: "+ev.Message)
 	}
+}
+
+// open opens a page and waits until it is live.
+func (tb *tab) open(url string) {
+	tb.t.Helper()
+	tb.do(chromedp.Navigate(url))
+	tb.wait(`document.getElementById("live").dataset.state === "on"`)
+}
+
+// wait waits until a JavaScript expression is true.
+func (tb *tab) wait(expression string) {
+	tb.t.Helper()
+	if _, err := chromedp.Run(tb.ctx, chromedp.Poll[bool]("!!("+expression+")", chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(timeout/2))); err != nil {
+		tb.t.Fatalf("%s: %v; the page has\n%s", expression, err, tb.text("body"))
+	}
+}
+
+// is fails the test unless a JavaScript expression has a value.
+func (tb *tab) is(expression, want string) {
+	tb.t.Helper()
+	if diff := cmp.Diff(want, eval[string](tb, "String("+expression+")")); diff != "" {
+		tb.t.Errorf("%s (-want +got):\n%s", expression, diff)
+	}
+}
+
+// text returns the text of the first element of a selector.
+func (tb *tab) text(selector string) string {
+	tb.t.Helper()
+	return eval[string](tb, fmt.Sprintf("document.querySelector(%q)?.innerText ?? 'no such element'", selector))
+}
+
+// keys presses keys.
+func (tb *tab) keys(keys string) {
+	tb.t.Helper()
+	tb.do(chromedp.KeyEvent(keys))
+}
+
+// eval returns the value of a JavaScript expression.
+func eval[T any](tb *tab, expression string) T {
+	tb.t.Helper()
+	v, err := chromedp.Run(tb.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		tb.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
 }
 
 // do runs steps, and ends the test if one fails.

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -104,6 +106,54 @@ func loopbackUp() error {
 		return errno
 	}
 	return nil
+}
+
+// address is where the program under test serves the page, and origin its URL.
+const (
+	address = "127.0.0.1:8088"
+	origin  = "http://" + address
+)
+
+// startProgram starts sockwatch with a configuration, which is added to outputs.prometheus
+// on address. It ends with the test.
+func startProgram(t *testing.T, config string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sockwatch.toml")
+	config = "[agent]\ninterval = \"200ms\"\nhostname = \"web1\"\nstate_directory = \"" + dir + "\"\n" + config + "\n[[outputs.prometheus]]\nlisten = \"" + address + "\"\n"
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "run", "--config", file)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		log.Close()
+		if text, _ := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("sockwatch wrote:\n%s", text)
+		}
+	})
+	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get(origin + "/-/ready")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sockwatch is not ready: %v", err)
+		}
+	}
 }
 
 // listen is the main program of a child process. It reads commands from standard input,
