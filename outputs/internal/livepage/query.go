@@ -18,6 +18,7 @@ import (
 const (
 	maxSearch = 1024 // bytes
 	maxTerms  = 32
+	maxStars  = 32 // each may match at every character
 )
 
 // A query is what a reader asks for: which listeners and events, in which order, and from
@@ -63,7 +64,12 @@ func parseQuery(values url.Values) query {
 		q.problem("The search has more than %d terms; the rest is ignored.", maxTerms)
 		words = words[:maxTerms]
 	}
+	stars := 0
 	for _, w := range words {
+		if stars += strings.Count(w.value, "*"); stars > maxStars {
+			q.problem("The search has more than %d times *; the rest is ignored.", maxStars)
+			break
+		}
 		if err := q.add(w); err != nil {
 			q.problem("%v. This term is ignored.", err)
 		}
@@ -116,8 +122,23 @@ func (w word) String() string {
 	return s
 }
 
-// exactly returns the word that matches one value of a key and nothing else.
-func exactly(key, value string) word { return word{key: key, value: plugin.EscapeGlob(value)} }
+// exactly returns the word that matches one value of a key and nothing else. Spaces at its
+// ends are sets of one character, because a list of globs may have spaces around each.
+func exactly(key, value string) word {
+	rest := strings.TrimLeftFunc(value, unicode.IsSpace)
+	text := strings.TrimRightFunc(rest, unicode.IsSpace)
+	before, after := value[:len(value)-len(rest)], rest[len(text):]
+	return word{key: key, value: sets(before) + plugin.EscapeGlob(text) + sets(after)}
+}
+
+// sets returns a glob of one set for each character.
+func sets(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		b.WriteString("[" + string(r) + "]")
+	}
+	return b.String()
+}
 
 // isMoreThanText reports whether a text without quotes means something else.
 func isMoreThanText(text string) bool {
