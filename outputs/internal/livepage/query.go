@@ -67,7 +67,7 @@ func parseQuery(values url.Values) query {
 	stars := 0
 	for _, w := range words {
 		if stars += strings.Count(w.value, "*"); stars > maxStars {
-			q.problem("The search has more than %d times *; the rest is ignored.", maxStars)
+			q.problem("The search has more than %d wildcards (*); the rest is ignored.", maxStars)
 			break
 		}
 		if err := q.add(w); err != nil {

@@ -122,7 +122,7 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		{name: "for nobody", search: "cmdline:x", trusted: true, want: []string{`"cmdline" is never shown here. This term is ignored.`}},
 		{name: "too long", search: "x " + strings.Repeat("é", 40000), wantTerms: 2, want: []string{"The search is longer than 1024 bytes; the rest is ignored."}},
 		{name: "too many", search: strings.Repeat("x ", 500), wantTerms: 32, want: []string{"The search has more than 32 terms; the rest is ignored."}},
-		{name: "too many wildcards", search: "a " + strings.Repeat("*", 33) + " b", wantTerms: 1, want: []string{"The search has more than 32 times *; the rest is ignored."}},
+		{name: "too many wildcards", search: "a " + strings.Repeat("*", 33) + " b", wantTerms: 1, want: []string{"The search has more than 32 wildcards (*); the rest is ignored."}},
 		{name: "NULs and no UTF-8", search: "\x00\x00 a\xff\xfe:b", wantTerms: 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
