@@ -202,3 +202,13 @@ func byID(t testing.TB, elements []*html.Node, id string) *html.Node {
 	t.Fatalf("no element has the id %q", id)
 	return nil
 }
+
+// detailsOf returns a function that returns the same details for every point.
+func detailsOf(sections ...plugin.DetailSection) func(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
+	return func(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) { return sections, nil }
+}
+
+// errorText is an error with a text.
+type errorText string
+
+func (e errorText) Error() string { return string(e) }
