@@ -110,9 +110,9 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		wantTerms    int
 	}{
 		{name: "mistyped", search: "prot:443 process:x", wantTerms: 1,
-			want: []string{`No listener or event has "prot". Did you mean "port"? This term is ignored; to search for the text, write "prot:443".`}},
-		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? This term is ignored; to search for the text, write "proc:x".`}},
-		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". This term is ignored; to search for the text, write "localhost:80".`}},
+			want: []string{`No listener or event has "prot". Did you mean "port"? To search for the text, write "prot:443". This term is ignored.`}},
+		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? To search for the text, write "proc:x". This term is ignored.`}},
+		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". To search for the text, write "localhost:80". This term is ignored.`}},
 		{name: "no value", search: "process: port:443", wantTerms: 1, want: []string{"process: has no value. This term is ignored."}},
 		{name: "no port", search: "port:http", want: []string{`"http" is not a port (0 to 65535) or a range such as 8000-8100. This term is ignored.`}},
 		{name: "bad glob", search: "process:[a", want: []string{`pattern "[a": "[" without "]". This term is ignored.`}},
