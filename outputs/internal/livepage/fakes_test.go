@@ -31,7 +31,7 @@ func (b *fakeBoard) Latest() []*metric.Batch                      { return b.lat
 func (b *fakeBoard) Events() []metric.Point                       { return b.events }
 func (b *fakeBoard) Sources() []plugin.SourceState                { return b.sources }
 func (b *fakeBoard) Health() plugin.Health                        { return b.health }
-func (b *fakeBoard) Changed() <-chan struct{}                     { return nil }
+func (b *fakeBoard) Changed() <-chan struct{}                     { return make(chan struct{}) }
 func (b *fakeBoard) Refresh(context.Context, time.Duration) error { return nil }
 func (b *fakeBoard) Details(ctx context.Context, source string, p *metric.Point) ([]plugin.DetailSection, error) {
 	if b.details == nil {
