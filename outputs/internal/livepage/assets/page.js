@@ -118,8 +118,10 @@ function mergeLists(first, second) {
 
 /** Marks show what opened, closed or changed since the page was opened or they were cleared. */
 class Marks {
-  /** Seconds in Unix time, of the host. */
-  since = 0;
+  since = 0; // Unix time of the host, in whole seconds as the rows have it
+  latest = 0;
+  /** @type {Map<string, number>} the rows that had changed in that second already */
+  before = new Map();
 
   /** @param {HTMLElement} table */
   constructor(table) {
@@ -128,33 +130,27 @@ class Marks {
     this.button.addEventListener("click", () => this.clear());
   }
 
-  /** @param {string} gathered */
-  begin(gathered) {
-    this.latest = Date.parse(gathered) / 1000;
-    this.since ||= this.latest;
-  }
+  rows = () => /** @type {HTMLElement[]} */ ([...this.table.children]);
 
-  /** Marks the rows, and returns how many have each mark. */
-  show() {
+  /**
+   * Marks the rows as of a gather, and returns how many have each mark.
+   * @param {string} gathered
+   */
+  show(gathered) {
+    this.latest = Math.floor(Date.parse(gathered) / 1000);
+    if (!this.since) this.begin();
     const counts = { opened: 0, changed: 0, closed: 0 };
-    const closed = [];
-    for (const row of /** @type {HTMLElement[]} */ ([...this.table.children])) {
-      const after = (/** @type {string | undefined} */ time) => Number(time ?? 0) > this.since;
-      /** @type {"" | "opened" | "changed" | "closed"} */
+    for (const row of this.rows()) {
+      /** @type {"" | keyof typeof counts} */
       let mark = "";
       if (row.dataset.closed) {
-        mark = "closed";
-        closed.push(row);
-      } else if (after(row.dataset.since)) mark = "opened";
-      else if (after(row.dataset.changed)) mark = "changed";
+        if (Date.now() - Number(row.dataset.closed) < keepClosed && counts.closed < maxClosed) mark = "closed";
+        else keepFocus(() => row.remove());
+      } else if (changeTime(row) >= this.since && this.before.get(row.id) !== changeTime(row)) {
+        mark = Number(row.dataset.since) >= this.since ? "opened" : "changed";
+      }
       if (mark) counts[mark]++;
       if ((row.dataset.mark ?? "") !== mark) row.dataset.mark = mark;
-    }
-    closed.sort((a, b) => Number(b.dataset.closed) - Number(a.dataset.closed));
-    for (const [i, row] of closed.entries()) {
-      if (i < maxClosed && Date.now() - Number(row.dataset.closed) < keepClosed) continue;
-      keepFocus(() => row.remove());
-      counts.closed--;
     }
     const text = Object.entries(counts).filter(([, n]) => n).map(([mark, n]) => `${n} ${mark}`).join(", ");
     this.button.hidden = !text;
@@ -162,16 +158,27 @@ class Marks {
     return text;
   }
 
+  begin() {
+    this.since = this.latest;
+    this.before = new Map(this.rows().map((row) => [row.id, changeTime(row)]));
+  }
+
   forgetClosed() {
-    for (const row of this.table.querySelectorAll("[data-closed]")) row.remove();
+    for (const row of this.rows()) if (row.dataset.closed) row.remove();
   }
 
   clear() {
-    this.since = this.latest ?? 0;
     this.forgetClosed();
-    this.show();
+    this.begin();
+    this.show(new Date(this.latest * 1000).toISOString());
   }
 }
+
+/**
+ * Returns when a listener was last opened or changed, in Unix time; 0 if that is not known.
+ * @param {HTMLElement} row
+ */
+const changeTime = ({ dataset }) => Math.max(Number(dataset.since ?? 0), Number(dataset.changed ?? 0));
 
 /** The connection to the server, and what the page does with its messages. */
 class Live {
@@ -256,8 +263,7 @@ class Live {
   beat(gathered) {
     this.heard = Date.now();
     if (!this.paused) {
-      this.marks.begin(gathered);
-      this.marks.show();
+      this.marks.show(gathered);
       this.say("on", `live, as of ${gathered.slice(11, 19)}`);
     } else this.say("paused", this.missed ? "paused, changes are waiting" : "paused");
   }
@@ -280,17 +286,16 @@ class Live {
     if (!sameQuery) this.marks.forgetClosed();
     const closed = new Set(update.closed);
     const isClosed = (/** @type {string} */ id) => sameQuery && (update.full ? !!update.whole : closed.has(id));
-    const before = this.marks.show();
+    const before = this.marks.button.textContent;
     keepFocus(() => {
       for (const [id, html] of Object.entries(update.parts ?? {})) byID(id).replaceWith(parse(html));
       patch(this.table, update.rows, isClosed);
       const events = patch(byID("events"), update.events, () => false);
       if (!update.full) for (const e of events) e.dataset.mark = "new";
     });
-    this.marks.begin(update.gathered);
-    const after = this.marks.show();
-    if (after !== before && sameQuery) byID("announce").textContent = after;
-    else if (!sameQuery) byID("announce").textContent = byID("count").textContent;
+    const after = this.marks.show(update.gathered);
+    if (!sameQuery) byID("announce").textContent = byID("count").textContent;
+    else if (this.marks.button.textContent !== before) byID("announce").textContent = after;
   }
 
   /**

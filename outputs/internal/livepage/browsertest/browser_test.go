@@ -3,6 +3,8 @@ package browsertest
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -10,11 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -26,9 +31,17 @@ type tab struct {
 	t   *testing.T
 	ctx context.Context
 
-	mu       sync.Mutex
-	problems []string // of the console, CSP and exceptions
-	requests []string // URLs
+	mu        sync.Mutex
+	problems  []string // of the console, CSP and exceptions
+	requests  []string // URLs
+	tolerated []string // parts of problems that are meant to be there
+}
+
+// tolerate makes the test expect problems with one of these texts.
+func (tb *tab) tolerate(texts ...string) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	tb.tolerated = append(tb.tolerated, texts...)
 }
 
 // newTab starts a Chromium. When the test ends, it fails for each error on the console and
@@ -58,7 +71,9 @@ func newTab(t *testing.T, origin string, options ...chromedp.ExecAllocatorOption
 		tb.mu.Lock()
 		defer tb.mu.Unlock()
 		for _, p := range tb.problems {
-			t.Error("console: ", p)
+			if !slices.ContainsFunc(tb.tolerated, func(text string) bool { return strings.Contains(p, text) }) {
+				t.Error("console: ", p)
+			}
 		}
 		for _, r := range tb.requests {
 			if origin != "" && !strings.HasPrefix(r, origin+"/") {
@@ -94,11 +109,18 @@ func (tb *tab) open(url string) {
 	tb.wait(`document.getElementById("live").dataset.state === "on"`)
 }
 
-// wait waits until a JavaScript expression is true.
+// wait waits until a JavaScript expression, or what it promises, is true. Meanwhile the page
+// may be replaced by another one.
 func (tb *tab) wait(expression string) {
 	tb.t.Helper()
-	if _, err := chromedp.Run(tb.ctx, chromedp.Poll[bool]("!!("+expression+")", chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(timeout/2))); err != nil {
-		tb.t.Fatalf("%s: %v; the page has\n%s", expression, err, tb.text("body"))
+	for deadline := time.Now().Add(timeout / 2); ; time.Sleep(20 * time.Millisecond) {
+		holds, err := chromedp.Run(tb.ctx, chromedp.Evaluate[bool]("Promise.resolve("+expression+").then((v) => !!v)", chromedp.EvalAwaitPromise))
+		if holds {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.t.Fatalf("%s: %v; the page has\n%s", expression, err, tb.text("body"))
+		}
 	}
 }
 
@@ -116,10 +138,60 @@ func (tb *tab) text(selector string) string {
 	return eval[string](tb, fmt.Sprintf("document.querySelector(%q)?.innerText ?? 'no such element'", selector))
 }
 
-// keys presses keys.
+// keys presses keys as a keyboard does: a key that the page handles types nothing. (The
+// events of chromedp.KeyEvent type it all the same.)
 func (tb *tab) keys(keys string) {
 	tb.t.Helper()
-	tb.do(chromedp.KeyEvent(keys))
+	for _, r := range keys {
+		events := kb.Encode(r)
+		down, up := *events[0], *events[len(events)-1]
+		if len(events) == 3 {
+			down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+		}
+		for _, e := range []input.DispatchKeyEventParams{down, up} {
+			if _, err := chromedp.Call(tb.ctx, input.DispatchKeyEvent, e); err != nil {
+				tb.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// look sets the size of the window, and the colors that the system prefers.
+func (tb *tab) look(width, height int64, dark bool) {
+	tb.t.Helper()
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	if _, err := chromedp.Call(tb.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	}); err != nil {
+		tb.t.Fatal(err)
+	}
+	tb.do(chromedp.EmulateViewport(width, height))
+}
+
+// readFile returns the text of a file that npm installs.
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		if required() {
+			t.Fatal(err)
+		}
+		t.Skipf("%v (npm ci installs it)", err)
+	}
+	return string(text)
+}
+
+// dial connects to an address.
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // eval returns the value of a JavaScript expression.

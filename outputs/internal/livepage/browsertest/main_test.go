@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,34 +115,48 @@ const (
 	origin  = "http://" + address
 )
 
-// startProgram starts sockwatch with a configuration, which is added to outputs.prometheus
-// on address. It ends with the test.
-func startProgram(t *testing.T, config string) {
+// A program is a running sockwatch.
+type program struct {
+	t    *testing.T
+	file string // its configuration
+	log  *os.File
+	cmd  *exec.Cmd
+}
+
+// startProgram starts sockwatch with inputs and an output prometheus on address. It ends
+// with the test.
+func startProgram(t *testing.T, inputs string) *program {
 	t.Helper()
 	dir := t.TempDir()
-	file := filepath.Join(dir, "sockwatch.toml")
-	config = "[agent]\ninterval = \"200ms\"\nhostname = \"web1\"\nstate_directory = \"" + dir + "\"\n" + config + "\n[[outputs.prometheus]]\nlisten = \"" + address + "\"\n"
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	p := &program{t: t, file: filepath.Join(dir, "sockwatch.toml")}
+	config := fmt.Sprintf("[agent]\ninterval = \"1s\"\nhostname = \"web1\"\nstate_directory = %q\n%s\n[[outputs.prometheus]]\nlisten = %q\n", dir, inputs, address)
+	if err := os.WriteFile(p.file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "run", "--config", file)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	var err error
+	if p.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-		log.Close()
-		if text, _ := os.ReadFile(log.Name()); t.Failed() {
+		p.stop()
+		if text, _ := os.ReadFile(p.log.Name()); t.Failed() {
 			t.Logf("sockwatch wrote:\n%s", text)
 		}
+		p.log.Close()
 	})
+	p.start()
+	return p
+}
+
+// start starts the program and waits until it has gathered.
+func (p *program) start() {
+	p.t.Helper()
+	p.cmd = exec.Command(binary, "run", "--config", p.file)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
 	for deadline := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get(origin + "/-/ready")
 		if err == nil {
@@ -151,9 +166,17 @@ func startProgram(t *testing.T, config string) {
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sockwatch is not ready: %v", err)
+			p.t.Fatalf("sockwatch is not ready: %v", err)
 		}
 	}
+}
+
+// stop stops the program, and returns how long that took.
+func (p *program) stop() time.Duration {
+	begin := time.Now()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error if it was stopped before
+	_ = p.cmd.Wait()
+	return time.Since(begin)
 }
 
 // listen is the main program of a child process. It reads commands from standard input,
@@ -161,27 +184,33 @@ func startProgram(t *testing.T, config string) {
 //
 //	open ADDRESS    listens
 //	close ADDRESS   no longer does
+//	open-many N     listens on N ports from 20000 on
 //	fill ADDRESS N  connects N times to an address, and accepts nothing
 func listen() int {
 	listeners := map[string]net.Listener{}
 	var connections []net.Conn
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		command, address, _ := strings.Cut(lines.Text(), " ")
+		command, argument, _ := strings.Cut(lines.Text(), " ")
 		var err error
 		switch command {
 		case "open":
-			listeners[address], err = net.Listen("tcp", address)
+			listeners[argument], err = net.Listen(networkOf(argument), argument)
 		case "close":
-			err = listeners[address].Close()
-		case "fill":
-			var n int
-			if _, err = fmt.Sscan(address, &address, &n); err != nil {
-				break
+			err = listeners[argument].Close()
+		case "open-many":
+			n, _ := strconv.Atoi(argument)
+			for port := 20000; port < 20000+n && err == nil; port++ {
+				a := fmt.Sprint("127.0.0.1:", port)
+				listeners[a], err = net.Listen("tcp4", a)
 			}
-			for range n {
-				c, dialErr := net.Dial("tcp", address)
-				connections, err = append(connections, c), dialErr
+		case "fill":
+			a, times, _ := strings.Cut(argument, " ")
+			n, _ := strconv.Atoi(times)
+			for i := 0; i < n && err == nil; i++ {
+				var c net.Conn
+				c, err = net.Dial("tcp", a)
+				connections = append(connections, c)
 			}
 		default:
 			err = fmt.Errorf("unknown command %q", command)
@@ -191,9 +220,18 @@ func listen() int {
 	return 0
 }
 
+// networkOf returns the network of an address: 0.0.0.0 means IPv4 only.
+func networkOf(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "tcp6"
+	}
+	return "tcp4"
+}
+
 // A child is a process that listens.
 type child struct {
 	t      *testing.T
+	path   string
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout *bufio.Scanner
@@ -207,31 +245,35 @@ func startChild(t *testing.T, name string, addresses ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.Link(self, path); err != nil {
-		copyFile(t, path, self) // another file system
-	}
-	c := &child{t: t, cmd: exec.Command(path)}
+	c := &child{t: t, path: filepath.Join(t.TempDir(), name)}
+	copyFile(t, c.path, self)
+	t.Cleanup(func() { c.stop() })
+	c.start(addresses...)
+	return c
+}
+
+// start starts the process, or starts it again after stop.
+func (c *child) start(addresses ...string) {
+	c.t.Helper()
+	c.cmd = exec.Command(c.path)
 	c.cmd.Env = append(os.Environ(), envListen+"=1")
 	c.cmd.Stderr = os.Stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	c.stdin, err = c.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		c.t.Fatal(err)
 	}
 	stdout, err := c.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.stdout = bufio.NewScanner(stdout)
 	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	t.Cleanup(c.stop)
 	for _, a := range addresses {
 		c.do("open " + a)
 	}
-	return c
 }
 
 // do runs a command in the child.
@@ -246,7 +288,7 @@ func (c *child) do(command string) {
 // stop ends the child. Its sockets are closed when it returns.
 func (c *child) stop() {
 	c.stdin.Close()
-	c.cmd.Wait()
+	_ = c.cmd.Wait() // an error if it was stopped before
 }
 
 func copyFile(t *testing.T, to, from string) {
