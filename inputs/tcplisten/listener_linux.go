@@ -23,6 +23,7 @@ type listener struct {
 	cgroup     cgroup.Name // of the cgroup in which the socket was created
 	isNew      bool        // no successful gather has seen it yet
 	generation uint64      // of the last listing that saw it
+	pass       uint64      // the last pass that saw it
 	scan       uint64      // the last scan that saw it
 	glimpsed   time.Time   // when a scan first saw it, if no gather has seen it
 

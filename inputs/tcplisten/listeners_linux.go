@@ -27,6 +27,8 @@ type table struct {
 	failed     bool         // a listing of this gather failed: new listeners may be missing
 	generation uint64       // of the last listing
 	seen       int          // number of listeners that the last listing has seen
+	pass       uint64       // number of the last pass; each listing has several
+	seenByPass int          // number of listeners that the last pass has seen
 	scan       uint64       // number of the last scan
 	local      *netns.Local // its addresses; nil until they have been read
 
@@ -71,34 +73,45 @@ func (ls *listenerSet) gathered() {
 	}
 }
 
+// maxPasses limits how often list reads the sockets if listeners never stop opening and
+// closing. A socket is skipped by one pass in some twenty in the worst case.
+const maxPasses = 8
+
 // list calls observe for each listening socket of the namespace; observe marks the
 // listeners that are open. If listeners have opened or closed, the kernel may have
-// skipped others. Then list reads the sockets again, in other pieces, until it finds
-// nothing new. After an error the listeners stay as they were; a namespace that has
-// ended has none.
+// skipped others. Then list reads the sockets again, in other pieces, until a pass finds all
+// that the passes before have found, and nothing new. After an error the listeners stay as
+// they were; a namespace that has ended has none.
 func (t *table) list(ctx context.Context, observe func(*table, *inet.Socket)) (source netns.Source, err error) {
 	known := len(t.byCookie)
-	begin := func() { t.generation, t.seen = t.generation+1, 0 }
-	begin()
-	for pass, stable := 0, false; !stable && pass < 8; pass++ {
+	t.beginListing()
+	begin := t.beginListing // again if the first pass has to begin again
+	for pass, stable := 0, false; !stable && pass < maxPasses; pass++ {
 		seen := t.seen
 		source, err = t.ns.Dump(ctx, netns.Listen, pass, begin, func(s *inet.Socket) { observe(t, s) })
 		if err != nil && t.ns.Gone() {
-			begin()
+			t.beginListing()
 			return source, nil
 		}
 		if err != nil {
 			t.keepAll()
 			return source, err
 		}
-		stable = t.seen == seen
+		stable = t.seen == seen && t.seenByPass == seen
 		if pass == 0 {
 			stable = t.seen == known && len(t.byCookie) == known
-			begin = func() {} // a listener that any pass has seen is open
+			begin = t.beginPass // a listener that any pass has seen is open
 		}
 	}
 	return source, nil
 }
+
+func (t *table) beginListing() {
+	t.generation, t.seen = t.generation+1, 0
+	t.beginPass()
+}
+
+func (t *table) beginPass() { t.pass, t.seenByPass = t.pass+1, 0 }
 
 // keepAll marks all listeners as open, since the listing failed.
 func (t *table) keepAll() {
@@ -113,6 +126,10 @@ func (t *table) mark(l *listener, s *inet.Socket) {
 	if l.generation != t.generation {
 		l.generation = t.generation
 		t.seen++
+	}
+	if l.pass != t.pass { // a pass may list a socket twice
+		l.pass = t.pass
+		t.seenByPass++
 	}
 	l.socket = *s
 }

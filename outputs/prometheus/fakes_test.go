@@ -24,6 +24,7 @@ type fakeBoard struct {
 	latest  []*metric.Batch
 	sources []plugin.SourceState
 	refresh func(ctx context.Context, maxAge time.Duration) error
+	changed chan struct{} // closed and replaced at each change
 }
 
 func (b *fakeBoard) Latest() []*metric.Batch {
@@ -53,15 +54,23 @@ func (b *fakeBoard) Events() []metric.Point { return nil }
 
 func (b *fakeBoard) Health() plugin.Health { return plugin.Health{} }
 
-func (b *fakeBoard) Changed() <-chan struct{} { return nil }
+func (b *fakeBoard) Changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
 
 func (b *fakeBoard) publish(batches ...*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.latest = batches
+	close(b.changed)
+	b.changed = make(chan struct{})
 }
 
-func boardOf(batches ...*metric.Batch) *fakeBoard { return &fakeBoard{latest: batches} }
+func boardOf(batches ...*metric.Batch) *fakeBoard {
+	return &fakeBoard{latest: batches, changed: make(chan struct{})}
+}
 
 // batch returns a batch of tcp_listen, or of another source with its Descs.
 func batch(source string, points ...metric.Point) *metric.Batch {

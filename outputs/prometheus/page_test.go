@@ -305,7 +305,7 @@ func TestArgumentsAndPathsAreNotLabels(t *testing.T) {
 
 func TestListenersThatComeAndGoTakeNoMemory(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
-	board := &fakeBoard{}
+	board := boardOf()
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

@@ -114,7 +114,7 @@ func TestNothingGatheredYetIs503(t *testing.T) {
 	for _, path := range []string{"/metrics", "/a/b/c"} {
 		t.Run(path, func(t *testing.T) {
 			e, _ := newTestEndpoint(t, func(o *Options) { o.Path = path })
-			board := &fakeBoard{}
+			board := boardOf()
 			for _, page := range []string{path, "/-/ready", "/sd/listeners"} {
 				r := get(t, e, board, page)
 				if r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" {
@@ -349,7 +349,7 @@ func TestServeEndsWhereAnAddressFails(t *testing.T) {
 	}
 	bad, good := e.listeners[0], e.listeners[1].Addr().String()
 	bad.Close()
-	err := e.Serve(t.Context(), &fakeBoard{})
+	err := e.Serve(t.Context(), boardOf())
 	want := fmt.Sprintf("serve %s: accept tcp %[1]s: use of closed network connection", bad.Addr())
 	if err == nil || err.Error() != want {
 		t.Errorf("Serve gives %v, want %s", err, want)

@@ -353,7 +353,7 @@ func TestGatherOnScrape(t *testing.T) {
 
 func TestGatherOnScrapeShowsTheMoment(t *testing.T) {
 	e, _ := newTestEndpoint(t, func(o *Options) { o.GatherOnScrape = true })
-	board := &fakeBoard{}
+	board := boardOf()
 	gathers := 0.0
 	board.refresh = func(context.Context, time.Duration) error {
 		gathers++

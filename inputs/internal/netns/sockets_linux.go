@@ -175,7 +175,7 @@ func (s *sockets) readTables(ctx context.Context, l listing) error {
 func (l *listing) readTable(ctx context.Context, file *os.File, rows *int) error {
 	title := true
 	var socket inet.Socket
-	r := lineReader{file: file, piece: 4096 - 500*(l.pass%4)}
+	r := lineReader{file: file, piece: 4096 - 300*(l.pass%8)}
 	return r.read(ctx, func(line []byte) (more bool, err error) {
 		if title {
 			title = false

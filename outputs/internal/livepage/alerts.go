@@ -49,7 +49,7 @@ func violation(p *metric.Point, kind, why string) alert {
 	text := hostPort(p.Tag("address"), p.Tag("port"))
 	text += " " + ownerText(p.Tag("process"), "", p.Tag("user"), p.Tag("unit")) + why
 	if e := p.Tag("exposure"); e != "" {
-		text += ", reachable from " + e
+		text += ", exposure " + e
 	}
 	return alert{kind, text, searchLink(rootPath, endpointSearch(p), "", 0)}
 }

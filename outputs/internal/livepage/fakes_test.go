@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func (b *fakeBoard) Latest() []*metric.Batch                      { return b.lat
 func (b *fakeBoard) Events() []metric.Point                       { return b.events }
 func (b *fakeBoard) Sources() []plugin.SourceState                { return b.sources }
 func (b *fakeBoard) Health() plugin.Health                        { return b.health }
-func (b *fakeBoard) Changed() <-chan struct{}                     { return nil }
+func (b *fakeBoard) Changed() <-chan struct{}                     { return make(chan struct{}) }
 func (b *fakeBoard) Refresh(context.Context, time.Duration) error { return nil }
 func (b *fakeBoard) Details(ctx context.Context, source string, p *metric.Point) ([]plugin.DetailSection, error) {
 	if b.details == nil {
@@ -95,6 +96,8 @@ func listener(port int, process string, more ...string) metric.Point {
 	}
 	return metric.Point{Name: "tcp_listen", Tags: metric.NewTags(pairs...), Fields: []metric.Field{
 		{Key: "sockets", Value: metric.Int(1)},
+		{Key: "processes", Value: metric.Int(2)},
+		{Key: "uid", Value: metric.Int(0)},
 		{Key: "pid", Value: metric.Int(1000 + int64(port))},
 		{Key: "backlog", Value: metric.Int(3)},
 		{Key: "backlog_limit", Value: metric.Int(128)},
@@ -117,11 +120,17 @@ func with(p metric.Point, key string, v metric.Value) metric.Point {
 }
 
 // change returns an event a number of seconds after at. fields are strings (key, value,
-// ...); those that are numbers become numbers.
+// ...); those that are numbers or "true" become numbers and bools.
 func change(seconds float64, kind string, tags []string, fields ...string) metric.Point {
+	if slices.Contains(tags, "address") {
+		tags = append([]string{"family", "ipv4", "owner", "resolved"}, tags...)
+	}
 	p := metric.Point{
 		Name: "tcp_listen_event", Tags: metric.NewTags(append([]string{"event", kind}, tags...)...),
-		Time: at.Add(time.Duration(seconds * float64(time.Second))), Fields: []metric.Field{{Key: "history", Value: metric.String("f00")}},
+		Time: at.Add(time.Duration(seconds * float64(time.Second))), Fields: []metric.Field{
+			{Key: "history", Value: metric.String("f00")}, {Key: "sequence", Value: metric.Int(0)}, {Key: "uid", Value: metric.Int(33)},
+			{Key: "while_down", Value: metric.Bool(false)}, {Key: "window_seconds", Value: metric.Float(2)},
+		},
 	}
 	for i := 0; i+1 < len(fields); i += 2 {
 		v := metric.String(fields[i+1])
@@ -131,7 +140,7 @@ func change(seconds float64, kind string, tags []string, fields ...string) metri
 		if fields[i+1] == "true" {
 			v = metric.Bool(true)
 		}
-		p.Fields = append(p.Fields, metric.Field{Key: fields[i], Value: v})
+		p = with(p, fields[i], v)
 	}
 	return p
 }
@@ -202,3 +211,13 @@ func byID(t testing.TB, elements []*html.Node, id string) *html.Node {
 	t.Fatalf("no element has the id %q", id)
 	return nil
 }
+
+// detailsOf returns a function that returns the same details for every point.
+func detailsOf(sections ...plugin.DetailSection) func(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
+	return func(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) { return sections, nil }
+}
+
+// errorText is an error with a text.
+type errorText string
+
+func (e errorText) Error() string { return string(e) }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sockwatch/agent/metric"
@@ -53,7 +54,7 @@ var publicTexts = [...]string{
 func (p *Page) check(r *http.Request) error {
 	if !p.knownHost(r.Host) {
 		p.opts.Refused(RefusedHost)
-		return respond.Errorf(http.StatusForbidden, "the page is not served under the name %.100q: use an IP address, localhost or this host's name, or add the name to page_hosts in [[outputs.prometheus]]", hostOf(r.Host))
+		return respond.Errorf(http.StatusForbidden, "the page is not served under the name %.100q: use an IP address, localhost or this host's name, or add the name to page_hosts in [[outputs.prometheus]]", r.Host)
 	}
 	if isCrossSite(r) {
 		p.opts.Refused(RefusedSite)
@@ -73,10 +74,13 @@ func (p *Page) knownHost(header string) bool {
 }
 
 // hostOf returns the host of a Host header in lower case, without port, brackets and final
-// dot.
+// dot, or "".
 func hostOf(header string) string {
 	host := header
-	if h, _, err := net.SplitHostPort(header); err == nil {
+	if h, port, err := net.SplitHostPort(header); err == nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return ""
+		}
 		host = h
 	} else {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")

@@ -97,8 +97,9 @@ type Page struct {
 	templates *template.Template
 	pages     *respond.Responder
 	api       *respond.Responder
-	cache     snapshotCache
-	events    timelineCache
+	snapshots snapshotCache
+	cached    pageCache
+	timelines timelineCache
 	live      *live
 }
 
@@ -122,9 +123,8 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	trusted := p.opts.Trusted(r)
 	switch path := r.URL.Path; {
 	case path == rootPath:
-		p.servePage(w, r, func() (*respond.Response, error) {
-			return p.html("page", "Listeners", http.StatusOK, p.view(parseQuery(r.URL.Query()), trusted))
-		})
+		p.opts.Served(KindPage)
+		p.pages.Respond(w, r, func() (*respond.Response, error) { return p.listenersPage(r, trusted) })
 	case path == eventsPath:
 		p.servePage(w, r, func() (*respond.Response, error) {
 			return p.html("changes", "Changes", http.StatusOK, p.changes(parseQuery(r.URL.Query()), trusted))

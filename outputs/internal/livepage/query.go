@@ -67,7 +67,7 @@ func parseQuery(values url.Values) query {
 	stars := 0
 	for _, w := range words {
 		if stars += strings.Count(w.value, "*"); stars > maxStars {
-			q.problem("The search has more than %d times *; the rest is ignored.", maxStars)
+			q.problem("The search has more than %d wildcards (*); the rest is ignored.", maxStars)
 			break
 		}
 		if err := q.add(w); err != nil {
@@ -333,7 +333,7 @@ func (q query) restrict(known map[string]audience, trusted bool) query {
 		if near := nearest(k.key, known); near != "" {
 			hint = fmt.Sprintf(" Did you mean %q?", near)
 		}
-		q.problem("No listener or event has %q.%s This term is ignored; to search for the text, write %v.", k.key, hint, word{value: k.key + ":" + w.value})
+		q.problem("No listener or event has %q.%s To search for the text, write %v. This term is ignored.", k.key, hint, word{value: k.key + ":" + w.value})
 	}
 	return q
 }

@@ -110,9 +110,9 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		wantTerms    int
 	}{
 		{name: "mistyped", search: "prot:443 process:x", wantTerms: 1,
-			want: []string{`No listener or event has "prot". Did you mean "port"? This term is ignored; to search for the text, write "prot:443".`}},
-		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? This term is ignored; to search for the text, write "proc:x".`}},
-		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". This term is ignored; to search for the text, write "localhost:80".`}},
+			want: []string{`No listener or event has "prot". Did you mean "port"? To search for the text, write "prot:443". This term is ignored.`}},
+		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? To search for the text, write "proc:x". This term is ignored.`}},
+		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". To search for the text, write "localhost:80". This term is ignored.`}},
 		{name: "no value", search: "process: port:443", wantTerms: 1, want: []string{"process: has no value. This term is ignored."}},
 		{name: "no port", search: "port:http", want: []string{`"http" is not a port (0 to 65535) or a range such as 8000-8100. This term is ignored.`}},
 		{name: "bad glob", search: "process:[a", want: []string{`pattern "[a": "[" without "]". This term is ignored.`}},
@@ -122,7 +122,7 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		{name: "for nobody", search: "cmdline:x", trusted: true, want: []string{`"cmdline" is never shown here. This term is ignored.`}},
 		{name: "too long", search: "x " + strings.Repeat("é", 40000), wantTerms: 2, want: []string{"The search is longer than 1024 bytes; the rest is ignored."}},
 		{name: "too many", search: strings.Repeat("x ", 500), wantTerms: 32, want: []string{"The search has more than 32 terms; the rest is ignored."}},
-		{name: "too many wildcards", search: "a " + strings.Repeat("*", 33) + " b", wantTerms: 1, want: []string{"The search has more than 32 times *; the rest is ignored."}},
+		{name: "too many wildcards", search: "a " + strings.Repeat("*", 33) + " b", wantTerms: 1, want: []string{"The search has more than 32 wildcards (*); the rest is ignored."}},
 		{name: "NULs and no UTF-8", search: "\x00\x00 a\xff\xfe:b", wantTerms: 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {

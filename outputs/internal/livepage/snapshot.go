@@ -35,12 +35,12 @@ type snapshotCache struct {
 // until a source publishes.
 func (p *Page) snapshot() *snapshot {
 	latest := p.board.Latest()
-	p.cache.mu.Lock()
-	defer p.cache.mu.Unlock()
-	if last := p.cache.last; last == nil || !slices.Equal(last.batches, latest) {
-		p.cache.last = newSnapshot(latest, last)
+	p.snapshots.mu.Lock()
+	defer p.snapshots.mu.Unlock()
+	if last := p.snapshots.last; last == nil || !slices.Equal(last.batches, latest) {
+		p.snapshots.last = newSnapshot(latest, last)
 	}
-	return p.cache.last
+	return p.snapshots.last
 }
 
 // newSnapshot returns the snapshot of batches. It reuses the rows of the last one that have

@@ -34,12 +34,12 @@ type timelineCache struct {
 // is a new event.
 func (p *Page) timeline() *timeline {
 	board := p.board.Events()
-	p.events.mu.Lock()
-	defer p.events.mu.Unlock()
-	if last := p.events.last; last == nil || !sameEvents(last.board, board) {
-		p.events.last = newTimeline(board, last)
+	p.timelines.mu.Lock()
+	defer p.timelines.mu.Unlock()
+	if last := p.timelines.last; last == nil || !sameEvents(last.board, board) {
+		p.timelines.last = newTimeline(board, last)
 	}
-	return p.events.last
+	return p.timelines.last
 }
 
 // sameEvents reports whether two results of Board.Events are the same.

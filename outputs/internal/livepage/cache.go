@@ -1,0 +1,63 @@
+package livepage
+
+import (
+	"net/http"
+	"sync"
+
+	"sockwatch/outputs/internal/respond"
+)
+
+// Limits of a pageCache.
+const (
+	maxCachedPages = 8
+	maxCachedQuery = 2 * maxSearch // bytes
+)
+
+// A pageCache holds the last pages of listeners as they were sent, until something on the
+// board changes.
+type pageCache struct {
+	mu         sync.Mutex
+	generation <-chan struct{} // of Board.Changed
+	pages      map[pageKey]*respond.Response
+}
+
+// A pageKey is what a page of listeners depends on, besides the board.
+type pageKey struct {
+	query         string
+	trusted, gzip bool
+}
+
+// get returns the page of a key from the cache, or else makes it. generation is the channel
+// of Board.Changed before the call.
+func (c *pageCache) get(key pageKey, generation <-chan struct{}, make func() (*respond.Response, error)) (*respond.Response, error) {
+	if page := c.lookUp(key, generation); page != nil {
+		return page, nil
+	}
+	page, err := make()
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == generation && len(c.pages) < maxCachedPages && len(key.query) <= maxCachedQuery {
+		c.pages[key] = page
+	}
+	return page, nil
+}
+
+func (c *pageCache) lookUp(key pageKey, generation <-chan struct{}) *respond.Response {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != generation {
+		c.generation, c.pages = generation, map[pageKey]*respond.Response{}
+	}
+	return c.pages[key]
+}
+
+// listenersPage returns the page of listeners.
+func (p *Page) listenersPage(r *http.Request, trusted bool) (*respond.Response, error) {
+	key := pageKey{query: r.URL.RawQuery, trusted: trusted, gzip: acceptsGzip(r)}
+	return p.cached.get(key, p.board.Changed(), compressed(r, func() (*respond.Response, error) {
+		return p.html("page", "Listeners", http.StatusOK, p.view(parseQuery(r.URL.Query()), trusted))
+	}))
+}
