@@ -51,18 +51,15 @@ function patch(list, update, isClosed) {
   const stay = new Set(update.order);
   for (const child of /** @type {HTMLElement[]} */ ([...list.children])) {
     if (stay.has(child.id) || child.dataset.closed) continue;
-    if (isClosed(child.id)) {
-      child.dataset.closed = String(Date.now());
-    } else {
-      child.remove();
-    }
+    if (isClosed(child.id)) child.dataset.closed = String(Date.now());
+    else child.remove();
   }
   let next = /** @type {HTMLElement | null} */ (list.firstElementChild);
   for (const id of update.order) {
-    const child = added.get(id) ?? byID(id);
+    const child = added.get(id) ?? document.getElementById(id);
     while (next?.dataset.closed) next = /** @type {HTMLElement | null} */ (next.nextElementSibling);
-    if (next === child) next = /** @type {HTMLElement | null} */ (next.nextElementSibling);
-    else list.insertBefore(child, next);
+    if (next === child) next = /** @type {HTMLElement | null} */ (next?.nextElementSibling ?? null);
+    else if (child) list.insertBefore(child, next);
   }
   return [...added.values()];
 }
@@ -238,9 +235,8 @@ class Live {
   async refused() {
     this.close();
     const status = await fetch("/stream", { method: "HEAD" }).then((r) => r.status, () => 0);
-    if (this.wanted !== this.shown) location.reload(); // the address is the new one already
-    else if (status === 503) this.say("off", "live updates are full, reload to see");
-    else this.say("off", "disconnected");
+    if (status && this.wanted !== this.shown) location.reload(); // its address is the new one
+    this.say("off", status === 503 ? "live updates are full, reload to see" : "disconnected");
     this.retry = setTimeout(() => document.hidden || this.open(), status === 503 ? 30_000 : 5_000);
   }
 
@@ -398,6 +394,4 @@ keyboard();
 if (rows && search) {
   navigate(new Live(rows), search);
   addEventListener("pagehide", () => sessionStorage.setItem("table", location.href));
-} else {
-  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll("a[rel=up]"))) link.href = table();
 }
