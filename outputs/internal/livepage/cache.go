@@ -3,6 +3,7 @@ package livepage
 import (
 	"net/http"
 	"sync"
+	"time"
 
 	"sockwatch/outputs/internal/respond"
 )
@@ -27,13 +28,13 @@ type pageKey struct {
 	trusted, gzip bool
 }
 
-// get returns the page of a key from the cache, or else makes it. generation is the channel
+// get returns the page of a key from the cache, or else renders it. generation is the channel
 // of Board.Changed before the call.
-func (c *pageCache) get(key pageKey, generation <-chan struct{}, make func() (*respond.Response, error)) (*respond.Response, error) {
+func (c *pageCache) get(key pageKey, generation <-chan struct{}, render func() (*respond.Response, error)) (*respond.Response, error) {
 	if page := c.lookUp(key, generation); page != nil {
 		return page, nil
 	}
-	page, err := make()
+	page, err := render()
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +53,24 @@ func (c *pageCache) lookUp(key pageKey, generation <-chan struct{}) *respond.Res
 		c.generation, c.pages = generation, map[pageKey]*respond.Response{}
 	}
 	return c.pages[key]
+}
+
+// forget empties the cache.
+func (c *pageCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation, c.pages = nil, nil
+}
+
+// keepFor is how long a page keeps what it has made without a reader.
+const keepFor = time.Minute
+
+// forget drops what was made for earlier readers. Nobody looks at most hosts most of the
+// time.
+func (p *Page) forget() {
+	p.cached.forget()
+	p.snapshots.forget()
+	p.timelines.forget()
 }
 
 // listenersPage returns the page of listeners.

@@ -3,9 +3,12 @@ package livepage
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/metric"
 	"sockwatch/outputs/internal/respond"
 )
 
@@ -43,4 +46,26 @@ func TestPagesAreMadeOncePerChange(t *testing.T) {
 	if page, err := c.get(pageKey{query: "b"}, second, func() (*respond.Response, error) { return nil, errorText("no") }); err == nil {
 		t.Errorf("the error is lost: %v", page)
 	}
+}
+
+func TestNothingIsKeptWithoutReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		board := five()
+		board.events = []metric.Point{change(1, "opened", web)}
+		p := pageOf(board)
+		kept := func() []bool { return []bool{p.snapshots.last != nil, p.timelines.last != nil, p.cached.pages != nil} }
+		for range 3 {
+			body(t, get(p, "/"))
+			time.Sleep(keepFor - 1)
+			if diff := cmp.Diff([]bool{true, true, true}, kept()); diff != "" {
+				t.Errorf("kept for the next reader (-want +got):\n%s", diff)
+			}
+		}
+		time.Sleep(keepFor)
+		synctest.Wait()
+		if diff := cmp.Diff([]bool{false, false, false}, kept()); diff != "" {
+			t.Errorf("kept for nobody (-want +got):\n%s", diff)
+		}
+		body(t, get(p, "/"))
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/respond"
@@ -100,6 +101,7 @@ type Page struct {
 	snapshots snapshotCache
 	cached    pageCache
 	timelines timelineCache
+	idle      *time.Timer // calls forget
 	live      *live
 }
 
@@ -107,6 +109,7 @@ type Page struct {
 func New(o Options, board plugin.Board) *Page {
 	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive()}
 	p.templates = newTemplates(p)
+	p.idle = time.AfterFunc(keepFor, p.forget)
 	busy := func() { o.Refused(RefusedBusy) }
 	p.pages = respond.New(respond.Options{Log: o.Log, MaxRequests: maxPages, MaxUnread: maxUnread, Refused: busy})
 	p.api = respond.New(respond.Options{Log: o.Log, MaxRequests: maxAPI, MaxUnread: maxUnreadAPI, Refused: busy})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -282,12 +283,12 @@ func compileComparison(s string) (func(string) bool, bool) {
 	case "<=":
 		holds = func(order int) bool { return order <= 0 }
 	}
-	if err != nil || holds == nil {
+	if err != nil || math.IsNaN(limit) || holds == nil {
 		return nil, false
 	}
 	return func(value string) bool {
 		v, err := strconv.ParseFloat(value, 64)
-		return err == nil && v == v && holds(cmp.Compare(v, limit))
+		return err == nil && !math.IsNaN(v) && holds(cmp.Compare(v, limit))
 	}, true
 }
 

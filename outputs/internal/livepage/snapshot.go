@@ -34,6 +34,7 @@ type snapshotCache struct {
 // snapshot returns the snapshot of the board's latest batches. It is the same pointer
 // until a source publishes.
 func (p *Page) snapshot() *snapshot {
+	p.idle.Reset(keepFor)
 	latest := p.board.Latest()
 	p.snapshots.mu.Lock()
 	defer p.snapshots.mu.Unlock()
@@ -41,6 +42,13 @@ func (p *Page) snapshot() *snapshot {
 		p.snapshots.last = newSnapshot(latest, last)
 	}
 	return p.snapshots.last
+}
+
+// forget empties the cache.
+func (c *snapshotCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
 }
 
 // newSnapshot returns the snapshot of batches. It reuses the rows of the last one that have

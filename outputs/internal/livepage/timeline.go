@@ -42,6 +42,13 @@ func (p *Page) timeline() *timeline {
 	return p.timelines.last
 }
 
+// forget empties the cache.
+func (c *timelineCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
+}
+
 // sameEvents reports whether two results of Board.Events are the same.
 func sameEvents(a, b []metric.Point) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.EqualFunc(a, b, sameEvent))
@@ -239,7 +246,7 @@ func (e *entry) Before() string {
 	if lasted := fieldNumber(p, "lasted_seconds"); lasted > 0 {
 		add("lasted %s", duration(lasted))
 	}
-	if why := field("why"); why != "" && visibility("why", metric.KindString, false).includes(e.trusted) {
+	if why := field("why"); why != "" && e.Event() != "closed" && visibility("why", metric.KindString, false).includes(e.trusted) {
 		add("%s", why)
 	}
 	if field("while_down") == "true" {

@@ -106,7 +106,7 @@ func TestFacetsCountWhatTheyWouldShow(t *testing.T) {
 		for _, f := range v.Facets {
 			for _, x := range f.Values {
 				if f.Key == test.key {
-					got = append(got, value{x.Value, x.Count, x.Active, x.Link})
+					got = append(got, value(x))
 				}
 			}
 		}
