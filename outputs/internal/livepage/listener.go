@@ -2,6 +2,7 @@ package livepage
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -44,9 +45,7 @@ func (p *Page) listener(ctx context.Context, id string, trusted bool) *listenerV
 	v.Facts = pointFacts(point, trusted, snap.batches[i].Descs)
 	v.Hidden = !trusted && v.Row.inner != ""
 
-	ctx, cancel := context.WithTimeout(ctx, detailsTimeout)
-	defer cancel()
-	details, err := p.board.Details(ctx, v.Row.Source, point)
+	details, err := p.readDetails(ctx, v.Row.Source, point)
 	if err != nil {
 		v.Failed = "The details cannot be read"
 		if trusted {
@@ -68,6 +67,20 @@ func (p *Page) listener(ctx context.Context, id string, trusted bool) *listenerV
 	v.Entries = p.timeline().entries(&q, trusted)
 	v.Entries = v.Entries[:min(len(v.Entries), pageEntries)]
 	return v
+}
+
+// readDetails asks the input of a point for its details. Inputs answer maxDetails readers at
+// the same time; the others wait.
+func (p *Page) readDetails(ctx context.Context, source string, point *metric.Point) ([]plugin.DetailSection, error) {
+	ctx, cancel := context.WithTimeout(ctx, detailsTimeout)
+	defer cancel()
+	select {
+	case p.details <- struct{}{}:
+		defer func() { <-p.details }()
+		return p.board.Details(ctx, source, point)
+	case <-ctx.Done():
+		return nil, errors.New("too many readers ask for details")
+	}
 }
 
 // addSection adds what the reader may see of a section.

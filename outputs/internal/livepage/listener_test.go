@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -72,4 +74,37 @@ func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
 			t.Errorf("the page has no %q, or not the rest:\n%s", want, page)
 		}
 	}
+}
+
+// TestDetailsAreReadForTwoReadersAtATime, because they may be expensive. Further readers
+// wait, at most as long as for an input that hangs.
+func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		board := five()
+		reading := 0
+		board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
+			reading++
+			<-ctx.Done()
+			reading--
+			return nil, ctx.Err()
+		}
+		p := pageOf(board)
+		path := "/listener/" + p.snapshot().rows[0].ID
+		start := time.Now()
+		pages := make(chan string, 5)
+		for range cap(pages) {
+			go func() { pages <- body(t, get(p, path, "Authorization", "x")) }()
+		}
+		synctest.Wait()
+		if reading != maxDetails {
+			t.Errorf("details are read for %d readers, want %d", reading, maxDetails)
+		}
+		failed := 0
+		for range cap(pages) {
+			failed += strings.Count(<-pages, "The details cannot be read: ")
+		}
+		if took := time.Since(start); failed != cap(pages) || took != detailsTimeout {
+			t.Errorf("%d pages without details after %v, want %d after %v", failed, took, cap(pages), detailsTimeout)
+		}
+	})
 }

@@ -69,6 +69,7 @@ func Reasons() []Reason { return []Reason{RefusedHost, RefusedSite, RefusedBusy}
 const (
 	maxPages     = 16       // being made at the same time
 	maxAPI       = 4        // responses of the API being made at the same time
+	maxDetails   = 2        // readers whose details an input reads at the same time
 	maxUnread    = 32 << 20 // bytes of pages that readers have not read yet
 	maxUnreadAPI = 32 << 20
 )
@@ -98,6 +99,7 @@ type Page struct {
 	templates *template.Template
 	pages     *respond.Responder
 	api       *respond.Responder
+	details   chan struct{} // one for each reader whose details are being read
 	snapshots snapshotCache
 	cached    pageCache
 	timelines timelineCache
@@ -107,7 +109,7 @@ type Page struct {
 
 // New returns the page of a board.
 func New(o Options, board plugin.Board) *Page {
-	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive()}
+	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive(), details: make(chan struct{}, maxDetails)}
 	p.templates = newTemplates(p)
 	p.idle = time.AfterFunc(keepFor, p.forget)
 	busy := func() { o.Refused(RefusedBusy) }
