@@ -99,8 +99,7 @@ func (a assets) serve(w http.ResponseWriter, r *http.Request) {
 	} else {
 		h.Set("ETag", f.etag)
 	}
-	// The zero time adds no Last-Modified. A file of a Content-Encoding has no ranges.
-	r.Header.Del("Range")
+	// The zero time adds no Last-Modified.
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 

@@ -31,8 +31,7 @@ func visibility(key string, kind metric.Kind, tag bool) audience {
 	switch {
 	case key == "cmdline":
 		return nobody
-	case key == "exe" || strings.HasPrefix(key, "exe_sha") || strings.HasPrefix(key, "parent_") ||
-		key == "previous_exe" || key == "login_uid" || strings.HasPrefix(key, "cgroup"):
+	case key == "exe" || key == "login_uid" || strings.HasPrefix(key, "parent_") || strings.HasPrefix(key, "cgroup"):
 		return trustedOnly
 	case tag || kind != metric.KindString || slices.Contains(publicTexts[:], key):
 		return everyone

@@ -60,7 +60,7 @@ func moved(seconds float64, port int, from, to string) metric.Point {
 func TestExposureChangesOfOneCauseAreOneEntry(t *testing.T) {
 	board := boardOf()
 	board.events = []metric.Point{
-		moved(0, 1, "private", "public"),
+		moved(0, 1, "private", "public"), moved(30, 1, "public", "private"), moved(31.1, 2, "public", "private"),
 		moved(60, 1, "public", "private"), moved(60.000000001, 2, "public", "private"), moved(60.000000002, 3, "loopback", "private"), moved(60.000000003, 4, "public", "private"),
 		change(61, "opened", web),
 		change(61.5, "exposure_changed", web, "cause", "rebound", "previous_exposure", "public"), change(61.5, "exposure_changed", web, "cause", "rebound", "previous_exposure", "public"),
@@ -70,10 +70,10 @@ func TestExposureChangesOfOneCauseAreOneEntry(t *testing.T) {
 		search string
 		want   []string
 	}{
-		{"", []string{"exposure_changed 0.0.0.0:443", "exposure_changed 0.0.0.0:443", "opened 0.0.0.0:443", "exposure_changed 3 listeners", "exposure_changed 0.0.0.0:3", "exposure_changed 0.0.0.0:1"}},
-		{"port:2", []string{"exposure_changed 0.0.0.0:2"}},
+		{"", []string{"exposure_changed 0.0.0.0:443", "exposure_changed 0.0.0.0:443", "opened 0.0.0.0:443", "exposure_changed 3 listeners", "exposure_changed 0.0.0.0:3", "exposure_changed 0.0.0.0:2", "exposure_changed 0.0.0.0:1", "exposure_changed 0.0.0.0:1"}},
+		{"port:2", []string{"exposure_changed 0.0.0.0:2", "exposure_changed 0.0.0.0:2"}},
 		{"event:opened", []string{"opened 0.0.0.0:443"}},
-		{"cause:host_address previous_exposure:public", []string{"exposure_changed 3 listeners"}},
+		{"cause:host_address previous_exposure:public", []string{"exposure_changed 3 listeners", "exposure_changed 0.0.0.0:2", "exposure_changed 0.0.0.0:1"}},
 	} {
 		var got []string
 		for _, e := range p.view(search(test.search), false).Entries {

@@ -3,6 +3,8 @@ package livepage
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,6 +52,28 @@ func TestSortByEachColumn(t *testing.T) {
 		}
 		if diff := cmp.Diff(test.want, ports); diff != "" {
 			t.Errorf("sort %q (-want +got):\n%s", test.sort, diff)
+		}
+	}
+}
+
+// TestEqualRowsStayInTheOrderOfPorts, however many there are.
+func TestEqualRowsStayInTheOrderOfPorts(t *testing.T) {
+	var points []metric.Point
+	for i := range 200 {
+		points = append(points, listener(200-i, fmt.Sprintf("p%d", i%2)))
+	}
+	for sort, first := range map[string]string{"process": "p0", "-process": "p1"} {
+		rows := pageOf(boardOf(points...)).view(search("", "sort", sort), false).Rows
+		var ports []int
+		for _, r := range rows {
+			n, err := strconv.Atoi(r.point.Tag("port"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ports = append(ports, n)
+		}
+		if rows[0].Process != first || !slices.IsSorted(ports[:100]) || !slices.IsSorted(ports[100:]) {
+			t.Errorf("%s: %s first, ports %v", sort, rows[0].Process, ports)
 		}
 	}
 }
