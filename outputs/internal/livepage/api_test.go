@@ -15,17 +15,17 @@ import (
 	"sockwatch/agent/plugin/plugintest/schematest"
 )
 
-// elements returns the elements of a JSON array, after it has checked each against the
-// schema of lines.
+// elements returns the elements of a JSON array, after it has checked them against the
+// schema of the API.
 func elements(t *testing.T, text string) []string {
 	t.Helper()
 	var raw []json.RawMessage
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
+	schematest.API(t, []byte(text))
 	list := make([]string, 0, len(raw))
 	for _, e := range raw {
-		schematest.Line(t, e)
 		list = append(list, string(e))
 	}
 	return list
