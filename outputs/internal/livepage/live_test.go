@@ -498,3 +498,30 @@ func TestModuleIsSmall(t *testing.T) {
 		t.Error("it imports something")
 	}
 }
+
+// BenchmarkGatherWithAViewer is what one gather of 5,000 listeners costs while one page is
+// open and nothing has changed.
+func BenchmarkGatherWithAViewer(b *testing.B) {
+	board := newChangingBoard()
+	ports := make([]int, 5000)
+	for i := range ports {
+		ports[i] = i + 1
+	}
+	p := newTestPage(board)
+	key := viewKey{trusted: true}
+	p.live.enter(key)
+	board.publish(0, ports...)
+	before, err := p.live.frame(p, key, board.Changed())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		board.publish(1, ports...)
+		b.StartTimer()
+		next, err := p.live.frame(p, key, board.Changed())
+		if err != nil || next.content != before.content {
+			b.Fatal("the page has changed: ", err)
+		}
+	}
+}
