@@ -217,6 +217,9 @@ func listen() int {
 		}
 		fmt.Println(err)
 	}
+	for _, c := range connections {
+		c.Close()
+	}
 	return 0
 }
 

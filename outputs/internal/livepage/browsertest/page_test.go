@@ -131,7 +131,7 @@ func TestSearchFiltersWhileTyping(t *testing.T) {
 	tb.wait(row("127.0.0.1:8080"))
 
 	// A key that nothing has is explained, and the page stays usable.
-	tb.keys(" proces:x")
+	tb.keys(" prozess:x")
 	tb.wait(`document.getElementById("messages").innerText.includes('Did you mean "process"?')`)
 
 	// Back leads to what was before the typing, forward to its end.
@@ -140,7 +140,7 @@ func TestSearchFiltersWhileTyping(t *testing.T) {
 	tb.is(`document.getElementById("q").value`, "")
 	tb.do(chromedp.Evaluate[chromedp.Void](`history.forward(); undefined`))
 	tb.wait(addresses + `.length === 3`)
-	tb.is(`document.getElementById("q").value`, "process:web proces:x")
+	tb.is(`document.getElementById("q").value`, "process:web prozess:x")
 	tb.is("window.sameDocument", "true")
 }
 
@@ -422,7 +422,7 @@ func TestPagesAreAccessible(t *testing.T) {
 	tb.wait(row("127.0.0.1:8443") + `.dataset.mark === "closed"`)
 	listener := eval[string](tb, row("127.0.0.1:80")+`.querySelector("a").href`)
 	tb.wait(`document.querySelector("#alerts li")`)
-	for _, path := range []string{"", "/?q=proces:x+port:80", "/?q=port:1", "/events", "/health", listener, "/listener/none"} {
+	for _, path := range []string{"", "/?q=prozess:x+port:80", "/?q=port:1", "/events", "/health", listener, "/listener/none"} {
 		switch {
 		case path == "": // as it is, with marks
 		case strings.HasPrefix(path, "/"):
