@@ -54,8 +54,6 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), p.live.times.life)
 	defer cancel()
 	out := messageWriter{w, http.NewResponseController(w), p.live.times.write}
-	// The server's timeout for reading a request would end the stream.
-	_ = out.control.SetReadDeadline(time.Time{})
 	reader := reader{claims: cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("have"))}
 	for {
 		changed := p.board.Changed()

@@ -454,6 +454,7 @@ func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
 			board := newChangingBoard()
 			board.publish(1, 80)
 			p := newTestPage(board)
+			p.live.times.write = 100 * time.Millisecond // for one message, not for the time between two
 			s := httptest.NewUnstartedServer(p)
 			s.Config.ReadTimeout, s.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
 			s.EnableHTTP2 = test.http2
