@@ -316,3 +316,42 @@ func TestOpenStreamsDoNotDelayAStop(t *testing.T) {
 		t.Errorf("the stream is cut off instead of ended: %v", err)
 	}
 }
+
+// TestStreamsPassTLSAndPasswords: exporter-toolkit serves HTTP/2 over TLS.
+func TestStreamsPassTLSAndPasswords(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		http2     bool
+		wantProto string
+	}{
+		{name: "HTTP/1.1", wantProto: "HTTP/1.1"},
+		{name: "HTTP/2", http2: true, wantProto: "HTTP/2.0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, metrics, _, ca := serveTLS(t, webConfigTLS+webConfigUsers, nil)
+			r, err := http.NewRequest(http.MethodGet, strings.TrimSuffix(metrics, "/metrics")+"/stream", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, ForceAttemptHTTP2: test.http2}}
+			defer c.CloseIdleConnections()
+			answer, err := c.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer.Body.Close()
+			if answer.StatusCode != http.StatusUnauthorized {
+				t.Errorf("without a password: status %d", answer.StatusCode)
+			}
+			r.SetBasicAuth("prometheus", "secret")
+			if answer, err = c.Do(r); err != nil {
+				t.Fatal(err)
+			}
+			defer answer.Body.Close()
+			event := make([]byte, len("id: "))
+			if _, err := io.ReadFull(answer.Body, event); err != nil || string(event) != "id: " || answer.Proto != test.wantProto {
+				t.Errorf("%s, status %d, %q, %v", answer.Proto, answer.StatusCode, event, err)
+			}
+		})
+	}
+}

@@ -15,19 +15,19 @@ import (
 
 const (
 	maxStreams     = 8
-	streamLife     = 15 * time.Minute // of one stream; then the browser connects, and may have to authenticate, again
-	streamRetry    = time.Second      // until a browser connects again
-	streamFullWait = "30"             // seconds after which a refused browser may try again
+	streamRetry    = time.Second // until a browser connects again
+	streamFullWait = "30"        // seconds after which a refused browser may try again
 )
 
-// Times within the life of a stream.
+// Times of a stream.
 type streamTimes struct {
+	life  time.Duration // after it the browser has to connect, and to authenticate, again
 	pace  time.Duration // at least, between two messages
 	alive time.Duration // at most, between two messages
 	write time.Duration // for a reader to take one message
 }
 
-var defaultStreamTimes = streamTimes{pace: 200 * time.Millisecond, alive: 15 * time.Second, write: respond.WriteTimeout}
+var defaultStreamTimes = streamTimes{life: 15 * time.Minute, pace: 200 * time.Millisecond, alive: 15 * time.Second, write: respond.WriteTimeout}
 
 // stream answers /stream with server-sent events, until the reader leaves or the page ends.
 //
@@ -38,6 +38,7 @@ var defaultStreamTimes = streamTimes{pace: 200 * time.Millisecond, alive: 15 * t
 func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	key := newViewKey(r.URL.Query(), p.opts.Trusted(r))
 	if !p.live.enter(key) {
+		p.opts.Refused(RefusedBusy)
 		w.Header().Set("Retry-After", streamFullWait)
 		http.Error(w, fmt.Sprintf("live updates are full: %d pages are open", maxStreams), http.StatusServiceUnavailable)
 		return
@@ -50,11 +51,9 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), streamLife)
+	ctx, cancel := context.WithTimeout(r.Context(), p.live.times.life)
 	defer cancel()
 	out := messageWriter{w, http.NewResponseController(w), p.live.times.write}
-	// The server's timeout for reading a request would end the stream.
-	_ = out.control.SetReadDeadline(time.Time{})
 	reader := reader{claims: cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("have"))}
 	for {
 		changed := p.board.Changed()

@@ -290,6 +290,19 @@ func TestIdleStreamSendsHeartbeats(t *testing.T) {
 	}
 }
 
+// A password that is no longer valid does not keep a page current for ever.
+func TestStreamEndsAfterItsLife(t *testing.T) {
+	board := newChangingBoard()
+	board.publish(1, 80)
+	p := newTestPage(board)
+	p.live.times.life = 10 * time.Millisecond
+	c := connect(t, serve(t, p).URL+"/stream")
+	c.update()
+	if _, err := c.ReadByte(); err != io.EOF {
+		t.Errorf("after its life: %v", err)
+	}
+}
+
 // Without viewers nothing waits for changes, and nothing is rendered.
 func TestNoViewersCostNothing(t *testing.T) {
 	board := newChangingBoard()
@@ -337,7 +350,10 @@ func TestViewersOfOneQueryShareFrames(t *testing.T) {
 
 func TestNinthStreamIsRefused(t *testing.T) {
 	board := newChangingBoard()
-	s := serve(t, newTestPage(board))
+	p := newTestPage(board)
+	refused := make(chan Reason, 2)
+	p.opts.Refused = func(why Reason) { refused <- why }
+	s := serve(t, p)
 	var clients []*client
 	for i := range maxStreams {
 		clients = append(clients, connect(t, fmt.Sprintf("%s/stream?q=%d", s.URL, i)))
@@ -355,6 +371,9 @@ func TestNinthStreamIsRefused(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "30" || method == http.MethodGet && string(body) != "live updates are full: 8 pages are open\n" {
 			t.Errorf("%s: status %d, Retry-After %q, %q", method, resp.StatusCode, resp.Header.Get("Retry-After"), body)
+		}
+		if why := <-refused; why != RefusedBusy {
+			t.Errorf("%s: counted as %q", method, why)
 		}
 	}
 	clients[0].body.Close()
@@ -435,6 +454,7 @@ func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
 			board := newChangingBoard()
 			board.publish(1, 80)
 			p := newTestPage(board)
+			p.live.times.write = 100 * time.Millisecond // for one message, not for the time between two
 			s := httptest.NewUnstartedServer(p)
 			s.Config.ReadTimeout, s.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
 			s.EnableHTTP2 = test.http2
@@ -496,5 +516,32 @@ func TestModuleIsSmall(t *testing.T) {
 	}
 	if strings.Contains(string(text), "import ") {
 		t.Error("it imports something")
+	}
+}
+
+// BenchmarkGatherWithAViewer is what one gather of 5,000 listeners costs while one page is
+// open and nothing has changed.
+func BenchmarkGatherWithAViewer(b *testing.B) {
+	board := newChangingBoard()
+	ports := make([]int, 5000)
+	for i := range ports {
+		ports[i] = i + 1
+	}
+	p := newTestPage(board)
+	key := viewKey{trusted: true}
+	p.live.enter(key)
+	board.publish(0, ports...)
+	before, err := p.live.frame(p, key, board.Changed())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		board.publish(1, ports...)
+		b.StartTimer()
+		next, err := p.live.frame(p, key, board.Changed())
+		if err != nil || next.content != before.content {
+			b.Fatal("the page has changed: ", err)
+		}
 	}
 }

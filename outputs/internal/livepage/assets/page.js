@@ -134,7 +134,7 @@ class Marks {
    * @param {string} gathered
    */
   show(gathered) {
-    this.latest = Math.floor(Date.parse(gathered) / 1000);
+    this.latest = Math.max(0, Math.floor(Date.parse(gathered) / 1000)); // 0: not yet
     if (!this.since) this.begin();
     const counts = { opened: 0, changed: 0, closed: 0 };
     for (const row of this.rows()) {
@@ -166,6 +166,7 @@ class Marks {
 
   clear() {
     this.forgetClosed();
+    for (const event of document.querySelectorAll("#events [data-mark]")) event.removeAttribute("data-mark");
     this.begin();
     this.show(new Date(this.latest * 1000).toISOString());
   }
@@ -260,7 +261,7 @@ class Live {
     this.heard = Date.now();
     if (!this.paused) {
       this.marks.show(gathered);
-      this.say("on", `live, as of ${gathered.slice(11, 19)}`);
+      this.say("on", this.marks.latest ? `live, as of ${gathered.slice(11, 19)}` : "live");
     } else this.say("paused", this.missed ? "paused, changes are waiting" : "paused");
   }
 

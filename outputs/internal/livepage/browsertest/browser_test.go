@@ -156,7 +156,7 @@ func (tb *tab) keys(keys string) {
 	}
 }
 
-// look sets the size of the window, and the colors that the system prefers.
+// look sets the size of the window and the colors that the system prefers, without motion.
 func (tb *tab) look(width, height int64, dark bool) {
 	tb.t.Helper()
 	scheme := "light"
@@ -164,7 +164,7 @@ func (tb *tab) look(width, height int64, dark bool) {
 		scheme = "dark"
 	}
 	if _, err := chromedp.Call(tb.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
 	}); err != nil {
 		tb.t.Fatal(err)
 	}
