@@ -1,11 +1,13 @@
 // Package livepage is the page for people that the output prometheus serves: what listens
 // on this host, what has changed, and how sockwatch itself is.
 //
-// The files follow a request. This one routes. guard.go decides who may see what. query.go
-// parses the search, snapshot.go turns the latest batches into rows, and view.go selects
-// what one reader sees. timeline.go, alerts.go and health.go add events, rules and the state
-// of the agent. listener.go is the page of one listener, api.go answers scripts, and live.go
-// keeps an open page current. templates/ has the HTML, assets/ what it loads.
+// The files follow a request. This one routes, and guard.go decides who may see what. query.go
+// has the search (word.go splits it, match.go compiles its values), snapshot.go turns the
+// latest batches into rows (row.go), and view.go selects what one reader sees. timeline.go
+// does the same for events (entry.go says what one means), alerts.go for rules, and health.go
+// for the agent. listener.go is the page of one listener, changes.go that of all events, api.go
+// answers scripts, and live.go keeps an open page current. templates/ has the HTML, assets/
+// what it loads.
 package livepage
 
 import (
