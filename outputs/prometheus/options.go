@@ -86,8 +86,12 @@ func (o *Options) Validate() error {
 	if o.MaxSeries <= 0 {
 		errs = append(errs, plugin.Invalid("max_series", "must be more than 0"))
 	}
-	if _, err := plugin.CompileGlobs(o.PageHosts); err != nil {
-		errs = append(errs, plugin.Invalid("page_hosts", "%w", err))
+	for _, pattern := range o.PageHosts {
+		if strings.ContainsAny(pattern, ":/") {
+			errs = append(errs, plugin.Invalid("page_hosts", "%q is not a host name: leave out the scheme, the port and the path", pattern))
+		} else if _, err := plugin.CompileGlobs([]string{pattern}); err != nil {
+			errs = append(errs, plugin.Invalid("page_hosts", "%w", err))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ func columns() []column {
 		{Name: "where", Text: "Unit or container", compare: byText(func(r *row) string { return r.Where })},
 		{Name: "queue", Text: "Accept queue", compare: func(a, b *row) int { return cmp.Compare(b.fill(), a.fill()) }},
 		{Name: "established", Text: "Established", compare: func(a, b *row) int { return cmp.Compare(b.established(), a.established()) }},
-		{Name: "since", Text: "Since", compare: func(a, b *row) int { return b.Since.Compare(a.Since) }},
+		{Name: "since", Text: "Since", compare: func(a, b *row) int { return b.since().Compare(a.since()) }},
 		{Name: "expected", Text: "Expected", compare: func(a, b *row) int {
 			return cmp.Compare(slices.Index(verdicts[:], a.Expected), slices.Index(verdicts[:], b.Expected))
 		}},

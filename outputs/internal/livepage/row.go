@@ -38,7 +38,8 @@ type row struct {
 	Queue       uint64 // connections waiting for accept
 	QueueLimit  uint64 // 0: not known
 	Established string
-	Since       time.Time // first seen; zero: before sockwatch
+	Since       time.Time // first seen; zero: it listened before sockwatch did
+	Started     time.Time // when its process was started; zero: not known
 	Changed     time.Time // when it last changed, or its process was started; zero: not known
 
 	order string // by port, address and the rest of the identity; unique
@@ -65,10 +66,10 @@ func newRow(source string, p *metric.Point) *row {
 		Owner:    p.Tag("owner"),
 		Expected: fieldText(p, "expected"), Rule: fieldText(p, "rule"),
 		Queue: fieldUint(p, "backlog"), QueueLimit: fieldUint(p, "backlog_limit"), Established: fieldText(p, "established"),
-		Since: fieldTime(p, "first_seen_time_seconds"), Changed: fieldTime(p, "changed_time_seconds"),
+		Since: fieldTime(p, "first_seen_time_seconds"), Started: fieldTime(p, "process_start_time_seconds"), Changed: fieldTime(p, "changed_time_seconds"),
 	}
-	if started := fieldTime(p, "process_start_time_seconds"); started.After(r.Changed) {
-		r.Changed = started
+	if r.Started.After(r.Changed) {
+		r.Changed = r.Started
 	}
 	if c := p.Tag("container"); c != "" && r.Where != c {
 		r.Where += " " + c
@@ -80,6 +81,15 @@ func newRow(source string, p *metric.Point) *row {
 
 // QueueShare returns a part of the limit of the accept queue.
 func (r *row) QueueShare(percent uint64) uint64 { return r.QueueLimit * percent / 100 }
+
+// since returns the earliest time that is known of the row: it has listened for that long,
+// or, if that is not known, its process has run for that long.
+func (r *row) since() time.Time {
+	if r.Since.IsZero() {
+		return r.Started
+	}
+	return r.Since
+}
 
 // NoProcess returns why the row has no process.
 func (r *row) NoProcess() string {

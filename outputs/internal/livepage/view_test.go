@@ -140,6 +140,26 @@ func TestFacetsCountWhatTheyWouldShow(t *testing.T) {
 	}
 }
 
+// TestListenersFromBeforeSockwatchShowTheStartOfTheirProcess, because nobody knows since
+// when they have listened.
+func TestListenersFromBeforeSockwatchShowTheStartOfTheirProcess(t *testing.T) {
+	seen := with(listener(1, "a"), "process_start_time_seconds", metric.Float(1795341500))
+	before := with(seen, "first_seen_time_seconds", metric.String(""))
+	before.Tags = listener(2, "a").Tags
+	unknown := with(with(before, "process_start_time_seconds", metric.String("")), "pid", metric.Int(3))
+	unknown.Tags = listener(3, "a").Tags
+	var got []string
+	for _, e := range parse(t, body(t, get(pageOf(boardOf(unknown, before, seen)), "/?sort=since"))) {
+		if e.Data == "td" && attribute(e, "class") == "since" {
+			got = append(got, textOf(e))
+		}
+	}
+	want := []string{"2026-11-22 10:00:00", "2026-11-22 09:58:20 start of the process", ""}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 func TestWithoutRulesThereIsNoFacetOfVerdicts(t *testing.T) {
 	v := pageOf(boardOf(listener(80, "nginx"))).view(search(""), false)
 	if len(v.Facets) != 1 || v.Facets[0].Key != "exposure" {
