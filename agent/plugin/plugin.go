@@ -3,7 +3,8 @@
 //
 // plugin.go has the contracts and the Board, optional.go the optional interfaces,
 // errors.go the errors that have a meaning to the agent, define.go the definition of a
-// plugin, types.go the types of options, and glob.go the globs in them.
+// plugin, types.go the types of options, glob.go the globs in them, and lists.go the lists
+// of globs and ports that people type.
 package plugin
 
 import (

@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"cmp"
@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"sockwatch/agent/plugin"
 )
 
 // Patterns are globs as typed on a command line or into a form: one, or several separated
@@ -16,14 +14,14 @@ import (
 // glob. The zero value is empty and matches nothing.
 type Patterns struct {
 	texts []string
-	globs plugin.Globs
+	globs Globs
 }
 
 // UnmarshalText adds the globs of a list to p, so that a flag can be repeated. Its error
 // joins the errors of all bad patterns.
 func (p *Patterns) UnmarshalText(text []byte) error {
 	texts := splitList(string(text))
-	g, err := plugin.CompileGlobs(texts)
+	g, err := CompileGlobs(texts)
 	if err != nil {
 		return err
 	}
