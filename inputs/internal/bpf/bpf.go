@@ -18,20 +18,8 @@ import (
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go@v0.22.0 -cc clang-14 -strip llvm-strip-14 -target bpfel -cflags "-O2 -Wall -Werror" -type holder -type change listeners programs/listeners.c
 
-// ErrUnsupported says that the program was built for a system or an architecture without these
-// programs.
-var ErrUnsupported = errors.New("bpf: only on Linux, on amd64 and arm64")
-
-// A Holder is an open file that is a listening TCP socket of any network namespace, or an
-// io_uring.
-type Holder struct {
-	PID   int    // of the process
-	TID   int    // of the thread whose table of files has the file; usually the PID
-	Start uint64 // when the process started, in nanoseconds of CLOCK_BOOTTIME
-	FD    int
-	Inode uint64 // of the socket; 0 for an io_uring
-	Netns uint32 // inode number of the socket's network namespace; 0 for an io_uring
-}
+// ErrUnsupported says that sockwatch was built for an architecture without these programs.
+var ErrUnsupported = errors.New("bpf: only on amd64 and arm64")
 
 // A Change is a TCP socket that began or ceased to listen.
 type Change struct {

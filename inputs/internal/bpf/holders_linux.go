@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/procfs"
 )
 
 // Holders finds all holders of listening sockets. It must be used by one goroutine.
@@ -43,20 +45,20 @@ func OpenHolders(pidNamespace uint32) (*Holders, error) {
 // Close releases the program.
 func (h *Holders) Close() error { return errors.Join(h.iter.Close(), h.program.Close()) }
 
-// Sockets calls visit for each open file that is a listening TCP socket, ordered by process
-// and thread. Files that are opened or closed meanwhile may be missing. After an error, such
-// as that of ctx, some have not been visited. The kernel looks at up to a million files before
-// it looks at ctx again.
-func (h *Holders) Sockets(ctx context.Context, visit func(Holder)) error {
+// Sockets calls visit for each open file that is a listening TCP socket of any network
+// namespace, ordered by process and thread. Files that are opened or closed meanwhile may be
+// missing. After an error, such as that of ctx, some have not been visited. The kernel looks
+// at up to a million files before it looks at ctx again.
+func (h *Holders) Sockets(ctx context.Context, visit func(pid int, file procfs.File)) error {
 	return h.each(ctx, false, visit)
 }
 
 // Rings calls visit for each open file that is an io_uring, in the same way.
-func (h *Holders) Rings(ctx context.Context, visit func(Holder)) error {
+func (h *Holders) Rings(ctx context.Context, visit func(pid int, file procfs.File)) error {
 	return h.each(ctx, true, visit)
 }
 
-func (h *Holders) each(ctx context.Context, rings bool, visit func(Holder)) error {
+func (h *Holders) each(ctx context.Context, rings bool, visit func(pid int, file procfs.File)) error {
 	if err := h.onlyRings.Set(rings); err != nil {
 		return fmt.Errorf("bpf: choose the files: %w", err)
 	}
@@ -93,10 +95,9 @@ func (h *Holders) each(ctx context.Context, rings bool, visit func(Holder)) erro
 var holderSize = binary.Size(listenersHolder{})
 
 // parseHolder parses a record of holderSize bytes.
-func parseHolder(data []byte) Holder {
+func parseHolder(data []byte) (pid int, file procfs.File) {
 	n := binary.NativeEndian
-	return Holder{
-		Inode: n.Uint64(data), Start: n.Uint64(data[8:]),
-		PID: int(n.Uint32(data[16:])), TID: int(n.Uint32(data[20:])), FD: int(n.Uint32(data[24:])), Netns: n.Uint32(data[28:]),
-	}
+	file = procfs.File{Inode: n.Uint64(data), TID: int32(n.Uint32(data[12:])), FD: int32(n.Uint32(data[16:]))}
+	file.Ring = file.Inode == 0
+	return int(n.Uint32(data[8:])), file
 }

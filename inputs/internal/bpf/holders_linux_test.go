@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/procfs"
 	"sockwatch/inputs/internal/synthetic"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -73,21 +74,17 @@ func TestHoldersAreFound(t *testing.T) {
 	}
 	own := map[int]int{plain.Process.Pid: 1, thread.Process.Pid: 1, elsewhere.Process.Pid: 1, os.Getpid(): 2}
 	found := map[int]int{}
-	if err := h.Sockets(t.Context(), func(f Holder) {
-		if own[f.PID] == 0 {
+	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
+		if own[pid] == 0 {
 			return // of others
 		}
-		found[f.PID]++
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%d", f.PID, f.TID, f.FD))
+		found[pid]++
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%d", pid, f.TID, f.FD))
 		if want := fmt.Sprintf("socket:[%d]", f.Inode); err != nil || link != want {
 			t.Errorf("%+v is %q, %v, want %q", f, link, err, want)
 		}
-		if (f.TID == f.PID) == (f.PID == thread.Process.Pid) {
-			t.Errorf("%+v: thread %d", f, f.TID)
-		}
-		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", f.PID), &st); err != nil || uint32(st.Ino) != f.Netns {
-			t.Errorf("%+v: network namespace %d, %v", f, st.Ino, err)
+		if (int(f.TID) == pid) == (pid == thread.Process.Pid) || f.Ring {
+			t.Errorf("%+v of process %d", f, pid)
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -105,16 +102,15 @@ func TestRingsAreFound(t *testing.T) {
 		t.Skip("io_uring_setup: ", errno)
 	}
 	defer unix.Close(int(fd))
-	var own []Holder
-	if err := h.Rings(t.Context(), func(f Holder) {
-		if f.PID == os.Getpid() {
-			f.Start = 0
+	var own []procfs.File
+	if err := h.Rings(t.Context(), func(pid int, f procfs.File) {
+		if pid == os.Getpid() {
 			own = append(own, f)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := []Holder{{PID: os.Getpid(), TID: os.Getpid(), FD: int(fd)}}
+	want := []procfs.File{{TID: int32(os.Getpid()), FD: int32(fd), Ring: true}}
 	if diff := cmp.Diff(want, own); diff != "" {
 		t.Errorf("io_urings (-want +got):\n%s", diff)
 	}
@@ -126,7 +122,7 @@ func TestHoldersStopWithTheContext(t *testing.T) {
 	ended := errors.New("ended")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(ended)
-	if err := h.Sockets(ctx, func(f Holder) { t.Error(f) }); !errors.Is(err, ended) {
+	if err := h.Sockets(ctx, func(pid int, f procfs.File) { t.Error(pid, f) }); !errors.Is(err, ended) {
 		t.Errorf("error %v, want %v", err, ended)
 	}
 }
@@ -153,13 +149,13 @@ func TestVeryManyHolders(t *testing.T) {
 		defer unix.Close(fd)
 	}
 	found, last := 0, -1
-	if err := h.Sockets(t.Context(), func(f Holder) {
-		if f.PID == os.Getpid() {
+	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
+		if pid == os.Getpid() {
 			found++
-			if f.FD <= last {
+			if int(f.FD) <= last {
 				t.Fatalf("file %d after %d", f.FD, last)
 			}
-			last = f.FD
+			last = int(f.FD)
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -172,13 +168,14 @@ func TestVeryManyHolders(t *testing.T) {
 // TestHolderLayout parses a record as the generated type lays it out.
 func TestHolderLayout(t *testing.T) {
 	var record bytes.Buffer
-	raw := listenersHolder{Inode: 1, Start: 2, Pid: 3, Tid: 4, Fd: 5, Netns: 6}
+	raw := listenersHolder{Inode: 1, Pid: 2, Tid: 3, Fd: 4}
 	if err := binary.Write(&record, binary.NativeEndian, raw); err != nil {
 		t.Fatal(err)
 	}
-	want := Holder{Inode: 1, Start: 2, PID: 3, TID: 4, FD: 5, Netns: 6}
-	if diff := cmp.Diff(want, parseHolder(record.Bytes())); diff != "" || record.Len() != holderSize {
-		t.Errorf("%d bytes (-want +got):\n%s", record.Len(), diff)
+	pid, file := parseHolder(record.Bytes())
+	want := procfs.File{Inode: 1, TID: 3, FD: 4}
+	if diff := cmp.Diff(want, file); diff != "" || pid != 2 || record.Len() != holderSize {
+		t.Errorf("%d bytes, process %d (-want +got):\n%s", record.Len(), pid, diff)
 	}
 }
 
@@ -191,7 +188,7 @@ func BenchmarkHolders(b *testing.B) {
 	defer host.Stop()
 	h := openHolders(b)
 	for b.Loop() {
-		if err := h.Sockets(b.Context(), func(Holder) {}); err != nil {
+		if err := h.Sockets(b.Context(), func(int, procfs.File) {}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -35,13 +35,12 @@ type listenersChange struct {
 }
 
 type listenersHolder struct {
-	_     structs.HostLayout
-	Inode uint64
-	Start uint64
-	Pid   uint32
-	Tid   uint32
-	Fd    uint32
-	Netns uint32
+	_       structs.HostLayout
+	Inode   uint64
+	Pid     uint32
+	Tid     uint32
+	Fd      uint32
+	Padding uint32
 }
 
 // Names of all BPF objects in the ELF.

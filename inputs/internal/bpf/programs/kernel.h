@@ -25,7 +25,6 @@ enum bpf_map_type { BPF_MAP_TYPE_RINGBUF = 27 };
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-#define NULL ((void *)0)
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6

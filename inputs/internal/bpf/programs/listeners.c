@@ -42,15 +42,13 @@ static __always_inline bool is_inet(struct sock *sk, __u16 protocol)
 	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == protocol;
 }
 
-// A holder is an open file that is a listening socket or, if inode is 0, an io_uring. It is
-// written in the byte order of the machine; bpf2go makes the Go type from it.
+// A holder is an open file that is a listening socket or, if inode is 0, an io_uring.
 struct holder {
-	__u64 inode;
-	__u64 start; // of the process, in nanoseconds after the boot
+	__u64 inode; // no two sockets of a host have the same
 	__u32 pid;
-	__u32 tid;
+	__u32 tid; // of a thread with this table of files, usually the pid
 	__u32 fd;
-	__u32 netns;
+	__u32 padding;
 };
 
 // Whether to write the io_urings instead of the sockets. The program sets it before it reads.
@@ -70,21 +68,15 @@ static __always_inline bool is_ring(struct file *file)
 	return true;
 }
 
-static __always_inline void write_holder(struct bpf_iter__task_file *ctx, struct task_struct *task,
-					 struct file *file, struct sock *sk)
+static __always_inline void write_holder(struct bpf_iter__task_file *ctx, struct task_struct *task, __u64 inode)
 {
-	struct task_struct *leader = task->group_leader;
 	struct holder h = {
-		.start = BPF_CORE_READ(leader, start_boottime),
-		.pid = pid_in_namespace(leader),
+		.inode = inode,
+		.pid = pid_in_namespace(task->group_leader),
 		.tid = pid_in_namespace(task),
 		.fd = ctx->fd,
 	};
 
-	if (sk) {
-		h.inode = BPF_CORE_READ(file, f_inode, i_ino);
-		h.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	}
 	// A full buffer loses nothing: the kernel calls again with the same file.
 	bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
 }
@@ -103,7 +95,7 @@ int holders(struct bpf_iter__task_file *ctx)
 	struct socket *socket = bpf_sock_from_file(file);
 	if (only_rings) {
 		if (!socket && is_ring(file))
-			write_holder(ctx, task, file, NULL);
+			write_holder(ctx, task, 0);
 		return 0;
 	}
 	if (!socket)
@@ -116,7 +108,7 @@ int holders(struct bpf_iter__task_file *ctx)
 	if (!is_inet(sk, IPPROTO_TCP) && !is_inet(sk, IPPROTO_MPTCP))
 		return 0;
 
-	write_holder(ctx, task, file, sk);
+	write_holder(ctx, task, BPF_CORE_READ(file, f_inode, i_ino));
 	return 0;
 }
 

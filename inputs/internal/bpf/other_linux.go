@@ -1,8 +1,12 @@
-//go:build !linux || !(amd64 || arm64)
+//go:build !(amd64 || arm64)
 
 package bpf
 
-import "context"
+import (
+	"context"
+
+	"sockwatch/inputs/internal/procfs"
+)
 
 // Holders finds all holders of listening sockets.
 type Holders struct{}
@@ -14,10 +18,10 @@ func OpenHolders(uint32) (*Holders, error) { return nil, ErrUnsupported }
 func (*Holders) Close() error { return nil }
 
 // Sockets returns ErrUnsupported.
-func (*Holders) Sockets(context.Context, func(Holder)) error { return ErrUnsupported }
+func (*Holders) Sockets(context.Context, func(int, procfs.File)) error { return ErrUnsupported }
 
 // Rings returns ErrUnsupported.
-func (*Holders) Rings(context.Context, func(Holder)) error { return ErrUnsupported }
+func (*Holders) Rings(context.Context, func(int, procfs.File)) error { return ErrUnsupported }
 
 // Changes receives the changes of all network namespaces.
 type Changes struct{}
