@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -138,13 +139,16 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.publish = func(b *metric.Batch, changed bool) {
-		s.show(in, b, changed)
-		r := newReceipt(b.EventsStored)
-		s.offer(b, r)
-		r.release()
+	in.sink = sink{
+		publish: func(b *metric.Batch, changed bool) {
+			s.show(in, b, changed)
+			r := newReceipt(b.EventsStored)
+			s.offer(b, r)
+			r.release()
+		},
+		withdraw: func(changed bool) { s.show(in, nil, changed) },
+		recall:   func(recalled func() []metric.Point) { s.recall(in, recalled) },
 	}
-	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
 	if in.Name == agentSource {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
@@ -168,8 +172,12 @@ func (t *transition) undo() {
 func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.mu.Lock()
 	for name, e := range running.endpoints {
-		if s.running.endpoints[name] != e {
-			e.view.addEvents(s.events.all())
+		switch old := s.running.endpoints[name]; {
+		case old == e:
+		case old != nil && reflect.DeepEqual(old.Options.Options, e.Options.Options): // the same filter
+			e.view.events.copyFrom(&old.view.events, filter.Filter{})
+		default:
+			e.view.events.copyFrom(&s.events, e.view.filter)
 		}
 	}
 	s.config, s.running = config, running

@@ -123,6 +123,7 @@ type found struct {
 	Points []string // each as one line, with its number of sockets
 	Log    string
 	Error  string
+	Limits []string
 }
 
 // gatherHere gathers twice, because warnings must be logged only once.
@@ -141,7 +142,7 @@ func gatherHere(options Options) (f found) {
 		if err != nil {
 			return found{Error: err.Error(), Log: log.String()}
 		}
-		f = found{Log: log.String()}
+		f = found{Log: log.String(), Limits: in.(plugin.LimitReporter).Limits()}
 		if err := schematest.CheckBatch(&b); err != nil {
 			return found{Error: err.Error(), Log: log.String()}
 		}

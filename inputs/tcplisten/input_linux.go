@@ -35,6 +35,7 @@ type input struct {
 	recorder  *recorder // nil before the first gather
 	exporter  *exporter // nil without custom_port_exporter
 	warned    warnings
+	limits    limitations
 
 	scans      scans
 	hasLineage bool // the ancestry of the listeners' processes has been read
@@ -45,7 +46,7 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{options: o, rules: rules, env: env}
+	in := &input{options: o, rules: rules, env: env, scans: scans{mu: make(mutex, 1)}}
 	if o.CustomPortExporter {
 		in.exporter = newExporter(env.Hostname, o.ResolveAddresses)
 	}
@@ -68,6 +69,8 @@ func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, e
 // gatherWithin is gather with a separate context for the search for owners.
 func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment) (metric.Batch, error) {
 	now := at.Time
+	in.limits.begin()
+	defer in.limits.commit()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -78,6 +81,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
+	in.warnOfNamespaces()
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
@@ -150,6 +154,15 @@ func (in *input) InheritFrom(predecessor plugin.Input) {
 	}
 }
 
+// RecallEvents returns the last events of the history that are from before the start and that
+// every output had then.
+func (in *input) RecallEvents() []metric.Point {
+	if in.recorder == nil {
+		return nil
+	}
+	return in.recorder.recall()
+}
+
 // ExtraTags returns the labels of the rules.
 func (in *input) ExtraTags() []string { return in.rules.Labels() }
 
@@ -189,7 +202,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			return err
 		}
 		if err != nil {
-			in.warnOnce(&in.warned.namespaces, "cannot list a network namespace, keeping its known listeners",
+			in.warn(foreignNamespaces, "cannot list a network namespace, keeping its known listeners",
 				"netns", t.name, "error", err)
 			if !errors.Is(err, netns.ErrNoProcess) { // a permanent condition, so no note in every batch
 				partial.add("netns %s: %v", t.name, err)
@@ -260,10 +273,10 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)
 	}
+	defer in.warnOfOwners(report)
 	if !report.Walked {
 		return nil
 	}
-	defer in.warnOfOwners(report)
 	// The result is valid only for sockets that were open both before and after the
 	// search. If one was closed meanwhile, another may have got its inode number.
 	if err := in.listAll(ctx, in.observeKnown, new(notes)); err != nil {
@@ -286,7 +299,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 		in.listeners.usersVersion++
 	}
 	if err := r.users.Err(); err != nil {
-		in.warnOnce(&in.warned.users, "cannot read user names, showing user ids instead of unknown names", "error", err)
+		in.warn(userDatabase, "cannot read user names, showing user ids instead of unknown names", "error", err)
 	}
 	if now.Sub(r.bootRead) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock changes the boot time. If it cannot be read, the last known
@@ -329,7 +342,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 func (in *input) glimpses() []*listener {
 	closed, dropped := in.scans.glimpsed.closed()
 	if dropped {
-		in.warnOnce(&in.warned.glimpses, "too many listeners open and close between gathers, their events are left out",
+		in.warn(briefListeners, "too many listeners open and close between gathers, their events are left out",
 			"limit", maxGlimpsed)
 	}
 	for _, l := range closed {

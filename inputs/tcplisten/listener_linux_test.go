@@ -248,11 +248,19 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 			t.Errorf("%s, partial %q", p.Series(), b.Partial)
 		}
 	}
+	limits := in.(plugin.LimitReporter).Limits
+	if got := limits(); len(got) != 2 || !strings.Contains(got[0], "raise the limit on open files (systemd: LimitNOFILE=) (out of resources: ") ||
+		!strings.HasSuffix(got[1], "(/etc/passwd: too many open files, /etc/subuid: too many open files)") {
+		t.Errorf("limits %q", got)
+	}
 	if n := strings.Count(log.String(), "raise the limit on open files"); n != 1 {
 		t.Errorf("the limit is named %d times: %s", n, log)
 	}
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	b := gather(t, in)
+	if got := limits(); got != nil {
+		t.Errorf("limits %q after they are mended", got)
+	}
 	for port, process := range map[int]string{4000: "known", 4001: "new"} {
 		if p := one(t, b, port); p.Tag("exposure") != "public" || p.Tag("process") != process {
 			t.Error(p.Series())

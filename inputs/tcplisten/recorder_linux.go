@@ -29,6 +29,7 @@ type recorder struct {
 	scope string // identifies the host and the namespaces that are listed
 
 	restored   bool                // the history was not empty at the start
+	before     []metric.Point      // events from before the start; nil after recall
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
@@ -41,7 +42,7 @@ type recorder struct {
 func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) *recorder {
 	r := &recorder{}
 	store, records := history.Open(historyOptions(env, h))
-	r.history, r.restored = store, len(records) > 0
+	r.history, r.restored, r.before = store, len(records) > 0, store.Recent()
 	r.configure(o, rules, h)
 	if damaged := r.changes.Restore(records); damaged > 0 {
 		env.Log.Warn("skipped damaged records of the history", "records", damaged)
@@ -53,6 +54,14 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	r.changes.Import(firstSeen)
 	r.expect.Restore(records)
 	return r
+}
+
+// recall returns the last events from before the start, oldest first, without those that events
+// returns again. It forgets them.
+func (r *recorder) recall() []metric.Point {
+	before := r.before
+	r.before = nil
+	return before
 }
 
 // reopen continues with the recorder of a replaced input, with new options.

@@ -103,6 +103,24 @@ func parseCapabilities(text []byte) (uint64, error) {
 	return 0, fmt.Errorf("no line CapEff")
 }
 
+// parseUID returns the effective user id from the text of /proc/PID/status, which has the real,
+// effective, saved and file system uid in one line.
+func parseUID(text []byte) (uint32, error) {
+	for line := range bytes.Lines(text) {
+		value, ok := bytes.CutPrefix(line, []byte("Uid:"))
+		if !ok {
+			continue
+		}
+		ids := bytes.Fields(value)
+		if len(ids) != 4 {
+			return 0, fmt.Errorf("uids %q", value)
+		}
+		uid, err := strconv.ParseUint(string(ids[1]), 10, 32)
+		return uint32(uid), err
+	}
+	return 0, fmt.Errorf("no line Uid")
+}
+
 // allUsers reports whether a text of /proc/PID/uid_map is that of the host's user namespace.
 func allUsers(text []byte) bool {
 	return string(bytes.Join(bytes.Fields(text), []byte(" "))) == "0 0 4294967295"
