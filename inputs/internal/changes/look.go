@@ -30,6 +30,7 @@ type look struct {
 	mark     // of everything that this look is the first to see
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
+	closed   map[SocketID]time.Time  // of the snapshot
 	failed   map[string]bool         // namespaces that could not be listed
 	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
@@ -44,7 +45,7 @@ type look struct {
 // change of options, or an ordinary one.
 func (t *Tracker) begin(s *Snapshot) *look {
 	l := &look{
-		Tracker: t, before: t.last, set: make(map[string]json.RawMessage),
+		Tracker: t, before: t.last, closed: s.Closed, set: make(map[string]json.RawMessage),
 		failed: make(map[string]bool), arriving: make(map[uint16][]*endpoint),
 	}
 	first := t.last.Number == 0
@@ -113,7 +114,9 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 		}
 		e := l.endpoints[s.Endpoint]
 		if e == nil {
-			e = l.add(s.Endpoint, l.mark)
+			e = l.add(s.Endpoint, l.markOf(s))
+		} else if at := l.markOf(s); e.Unreported && e.Change.Mono == l.mark.Mono && at.Time.Before(e.Change.Time) {
+			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this look is the first to see the endpoint
 		}
 		e.current = append(e.current, s)
 	}
@@ -136,6 +139,34 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 
 func (e *endpoint) sortCurrent() {
 	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
+}
+
+// markOf returns the mark of a socket that this look is the first to see.
+func (l *look) markOf(s *Socket) mark { return l.exact(s.Opened) }
+
+// exact returns the mark of what happened since the last look, at a time that is known exactly
+// or, if it is zero, not.
+func (l *look) exact(at time.Time) mark {
+	m := l.mark
+	if at.After(l.before.Time) && !at.After(m.Time) {
+		m.Time, m.Window = at, 0
+	}
+	return m
+}
+
+// closedAt returns when the last socket of an endpoint closed, or the zero time if that is not
+// known exactly.
+func (l *look) closedAt(e *endpoint) (last time.Time) {
+	for i := range e.Sockets {
+		at, known := l.closed[e.Sockets[i].ID]
+		if !known {
+			return time.Time{}
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // add adds a new endpoint, first seen at the mark.
