@@ -147,7 +147,7 @@ func gatherHere(options Options) (f found) {
 			return found{Error: err.Error(), Log: log.String()}
 		}
 		for _, p := range b.Points {
-			if p.Name == pointListener+"_events" || p.Name == pointHistory {
+			if p.Name == pointListener+"_events" || p.Name == pointHistory || p.Name == pointSource {
 				continue // there were no events
 			}
 			sockets, _ := p.Field("sockets")

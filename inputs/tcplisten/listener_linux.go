@@ -26,6 +26,8 @@ type listener struct {
 	pass       uint64      // the last pass that saw it
 	scan       uint64      // the last scan that saw it
 	glimpsed   time.Time   // when a scan first saw it, if no gather has seen it
+	opened     time.Time   // when it began to listen, if the kernel told; else zero
+	listenPID  int         // the process that called listen, if the kernel told; else 0
 
 	describedBy facts // what tags and key were made from
 	tags        []metric.Tag

@@ -24,6 +24,7 @@ func (l *listener) observe(r *readers, lineage bool) {
 		ID:       changes.SocketID{Netns: l.table.ns.Inode(), Cookie: s.Cookie, Inode: s.Inode},
 		UID:      s.UID,
 		Exposure: l.exposure(), ExposureUnknown: l.table.local == nil,
+		Opened: l.opened, ListenPID: l.listenPID,
 		Status: l.status(),
 		Tags:   l.tags,
 	}

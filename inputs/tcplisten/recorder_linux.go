@@ -141,8 +141,9 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener // seen only between the previous gather and this one
-	changed    bool        // some of the listeners have changed
+	glimpses   []*listener          // seen only between the previous gather and this one
+	changed    bool                 // some of the listeners have changed
+	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel told
 }
 
 // record compares a look with the previous one, and writes the changes. It reports whether
@@ -235,7 +236,7 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	s := &changes.Snapshot{
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
-		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+		Sockets: make([]changes.Socket, 0, len(l.listeners)), Closed: l.closed,
 	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)

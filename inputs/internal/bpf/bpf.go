@@ -34,10 +34,11 @@ type Change struct {
 	V6Only  bool
 	Limit   uint32 // of the accept queue
 
+	UID uint32 // of the socket
+
 	// The process that called listen, or closed the socket.
-	PID    int // 0 if it has none in the pid namespace
-	Start  uint64
-	UID    uint32
+	PID    int    // 0 if it has none in the pid namespace
+	Start  uint64 // in nanoseconds of CLOCK_BOOTTIME
 	Comm   []byte // raw, at most 15 bytes
 	Cgroup uint64 // inode number of its cgroup v2 directory
 }

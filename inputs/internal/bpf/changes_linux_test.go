@@ -177,15 +177,12 @@ func TestLostChangesAreCounted(t *testing.T) {
 	}
 	kept := 0
 	for c.reader.AvailableBytes() > 0 {
-		change, err := c.Next()
-		if err != nil {
+		if _, err := c.Next(); err != nil {
 			t.Fatal(err)
 		}
-		if change.PID == child.Process.Pid {
-			kept++
-		}
+		kept++
 	}
-	// Others may have lost some, too.
+	// Others may listen and close, too.
 	if kept == 0 || kept+int(lost) < 2*n {
 		t.Errorf("%d kept and %d lost, want %d in all", kept, lost, 2*n)
 	}

@@ -31,7 +31,7 @@ func explain(err error) error {
 	refused := (*ebpf.VerifierError)(nil)
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("bpf: load the programs: CAP_BPF and CAP_PERFMON are needed: %w", err)
+		return fmt.Errorf("bpf: the capabilities CAP_BPF and CAP_PERFMON are both needed (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON, with the others; docker: --cap-add=BPF --cap-add=PERFMON): %w", unix.EPERM)
 	case errors.As(err, &refused):
 		return fmt.Errorf("bpf: the kernel refused a program: %w\n%s", err, strings.Join(refused.Log, "\n"))
 	default:

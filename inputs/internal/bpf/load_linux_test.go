@@ -162,7 +162,7 @@ func TestTwoCapabilitiesSuffice(t *testing.T) {
 	h, err := OpenHolders(1)
 	skipWithout(t, err)
 	h.Close()
-	const missing = "bpf: load the programs: CAP_BPF and CAP_PERFMON are needed: "
+	const missing = "bpf: the capabilities CAP_BPF and CAP_PERFMON are both needed ("
 	for _, test := range []struct {
 		name         string
 		capabilities []int

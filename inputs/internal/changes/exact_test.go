@@ -13,12 +13,12 @@ type exactHost struct {
 	tracker *Tracker
 	now     Moment
 	sockets []Socket
-	closed  map[SocketID]time.Time
+	closed  map[uint64]time.Time
 	cookies uint64
 }
 
 func newExactHost(t *testing.T) *exactHost {
-	h := &exactHost{t: t, tracker: New(simOptions()), closed: make(map[SocketID]time.Time)}
+	h := &exactHost{t: t, tracker: New(simOptions()), closed: make(map[uint64]time.Time)}
 	h.now = Moment{Time: time.Unix(1_800_000_000, 0), Mono: time.Hour, Uptime: time.Hour, Boot: "b"}
 	h.look()
 	return h
@@ -42,7 +42,7 @@ func (h *exactHost) look(glimpses ...Glimpse) []metric.Point {
 	events := h.tracker.Observe(&Snapshot{
 		Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets, Glimpses: glimpses, Closed: h.closed,
 	}).Events
-	h.closed = make(map[SocketID]time.Time)
+	h.closed = make(map[uint64]time.Time)
 	return events
 }
 
@@ -66,7 +66,7 @@ func TestExactTimes(t *testing.T) {
 	h.pass(10 * time.Second)
 	h.sockets = nil
 	gone := h.now.Time.Add(-3 * time.Second)
-	h.closed[s.ID] = gone
+	h.closed[s.ID.Cookie] = gone
 	h.look()
 	h.pass(time.Minute)
 	h.wants(h.look(), closed, gone, "window_seconds", "0", "listen_pid", "5", "age_seconds", "14")
@@ -80,7 +80,7 @@ func TestExactDownTime(t *testing.T) {
 	h.look()
 	h.pass(10 * time.Second)
 	next := h.socket(80, 3*time.Second, 6)
-	h.closed[old.ID] = next.Opened.Add(-250 * time.Millisecond)
+	h.closed[old.ID.Cookie] = next.Opened.Add(-250 * time.Millisecond)
 	h.sockets = []Socket{next}
 	h.wants(h.look(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "0.25", "listen_pid", "6", "previous_pid", "5")
 }
@@ -93,7 +93,7 @@ func TestExactDownTimeOverSeveralLooks(t *testing.T) {
 	h.sockets = []Socket{old}
 	h.look()
 	h.pass(10 * time.Second)
-	h.closed[old.ID] = h.now.Time.Add(-4 * time.Second)
+	h.closed[old.ID.Cookie] = h.now.Time.Add(-4 * time.Second)
 	h.sockets = nil
 	h.look()
 	h.pass(10 * time.Second)
@@ -107,7 +107,7 @@ func TestBriefListenerIsExact(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)
-	h.closed[s.ID] = s.Opened.Add(5 * time.Millisecond)
+	h.closed[s.ID.Cookie] = s.Opened.Add(5 * time.Millisecond)
 	h.wants(h.look(Glimpse{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
 	h.pass(time.Minute)
 	h.wants(h.look(), closed, s.Opened.Add(5*time.Millisecond), "window_seconds", "0", "pid", "5", "listen_pid", "5")

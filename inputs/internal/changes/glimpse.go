@@ -74,6 +74,6 @@ func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
 
 // closedBefore reports whether a socket is known to have closed before a time.
 func (l *look) closedBefore(id SocketID, at time.Time) bool {
-	closed, known := l.closed[id]
+	closed, known := l.closed[id.Cookie]
 	return known && !closed.After(at)
 }

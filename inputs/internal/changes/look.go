@@ -30,7 +30,7 @@ type look struct {
 	mark     // of everything that this look is the first to see
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
-	closed   map[SocketID]time.Time  // of the snapshot
+	closed   map[uint64]time.Time    // of the snapshot
 	failed   map[string]bool         // namespaces that could not be listed
 	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
@@ -158,7 +158,7 @@ func (l *look) exact(at time.Time) mark {
 // known exactly.
 func (l *look) closedAt(e *endpoint) (last time.Time) {
 	for i := range e.Sockets {
-		at, known := l.closed[e.Sockets[i].ID]
+		at, known := l.closed[e.Sockets[i].ID.Cookie]
 		if !known {
 			return time.Time{}
 		}

@@ -41,8 +41,8 @@ type Snapshot struct {
 	Namespaces []Namespace
 	Sockets    []Socket  // in any order
 	Glimpses   []Glimpse // in chronological order
-	// Closed has when sockets closed since the last look, if that is known exactly.
-	Closed map[SocketID]time.Time
+	// Closed has when sockets closed since the last look, by cookie, if that is known exactly.
+	Closed map[uint64]time.Time
 }
 
 // A Namespace is a network namespace, and how it was listed.

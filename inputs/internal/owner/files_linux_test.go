@@ -91,6 +91,23 @@ func (b brokenFiles) Sockets(ctx context.Context, visit func(int, procfs.File)) 
 	return b.err
 }
 
+// TestKernelWithoutDescriptorsIsAskedAgain keeps asking the kernel after an error that passes.
+func TestKernelWithoutDescriptorsIsAskedAgain(t *testing.T) {
+	options := rarely()
+	options.Files = brokenFiles{err: unix.EMFILE}
+	f := newFinder(t, options)
+	file, s := listen(t)
+	defer file.Close()
+	f.Add(s)
+	r := f.Update(t.Context(), time.Now())
+	if !errors.Is(r.OutOfResources, unix.EMFILE) || r.FilesLost != nil || s.Status != Pending {
+		t.Errorf("out of resources: %v, lost %v, status %v", r.OutOfResources, r.FilesLost, s.Status)
+	}
+	if f.options.Files == nil {
+		t.Error("the kernel is not asked again")
+	}
+}
+
 // TestProcfsIsSearchedIfTheKernelFails finds the holder in procfs, says why, and does not ask
 // the kernel again.
 func TestProcfsIsSearchedIfTheKernelFails(t *testing.T) {

@@ -246,7 +246,7 @@ func (f *Finder) wanted() (wanted []*Socket) {
 	return wanted
 }
 
-// searchCandidates searches the candidates and the processes in the sockets' cgroups. If it
+// searchCandidates searches the candidates or the processes in the sockets' cgroups. If it
 // does not finish in time, the next Update skips it, so that the walk gets the time.
 func (f *Finder) searchCandidates(ctx context.Context, wanted []*Socket) {
 	if f.tooSlow {
@@ -256,6 +256,11 @@ func (f *Finder) searchCandidates(ctx context.Context, wanted []*Socket) {
 	pids := slices.Clone(f.candidates)
 	asked := make(map[string]bool)
 	for _, s := range wanted {
+		if s.Candidate != 0 {
+			pids = append(pids, s.Candidate)
+			s.Candidate = 0
+			continue // its cgroup may have very many processes
+		}
 		if s.Cgroup != "" && !asked[s.Cgroup] {
 			asked[s.Cgroup] = true
 			pids = append(pids, f.options.Members(s.Cgroup)...)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"sockwatch/inputs/internal/procfs"
 )
 
@@ -108,6 +110,8 @@ func (w *walk) orProcfs(ctx context.Context, err error, look look) error {
 		return errDeadline
 	case errors.Is(err, procfs.ErrNoResources):
 		return err
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", procfs.ErrNoResources, err)
 	}
 	w.files, w.lost = nil, err
 	return w.each(ctx, look)

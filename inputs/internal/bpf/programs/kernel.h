@@ -107,8 +107,13 @@ struct socket {
 	struct sock *sk;
 };
 
+typedef struct {
+	__u32 val;
+} kuid_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	kuid_t sk_uid;
 	struct socket *sk_socket;
 	__u16 sk_protocol;
 	__u32 sk_max_ack_backlog;

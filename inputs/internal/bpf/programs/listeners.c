@@ -121,7 +121,7 @@ struct change {
 	__u64 cgroup;
 	__u32 netns;
 	__u32 pid; // of the process that called listen or close, 0 if it has none in pid_namespace
-	__u32 uid; // of that process
+	__u32 uid; // of the socket
 	__u32 backlog_limit;
 	__u32 device; // index of the device that the socket is bound to, or 0
 	__u16 port;   // 0 if the kernel chooses one in listen
@@ -182,7 +182,7 @@ int BPF_PROG(listen_changes, struct sock *sk, int from, int to)
 	c->cgroup = bpf_get_current_cgroup_id();
 	c->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	c->pid = pid_in_namespace(leader);
-	c->uid = bpf_get_current_uid_gid();
+	c->uid = BPF_CORE_READ(sk, sk_uid.val);
 	c->backlog_limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
 	c->device = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
 	c->port = BPF_CORE_READ(sk, __sk_common.skc_num);
