@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,8 @@ type announcements struct {
 // An announcement is a socket that began to listen.
 type announcement struct {
 	bpf.Change
-	process *owner.Inspection // that called listen; nil if it had ended before it could be read
+	inspected chan struct{}     // closed when process is set
+	process   *owner.Inspection // that called listen; nil if it had ended before it could be read
 }
 
 // maxAnnounced is the maximum number of sockets that open, and of those that close, between
@@ -49,8 +51,8 @@ const (
 	announcedPause = 100 * time.Millisecond
 	// announcedShare limits these gathers to one part in that many of the time.
 	announcedShare = 10
-	// inspections is how many processes are read between two gathers.
-	inspections = 200
+	// maxInspections is how many processes wait to be read.
+	maxInspections = 200
 )
 
 // receive keeps what the kernel tells and asks for gathers, until changes is closed.
@@ -61,6 +63,12 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func(
 		return
 	}
 	defer fs.Close()
+	queue := make(chan *announcement, maxInspections)
+	var inspecting sync.WaitGroup
+	defer inspecting.Wait()
+	defer close(queue)
+	inspecting.Go(func() { inspect(fs, queue) })
+	only := in.onlyNamespace()
 	pace := pacer{changed: changed, pause: in.announced.pause}
 	defer pace.stop()
 	for {
@@ -72,12 +80,37 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func(
 			in.env.Log.Warn("the kernel no longer tells which sockets listen", "error", err)
 			return
 		}
-		in.announced.add(&c, fs)
+		if only != 0 && uint64(c.Netns) != only {
+			continue
+		}
+		if o := in.announced.add(&c); o != nil {
+			select {
+			case queue <- o:
+			default:
+				close(o.inspected) // only its name is known
+			}
+		}
 		if lost, err := events.Lost(); err == nil {
 			in.announced.lost.Store(lost)
 		}
 		pace.ask()
 	}
+}
+
+// onlyNamespace returns the inode number of the host's network namespace, or 0 if the others
+// are listed, too. It is called after the first gather.
+func (in *input) onlyNamespace() uint64 {
+	if in.options.Namespaces {
+		return 0
+	}
+	in.scans.mu.Lock()
+	defer in.scans.mu.Unlock()
+	for _, t := range in.listeners.tables {
+		if t.ns.Host() {
+			return t.ns.Inode()
+		}
+	}
+	return 0
 }
 
 // pause returns how long to wait after a gather that an announcement has started before
@@ -86,34 +119,48 @@ func (a *announcements) pause() time.Duration {
 	return max(announcedPause, announcedShare*time.Duration(a.took.Load()))
 }
 
-// add keeps a change. It reads the process at once, since it may end soon.
-func (a *announcements) add(c *bpf.Change, fs *procfs.FS) {
-	if !c.Listens {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.closed == nil {
-			a.closed = make(map[uint64]time.Duration)
-		}
-		if a.dropped = a.dropped || len(a.closed) >= maxAnnounced; len(a.closed) < maxAnnounced {
-			a.closed[c.Cookie] = c.Time
-		}
-		return
-	}
-	o := &announcement{Change: *c}
-	a.mu.Lock()
-	n := len(a.opened)
-	if n > 0 && n < maxAnnounced && a.opened[n-1].sameProcess(c) {
-		o.process = a.opened[n-1].process
-	}
-	a.mu.Unlock()
-	if o.process == nil && n < inspections && c.PID != 0 {
-		// After an error it has exited, or may not be read.
-		o.process, _ = owner.Inspect(fs, c.PID, procfs.Ticks(c.Start))
-	}
+// add keeps a change. It returns the announcement of a socket that began to listen.
+func (a *announcements) add(c *bpf.Change) *announcement {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.dropped = a.dropped || len(a.opened) >= maxAnnounced; len(a.opened) < maxAnnounced {
+	if len(a.opened) >= maxAnnounced || len(a.closed) >= maxAnnounced {
+		a.dropped = true
+		return nil
+	}
+	if c.Listens {
+		o := &announcement{Change: *c, inspected: make(chan struct{})}
 		a.opened = append(a.opened, o)
+		return o
+	}
+	if a.closed == nil {
+		a.closed = make(map[uint64]time.Duration)
+	}
+	a.closed[c.Cookie] = c.Time
+	return nil
+}
+
+// inspect reads the processes of announcements, soon, since they may end.
+func inspect(fs *procfs.FS, queue <-chan *announcement) {
+	var last *announcement
+	for o := range queue {
+		if last != nil && last.sameProcess(&o.Change) {
+			o.process = last.process
+		} else if o.PID != 0 {
+			// After an error it has exited, or may not be read.
+			o.process, _ = owner.Inspect(fs, o.PID, procfs.Ticks(o.Start))
+		}
+		close(o.inspected)
+		last = o
+	}
+}
+
+// inspection returns the process, or nil if it has not been read yet.
+func (o *announcement) inspection() *owner.Inspection {
+	select {
+	case <-o.inspected:
+		return o.process
+	default:
+		return nil
 	}
 }
 
@@ -150,6 +197,59 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	}
 }
 
+// announcementWait is how long a gather waits for the announcements of listeners that it has
+// found, and for their processes.
+const announcementWait = 100 * time.Millisecond
+
+// await returns the announcements of new listeners that were kept after the gather began.
+// Others stay for the next gather, which knows whether their sockets are still open.
+func (in *input) await(opened []*announcement) []*announcement {
+	if !in.announced.on.Load() || in.announced.lost.Load() > in.announced.warned {
+		return opened // some never come
+	}
+	missing := make(map[uint64]bool)
+	for _, l := range in.listeners.all {
+		if l.isNew && l.announced == nil {
+			missing[l.socket.Cookie] = true
+		}
+	}
+	for _, o := range opened {
+		delete(missing, o.Cookie)
+	}
+	late := time.After(announcementWait)
+	for waiting := true; waiting && len(missing) > 0; {
+		opened = append(opened, in.announced.takeOf(missing)...)
+		select {
+		case <-late:
+			waiting = false
+		case <-time.After(time.Millisecond):
+		}
+	}
+	for _, o := range opened {
+		select {
+		case <-o.inspected:
+		case <-late:
+			return opened
+		}
+	}
+	return opened
+}
+
+// takeOf returns the announcements of some sockets, and removes these from the set.
+func (a *announcements) takeOf(cookies map[uint64]bool) (taken []*announcement) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened = slices.DeleteFunc(a.opened, func(o *announcement) bool {
+		if !cookies[o.Cookie] {
+			return false
+		}
+		delete(cookies, o.Cookie)
+		taken = append(taken, o)
+		return true
+	})
+	return taken
+}
+
 // takeAnnouncements begins a gather: it returns what was told before it, and warns of what was
 // not.
 func (in *input) takeAnnouncements() []*announcement {
@@ -171,16 +271,20 @@ func (a *announcements) take() (opened []*announcement, dropped bool) {
 }
 
 // closings returns when sockets closed, by cookie, and forgets them. Those that are still
-// open as far as the gather knows stay for the next one.
+// open as far as the gather knows, or have opened since it began, stay for the next one.
 func (a *announcements) closings(at changes.Moment, open func(cookie uint64) bool) map[uint64]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.closed) == 0 {
 		return nil
 	}
+	opened := make(map[uint64]bool, len(a.opened))
+	for _, o := range a.opened {
+		opened[o.Cookie] = true
+	}
 	closed := make(map[uint64]time.Time, len(a.closed))
 	for cookie, t := range a.closed {
-		if !open(cookie) {
+		if !open(cookie) && !opened[cookie] {
 			closed[cookie] = wallClock(at, t)
 			delete(a.closed, cookie)
 		}
@@ -210,8 +314,8 @@ func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
 		}
 		s := o.socket()
 		if l := t.byCookie[o.Cookie]; l != nil {
-			if l.isNew && l.socket.Inode == o.Inode && !l.announced() {
-				l.opened, l.listenPID, l.owner.Candidate = wallClock(at, o.Time), o.PID, o.PID
+			if l.isNew && l.socket.Inode == o.Inode && l.announced == nil {
+				l.announced, l.opened, l.owner.Candidate = o, wallClock(at, o.Time), o.PID
 			}
 			continue
 		}
@@ -219,17 +323,20 @@ func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
 			continue // the kernel chose the port, and it is not known any more
 		}
 		l := in.newListener(t, &s)
-		l.opened, l.listenPID = wallClock(at, o.Time), o.PID
+		l.announced, l.opened = o, wallClock(at, o.Time)
 		l.glimpsed = l.opened
-		o.hold(l)
+		l.closed()
 		in.scans.glimpsed.listeners = append(in.scans.glimpsed.listeners, l)
 	}
 }
 
-// hold makes the process that called listen the owner of a listener that has closed again.
-func (o *announcement) hold(l *listener) {
-	switch {
-	case o.process != nil:
+// closed records that the listener has closed before its owner was found. If the kernel told who
+// called listen, that is the owner.
+func (l *listener) closed() {
+	l.owner.Closed()
+	switch o := l.announced; {
+	case o == nil:
+	case o.inspection() != nil:
 		l.owner.Held(o.process.Process, &o.process.Lineage)
 	case o.PID != 0:
 		l.owner.Held(owner.Process{PID: o.PID, Start: procfs.Ticks(o.Start), Comm: escape.Name(o.Comm)}, &owner.Lineage{})
@@ -243,9 +350,6 @@ func (o *announcement) socket() inet.Socket {
 		Cookie: o.Cookie, Inode: o.Inode, UID: o.UID, Cgroup: o.Cgroup, Limit: o.Limit, HasLimit: true,
 	}
 }
-
-// announced reports whether the kernel told when it began to listen.
-func (l *listener) announced() bool { return !l.opened.IsZero() }
 
 // A pacer asks for gathers: the first at once, the next ones no sooner than a pause later.
 type pacer struct {

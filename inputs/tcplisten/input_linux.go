@@ -82,7 +82,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
-	in.applyAnnouncements(opened, at)
+	in.applyAnnouncements(in.await(opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
@@ -294,7 +294,7 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	in.remove(func(l *listener) bool { return l.missing() && !l.isNew })
 	for _, l := range in.listeners.all {
 		if l.missing() {
-			l.owner.Closed()
+			l.closed()
 		}
 	}
 	return nil
@@ -357,7 +357,7 @@ func (in *input) glimpses() []*listener {
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)
-		l.observe(in.open, l.announced())
+		l.observe(in.open, l.announced != nil)
 	}
 	return closed
 }

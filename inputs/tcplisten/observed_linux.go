@@ -24,13 +24,15 @@ func (l *listener) observe(r *readers, lineage bool) {
 		ID:       changes.SocketID{Netns: l.table.ns.Inode(), Cookie: s.Cookie, Inode: s.Inode},
 		UID:      s.UID,
 		Exposure: l.exposure(), ExposureUnknown: l.table.local == nil,
-		Opened: l.opened, ListenPID: l.listenPID,
 		Status: l.status(),
 		Tags:   l.tags,
 	}
 	l.observed.Own = r.procfs.OwnPIDs() && slices.ContainsFunc(l.owner.Holders, func(h owner.Holder) bool { return h.Process.PID == os.Getpid() })
 	for i, h := range l.owner.Holders {
 		l.observed.Holders = append(l.observed.Holders, l.holder(r, h.Process, lineage && i == 0))
+	}
+	if l.announced != nil {
+		l.observed.Opened, l.observed.ListenPID = l.opened, l.announced.PID
 	}
 	l.judged = nil
 }

@@ -153,7 +153,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	judged := r.judge(l, users)
 	window := r.changes.Since(l.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.glimpses) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set

@@ -172,9 +172,7 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 func (g *glimpses) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
-			if len(l.owner.Holders) == 0 { // else the kernel told who held it
-				l.owner.Closed()
-			}
+			l.closed()
 			closed = append(closed, l)
 		}
 	}

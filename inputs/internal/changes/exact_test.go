@@ -72,6 +72,24 @@ func TestExactTimes(t *testing.T) {
 	h.wants(h.look(), closed, gone, "window_seconds", "0", "listen_pid", "5", "age_seconds", "14")
 }
 
+// The kernel may tell that a socket has closed only after a look without it.
+func TestExactTimeIsToldLate(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{s}
+	h.look()
+	h.pass(10 * time.Second)
+	h.sockets = nil
+	gone := h.now.Time.Add(-3 * time.Second)
+	h.look()
+	h.pass(10 * time.Second)
+	h.closed[s.ID.Cookie] = gone
+	h.look()
+	h.pass(time.Minute)
+	h.wants(h.look(), closed, gone, "window_seconds", "0")
+}
+
 func TestExactDownTime(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)

@@ -141,15 +141,12 @@ func (e *endpoint) sortCurrent() {
 	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
 }
 
-// markOf returns the mark of a socket that this look is the first to see.
-func (l *look) markOf(s *Socket) mark { return l.exact(s.Opened) }
-
-// exact returns the mark of what happened since the last look, at a time that is known exactly
-// or, if it is zero, not.
-func (l *look) exact(at time.Time) mark {
+// markOf returns the mark of a socket that this look is the first to see: exact if it is known
+// when the socket opened, which may be after the look's own time.
+func (l *look) markOf(s *Socket) mark {
 	m := l.mark
-	if at.After(l.before.Time) && !at.After(m.Time) {
-		m.Time, m.Window = at, 0
+	if s.Opened.After(l.before.Time) {
+		m.Time, m.Window = s.Opened, 0
 	}
 	return m
 }

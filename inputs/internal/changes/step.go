@@ -217,7 +217,10 @@ func (l *look) miss(e *endpoint) bool {
 		e.Unreported, e.Returns = false, false
 	}
 	if e.Gone == nil {
-		e.Gone, e.dirty = &absence{mark: l.exact(l.closedAt(e)), Last: l.before.Moment}, true
+		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
+	}
+	if at := l.closedAt(e); e.Gone.Window > 0 && !at.IsZero() { // the kernel may tell only after a look without it
+		e.Gone.Time, e.Gone.Window, e.dirty = at, 0, true
 	}
 	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // these stop waiting
 		e.Change, e.Lost, e.Exposure.Since = nil, nil, nil
