@@ -38,7 +38,9 @@ type input struct {
 	limits    limitations
 
 	scans      scans
-	hasLineage bool // the ancestry of the listeners' processes has been read
+	announced  announcements
+	hasLineage bool   // the ancestry of the listeners' processes has been read
+	lastSource source // of the last gather
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -61,6 +63,7 @@ func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
 	in.scans.beginGather()
 	defer in.scans.mu.Unlock()
+	defer in.announced.measure(time.Now())
 	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
 	return in.gatherWithin(ctx, searchCtx, at)
@@ -71,6 +74,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	now := at.Time
 	in.limits.begin()
 	defer in.limits.commit()
+	opened := in.takeAnnouncements()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -78,6 +82,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
+	in.applyAnnouncements(in.await(opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
@@ -95,8 +100,8 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
 	others := len(in.recorder.points)
 	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
-		// The points of rules and totals count, too, up to a half.
-		limit := in.options.MaxListeners - min(len(in.recorder.points), in.options.MaxListeners/2)
+		// The points of rules, totals and the source count, too, up to a half.
+		limit := in.options.MaxListeners - min(len(in.recorder.points)+1, in.options.MaxListeners/2)
 		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
@@ -273,6 +278,10 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)
 	}
+	if report.FilesLost != nil {
+		in.env.Log.Warn("the kernel no longer lists the owners of listeners, searching the open files of all processes", "error", report.FilesLost)
+		in.open.closeHolders()
+	}
 	defer in.warnOfOwners(report)
 	if !report.Walked {
 		return nil
@@ -285,7 +294,7 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	in.remove(func(l *listener) bool { return l.missing() && !l.isNew })
 	for _, l := range in.listeners.all {
 		if l.missing() {
-			l.owner.Closed()
+			l.closed()
 		}
 	}
 	return nil
@@ -319,6 +328,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	l.glimpses = in.glimpses()
+	l.closed = in.announced.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	again := lineage && !in.hasLineage
@@ -347,7 +357,7 @@ func (in *input) glimpses() []*listener {
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)
-		l.observe(in.open, false)
+		l.observe(in.open, l.announced != nil)
 	}
 	return closed
 }
@@ -358,10 +368,13 @@ func (in *input) points(ctx context.Context, now time.Time) []metric.Point {
 	if in.exporter != nil && in.exporter.updateNames(ctx, now) {
 		in.groups.changed = true
 	}
-	if !in.groups.changed {
+	source := in.source()
+	if !in.groups.changed && source == in.lastSource {
 		return in.groups.points
 	}
 	points := append(in.groups.build(), in.recorder.points...)
+	points = append(points, source.point())
+	in.lastSource = source
 	if in.exporter != nil {
 		points = append(points, in.exporter.points...)
 	}

@@ -221,6 +221,7 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 	start(t, task{Name: []byte("known"), Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}})
 	options := Defaults()
 	options.OwnerVerify, options.OwnerRefresh = 1, 1 // everything in every gather
+	options.OwnerSource = ownerSourceProcfs          // package bpf leaves descriptors to the garbage collector
 	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
 	gather(t, in)
 	next, err := unix.Dup(0)

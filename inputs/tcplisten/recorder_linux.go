@@ -142,8 +142,9 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener // seen only between the previous gather and this one
-	changed    bool        // some of the listeners have changed
+	glimpses   []*listener          // seen only between the previous gather and this one
+	changed    bool                 // some of the listeners have changed
+	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel told
 }
 
 // record compares a look with the previous one, and writes the changes. It reports whether
@@ -153,7 +154,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	judged := r.judge(l, users)
 	window := r.changes.Since(l.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.glimpses) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set
@@ -237,7 +238,7 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	s := &changes.Snapshot{
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
-		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+		Sockets: make([]changes.Socket, 0, len(l.listeners)), Closed: l.closed,
 	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)

@@ -11,11 +11,13 @@ import (
 	"sockwatch/inputs/internal/netns"
 )
 
-// Watch scans the list of sockets every scan_interval, and requests a gather if it differs
-// from that of the last gather.
+// Watch receives what the kernel tells about listeners, and scans the list of sockets every
+// scan_interval. It requests a gather if either differs from the last gather.
 func (in *input) Watch(ctx context.Context, changed func()) {
+	defer in.watchKernel(ctx, changed)()
 	interval := time.Duration(in.options.ScanInterval)
 	if interval <= 0 {
+		<-ctx.Done()
 		return
 	}
 	ticks := time.NewTicker(interval)
@@ -170,7 +172,7 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 func (g *glimpses) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
-			l.owner.Closed()
+			l.closed()
 			closed = append(closed, l)
 		}
 	}

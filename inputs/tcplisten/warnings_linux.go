@@ -26,6 +26,7 @@ const (
 	openFiles
 	userDatabase
 	briefListeners
+	lostAnnouncements
 
 	limitationKinds
 )
@@ -35,6 +36,7 @@ const (
 // logged again, once a day.
 type warnings struct {
 	logged   [limitationKinds]bool
+	noted    [noteKinds]bool             // each kind is used by one goroutine
 	expiring map[expect.Expiry]time.Time // when the expiry of a rule was last logged
 }
 
@@ -89,6 +91,25 @@ func (in *input) warn(kind limitation, message string, attributes ...any) {
 	}
 	if in.limits.found[kind] == "" {
 		in.limits.found[kind] = sentence(message, attributes)
+	}
+}
+
+// A note is something that the log says once per run.
+type note int
+
+const (
+	kernelHolders note = iota
+	kernelEvents
+
+	noteKinds
+)
+
+// noteOnce logs which way is in use, and why not the better one. Nothing is missing without it,
+// so this is no limitation.
+func (in *input) noteOnce(kind note, message string, attributes ...any) {
+	if !in.warned.noted[kind] {
+		in.warned.noted[kind] = true
+		in.env.Log.Info(message, attributes...)
 	}
 }
 

@@ -21,6 +21,13 @@ type Inspection struct {
 	Refused bool
 }
 
+// Held makes a process the only known holder of a socket that is not added to a Finder, because
+// it has closed already.
+func (s *Socket) Held(p Process, from *Lineage) {
+	p.lineage = from
+	s.Status, s.Holders = Resolved, []Holder{{Process: &p}}
+}
+
 // Inspect reads a process. The error is procfs.ErrExited if the process has exited, even if its
 // pid is in use again. fs must not be in use by a Finder.
 func Inspect(fs *procfs.FS, pid int, start uint64) (*Inspection, error) {

@@ -25,6 +25,10 @@ const kernelThread = 0x200000
 // architecture that Go runs on.
 const userHZ = 100
 
+// Ticks returns the Stat.Start of a process that started at a time on CLOCK_BOOTTIME, in
+// nanoseconds. The kernel rounds down, too.
+func Ticks(start uint64) uint64 { return start / (1e9 / userHZ) }
+
 // ParseStat parses the text of /proc/PID/stat. The name is between the first "(" and the last
 // ")", since it may contain both.
 func ParseStat(text []byte) (Stat, error) {
