@@ -80,7 +80,7 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func(
 			in.env.Log.Warn("the kernel no longer tells which sockets listen", "error", err)
 			return
 		}
-		if only != 0 && uint64(c.Netns) != only {
+		if only != 0 && uint64(c.Netns) != only || c.Listens && c.PID == 0 { // cannot be listed, or seen
 			continue
 		}
 		if o := in.announced.add(&c); o != nil {

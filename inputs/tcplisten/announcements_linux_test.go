@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/soak"
@@ -40,7 +42,7 @@ func eventsNow() Options {
 // kernel tells. It returns nil in the process that only waits for the one in the namespaces.
 func announce(t *testing.T, options Options) *announcedInput {
 	t.Helper()
-	if elsewhere(t) {
+	if elsewhere(t, unix.CLONE_NEWPID) {
 		return nil
 	}
 	ip(t, "link set lo up")
