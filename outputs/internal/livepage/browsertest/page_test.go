@@ -405,6 +405,7 @@ var views = []struct {
 }{
 	{name: "light", width: 1280, height: 800},
 	{name: "dark", width: 1700, height: 800, dark: true},
+	{name: "half", width: 960, height: 800},
 	{name: "narrow", width: 360, height: 740},
 	{name: "narrow and dark", width: 360, height: 740, dark: true},
 }

@@ -91,7 +91,7 @@ func TestScreenshots(t *testing.T) {
 		}
 		for _, v := range views {
 			tb.look(v.width, v.height, v.dark)
-			time.Sleep(2 * time.Second) // animations
+			time.Sleep(300 * time.Millisecond) // it is painted
 			image, err := chromedp.Run(tb.ctx, chromedp.CaptureScreenshot())
 			if err != nil {
 				t.Fatal(err)
