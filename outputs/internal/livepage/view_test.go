@@ -154,7 +154,7 @@ func TestListenersFromBeforeSockwatchShowTheStartOfTheirProcess(t *testing.T) {
 			got = append(got, textOf(e))
 		}
 	}
-	want := []string{"2026-11-22 10:00:00", "process 2026-11-22 09:58:20", ""}
+	want := []string{"2026-11-22 10:00:00", "2026-11-22 09:58:20 start of the process", ""}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
