@@ -238,11 +238,11 @@ func stop(servers []*http.Server) {
 // handler routes requests without http.ServeMux, because the configured path is not a
 // pattern. The returned function ends the streams of the live page.
 func (e *endpoint) handler(board plugin.Board) (_ http.Handler, endStreams func()) {
-	var page *livepage.Page
-	endStreams = func() {}
-	if e.opts.Page {
-		page = e.newPage(board)
-		endStreams = page.End
+	page := sync.OnceValue(func() *livepage.Page { return e.newPage(board) }) // nobody looks at most hosts
+	endStreams = func() {
+		if e.opts.Page {
+			page().End()
+		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -264,8 +264,8 @@ func (e *endpoint) handler(board plugin.Board) (_ http.Handler, endStreams func(
 			io.WriteString(w, "sockwatch is healthy.\n")
 		case path == readyPath:
 			ready(w, board)
-		case page != nil && livepage.Serves(path):
-			page.ServeHTTP(w, r)
+		case e.opts.Page && livepage.Serves(path):
+			page().ServeHTTP(w, r)
 		case path == landingPath:
 			e.responder.Respond(w, r, func() (*respond.Response, error) { return e.land(board) })
 		default:

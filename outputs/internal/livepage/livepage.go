@@ -114,6 +114,7 @@ func New(o Options, board plugin.Board) *Page {
 	p := &Page{opts: o, board: board, assets: newAssets(), live: newLive(), details: make(chan struct{}, maxDetails)}
 	p.templates = newTemplates(p)
 	p.idle = time.AfterFunc(keepFor, p.forget)
+	p.idle.Stop() // until there is a reader
 	busy := func() { o.Refused(RefusedBusy) }
 	p.pages = respond.New(respond.Options{Log: o.Log, MaxRequests: maxPages, MaxUnread: maxUnread, Refused: busy})
 	p.api = respond.New(respond.Options{Log: o.Log, MaxRequests: maxAPI, MaxUnread: maxUnreadAPI, Refused: busy})
