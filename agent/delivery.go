@@ -25,7 +25,7 @@ type delivery struct {
 	maxBytes   int  // of records in one Push
 	persistent bool // the queue outlives the output: no retries while it ends
 	flush      flushSchedule
-	period     time.Duration // flush_interval, or min_interval if that is longer
+	period     time.Duration // flush_interval, or min_interval if that is longer; 0: everything is sent at once
 	catchUp    catchUp
 	bisect     bisect
 	outage     outage

@@ -74,7 +74,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
 	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
-	period := max(flush, minInterval)
+	period := time.Duration(0) // what is sent at once has no server that a fleet could overload
+	if flush > 0 {
+		period = max(flush, minInterval)
+	}
 	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
 	o.encoder.phase = hostPhase(a.Options.Hostname, p.Name, minInterval)
 	maxBytes := maxPushBytes
@@ -90,7 +93,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 			interval: flush, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
-		period: period, catchUp: catchUp{period: period},
+		period: period, catchUp: catchUp{period: period, phase: hostPhase(a.Options.Hostname, p.Name, period)},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
