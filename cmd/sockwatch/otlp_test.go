@@ -125,12 +125,35 @@ func TestListenersAndEventsByOTLP(t *testing.T) {
 	eventually(t, "the fourth listener", shown(fourth))
 	eventually(t, "the event of the fourth listener", happened(fourth, "opened"))
 	samePage(t, prometheus, address, fourth)
+	sameNames(t, prometheus, address)
 	if !happened(second, "opened")() || !happened(third, "opened")() {
 		t.Errorf("events of the second listener %v, of the third %v", eventsOf(t, victoriaLogs, second), eventsOf(t, victoriaLogs, third))
 	}
 	p.Process.Signal(syscall.SIGTERM)
 	if code := p.exitCode(t); code != exitDone {
 		t.Errorf("exit code %d after SIGTERM", code)
+	}
+}
+
+// sameNames compares the names of all metrics that the server has with those on the page.
+func sameNames(t *testing.T, server *servertest.Server, address string) {
+	t.Helper()
+	var answer struct{ Data []string }
+	q := url.Values{"match[]": {`{job="sockwatch"}`}}
+	fetch(t, http.MethodGet, server.URL+"/api/v1/label/__name__/values?"+q.Encode(), func(body io.Reader) error {
+		return json.NewDecoder(body).Decode(&answer)
+	})
+	text, own := page(address), 0
+	for _, name := range answer.Data {
+		if !strings.Contains(text, "\n"+name+"{") && name != "target_info" {
+			t.Errorf("%s is on the server, but not on the page", name)
+		}
+		if strings.HasPrefix(name, "sockwatch_") {
+			own++
+		}
+	}
+	if own < 20 {
+		t.Errorf("%d of the agent's own metrics are on the server: %v", own, answer.Data)
 	}
 }
 

@@ -221,9 +221,10 @@ func (o *output) rejection(results []result) error {
 		return rejected
 	}
 	for _, s := range []*signal{o.metrics, o.logs} {
-		if s != nil && s.unnamed > 0 {
-			err := &plugin.PartialError{Rejected: min(s.unnamed, len(results)), Err: s.unnamedErr}
-			s.unnamed -= err.Rejected
+		if s == nil {
+			continue
+		}
+		if err := s.unnamed.take(len(results)); err != nil {
 			return err
 		}
 	}

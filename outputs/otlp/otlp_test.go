@@ -211,12 +211,12 @@ func TestRetryAfterAppliesToOneKind(t *testing.T) {
 		t.Errorf("with both down the wait is %v, want at most 5m", got)
 	}
 	logs.respond(nil)
-	out.logs.retryAt = time.Now()
+	out.logs.refusal.until = time.Now()
 	if got := wait(push(0, 3)); got != 0 {
 		t.Errorf("with only metrics down the wait is %v, want none", got)
 	}
 	metrics.respond(nil)
-	out.metrics.retryAt = time.Now()
+	out.metrics.refusal.until = time.Now()
 	if err := push(0, 3); err != nil {
 		t.Error(err)
 	}

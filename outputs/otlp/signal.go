@@ -26,15 +26,34 @@ type signal struct {
 	samples    *metricsRequest // the request, if it is of metrics
 	log        *slog.Logger
 
-	// unnamed is how many records the server has rejected without naming them, and Push
-	// has not reported yet. unnamedErr is the last answer about them.
-	unnamed    int
-	unnamedErr error
+	unnamed   unnamed
+	refusal   refusal
+	uncertain bool   // the records may have been stored without an answer
+	warnedOf  string // the last warning of the receiver
+}
 
-	uncertain bool      // the records may have been stored without an answer
-	retryAt   time.Time // the server asked not to send before
-	refusal   error     // its answer then
-	warnedOf  string    // the last warning of the server
+// An unnamed counts the records that the receiver has rejected without naming them, until a
+// Push reports them.
+type unnamed struct {
+	count int
+	err   error // the last answer about them
+}
+
+// take returns the error that reports at most that many of the records, or nil if there are
+// none.
+func (u *unnamed) take(most int) error {
+	n := min(u.count, most)
+	if n == 0 {
+		return nil
+	}
+	u.count -= n
+	return &plugin.PartialError{Rejected: n, Err: u.err}
+}
+
+// A refusal is an answer that asks for a wait.
+type refusal struct {
+	until time.Time
+	err   error
 }
 
 // A request collects records.
@@ -79,8 +98,8 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 		}
 		return nil
 	}
-	if wait := time.Until(s.retryAt); wait > 0 && len(indexes) > 0 {
-		return &plugin.RetryAfterError{Wait: wait, Err: s.refusal}
+	if wait := time.Until(s.refusal.until); wait > 0 && len(indexes) > 0 {
+		return &plugin.RetryAfterError{Wait: wait, Err: s.refusal.err}
 	}
 	for len(indexes) > 0 {
 		n := s.fill(records, indexes, results)
@@ -88,11 +107,11 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 		if !mustSplit(err) {
 			s.uncertain = err != nil
 		}
+		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
+			s.refusal = refusal{until: time.Now().Add(after.Wait), err: fmt.Errorf("%s: %w", s.name, after.Err)}
+			return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal.err}
+		}
 		if err != nil {
-			if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
-				s.retryAt, s.refusal = time.Now().Add(after.Wait), fmt.Errorf("%s: %w", s.name, after.Err)
-				return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal}
-			}
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		indexes = indexes[n:]
@@ -247,8 +266,8 @@ func (s *signal) classify(server *push.Server, answer *push.Answer, n int) (*acc
 func (s *signal) note(a *accepted, records int) {
 	switch {
 	case a.rejected > 0:
-		s.unnamed += int(min(a.rejected, int64(records)))
-		s.unnamedErr = fmt.Errorf("%s: %d of %d data points or log records rejected", a.text, a.rejected, s.request.items())
+		s.unnamed.count += int(min(a.rejected, int64(records)))
+		s.unnamed.err = fmt.Errorf("%s: %d of %d data points or log records rejected", a.text, a.rejected, s.request.items())
 	case a.message != "" && a.message != s.warnedOf:
 		s.warnedOf = a.message
 		s.log.Warn("receiver warns", "kind", s.name, "answer", a.text)

@@ -152,37 +152,21 @@ func documented(p plugin.Plugin, name, field string) bool {
 // test that accepts everything.
 func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	Options(t, p)
-	t.Run("encode", func(t *testing.T) {
-		out := open(t, p, p.NewPusher, opts)
-		for _, point := range Points() {
-			before := clone(metric.Batch{Points: []metric.Point{point}})
-			prefix := []byte("prefix")
-			once, err := out.Encode(prefix, &point)
-			if err != nil {
-				continue // it may refuse points that its format cannot represent
-			}
-			if string(once) == "prefix" {
-				continue // it may leave out points that its destination has no use for
-			}
-			if !strings.HasPrefix(string(once), "prefix") {
-				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
-			}
-			schematest.Lines(t, strings.TrimSuffix(string(once[len(prefix):]), "\n")+"\n")
-			again, err := out.Encode([]byte("prefix"), &point)
-			if err != nil || string(again) != string(once) {
-				t.Errorf("Encode of %s gives %q, then %q, %v", point.Series(), once, again, err)
-			}
-			if diff := cmp.Diff(before, metric.Batch{Points: []metric.Point{point}}, equalValues...); diff != "" {
-				t.Errorf("Encode changed its point:\n%s", diff)
-			}
-		}
-	})
+	t.Run("encode", func(t *testing.T) { encode(t, open(t, p, p.NewPusher, opts).Encode) })
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.EventEncoder); ok {
+		t.Run("encode events", func(t *testing.T) { encode(t, open(t, p, p.NewPusher, opts).(plugin.EventEncoder).EncodeEvent) })
+	}
 	t.Run("push", func(t *testing.T) {
 		out := open(t, p, p.NewPusher, opts)
 		var records [][]byte
 		for _, point := range Points() {
 			if r, err := out.Encode(nil, &point); err == nil && len(r) > 0 {
 				records = append(records, r)
+			}
+			if e, ok := out.(plugin.EventEncoder); ok {
+				if r, err := e.EncodeEvent(nil, &point); err == nil && len(r) > 0 {
+					records = append(records, r)
+				}
 			}
 		}
 		if len(records) == 0 {
@@ -223,6 +207,32 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	}
 	if _, ok := open(t, p, p.NewPusher, opts).(plugin.PushInheritor); ok {
 		t.Run("inherits", func(t *testing.T) { pushInherit(t, p, opts) })
+	}
+}
+
+// encode tests Encode or EncodeEvent.
+func encode(t *testing.T, f func(dst []byte, p *metric.Point) ([]byte, error)) {
+	for _, point := range Points() {
+		before := clone(metric.Batch{Points: []metric.Point{point}})
+		once, err := f([]byte("prefix"), &point)
+		if err != nil {
+			continue // it may refuse points that its format cannot represent
+		}
+		record, ok := strings.CutPrefix(string(once), "prefix")
+		if !ok {
+			t.Errorf("encoding %s does not append: %q", point.Series(), once)
+		}
+		if record == "" {
+			continue // it may leave out points that its destination has no use for
+		}
+		schematest.Lines(t, strings.TrimSuffix(record, "\n")+"\n")
+		again, err := f([]byte("prefix"), &point)
+		if err != nil || string(again) != string(once) {
+			t.Errorf("encoding %s gives %q, then %q, %v", point.Series(), once, again, err)
+		}
+		if diff := cmp.Diff(before, metric.Batch{Points: []metric.Point{point}}, equalValues...); diff != "" {
+			t.Errorf("encoding changed its point:\n%s", diff)
+		}
 	}
 }
 
