@@ -86,7 +86,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: time.Duration(p.Options.FlushInterval), jitter: p.Options.FlushJitter, phase: flushPhase(p),
+			interval: time.Duration(p.Options.FlushInterval), jitter: p.Options.FlushJitter, phase: hostPhase(p, p.Options.FlushInterval),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
@@ -99,17 +99,16 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 	return o, nil
 }
 
-// flushPhase returns when within its interval an output flushes. It depends on the
-// hostname, so that the hosts of a fleet do not flush at the same time.
-func flushPhase(p *Push) time.Duration {
-	interval := uint64(p.Options.FlushInterval)
+// hostPhase returns when within an interval an output acts. It depends on the hostname, so
+// that the hosts of a fleet do not act at the same time.
+func hostPhase(p *Push, interval plugin.Duration) time.Duration {
 	if interval == 0 {
 		return 0
 	}
 	sum := fnv.New64a()
 	host, _ := os.Hostname() // without one, the hosts just flush together
 	fmt.Fprint(sum, host, p.Name)
-	return time.Duration(sum.Sum64() % interval)
+	return time.Duration(sum.Sum64() % uint64(interval))
 }
 
 // queueDir returns the directory of the output's queue, or "" for memory.
