@@ -46,8 +46,10 @@
 //   - agent.go: the path of the data
 //   - supervisor.go: the running instances, the watchdog and the stop; reload.go: a reload
 //   - input.go, output.go, endpoint.go: one running instance of each kind
-//   - transform.go: names, tags and filters; encode.go: from batches to records
-//   - ended.go: the live series of an output, and what ends; seriesfile.go: their file
+//   - transform.go: names, tags and filters; encode.go: from batches to records, with the
+//     calls of the Pusher in serializer.go; mininterval.go: which points pass
+//   - ended.go: the live series of an output, and what ends; seriesdiff.go: the comparison of
+//     two batches; seriesfile.go: the file with the live series
 //   - queue.go: the queue of an output and its flushes
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records;

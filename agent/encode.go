@@ -7,7 +7,6 @@ import (
 
 	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 )
 
 // An encoder turns what the inbox of one output holds into blocks of records: first those
@@ -16,9 +15,8 @@ import (
 type encoder struct {
 	serializer  *serializer
 	filter      filter.Filter
-	minInterval time.Duration
-	phase       time.Duration // of the slots of min_interval
-	live        *liveSeries   // nil: the Pusher is not an EndedEncoder
+	minInterval minInterval
+	live        *liveSeries // nil: the Pusher is not an EndedEncoder
 	sources     map[string]*source
 	pending     pending  // of the block that encode returned last
 	spare       encoding // an old encoding whose buffers can be reused
@@ -43,7 +41,7 @@ type pending struct {
 func newEncoder(p *Push, f filter.Filter, panics *counter, log *slog.Logger, reject func(series string, cause error)) *encoder {
 	e := &encoder{
 		serializer: newSerializer(p.Pusher, panics, log, reject), filter: f,
-		minInterval: time.Duration(p.Options.MinInterval), sources: map[string]*source{},
+		minInterval: minInterval{length: time.Duration(p.Options.MinInterval)}, sources: map[string]*source{},
 	}
 	if e.serializer.endedEncoder != nil {
 		e.live = newLiveSeries()
@@ -98,7 +96,7 @@ func (e *encoder) encodeBatch(next offered) *encoding {
 	if !same(b.Points, s.raw) {
 		s.raw, s.points, s.compared = b.Points, e.filter.Points(b.Points), false
 	}
-	slot, passes := s.slot.next(next.input, b.Time, e.minInterval, e.phase)
+	slot, passes := e.minInterval.next(s.slot, next.input, b.Time)
 	e.pending = pending{source: s, slot: slot}
 	at := b.Time
 	if e.live != nil {
@@ -162,39 +160,6 @@ func (e *encoder) encodeEvents(events []metric.Point, descs []metric.Desc, at ti
 		}
 	}
 	return records
-}
-
-// A slot is the span of min_interval in which points last passed. The zero slot is none.
-type slot struct {
-	input  *runningInput // whose points passed
-	began  time.Time     // when the first points of this input passed
-	number int64
-}
-
-// next returns the slot of a batch, and whether its points pass. That are the first ones
-// in each slot, and the first ones of an input after a start, a reload or a failure. The
-// slots of an input that gathers at whole multiples of its interval begin at multiples of
-// min_interval plus a phase that differs from host to host, the others when the first
-// points passed. They begin a little early, so that neither a slow clock nor jitter moves a
-// gather to the slot before.
-func (s slot) next(in *runningInput, at time.Time, minInterval, phase time.Duration) (slot, bool) {
-	if minInterval == 0 {
-		return s, true
-	}
-	first := s.began.IsZero() || s.input != in || at.Before(s.began)
-	if first {
-		s.input, s.began = in, at
-	}
-	number := s.number
-	if in == nil || in.RoundInterval {
-		if in != nil {
-			phase = phase.Truncate(time.Duration(in.Options.Interval))
-		}
-		s.number = at.Add(min(minInterval/20, time.Second/4)-phase).UnixNano() / int64(minInterval)
-	} else {
-		s.number = int64((at.Sub(s.began) + minInterval/10) / minInterval)
-	}
-	return s, first || s.number != number
 }
 
 // An encoding holds points and their records.
@@ -290,106 +255,4 @@ func (e *encoding) encoded() []metric.Point {
 		}
 	}
 	return points
-}
-
-// A serializer calls the methods of a Pusher that encode. It recovers their panics.
-type serializer struct {
-	pusher       plugin.Pusher
-	restamper    plugin.Restamper    // nil if the Pusher is not one
-	eventEncoder plugin.EventEncoder // likewise
-	descUser     plugin.DescUser     // likewise
-	endedEncoder plugin.EndedEncoder // likewise
-	descs        []metric.Desc       // that the Pusher uses
-	reject       func(series string, cause error)
-	panics       *counter
-	log          *slog.Logger
-	endedLog     throttle
-}
-
-func newSerializer(p plugin.Pusher, panics *counter, log *slog.Logger, reject func(series string, cause error)) *serializer {
-	s := &serializer{pusher: p, panics: panics, log: log, reject: reject}
-	s.restamper, _ = p.(plugin.Restamper)
-	s.eventEncoder, _ = p.(plugin.EventEncoder)
-	s.descUser, _ = p.(plugin.DescUser)
-	s.endedEncoder, _ = p.(plugin.EndedEncoder)
-	return s
-}
-
-// appendPoint appends the record of a point. If its last record is given, it only gets a
-// new time. A point that cannot be encoded is rejected.
-func (s *serializer) appendPoint(dst []byte, p *metric.Point, last []byte) []byte {
-	if len(last) > 0 {
-		if b, err := s.callRestamp(dst, last, p.Time); err == nil {
-			return b
-		}
-	}
-	b, err := s.callEncode(dst, p)
-	if err != nil {
-		s.reject(p.Series(), err)
-		return dst
-	}
-	return b
-}
-
-// appendEvent appends the record of an event, if there is one. An event that cannot be
-// encoded is rejected.
-func (s *serializer) appendEvent(dst []byte, event *metric.Point) []byte {
-	if s.eventEncoder == nil {
-		return s.appendPoint(dst, event, nil)
-	}
-	b, err := s.callEncodeEvent(dst, event)
-	if err != nil {
-		s.reject(event.Series(), err)
-		return dst
-	}
-	return b
-}
-
-// appendEnded appends the record that ends a series, if it can be encoded.
-func (s *serializer) appendEnded(dst []byte, e *endedSeries) []byte {
-	s.useDescs(e.descs)
-	b, err := s.callEncodeEnded(dst, &e.point, e.time)
-	if err != nil {
-		if n := s.endedLog.add(1); n > 0 {
-			s.log.Warn("ended series cannot be encoded, their last values remain for a while", "series", n, "first", e.point.Series(), "error", err)
-		}
-		return dst
-	}
-	return b
-}
-
-// useDescs tells the Pusher the documentation of the fields that it encodes next.
-func (s *serializer) useDescs(descs []metric.Desc) {
-	if s.descUser == nil || sameDescs(descs, s.descs) {
-		return
-	}
-	s.descs = descs
-	var err error // logged by recover
-	defer s.panics.recover(&err, s.log)
-	s.descUser.UseDescs(descs)
-}
-
-// sameDescs reports whether a and b are equal. Most often they are the same slice.
-func sameDescs(a, b []metric.Desc) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
-}
-
-func (s *serializer) callEncode(dst []byte, p *metric.Point) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
-	return s.pusher.Encode(dst, p)
-}
-
-func (s *serializer) callEncodeEvent(dst []byte, event *metric.Point) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
-	return s.eventEncoder.EncodeEvent(dst, event)
-}
-
-func (s *serializer) callRestamp(dst, record []byte, t time.Time) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
-	return s.restamper.Restamp(dst, record, t)
-}
-
-func (s *serializer) callEncodeEnded(dst []byte, series *metric.Point, t time.Time) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
-	return s.endedEncoder.EncodeEnded(dst, series, t)
 }

@@ -49,8 +49,13 @@ func seconds(t time.Time) string {
 
 // step encodes a batch taken at a time, for a queue that accepts it, and returns the records.
 func (e *encoder) step(at float64, points ...metric.Point) []string {
-	return texts(e.encodeQueued(&metric.Batch{Source: "in", Time: at64(at), Points: points}))
+	records := texts(e.encode(offered{input: stepInput, batch: &metric.Batch{Source: "in", Time: at64(at), Points: points}}))
+	e.queued()
+	return records
 }
+
+// stepInput is the input of each step.
+var stepInput = inputNamed("in")
 
 func at64(seconds float64) time.Time { return time.UnixMilli(int64(seconds * 1000)) }
 
@@ -151,11 +156,12 @@ func TestEndedSeriesPrecedeThePoints(t *testing.T) {
 // A block that the queue drops is as if it had never been encoded.
 func TestDroppedBlockEndsNothing(t *testing.T) {
 	e := encodingOutput(t, &endingPusher{}, func(o *PushOptions) { o.MinInterval = plugin.Duration(time.Minute) }).encoder
+	e.minInterval.phase = 0
 	a, b, c := pointOf("a", 1), pointOf("b", 1), pointOf("c", 1)
 	e.step(0, a, b)
-	e.encode(offered{batch: &metric.Batch{Source: "in", Time: at64(60), Points: []metric.Point{b, c}}}) // dropped
-	wantRecords(t, "at once", e.step(70, b), "end a{} [value]@70", "b{} [{value 1}]@70")                // c was never queued
-	e.encode(offered{input: inputNamed("in"), at: at64(80)})                                            // dropped
+	e.encode(offered{input: stepInput, batch: &metric.Batch{Source: "in", Time: at64(60), Points: []metric.Point{b, c}}}) // dropped
+	wantRecords(t, "at once", e.step(70, b), "end a{} [value]@70", "b{} [{value 1}]@70")                                  // c was never queued
+	e.encode(offered{input: inputNamed("in"), at: at64(80)})                                                              // dropped
 	wantRecords(t, "another input", texts(e.encodeQueued(&metric.Batch{Source: "other", Time: at64(90), Points: []metric.Point{c}})),
 		"end b{} [value]@80", "c{} [{value 1}]@90")
 	wantRecords(t, "the failure again", e.fails("in", 100))

@@ -78,8 +78,9 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 	if flush > 0 {
 		period = max(flush, minInterval)
 	}
+	phase := func(interval time.Duration) time.Duration { return hostPhase(a.Options.Hostname, p.Name, interval) }
 	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
-	o.encoder.phase = hostPhase(a.Options.Hostname, p.Name, minInterval)
+	o.encoder.minInterval.phase = phase(minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -90,10 +91,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: flush, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, flush),
+			interval: flush, jitter: p.Options.FlushJitter, phase: phase(flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
-		period: period, catchUp: catchUp{period: period, phase: hostPhase(a.Options.Hostname, p.Name, period)},
+		period: period, catchUp: catchUp{period: period, phase: phase(period)},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
@@ -146,11 +147,8 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
-// seriesLoadTimeout is how long openSeries waits for the disk.
-const seriesLoadTimeout = 5 * time.Second
-
-// openSeries prepares the file with the live series. If load, it takes the series of the
-// last run from it, unless the disk hangs.
+// openSeries prepares the live series of an output that has to be told what has ended. If
+// load, they are those of the last run, unless the disk hangs.
 func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	live := o.encoder.live
 	if live == nil {
@@ -164,22 +162,9 @@ func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	if path == "" {
 		return
 	}
-	live.file = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}
-	live.changed = true
-	if !load {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, seriesLoadTimeout)
-	defer cancel()
-	var sources map[string]*liveSource
-	var err error
-	if !o.calls.callWithin(ctx, o.title()+": reading its series", func() { sources, err = live.file.load() }) {
-		sources, err = nil, errDiskHangs
-	}
-	if err != nil {
-		o.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
-	} else if sources != nil {
-		live.sources, live.changed = sources, false
+	live.file, live.changed = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}, true
+	if load {
+		live.load(ctx)
 	}
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,6 +49,26 @@ func seriesPath(a *Agent, p *Push) string {
 		return ""
 	}
 	return filepath.Join(a.Options.StateDirectory, p.Name+".series.json")
+}
+
+// seriesLoadTimeout is how long a start or reload waits for the disk.
+const seriesLoadTimeout = 5 * time.Second
+
+// load takes the series of the last run from the file, if it can be read in time.
+func (l *liveSeries) load(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, seriesLoadTimeout)
+	defer cancel()
+	f := l.file
+	var sources map[string]*liveSource
+	var err error
+	if !f.calls.callWithin(ctx, f.title+": reading its series", func() { sources, err = f.load() }) {
+		sources, err = nil, errDiskHangs
+	}
+	if err != nil {
+		f.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
+	} else if sources != nil {
+		l.sources, l.changed = sources, false
+	}
 }
 
 // load returns the sources in the file. There are none if the file is older than
