@@ -61,7 +61,7 @@ const lookback = 5 * time.Minute
 // returns after all, or at once after another one.
 func (l *liveSeries) timeOf(b *metric.Batch) time.Time {
 	ended := l.ended // of another source, if the input was renamed
-	if s := l.sources[b.Source]; s != nil {
+	if s := l.sources[b.Source]; s != nil && ended.UnixMilli() != b.Time.UnixMilli() {
 		ended = s.ended
 	}
 	if ahead := ended.UnixMilli() - b.Time.UnixMilli(); ahead >= 0 && ahead < 1000 {

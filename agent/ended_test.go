@@ -201,6 +201,13 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	if got, want := e.live.timeOf(b), at64(20.001); !got.Equal(want) {
 		t.Errorf("after another failure the late batch has the time %v, want %v", got, want)
 	}
+	// Another source may have ended a series that this one has now.
+	e.step(50, a)
+	e.encodeQueued(&metric.Batch{Source: "other", Time: at64(50), Points: []metric.Point{pointOf("b", 1)}})
+	e.fails("other", 60)
+	if got, want := e.live.timeOf(&metric.Batch{Source: "in", Time: at64(60)}), at64(60.001); !got.Equal(want) {
+		t.Errorf("the batch of the same millisecond has the time %v, want %v", got, want)
+	}
 	old := &metric.Batch{Source: "in", Time: at64(10), Points: []metric.Point{a}}
 	if got := e.live.timeOf(old); !got.Equal(old.Time) {
 		t.Errorf("a batch from before has the time %v, want its own", got)
