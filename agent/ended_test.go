@@ -270,6 +270,20 @@ func TestSharedSeriesEndsWithItsLastSource(t *testing.T) {
 	wantRecords(t, "both fail", got, "a{} 2@61")
 }
 
+// After a restart an input that was renamed shortly before a crash keeps its series: the
+// block that would end those of the old name brings them.
+func TestRenamedInputKeepsItsSeriesAfterACrash(t *testing.T) {
+	e := encodingOutput(t, &endingPusher{}, nil).encoder
+	e.live.sources["before"] = &liveSource{points: []metric.Point{pointOf("a", 0), pointOf("b", 0)}}
+	e.live.inputs = map[string]bool{"in": true}
+	e.live.start()
+	if got := len(e.live.withdrawn); got != 1 {
+		t.Fatalf("%d sources withdrawn, want 1", got)
+	}
+	e.live.withdrawn["before"] = at64(10)
+	wantRecords(t, "the first batch", e.step(10, pointOf("a", 1)), "end b{} [value]@10", "a{} [{value 1}]@10")
+}
+
 func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
 	r := newRig(t)
 	push := &Push{Name: "out", Pusher: &endingPusher{endErr: errors.New("no")}, Options: DefaultPushOptions(plugin.Plugin{})}
