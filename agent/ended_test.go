@@ -201,6 +201,13 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	if got, want := e.live.timeOf(b), at64(20.001); !got.Equal(want) {
 		t.Errorf("after another failure the late batch has the time %v, want %v", got, want)
 	}
+	// Another source may have ended a series that this one has now.
+	e.step(50, a)
+	e.encodeQueued(&metric.Batch{Source: "other", Time: at64(50), Points: []metric.Point{pointOf("b", 1)}})
+	e.fails("other", 60)
+	if got, want := e.live.timeOf(&metric.Batch{Source: "in", Time: at64(60)}), at64(60.001); !got.Equal(want) {
+		t.Errorf("the batch of the same millisecond has the time %v, want %v", got, want)
+	}
 	old := &metric.Batch{Source: "in", Time: at64(10), Points: []metric.Point{a}}
 	if got := e.live.timeOf(old); !got.Equal(old.Time) {
 		t.Errorf("a batch from before has the time %v, want its own", got)
@@ -261,6 +268,20 @@ func TestSharedSeriesEndsWithItsLastSource(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %d@%s", end.point.Series(), len(end.point.Fields), seconds(end.time)))
 	}
 	wantRecords(t, "both fail", got, "a{} 2@61")
+}
+
+// After a restart an input that was renamed shortly before a crash keeps its series: the
+// block that would end those of the old name brings them.
+func TestRenamedInputKeepsItsSeriesAfterACrash(t *testing.T) {
+	e := encodingOutput(t, &endingPusher{}, nil).encoder
+	e.live.sources["before"] = &liveSource{points: []metric.Point{pointOf("a", 0), pointOf("b", 0)}}
+	e.live.inputs = map[string]bool{"in": true}
+	e.live.start()
+	if got := len(e.live.withdrawn); got != 1 {
+		t.Fatalf("%d sources withdrawn, want 1", got)
+	}
+	e.live.withdrawn["before"] = at64(10)
+	wantRecords(t, "the first batch", e.step(10, pointOf("a", 1)), "end b{} [value]@10", "a{} [{value 1}]@10")
 }
 
 func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
