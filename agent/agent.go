@@ -91,6 +91,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		case <-ctx.Done():
 		}
 	}
+	in.requests.stop()
 	if g := in.current(); g != nil {
 		<-g.done
 	}
@@ -167,7 +168,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 	} else {
 		in.log.Debug("gather failed", "error", err)
 	}
-	in.withdraw(changed)
+	in.sink.withdraw(began, changed)
 }
 
 // succeeded publishes a batch. A late one has already been counted as failed.
@@ -179,38 +180,59 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.publish(batch, changed)
+	in.recallEvents()
+	in.sink.publish(batch, changed)
 }
 
-// offer puts a batch into the output's inbox. The inbox is full only if the queue
+// offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
-func (o *runningOutput) offer(b *metric.Batch, r *receipt) {
+func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {
 	turn := o.offerEvents(b, r)
+	if len(o.inbox) < inboxBatches {
+		select {
+		case o.inbox <- offered{input: in, batch: b, turn: turn}:
+			return
+		default:
+		}
+	}
+	o.queue.drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
+}
+
+// offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
+// is full, only a removal is certain to fit: a failed input fails again.
+func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed bool) {
+	if !removed && len(o.inbox) >= inboxBatches {
+		return
+	}
 	select {
-	case o.inbox <- offered{b, turn}:
+	case o.inbox <- offered{input: in, at: at}:
 	default:
-		o.queue.drop(len(o.filter.Points(b.Points)), errQueueHangs)
 	}
 }
 
-// fill encodes and queues batches until the inbox is closed.
+// fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
-	var e encoder
+	if o.encoder.live != nil {
+		o.encoder.live.start()
+	}
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
-		b := next.batch
-		records := e.encode(o, b)
-		if len(records) > 0 && o.enqueuePoints(records) {
+		records := o.encoder.encode(next)
+		if len(records) > 0 && !o.enqueuePoints(records) {
+			continue
+		}
+		o.encoder.queued()
+		if b := next.batch; len(records) > 0 && b != nil {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}
 	o.fillEvents(math.MaxInt) // events that the queue has not accepted yet
 }
 
-// enqueuePoints appends one block of records to the queue. It reports false if any record was
-// dropped.
+// enqueuePoints appends one block of records to the queue. It reports false if the queue has
+// not accepted the block.
 func (o *runningOutput) enqueuePoints(records [][]byte) bool {
 	defer o.calls.begin(o.title() + ": appending to its queue")()
 	return o.queue.appendPoints(records)
@@ -238,15 +260,23 @@ func (d *delivery) deliver(ctx context.Context) {
 }
 
 // drain sends records, oldest first, until the queue is empty, ctx is done, or the
-// output is handed over. While the output ends, a persistent queue is not retried after
-// a failure. If the destination rejects records without naming them, bisecting finds
+// output is handed over. It sends a backlog slowly (see catchUp), except while the output
+// ends. Then a persistent queue is not retried after a failure. If the destination rejects records without naming them, bisecting finds
 // them. If the dead-letter file cannot be written, rejected records stay queued and are
 // retried.
 func (d *delivery) drain(ctx context.Context) {
 	d.queue.flushed()
-	retry := newRetry()
+	retry := newRetry(d.period)
 	for ctx.Err() == nil && !d.handedOver() {
-		records, err := d.peek()
+		due := d.due()
+		if due == 0 {
+			if !d.pause(ctx, d.catchUp.wait(), false) {
+				return
+			}
+			d.catchUp.next()
+			continue
+		}
+		records, err := d.peek(due)
 		if len(records) == 0 && err == nil {
 			return
 		}
@@ -257,6 +287,7 @@ func (d *delivery) drain(ctx context.Context) {
 		progress, err := d.commit(records, rejected, err)
 		if progress {
 			retry.Reset()
+			d.catchUp.resumed()
 		}
 		if err == nil {
 			continue
@@ -266,6 +297,7 @@ func (d *delivery) drain(ctx context.Context) {
 		}
 		wait := retry.wait(err)
 		d.outage.failed(err, wait)
+		d.catchUp.failed(err)
 		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
 			return
 		}

@@ -12,7 +12,7 @@ type outcome int
 
 const (
 	failed   outcome = iota // they stay queued and are retried
-	stored                  // they leave the queue: all are stored except those named as rejected
+	stored                  // they leave the queue: all are stored except those named or counted as rejected
 	split                   // they stay queued, and the next Push takes fewer
 	rejected                // they leave the queue: they can never be stored
 )
@@ -56,6 +56,9 @@ func (b *bisect) size() int {
 
 // classify returns the outcome for n records whose Push returned err.
 func (b *bisect) classify(n int, err error) outcome {
+	if _, partial := errors.AsType[*plugin.PartialError](err); partial {
+		return stored
+	}
 	switch {
 	case err == nil:
 		return stored

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ type delivery struct {
 	maxBytes   int  // of records in one Push
 	persistent bool // the queue outlives the output: no retries while it ends
 	flush      flushSchedule
+	period     time.Duration // flush_interval, or min_interval if that is longer; 0: everything is sent at once
+	catchUp    catchUp
 	bisect     bisect
 	outage     outage
 	handedOver func() bool   // reports whether a reload gave the queue to another output
@@ -106,15 +109,23 @@ func (s *sender) close() {
 	closeIf(s.pusher, s.log)
 }
 
-// peek returns the records for the next Push.
-func (d *delivery) peek() ([][]byte, error) {
+// due returns how many records may be sent now. All of them while the output ends.
+func (d *delivery) due() int {
+	if isClosed(d.flush.stopping) || isClosed(d.flush.filled) {
+		return math.MaxInt
+	}
+	return d.catchUp.due(d.queue.Stats())
+}
+
+// peek returns the records for the next Push, at most the given number.
+func (d *delivery) peek(atMost int) ([][]byte, error) {
 	defer d.sender.calls.begin(d.sender.name + ": reading its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
 		return nil, errAbandoned
 	}
-	return d.queue.Peek(d.bisect.size(), d.maxBytes)
+	return d.queue.Peek(min(atMost, d.bisect.size()), d.maxBytes)
 }
 
 // commit applies the result of a Push to the queue. Records that are stored leave it,
@@ -142,8 +153,14 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 	switch o {
 	case stored, rejected:
 		d.bisect.commit(n, o)
-		if n > len(dead) {
-			d.health.written.Add(int64(n - len(dead)))
+		lost := len(dead)
+		if partial, ok := errors.AsType[*plugin.PartialError](err); ok {
+			unnamed := min(partial.Rejected, n-lost)
+			d.rejects.lost(unnamed, err)
+			lost += unnamed
+		}
+		if n > lost {
+			d.health.written.Add(int64(n - lost))
 			d.outage.ended()
 		}
 		err = nil
@@ -229,22 +246,29 @@ func (d *delivery) pause(ctx context.Context, wait time.Duration, gone bool) boo
 }
 
 // A retry computes the wait after each failure in a row: exponential backoff with full
-// jitter, so that the hosts of a fleet do not retry at the same time.
-type retry struct{ *backoff.ExponentialBackOff }
+// jitter, so that the hosts of a fleet do not retry at the same time. On average it is at
+// least the period of the flushes: a fleet sends fewer than twice as many requests to a
+// server that fails as to one that works.
+type retry struct {
+	*backoff.ExponentialBackOff
+	period time.Duration
+}
 
-func newRetry() retry {
+func newRetry(period time.Duration) retry {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.Multiplier, b.MaxInterval = time.Second, 2, 30*time.Second
+	b.InitialInterval, b.Multiplier, b.MaxInterval = max(time.Second, period), 2, max(30*time.Second, period)
 	b.RandomizationFactor = 1
-	return retry{b}
+	return retry{b, period}
 }
 
 // maxRetryAfter caps the wait that a destination asks for.
 const maxRetryAfter = 10 * time.Minute
 
+// wait returns the wait after err. If the destination names a time, it may have named the
+// same to all hosts, so they come back at random within two periods after it.
 func (r retry) wait(err error) time.Duration {
 	if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok && after.Wait > 0 {
-		return min(after.Wait, maxRetryAfter)
+		return min(after.Wait, maxRetryAfter) + jitter(plugin.Duration(2*r.period))
 	}
 	return r.NextBackOff()
 }

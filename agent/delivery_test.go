@@ -455,6 +455,52 @@ func TestNamedRecordsAreRejectedEachForItsReason(t *testing.T) {
 	}
 }
 
+// Rejected points that the destination does not name are counted, and nothing is sent twice.
+func TestUnnamedRejectedPointsAreCounted(t *testing.T) {
+	for _, tt := range []struct {
+		name                  string
+		rejected              int
+		wantWritten, wantLost int64
+	}{
+		{name: "none", rejected: 0, wantWritten: 5, wantLost: 0},
+		{name: "some", rejected: 2, wantWritten: 3, wantLost: 2},
+		{name: "more than there are", rejected: 9, wantWritten: 0, wantLost: 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.agent.Options.StateDirectory = t.TempDir()
+				out, page := &fakePusher{}, newFakeEndpoint()
+				out.push = func(_ context.Context, records []string) error {
+					out.store(records)
+					return fmt.Errorf("server says: %w", &plugin.PartialError{Rejected: tt.rejected, Err: errors.New("out of order")})
+				}
+				r.agent.input("a", manyPoints(5))
+				r.agent.push("out", out).Options.NamePass = []string{"x"}
+				r.agent.pull("page", page)
+				r.start()
+				board := <-page.board
+				after(time.Minute)
+				if diff := cmp.Diff(xs(0, 5), out.got("x")); diff != "" {
+					t.Errorf("delivered (-want +got):\n%s", diff)
+				}
+				o := board.Health().Outputs[0]
+				if o.WrittenPoints != tt.wantWritten || o.RejectedPoints != tt.wantLost || o.QueuedPoints != 0 || o.Err != nil {
+					t.Errorf("written %d, rejected %d, queued %d, error %v, want %d, %d, 0, none", o.WrittenPoints, o.RejectedPoints, o.QueuedPoints, o.Err, tt.wantWritten, tt.wantLost)
+				}
+				want := 0
+				if tt.wantLost > 0 {
+					want = 1
+				}
+				if got := strings.Count(r.log.String(), "points rejected and not saved"); got != want {
+					t.Errorf("logged %d times, want %d:\n%s", got, want, r.log.String())
+				}
+				r.end()
+			})
+		})
+	}
+}
+
 // A Push whose records are only split, or only rejected, has delivered nothing: an
 // outage lasts until something is stored.
 func TestOutageLastsUntilSomethingIsStored(t *testing.T) {

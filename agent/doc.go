@@ -15,7 +15,7 @@
 //	                                  │
 //	                                  │ offer: the inbox of each output that pushes
 //	   one goroutine fills its queue  ▼
-//	                               fill: filter, Encode each point
+//	                               fill: filter, min_interval, what has ended, Encode
 //	                                  │ block of records
 //	                                  ▼
 //	                            buffer.Queue (in memory or on disk)
@@ -35,6 +35,8 @@
 //   - The agent's own points (health.go) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
+//   - A series has ended when a batch without it is queued. What is not queued changes
+//     nothing (plugin.EndedEncoder).
 //   - The record of an unchanged point is not encoded again (plugin.Restamper), and
 //     a stream can be handed over in the middle of a write (plugin.PushInheritor).
 //   - A stop has two stages: outputs drain for the grace period, then haltCtx ends and
@@ -44,12 +46,16 @@
 //   - agent.go: the path of the data
 //   - supervisor.go: the running instances, the watchdog and the stop; reload.go: a reload
 //   - input.go, output.go, endpoint.go: one running instance of each kind
-//   - transform.go: names, tags and filters; encode.go: from points to records
+//   - transform.go: names, tags and filters; encode.go: from batches to records, with the
+//     calls of the Pusher in serializer.go; mininterval.go: which points pass
+//   - ended.go: the live series of an output, and what ends; seriesdiff.go: the comparison of
+//     two batches; seriesfile.go: the file with the live series
 //   - queue.go: the queue of an output and its flushes
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
-//   - delivery.go: pushing and its results; bisect.go: the search for rejected records
-//   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
-//     gathers between them
+//   - delivery.go: pushing and its results; bisect.go: the search for rejected records;
+//     catchup.go: how fast a backlog is sent
+//   - board.go: the latest batches and events; details.go: questions of endpoints to inputs;
+//     schedule.go: the ticks of inputs; watch.go: gathers between them
 //   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
 //   - health.go: the agent's own counters; metrics.go: their documentation
 //   - instances.go: a configuration, ready to run; options.go and validate.go: its options

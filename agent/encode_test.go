@@ -59,6 +59,23 @@ func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *r
 	return o
 }
 
+// encodeAgain returns an encoder for the same output that has not encoded anything.
+func encodeAgain(o *runningOutput) *encoder {
+	return newEncoder(o.Push, o.encoder.filter, &o.health.panics, o.log, o.rejectUnencoded)
+}
+
+// inputNamed returns an input for the inbox.
+func inputNamed(name string) *runningInput {
+	return &runningInput{Input: &Input{Name: name, RoundInterval: true}}
+}
+
+// encodeQueued encodes a batch for a queue that accepts it.
+func (e *encoder) encodeQueued(b *metric.Batch) [][]byte {
+	records := e.encode(offered{batch: b})
+	e.queued()
+	return records
+}
+
 func texts(records [][]byte) []string {
 	texts := []string{}
 	for _, r := range records {
@@ -104,16 +121,16 @@ func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &restampingPusher{}
 			o := encodingOutput(t, p, tt.filter)
-			var e encoder
+			e := o.encoder
 			began := time.Unix(1000, 0)
-			e.encode(o, &metric.Batch{Source: "in", Time: began, Points: tt.before})
+			e.encodeQueued(&metric.Batch{Source: "in", Time: began, Points: tt.before})
 			p.take()
 			next := &metric.Batch{Source: "in", Time: began.Add(10 * time.Second), Points: tt.next}
-			got := texts(e.encode(o, next))
+			got := texts(e.encodeQueued(next))
 			if diff := cmp.Diff(tt.want, p.take()); diff != "" {
 				t.Errorf("encoded (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(texts(new(encoder).encode(o, next)), got); diff != "" {
+			if diff := cmp.Diff(texts(encodeAgain(o).encodeQueued(next)), got); diff != "" {
 				t.Errorf("records (-want +got):\n%s", diff)
 			}
 		})
@@ -126,7 +143,7 @@ func TestKeptRecordsAreThoseOfAFreshEncoder(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		o := encodingOutput(t, &restampingPusher{}, nil)
-		var kept encoder
+		kept := encodeAgain(o)
 		batches := map[string][]metric.Point{}
 		for step := range 30 {
 			source := fmt.Sprint("in", rnd.IntN(3))
@@ -157,8 +174,8 @@ func TestKeptRecordsAreThoseOfAFreshEncoder(t *testing.T) {
 			if rnd.IntN(3) == 0 {
 				b.Events = []metric.Point{{Name: "event", Fields: pointOf("e", 1).Fields, Time: time.Unix(5, 0)}}
 			}
-			want := texts(new(encoder).encode(o, b))
-			if diff := cmp.Diff(want, texts(kept.encode(o, b))); diff != "" {
+			want := texts(encodeAgain(o).encodeQueued(b))
+			if diff := cmp.Diff(want, texts(kept.encodeQueued(b))); diff != "" {
 				t.Fatalf("seed %d, step %d (-want +got):\n%s", seed, step, diff)
 			}
 		}
@@ -168,7 +185,7 @@ func TestKeptRecordsAreThoseOfAFreshEncoder(t *testing.T) {
 func TestRecordThatCannotBeRestampedIsEncoded(t *testing.T) {
 	p := &restampingPusher{restampErr: errors.New("no")}
 	o := encodingOutput(t, p, nil)
-	var e encoder
+	e := o.encoder
 	points := []metric.Point{pointOf("p", 1), pointOf("q", 1)}
 	for _, want := range [][]string{
 		{"p{} [{value 1}]@10", "q{} [{value 1}]@10"}, {"p{} [{value 1}]@20", "q{} [{value 1}]@20"},
@@ -178,7 +195,7 @@ func TestRecordThatCannotBeRestampedIsEncoded(t *testing.T) {
 		if strings.HasSuffix(want[0], "20") {
 			at = 20
 		}
-		got := texts(e.encode(o, &metric.Batch{Source: "in", Time: time.Unix(at, 0), Points: points}))
+		got := texts(e.encodeQueued(&metric.Batch{Source: "in", Time: time.Unix(at, 0), Points: points}))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("records (-want +got):\n%s", diff)
 		}
@@ -192,27 +209,94 @@ func TestRecordThatCannotBeRestampedIsEncoded(t *testing.T) {
 // batches keep memory.
 func TestEncoderKeepsOnlyTheLastBatches(t *testing.T) {
 	o := encodingOutput(t, &restampingPusher{}, nil)
-	var e encoder
+	e := o.encoder
 	began := time.Unix(1000, 0)
 	large := listenerPoints(1000)
 	for source := range 3 {
-		e.encode(o, &metric.Batch{Source: fmt.Sprint(source), Time: began, Points: large.Points})
+		e.encodeQueued(&metric.Batch{Source: fmt.Sprint(source), Time: began, Points: large.Points})
 	}
-	for _, after := range []time.Duration{time.Minute, keepEncoding + time.Minute, keepEncoding + 2*time.Minute, keepEncoding + 3*time.Minute} {
-		e.encode(o, &metric.Batch{Source: "0", Time: began.Add(after), Points: large.Points[:2]})
+	for _, removed := range []string{"1", "2"} {
+		e.encode(offered{input: inputNamed(removed), at: began})
+		e.queued()
+	}
+	for minutes := range 4 {
+		e.encodeQueued(&metric.Batch{Source: "0", Time: began.Add(time.Duration(minutes) * time.Minute), Points: large.Points[:2]})
 	}
 	kept := 0
-	for _, s := range e.last {
-		kept += cap(s.bytes)
+	for _, s := range e.sources {
+		kept += cap(s.last.bytes)
 	}
-	if len(e.last) != 1 || kept+cap(e.spare.bytes) > 10_000 || e.spare.points != nil {
-		t.Errorf("%d sources, %d and %d spare bytes are kept for two points", len(e.last), kept, cap(e.spare.bytes))
+	if len(e.sources) != 1 || kept+cap(e.spare.bytes) > 10_000 || e.spare.points != nil {
+		t.Errorf("%d sources, %d and %d spare bytes are kept for two points", len(e.sources), kept, cap(e.spare.bytes))
 	}
 
 	o = encodingOutput(t, &fakePusher{}, nil)
-	e = encoder{}
-	e.encode(o, &metric.Batch{Source: "in", Time: began, Points: large.Points})
-	if len(e.last) != 0 {
-		t.Errorf("%d sources are kept for an output that cannot restamp", len(e.last))
+	o.encoder.encodeQueued(&metric.Batch{Source: "in", Time: began, Points: large.Points})
+	if kept := o.encoder.sources["in"].last; kept.bytes != nil || kept.points != nil {
+		t.Errorf("%d bytes are kept for an output that cannot restamp", len(kept.bytes))
+	}
+}
+
+// A describedPusher writes the unit of a point's first field into its record.
+type describedPusher struct {
+	endingPusher
+	units map[string]string
+	calls int
+}
+
+func (d *describedPusher) UseDescs(descs []metric.Desc) {
+	d.calls++
+	d.units = map[string]string{}
+	for _, desc := range descs {
+		d.units[desc.Name] = desc.Unit
+	}
+}
+
+func (d *describedPusher) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return fmt.Appendf(dst, "%s in %s@%d", p.Name, d.units[p.Name], p.Time.Unix()), nil
+}
+
+func (d *describedPusher) EncodeEnded(dst []byte, p *metric.Point, t time.Time) ([]byte, error) {
+	return fmt.Appendf(dst, "end %s in %s@%d", p.Name, d.units[p.Name], t.Unix()), nil
+}
+
+// Records are encoded with the Descs of their batch, and again if these have changed.
+func TestRecordsUseTheDescsOfTheirBatch(t *testing.T) {
+	p := &describedPusher{}
+	o := encodingOutput(t, p, nil)
+	meters, feet := []metric.Desc{{Name: "a", Unit: "m"}, {Name: "b", Unit: "m"}}, []metric.Desc{{Name: "a", Unit: "ft"}, {Name: "b", Unit: "ft"}}
+	batch := func(source string, at int64, descs []metric.Desc, points ...metric.Point) []string {
+		return texts(o.encoder.encodeQueued(&metric.Batch{Source: source, Time: time.Unix(at, 0), Descs: descs, Points: points}))
+	}
+	a, b := pointOf("a", 1), pointOf("b", 1)
+	wantRecords(t, "first", batch("in", 10, meters, a, b), "a in m@10", "b in m@10")
+	wantRecords(t, "restamped", batch("in", 20, slices.Clone(meters), a, b), "a in m@20", "b in m@20")
+	if p.calls != 1 {
+		t.Errorf("%d calls of UseDescs, want 1", p.calls)
+	}
+	wantRecords(t, "another source", batch("other", 20, feet, a), "a in ft@20")
+	wantRecords(t, "the first again", batch("in", 30, meters, a, b), "a in m@30", "b in m@30")
+	wantRecords(t, "other Descs", batch("in", 40, feet, a, b), "a in ft@40", "b in ft@40")
+	wantRecords(t, "ended", batch("in", 50, meters, a), "end b in ft@50", "a in m@50")
+	wantRecords(t, "events", texts(o.encoder.encodeEvents([]metric.Point{b}, feet, time.Unix(60, 0))), "b in ft@60")
+}
+
+func TestRecordWithAnotherStartIsEncodedAgain(t *testing.T) {
+	p := &restampingPusher{}
+	o := encodingOutput(t, p, nil)
+	counter := pointOf("a", 1)
+	for i, tt := range []struct {
+		start time.Time
+		want  []string
+	}{
+		{start: time.Unix(5, 0), want: []string{"a{}"}},
+		{start: time.Unix(5, 0).UTC(), want: nil},
+		{start: time.Unix(6, 0), want: []string{"a{}"}},
+	} {
+		counter.Start = tt.start
+		o.encoder.encodeQueued(&metric.Batch{Source: "in", Time: time.Unix(int64(10*i+10), 0), Points: []metric.Point{counter}})
+		if diff := cmp.Diff(tt.want, p.take()); diff != "" {
+			t.Errorf("encoded with the start %v (-want +got):\n%s", tt.start, diff)
+		}
 	}
 }

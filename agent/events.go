@@ -13,7 +13,7 @@ import (
 // offerEvents puts the events of a batch that pass the output's filter into its inbox, and
 // returns the batch's turn.
 func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
-	block := &eventBlock{events: o.filter.Points(b.Events), time: b.Time, receipt: r}
+	block := &eventBlock{events: o.encoder.filter.Points(b.Events), descs: b.Descs, time: b.Time, receipt: r}
 	if len(block.events) > 0 {
 		r.hold()
 	}
@@ -27,7 +27,7 @@ func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
 func (o *runningOutput) fillEvents(turn int) {
 	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
 		if b.records == nil {
-			b.records = encodeEvents(o, b)
+			b.records = o.encoder.encodeEvents(b.events, b.descs, b.time)
 		}
 		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
 			if n := o.events.log.add(len(b.events)); n > 0 {
@@ -38,14 +38,6 @@ func (o *runningOutput) fillEvents(turn int) {
 		o.events.remove(b)
 		b.receipt.release()
 	}
-}
-
-// encodeEvents returns the records of a block, never nil. Events that cannot be encoded are
-// rejected.
-func encodeEvents(o *runningOutput, b *eventBlock) [][]byte {
-	var e encoding
-	e.fill(o, nil, b.events, b.time, &encoding{})
-	return e.appendRecords([][]byte{})
 }
 
 // enqueueEvents appends records to the queue, split into several blocks if a single block
@@ -99,9 +91,10 @@ type eventInbox struct {
 // An eventBlock holds the events of one batch that pass the filter of one output.
 type eventBlock struct {
 	events  []metric.Point
-	time    time.Time // of the batch
-	turn    int       // batches are queued in order of turn
-	records [][]byte  // of the events; nil: not encoded yet
+	descs   []metric.Desc // of the batch
+	time    time.Time     // of the batch
+	turn    int           // batches are queued in order of turn
+	records [][]byte      // of the events; nil: not encoded yet
 	receipt *receipt
 }
 

@@ -368,7 +368,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 					o := start(&tt.hanging, nil)
 					for range 2 * inboxBatches {
 						b := batchOf(pointOf("x", 1))
-						o.offer(&b, nil)
+						o.offer(nil, &b, nil)
 						synctest.Wait()
 					}
 					if got := o.health.dropped.Load(); got != tt.dropped {
@@ -381,7 +381,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 						}
 						last = start(nil, o)
 						b := batchOf(pointOf("x", 1))
-						last.offer(&b, nil)
+						last.offer(nil, &b, nil)
 						synctest.Wait()
 						if got := len(last.inbox); got != 1 {
 							t.Errorf("%d batches wait, want 1", got)

@@ -24,6 +24,7 @@ type counter struct{ atomic.Int64 }
 // path as all others.
 type health struct {
 	version string
+	started time.Time
 
 	mu      sync.Mutex
 	inputs  map[string]*inputHealth
@@ -38,6 +39,7 @@ type health struct {
 // inputHealth counts the gathers of one input.
 type inputHealth struct {
 	gathers, errors, skipped, partial, panics counter
+	added                                     time.Time // since when they count
 
 	mu       sync.Mutex
 	gathered bool      // a gather has ended
@@ -52,6 +54,7 @@ type inputHealth struct {
 // and the panics.
 type outputHealth struct {
 	written, rejected, dropped, retried, errors, panics counter
+	added                                               time.Time // since when they count
 
 	endpoint atomic.Bool
 	changed  func()
@@ -63,14 +66,16 @@ type outputHealth struct {
 }
 
 func newHealth(version string, changed func()) *health {
+	now := time.Now()
 	return &health{
-		version: version, changed: changed, inputs: map[string]*inputHealth{}, outputs: map[string]*outputHealth{},
-		config: plugin.ConfigState{Loaded: time.Now()},
+		version: version, started: now, changed: changed, inputs: map[string]*inputHealth{}, outputs: map[string]*outputHealth{},
+		config: plugin.ConfigState{Loaded: now},
 	}
 }
 
 func newOutputHealth(changed func()) *outputHealth {
-	return &outputHealth{changed: changed, since: time.Now()}
+	now := time.Now()
+	return &outputHealth{changed: changed, since: now, added: now}
 }
 
 // input returns the counters of an input; they survive its reload.
@@ -78,7 +83,7 @@ func (h *health) input(name string) *inputHealth {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.inputs[name] == nil {
-		h.inputs[name] = &inputHealth{}
+		h.inputs[name] = &inputHealth{added: time.Now()}
 	}
 	return h.inputs[name]
 }
@@ -115,11 +120,11 @@ func (h *health) reloaded(err error) {
 	h.changed()
 }
 
-// state returns the state of the outputs and of the configuration.
+// state returns the state of the program, its outputs and its configuration.
 func (h *health) state() plugin.Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := plugin.Health{Config: h.config}
+	s := plugin.Health{Version: h.version, Started: h.started, Config: h.config}
 	for _, name := range slices.Sorted(maps.Keys(h.outputs)) {
 		s.Outputs = append(s.Outputs, h.outputs[name].state(name))
 	}
@@ -164,11 +169,14 @@ func (i *inputHealth) lockedEnd(err error, took time.Duration, points int) (chan
 	return changed
 }
 
-// state returns the result of the last gather, for a plugin.Board.
+// state returns the result of the last gather and the counters, for a plugin.Board.
 func (i *inputHealth) state(name string) plugin.SourceState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return plugin.SourceState{Name: name, Gathered: i.gathered, Err: i.err, Since: i.since}
+	return plugin.SourceState{
+		Name: name, Gathered: i.gathered, Err: i.err, Since: i.since, Duration: i.duration, Points: i.points,
+		Gathers: i.gathers.Load(), FailedGathers: i.errors.Load(), SkippedGathers: i.skipped.Load(), PartialGathers: i.partial.Load(),
+	}
 }
 
 // setState records the error of an attempt to deliver or to serve, nil if it succeeded.
@@ -238,7 +246,8 @@ func (h *health) batch() metric.Batch {
 		b.Points = append(b.Points, h.outputs[name].point(name, now))
 	}
 	b.Points = append(b.Points, metric.Point{
-		Name: "sockwatch_config",
+		Name:  "sockwatch_config",
+		Start: h.started,
 		Fields: []metric.Field{
 			{Key: "last_reload_successful", Value: metric.Bool(h.config.Err == nil)},
 			{Key: "last_reload_success_time_seconds", Value: metric.Float(float64(h.config.Loaded.UnixNano()) / 1e9)},
@@ -256,8 +265,9 @@ func (i *inputHealth) point(name string) metric.Point {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return metric.Point{
-		Name: "sockwatch_input",
-		Tags: metric.NewTags("input", name),
+		Name:  "sockwatch_input",
+		Tags:  metric.NewTags("input", name),
+		Start: i.added,
 		Fields: []metric.Field{
 			{Key: "up", Value: metric.Bool(i.gathered && i.err == nil)},
 			{Key: "gathers_total", Value: metric.Int(i.gathers.Load())},
@@ -274,8 +284,9 @@ func (i *inputHealth) point(name string) metric.Point {
 func (o *outputHealth) point(name string, now time.Time) metric.Point {
 	s := o.state(name)
 	p := metric.Point{
-		Name: "sockwatch_output",
-		Tags: metric.NewTags("output", name),
+		Name:  "sockwatch_output",
+		Tags:  metric.NewTags("output", name),
+		Start: o.added,
 		Fields: []metric.Field{
 			{Key: "up", Value: metric.Bool(s.Err == nil)},
 			{Key: "panics_total", Value: metric.Int(o.panics.Load())},

@@ -88,7 +88,7 @@ func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch
 	o.delivery.persistent = true // no retries
 	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {
-		o.offer(b, receipts[i])
+		o.inbox <- offered{batch: b, turn: o.offerEvents(b, receipts[i])}
 	}
 	close(o.inbox)
 	o.fill()

@@ -112,6 +112,10 @@ type PushOptions struct {
 	FlushInterval plugin.Duration `toml:"flush_interval"`
 	// Maximum random delay before each flush.
 	FlushJitter plugin.Duration `toml:"flush_jitter"`
+	// Queue the points of an input at most this often: with "60s" those of every sixth
+	// gather if the interval is "10s". Events and the ends of series are queued at once.
+	// "0s": all points.
+	MinInterval plugin.Duration `toml:"min_interval"`
 	// Where points wait for delivery: "disk", "memory", or "auto" (disk if
 	// state_directory is set, else memory).
 	Buffer string `toml:"buffer"`
@@ -126,6 +130,7 @@ func DefaultPushOptions(p plugin.Plugin) PushOptions {
 	return PushOptions{
 		Timeout:       plugin.Duration(10 * time.Second),
 		FlushInterval: plugin.Duration(p.FlushInterval),
+		MinInterval:   plugin.Duration(p.MinInterval),
 		Buffer:        "auto",
 		BufferLimit:   64 << 20,
 	}
@@ -137,6 +142,7 @@ func (o *PushOptions) Validate() error {
 		checkAlias(o.Alias),
 		atLeast("timeout", o.Timeout),
 		o.checkFlush(),
+		o.checkMinInterval(),
 		oneOf("buffer", o.Buffer, "auto", "disk", "memory"),
 		check(o.BufferLimit >= minBuffer && o.BufferLimit <= maxBuffer, "buffer_limit", "must be at least %v and at most %v", minBuffer, maxBuffer),
 		o.Options.Validate(),
@@ -156,6 +162,14 @@ func (o *PushOptions) checkFlush() error {
 		return nil
 	}
 	return errors.Join(atLeast("flush_interval", o.FlushInterval), checkJitter("flush_jitter", o.FlushJitter, o.FlushInterval))
+}
+
+// checkMinInterval skips 0, which means every snapshot.
+func (o *PushOptions) checkMinInterval() error {
+	if o.MinInterval == 0 {
+		return nil
+	}
+	return atLeast("min_interval", o.MinInterval)
 }
 
 // EndpointOptions are the options of every [[outputs.NAME]] that serves.

@@ -3,9 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -23,7 +21,7 @@ type runningOutput struct {
 	log      *slog.Logger
 	health   *outputHealth
 	calls    *calls
-	filter   filter.Filter
+	encoder  *encoder
 	inbox    chan offered
 	events   eventInbox
 	queue    *outputQueue
@@ -45,14 +43,21 @@ const (
 	stageClosed
 )
 
-// An offered is a batch in the inbox of an output.
+// An offered is an entry in the inbox of an output: a batch, or the withdrawal of an input
+// that has failed or was removed.
 type offered struct {
-	batch *metric.Batch
-	turn  int // of its events (see eventInbox)
+	input *runningInput // nil in Once
+	batch *metric.Batch // nil: a withdrawal
+	turn  int           // of its events (see eventInbox)
+	at    time.Time     // of the withdrawal
 }
 
-// inboxBatches is how many batches wait for a queue that hangs.
-const inboxBatches = 64
+// inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how
+// many inputs can be removed while the inbox is full.
+const (
+	inboxBatches     = 64
+	inboxWithdrawals = 64
+)
 
 // maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
 const maxPushBytes = 1 << 20
@@ -64,10 +69,18 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		return nil, err
 	}
 	o := &runningOutput{
-		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c, filter: f,
-		inbox:  make(chan offered, inboxBatches),
+		Push: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
+		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
+	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
+	period := time.Duration(0) // what is sent at once has no server that a fleet could overload
+	if flush > 0 {
+		period = max(flush, minInterval)
+	}
+	phase := func(interval time.Duration) time.Duration { return hostPhase(a.Options.Hostname, p.Name, interval) }
+	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
+	o.encoder.minInterval.phase = phase(minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -78,9 +91,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: time.Duration(p.Options.FlushInterval), jitter: p.Options.FlushJitter, phase: flushPhase(p),
+			interval: flush, jitter: p.Options.FlushJitter, phase: phase(flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
+		period: period, catchUp: catchUp{period: period, phase: phase(period)},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),
@@ -89,19 +103,6 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
 	}
 	return o, nil
-}
-
-// flushPhase returns when within its interval an output flushes. It depends on the
-// hostname, so that the hosts of a fleet do not flush at the same time.
-func flushPhase(p *Push) time.Duration {
-	interval := uint64(p.Options.FlushInterval)
-	if interval == 0 {
-		return 0
-	}
-	sum := fnv.New64a()
-	host, _ := os.Hostname() // without one, the hosts just flush together
-	fmt.Fprint(sum, host, p.Name)
-	return time.Duration(sum.Sum64() % interval)
 }
 
 // queueDir returns the directory of the output's queue, or "" for memory.
@@ -144,6 +145,27 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 		return fmt.Errorf("queue %q: %w", o.queue.dir, errDiskHangs)
 	}
 	return err
+}
+
+// openSeries prepares the live series of an output that has to be told what has ended. If
+// load, they are those of the last run, unless the disk hangs.
+func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
+	live := o.encoder.live
+	if live == nil {
+		return
+	}
+	live.inputs = map[string]bool{}
+	for _, in := range a.Inputs {
+		live.inputs[in.Name] = true
+	}
+	path := seriesPath(a, o.Push)
+	if path == "" {
+		return
+	}
+	live.file, live.changed = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}, true
+	if load {
+		live.load(ctx)
+	}
 }
 
 // start fills and empties the queue until the inbox is closed or haltCtx ends. First it
@@ -190,6 +212,9 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	}
 	replaced.delivery.passOn(o.delivery)
 	o.events.takeOver(&replaced.events)
+	if o.encoder.live != nil && replaced.encoder.live != nil {
+		o.encoder.live.takeOver(replaced.encoder.live)
+	}
 	if o.queue.Queue == nil {
 		o.queue.takeOver(replaced.queue)
 		return
@@ -219,6 +244,9 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	default:
 		o.cancel()
 		<-o.delivery.done
+	}
+	if o.encoder.live != nil {
+		o.encoder.live.end()
 	}
 	defer o.calls.begin(o.title() + ": closing its queue")()
 	o.queue.close()

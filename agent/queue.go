@@ -53,17 +53,16 @@ func (q *outputQueue) openDisk() error {
 	return err
 }
 
-// appendPoints appends one block of records. It reports whether all fitted: false if any
-// record was dropped, of the block or of the queue.
+// appendPoints appends one block of records. It reports false if all of them were dropped.
 func (q *outputQueue) appendPoints(records [][]byte) bool {
-	dropped, err := q.append(records, nil)
+	_, err := q.append(records, nil)
 	switch {
 	case errors.Is(err, buffer.ErrFull):
 		q.drop(len(records), nil)
 	case err != nil:
 		q.drop(len(records), err)
 	}
-	return dropped == 0 && err == nil
+	return err == nil
 }
 
 // append appends one block of records, and wakes the delivery. It counts those that the

@@ -299,7 +299,7 @@ func (in *eventInput) gatherInto(o *runningOutput, batches int) {
 	for range batches {
 		b, _ := in.Gather(context.Background())
 		r := newReceipt(b.EventsStored)
-		o.offer(&b, r)
+		o.offer(nil, &b, r)
 		r.release()
 		synctest.Wait()
 	}
@@ -407,7 +407,7 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		confirmed := []string{}
 		offer := func(name string, events ...metric.Point) {
 			r := newReceipt(func() { confirmed = append(confirmed, name) })
-			o.offer(&metric.Batch{Time: time.Now(), Events: events}, r)
+			o.offer(nil, &metric.Batch{Time: time.Now(), Events: events}, r)
 			r.release()
 			after(time.Minute)
 		}
@@ -474,4 +474,41 @@ func TestLedgerAgainstModel(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An eventPusher writes events in a form of their own, and leaves out every second one and
+// every point.
+type eventPusher struct{ fakePusher }
+
+func (e *eventPusher) Encode(dst []byte, _ *metric.Point) ([]byte, error) { return dst, nil }
+
+func (e *eventPusher) EncodeEvent(dst []byte, p *metric.Point) ([]byte, error) {
+	if v, _ := p.Field("value"); v.AsInt()%2 == 0 {
+		return dst, nil
+	}
+	return e.fakePusher.Encode(append(dst, "event "...), p)
+}
+
+// An event that the output leaves out has nothing to wait for, and is neither written nor
+// rejected.
+func TestEventsAreEncodedByAnEventEncoder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		in := &eventInput{points: 3, most: 4}
+		out, page := &eventPusher{}, newFakeEndpoint()
+		r.agent.input("a", in)
+		r.agent.push("out", out)
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(time.Minute)
+		in.want(t, "after a minute", counts(1, 4)...)
+		if diff := cmp.Diff([]string{"event count 1", "event count 3"}, out.got("event")); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if o := board.Health().Outputs[0]; o.WrittenPoints != 2 || o.RejectedPoints != 0 {
+			t.Errorf("written %d, rejected %d, want 2 and 0", o.WrittenPoints, o.RejectedPoints)
+		}
+		r.end()
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -46,12 +47,13 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 		return changes{}, err
 	}
 	defer s.firsts.hold()() // keep the board closed between the old inputs and the new
+	switched := time.Now()
 	s.switchTo(next, instances{t.inputs.next, t.outputs.next, t.endpoints.next})
 	if next.InForce != nil {
 		next.InForce()
 	}
 	s.launch(ctx, haltCtx, t)
-	s.retire(haltCtx, t)
+	s.retire(haltCtx, t, switched)
 	s.retiring.Go(func() {
 		s.calls.callWithin(ctx, "reading the state directory", func() { reportBacklogs(next) })
 	})
@@ -127,6 +129,9 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
+		if err == nil {
+			o.openSeries(openCtx, next, old == nil)
+		}
 		return o, err
 	})
 	return t, err
@@ -138,13 +143,19 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.publish = func(b *metric.Batch, changed bool) {
-		s.show(in, b, changed)
-		r := newReceipt(b.EventsStored)
-		s.offer(b, r)
-		r.release()
+	in.sink = sink{
+		publish: func(b *metric.Batch, changed bool) {
+			s.show(in, b, changed)
+			r := newReceipt(b.EventsStored)
+			s.offer(in, b, r)
+			r.release()
+		},
+		withdraw: func(at time.Time, changed bool) {
+			s.show(in, nil, changed)
+			s.offerWithdrawal(in, at)
+		},
+		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
 	}
-	in.withdraw = func(changed bool) { s.show(in, nil, changed) }
 	if in.Name == agentSource {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
@@ -168,8 +179,12 @@ func (t *transition) undo() {
 func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.mu.Lock()
 	for name, e := range running.endpoints {
-		if s.running.endpoints[name] != e {
-			e.view.addEvents(s.events.all())
+		switch old := s.running.endpoints[name]; {
+		case old == e:
+		case old != nil && reflect.DeepEqual(old.Options.Options, e.Options.Options): // the same filter
+			e.view.events.copyFrom(&old.view.events, filter.Filter{})
+		default:
+			e.view.events.copyFrom(&s.events, e.view.filter)
 		}
 	}
 	s.config, s.running = config, running
@@ -221,8 +236,9 @@ func (s *supervisor) launch(ctx, haltCtx context.Context, t transition) {
 	}
 }
 
-// retire ends the old instances. It does not wait for them.
-func (s *supervisor) retire(haltCtx context.Context, t transition) {
+// retire ends the old instances, which were replaced or removed at a time. It does not wait
+// for them.
+func (s *supervisor) retire(haltCtx context.Context, t transition, switched time.Time) {
 	wait := s.gracePeriod()
 	gone := map[string]*metric.Batch{} // of removed inputs; a replaced one's batch stays until the new one's
 	for name, in := range t.inputs.old {
@@ -230,6 +246,9 @@ func (s *supervisor) retire(haltCtx context.Context, t transition) {
 		s.retiring.Go(func() { in.retire(haltCtx, wait) })
 		if t.inputs.new[name] == nil {
 			gone[name] = nil
+			for _, o := range s.running.outputs {
+				o.offerWithdrawal(in, switched, true)
+			}
 		}
 	}
 	s.board.set(gone)
@@ -264,6 +283,9 @@ func (t *transition) changes() (c changes) {
 
 func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
+		if x.new[name].title() == "inputs."+agentSource {
+			continue // no file has it
+		}
 		if _, ok := x.old[name]; ok {
 			c.replaced = append(c.replaced, x.new[name].title())
 		} else {

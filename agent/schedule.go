@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"sockwatch/agent/plugin"
@@ -47,6 +50,21 @@ func untilTick(now time.Time, interval, phase time.Duration, round bool) time.Du
 		return interval
 	}
 	return now.Add(-phase).Truncate(interval).Add(interval + phase).Sub(now)
+}
+
+// hostPhase returns when within an interval an instance acts. It depends on the host, so
+// that the hosts of a fleet do not act at the same time, and is the same after a restart. An
+// empty host is the system's hostname.
+func hostPhase(host, instance string, interval time.Duration) time.Duration {
+	if interval <= 0 {
+		return 0
+	}
+	if host == "" {
+		host, _ = os.Hostname() // without one, the hosts just act together
+	}
+	sum := fnv.New64a()
+	io.WriteString(sum, host+"\x00"+instance)
+	return time.Duration(sum.Sum64() % uint64(interval))
 }
 
 // jitter returns a random time up to limit.

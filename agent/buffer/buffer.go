@@ -7,8 +7,9 @@
 // (catalog.go) knows what each segment holds. All file operations go through the folder
 // interface (folder.go; implemented in folder_unix.go and directory_unix.go).
 //
-// memory.go is the queue in memory, backlog.go inspects a queue without opening it, and
-// deadletter.go writes the dead-letter file.
+// memory.go is the queue in memory, backlog.go inspects a queue without opening it,
+// deadletter.go writes the dead-letter file, and statefile.go other files of the state
+// directory.
 package buffer
 
 import (

@@ -88,7 +88,7 @@ func TestLoadBuildsWhatTheFileSays(t *testing.T) {
 			Tags: map[string]string{"dc": "fra1", "rack": "7", "host": "web1"},
 		}, listenOptions{Backend: "auto", MaxListeners: 5000, OwnerRefresh: seconds(300)}},
 		{"influxdb", agent.PushOptions{
-			Timeout: seconds(10), FlushInterval: seconds(10), Buffer: "disk", BufferLimit: 64 << 20,
+			Timeout: seconds(10), FlushInterval: seconds(10), MinInterval: seconds(60), Buffer: "disk", BufferLimit: 64 << 20,
 		}, influxOptions{URLs: []string{"http://a", "http://b"}, Database: "db", MaxBody: 2 << 20}},
 		{"file", agent.PushOptions{
 			Timeout: seconds(10), FlushInterval: seconds(1), Buffer: "auto", BufferLimit: 64 << 20,
@@ -312,5 +312,34 @@ func TestSecretInAFileThatEveryoneCanReadIsAWarning(t *testing.T) {
 				t.Error("the warning holds the secret")
 			}
 		})
+	}
+}
+
+func TestRegularExpressionIsAWarning(t *testing.T) {
+	var log strings.Builder
+	host := fakeHost(map[string]string{"NAME": "^t0p$"})
+	host.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	text := `[[inputs.tcp_listen]]
+namepass = ["tcp_listen*"]
+fieldexclude = ["pid",
+  "^exe$"]
+[inputs.tcp_listen.tagdrop]
+process = ["${NAME}"]
+[[outputs.prometheus]]
+  namedrop = ["custom.*", "[a-z]*"]
+`
+	if _, err := config.Load([]config.File{{Name: "s.toml", Text: text}}, fakePlugins(), host); err != nil {
+		t.Fatal(err)
+	}
+	want := `level=WARN msg="inputs.tcp_listen: fieldexclude: pattern \"^exe$\" looks like a regular expression, but is a glob, which matches whole values: write \"exe\"" file=s.toml line=3
+level=WARN msg="outputs.prometheus: namedrop: pattern \"custom.*\" looks like a regular expression, but is a glob, which matches whole values: write \"custom*\"" file=s.toml line=8
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
 	}
 }

@@ -42,6 +42,10 @@ buffer_limit = "0B"
 `, `s.toml:4: outputs.influxdb: max_body: 5 has no unit: write a string such as "5MiB"
 s.toml:5: outputs.influxdb: buffer_limit: "64 megs" is not a size: write a string such as "64MiB"
 s.toml:7: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB`},
+		{"a name with dots", `[[inputs.tcp_listen]]
+tags = { k8s.node.name = "n1" }
+[[outputs.file]]
+`, `s.toml:2: inputs.tcp_listen: tags.k8s: must be a string: put a name with dots in quotes`},
 		{"types", `[global_tags]
 rack = 7
 [[inputs.tcp_listen]]
@@ -356,4 +360,27 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal("an agent without an input or an output")
 		}
 	})
+}
+
+func TestShortWordsAreNearToFew(t *testing.T) {
+	for _, test := range []struct {
+		word  string
+		known []string
+		want  string
+	}{
+		{word: "prot", known: []string{"sort", "port"}, want: "port"},
+		{word: "prt", known: []string{"sort", "port"}, want: "port"},
+		{word: "x", known: []string{"h", "json"}},
+		{word: "go", known: []string{"io", "to"}},
+		{word: "frm", known: []string{"for", "min"}},
+		{word: "uri", known: []string{"url", "min"}, want: "url"},
+		{word: "intervall", known: []string{"interval", "precision"}, want: "interval"},
+		{word: "Interval", known: []string{"interval"}, want: "interval"},
+		{word: "colection_jiter", known: []string{"collection_jitter"}, want: "collection_jitter"},
+		{word: "json", known: []string{"jo"}},
+	} {
+		if got := config.Nearest(test.word, test.known); got != test.want {
+			t.Errorf("%q is near to %q, want %q", test.word, got, test.want)
+		}
+	}
 }

@@ -137,6 +137,7 @@ func fakePlugins() []plugin.Plugin {
 		plugin.DefinePush(plugin.Definition[influxOptions, plugin.Pusher]{
 			Name:          "influxdb",
 			FlushInterval: 10 * time.Second,
+			MinInterval:   time.Minute,
 			Defaults:      func() influxOptions { return influxOptions{URLs: []string{"http://127.0.0.1:8086"}, MaxBody: 1 << 20} },
 			New: func(o influxOptions, env plugin.Env) (plugin.Pusher, error) {
 				if strings.HasPrefix(o.Token, "refused") {

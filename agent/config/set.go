@@ -198,6 +198,10 @@ func (d *decoder) setValue(t table, path string, to reflect.Value, v any, at *no
 		to.Set(reflect.MakeMap(to.Type()))
 		for key, v := range entries {
 			value := reflect.New(to.Type().Elem()).Elem()
+			if _, table := v.(map[string]any); table && value.Kind() == reflect.String {
+				d.errorf(t, at.key(key), "%s.%s: must be a string: put a name with dots in quotes", path, key)
+				continue
+			}
 			d.setValue(t, path+"."+key, value, v, at.key(key))
 			to.SetMapIndex(reflect.ValueOf(key), value)
 		}

@@ -9,7 +9,7 @@ import (
 // Tables and options of Telegraf that sockwatch does not have, and what to do instead.
 var (
 	telegrafTables = map[string]string{
-		"aggregators":  "sockwatch has no aggregators: leave them out",
+		"aggregators":  "sockwatch has no aggregators: leave them out, and write min_interval in an output to send points less often",
 		"processors":   "sockwatch has no processors: use the filters of inputs and outputs, and the tags of inputs",
 		"secretstores": "sockwatch has no secret stores: use a variable such as ${TOKEN}, or an option such as token_file",
 	}
@@ -77,6 +77,7 @@ func telegrafOptions(p plugin.Plugin) []map[string]string {
 	default:
 		return append(of, map[string]string{
 			"flush_interval":      "leave it out: an endpoint serves the latest points on request",
+			"min_interval":        "leave it out: an endpoint serves the latest points on request",
 			"metric_batch_size":   "leave it out: an endpoint has no queue",
 			"metric_buffer_limit": "leave it out: an endpoint has no queue",
 		})

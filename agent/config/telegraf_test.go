@@ -44,7 +44,7 @@ s.toml:11: outputs.prometheus: unknown option "fieldpass" (write fieldinclude)`}
 			`s.toml:2: outputs.prometheus_client: unknown plugin "prometheus_client" (write [[outputs.prometheus]])`},
 		{"tables", "[[inputs.tcp_listen]]\n[[outputs.file]]\n[[processors.rename]]\n[[aggregators.basicstats]]\n[[secretstores.os]]",
 			`s.toml:3: unknown table "processors" (sockwatch has no processors: use the filters of inputs and outputs, and the tags of inputs)
-s.toml:4: unknown table "aggregators" (sockwatch has no aggregators: leave them out)
+s.toml:4: unknown table "aggregators" (sockwatch has no aggregators: leave them out, and write min_interval in an output to send points less often)
 s.toml:5: unknown table "secretstores" (sockwatch has no secret stores: use a variable such as ${TOKEN}, or an option such as token_file)`},
 	} {
 		b.run(t)

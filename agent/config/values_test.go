@@ -48,14 +48,20 @@ collection_jitter = "6s"
 [[outputs.file]]
 timeout = "1ms"
 flush_interval = "2500000h"
+min_interval = "99ms"
 buffer_limit = "1025GiB"
 [[outputs.influxdb]]
 database = "d"
 flush_interval = "1ns"
 `, `s.toml:3: outputs.file: timeout: must be at least 100ms
 s.toml:4: outputs.file: flush_interval: "2500000h" is longer than a year (8760h)
-s.toml:5: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB
-s.toml:8: outputs.influxdb: flush_interval: must be at least 100ms`},
+s.toml:5: outputs.file: min_interval: must be at least 100ms
+s.toml:6: outputs.file: buffer_limit: must be at least 64KiB and at most 1024GiB
+s.toml:9: outputs.influxdb: flush_interval: must be at least 100ms`},
+		{"min_interval of an endpoint", `[[inputs.tcp_listen]]
+[[outputs.prometheus]]
+min_interval = "60s"
+`, `s.toml:3: outputs.prometheus: unknown option "min_interval" (leave it out: an endpoint serves the latest points on request)`},
 		{"names of files in the state directory", `[[inputs.tcp_listen]]
 alias = "x.first_seen.json"
 [[outputs.file]]

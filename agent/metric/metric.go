@@ -132,6 +132,9 @@ func Bool(v bool) Value {
 // String returns the value of a string, which is valid UTF-8.
 func String(v string) Value { return Value{kind: KindString, str: v} }
 
+// Zero returns the zero value of a kind: 0, false or "".
+func Zero(k Kind) Value { return Value{kind: k} }
+
 // Kind returns the type of the value, and so which accessor to use.
 func (v Value) Kind() Kind { return v.kind }
 

@@ -31,7 +31,7 @@ type Env struct {
 
 // Options is implemented by a pointer to every plugin's options struct. The struct is
 // plain data: exported fields with toml tags and doc comments. Their types are string,
-// bool, int, float64, Duration, Size, Strings, []string, map[string]string, types with
+// bool, int, float64, Duration, Size, Strings, []string, []int, map[string]string, types with
 // UnmarshalTOML, and slices of structs of these. A field for a secret also has the tag
 // `secret:""`.
 type Options interface {
@@ -45,6 +45,13 @@ type Options interface {
 // the program may have each. A resource is the option and a quoted value, such as
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
+
+// A Warner is an options struct whose options can be valid and still not be what was meant.
+type Warner interface {
+	// Warn returns what looks wrong, in the form of the errors of Validate. It is called after
+	// Validate has returned nil. The agent logs each as a warning.
+	Warn() error
+}
 
 // An Includer is an options struct that can have some of its options in other files. They are
 // read with the configuration, also by `check` and at a reload. Validate is called afterwards,
@@ -81,6 +88,7 @@ type Plugin struct {
 	NewEndpoint func(Options, Env) (Endpoint, error)
 
 	FlushInterval time.Duration // see Definition
+	MinInterval   time.Duration // see Definition
 	MemoryOnly    bool          // see Definition
 
 	Sample   Sample
@@ -123,6 +131,7 @@ type Definition[O, P any] struct {
 	Tags []string
 
 	FlushInterval time.Duration // Pusher only: the default of flush_interval; 0: at once
+	MinInterval   time.Duration // Pusher only: the default of min_interval; 0: every snapshot passes
 	MemoryOnly    bool          // Pusher only: `buffer = "auto"` always means memory
 
 	Sample   Sample
@@ -141,7 +150,7 @@ func DefineInput[O any, PO optionsOf[O]](d Definition[O, Input]) Plugin {
 func DefinePush[O any, PO optionsOf[O]](d Definition[O, Pusher]) Plugin {
 	p := define[O, PO](d)
 	p.NewPusher = build[O, PO](d.New)
-	p.FlushInterval, p.MemoryOnly = d.FlushInterval, d.MemoryOnly
+	p.FlushInterval, p.MinInterval, p.MemoryOnly = d.FlushInterval, d.MinInterval, d.MemoryOnly
 	return p
 }
 

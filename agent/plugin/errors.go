@@ -58,6 +58,33 @@ func (e *RejectedError) Error() string {
 // Is reports whether target is ErrRejected.
 func (e *RejectedError) Is(target error) bool { return target == ErrRejected }
 
+// A PartialError is the error of a Push if the destination has stored all records except
+// some that it rejects for good and does not name, and that must not be sent again to find
+// them. The agent pushes none of the records again. It counts and logs the rejected ones,
+// but cannot save them.
+type PartialError struct {
+	Rejected int // at most the number of records in the Push
+	Err      error
+}
+
+// Error returns the destination's answer.
+func (e *PartialError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the destination's answer.
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// A ProgressError is the error of a Push to two destinations, if one of them has stored
+// records and the other one has failed. The Pusher remembers what was stored. The agent
+// pushes the same records again, and with them those that are new: the destination that
+// works gets them without delay.
+type ProgressError struct{ Err error }
+
+// Error returns the failure.
+func (e *ProgressError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the failure.
+func (e *ProgressError) Unwrap() error { return e.Err }
+
 // A RetryAfterError is the error of a Push if the destination said when to retry. The
 // agent waits that long, but at most ten minutes.
 type RetryAfterError struct {

@@ -98,8 +98,8 @@ func parsePortRange(s string) (portRange, error) {
 	first, err1 := strconv.ParseUint(low, 10, 16)
 	last, err2 := strconv.ParseUint(high, 10, 16)
 	switch {
-	case cmp.Or(err1, err2) != nil:
-		return portRange{}, fmt.Errorf("%q is not a port (0 to 65535) or a range such as 8000-8100", s)
+	case cmp.Or(err1, err2) != nil || first == 0 || last == 0: // nothing listens on port 0
+		return portRange{}, fmt.Errorf("%q is not a port (1 to 65535) or a range such as 8000-8100", s)
 	case last < first:
 		return portRange{}, fmt.Errorf("the range %s is empty: write %s-%s", s, high, low)
 	}

@@ -20,17 +20,21 @@ import (
 //	PushInheritor   Pusher          takes over the stream of a replaced Pusher
 //	Bounded         Pusher          limits the bytes of one Push
 //	Restamper       Pusher          gives a record a new time
+//	EventEncoder    Pusher          encodes events in another way than points, or leaves them out
 //	DescUser        Pusher          encodes points together with the types of their fields
 //	EndedEncoder    Pusher          tells its destination which series have ended
 //	HealthReporter  Endpoint        reports that it has stopped answering
 //	Reloader        Endpoint        is notified of a reload that keeps it
 //	Exclusive       Options         names resources that only one instance may have (define.go)
 //	Includer        Options         names files that hold some of the options (define.go)
+//	Warner          Options         finds options that are valid, but look wrong (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning
 //	RejectedError    Push         some records can never be stored
 //	ErrTooLarge      Push         fewer records may fit
+//	PartialError     Push         some records were rejected, and the destination does not say which
+//	ProgressError    Push         one of two destinations has stored records, the other one has failed
 //	RetryAfterError  Push         the destination said when to retry
 //	ErrGone          Push         the destination cannot come back: a stop does not wait for it
 
@@ -66,10 +70,10 @@ type TagLister interface {
 type Detailer interface {
 	// Details returns what is known about a point, in sections for people to read.
 	//
-	// p is a point of a published batch, perhaps with other tags than the input gave it:
-	// options add and exclude tags. If p no longer exists, Details returns nil.
-	// Details may be called at any time, concurrently. It may wait for a gather in flight,
-	// but returns soon after ctx is done.
+	// p is a point that Gather has returned, as Gather returned it: the agent undoes what
+	// options do to names, tags and fields. If p no longer exists, Details returns nil.
+	// Details may be called concurrently, until Close. It may wait for a gather in flight,
+	// but returns soon after ctx is done. No gather waits for it.
 	// It costs nothing as long as nobody calls it.
 	Details(ctx context.Context, p *metric.Point) ([]DetailSection, error)
 }
@@ -91,17 +95,21 @@ type Detail struct {
 // A LimitReporter is an Input that can say what it cannot see.
 type LimitReporter interface {
 	// Limits returns one sentence for each thing that the last gather could not see: what
-	// is missing, why, and what to do about it. Nothing is missing if it is empty.
-	// It may be called at any time, concurrently, and returns at once.
+	// is missing, why, and what to do about it, without a final period. Nothing is missing if
+	// it is empty.
+	// It may be called at any time, concurrently, and returns at once. The result is not
+	// changed afterwards.
 	Limits() []string
 }
 
 // An EventRecaller is an Input that remembers events from before the start.
 type EventRecaller interface {
 	// RecallEvents returns the last events that were published before the start, oldest
-	// first, at most MaxEvents, without those that Gather will return again.
-	// The agent calls it once, before the first Gather, so that endpoints can show them.
-	// It may read files, but does not wait for a disk that hangs.
+	// first, at most MaxEvents, without those that Gather returns again.
+	// The agent calls it once, between the first Gather that succeeds and the publication of
+	// its batch, so that endpoints can show them. It does not call it if it has called that
+	// of an Input with the same name before: endpoints still have these events.
+	// It returns at once: the Input reads its files in Gather.
 	RecallEvents() []metric.Point
 }
 
@@ -125,17 +133,27 @@ type Restamper interface {
 	// Restamp appends record to dst with the time t, as Encode would encode the same
 	// point at that time.
 	//
+	// The point has the same Start, and its batch the same Descs, as when it was encoded.
 	// record was encoded by this Pusher. Restamp must not change it.
 	// After an error the agent calls Encode.
 	// Restamp and Encode are never called concurrently with each other or themselves.
 	Restamp(dst, record []byte, t time.Time) ([]byte, error)
 }
 
+// An EventEncoder is a Pusher whose records of events differ from those of other points.
+type EventEncoder interface {
+	// EncodeEvent is called instead of Encode for each point of Batch.Events that passes the
+	// output's filter. All promises of Encode apply. An event for which it appends nothing is
+	// left out.
+	EncodeEvent(dst []byte, event *metric.Point) ([]byte, error)
+}
+
 // A DescUser is a Pusher whose records depend on the documentation of the fields: their
 // types, units and help texts.
 type DescUser interface {
 	// UseDescs is called before Encode, Restamp or EncodeEnded with the Descs of the batch
-	// that the following points belong to, unless they are the same as before.
+	// that the following points, events or series belong to, unless they are equal to those
+	// of the call before.
 	//
 	// It is never called concurrently with Encode, Restamp or EncodeEnded.
 	// The Pusher may keep descs, but must not change them.
@@ -146,12 +164,19 @@ type DescUser interface {
 // because it would otherwise show the last value for some time.
 type EndedEncoder interface {
 	// EncodeEnded appends one record to dst that ends the series of a point: one for each
-	// of its fields.
+	// of its fields. It appends nothing if none of the fields is a series for its
+	// destination, such as strings.
 	//
-	// series was delivered before, by this Pusher or by one with the same name before a
-	// restart. Its fields have the keys and kinds of the last values, but not the values.
-	// t is the time of the first batch without the series, or of the failed gather. No
-	// sample of the series with the time t or a later one was encoded before.
+	// series was encoded before, by this Pusher or by one with the same name, and queued.
+	// After a crash of the program it may be ended twice, and even if it was not delivered.
+	// Its fields have the keys and kinds of the last values, but the values are zero. Fields
+	// that the point still has are not among them. series has no Time.
+	// t is the time of the first batch without the series, or of the failed gather, if that
+	// is at least a millisecond after the last sample of the series, else a time that is.
+	// The samples of the series that follow are later than t. Only if the clock was set back
+	// by more than five minutes, the samples from before do not count.
+	// The record is queued in the same block as the points of the batch, before them, and
+	// Push gets it in this order. The agent never restamps it.
 	// An error is logged. The series then ends by itself.
 	// EncodeEnded is never called concurrently with Encode, Restamp or itself.
 	EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error)

@@ -199,7 +199,14 @@ var pointRules = map[string]pointRule{
 		values: map[string][]string{"exposure": fieldValues["tcp_listen_event.previous_exposure"]},
 	},
 	"tcp_listen_history": {fields: []string{"dropped_events_total", "waiting_events"}},
-	"tcp_listen_rules":   {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
+	"tcp_listen_source": {
+		tags: []string{"listen_events", "listener_source", "owner_source"}, fields: []string{"info"},
+		values: map[string][]string{
+			"listen_events": {"off", "on"}, "listener_source": {"netlink", "procfs"}, "owner_source": {"bpf", "procfs"},
+		},
+		cases: []any{when(tagIs("listen_events", "on"), requires("fields", "lost_events_total"))},
+	},
+	"tcp_listen_rules": {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
 	"tcp_listen_rule_event": {
 		tags: []string{"event"}, fields: []string{"history", "sequence", "while_down"},
 		values: with(listenerTags, map[string][]string{

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -164,7 +165,11 @@ func inlineTOML(t *testing.T, v reflect.Value) string {
 	case reflect.Map:
 		var entries []string
 		for _, key := range slices.Sorted(maps.Keys(mapKeys(v))) {
-			entries = append(entries, key+" = "+inlineTOML(t, v.MapIndex(reflect.ValueOf(key))))
+			name := key
+			if strings.Contains(key, ".") {
+				name = strconv.Quote(key)
+			}
+			entries = append(entries, name+" = "+inlineTOML(t, v.MapIndex(reflect.ValueOf(key))))
 		}
 		if len(entries) == 0 {
 			return "{}"

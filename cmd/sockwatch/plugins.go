@@ -4,8 +4,11 @@ import (
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/tcplisten"
 	"sockwatch/outputs/file"
+	"sockwatch/outputs/http"
 	"sockwatch/outputs/influxdb"
+	"sockwatch/outputs/otlp"
 	"sockwatch/outputs/prometheus"
+	"sockwatch/outputs/remotewrite"
 	"sockwatch/outputs/stdout"
 )
 
@@ -15,7 +18,10 @@ func plugins() []plugin.Plugin {
 	return []plugin.Plugin{
 		tcplisten.Plugin,
 		prometheus.Plugin,
+		remotewrite.Plugin,
 		influxdb.Plugin,
+		otlp.Plugin,
+		http.Plugin,
 		stdout.Plugin,
 		file.Plugin,
 	}

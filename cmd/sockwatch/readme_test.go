@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -113,6 +115,59 @@ func TestReadmeSeries(t *testing.T) {
 		}
 		if !documented(point, field) {
 			t.Errorf("no metric is called %s", name)
+		}
+	}
+}
+
+// Each row of the table "where do your metrics live" leads to a section with a configuration
+// of at most ten lines, which "sockwatch check" accepts without a word, and which has an output
+// that the row names.
+func TestReadmeDestinations(t *testing.T) {
+	readme := readFile(t, "README.md")
+	_, table, _ := strings.Cut(readme, "## Where do your metrics live?\n")
+	row := regexp.MustCompile(`(?m)^\| \[[^\]]*\]\(#([^)]*)\) \| (.*) \|$`)
+	section := regexp.MustCompile("(?ms)^### ([^\n]*)\n(.*?)(?:\\z|^##)")
+	sections := map[string]string{}
+	for rest := table; ; {
+		at := section.FindStringSubmatchIndex(rest)
+		if at == nil {
+			break
+		}
+		sections[anchors("### " + rest[at[2]:at[3]])[0]] = rest[at[4]:at[5]]
+		rest = rest[at[5]:]
+	}
+	rows := row.FindAllStringSubmatch(table, -1)
+	if len(rows) < 9 {
+		t.Fatalf("the table has %d rows", len(rows))
+	}
+	for _, r := range rows {
+		block := regexp.MustCompile("(?ms)^```toml( telegraf)?\n(.*?)^```$").FindStringSubmatch(sections[r[1]])
+		if block == nil {
+			t.Errorf("%s has no configuration", r[1])
+			continue
+		}
+		if n := strings.Count(block[2], "\n"); n > 10 {
+			t.Errorf("the configuration of %s has %d lines", r[1], n)
+		}
+		if block[1] != "" { // Telegraf's: the same as in docs/telegraf.md, whose test runs it
+			if !strings.Contains(readFile(t, "docs", "telegraf.md"), block[0]) {
+				t.Errorf("docs/telegraf.md has no such configuration:\n%s", block[2])
+			}
+			continue
+		}
+		file := filepath.Join(t.TempDir(), "sockwatch.toml")
+		if err := os.WriteFile(file, []byte(block[2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if checked := sockwatchRun(nil, "check", "--config", file); checked.Code != exitDone || checked.Stderr != "" {
+			t.Errorf("check of %s:\n%s", r[1], checked.Stderr)
+		}
+		named := false
+		for _, output := range regexp.MustCompile(`(?m)^\[\[outputs\.(\w+)\]\]$`).FindAllStringSubmatch(block[2], -1) {
+			named = named || strings.Contains(r[2], "["+output[1]+"]")
+		}
+		if !named {
+			t.Errorf("the configuration of %s has no output of its row, %s", r[1], r[2])
 		}
 	}
 }

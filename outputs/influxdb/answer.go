@@ -2,29 +2,22 @@ package influxdb
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
+	"sockwatch/outputs/internal/push"
 )
 
-// An answer is a server's answer to a request, unchanged. Only a classifier makes text
-// from it that is shown.
+// An answer is a server's answer, parsed.
 type answer struct {
-	status int
-	header http.Header
+	*push.Answer
 	// text is the message in the JSON object of one of the APIs, or else the whole body.
 	// It is empty if the answer is incomplete.
 	text string
 	// lines are the rejected lines that InfluxDB 3.x lists beside its message.
 	lines []rejectedLine
-	// cut reports that the body was longer than maxAnswer, and the rest was not read.
-	cut bool
-	// err is why the answer is incomplete. status and header are still valid.
-	err error
 }
 
 // A rejectedLine is an element of data in an answer of InfluxDB 3.x.
@@ -33,82 +26,24 @@ type rejectedLine struct {
 	Reason string `json:"error_message"`
 }
 
-// maxAnswer is how much of an answer is read, both before and after decompression.
-const maxAnswer = 64 << 10
-
-// readAnswer reads the answer from a response.
-func readAnswer(resp *http.Response) answer {
-	a := answer{status: resp.StatusCode, header: resp.Header}
-	body, err := a.readBody(resp.Body)
-	switch {
-	case err != nil:
-		a.err = err
-	case strings.Contains(resp.Header.Get("Content-Type"), "html"):
+// parseAnswer parses an answer of any of the APIs.
+func parseAnswer(raw *push.Answer) *answer {
+	a := &answer{Answer: raw, text: string(raw.Body)}
+	if raw.IsHTML() {
 		a.text = "a web page" // its text would not help
-	default:
-		a.parse(body)
+		return a
 	}
-	return a
-}
-
-// readBody reads the body, up to maxAnswer, and decompresses it: some proxies compress
-// without being asked.
-func (a *answer) readBody(from io.Reader) ([]byte, error) {
-	raw, err := readUpTo(from, &a.cut)
-	if err != nil {
-		return nil, err
-	}
-	switch encoding := strings.ToLower(a.header.Get("Content-Encoding")); encoding {
-	case "", "identity":
-		return raw, nil
-	case "gzip", "x-gzip":
-		if len(raw) == 0 {
-			return nil, nil
-		}
-		z, err := gzip.NewReader(bytes.NewReader(raw))
-		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", err)
-		}
-		rawCut := a.cut
-		body, err := readUpTo(z, &a.cut)
-		if err != nil && !rawCut {
-			return nil, fmt.Errorf("gzip: %w", err)
-		}
-		return body, nil
-	default:
-		return nil, fmt.Errorf("unknown content encoding %.20q", encoding)
-	}
-}
-
-// readUpTo reads at most maxAnswer bytes, and sets cut if there are more.
-func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
-	if len(data) > maxAnswer {
-		*cut = true
-		return data[:maxAnswer], nil
-	}
-	return data, err
-}
-
-// parse sets text and lines from the body.
-func (a *answer) parse(body []byte) {
 	var object struct {
 		Error   string          // 1.x, 3.x
 		Message string          // 2.x
 		Data    json.RawMessage // 3.x: a list of rejected lines, or the first of them
 	}
-	a.text = string(body)
-	for _, candidate := range completions(body, a.cut) {
+	for _, candidate := range completions(raw.Body, raw.Cut) {
 		if json.Unmarshal(candidate, &object) == nil {
 			break
 		}
 	}
-	switch {
-	case object.Message != "":
-		a.text = object.Message
-	case object.Error != "":
-		a.text = object.Error
-	}
+	a.text = cmp.Or(object.Message, object.Error, a.text)
 	var first rejectedLine
 	if json.Unmarshal(object.Data, &a.lines) != nil {
 		a.lines = nil
@@ -116,6 +51,16 @@ func (a *answer) parse(body []byte) {
 			a.lines = []rejectedLine{first}
 		}
 	}
+	return a
+}
+
+// message returns the message in an answer, to show.
+func message(raw *push.Answer) string {
+	a := parseAnswer(raw)
+	if len(a.lines) > 0 {
+		return fmt.Sprintf("%s: line %d: %s", a.text, a.lines[0].Number, a.lines[0].Reason)
+	}
+	return a.text
 }
 
 // completions returns the candidates for the JSON of a body: the body itself and, if it is

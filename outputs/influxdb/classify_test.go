@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 const htmlType = "Content-Type: text/html"
@@ -28,20 +29,20 @@ type answerTest struct {
 func testAnswers(t *testing.T, tests []answerTest) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server := newFake(t)
-			server.answers(tt.status, tt.body, tt.headers...)
+			server := pushtest.NewServer(t)
+			server.Answers(tt.status, tt.body, tt.headers...)
 			o := v1(server.URL)
 			o.SkipDatabaseCreation = true
 			if tt.options != nil {
 				o = tt.options(server.URL)
 			}
 			out, _ := newOutput(t, o)
-			err := push(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3")
-			got := []string{kind(err), strings.ReplaceAll(fmt.Sprint(err), server.URL, "URL")}
+			err := send(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3")
+			got := []string{pushtest.Kind(err), strings.ReplaceAll(fmt.Sprint(err), server.URL, "URL")}
 			if diff := cmp.Diff([]string{tt.kind, "URL: " + tt.err}, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			if n := len(server.took()); n != 1 {
+			if n := len(server.Took()); n != 1 {
 				t.Errorf("%d requests, want 1", n)
 			}
 		})
@@ -68,12 +69,12 @@ func guessedV3Options(url string) Options {
 
 // Test204IsDelivery also checks that there is only one request.
 func Test204IsDelivery(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	out, _ := newOutput(t, v1(server.URL))
-	if err := push(t, out, "m v=1i 1", "m v=2i 2"); err != nil {
+	if err := send(t, out, "m v=1i 1", "m v=2i 2"); err != nil {
 		t.Error(err)
 	}
-	if n := len(server.took()); n != 1 {
+	if n := len(server.Took()); n != 1 {
 		t.Errorf("%d requests, want 1", n)
 	}
 }
@@ -226,36 +227,9 @@ func TestAnswersOfInfluxDB3(t *testing.T) {
 	})
 }
 
-// TestRetryAfterIsHonoured checks every form of the header, and the cap of ten
-// minutes.
-func TestRetryAfterIsHonoured(t *testing.T) {
-	const date = "Date: Sun, 06 Nov 1994 08:49:00 GMT"
-	in37s := "503 Service Unavailable (retry after 37s)"
-	in10m := "503 Service Unavailable (retry after 10m0s)"
-	testAnswers(t, []answerTest{
-		{name: "429 without a time", status: 429, kind: "kept", err: "429 Too Many Requests"},
-		{name: "429, seconds", status: 429, body: `{"message":"limit"}`, headers: []string{"Retry-After: 7"}, kind: "after 7s",
-			err: "429 Too Many Requests: limit (retry after 7s)"},
-		{name: "503, seconds", status: 503, headers: []string{"Retry-After:  120 "}, kind: "after 2m0s",
-			err: "503 Service Unavailable (retry after 2m0s)"},
-		{name: "503, IMF-fixdate, by the server's clock", status: 503, headers: []string{date, "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"}, kind: "after 37s", err: in37s},
-		{name: "503, RFC 850", status: 503, headers: []string{date, "Retry-After: Sunday, 06-Nov-94 08:49:37 GMT"}, kind: "after 37s", err: in37s},
-		{name: "503, asctime", status: 503, headers: []string{date, "Retry-After: Sun Nov  6 08:49:37 1994"}, kind: "after 37s", err: in37s},
-		{name: "a day is capped", status: 503, headers: []string{"Retry-After: 86400"}, kind: "after 10m0s", err: in10m},
-		{name: "more than an integer holds", status: 503, headers: []string{"Retry-After: 99999999999999999999999"}, kind: "after 10m0s", err: in10m},
-		{name: "a date far off", status: 503, headers: []string{date, "Retry-After: Sun, 06 Nov 2094 08:49:37 GMT"}, kind: "after 10m0s", err: in10m},
-		{name: "a date gone by", status: 503, headers: []string{date, "Retry-After: Sun, 06 Nov 1994 08:48:00 GMT"}, kind: "kept", err: "503 Service Unavailable"},
-		{name: "zero, which must not spin", status: 429, headers: []string{"Retry-After: 0"}, kind: "kept", err: "429 Too Many Requests"},
-		{name: "no time at all", status: 503, headers: []string{"Retry-After: soon"}, kind: "kept", err: "503 Service Unavailable"},
-		{name: "a negative number", status: 503, headers: []string{"Retry-After: -5"}, kind: "kept", err: "503 Service Unavailable"},
-		{name: "another that says when", status: 504, headers: []string{"Retry-After: 3"}, kind: "after 3s",
-			err: "504 Gateway Timeout (retry after 3s)"},
-	})
-}
-
 // TestRejectedAlone: a rejected single record needs no bisect.
 func TestRejectedAlone(t *testing.T) {
-	server := newFake(t)
+	server := pushtest.NewServer(t)
 	out, _ := newOutput(t, v1(server.URL))
 	for _, tt := range []struct {
 		status int
@@ -265,8 +239,8 @@ func TestRejectedAlone(t *testing.T) {
 		{400, "partial write: field type conflict dropped=0"},
 		{500, "unexpected error writing points to database: engine: field type conflict"},
 	} {
-		server.answers(tt.status, tt.body)
-		if got, want := kind(push(t, out, "m v=1i 1")), "rejected [0], others stored"; got != want {
+		server.Answers(tt.status, tt.body)
+		if got, want := pushtest.Kind(send(t, out, "m v=1i 1")), "rejected [0], others stored"; got != want {
 			t.Errorf("%q is %q, want %q", tt.body, got, want)
 		}
 	}
@@ -274,11 +248,11 @@ func TestRejectedAlone(t *testing.T) {
 
 // TestEachRecordHasItsOwnReason checks the content of the dead-letter file.
 func TestEachRecordHasItsOwnReason(t *testing.T) {
-	server := newFake(t)
-	server.answers(http.StatusBadRequest, `{"error":"partial write of line protocol occurred","data":[`+
+	server := pushtest.NewServer(t)
+	server.Answers(http.StatusBadRequest, `{"error":"partial write of line protocol occurred","data":[`+
 		`{"original_line":"m v=1i","line_number":1,"error_message":"first"},{"original_line":"m v=3i","line_number":3,"error_message":"third"}]}`)
 	out, _ := newOutput(t, v3Options(server.URL))
-	err, _ := push(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3").(*plugin.RejectedError)
+	err, _ := send(t, out, "m v=1i 1", "m v=2i 2", "m v=3i 3").(*plugin.RejectedError)
 	if err == nil {
 		t.Fatal("not a RejectedError")
 	}

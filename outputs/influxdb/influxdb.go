@@ -4,17 +4,13 @@ package influxdb
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
+	"sockwatch/outputs/internal/push"
 )
 
 // Plugin is the output influxdb.
@@ -35,7 +31,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 			"database_tag":         "leave it out: write an [[outputs.influxdb]] for each database, with tagpass",
 			"exclude_bucket_tag":   "write tagexclude",
 			"exclude_database_tag": "write tagexclude",
-			"http_proxy":           "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are used",
+			"http_proxy":           "write http_proxy_url",
 			"influx_uint_support":  "leave it out: all integers are written as signed integers",
 			"retention_policy_tag": "leave it out: write an [[outputs.influxdb]] for each retention policy, with tagpass",
 			"udp_payload":          "leave it out: points are sent over HTTP",
@@ -50,30 +46,31 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	out := &output{
 		options:    o,
 		log:        env.Log,
-		body:       bodyEncoder{compressed: o.ContentEncoding == "gzip"},
-		client:     newClient(&o, env.Log),
-		classifier: classifier{options: o},
+		compressor: push.NewCompressor(o.ContentEncoding),
+		databases:  make(databases),
 	}
-	out.classifier.hide = out.client.credentials.hide
-	for _, u := range o.URLs {
-		s, err := newServer(u, &o)
-		if err != nil {
-			return nil, err
-		}
-		out.servers = append(out.servers, s)
+	out.classifier = classifier{options: o, databases: out.databases}
+	config := push.Config{
+		URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.HTTPHeaders, Transport: o.Transport,
+		Text: message, Advice: out.classifier.advice, Log: env.Log,
 	}
-	return out, nil
+	if o.api() == "v2" {
+		config.TokenScheme = "Token"
+	}
+	var err error
+	out.client, err = push.New(config)
+	out.classifier.client = out.client
+	return out, err
 }
 
 type output struct {
 	options    Options
 	log        *slog.Logger
 	encoder    format.LineProtocol
-	body       bodyEncoder
-	servers    []*server
-	current    int // index of the server that worked last
-	client     *client
+	compressor *push.Compressor
+	client     *push.Client
 	classifier classifier
+	databases  databases
 }
 
 // MaxBytes limits the size of one request.
@@ -89,112 +86,31 @@ func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	return o.encoder.Restamp(dst, record, t)
 }
 
-// Push posts records to the server that worked last. If that server fails, Push tries the
-// others in turn. If an error is about the records themselves, it is final, and no other
-// server is tried.
+// Push posts records to the server that worked last, or to the next one if that fails. If
+// the database is missing, it is created, and the records are posted again.
 func (o *output) Push(ctx context.Context, records [][]byte) error {
-	body, err := o.body.encode(records)
+	body, err := o.compressor.Join(records, push.Lines)
 	if err != nil {
 		return err
 	}
-	if err := o.client.refresh(ctx, o.servers); err != nil {
-		return err
+	path, query := o.options.writeTarget()
+	write := &push.Request{
+		Path: path, Query: query, ContentType: "text/plain; charset=utf-8",
+		ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
 	}
-	var failures []error
-	for attempts := len(o.servers); attempts > 0; attempts-- {
-		err := o.pushTo(ctx, o.servers[o.current], body, records, attempts)
-		if err == nil || concernsRecords(err) {
+	return o.client.Try(ctx, func(ctx context.Context, s *push.Server) error {
+		a, err := o.client.Post(ctx, s, write)
+		if err == nil && o.mayCreateDatabase(s, a) {
+			if err = o.createDatabase(ctx, s); err == nil {
+				a, err = o.client.Post(ctx, s, write)
+			}
+		}
+		if err != nil {
 			return err
 		}
-		failures = append(failures, err)
-		o.current = (o.current + 1) % len(o.servers)
-	}
-	return joinFailures(failures)
-}
-
-// pushTo posts the body to one server. It takes at most an equal share of the time that is
-// left for the remaining attempts. If the database is missing, it is created, and the body
-// is posted again.
-func (o *output) pushTo(ctx context.Context, s *server, body []byte, records [][]byte, attempts int) error {
-	ctx, cancel := shareOfTime(ctx, attempts)
-	defer cancel()
-	write := request{url: s.writeURL, contentType: "text/plain; charset=utf-8", encoding: o.body.encoding(), body: body}
-	a, err := o.client.post(ctx, s, write)
-	if err == nil && o.mayCreateDatabase(s, &a) {
-		if err = o.createDatabase(ctx, s); err == nil {
-			a, err = o.client.post(ctx, s, write)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.name, err)
-	}
-	return o.classifier.classify(s, &a, records)
-}
-
-// mayCreateDatabase reports whether InfluxDB 1.x answered that the database is missing and
-// has not been asked to create it before.
-func (o *output) mayCreateDatabase(s *server, a *answer) bool {
-	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !s.creationAsked &&
-		a.status == http.StatusNotFound && a.says("database not found")
-}
-
-// createDatabase asks a server, once, to create the database. A refusal is not an error
-// here: the server's answer becomes part of the error of the write, which keeps the
-// points.
-func (o *output) createDatabase(ctx context.Context, s *server) error {
-	a, err := o.client.post(ctx, s, s.createDatabase(o.options.Database))
-	if err == nil && (a.status == http.StatusTooManyRequests || a.status >= 500) {
-		err = errors.New(o.classifier.describe(&a)) // about the server's state, so it may be asked again
-	}
-	if err != nil {
-		return fmt.Errorf("create database %q: %w", o.options.Database, err)
-	}
-	s.creationAsked = true
-	if s.creationRefusal = o.classifier.refusal(&a); s.creationRefusal == "" {
-		o.log.Info("database created", "database", o.options.Database, "url", s.name)
-	}
-	return nil
+		return o.classifier.classify(s, parseAnswer(a), records)
+	})
 }
 
 // Close closes the connections.
-func (o *output) Close() error {
-	o.client.close()
-	return nil
-}
-
-// shareOfTime returns a context for one of the remaining attempts, which share the time
-// that is left equally.
-func shareOfTime(ctx context.Context, attempts int) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok || attempts == 1 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(attempts))
-}
-
-// concernsRecords reports whether an error is about the records and not about the server.
-func concernsRecords(err error) bool {
-	_, rejected := errors.AsType[*plugin.RejectedError](err)
-	return rejected || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
-}
-
-// joinFailures returns the failures of all servers as one error. If every server said
-// when to retry, the shortest wait counts; otherwise the agent decides.
-func joinFailures(failures []error) error {
-	if len(failures) == 1 {
-		return failures[0]
-	}
-	var texts []string
-	var waits []time.Duration
-	for _, err := range failures {
-		texts = append(texts, err.Error())
-		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
-			waits = append(waits, after.Wait)
-		}
-	}
-	err := errors.New(strings.Join(texts, "; "))
-	if len(waits) == len(failures) {
-		return &plugin.RetryAfterError{Wait: slices.Min(waits), Err: err}
-	}
-	return err
-}
+func (o *output) Close() error { return o.client.Close() }

@@ -17,6 +17,7 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // A deadLetter is a rejected record and the reason.
@@ -154,13 +155,13 @@ func TestMissingDatabaseOfARealServerIsCreated(t *testing.T) {
 	o := v1(server.URL)
 	o.SkipDatabaseCreation = true
 	out, _ := newOutput(t, o)
-	err := push(t, out, "m v=1i 1795341600000000000")
+	err := send(t, out, "m v=1i 1795341600000000000")
 	want := server.URL + `: 404 Not Found: database not found: "sockwatch": create database "sockwatch", or check urls`
-	if fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Fatalf("%s: error\n%v, want\n%s", kind(err), err, want)
+	if fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Fatalf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	out, _ = newOutput(t, v1(server.URL))
-	if err := push(t, out, "m v=1i 1795341600000000000"); err != nil {
+	if err := send(t, out, "m v=1i 1795341600000000000"); err != nil {
 		t.Error(err)
 	}
 	if n := count(t, server, "v", "m"); n != 1 {
@@ -170,8 +171,8 @@ func TestMissingDatabaseOfARealServerIsCreated(t *testing.T) {
 	o = v1(server.URL)
 	o.RetentionPolicy = "nosuch"
 	out, _ = newOutput(t, o)
-	if err := push(t, out, "m v=1i 1795341600000000000"); kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "nosuch") {
-		t.Errorf("a missing retention policy: %s: %v", kind(err), err)
+	if err := send(t, out, "m v=1i 1795341600000000000"); pushtest.Kind(err) != "kept" || !strings.Contains(fmt.Sprint(err), "nosuch") {
+		t.Errorf("a missing retention policy: %s: %v", pushtest.Kind(err), err)
 	}
 }
 
@@ -208,27 +209,27 @@ func TestPointsWaitForTheRightToWrite(t *testing.T) {
 	o := v1(server.URL)
 	o.Username, o.Password = "w", "wrong"
 	out, _ := newOutput(t, o)
-	err := push(t, out, "m v=1i 1795341600000000000")
-	if want := server.URL + ": 401 Unauthorized: authorization failed: check username and password"; fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	err := send(t, out, "m v=1i 1795341600000000000")
+	if want := server.URL + ": 401 Unauthorized: authorization failed: check username and password"; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	o.Password = "s3cret"
 	out, _ = newOutput(t, o)
-	err = push(t, out, "m v=1i 1795341600000000000")
-	if want := server.URL + `: 403 Forbidden: "w" user is not authorized to write to database "sockwatch": allow writing to database "sockwatch"`; fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	err = send(t, out, "m v=1i 1795341600000000000")
+	if want := server.URL + `: 403 Forbidden: "w" user is not authorized to write to database "sockwatch": allow writing to database "sockwatch"`; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 	do(t, http.MethodPost, admin+url.QueryEscape("GRANT WRITE ON sockwatch TO w"), http.StatusOK)
-	if err := push(t, out, "m v=1i 1795341600000000000"); err != nil {
+	if err := send(t, out, "m v=1i 1795341600000000000"); err != nil {
 		t.Error(err)
 	}
 
 	o.Database = "another"
 	out, _ = newOutput(t, o)
-	err = push(t, out, "m v=1i 1795341600000000000")
+	err = send(t, out, "m v=1i 1795341600000000000")
 	want := server.URL + `: 404 Not Found: database not found: "another": CREATE DATABASE: 403 Forbidden: error authorizing query: w not authorized to execute statement 'CREATE DATABASE another', requires admin privilege: create database "another", or check urls`
-	if fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+	if fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 }
 
@@ -244,8 +245,8 @@ func TestRealServersGetEachPointOnceAfterAnOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		server.Stop()
-		if err := out.Push(t.Context(), records); kind(err) != "kept" {
-			t.Fatalf("no server: %s: %v", kind(err), err)
+		if err := out.Push(t.Context(), records); pushtest.Kind(err) != "kept" {
+			t.Fatalf("no server: %s: %v", pushtest.Kind(err), err)
 		}
 		server.Start()
 		for range 2 {
@@ -264,8 +265,8 @@ func TestRealServersGetEachPointOnceAfterAnOutage(t *testing.T) {
 		out, _ := newOutput(t, o)
 		records := numbered(t, out, "m", 100)
 		server.Stop()
-		if err := out.Push(t.Context(), records); kind(err) != "kept" {
-			t.Fatalf("no server: %s: %v", kind(err), err)
+		if err := out.Push(t.Context(), records); pushtest.Kind(err) != "kept" {
+			t.Fatalf("no server: %s: %v", pushtest.Kind(err), err)
 		}
 		server.Start()
 		if err := out.Push(t.Context(), records); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // The write API of InfluxDB 2.x in a real server, whose own query language reads
@@ -129,7 +130,7 @@ func testFluxReturnsWhatWasWritten(t *testing.T, server *servertest.Server) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if lines := log.lines(); len(lines) > 0 {
+	if lines := log.Lines(); len(lines) > 0 {
 		t.Errorf("logged %q", lines)
 	}
 }
@@ -175,21 +176,21 @@ func testTokenAndBucket(t *testing.T, server *servertest.Server) {
 			o := v2(server.URL, tt.token)
 			o.Bucket = tt.bucket
 			out, _ := newOutput(t, o)
-			if err, want := push(t, out, record), server.URL+": "+tt.want; fmt.Sprint(err) != want || kind(err) != "kept" {
-				t.Errorf("%s: error\n%v, want\n%s", kind(err), err, want)
+			if err, want := send(t, out, record), server.URL+": "+tt.want; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+				t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 			}
 		})
 	}
 	guessed, _ := newOutput(t, guessedV3Options(server.URL))
 	want := server.URL + `: 404 Not Found: 404 page not found: if the server is older than InfluxDB 3, set organization, bucket and api = "v2" instead of database; else create database "d"`
-	if err := push(t, guessed, record); fmt.Sprint(err) != want || kind(err) != "kept" {
-		t.Errorf("by the API of 3.x: %s: error\n%v, want\n%s", kind(err), err, want)
+	if err := send(t, guessed, record); fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+		t.Errorf("by the API of 3.x: %s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 
 	o := v2(server.URL, "")
 	o.HTTPHeaders = map[string]string{"Authorization": "Token " + v2Token}
 	out, _ := newOutput(t, o)
-	if err := push(t, out, record); err != nil {
+	if err := send(t, out, record); err != nil {
 		t.Error(err)
 	}
 }

@@ -22,7 +22,7 @@ func (a *answer) rejectedRecords(records [][]byte) (reasons map[int]string, all 
 // listedRecords returns the records in the list of line numbers of InfluxDB 3.x. A record
 // is exactly one line.
 func (a *answer) listedRecords(records int) (reasons map[int]string, all bool) {
-	reasons, all = make(map[int]string), !a.cut
+	reasons, all = make(map[int]string), !a.Cut
 	for _, l := range a.lines {
 		if l.Number < 1 || l.Number > records {
 			all = false
@@ -60,7 +60,7 @@ func (a *answer) quotedRecords(records [][]byte) (reasons map[int]string, all bo
 	for i, r := range records {
 		indices[string(r)] = append(indices[string(r)], i)
 	}
-	reasons, all = make(map[int]string), !a.cut
+	reasons, all = make(map[int]string), !a.Cut
 	for line := range strings.SplitSeq(text, "\n") {
 		quoted, ok := strings.CutPrefix(line, before)
 		found := false

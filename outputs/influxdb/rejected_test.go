@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/outputs/internal/push/pushtest"
 )
 
 // TestQuotedLinesOfHostileNames has records that contain the very words with which a
@@ -30,10 +32,10 @@ func TestQuotedLinesOfHostileNames(t *testing.T) {
 		{name: "in the middle of a text", text: "unable to parse: unable to parse 'm v=2i 2': bad", want: "bisect"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			server := newFake(t)
-			server.answers(http.StatusBadRequest, tt.text)
+			server := pushtest.NewServer(t)
+			server.Answers(http.StatusBadRequest, tt.text)
 			out, _ := newOutput(t, v1(server.URL))
-			if got := kind(push(t, out, records...)); got != tt.want {
+			if got := pushtest.Kind(send(t, out, records...)); got != tt.want {
 				t.Errorf("%q is %q, want %q", tt.text, got, tt.want)
 			}
 		})
@@ -56,10 +58,10 @@ func TestLinesOfACutAnswer(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for shift := range 8 { // the cut is once at each byte of an escape
-				server := newFake(t)
-				server.answers(http.StatusBadRequest, strings.Repeat(" ", shift)+tt.body)
+				server := pushtest.NewServer(t)
+				server.Answers(http.StatusBadRequest, strings.Repeat(" ", shift)+tt.body)
 				out, _ := newOutput(t, v1(server.URL))
-				got := kind(push(t, out, records...))
+				got := pushtest.Kind(send(t, out, records...))
 				if !strings.HasPrefix(got, "rejected [0 1 2 3 4 ") || strings.HasSuffix(got, "others stored") {
 					t.Errorf("shifted by %d: %.100q", shift, got)
 				}

@@ -6,6 +6,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/outputs/internal/livepage"
+	"sockwatch/outputs/internal/promname"
 )
 
 const ownName = "sockwatch_prometheus"
@@ -35,7 +36,7 @@ type ownMetrics struct {
 func newOwnMetrics() *ownMetrics {
 	opts := make([]prometheus.Opts, 0, 5)
 	for _, d := range descs() {
-		opts = append(opts, prometheus.Opts{Name: metricName(d.Name, d.Field), Help: d.Help})
+		opts = append(opts, prometheus.Opts{Name: promname.Metric(d.Name, d.Field), Help: d.Help})
 	}
 	m := &ownMetrics{
 		Registry: prometheus.NewRegistry(),

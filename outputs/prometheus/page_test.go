@@ -64,38 +64,6 @@ func counts(d drops) map[dropReason]int {
 	return c
 }
 
-func TestNames(t *testing.T) {
-	for _, test := range []struct{ point, field, want string }{
-		{"tcp_listen", "backlog", "tcp_listen_backlog"},
-		{"custom_port_exporter", "value", "custom_port_exporter"},
-		{"a.b-c", "d e", "a_b_c_d_e"},
-		{"job:rate", "sum", "job:rate_sum"},
-		{"9lives", "left", "_9lives_left"},
-		{"größe", "value", "gr__e"},
-		{"世界", "x", "___x"},
-		{"a\nb", "c\"d", "a_b_c_d"},
-		{"\xff", "value", "_"},
-	} {
-		if got := metricName(test.point, test.field); got != test.want {
-			t.Errorf("metricName(%q, %q) = %q, want %q", test.point, test.field, got, test.want)
-		}
-	}
-	for _, test := range []struct{ tag, want string }{
-		{"process", "process"},
-		{"__name__", "_name__"},
-		{"____", "_"},
-		{"a:b", "a_b"},
-		{"0", "_0"},
-		{"le", "le"},
-		{"é", "_"},
-		{"--x", "_x"},
-	} {
-		if got := labelName(test.tag); got != test.want {
-			t.Errorf("labelName(%q) = %q, want %q", test.tag, got, test.want)
-		}
-	}
-}
-
 func TestDuplicates(t *testing.T) {
 	first, second := batch("a", point("m", 1, "x", "1"), point("m", 2, "x", "2")), batch("b", point("m", 3, "x", "1"), point("m", 4, "x", "3"))
 	second.Descs = []metric.Desc{{Name: "m", Field: "value", Type: metric.Gauge, Help: "From the second"}}

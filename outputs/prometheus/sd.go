@@ -13,6 +13,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/promname"
 	"sockwatch/outputs/internal/respond"
 )
 
@@ -118,7 +119,7 @@ func target(p *metric.Point, query url.Values, wildcard string) (targetGroup, bo
 	}
 	labels := map[string]string{"__meta_sockwatch_name": p.Name}
 	for _, t := range slices.Backward(p.Tags) { // if two tags become one label, the first wins
-		labels["__meta_sockwatch_"+legacy(t.Key, false)] = t.Value
+		labels["__meta_sockwatch_"+promname.Classic(t.Key, false)] = t.Value
 	}
 	return targetGroup{[]string{net.JoinHostPort(host, strconv.FormatUint(port, 10))}, labels}, true
 }

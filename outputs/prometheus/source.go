@@ -1,15 +1,14 @@
 package prometheus
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 
 	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 // A source is the latest batch of one source as metric families. They are made again
@@ -31,8 +30,9 @@ type source struct {
 type family struct {
 	*dto.MetricFamily
 	source     string
-	documented bool   // type and help come from a Desc
-	seen       []bool // by label set, while the family is made
+	documented bool        // type and help come from a Desc
+	desc       metric.Type // as documented
+	seen       []bool      // by label set, while the family is made
 }
 
 // newSource checks the points of a batch.
@@ -72,20 +72,23 @@ func (s *source) make(n int) {
 		return
 	}
 	s.made, s.families, s.drops = n, nil, drops{}
-	b := builder{source: s, names: map[string]*string{}, sets: map[string]int{}}
+	b := builder{source: s, sets: map[string]int{}}
 	families := map[[2]string]*family{} // by point and field
 	for _, p := range s.valid[:n] {
 		labels, set := b.labels(p)
 		for _, f := range p.Fields {
-			v, ok := f.Value.Number()
-			if !ok {
+			if f.Value.Kind() == metric.KindString {
 				continue
 			}
 			key := [2]string{p.Name, f.Key}
-			if families[key] == nil {
-				families[key] = s.newFamily(p.Name, f.Key)
+			family := families[key]
+			if family == nil {
+				family = s.newFamily(p.Name, f.Key)
+				families[key] = family
 			}
-			b.add(families[key], labels, set, v)
+			if v, ok := promname.Sample(f.Value, family.desc); ok {
+				b.add(family, labels, set, v)
+			}
 		}
 	}
 	s.families = slices.DeleteFunc(s.families, func(f *family) bool { return len(f.Metric) == 0 })
@@ -102,12 +105,12 @@ func (s *source) make(n int) {
 // newFamily returns an empty family for a field, with help and type from its Desc.
 func (s *source) newFamily(point, field string) *family {
 	f := &family{
-		MetricFamily: &dto.MetricFamily{Name: new(metricName(point, field)), Type: new(dto.MetricType_UNTYPED)},
+		MetricFamily: &dto.MetricFamily{Name: new(promname.Metric(point, field)), Type: new(dto.MetricType_UNTYPED)},
 		source:       s.name, seen: make([]bool, len(s.valid)),
 	}
-	i := slices.IndexFunc(s.descs, func(d metric.Desc) bool { return d.Name == point && d.Field == field })
-	if i >= 0 {
-		f.documented, f.Help, f.Type = true, &s.descs[i].Help, new(types[s.descs[i].Type])
+	desc, ok := promname.Desc(s.descs, point, field)
+	if ok {
+		f.documented, f.desc, f.Help, f.Type = true, desc.Type, &desc.Help, new(types[desc.Type])
 	}
 	s.families = append(s.families, f)
 	return f
@@ -115,40 +118,31 @@ func (s *source) newFamily(point, field string) *family {
 
 // A builder holds the state that is needed only while families are made.
 type builder struct {
-	source *source
-	names  map[string]*string // label names by tag key
-	sets   map[string]int     // the number of each label set, by its labels as one string
-	set    []*dto.LabelPair
-	key    []byte
+	source  *source
+	labeler promname.Labeler
+	sets    map[string]int // the number of each label set, by its labels as one string
+	pairs   []promname.Pair
+	key     []byte
 }
 
 // labels returns the labels of a point, and a number that equal labels share.
 func (b *builder) labels(p *metric.Point) ([]*dto.LabelPair, int) {
-	b.set = b.set[:0]
-	sorted := true
-	for i := range p.Tags {
-		name := b.labelName(p.Tags[i].Key)
-		if *name != p.Tags[i].Key {
-			sorted = false
-			if b.clashes(p.Tags, i, *name) {
-				b.source.drops.add(dropKind{clash, b.source.name, p.Name}, 1, func() string {
-					return fmt.Sprintf("tag %q of %s", p.Tags[i].Key, p.Series())
-				})
-				continue
-			}
-		}
-		b.set = append(b.set, &dto.LabelPair{Name: name, Value: &p.Tags[i].Value})
+	b.pairs = b.labeler.Append(b.pairs[:0], p.Tags, func(tag int) {
+		b.source.drops.add(dropKind{clash, b.source.name, p.Name}, 1, func() string {
+			return fmt.Sprintf("tag %q of %s", p.Tags[tag].Key, p.Series())
+		})
+	})
+	labels := make([]*dto.LabelPair, len(b.pairs))
+	for i, pair := range b.pairs {
+		labels[i] = &dto.LabelPair{Name: pair.Name, Value: pair.Value}
 	}
-	if !sorted {
-		slices.SortFunc(b.set, func(x, y *dto.LabelPair) int { return cmp.Compare(*x.Name, *y.Name) })
-	}
-	b.key = appendLabels(b.key[:0], b.set)
+	b.key = appendLabels(b.key[:0], labels)
 	set, ok := b.sets[string(b.key)]
 	if !ok {
 		set = len(b.sets)
 		b.sets[string(b.key)] = set
 	}
-	return slices.Clone(b.set), set
+	return labels, set
 }
 
 // appendLabels appends labels in a form that is unique to them.
@@ -160,26 +154,6 @@ func appendLabels(dst []byte, labels []*dto.LabelPair) []byte {
 	return dst
 }
 
-func (b *builder) labelName(key string) *string {
-	name := b.names[key]
-	if name == nil {
-		name = new(labelName(key))
-		b.names[key] = name
-	}
-	return name
-}
-
-// clashes reports whether the label name of tags[i], which differs from its key, belongs
-// to another tag: one that has this name as its key, or an earlier one.
-func (b *builder) clashes(tags []metric.Tag, i int, name string) bool {
-	for j, t := range tags {
-		if t.Key == name || j < i && *b.labelName(t.Key) == name {
-			return true
-		}
-	}
-	return false
-}
-
 var types = [...]dto.MetricType{
 	metric.Untyped: dto.MetricType_UNTYPED,
 	metric.Gauge:   dto.MetricType_GAUGE,
@@ -188,12 +162,6 @@ var types = [...]dto.MetricType{
 
 // add adds one series to a family, unless the family already has it.
 func (b *builder) add(f *family, labels []*dto.LabelPair, set int, v float64) {
-	if math.IsNaN(v) {
-		if f.GetType() == dto.MetricType_COUNTER {
-			return // not allowed in OpenMetrics
-		}
-		v = math.NaN() // never the bit pattern that marks a stale series in Prometheus
-	}
 	if f.seen[set] {
 		b.source.drops.add(dropKind{duplicate, b.source.name, f.GetName()}, 1, func() string { return seriesName(f.GetName(), labels) })
 		return

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -79,6 +80,15 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			gather(t, p, in)
 		})
 	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Detailer); ok {
+		t.Run("details", func(t *testing.T) { details(t, p, opts) })
+	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.LimitReporter); ok {
+		t.Run("limits", func(t *testing.T) { limits(t, p, opts) })
+	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.EventRecaller); ok {
+		t.Run("recall", func(t *testing.T) { recall(t, p, opts) })
+	}
 	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
 		t.Run("inherits", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
@@ -94,6 +104,105 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 				gather(t, p, in)
 			}
 		})
+	}
+}
+
+// details tests a Detailer: it answers for every point, concurrently with gathers, and not for
+// points that do not exist.
+func details(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	d := in.(plugin.Detailer)
+	before := metric.Point{Name: "not_gathered_yet"}
+	if sections, err := d.Details(t.Context(), &before); sections != nil || err != nil {
+		t.Errorf("before the first gather: %v, %v", sections, err)
+	}
+	b := gather(t, p, in)
+	frozen := clone(b)
+	asked := make(chan int)
+	go func() {
+		known := 0
+		defer func() { asked <- known }()
+		for i := range b.Points {
+			sections, err := d.Details(t.Context(), &b.Points[i])
+			if err != nil {
+				t.Errorf("Details of %s: %v", b.Points[i].Series(), err)
+			}
+			if sections != nil {
+				known++
+			}
+			for _, s := range sections {
+				checkSection(t, &b.Points[i], s)
+			}
+		}
+	}()
+	gather(t, p, in) // concurrently
+	var known int
+	ends(t, "Details", func() { known = <-asked })
+	if known == 0 {
+		t.Error("Details knows nothing about any point")
+	}
+	if diff := cmp.Diff(frozen, b, equalValues...); diff != "" {
+		t.Errorf("Details changed a published batch (-before +after):\n%s", diff)
+	}
+	for _, absent := range Points() {
+		if sections, err := d.Details(t.Context(), &absent); sections != nil || err != nil {
+			t.Errorf("Details of %s, which does not exist: %v, %v", absent.Series(), sections, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ends(t, "Details", func() { _, _ = d.Details(ctx, &b.Points[0]) })
+	gather(t, p, in) // it still works afterwards
+}
+
+func checkSection(t *testing.T, p *metric.Point, s plugin.DetailSection) {
+	if s.Title == "" || len(s.Details) == 0 {
+		t.Errorf("Details of %s: section %q has %d details", p.Series(), s.Title, len(s.Details))
+	}
+	for _, d := range s.Details {
+		if d.Name == "" || d.Value == "" || !utf8.ValidString(s.Title+d.Name+d.Value) {
+			t.Errorf("Details of %s: %q: %q = %q", p.Series(), s.Title, d.Name, d.Value)
+		}
+	}
+}
+
+// recall tests an EventRecaller that remembers no events, because it has no state directory.
+func recall(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	gather(t, p, in)
+	if events := in.(plugin.EventRecaller).RecallEvents(); len(events) > 0 {
+		t.Errorf("%d events from before the start, without a state directory", len(events))
+	}
+}
+
+// limits tests a LimitReporter.
+func limits(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	r := in.(plugin.LimitReporter)
+	if got := r.Limits(); len(got) > 0 {
+		t.Errorf("limits before the first gather: %q", got)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.Limits()
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	gather(t, p, in)
+	gather(t, p, in)
+	close(stop)
+	ends(t, "Limits", func() { <-ended })
+	for _, sentence := range r.Limits() {
+		if sentence == "" || strings.Contains(sentence, "\n") || strings.HasSuffix(sentence, ".") {
+			t.Errorf("limit %q: want one sentence without a final period", sentence)
+		}
 	}
 }
 
@@ -119,6 +228,7 @@ func gather(t *testing.T, p plugin.Plugin, in plugin.Input) metric.Batch {
 		t.Errorf("the time of the batch is %v, but it was gathered after %v", b.Time, before)
 	}
 	schematest.Batch(t, &b)
+	counterStarts(t, p, &b)
 	tags := p.Tags
 	if l, ok := in.(plugin.TagLister); ok {
 		tags = slices.Concat(tags, l.ExtraTags())
@@ -151,34 +261,21 @@ func documented(p plugin.Plugin, name, field string) bool {
 // test that accepts everything.
 func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	Options(t, p)
-	t.Run("encode", func(t *testing.T) {
-		out := open(t, p, p.NewPusher, opts)
-		for _, point := range Points() {
-			before := clone(metric.Batch{Points: []metric.Point{point}})
-			prefix := []byte("prefix")
-			once, err := out.Encode(prefix, &point)
-			if err != nil {
-				continue // it may refuse points that its format cannot represent
-			}
-			if !strings.HasPrefix(string(once), "prefix") || len(once) == len(prefix) {
-				t.Errorf("Encode of %s does not append: %q", point.Series(), once)
-			}
-			schematest.Lines(t, strings.TrimSuffix(string(once[len(prefix):]), "\n")+"\n")
-			again, err := out.Encode([]byte("prefix"), &point)
-			if err != nil || string(again) != string(once) {
-				t.Errorf("Encode of %s gives %q, then %q, %v", point.Series(), once, again, err)
-			}
-			if diff := cmp.Diff(before, metric.Batch{Points: []metric.Point{point}}, equalValues...); diff != "" {
-				t.Errorf("Encode changed its point:\n%s", diff)
-			}
-		}
-	})
+	t.Run("encode", func(t *testing.T) { encode(t, open(t, p, p.NewPusher, opts).Encode) })
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.EventEncoder); ok {
+		t.Run("encode events", func(t *testing.T) { encode(t, open(t, p, p.NewPusher, opts).(plugin.EventEncoder).EncodeEvent) })
+	}
 	t.Run("push", func(t *testing.T) {
 		out := open(t, p, p.NewPusher, opts)
 		var records [][]byte
 		for _, point := range Points() {
-			if r, err := out.Encode(nil, &point); err == nil {
+			if r, err := out.Encode(nil, &point); err == nil && len(r) > 0 {
 				records = append(records, r)
+			}
+			if e, ok := out.(plugin.EventEncoder); ok {
+				if r, err := e.EncodeEvent(nil, &point); err == nil && len(r) > 0 {
+					records = append(records, r)
+				}
 			}
 		}
 		if len(records) == 0 {
@@ -211,8 +308,40 @@ func Pusher(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 	if _, ok := open(t, p, p.NewPusher, opts).(plugin.Restamper); ok {
 		t.Run("restamp", func(t *testing.T) { restamp(t, open(t, p, p.NewPusher, opts)) })
 	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.DescUser); ok {
+		t.Run("descriptions", func(t *testing.T) { useDescs(t, open(t, p, p.NewPusher, opts)) })
+	}
+	if _, ok := open(t, p, p.NewPusher, opts).(plugin.EndedEncoder); ok {
+		t.Run("ended series", func(t *testing.T) { endSeries(t, open(t, p, p.NewPusher, opts)) })
+	}
 	if _, ok := open(t, p, p.NewPusher, opts).(plugin.PushInheritor); ok {
 		t.Run("inherits", func(t *testing.T) { pushInherit(t, p, opts) })
+	}
+}
+
+// encode tests Encode or EncodeEvent.
+func encode(t *testing.T, f func(dst []byte, p *metric.Point) ([]byte, error)) {
+	for _, point := range Points() {
+		before := clone(metric.Batch{Points: []metric.Point{point}})
+		once, err := f([]byte("prefix"), &point)
+		if err != nil {
+			continue // it may refuse points that its format cannot represent
+		}
+		record, ok := strings.CutPrefix(string(once), "prefix")
+		if !ok {
+			t.Errorf("encoding %s does not append: %q", point.Series(), once)
+		}
+		if record == "" {
+			continue // it may leave out points that its destination has no use for
+		}
+		schematest.Lines(t, strings.TrimSuffix(record, "\n")+"\n")
+		again, err := f([]byte("prefix"), &point)
+		if err != nil || string(again) != string(once) {
+			t.Errorf("encoding %s gives %q, then %q, %v", point.Series(), once, again, err)
+		}
+		if diff := cmp.Diff(before, metric.Batch{Points: []metric.Point{point}}, equalValues...); diff != "" {
+			t.Errorf("encoding changed its point:\n%s", diff)
+		}
 	}
 }
 
@@ -223,7 +352,7 @@ func restamp(t *testing.T, out plugin.Pusher) {
 	restamped := 0
 	for _, point := range Points() {
 		record, err := out.Encode(nil, &point)
-		if err != nil {
+		if err != nil || len(record) == 0 {
 			continue
 		}
 		for _, at := range []time.Time{point.Time.Add(time.Minute), time.Unix(1795341600, 0), time.Unix(7, 1), time.Unix(-1, 0)} {
@@ -383,6 +512,7 @@ func Points() []metric.Point {
 			{Key: "s", Value: metric.String("text")},
 		}},
 		{Name: "no_numbers", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}, {Key: "inf", Value: metric.Float(math.Inf(1))}, {Key: "i", Value: metric.Int(1)}}},
+		{Name: "counter", Fields: []metric.Field{{Key: "events_total", Value: metric.Uint(7)}}, Time: now, Start: now.Add(-time.Hour)},
 		{Name: "only_nan", Time: now, Fields: []metric.Field{{Key: "nan", Value: metric.Float(math.NaN())}}},
 		{Name: "before_1970", Fields: one, Time: time.Unix(-1, 0)},
 		{Name: "far_future", Fields: one, Time: time.Unix(1<<40, 0)},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,42 @@ func TestInput(t *testing.T) {
 	Input(t, p, p.Defaults())
 }
 
+// An openClock also knows more than it publishes, and what it cannot see.
+type openClock struct {
+	clock
+	gathered *atomic.Bool
+}
+
+func (c openClock) Gather(ctx context.Context) (metric.Batch, error) {
+	c.gathered.Store(true)
+	return c.clock.Gather(ctx)
+}
+
+func (c openClock) Details(_ context.Context, p *metric.Point) ([]plugin.DetailSection, error) {
+	if p.Name != "clock" || !c.gathered.Load() {
+		return nil, nil
+	}
+	return []plugin.DetailSection{{Title: "Clock", Details: []plugin.Detail{{Name: "zone", Value: "UTC"}}}}, nil
+}
+
+func (c openClock) Limits() []string {
+	if !c.gathered.Load() {
+		return nil
+	}
+	return []string{"the clock is not synchronized: install chrony"}
+}
+
+func (openClock) RecallEvents() []metric.Point { return nil }
+
+func TestInputWithAllAbilities(t *testing.T) {
+	p := plugin.DefineInput(plugin.Definition[options, plugin.Input]{
+		Name: "clock", Defaults: defaults,
+		Descs: []metric.Desc{{Name: "clock", Field: "unix_seconds", Type: metric.Gauge, Unit: "seconds", Help: "The time"}},
+		New:   func(options, plugin.Env) (plugin.Input, error) { return openClock{gathered: new(atomic.Bool)}, nil },
+	})
+	Input(t, p, p.Defaults())
+}
+
 type null struct{}
 
 func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
@@ -53,10 +90,25 @@ func (null) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 func (null) Push(ctx context.Context, _ [][]byte) error { return ctx.Err() }
 
 // A full pusher implements all optional interfaces of a Pusher.
-type full struct{ closed bool }
+type full struct {
+	closed bool
+	descs  []metric.Desc
+}
+
+func (f *full) UseDescs(descs []metric.Desc) { f.descs = descs }
 
 func (f *full) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return fmt.Appendf(dst, "%d %s", p.Time.UnixNano(), p.Series()), nil
+	dst = fmt.Appendf(dst, "%d %s", p.Time.UnixNano(), p.Series())
+	for _, d := range f.descs {
+		if _, ok := p.Field(d.Field); ok && d.Name == p.Name {
+			dst = fmt.Appendf(dst, " %v", d.Type)
+		}
+	}
+	return dst, nil
+}
+
+func (f *full) EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error) {
+	return fmt.Appendf(dst, "%d end %s", t.UnixNano(), series.Series()), nil
 }
 
 func (f *full) Push(ctx context.Context, _ [][]byte) error {

@@ -103,9 +103,9 @@ func (t *Tracker) Times(at Endpoint, id SocketID) (firstSeen, changed int64) {
 // changedFor is how long changed_time_seconds is shown, in seconds.
 const changedFor = 24 * 60 * 60
 
-// Totals returns the points NAME_events, which count events. All values of the tags are
+// Totals returns the points NAME_events, which count events since the first look. All values of the tags are
 // present from the start. Only Observe changes them.
-func (t *Tracker) Totals() []metric.Point { return t.totals.points(t.options) }
+func (t *Tracker) Totals() []metric.Point { return t.totals.points(t.options, t.last.Began) }
 
 // Stop returns the records to write at a clean stop: the time of the last look, which tells
 // the next run how exact the times of its first events are.

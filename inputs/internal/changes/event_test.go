@@ -477,6 +477,29 @@ func TestTotalsKeepTheirSeries(t *testing.T) {
 	})
 }
 
+// The totals say since when they count, also after a restart.
+func TestTotalsCountSinceTheFirstLook(t *testing.T) {
+	h := newSimHost(t)
+	first := h.now.Time
+	h.look()
+	for _, when := range []string{"at the first look", "later", "after a restart", "after a look"} {
+		for _, p := range h.tracker.Totals() {
+			if !p.Start.Equal(first) {
+				t.Errorf("%s: %s counts since %v, want %v", when, p.Series(), p.Start, first)
+			}
+		}
+		switch when {
+		case "at the first look":
+			h.pass(time.Hour)
+		case "later":
+			h.stop()
+			h.restore()
+		case "after a restart":
+			h.pass(time.Hour)
+		}
+	}
+}
+
 func TestChangedTimeEndsAfterADay(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.pass(time.Minute)

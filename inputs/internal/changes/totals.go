@@ -3,6 +3,7 @@ package changes
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"sockwatch/agent/metric"
 )
@@ -24,8 +25,8 @@ func (t *totals) add(kind, expected string) { t.counts[kind][expected]++ }
 
 // points returns a point without the tag expected for each kind, so that adding the first rule
 // does not rename a series. With rules it also returns one for each value of the tag. The sum
-// is all events.
-func (t *totals) points(o Options) []metric.Point {
+// is all events since the given time.
+func (t *totals) points(o Options, since time.Time) []metric.Point {
 	var points []metric.Point
 	for _, kind := range kinds() {
 		values := append([]string{""}, o.Expected...)
@@ -36,6 +37,7 @@ func (t *totals) points(o Options) []metric.Point {
 				Name:   o.Point + "_events",
 				Tags:   metric.NewTags("event", kind, "expected", expected),
 				Fields: []metric.Field{{Key: "total", Value: metric.Uint(t.counts[kind][expected])}},
+				Start:  since,
 			})
 		}
 	}

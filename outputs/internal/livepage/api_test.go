@@ -122,7 +122,7 @@ func TestScriptsGetErrorsInsteadOfMessages(t *testing.T) {
 	}{
 		{name: "unknown key", path: "/api/listeners?q=prot:1", board: five(), wantStatus: 400,
 			wantBody: "No listener or event has \"prot\". Did you mean \"port\"? To search for the text, write \"prot:1\".\n"},
-		{name: "bad port", path: "/api/events?q=port:x", board: five(), wantStatus: 400, wantBody: "\"x\" is not a port (0 to 65535) or a range such as 8000-8100.\n"},
+		{name: "bad port", path: "/api/events?q=port:x", board: five(), wantStatus: 400, wantBody: "\"x\" is not a port (1 to 65535) or a range such as 8000-8100.\n"},
 		{name: "unknown parameter", path: "/api/listeners?port=1", board: five(), wantStatus: 400, wantBody: "unknown parameter \"port\" (known: q, cursor)\n"},
 		{name: "bad query", path: "/api/listeners?q=%zz", board: five(), wantStatus: 400, wantBody: "invalid URL escape \"%zz\"\n"},
 		{name: "bad cursor", path: "/api/listeners?cursor=!", board: five(), wantStatus: 400, wantBody: "the cursor is not one from a Link header\n"},

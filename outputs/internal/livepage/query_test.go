@@ -88,7 +88,7 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? To search for the text, write "proc:x". This term is ignored.`}},
 		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". To search for the text, write "localhost:80". This term is ignored.`}},
 		{name: "no value", search: "process: port:443", wantTerms: 1, want: []string{"process: has no value. This term is ignored."}},
-		{name: "no port", search: "port:http", want: []string{`"http" is not a port (0 to 65535) or a range such as 8000-8100. This term is ignored.`}},
+		{name: "no port", search: "port:http", want: []string{`"http" is not a port (1 to 65535) or a range such as 8000-8100. This term is ignored.`}},
 		{name: "bad glob", search: "process:[a", want: []string{`pattern "[a": "[" without "]". This term is ignored.`}},
 		{name: "not for everyone", search: "exe:/bin/* port:1", wantTerms: 1,
 			want: []string{`"exe" is shown only to readers on this host or with authentication. This term is ignored.`}},

@@ -106,14 +106,7 @@ func Influxd(t testing.TB, http ...string) *Server {
 // Its program is $SOCKWATCH_INFLUXD18, or where .ci/run installs it.
 func Influxd18(t testing.TB, http ...string) *Server {
 	t.Helper()
-	program := os.Getenv("SOCKWATCH_INFLUXD18")
-	if program == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		program = filepath.Join(cache, "sockwatch", "influxd-1.8.3", "influxd")
-	}
+	program := cached(t, "SOCKWATCH_INFLUXD18", "influxd-1.8.3", "influxd")
 	return startInfluxd(t, program, append([]string{"flux-enabled = true"}, http...))
 }
 
@@ -146,12 +139,13 @@ bind-address = "127.0.0.1:%d"
 	return s
 }
 
-// VictoriaMetrics starts VictoriaMetrics with a retention of 100 years.
-func VictoriaMetrics(t testing.TB) *Server {
+// VictoriaMetrics starts VictoriaMetrics with a retention of 100 years and more arguments.
+func VictoriaMetrics(t testing.TB, args ...string) *Server {
 	t.Helper()
 	port := FreePort(t)
-	s := New(t, "victoria-metrics", port, "/health", "-storageDataPath="+t.TempDir(), "-retentionPeriod=100y",
-		fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s")
+	s := New(t, "victoria-metrics", port, "/health", append([]string{
+		"-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s",
+	}, args...)...)
 	s.Start()
 	return s
 }
@@ -228,4 +222,29 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// VictoriaLogs starts VictoriaLogs with a retention of 100 years. Its program is
+// $SOCKWATCH_VICTORIA_LOGS, or where .ci/run installs it.
+func VictoriaLogs(t testing.TB) *Server {
+	t.Helper()
+	port := FreePort(t)
+	s := New(t, cached(t, "SOCKWATCH_VICTORIA_LOGS", "victoria-logs-1.52.1", "victoria-logs"), port, "/health",
+		"-storageDataPath="+t.TempDir(), "-retentionPeriod=100y", fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port))
+	s.Start()
+	return s
+}
+
+// cached returns the path of a program that .ci/run builds: the value of an environment
+// variable, or a path in the cache.
+func cached(t testing.TB, variable string, path ...string) string {
+	t.Helper()
+	if program := os.Getenv(variable); program != "" {
+		return program
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(append([]string{cache, "sockwatch"}, path...)...)
 }

@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"slices"
+
+	"sockwatch/agent/metric"
+)
+
+// A seriesDiff says which series of an earlier batch are missing from a later one.
+type seriesDiff struct {
+	ends []seriesEnd // in the order of the earlier batch
+	more bool        // the later batch has further series
+
+	missing, added []int // indexes of points that were not found in order
+}
+
+// A seriesEnd is a point of which all or some series are missing.
+type seriesEnd struct {
+	index  int            // of the point
+	fields []metric.Field // that are missing, with zero values
+	whole  bool           // all are
+}
+
+// compare compares two batches. It is one walk over both if they have the same order.
+func (d *seriesDiff) compare(before, now []metric.Point) {
+	clear(d.ends)
+	d.ends, d.more, d.missing, d.added = d.ends[:0], false, d.missing[:0], d.added[:0]
+	cursor := 0
+	for i := range now {
+		j := findSeries(before, &now[i], cursor)
+		if j < 0 {
+			d.added = append(d.added, i)
+			continue
+		}
+		for ; cursor < j; cursor++ {
+			d.missing = append(d.missing, cursor)
+		}
+		cursor = j + 1
+		d.compareFields(j, &before[j], &now[i])
+	}
+	for ; cursor < len(before); cursor++ {
+		d.missing = append(d.missing, cursor)
+	}
+	d.findMoved(before, now)
+	d.more = d.more || len(d.added) > 0
+	for _, j := range d.missing {
+		d.ends = append(d.ends, seriesEnd{index: j, fields: zeroed(before[j].Fields), whole: true})
+	}
+	slices.SortFunc(d.ends, func(a, b seriesEnd) int { return a.index - b.index })
+}
+
+// findMoved finds the points that both batches have, but not in the same order.
+func (d *seriesDiff) findMoved(before, now []metric.Point) {
+	if len(d.missing) == 0 || len(d.added) == 0 {
+		return
+	}
+	index := make(map[string]int, len(d.added))
+	var key []byte
+	for _, i := range d.added {
+		key = appendSeriesKey(key[:0], &now[i])
+		index[string(key)] = i
+	}
+	added := len(d.added)
+	d.missing = slices.DeleteFunc(d.missing, func(j int) bool {
+		key = appendSeriesKey(key[:0], &before[j])
+		i, moved := index[string(key)]
+		if moved {
+			d.compareFields(j, &before[j], &now[i])
+			added--
+		}
+		return moved
+	})
+	d.added = d.added[:added] // only their number matters from here on
+}
+
+// compareFields finds the fields of a point that a later one of the same series lacks.
+func (d *seriesDiff) compareFields(index int, before, now *metric.Point) {
+	if slices.EqualFunc(before.Fields, now.Fields, func(a, b metric.Field) bool {
+		return a.Key == b.Key && a.Value.Kind() == b.Value.Kind()
+	}) {
+		return
+	}
+	var missing []metric.Field
+	for _, f := range before.Fields {
+		if !hasSeries(now, f) {
+			missing = append(missing, f)
+		}
+	}
+	if len(missing) > 0 {
+		d.ends = append(d.ends, seriesEnd{index: index, fields: zeroed(missing), whole: len(missing) == len(before.Fields)})
+	}
+	for _, f := range now.Fields {
+		if v, ok := before.Field(f.Key); !ok || v.Kind() != f.Value.Kind() {
+			d.more = true
+		}
+	}
+}
+
+// remaining returns the points of the earlier batch without the series that are missing.
+func (d *seriesDiff) remaining(before []metric.Point) []metric.Point {
+	points := make([]metric.Point, 0, len(before))
+	from := 0
+	for _, end := range d.ends {
+		points = append(points, before[from:end.index]...)
+		from = end.index + 1
+		if end.whole {
+			continue
+		}
+		p := before[end.index]
+		p.Fields = slices.DeleteFunc(slices.Clone(p.Fields), func(f metric.Field) bool {
+			return slices.ContainsFunc(end.fields, func(e metric.Field) bool { return e.Key == f.Key })
+		})
+		points = append(points, p)
+	}
+	return append(points, before[from:]...)
+}
+
+// hasSeries reports whether a point continues the series of a field: a number does not
+// continue as a string.
+func hasSeries(p *metric.Point, f metric.Field) bool {
+	v, ok := p.Field(f.Key)
+	return ok && (f.Value.Kind() == metric.KindString || v.Kind() != metric.KindString)
+}
+
+// zeroed returns fields with the same keys and kinds and zero values.
+func zeroed(fields []metric.Field) []metric.Field {
+	zero := make([]metric.Field, len(fields))
+	for i, f := range fields {
+		zero[i] = metric.Field{Key: f.Key, Value: metric.Zero(f.Value.Kind())}
+	}
+	return zero
+}
+
+// appendSeriesKey appends what identifies the series of a point among others.
+func appendSeriesKey(dst []byte, p *metric.Point) []byte {
+	dst = append(dst, p.Name...)
+	for _, t := range p.Tags { // 0xff does not occur in UTF-8
+		dst = append(append(append(append(dst, 0xff), t.Key...), 0xff), t.Value...)
+	}
+	return dst
+}

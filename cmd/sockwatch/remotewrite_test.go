@@ -1,0 +1,317 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"sockwatch/agent/plugin/plugintest/servertest"
+)
+
+// remoteWriteServers are real servers that take remote write, by name.
+var remoteWriteServers = map[string]func(*testing.T) *servertest.Server{
+	"Prometheus 2": func(t *testing.T) *servertest.Server {
+		return servertest.Prometheus(t, "", "--web.enable-remote-write-receiver")
+	},
+	"Prometheus 3": func(t *testing.T) *servertest.Server {
+		return servertest.Prometheus3(t, "", "--web.enable-remote-write-receiver")
+	},
+	// By default VictoriaMetrics guesses from the interval of the samples when a series ends.
+	"VictoriaMetrics": func(t *testing.T) *servertest.Server {
+		return servertest.VictoriaMetrics(t, "-search.minStalenessInterval=5m")
+	},
+}
+
+// A remoteSeries is a series in an answer of the query API of Prometheus.
+type remoteSeries struct {
+	Metric map[string]string
+	Values [][2]any // seconds and the value
+}
+
+// queryRange asks for the values of a range, one per second.
+func queryRange(t *testing.T, server *servertest.Server, query string, from, to time.Time) []remoteSeries {
+	t.Helper()
+	parameters := url.Values{
+		"query": {query}, "start": {strconv.FormatInt(from.Unix(), 10)}, "end": {strconv.FormatInt(to.Unix(), 10)}, "step": {"1"},
+		"nocache": {"1"}, // VictoriaMetrics
+	}
+	var answer struct {
+		Data struct{ Result []remoteSeries }
+	}
+	fetch(t, http.MethodGet, server.URL+"/api/v1/query_range?"+parameters.Encode(), func(body io.Reader) error {
+		return json.NewDecoder(body).Decode(&answer)
+	})
+	return answer.Data.Result
+}
+
+// lastSecond returns the last second at which any of the series has a value, or zero.
+func lastSecond(all []remoteSeries) (last time.Time) {
+	for _, s := range all {
+		if at := time.Unix(int64(s.Values[len(s.Values)-1][0].(float64)), 0); at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+// TestClosedListenerEndsAtOnceByRemoteWrite closes one listener while the server runs, and
+// one while it is down. In a range query, each ends when it was closed: without stale
+// markers it would go on for five minutes. What is open has the same series as on the page.
+func TestClosedListenerEndsAtOnceByRemoteWrite(t *testing.T) {
+	t.Parallel()
+	for name, open := range remoteWriteServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := open(t)
+			address := servertest.FreeAddress(t)
+			began := time.Now()
+			p := start(t, "sockwatch", nil, "--config", writeFile(t, t.TempDir(), "sockwatch.toml", fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  state_directory = %q
+[[inputs.tcp_listen]]
+  timeout = "10s"
+[[outputs.prometheus]]
+  listen = %q
+[[outputs.remote_write]]
+  urls = [%q]
+  min_interval = "0s"
+  flush_interval = "200ms"
+`, t.TempDir(), address, server.URL+"/api/v1/write")))
+			listen := func() (child *process, query string) {
+				child = start(t, "listener", nil)
+				eventually(t, "the port of the listener", func() bool { return strings.HasSuffix(child.stdout.String(), "\n") })
+				query = fmt.Sprintf(`tcp_listen_backlog{port="%s"}`, strings.TrimSpace(child.stdout.String()))
+				eventually(t, query, func() bool { // for some seconds, so that values remain before its end
+					all := queryRange(t, server, query, began, time.Now())
+					return len(all) > 0 && len(all[len(all)-1].Values) >= 3
+				})
+				return child, query
+			}
+			endsAt := func(query string, closed time.Time) {
+				t.Helper()
+				var last time.Time
+				for deadline := time.Now().Add(waitLimit); ; time.Sleep(100 * time.Millisecond) {
+					now := time.Now()
+					all := queryRange(t, server, query, began, now)
+					last = lastSecond(all)
+					if !last.IsZero() && last.Before(now.Add(-8*time.Second)) { // without an end, it is now
+						break
+					}
+					if now.After(deadline) {
+						t.Fatalf("%s, closed at %v, does not end: %v", query, closed, all)
+					}
+				}
+				// A gather may be under way when the listener is closed, and the machine busy.
+				if late := last.Sub(closed); late > 5*time.Second || late < -5*time.Second {
+					t.Errorf("%s ends %v after the listener was closed", query, late)
+				}
+			}
+
+			other, first := listen()
+			closed := time.Now()
+			other.stdin.Close()
+			endsAt(first, closed)
+
+			other, second := listen()
+			server.Shutdown()
+			closed = time.Now()
+			other.stdin.Close()
+			port := strings.TrimSuffix(strings.TrimPrefix(second, "tcp_listen_backlog{"), "}")
+			eventually(t, "the page without "+second, func() bool { text := page(address); return text != "" && !strings.Contains(text, port) })
+			server.Start()
+			endsAt(second, closed)
+
+			_, third := listen()
+			samePage(t, server, address, strings.TrimSuffix(strings.TrimPrefix(third, `tcp_listen_backlog{port="`), `"}`))
+			p.Process.Signal(syscall.SIGTERM)
+			if code := p.exitCode(t); code != exitDone {
+				t.Errorf("exit code %d after SIGTERM", code)
+			}
+		})
+	}
+}
+
+// samePage compares the series of a listener, and those of tcp_listen without a port, on the
+// page with those of the server, until they are the same. The listeners of other tests come
+// and go.
+func samePage(t *testing.T, server *servertest.Server, address, port string) {
+	t.Helper()
+	ours := func(labels map[string]string) bool {
+		return strings.HasPrefix(labels["__name__"], "tcp_listen") && (labels["port"] == port || labels["port"] == "")
+	}
+	diff := ""
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		parser := expfmt.NewTextParser(model.LegacyValidation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(page(address)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		onPage, onServer := map[string]bool{}, map[string]bool{}
+		for name, family := range families {
+			for _, m := range family.Metric {
+				labels := map[string]string{"__name__": name}
+				for _, l := range m.Label {
+					labels[l.GetName()] = l.GetValue()
+				}
+				onPage[fmt.Sprint(labels)] = ours(labels)
+			}
+		}
+		maps.DeleteFunc(onPage, func(_ string, ours bool) bool { return !ours })
+		now := time.Now()
+		for _, s := range queryRange(t, server, `{__name__=~"tcp_listen.*"}`, now.Add(-10*time.Second), now) {
+			delete(s.Metric, "job") // by OTLP
+			delete(s.Metric, "instance")
+			// VictoriaMetrics shows what it gets after a second or two.
+			onServer[fmt.Sprint(s.Metric)] = ours(s.Metric) && lastSecond([]remoteSeries{s}).After(now.Add(-6*time.Second))
+		}
+		maps.DeleteFunc(onServer, func(_ string, lasts bool) bool { return !lasts })
+		if diff = cmp.Diff(slices.Sorted(maps.Keys(onPage)), slices.Sorted(maps.Keys(onServer))); diff == "" && len(onPage) > 0 {
+			return
+		}
+	}
+	t.Errorf("series of port %s (-page +server):\n%s", port, diff)
+}
+
+// TestOutageByRemoteWrite is TestOutageOfARealServer for remote write: a query finds every
+// point that was queued, with its value.
+func TestOutageByRemoteWrite(t *testing.T) {
+	t.Parallel()
+	for name, open := range remoteWriteServers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := open(t)
+			text := delivery{state: t.TempDir(), url: server.URL + "/api/v1/write", output: `min_interval = "0s"`}.String()
+			text = strings.Replace(text, "  database = \"db\"\n", "", 1)
+			text = strings.Replace(text, "outputs.influxdb", "outputs.remote_write", 1)
+			d := startDaemon(t, text)
+			queued := func(d *daemon) (ids []string) {
+				for line := range strings.Lines(d.stderr.String()) {
+					var record struct {
+						Msg, Plugin string
+						Time        time.Time `json:"batch_time"`
+					}
+					if json.Unmarshal([]byte(line), &record) != nil || record.Msg != "queued" || record.Plugin != "outputs.remote_write" {
+						continue
+					}
+					for i := range idsPerBatch {
+						ids = append(ids, fmt.Sprintf("%d-%02d", record.Time.UnixNano(), i))
+					}
+				}
+				return ids
+			}
+			awaitBatches := func(n int) {
+				t.Helper()
+				before := len(queued(d))
+				eventually(t, "batches queued", func() bool { return len(queued(d)) >= before+n*idsPerBatch })
+			}
+			stored := func() map[string]float64 {
+				values := map[string]float64{}
+				parameters := url.Values{"query": {"last_over_time(ids[10m])"}, "nocache": {"1"}, "time": {strconv.FormatInt(time.Now().Unix()+5, 10)}}
+				var answer struct {
+					Data struct {
+						Result []struct {
+							Metric map[string]string
+							Value  [2]any
+						}
+					}
+				}
+				fetch(t, http.MethodGet, server.URL+"/api/v1/query?"+parameters.Encode(), func(body io.Reader) error {
+					return json.NewDecoder(body).Decode(&answer)
+				})
+				for _, s := range answer.Data.Result {
+					value, err := strconv.ParseFloat(s.Value[1].(string), 64)
+					if err != nil {
+						t.Fatal(err)
+					}
+					values[s.Metric["id"]] = value
+				}
+				return values
+			}
+			awaitBatches(5)
+			eventually(t, "the first points", func() bool { return len(stored()) > 0 })
+
+			server.Shutdown()
+			d.awaitLog(t, "delivery failed, will retry")
+			awaitBatches(10)
+			server.Start()
+			d.awaitLog(t, "delivery resumed")
+
+			server.Shutdown()
+			awaitBatches(10)
+			d.Process.Kill()
+			<-d.exited
+			ids := queued(d)
+			d = startDaemon(t, text)
+			awaitBatches(5)
+			server.Start()
+			d.awaitLog(t, "delivery resumed")
+			awaitBatches(1)
+			d.stop(t)
+			ids = append(ids, queued(d)...)
+
+			missing := ids
+			eventually(t, "every point that was queued", func() bool {
+				got := stored()
+				missing = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return got[id] == float64(idValue(id)) })
+				return len(missing) == 0
+			})
+			t.Logf("%d points queued", len(ids))
+		})
+	}
+}
+
+// TestCountersHaveStartTimesByRemoteWrite asks a server that stores start times for that of
+// a counter of an input: the time when the program added it.
+func TestCountersHaveStartTimesByRemoteWrite(t *testing.T) {
+	t.Parallel()
+	server := servertest.Prometheus3(t, "", "--web.enable-remote-write-receiver",
+		"--enable-feature=st-storage,use-start-timestamps,promql-experimental-functions")
+	before := time.Now()
+	start(t, "sockwatch", nil, "--config", writeFile(t, t.TempDir(), "sockwatch.toml", fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+[[inputs.tcp_listen]]
+  timeout = "10s"
+[[outputs.remote_write]]
+  urls = [%q]
+  min_interval = "0s"
+  flush_interval = "200ms"
+`, server.URL+"/api/v1/write")))
+	for _, metric := range []string{"sockwatch_input_gathers_total", "tcp_listen_events_total"} {
+		var began []time.Time
+		eventually(t, "the start times of "+metric, func() bool {
+			began = nil
+			for _, s := range queryRange(t, server, "start_timestamp("+metric+")", before, time.Now()) {
+				seconds, err := strconv.ParseFloat(s.Values[len(s.Values)-1][1].(string), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if seconds > 0 { // a first sample at the start itself has none
+					began = append(began, time.UnixMilli(int64(1000*seconds)))
+				}
+			}
+			return len(began) > 0
+		})
+		for _, at := range began {
+			if since := at.Sub(before); since < -time.Second || since > waitLimit {
+				t.Errorf("%s counts since %v after the start of the program", metric, since)
+			}
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package push
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// An Answer is a server's answer to a request, unchanged. It may quote secrets: only
+// Client.Describe and Client.Line make text from it that may be shown.
+type Answer struct {
+	Status int
+	Header http.Header
+	// Body is the body after decompression. It is empty if Err is set.
+	Body []byte
+	// Cut reports that the body was longer than MaxAnswer, and that the rest was not read.
+	Cut bool
+	// Err is why the body is incomplete. Status and Header are still valid.
+	Err error
+}
+
+// MaxAnswer is how much of an answer is read, both before and after decompression.
+const MaxAnswer = 64 << 10
+
+// readAnswer reads the answer from a response.
+func readAnswer(resp *http.Response) *Answer {
+	a := &Answer{Status: resp.StatusCode, Header: resp.Header}
+	a.Body, a.Err = a.readBody(resp.Body)
+	return a
+}
+
+// readBody reads the body, up to MaxAnswer, and decompresses it: some proxies compress
+// without being asked.
+func (a *Answer) readBody(from io.Reader) ([]byte, error) {
+	raw, err := readUpTo(from, &a.Cut)
+	if err != nil {
+		return nil, err
+	}
+	switch encoding := strings.ToLower(a.Header.Get("Content-Encoding")); encoding {
+	case "", "identity":
+		return raw, nil
+	case "gzip", "x-gzip":
+		if len(raw) == 0 {
+			return nil, nil
+		}
+		z, err := gzip.NewReader(bytes.NewReader(raw))
+		if err != nil {
+			return nil, fmt.Errorf("gzip: %w", err)
+		}
+		rawCut := a.Cut
+		body, err := readUpTo(z, &a.Cut)
+		if err != nil && !rawCut {
+			return nil, fmt.Errorf("gzip: %w", err)
+		}
+		return body, nil
+	default:
+		return nil, fmt.Errorf("unknown content encoding %.20q", encoding)
+	}
+}
+
+// readUpTo reads at most MaxAnswer bytes, and sets cut if there are more.
+func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxAnswer+1))
+	if len(data) > MaxAnswer {
+		*cut = true
+		return data[:MaxAnswer], nil
+	}
+	return data, err
+}
+
+// IsHTML reports whether the body is a web page, whose text would not help.
+func (a *Answer) IsHTML() bool { return strings.Contains(a.Header.Get("Content-Type"), "html") }
+
+// Text returns the message in a body that is a JSON object: its "message" or "error",
+// which may itself be an object with a "message" or "reason". Otherwise it returns the
+// body.
+func (a *Answer) Text() string {
+	if a.IsHTML() {
+		return "a web page"
+	}
+	var object struct{ Message, Error json.RawMessage }
+	if json.Unmarshal(a.Body, &object) == nil {
+		for _, value := range []json.RawMessage{object.Message, object.Error} {
+			if text := messageIn(value); text != "" {
+				return text
+			}
+		}
+	}
+	return string(a.Body)
+}
+
+// messageIn returns the text of a JSON value that is a string or an object with one.
+func messageIn(value json.RawMessage) string {
+	var text string
+	var object struct{ Message, Reason string }
+	if json.Unmarshal(value, &text) != nil && json.Unmarshal(value, &object) == nil {
+		text = object.Message
+		if text == "" {
+			text = object.Reason
+		}
+	}
+	return text
+}

@@ -1,0 +1,82 @@
+package remotewrite
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/push"
+)
+
+// writtenHeader is how a server that understands 2.0 says how many samples it has stored.
+const writtenHeader = "X-Prometheus-Remote-Write-Samples-Written"
+
+// written returns the number of samples that a server says it has stored. It reports false
+// if the server does not say.
+func written(a *push.Answer) (int, bool) {
+	n, err := strconv.Atoi(a.Header.Get(writtenHeader))
+	return n, err == nil && n >= 0
+}
+
+// understands2 reports whether an answer to a request of version 2.0 comes from a server that
+// understands it. A server that does not look at the content type takes the request for an
+// empty one of version 1.0, and answers with success; another cannot decode it. The header
+// tells them apart.
+func understands2(a *push.Answer) bool {
+	switch a.Status {
+	case http.StatusUnsupportedMediaType:
+		return false
+	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
+		_, ok := written(a)
+		return ok
+	default:
+		_, ok := written(a)
+		return ok || a.Status/100 != 2
+	}
+}
+
+// classify returns the error for an answer to a request of either version.
+func (o *output) classify(s *push.Server, a *push.Answer, c *collection, version string) error {
+	stored, says := written(a)
+	says = says && version == version2
+	text := func(format string, args ...any) error {
+		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(a), fmt.Sprintf(format, args...))
+	}
+	switch {
+	case a.Status == http.StatusUnsupportedMediaType || version == version2 && a.Status/100 == 2 && !says:
+		return text("the server does not understand version %s of remote write: check urls and protocol_version", version)
+	case a.Status/100 == 2 && says && stored < c.samples:
+		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
+	case says && stored > 0 && (a.Status/100 == 4 && isFinal(a) || a.Status == http.StatusBadRequest):
+		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
+	case isFinal(a):
+		return plugin.RejectAll(c.records, fmt.Errorf("%s: %s", s.Name, o.client.Describe(a)))
+	default:
+		return o.client.Classify(s, a, c.records)
+	}
+}
+
+// partial returns the error for a request of which the server stored only some samples. A
+// record has several samples, so that the number of rejected records is an upper bound.
+func partial(c *collection, stored int, err error) error {
+	return &plugin.PartialError{Rejected: min(c.samples-stored, c.records), Err: err}
+}
+
+// isFinal reports whether an answer says that samples are too old, too new, out of order or
+// duplicate.
+func isFinal(a *push.Answer) bool { return push.RefusesTimes(a.Status, a.Text()) }
+
+// isFinalRejection reports whether an error rejects all records of a request.
+func isFinalRejection(err error) bool {
+	rejected, ok := errors.AsType[*plugin.RejectedError](err)
+	return ok && rejected.OthersStored && len(rejected.Records) > 0
+}
+
+// isDecided reports whether an error says what becomes of the records: the server has
+// answered, and the request is not repeated as it was.
+func isDecided(err error) bool {
+	_, isPartial := errors.AsType[*plugin.PartialError](err)
+	return err == nil || isPartial || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
+}

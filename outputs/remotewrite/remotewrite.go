@@ -1,0 +1,255 @@
+// Package remotewrite is the output remote_write: points as series to Prometheus or any
+// server that implements its remote write, in version 2.0 or 1.0 of the protocol.
+//
+// remotewrite.go has the main path: Encode makes records, Push collects their samples and
+// sends them. record.go has the form of a record and its parser, encoder.go makes records of
+// points, series.go has the samples of a request, message.go the protobuf messages,
+// catalog.go the documentation of metrics, and classify.go what an answer means.
+package remotewrite
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"time"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/push"
+)
+
+// Plugin is the output remote_write.
+var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
+	Name:          "remote_write",
+	Defaults:      Defaults,
+	Example:       Example,
+	New:           New,
+	FlushInterval: 10 * time.Second,
+	MinInterval:   time.Minute,
+	Sample: plugin.Sample{
+		NameDrop: []string{"custom_port_exporter"},
+		Why:      "custom_port_exporter has the pid as a tag, so every process that listens makes a new series. Leave that point to the page that Prometheus scrapes.",
+	},
+	Telegraf: plugin.Telegraf{ // of outputs.http with data_format = "prometheusremotewrite"
+		Options: map[string]string{
+			"content_encoding":           "leave it out: the protocol demands snappy",
+			"data_format":                "leave it out: this output writes nothing else",
+			"idle_conn_timeout":          "leave it out: it cannot be set",
+			"method":                     "leave it out: the protocol demands POST",
+			"non_retryable_statuscodes":  "leave it out: the status and the text of the answer decide",
+			"prometheus_sort_metrics":    "leave it out: samples are sorted",
+			"prometheus_string_as_label": "leave it out: strings are not sent",
+			"url":                        `write urls = ["URL"]`,
+			"use_batch_format":           "leave it out: points are always sent in batches",
+		},
+	},
+})
+
+// New returns the output of one instance.
+func New(o Options, env plugin.Env) (plugin.Pusher, error) {
+	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Log: env.Log})
+	if err != nil {
+		return nil, err
+	}
+	out := &output{
+		options: o, log: env.Log, client: client, compressor: push.NewCompressor("snappy"),
+		collector: newCollector(), speaks1: map[*push.Server]time.Time{}, uncertain: true,
+	}
+	out.encoder.dropped = newDropLog(env.Log)
+	return out, nil
+}
+
+type output struct {
+	options Options
+	log     *slog.Logger
+	encoder encoder
+	docs    catalog
+
+	// Only Push uses the rest.
+	client     *push.Client
+	compressor *push.Compressor
+	collector  *collector
+	speaks1    map[*push.Server]time.Time // until when a server gets version 1.0 instead of 2.0
+	uncertain  bool                       // the records may have been stored without an answer: see pushByTime
+}
+
+// MaxBytes limits the size of one request.
+func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
+
+// UseDescs sets the documentation of the points that follow.
+func (o *output) UseDescs(descs []metric.Desc) {
+	o.encoder.useDescs(descs)
+	o.docs.learn(descs)
+}
+
+// Encode appends the point as one record, or nothing if it has only strings.
+func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
+	return o.encoder.append(dst, p, false), nil
+}
+
+// EncodeEvent leaves events out, unless the option events is set: they are no series.
+func (o *output) EncodeEvent(dst []byte, event *metric.Point) ([]byte, error) {
+	if !o.options.Events {
+		return dst, nil
+	}
+	return o.encoder.append(dst, event, false), nil
+}
+
+// EncodeEnded appends a record with a stale marker for each field of a series.
+func (o *output) EncodeEnded(dst []byte, series *metric.Point, t time.Time) ([]byte, error) {
+	ended := *series
+	ended.Time = t
+	return o.encoder.append(dst, &ended, true), nil
+}
+
+// Restamp appends a record with another time.
+func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
+	return restamp(dst, record, t)
+}
+
+// Push sends records to the server that worked last, or to the next one if that fails. It
+// first names the records that cannot be sent. The agent then pushes the others.
+func (o *output) Push(ctx context.Context, records [][]byte) error {
+	c, rejected := o.collector.collect(records, o.oldest())
+	if len(rejected) > 0 {
+		return &plugin.RejectedError{Records: rejected}
+	}
+	err := o.send(ctx, c)
+	if isFinalRejection(err) && o.uncertain && c.first != c.last {
+		err = o.pushByTime(ctx, records)
+	}
+	o.uncertain = !isDecided(err)
+	return err
+}
+
+// oldest returns the time of the oldest sample that may be sent, in milliseconds.
+func (o *output) oldest() int64 {
+	if o.options.SampleAgeLimit == 0 {
+		return math.MinInt64
+	}
+	return time.Now().Add(-time.Duration(o.options.SampleAgeLimit)).UnixMilli()
+}
+
+// pushByTime sends the records of each time in a request of their own. It is for a request
+// that repeats one without an answer, or one from before a restart, and is refused: its
+// older samples may be stored already, and Prometheus stores nothing of a request of version
+// 1.0 that has a sample older than the latest of its series. All newer samples would be lost.
+func (o *output) pushByTime(ctx context.Context, records [][]byte) error {
+	rejected := &plugin.RejectedError{Records: map[int]error{}, OthersStored: true}
+	for _, group := range byTime(records) {
+		part := make([][]byte, len(group))
+		for i, index := range group {
+			part[i] = records[index]
+		}
+		c, _ := o.collector.collect(part, math.MinInt64)
+		err := o.send(ctx, c)
+		switch {
+		case err == nil:
+		case isFinalRejection(err):
+			for _, index := range group {
+				rejected.Records[index] = err
+			}
+		default:
+			return err
+		}
+	}
+	if len(rejected.Records) == 0 {
+		return nil
+	}
+	return rejected
+}
+
+// send sends a collection in the version of the protocol that the server understands.
+func (o *output) send(ctx context.Context, c *collection) error {
+	if c.samples == 0 {
+		return nil
+	}
+	err := o.client.Try(ctx, func(ctx context.Context, s *push.Server) error { return o.sendTo(ctx, s, c) })
+	if _, partly := errors.AsType[*plugin.PartialError](err); err == nil || partly {
+		o.collector.commit(c)
+	}
+	return err
+}
+
+// askAgain is how long a server that does not understand 2.0 gets 1.0.
+const askAgain = time.Hour
+
+// sendTo sends a collection to one server.
+func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
+	version := o.options.ProtocolVersion
+	if version == version2 || version == auto && time.Now().After(o.speaks1[s]) {
+		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
+		if err != nil {
+			return err
+		}
+		if version == version2 || understands2(a) {
+			return o.classify(s, a, c, version2)
+		}
+	}
+	docs := o.docs.due()
+	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
+	if err != nil {
+		return err
+	}
+	if err := o.classify(s, a, c, version1); err != nil {
+		return err
+	}
+	if docs != nil {
+		o.docs.sent = time.Now()
+	}
+	if version == auto && time.Now().After(o.speaks1[s]) {
+		if o.speaks1[s].IsZero() {
+			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
+		}
+		o.speaks1[s] = time.Now().Add(askAgain)
+	}
+	return nil
+}
+
+// versionHeader is how a request says its version.
+const versionHeader = "X-Prometheus-Remote-Write-Version"
+
+// post sends one message.
+func (o *output) post(ctx context.Context, s *push.Server, version string, c *collection, message []byte) (*push.Answer, error) {
+	body, err := o.compressor.Compress(message)
+	if err != nil {
+		return nil, err
+	}
+	r := &push.Request{
+		ContentType: "application/x-protobuf", ContentEncoding: o.compressor.Encoding(), Body: body, Records: c.records,
+		Header: http.Header{versionHeader: {"0.1.0"}},
+	}
+	if version == version2 {
+		r.ContentType += ";proto=io.prometheus.write.v2.Request"
+		r.Header.Set(versionHeader, "2.0.0")
+	}
+	return o.client.Post(ctx, s, r)
+}
+
+// InheritFrom takes over which samples were sent last.
+func (o *output) InheritFrom(predecessor plugin.Pusher) {
+	if p, ok := predecessor.(*output); ok {
+		o.collector, o.uncertain = p.collector, p.uncertain
+	}
+}
+
+// Close closes the connections.
+func (o *output) Close() error { return o.client.Close() }
+
+// maxDropsLogged bounds the memory for what was logged.
+const maxDropsLogged = 1000
+
+// newDropLog returns a function that logs, once for each name, that a tag or a field is left
+// out of a series because another one has the same name in Prometheus.
+func newDropLog(log *slog.Logger) func(series, what, name string) {
+	logged := map[[2]string]bool{}
+	return func(series, what, name string) {
+		key := [2]string{what, name}
+		if !logged[key] && len(logged) < maxDropsLogged {
+			logged[key] = true
+			log.Warn("dropped a "+what+" whose name another one has in Prometheus", "name", name, "series", series)
+		}
+	}
+}
