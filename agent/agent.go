@@ -91,6 +91,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		case <-ctx.Done():
 		}
 	}
+	in.requests.stop()
 	if g := in.current(); g != nil {
 		<-g.done
 	}
@@ -167,7 +168,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 	} else {
 		in.log.Debug("gather failed", "error", err)
 	}
-	in.withdraw(began, changed)
+	in.sink.withdraw(began, changed)
 }
 
 // succeeded publishes a batch. A late one has already been counted as failed.
@@ -179,7 +180,8 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.publish(batch, changed)
+	in.recallEvents()
+	in.sink.publish(batch, changed)
 }
 
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -84,8 +85,9 @@ func (b *board) all() []*metric.Batch {
 
 // An eventLog holds the last plugin.MaxEvents events. The zero value is empty.
 type eventLog struct {
-	mu     sync.Mutex
-	events []metric.Point // at most twice MaxEvents; elements never change
+	mu       sync.Mutex
+	events   []metric.Point // at most twice MaxEvents; elements never change
+	recalled int            // how many of them, the first, are from before the start
 }
 
 // add appends events, oldest first. It does not keep the slice.
@@ -94,9 +96,34 @@ func (l *eventLog) add(events []metric.Point) {
 	defer l.mu.Unlock()
 	events = events[max(0, len(events)-plugin.MaxEvents):]
 	if len(l.events)+len(events) > 2*plugin.MaxEvents {
-		l.events = slices.Clone(l.last())
+		last := slices.Clone(l.last())
+		l.recalled = max(0, l.recalled-len(l.events)+len(last))
+		l.events = last
 	}
 	l.events = append(l.events, events...)
+}
+
+// recall adds events from before the start, oldest first, before all others. Those of several
+// inputs are ordered by time.
+func (l *eventLog) recall(events []metric.Point) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := slices.Concat(l.events[:l.recalled], events)
+	if l.recalled > 0 {
+		slices.SortStableFunc(before, func(a, b metric.Point) int { return a.Time.Compare(b.Time) })
+	}
+	all := append(before, l.events[l.recalled:]...)
+	l.events = slices.Clip(all[max(0, len(all)-plugin.MaxEvents):])
+	l.recalled = max(0, len(before)-len(all)+len(l.events))
+}
+
+// copyFrom adds the events of another log that pass a filter to an empty log.
+func (l *eventLog) copyFrom(from *eventLog, f filter.Filter) {
+	from.mu.Lock()
+	recalled, events := from.events[:from.recalled:from.recalled], from.events[from.recalled:]
+	from.mu.Unlock()
+	l.recall(f.Points(recalled))
+	l.add(f.Points(events))
 }
 
 // all returns the last events, oldest first.

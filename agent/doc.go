@@ -54,8 +54,8 @@
 //   - events.go: events that wait for a queue; receipts.go: confirms stored events
 //   - delivery.go: pushing and its results; bisect.go: the search for rejected records;
 //     catchup.go: how fast a backlog is sent
-//   - board.go: the latest batches and events; schedule.go: the ticks of inputs; watch.go:
-//     gathers between them
+//   - board.go: the latest batches and events; details.go: questions of endpoints to inputs;
+//     schedule.go: the ticks of inputs; watch.go: gathers between them
 //   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
 //   - health.go: the agent's own counters; metrics.go: their documentation
 //   - instances.go: a configuration, ready to run; options.go and validate.go: its options

@@ -124,13 +124,8 @@ func (v *view) Events() []metric.Point { return v.events.all() }
 // Sources returns the state of every input, ordered by name.
 func (v *view) Sources() []plugin.SourceState { return v.supervisor.sources() }
 
-// Health returns the state of the outputs and of the configuration.
+// Health returns the state of the program, its outputs and its configuration.
 func (v *view) Health() plugin.Health { return v.supervisor.health.state() }
-
-// Details asks the input of a source about one of its points.
-func (v *view) Details(context.Context, string, *metric.Point) ([]plugin.DetailSection, error) {
-	return nil, nil
-}
 
 // Changed returns a channel that is closed at the next change.
 func (v *view) Changed() <-chan struct{} { return v.supervisor.board.next() }
@@ -142,3 +137,6 @@ func (v *view) Refresh(ctx context.Context, maxAge time.Duration) error {
 
 // addEvents adds the events that pass the filter.
 func (v *view) addEvents(events []metric.Point) { v.events.add(v.filter.Points(events)) }
+
+// recallEvents adds the events from before the start that pass the filter.
+func (v *view) recallEvents(events []metric.Point) { v.events.recall(v.filter.Points(events)) }

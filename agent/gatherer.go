@@ -81,6 +81,9 @@ func (g *Gatherer) gather(ctx context.Context) (*metric.Batch, error) {
 	}
 }
 
+// Limits returns what the last Gather could not see, if the input can say that.
+func (g *Gatherer) Limits() []string { return g.in.limits() }
+
 // Watch runs the Watch of the input, if it has one, until ctx is done: changed is called
 // when the input asks for a gather, from another goroutine than Gather and without
 // waiting for one. It is called after the first Gather, and has to return before Close

@@ -120,11 +120,11 @@ func (h *health) reloaded(err error) {
 	h.changed()
 }
 
-// state returns the state of the outputs and of the configuration.
+// state returns the state of the program, its outputs and its configuration.
 func (h *health) state() plugin.Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := plugin.Health{Config: h.config}
+	s := plugin.Health{Version: h.version, Started: h.started, Config: h.config}
 	for _, name := range slices.Sorted(maps.Keys(h.outputs)) {
 		s.Outputs = append(s.Outputs, h.outputs[name].state(name))
 	}
@@ -169,11 +169,14 @@ func (i *inputHealth) lockedEnd(err error, took time.Duration, points int) (chan
 	return changed
 }
 
-// state returns the result of the last gather, for a plugin.Board.
+// state returns the result of the last gather and the counters, for a plugin.Board.
 func (i *inputHealth) state(name string) plugin.SourceState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return plugin.SourceState{Name: name, Gathered: i.gathered, Err: i.err, Since: i.since}
+	return plugin.SourceState{
+		Name: name, Gathered: i.gathered, Err: i.err, Since: i.since, Duration: i.duration, Points: i.points,
+		Gathers: i.gathers.Load(), FailedGathers: i.errors.Load(), SkippedGathers: i.skipped.Load(), PartialGathers: i.partial.Load(),
+	}
 }
 
 // setState records the error of an attempt to deliver or to serve, nil if it succeeded.

@@ -19,12 +19,12 @@ type runningInput struct {
 	health     *inputHealth
 	calls      *calls
 	transform  *transform
-	publish    func(b *metric.Batch, changed bool) // changed: the input was down before
-	withdraw   func(at time.Time, changed bool)    // changed: the input was not down before
-	firstDone  func()                              // called when the first gather has ended
-	startAfter <-chan struct{}                     // the first gather waits for it; nil: it does not wait
-	demand     chan chan<- (<-chan struct{})       // asks for a gather; the reply is closed when it is published
+	sink       sink
+	firstDone  func()                        // called when the first gather has ended
+	startAfter <-chan struct{}               // the first gather waits for it; nil: it does not wait
+	demand     chan chan<- (<-chan struct{}) // asks for a gather; the reply is closed when it is published
 	watch      watch
+	requests   requests
 	cancel     context.CancelFunc
 	done       chan struct{} // closed when gatherEvery has returned
 
@@ -32,7 +32,14 @@ type runningInput struct {
 	inFlight *inFlight // the gather that has not ended, or nil
 }
 
-// newInput prepares an input. The caller sets publish and withdraw.
+// A sink takes the results of an input.
+type sink struct {
+	publish  func(b *metric.Batch, changed bool)  // changed: the input was down before
+	withdraw func(at time.Time, changed bool)     // changed: the input was not down before
+	recall   func(recalled func() []metric.Point) // called before the first publish
+}
+
+// newInput prepares an input. The caller sets its sink.
 func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
@@ -40,7 +47,8 @@ func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, err
 	}
 	return &runningInput{
 		Input: in, log: a.Log.With("plugin", "inputs."+in.Name), health: h, calls: c, transform: t,
-		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), watch: watch{changed: make(chan struct{}, 1)}, done: make(chan struct{}),
+		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), watch: watch{changed: make(chan struct{}, 1)},
+		requests: requests{stopped: make(chan struct{})}, done: make(chan struct{}),
 	}, nil
 }
 
@@ -140,7 +148,41 @@ func (in *runningInput) state() plugin.SourceState {
 		slices.Sort(s.Tags)
 		s.Tags = slices.Compact(s.Tags)
 	}
+	s.Limits = in.limits()
 	return s
+}
+
+// limits returns what the input cannot see.
+func (in *runningInput) limits() []string {
+	r, ok := in.Input.Input.(plugin.LimitReporter)
+	if !ok {
+		return nil
+	}
+	var err error // logged by recover
+	defer in.health.panics.recover(&err, in.log)
+	return r.Limits()
+}
+
+// recallEvents hands the events from before the start to the sink, before the first batch is
+// published.
+func (in *runningInput) recallEvents() {
+	r, ok := in.Input.Input.(plugin.EventRecaller)
+	if !ok || in.sink.recall == nil {
+		return
+	}
+	recall := in.sink.recall
+	in.sink.recall = nil
+	recall(func() []metric.Point {
+		var err error // logged by recover
+		defer in.health.panics.recover(&err, in.log)
+		events := r.RecallEvents()
+		b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
+		if err != nil {
+			in.log.Error("events from before the start are invalid, not showing them", "error", err)
+			return nil
+		}
+		return b.Events
+	})
 }
 
 // retire waits until the input has ended, but no longer than wait.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -142,15 +143,18 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.publish = func(b *metric.Batch, changed bool) {
-		s.show(in, b, changed)
-		r := newReceipt(b.EventsStored)
-		s.offer(in, b, r)
-		r.release()
-	}
-	in.withdraw = func(at time.Time, changed bool) {
-		s.show(in, nil, changed)
-		s.offerWithdrawal(in, at)
+	in.sink = sink{
+		publish: func(b *metric.Batch, changed bool) {
+			s.show(in, b, changed)
+			r := newReceipt(b.EventsStored)
+			s.offer(in, b, r)
+			r.release()
+		},
+		withdraw: func(at time.Time, changed bool) {
+			s.show(in, nil, changed)
+			s.offerWithdrawal(in, at)
+		},
+		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
 	}
 	if in.Name == agentSource {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
@@ -175,8 +179,12 @@ func (t *transition) undo() {
 func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.mu.Lock()
 	for name, e := range running.endpoints {
-		if s.running.endpoints[name] != e {
-			e.view.addEvents(s.events.all())
+		switch old := s.running.endpoints[name]; {
+		case old == e:
+		case old != nil && reflect.DeepEqual(old.Options.Options, e.Options.Options): // the same filter
+			e.view.events.copyFrom(&old.view.events, filter.Filter{})
+		default:
+			e.view.events.copyFrom(&s.events, e.view.filter)
 		}
 	}
 	s.config, s.running = config, running
@@ -275,6 +283,9 @@ func (t *transition) changes() (c changes) {
 
 func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
+		if x.new[name].title() == "inputs."+agentSource {
+			continue // no file has it
+		}
 		if _, ok := x.old[name]; ok {
 			c.replaced = append(c.replaced, x.new[name].title())
 		} else {

@@ -417,7 +417,8 @@ func TestReloadSaysWhatHasChanged(t *testing.T) {
 		r.agent.pull("old", newFakeEndpoint())
 		r.start()
 		next := r.sibling()
-		next.input("same", counting())
+		next.Options.Interval = plugin.Duration(time.Minute) // also that of the agent's own input, which no file has
+		next.input("same", counting()).Options = r.agent.Inputs[0].Options
 		next.input("new", counting())
 		next.push("same", &fakePusher{})
 		next.push("changed", &fakePusher{}).Settings = &fakeSettings{Version: 2}

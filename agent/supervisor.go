@@ -32,6 +32,8 @@ type supervisor struct {
 	mu      sync.RWMutex
 	config  *Agent
 	running instances
+
+	recalled map[string]bool // the inputs whose events from before the start are in events; guarded by mu
 }
 
 // instances are the running ones, by name.
@@ -46,7 +48,8 @@ func newSupervisor(a *Agent, ready func()) *supervisor {
 	return &supervisor{
 		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
-		config: &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
+		recalled: map[string]bool{},
+		config:   &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
 	}
 }
 
@@ -169,6 +172,29 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		e.view.addEvents(b.Events)
 	}
 	s.board.changed()
+}
+
+// recall hands an input's events from before the start to every endpoint, unless an input with
+// that name has done so already.
+func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
+	wanted := func() bool { return s.running.inputs[in.Name] == in && !s.recalled[in.Name] }
+	s.mu.RLock()
+	ask := wanted()
+	s.mu.RUnlock()
+	if !ask {
+		return
+	}
+	events := recalled()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !wanted() { // a reload has replaced it meanwhile
+		return
+	}
+	s.recalled[in.Name] = true
+	s.events.recall(events)
+	for _, e := range s.running.endpoints {
+		e.view.recallEvents(events)
+	}
 }
 
 // offerWithdrawal tells every output that an input has failed.

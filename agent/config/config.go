@@ -66,6 +66,9 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 	if len(l.errs) > 0 {
 		return nil, l.sorted()
 	}
+	for _, in := range l.instances {
+		l.warn(in)
+	}
 	for _, file := range slices.Sorted(maps.Keys(l.secrets)) {
 		if l.files[file].Shared {
 			host.Log.Warn("configuration file contains a secret and any user can read it; run chmod o-r", "file", l.files[file].Name)
@@ -357,6 +360,26 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	}
 	if err != nil {
 		l.invalid(in.table, err, nil)
+	}
+}
+
+// warn logs the options of an instance that are valid, but look wrong. It omits values that come
+// from variables or may be secret: a warning may contain them in another form.
+func (l *loader) warn(in *instance) {
+	all := report{files: l.files}
+	for _, options := range []plugin.Options{in.common, in.settings} {
+		w, ok := options.(plugin.Warner)
+		if !ok {
+			continue
+		}
+		for _, e := range flatten(w.Warn()) {
+			if plugin.Show(e, in.written.show) == e.Error() {
+				all.invalid(in.table, e, nil)
+			}
+		}
+	}
+	for _, e := range all.sorted() {
+		l.host.Log.Warn(e.Message, "file", e.File, "line", e.Line)
 	}
 }
 

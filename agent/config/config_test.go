@@ -314,3 +314,32 @@ func TestSecretInAFileThatEveryoneCanReadIsAWarning(t *testing.T) {
 		})
 	}
 }
+
+func TestRegularExpressionIsAWarning(t *testing.T) {
+	var log strings.Builder
+	host := fakeHost(map[string]string{"NAME": "^t0p$"})
+	host.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	text := `[[inputs.tcp_listen]]
+namepass = ["tcp_listen*"]
+fieldexclude = ["pid",
+  "^exe$"]
+[inputs.tcp_listen.tagdrop]
+process = ["${NAME}"]
+[[outputs.prometheus]]
+  namedrop = ["custom.*", "[a-z]*"]
+`
+	if _, err := config.Load([]config.File{{Name: "s.toml", Text: text}}, fakePlugins(), host); err != nil {
+		t.Fatal(err)
+	}
+	want := `level=WARN msg="inputs.tcp_listen: fieldexclude: pattern \"^exe$\" looks like a regular expression, but is a glob, which matches whole values: write \"exe\"" file=s.toml line=3
+level=WARN msg="outputs.prometheus: namedrop: pattern \"custom.*\" looks like a regular expression, but is a glob, which matches whole values: write \"custom*\"" file=s.toml line=8
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}

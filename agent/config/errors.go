@@ -145,16 +145,23 @@ func (r *report) sorted() Errors {
 // didYouMean returns `did you mean "x"?` for the nearest known word, or "" if none is
 // near.
 func didYouMean(word string, known []string) string {
-	nearest, best := "", len(word)/3+1
+	if nearest := Nearest(word, known); nearest != "" {
+		return fmt.Sprintf("did you mean %q?", nearest)
+	}
+	return ""
+}
+
+// Nearest returns the known word that was probably meant, or "" if none is near: at most a third
+// of the characters may differ, so that a word of one or two letters is near to nothing.
+func Nearest(word string, known []string) (nearest string) {
+	least := 0
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), k); d <= best && (nearest == "" || d < best) {
-			nearest, best = k, d
+		d := distance(strings.ToLower(word), k)
+		if d <= min(len(word), len(k))/3 && (nearest == "" || d < least) {
+			nearest, least = k, d
 		}
 	}
-	if nearest == "" {
-		return ""
-	}
-	return fmt.Sprintf("did you mean %q?", nearest)
+	return nearest
 }
 
 // inParentheses returns a space and the parts in parentheses, or "" if all are empty.

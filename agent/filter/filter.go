@@ -39,6 +39,23 @@ func (o *Options) Validate() error {
 	return err
 }
 
+// Warn returns a warning for each pattern that looks like a regular expression. It implements
+// plugin.Warner.
+func (o *Options) Warn() error {
+	errs := []error{
+		plugin.WarnOfRegexps("namepass", o.NamePass, true), plugin.WarnOfRegexps("namedrop", o.NameDrop, true),
+		plugin.WarnOfRegexps("taginclude", o.TagInclude, true), plugin.WarnOfRegexps("tagexclude", o.TagExclude, true),
+		plugin.WarnOfRegexps("fieldinclude", o.FieldInclude, true), plugin.WarnOfRegexps("fieldexclude", o.FieldExclude, true),
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.TagPass)) {
+		errs = append(errs, plugin.WarnOfRegexps("tagpass", o.TagPass[key], false))
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.TagDrop)) {
+		errs = append(errs, plugin.WarnOfRegexps("tagdrop", o.TagDrop[key], false))
+	}
+	return errors.Join(errs...)
+}
+
 // A Filter selects and modifies points. The zero Filter passes everything.
 type Filter struct {
 	namePass, nameDrop         plugin.Globs

@@ -46,6 +46,13 @@ type Options interface {
 // `listen "127.0.0.1:8088"` or `path "/var/log/x.jsonl"`.
 type Exclusive interface{ Exclusive() []string }
 
+// A Warner is an options struct whose options can be valid and still not be what was meant.
+type Warner interface {
+	// Warn returns what looks wrong, in the form of the errors of Validate. It is called after
+	// Validate has returned nil. The agent logs each as a warning.
+	Warn() error
+}
+
 // An Includer is an options struct that can have some of its options in other files. They are
 // read with the configuration, also by `check` and at a reload. Validate is called afterwards,
 // and its errors have the file and line of the element that they name.

@@ -27,6 +27,7 @@ import (
 //	Reloader        Endpoint        is notified of a reload that keeps it
 //	Exclusive       Options         names resources that only one instance may have (define.go)
 //	Includer        Options         names files that hold some of the options (define.go)
+//	Warner          Options         finds options that are valid, but look wrong (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning
@@ -69,10 +70,10 @@ type TagLister interface {
 type Detailer interface {
 	// Details returns what is known about a point, in sections for people to read.
 	//
-	// p is a point of a published batch, perhaps with other tags than the input gave it:
-	// options add and exclude tags. If p no longer exists, Details returns nil.
-	// Details may be called at any time, concurrently. It may wait for a gather in flight,
-	// but returns soon after ctx is done.
+	// p is a point that Gather has returned, as Gather returned it: the agent undoes what
+	// options do to names, tags and fields. If p no longer exists, Details returns nil.
+	// Details may be called concurrently, until Close. It may wait for a gather in flight,
+	// but returns soon after ctx is done. No gather waits for it.
 	// It costs nothing as long as nobody calls it.
 	Details(ctx context.Context, p *metric.Point) ([]DetailSection, error)
 }
@@ -94,17 +95,21 @@ type Detail struct {
 // A LimitReporter is an Input that can say what it cannot see.
 type LimitReporter interface {
 	// Limits returns one sentence for each thing that the last gather could not see: what
-	// is missing, why, and what to do about it. Nothing is missing if it is empty.
-	// It may be called at any time, concurrently, and returns at once.
+	// is missing, why, and what to do about it, without a final period. Nothing is missing if
+	// it is empty.
+	// It may be called at any time, concurrently, and returns at once. The result is not
+	// changed afterwards.
 	Limits() []string
 }
 
 // An EventRecaller is an Input that remembers events from before the start.
 type EventRecaller interface {
 	// RecallEvents returns the last events that were published before the start, oldest
-	// first, at most MaxEvents, without those that Gather will return again.
-	// The agent calls it once, before the first Gather, so that endpoints can show them.
-	// It may read files, but does not wait for a disk that hangs.
+	// first, at most MaxEvents, without those that Gather returns again.
+	// The agent calls it once, between the first Gather that succeeds and the publication of
+	// its batch, so that endpoints can show them. It does not call it if it has called that
+	// of an Input with the same name before: endpoints still have these events.
+	// It returns at once: the Input reads its files in Gather.
 	RecallEvents() []metric.Point
 }
 

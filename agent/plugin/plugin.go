@@ -3,7 +3,8 @@
 //
 // plugin.go has the contracts and the Board, optional.go the optional interfaces,
 // errors.go the errors that have a meaning to the agent, define.go the definition of a
-// plugin, types.go the types of options, and glob.go the globs in them.
+// plugin, types.go the types of options, glob.go the globs in them, and lists.go the lists
+// of globs and ports that people type.
 package plugin
 
 import (
@@ -115,7 +116,8 @@ type Board interface {
 	// Latest returns the latest batch of every source, filtered for this endpoint and
 	// ordered by source.
 	//
-	// A batch is the same pointer until its source publishes again.
+	// A batch is the same pointer until its source publishes again. Each gather publishes
+	// another pointer, even if nothing has changed.
 	// A source whose last gather failed has no batch.
 	// Latest is empty until the first gather of every input has ended.
 	Latest() []*metric.Batch
@@ -127,15 +129,18 @@ type Board interface {
 	// source without a batch has failed or has not gathered yet. The agent's own points
 	// are a source, too.
 	Sources() []SourceState
-	// Health returns the state of the outputs and of the configuration.
+	// Health returns the state of the program, its outputs and its configuration.
 	Health() Health
-	// Details asks the input of a source for what it knows about one of its points. It
-	// returns nil if the input is not a Detailer or the point no longer exists. It waits
-	// until ctx is done at most.
+	// Details asks the input of a source for what it knows about one of its points: p is a
+	// point of Latest, or has its name and tags. It returns nil if the input is not a
+	// Detailer or the point no longer exists. It waits until ctx is done at most, and delays
+	// neither a gather nor a reload nor a stop.
 	Details(ctx context.Context, source string, p *metric.Point) ([]DetailSection, error)
-	// Changed returns a channel that is closed at the next change: a source has
-	// published or failed, an output has gone down or up, or the configuration was
-	// reloaded. To miss no change, call it before reading what may have changed.
+	// Changed returns a channel that is closed at the next change: a gather has ended, with
+	// a batch or an error, events have arrived, an output has gone down or up, or the
+	// configuration was reloaded, with or without success. To miss no change, call it before
+	// reading what may have changed. One gather may cause several changes. The sizes of queues
+	// change without a signal.
 	Changed() <-chan struct{}
 	// Refresh gathers the inputs whose batch is older than maxAge and waits for them.
 	//
@@ -167,10 +172,18 @@ type SourceState struct {
 	Tags []string
 	// Limits says what the input cannot see, one sentence each: see LimitReporter.
 	Limits []string
+
+	// Duration is how long the last gather took, and Points the number of its points.
+	Duration time.Duration
+	Points   int
+	// Counters since the input was added.
+	Gathers, FailedGathers, SkippedGathers, PartialGathers int64
 }
 
-// Health is the state of the outputs and of the configuration.
+// Health is the state of the program, its outputs and its configuration.
 type Health struct {
+	Version string        // of the program
+	Started time.Time     // when the program started
 	Outputs []OutputState // including endpoints, ordered by name
 	Config  ConfigState
 }

@@ -21,8 +21,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/schematest"
 	"sockwatch/agent/plugin/plugintest/soak"
+	"sockwatch/inputs/tcplisten"
 )
 
 // A seenEvent is a tcp_listen_event as an output has it.
@@ -498,5 +503,79 @@ func TestChangesOnAFullDisk(t *testing.T) {
 		for _, fault := range o.takeFaults() {
 			t.Error(fault)
 		}
+	}
+}
+
+// TestEventsFromBeforeAKillAreShown: endpoints of the next run have the last 2,000 events, each
+// once, in their order, and equal to those that were published.
+func TestEventsFromBeforeAKillAreShown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs thousands of listeners")
+	}
+	t.Parallel()
+	h := newNetHost(t)
+	const perCycle = 600
+	state, dir := t.TempDir(), t.TempDir()
+	shown := filepath.Join(dir, "shown")
+	file := writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
+[agent]
+  interval = "200ms"
+  omit_hostname = true
+  state_directory = %q
+[[inputs.tcp_listen]]
+  settle = "0s"
+  timeout = "20s"
+[[outputs.event_page]]
+  path = %q
+`, state, shown))
+	events := func() []metric.Point {
+		events, err := tcplisten.RecentChanges(state, "tcp_listen")
+		if err != nil {
+			return nil // not written yet
+		}
+		return events
+	}
+	p := h.start("sockwatch", "daemon", nil, file)
+	eventually(t, "a history", func() bool {
+		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
+		return err == nil
+	})
+	for cycle := range 2 {
+		var addresses []string
+		for i := range perCycle {
+			addresses = append(addresses, fmt.Sprintf("tcp/127.0.0.1:%d", 20000+cycle*perCycle+i))
+		}
+		last := fmt.Sprint(20000 + (cycle+1)*perCycle - 1)
+		seen := func(kind string) func() bool {
+			return func() bool {
+				return slices.ContainsFunc(events(), func(e metric.Point) bool { return e.Tag("event") == kind && e.Tag("port") == last })
+			}
+		}
+		service := h.serve("web", 0, addresses...)
+		eventually(t, "the last listener opened", seen("opened"))
+		service.stdin.Close()
+		eventually(t, "the last listener closed", seen("closed"))
+	}
+	p.Process.Kill()
+	<-p.exited
+	want := events()
+	if len(want) < plugin.MaxEvents {
+		t.Fatalf("%d events in the history", len(want))
+	}
+	want = want[len(want)-plugin.MaxEvents:]
+	if err := os.Remove(shown); err != nil {
+		t.Fatal(err)
+	}
+	h.start("sockwatch", "daemon", nil, file)
+	eventually(t, "the events after the first gather", func() bool {
+		_, err := os.Stat(shown)
+		return err == nil
+	})
+	got, err := os.ReadFile(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(eventLines(want), string(got)); diff != "" {
+		t.Errorf("events (-of the history +shown):\n%s", diff)
 	}
 }

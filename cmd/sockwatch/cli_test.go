@@ -41,30 +41,40 @@ func writeFile(t *testing.T, dir, name, text string) string {
 const smallConfig = "[[inputs.tcp_listen]]\n[[outputs.stdout]]\n"
 
 func TestWrongUsageExits2(t *testing.T) {
-	const try = "Try \"sockwatch --help\".\n"
 	for _, test := range []struct {
 		args []string
 		want string
+		help string // the command whose help is recommended; "": that of the program
 	}{
-		{[]string{"--nope"}, "sockwatch: unknown flag --nope\n"},
-		{[]string{"frobnicate"}, "sockwatch: unexpected argument frobnicate\n"},
-		{[]string{"lst"}, "sockwatch: unexpected argument lst\n"},
-		{[]string{"check", "--config"}, "sockwatch: --config: missing value, expecting \"<arg>\"\n"},
-		{[]string{"list", "--config", "x"}, "sockwatch: unknown flag --config\n"},
-		{[]string{"version", "now"}, "sockwatch: unexpected argument now\n"},
-		{[]string{"--test"}, "sockwatch: --test is a command: \"sockwatch test\"\n"},
-		{[]string{"--config", "x", "-test"}, "sockwatch: -test is a command: \"sockwatch test\"\n"},
-		{[]string{"--once"}, "sockwatch: --once is a command: \"sockwatch once\"\n"},
-		{[]string{"--version"}, "sockwatch: --version is a command: \"sockwatch version\"\n"},
-		{[]string{"-V"}, "sockwatch: -V is a command: \"sockwatch version\"\n"},
-		{[]string{"run", "--debug"}, "sockwatch: --debug is an option of the configuration: log_level = \"debug\" in [agent]\n"},
-		{[]string{"--pidfile=x"}, "sockwatch: --pidfile=x is not an option: the service manager knows the process\n"},
-		{[]string{"help"}, "sockwatch: help is a flag: \"sockwatch --help\"\n"},
-		{[]string{"help", "list"}, "sockwatch: help is a flag: \"sockwatch list --help\"\n"},
-		{[]string{"help", "frobnicate"}, "sockwatch: help is a flag: \"sockwatch --help\"\n"},
+		{args: []string{"--nope"}, want: "unknown flag --nope"},
+		{args: []string{"--x"}, want: "unknown flag --x"},
+		{args: []string{"--confg", "x"}, want: `unknown flag --confg, did you mean "--config"?`},
+		{args: []string{"list", "--prt", "80"}, want: `unknown flag --prt, did you mean "--port"?`, help: "list "},
+		{args: []string{"list", "--pt", "80"}, want: "unknown flag --pt", help: "list "},
+		{args: []string{"list", "--exposures"}, want: `unknown flag --exposures, did you mean "--exposure"?`, help: "list "},
+		{args: []string{"check", "--jsn"}, want: `unknown flag --jsn, did you mean "--json"?`, help: "check "},
+		{args: []string{"check", "--json"}, want: "check: --json needs --live", help: "check "},
+		{args: []string{"run", "--port", "80"}, want: "unknown flag --port", help: "run "},
+		{args: []string{"frobnicate"}, want: "unexpected argument frobnicate"},
+		{args: []string{"lst"}, want: `unexpected argument lst, did you mean "list"?`},
+		{args: []string{"ls"}, want: "unexpected argument ls"},
+		{args: []string{"check", "--config"}, want: `--config: missing value, expecting "<arg>"`, help: "check "},
+		{args: []string{"list", "--config", "x"}, want: "unknown flag --config", help: "list "},
+		{args: []string{"version", "now"}, want: "unexpected argument now", help: "version "},
+		{args: []string{"--test"}, want: `--test is a command: "sockwatch test"`},
+		{args: []string{"--config", "x", "-test"}, want: `-test is a command: "sockwatch test"`},
+		{args: []string{"--once"}, want: `--once is a command: "sockwatch once"`},
+		{args: []string{"--version"}, want: `--version is a command: "sockwatch version"`},
+		{args: []string{"-V"}, want: `-V is a command: "sockwatch version"`},
+		{args: []string{"run", "--debug"}, want: `--debug is an option of the configuration: log_level = "debug" in [agent]`, help: "run "},
+		{args: []string{"--pidfile=x"}, want: "--pidfile=x is not an option: the service manager knows the process"},
+		{args: []string{"help"}, want: `help is a flag: "sockwatch --help"`},
+		{args: []string{"help", "list"}, want: `help is a flag: "sockwatch list --help"`},
+		{args: []string{"help", "frobnicate"}, want: `help is a flag: "sockwatch --help"`},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
-			if diff := cmp.Diff(result{2, "", test.want + try}, sockwatchRun(nil, test.args...)); diff != "" {
+			want := result{2, "", "sockwatch: " + test.want + "\nTry \"sockwatch " + test.help + "--help\".\n"}
+			if diff := cmp.Diff(want, sockwatchRun(nil, test.args...)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -270,5 +280,21 @@ influx_uint_support = false
 	got := strings.ReplaceAll(sockwatchRun(nil, "check", "--config", config).Stderr, config+":", "")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A warning is no error: the check passes.
+func TestCheckWarnsOfRegularExpressions(t *testing.T) {
+	file := writeFile(t, t.TempDir(), "a.toml", `[[inputs.tcp_listen]]
+[[inputs.tcp_listen.expect]]
+  name = "web"
+  process = ["^nginx$", "apache*"]
+  unit = "nginx.*"
+[[outputs.stdout]]
+`)
+	r := sockwatchRun(nil, "check", "--config", file)
+	want := `level=WARN msg="inputs.tcp_listen.expect: process: pattern \"^nginx$\" looks like a regular expression, but is a glob, which matches whole values: write \"nginx\"" file=` + file + " line=4\n"
+	if _, message, _ := strings.Cut(r.Stderr, " "); r.Code != exitDone || message != want {
+		t.Errorf("exit code %d, %q on stderr, want %q", r.Code, message, want)
 	}
 }

@@ -65,20 +65,64 @@ func (in *serialInput) Gather(context.Context) (metric.Batch, error) {
 	return b, nil
 }
 
-// runDaemon is the program under test: sockwatch with one more input.
+// An eventPage is an endpoint that writes the events of its board to a file, at each change.
+type eventPage struct{ options eventPageOptions }
+
+type eventPageOptions struct {
+	Path string `toml:"path"`
+}
+
+func (*eventPageOptions) Validate() error { return nil }
+
+func (*eventPage) Listen(context.Context) error { return nil }
+
+func (p *eventPage) Serve(ctx context.Context, board plugin.Board) error {
+	for {
+		changed := board.Changed()
+		if len(board.Latest()) > 0 {
+			if err := os.WriteFile(p.options.Path+".new", []byte(eventLines(board.Events())), 0o600); err != nil {
+				return err
+			}
+			if err := os.Rename(p.options.Path+".new", p.options.Path); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// eventLines returns one line for each event, with everything in it.
+func eventLines(events []metric.Point) string {
+	var b strings.Builder
+	for i := range events {
+		e := &events[i]
+		fmt.Fprintln(&b, e.Time.UnixNano(), e.Series(), e.Fields)
+	}
+	return b.String()
+}
+
+// runDaemon is the program under test: sockwatch with one more input and endpoint.
 func runDaemon() int {
 	p := newDaemonProgram(os.Stdout, os.Stderr)
 	return p.execute(func() error { return (&runCommand{configFlags{Config: os.Args[1:]}}).Run(p) })
 }
 
-// newDaemonProgram returns the program with one more input.
+// newDaemonProgram returns the program with one more input and endpoint.
 func newDaemonProgram(stdout, stderr io.Writer) *program {
 	serial := plugin.DefineInput(plugin.Definition[serialOptions, plugin.Input]{
 		Name: "serial", Defaults: func() serialOptions { return serialOptions{} },
 		New: func(o serialOptions, _ plugin.Env) (plugin.Input, error) { return &serialInput{options: o}, nil },
 	})
+	page := plugin.DefineEndpoint(plugin.Definition[eventPageOptions, plugin.Endpoint]{
+		Name: "event_page", Defaults: func() eventPageOptions { return eventPageOptions{} },
+		New: func(o eventPageOptions, _ plugin.Env) (plugin.Endpoint, error) { return &eventPage{o}, nil },
+	})
 	return &program{
-		plugins: append(plugins(), serial), getenv: os.LookupEnv, stdout: &dataWriter{Writer: stdout}, stderr: stderr,
+		plugins: append(plugins(), serial, page), getenv: os.LookupEnv, stdout: &dataWriter{Writer: stdout}, stderr: stderr,
 		sockets: &listen.Sockets{}, log: newLogSwitch(stderr),
 	}
 }

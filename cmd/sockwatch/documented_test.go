@@ -134,7 +134,7 @@ func markdownFiles(t *testing.T) []string {
 }
 
 // walkFiles calls f with the path of every file of the repository, except in hidden
-// folders.
+// folders and in those that npm fills.
 func walkFiles(t *testing.T, f func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -145,7 +145,7 @@ func walkFiles(t *testing.T, f func(path string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && rel != "." && strings.HasPrefix(d.Name(), "."):
+		case d.IsDir() && rel != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "node_modules"):
 			return fs.SkipDir
 		case d.Type().IsRegular():
 			f(rel)

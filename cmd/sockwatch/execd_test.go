@@ -44,7 +44,7 @@ func decodeTimes(t *testing.T, text string) []time.Time {
 			t.Fatal(err)
 		}
 		switch string(name) {
-		case "tcp_listen", "tcp_listen_events", "tcp_listen_history":
+		case "tcp_listen", "tcp_listen_events", "tcp_listen_history", "tcp_listen_source":
 		case "tcp_listen_event": // has its own time
 			continue
 		default:

@@ -72,6 +72,19 @@ func renderLineSchema(t *testing.T) string {
 	return indentedJSON(t, schema)
 }
 
+// renderAPISchema returns docs/api.schema.json: what the live page answers to scripts.
+func renderAPISchema(t *testing.T) string {
+	return indentedJSON(t, object{
+		"$schema": "https://json-schema.org/draft/2020-12/schema",
+		"title":   "An answer of /api/listeners or /api/events",
+		"description": "The listeners, by port and address, or the events, earliest first, that the parameter q selects. " +
+			"Readers who are neither on the host nor authenticated get no programs, parents and reasons; nobody gets arguments.",
+		"type":     "array",
+		"maxItems": 5000,
+		"items":    object{"$ref": "jsonlines.schema.json"},
+	})
+}
+
 func indentedJSON(t *testing.T, value any) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -186,14 +199,21 @@ var pointRules = map[string]pointRule{
 		values: map[string][]string{"exposure": fieldValues["tcp_listen_event.previous_exposure"]},
 	},
 	"tcp_listen_history": {fields: []string{"dropped_events_total", "waiting_events"}},
-	"tcp_listen_rules":   {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
+	"tcp_listen_source": {
+		tags: []string{"listen_events", "listener_source", "owner_source"}, fields: []string{"info"},
+		values: map[string][]string{
+			"listen_events": {"off", "on"}, "listener_source": {"netlink", "procfs"}, "owner_source": {"bpf", "procfs"},
+		},
+		cases: []any{when(tagIs("listen_events", "on"), requires("fields", "lost_events_total"))},
+	},
+	"tcp_listen_rules": {tags: []string{"digest"}, fields: []string{"expect", "allow", "forbid"}},
 	"tcp_listen_rule_event": {
 		tags: []string{"event"}, fields: []string{"history", "sequence", "while_down"},
 		values: with(listenerTags, map[string][]string{
 			"event": {"failed", "restored", "violated", "cleared"}, "rule": {"expect", "forbid"},
 		}),
 		cases: []any{
-			when(tagIs("event", "failed"), requires("fields", "why", "matches", "undecided")),
+			when(tagIs("event", "failed"), requires("fields", "matches", "undecided")), // and why, except for strangers to the live page
 			when(tagIs("event", "restored", "cleared"), requires("fields", "lasted_seconds")),
 			when(tagIs("event", "failed", "restored"), requires("tags", "name", "rule")),
 			when(tagIs("event", "violated", "cleared"), requires("fields", "verdict")),

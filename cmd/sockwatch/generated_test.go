@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write the generated files")
 func TestGenerated(t *testing.T) {
 	compareGenerated(t, "config.example.toml", renderExample(t, plugins()))
 	compareGenerated(t, "docs/jsonlines.schema.json", renderLineSchema(t))
+	compareGenerated(t, "docs/api.schema.json", renderAPISchema(t))
 	compareGenerated(t, "docs/report.schema.json", renderReportSchema(t))
 	compareGenerated(t, "deploy/man/sockwatch.1", renderProgramPage())
 	compareGenerated(t, "deploy/man/sockwatch.toml.5", renderConfigPage(t, plugins()))

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"time"
 
 	"sockwatch/agent"
@@ -59,7 +57,7 @@ func (c *listCommand) Run(p *program) error {
 // printJSON prints the listeners on stdout, and what is missing on stderr.
 func (c *listCommand) printJSON(p *program, scan *hostScan) error {
 	p.warnOfPartial([]*metric.Batch{scan.batch})
-	for _, message := range scan.warnings {
+	for _, message := range scan.limits {
 		fmt.Fprintf(p.stderr, "sockwatch: %s\n", printable(message))
 	}
 	if scan.unreadable > 0 {
@@ -81,10 +79,9 @@ func (p *program) warnOfPartial(batches []*metric.Batch) {
 type scanner struct {
 	command  *listCommand
 	gatherer *agent.Gatherer
-	warned   *warnings
 }
 
-// scanConfig is the configuration of complete scans. The input's warnings are printed
+// scanConfig is the configuration of complete scans. What the input cannot see is printed
 // below the table instead of logged.
 const scanConfig = `
 [agent]
@@ -99,9 +96,9 @@ const scanConfig = `
 
 func (p *program) newScanner(c *listCommand) (*scanner, error) {
 	p.inputsOnly = true
-	s := &scanner{command: c, warned: &warnings{}}
+	s := &scanner{command: c}
 	text := fmt.Sprintf(scanConfig, c.Namespaces)
-	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(s.warned))
+	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +119,7 @@ type hostScan struct {
 	listeners  []metric.Point // selected and sorted
 	candidates int            // how many listeners are selected, or may be
 	unreadable int            // how many of these have an unreadable owner
-	warnings   []string       // of the input, since the scanner was created
+	limits     []string       // what the input could not see, see plugin.LimitReporter
 }
 
 // scan scans once.
@@ -131,7 +128,7 @@ func (s *scanner) scan(ctx context.Context) (*hostScan, error) {
 	if err != nil {
 		return nil, err
 	}
-	scan := &hostScan{batch: b, time: b.Time, warnings: s.warned.all()}
+	scan := &hostScan{batch: b, time: b.Time, limits: s.gatherer.Limits()}
 	for i := range b.Points {
 		p := &b.Points[i]
 		if s.command.mayMatch(p) {
@@ -148,51 +145,19 @@ func (s *scanner) scan(ctx context.Context) (*hostScan, error) {
 	return scan, nil
 }
 
-// notes returns sentences to print below the table: what is missing, and the input's
-// warnings.
+// notes returns sentences to print below the table: what is missing, and why.
 func (s *hostScan) notes() []string {
 	var lines []string
 	if s.unreadable > 0 {
-		count := fmt.Sprintf("Owners unknown: %d of %d.", s.unreadable, s.candidates)
-		if len(s.warnings) == 0 {
-			count += " A security module may hide some processes even from root."
-		}
-		lines = append(lines, count)
+		lines = append(lines, fmt.Sprintf("Owners unknown: %d of %d.", s.unreadable, s.candidates))
 	}
-	for _, message := range s.warnings {
+	for _, message := range s.limits {
 		lines = append(lines, "Warning: "+printable(message)+".")
 	}
 	if s.batch.Partial != "" {
 		lines = append(lines, "The scan is incomplete: "+printable(s.batch.Partial)+".")
 	}
 	return lines
-}
-
-// warnings is a slog.Handler that collects the messages of warnings, so that a command
-// can print them with its output.
-type warnings struct {
-	mu       sync.Mutex
-	messages []string
-}
-
-// all returns the messages so far.
-func (w *warnings) all() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.messages)
-}
-
-func (w *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
-func (w *warnings) WithAttrs([]slog.Attr) slog.Handler               { return w }
-func (w *warnings) WithGroup(string) slog.Handler                    { return w }
-
-func (w *warnings) Handle(_ context.Context, r slog.Record) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !slices.Contains(w.messages, r.Message) {
-		w.messages = append(w.messages, r.Message)
-	}
-	return nil
 }
 
 // A pointPrinter prints points as the stdout output does.

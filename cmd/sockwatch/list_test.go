@@ -114,21 +114,18 @@ func TestListSaysWhatItCouldNotSee(t *testing.T) {
 		name       string
 		unreadable int
 		partial    string
-		warnings   []string
+		limits     []string
 		want       []string
 	}{
 		{name: "all seen"},
-		{name: "warned", unreadable: 1, warnings: []string{"the capabilities are missing\n"}, want: []string{
+		{name: "warned", unreadable: 1, limits: []string{"the capabilities are missing\n"}, want: []string{
 			"Owners unknown: 1 of 4.",
 			`Warning: the capabilities are missing\x0a.`,
-		}},
-		{name: "refused without a known cause", unreadable: 1, want: []string{
-			"Owners unknown: 1 of 4. A security module may hide some processes even from root.",
 		}},
 		{name: "cut", partial: "a\nb", want: []string{`The scan is incomplete: a\x0ab.`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			scan := hostScan{batch: &metric.Batch{Partial: test.partial}, unreadable: test.unreadable, candidates: 4, warnings: test.warnings}
+			scan := hostScan{batch: &metric.Batch{Partial: test.partial}, unreadable: test.unreadable, candidates: 4, limits: test.limits}
 			if diff := cmp.Diff(test.want, scan.notes()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

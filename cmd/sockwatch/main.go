@@ -45,7 +45,7 @@ func run(args []string, getenv func(string) (string, bool), stdout, stderr io.Wr
 	data := &dataWriter{Writer: stdout}
 	command, err := parse(args, data, stderr)
 	if err != nil && data.err == nil { // else help could not be written
-		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch --help\".\n", err)
+		fmt.Fprintf(stderr, "sockwatch: %v\nTry \"sockwatch %s\".\n", err, helpFor(err))
 		return exitUsage
 	}
 	p := &program{
@@ -88,7 +88,7 @@ func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	case helped:
 		return nil, nil
 	case err != nil:
-		return nil, forTelegrafUsers(parser.Model, args, err)
+		return nil, &usageError{explain(parser.Model, args, err), commandOf(args, err)}
 	}
 	return command, nil
 }

@@ -106,7 +106,7 @@ func TestViewFitsTheTerminal(t *testing.T) {
 	}
 	v := view{command: &listCommand{Watch: defaultRedraw}}
 	scan := scanOf(0, ports...)
-	scan.unreadable, scan.warnings = 3, []string{strings.Repeat("long ", 100)}
+	scan.unreadable, scan.limits = 3, []string{strings.Repeat("long ", 100)}
 	v.observe(scan)
 	v.failed = errors.New("it\nfailed")
 	for _, size := range [][2]int{{80, 24}, {30, 10}, {20, 5}, {10, 4}, {1, 1}, {3, 2}, {200, 100}} {

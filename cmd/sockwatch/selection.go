@@ -6,17 +6,17 @@ import (
 	"slices"
 	"strings"
 
-	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
 )
 
 // A selection selects listeners. All flags that are set must match; each can be repeated.
 // The tags of its fields are the help.
 type selection struct {
-	Port     filter.Ports    `placeholder:"PORT" help:"Only these ports: 22, 8000-8100, or a list such as 80,443,8000-8100."`
-	Process  filter.Patterns `placeholder:"GLOB" help:"Only listeners of these processes: a glob or a list, such as nginx,php-fpm*."`
-	User     filter.Patterns `placeholder:"GLOB" help:"Only listeners of these users: by name, or by number if they have none."`
-	Unit     filter.Patterns `placeholder:"GLOB" help:"Only listeners of these units, containers or pods, as shown in the column UNIT, such as ssh.service."`
+	Port     plugin.Ports    `placeholder:"PORT" help:"Only these ports: 22, 8000-8100, or a list such as 80,443,8000-8100."`
+	Process  plugin.Patterns `placeholder:"GLOB" help:"Only listeners of these processes: a glob or a list, such as nginx,php-fpm*."`
+	User     plugin.Patterns `placeholder:"GLOB" help:"Only listeners of these users: by name, or by number if they have none."`
+	Unit     plugin.Patterns `placeholder:"GLOB" help:"Only listeners of these units, containers or pods, as shown in the column UNIT, such as ssh.service."`
 	Exposure exposures       `placeholder:"CLASS" help:"Only listeners of these classes: public, private, link_local, loopback or none."`
 }
 
@@ -97,7 +97,7 @@ func (s *selection) matchOwner(p *metric.Point) bool {
 }
 
 // matchTags reports whether patterns are empty or match one of the tags of p.
-func matchTags(patterns *filter.Patterns, p *metric.Point, keys ...string) bool {
+func matchTags(patterns *plugin.Patterns, p *metric.Point, keys ...string) bool {
 	return patterns.Empty() || slices.ContainsFunc(keys, func(key string) bool {
 		value := p.Tag(key)
 		return value != "" && patterns.Match(value)
@@ -119,18 +119,18 @@ func exposure(p *metric.Point) string {
 func ownerUnreadable(p *metric.Point) bool { return p.Tag("owner") == "unreadable" }
 
 // exposures are patterns of exposure classes.
-type exposures struct{ filter.Patterns }
+type exposures struct{ plugin.Patterns }
 
 // UnmarshalText adds classes to e. A pattern that matches no class is an error: the list
 // would be empty, and look like a safe host.
 func (e *exposures) UnmarshalText(text []byte) error {
-	var added filter.Patterns
+	var added plugin.Patterns
 	if err := added.UnmarshalText(text); err != nil {
 		return err
 	}
 	var errs []error
 	for _, class := range added.Texts() {
-		var one filter.Patterns
+		var one plugin.Patterns
 		if err := one.UnmarshalText([]byte(class)); err != nil || !slices.ContainsFunc(exposureClasses[:], one.Match) {
 			errs = append(errs, fmt.Errorf("unknown class %q (known: %s)", class, strings.Join(exposureClasses[:], ", ")))
 		}

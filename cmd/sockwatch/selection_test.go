@@ -103,9 +103,11 @@ func TestWatchMayHaveAnInterval(t *testing.T) {
 }
 
 func TestWrongListFlags(t *testing.T) {
-	const try = "Try \"sockwatch --help\".\n"
+	const try = "Try \"sockwatch list --help\".\n"
 	tests := []struct{ flags, want string }{
-		{"--port http", `--port: "http" is not a port (0 to 65535) or a range such as 8000-8100`},
+		{"--port 0", `--port: "0" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"--port 0-80", `--port: "0-80" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"--port http", `--port: "http" is not a port (1 to 65535) or a range such as 8000-8100`},
 		{"--port 90-80", `--port: the range 90-80 is empty: write 80-90`},
 		{"--process {a", `--process: pattern "{a": "{" without "}"`},
 		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
@@ -133,7 +135,7 @@ func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
 	var stdout, stderr strings.Builder
 	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
 	scan := scanOf(0, "22")
-	scan.unreadable, scan.candidates, scan.warnings = 2, 3, []string{"a capability\nis missing"}
+	scan.unreadable, scan.candidates, scan.limits = 2, 3, []string{"a capability\nis missing"}
 	scan.batch.Source, scan.batch.Partial = "tcp_listen", "a namespace"
 	scan.listeners[0].Name = "tcp_listen"
 	scan.listeners[0].Fields = fields("sockets", 1)
@@ -209,7 +211,7 @@ func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &scanner{command: command.Selected().Target.Addr().Interface().(*listCommand), gatherer: gatherers[0], warned: &warnings{}}
+		s := &scanner{command: command.Selected().Target.Addr().Interface().(*listCommand), gatherer: gatherers[0]}
 		scan, err := s.scan(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -226,4 +227,31 @@ func (w *changeWatcher) sayFailed(err error) {
 		w.failing = true
 		w.say("%v; trying again", err)
 	}
+}
+
+// warnings is a slog.Handler that collects the messages of warnings, so that a command
+// can print them with its output.
+type warnings struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+// all returns the messages so far.
+func (w *warnings) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.messages)
+}
+
+func (w *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+func (w *warnings) WithAttrs([]slog.Attr) slog.Handler               { return w }
+func (w *warnings) WithGroup(string) slog.Handler                    { return w }
+
+func (w *warnings) Handle(_ context.Context, r slog.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Contains(w.messages, r.Message) {
+		w.messages = append(w.messages, r.Message)
+	}
+	return nil
 }

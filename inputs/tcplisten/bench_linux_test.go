@@ -19,9 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/bpf"
 	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/inet"
 	"sockwatch/inputs/internal/netns"
+	"sockwatch/inputs/internal/procfs"
 	"sockwatch/inputs/internal/synthetic"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -58,9 +60,13 @@ func BenchmarkHost(b *testing.B) {
 	startHost(b, *hostSize)
 	b.Run("dump", benchmarkDump)
 	b.Run("steady", benchmarkSteady)
-	b.Run("averaged", benchmarkAveraged)
 	b.Run("walk", benchmarkWalk)
-	b.Run("first", benchmarkFirst)
+	b.Run("holders", benchmarkHolders)
+	for _, source := range []string{ownerSourceProcfs, ownerSourceBPF} {
+		b.Run("averaged/"+source, func(b *testing.B) { benchmarkAveraged(b, source) })
+		b.Run("search/"+source, func(b *testing.B) { benchmarkSearch(b, source) })
+		b.Run("first/"+source, func(b *testing.B) { benchmarkFirst(b, source) })
+	}
 	b.Run("ss", func(b *testing.B) {
 		measure(b, true, 1, func() {
 			if err := exec.Command("ss", "-ltnp").Run(); err != nil {
@@ -123,8 +129,10 @@ func benchmarkSteady(b *testing.B) {
 
 // benchmarkAveraged measures the same with the default verification and refresh, at one gather
 // every ten seconds.
-func benchmarkAveraged(b *testing.B) {
-	in := open(b, Defaults()).(*input)
+func benchmarkAveraged(b *testing.B, source string) {
+	options := Defaults()
+	options.OwnerSource = source
+	in := openOrSkip(b, options)
 	now := time.Now()
 	again := func() {
 		now = now.Add(10 * time.Second)
@@ -184,9 +192,54 @@ func benchmarkWalk(b *testing.B) {
 	})
 }
 
-// benchmarkFirst measures the first gather, which starts without any state.
-func benchmarkFirst(b *testing.B) {
+// openOrSkip opens an input, or skips the benchmark if the kernel refuses it.
+func openOrSkip(b *testing.B, options Options) *input {
+	b.Helper()
+	in := open(b, options).(*input)
+	if _, err := in.Gather(context.Background()); err != nil && options.OwnerSource == ownerSourceBPF {
+		b.Skip(err)
+	} else if err != nil {
+		b.Fatal(err)
+	}
+	return in
+}
+
+// benchmarkHolders measures only the kernel's part of the search by BPF: the holders of all
+// listeners are received and discarded.
+func benchmarkHolders(b *testing.B) {
+	pids, err := pidNamespace(true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	holders, err := bpf.OpenHolders(pids)
+	if err != nil {
+		b.Skip(err)
+	}
+	defer holders.Close()
+	measure(b, false, 1, func() {
+		if err := holders.Sockets(context.Background(), func(int, procfs.File) {}); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// benchmarkSearch measures a gather that searches for further holders of all listeners.
+func benchmarkSearch(b *testing.B, source string) {
 	options := steadyOptions()
+	options.OwnerSource, options.OwnerRefresh = source, 1
+	in := openOrSkip(b, options)
+	measure(b, false, 1, func() {
+		if _, err := in.Gather(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	})
+}
+
+// benchmarkFirst measures the first gather, which starts without any state.
+func benchmarkFirst(b *testing.B, source string) {
+	options := steadyOptions()
+	options.OwnerSource = source
+	openOrSkip(b, options)
 	measure(b, false, 1, func() {
 		in := open(b, options)
 		if _, err := in.Gather(context.Background()); err != nil {

@@ -49,11 +49,12 @@ type task struct {
 	Workers int          // number of its own children, which inherit all sockets
 	Worker  bool         // it is such a child, with inherited sockets from fd 3 on
 
-	Gather    *Options // it gathers, prints the result instead of ports, and exits
-	NoNetlink bool     // seccomp denies it netlink sockets
-	NewName   []byte   // name of the process after SIGUSR1
-	Actor     bool     // it is an actor, see act
-	Churn     bool     // it opens and closes sockets forever, see churn
+	Gather    *Options      // it gathers, prints the result instead of ports, and exits
+	NoNetlink bool          // seccomp denies it netlink sockets
+	NewName   []byte        // name of the process after SIGUSR1
+	Actor     bool          // it is an actor, see act
+	Churn     bool          // it opens and closes sockets forever, see churn
+	Brief     time.Duration // it closes each socket after that time, before it answers
 }
 
 // A listenTask is one listening socket.
@@ -67,6 +68,11 @@ func (t *task) run() error {
 	signal.Notify(renamed, syscall.SIGUSR1)
 	var files []*os.File
 	var ports []int
+	if len(t.Name) > 0 {
+		if err := os.WriteFile("/proc/self/comm", t.Name, 0); err != nil {
+			return err
+		}
+	}
 	for _, l := range t.Listen {
 		if t.Worker {
 			break
@@ -76,14 +82,14 @@ func (t *task) run() error {
 			if err != nil {
 				return fmt.Errorf("listen on %+v: %w", l, err)
 			}
-			files = append(files, os.NewFile(uintptr(fd), "socket"))
 			ports = append(ports, port)
 			l.Port++
-		}
-	}
-	if len(t.Name) > 0 {
-		if err := os.WriteFile("/proc/self/comm", t.Name, 0); err != nil {
-			return err
+			if t.Brief > 0 {
+				time.Sleep(t.Brief)
+				unix.Close(fd)
+				continue
+			}
+			files = append(files, os.NewFile(uintptr(fd), "socket"))
 		}
 	}
 	if t.NoNetlink {
@@ -123,6 +129,7 @@ type found struct {
 	Points []string // each as one line, with its number of sockets
 	Log    string
 	Error  string
+	Limits []string
 }
 
 // gatherHere gathers twice, because warnings must be logged only once.
@@ -141,12 +148,12 @@ func gatherHere(options Options) (f found) {
 		if err != nil {
 			return found{Error: err.Error(), Log: log.String()}
 		}
-		f = found{Log: log.String()}
+		f = found{Log: log.String(), Limits: in.(plugin.LimitReporter).Limits()}
 		if err := schematest.CheckBatch(&b); err != nil {
 			return found{Error: err.Error(), Log: log.String()}
 		}
 		for _, p := range b.Points {
-			if p.Name == pointListener+"_events" || p.Name == pointHistory {
+			if p.Name == pointListener+"_events" || p.Name == pointHistory || p.Name == pointSource {
 				continue // there were no events
 			}
 			sockets, _ := p.Field("sockets")

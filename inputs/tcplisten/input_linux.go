@@ -35,9 +35,12 @@ type input struct {
 	recorder  *recorder // nil before the first gather
 	exporter  *exporter // nil without custom_port_exporter
 	warned    warnings
+	limits    limitations
 
 	scans      scans
-	hasLineage bool // the ancestry of the listeners' processes has been read
+	announced  announcements
+	hasLineage bool   // the ancestry of the listeners' processes has been read
+	lastSource source // of the last gather
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -45,7 +48,7 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{options: o, rules: rules, env: env}
+	in := &input{options: o, rules: rules, env: env, scans: scans{mu: make(mutex, 1)}}
 	if o.CustomPortExporter {
 		in.exporter = newExporter(env.Hostname, o.ResolveAddresses)
 	}
@@ -60,6 +63,7 @@ func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
 	in.scans.beginGather()
 	defer in.scans.mu.Unlock()
+	defer in.announced.measure(time.Now())
 	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
 	return in.gatherWithin(ctx, searchCtx, at)
@@ -68,6 +72,9 @@ func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, e
 // gatherWithin is gather with a separate context for the search for owners.
 func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment) (metric.Batch, error) {
 	now := at.Time
+	in.limits.begin()
+	defer in.limits.commit()
+	opened := in.takeAnnouncements()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -75,9 +82,11 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
+	in.applyAnnouncements(in.await(opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
+	in.warnOfNamespaces()
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
@@ -91,8 +100,8 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	described := in.describe(ctx, at.Time)
 	others := len(in.recorder.points)
 	if in.record(ctx, at, described) || described || len(in.recorder.points) != others {
-		// The points of rules and totals count, too, up to a half.
-		limit := in.options.MaxListeners - min(len(in.recorder.points), in.options.MaxListeners/2)
+		// The points of rules, totals and the source count, too, up to a half.
+		limit := in.options.MaxListeners - min(len(in.recorder.points)+1, in.options.MaxListeners/2)
 		in.groups.limit(limit, in.open.users.Person, in.exporter != nil)
 		if in.exporter != nil {
 			in.exporter.setGroups(in.groups.shown)
@@ -150,6 +159,15 @@ func (in *input) InheritFrom(predecessor plugin.Input) {
 	}
 }
 
+// RecallEvents returns the last events of the history that are from before the start and that
+// every output had then.
+func (in *input) RecallEvents() []metric.Point {
+	if in.recorder == nil {
+		return nil
+	}
+	return in.recorder.recall()
+}
+
 // ExtraTags returns the labels of the rules.
 func (in *input) ExtraTags() []string { return in.rules.Labels() }
 
@@ -189,7 +207,7 @@ func (in *input) listAll(ctx context.Context, observe func(*table, *inet.Socket)
 			return err
 		}
 		if err != nil {
-			in.warnOnce(&in.warned.namespaces, "cannot list a network namespace, keeping its known listeners",
+			in.warn(foreignNamespaces, "cannot list a network namespace, keeping its known listeners",
 				"netns", t.name, "error", err)
 			if !errors.Is(err, netns.ErrNoProcess) { // a permanent condition, so no note in every batch
 				partial.add("netns %s: %v", t.name, err)
@@ -260,10 +278,14 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)
 	}
+	if report.FilesLost != nil {
+		in.env.Log.Warn("the kernel no longer lists the owners of listeners, searching the open files of all processes", "error", report.FilesLost)
+		in.open.closeHolders()
+	}
+	defer in.warnOfOwners(report)
 	if !report.Walked {
 		return nil
 	}
-	defer in.warnOfOwners(report)
 	// The result is valid only for sockets that were open both before and after the
 	// search. If one was closed meanwhile, another may have got its inode number.
 	if err := in.listAll(ctx, in.observeKnown, new(notes)); err != nil {
@@ -272,7 +294,7 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 	in.remove(func(l *listener) bool { return l.missing() && !l.isNew })
 	for _, l := range in.listeners.all {
 		if l.missing() {
-			l.owner.Closed()
+			l.closed()
 		}
 	}
 	return nil
@@ -286,7 +308,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 		in.listeners.usersVersion++
 	}
 	if err := r.users.Err(); err != nil {
-		in.warnOnce(&in.warned.users, "cannot read user names, showing user ids instead of unknown names", "error", err)
+		in.warn(userDatabase, "cannot read user names, showing user ids instead of unknown names", "error", err)
 	}
 	if now.Sub(r.bootRead) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock changes the boot time. If it cannot be read, the last known
@@ -306,6 +328,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	l.glimpses = in.glimpses()
+	l.closed = in.announced.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.lookedBefore()
 	again := lineage && !in.hasLineage
@@ -329,12 +352,12 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 func (in *input) glimpses() []*listener {
 	closed, dropped := in.scans.glimpsed.closed()
 	if dropped {
-		in.warnOnce(&in.warned.glimpses, "too many listeners open and close between gathers, their events are left out",
+		in.warn(briefListeners, "too many listeners open and close between gathers, their events are left out",
 			"limit", maxGlimpsed)
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)
-		l.observe(in.open, false)
+		l.observe(in.open, l.announced != nil)
 	}
 	return closed
 }
@@ -345,10 +368,13 @@ func (in *input) points(ctx context.Context, now time.Time) []metric.Point {
 	if in.exporter != nil && in.exporter.updateNames(ctx, now) {
 		in.groups.changed = true
 	}
-	if !in.groups.changed {
+	source := in.source()
+	if !in.groups.changed && source == in.lastSource {
 		return in.groups.points
 	}
 	points := append(in.groups.build(), in.recorder.points...)
+	points = append(points, source.point())
+	in.lastSource = source
 	if in.exporter != nil {
 		points = append(points, in.exporter.points...)
 	}

@@ -294,8 +294,11 @@ func TestWithoutCapabilities(t *testing.T) {
 			t.Errorf("%s is not among\n%s", want, strings.Join(f.Points, "\n"))
 		}
 	}
-	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
-		t.Errorf("%d lines are logged:\n%s", n, f.Log)
+	if n := strings.Count(f.Log, "level=WARN"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+		t.Errorf("%d warnings are logged:\n%s", n, f.Log)
+	}
+	if len(f.Limits) != 1 || !strings.HasPrefix(f.Limits[0], "some owners are unknown: the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are both needed") {
+		t.Errorf("limits %q", f.Limits)
 	}
 }
 
@@ -303,7 +306,9 @@ func TestWithoutCapabilities(t *testing.T) {
 func TestWarningsAreLoggedOncePerRun(t *testing.T) {
 	old := open(t, Defaults()).(*input)
 	gather(t, old)
-	old.warned = warnings{netlink: true, foreignNetlink: true, namespaces: true, hidden: true, files: true, users: true}
+	for kind := range limitationKinds {
+		old.warned.logged[kind] = true
+	}
 	next, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	next.(*input).InheritFrom(old)
 	if diff := cmp.Diff(old.warned, next.(*input).warned, cmp.AllowUnexported(warnings{})); diff != "" {
@@ -331,9 +336,10 @@ func TestHiddenProcessesAreUnreadable(t *testing.T) {
 	for _, test := range []struct {
 		name, mount string
 		attr        *syscall.SysProcAttr
+		limit       string
 	}{
-		{"user namespace", "", within},
-		{"hidepid", "hidepid=2", as(nobody)},
+		{name: "user namespace", attr: within, limit: "sockwatch runs in a user namespace, where capabilities, even those of its root, do not apply"},
+		{name: "hidepid", mount: "hidepid=2", attr: as(nobody), limit: "are both needed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.mount != "" {
@@ -346,8 +352,11 @@ func TestHiddenProcessesAreUnreadable(t *testing.T) {
 			if text := strings.Join(f.Points, "\n"); !strings.Contains(text, fmt.Sprintf(`owner="unreadable",port="%d"`, ports[0])) {
 				t.Error(text)
 			}
-			if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
-				t.Errorf("%d lines are logged:\n%s", n, f.Log)
+			if n := strings.Count(f.Log, "level=WARN"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+				t.Errorf("%d warnings are logged:\n%s", n, f.Log)
+			}
+			if len(f.Limits) != 1 || !strings.Contains(f.Limits[0], test.limit) {
+				t.Errorf("limits %q, want %q", f.Limits, test.limit)
 			}
 		})
 	}
@@ -507,6 +516,10 @@ func TestWithoutNetlink(t *testing.T) {
 	if n := strings.Count(without.Log, "netlink is refused"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, without.Log)
 	}
+	const refused = "netlink is refused, reading /proc/net/tcp instead: no backlog limits, devices or cgroups ("
+	if len(without.Limits) != 1 || !strings.HasPrefix(without.Limits[0], refused) || len(with.Limits) > 0 {
+		t.Errorf("limits %q, with netlink %q", without.Limits, with.Limits)
+	}
 	options.Backend = backendNetlink
 	var f found
 	if cmd, err := spawn(&task{Gather: &options, NoNetlink: true}, nil, nil, &f); err != nil {
@@ -616,8 +629,8 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 	if diff := cmp.Diff(want, f.Points); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if n := strings.Count(f.Log, "\n"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
-		t.Errorf("%d lines are logged:\n%s", n, f.Log)
+	if n := strings.Count(f.Log, "level=WARN"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
+		t.Errorf("%d warnings are logged:\n%s", n, f.Log)
 	}
 }
 
@@ -673,7 +686,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	in, log := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
 	// A socket outlives its last descriptor for a moment, in which no process holds it. In a
 	// pid namespace that cannot be proven.
-	in.(*input).warned.hidden = true
+	in.(*input).warned.logged[hiddenOwners] = true
 	status := make(map[string]int)
 	for range soak.Times(500) {
 		for _, p := range gather(t, in).Points {

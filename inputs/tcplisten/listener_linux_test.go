@@ -221,6 +221,7 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 	start(t, task{Name: []byte("known"), Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}})
 	options := Defaults()
 	options.OwnerVerify, options.OwnerRefresh = 1, 1 // everything in every gather
+	options.OwnerSource = ownerSourceProcfs          // package bpf leaves descriptors to the garbage collector
 	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
 	gather(t, in)
 	next, err := unix.Dup(0)
@@ -248,11 +249,19 @@ func TestGatherWithoutDescriptors(t *testing.T) {
 			t.Errorf("%s, partial %q", p.Series(), b.Partial)
 		}
 	}
+	limits := in.(plugin.LimitReporter).Limits
+	if got := limits(); len(got) != 2 || !strings.Contains(got[0], "raise the limit on open files (systemd: LimitNOFILE=) (out of resources: ") ||
+		!strings.HasSuffix(got[1], "(/etc/passwd: too many open files, /etc/subuid: too many open files)") {
+		t.Errorf("limits %q", got)
+	}
 	if n := strings.Count(log.String(), "raise the limit on open files"); n != 1 {
 		t.Errorf("the limit is named %d times: %s", n, log)
 	}
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	b := gather(t, in)
+	if got := limits(); got != nil {
+		t.Errorf("limits %q after they are mended", got)
+	}
 	for port, process := range map[int]string{4000: "known", 4001: "new"} {
 		if p := one(t, b, port); p.Tag("exposure") != "public" || p.Tag("process") != process {
 			t.Error(p.Series())

@@ -151,6 +151,12 @@ func (t *table) readAddresses(ctx context.Context) error {
 	return err
 }
 
+// isOpen reports whether a listener with that cookie was found by the last listing, in any
+// namespace.
+func (ls *listenerSet) isOpen(cookie uint64) bool {
+	return slices.ContainsFunc(ls.tables, func(t *table) bool { return t.byCookie[cookie] != nil })
+}
+
 // add adds a new listener.
 func (ls *listenerSet) add(l *listener) {
 	l.table.byCookie[l.socket.Cookie] = l

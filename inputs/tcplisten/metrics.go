@@ -15,6 +15,7 @@ const (
 	pointExporter = "custom_port_exporter"
 
 	pointHistory   = pointListener + "_history"
+	pointSource    = pointListener + "_source"
 	pointRuleEvent = pointListener + "_rule_event"
 
 	// PointEvent is the name of the points of changes.
@@ -49,6 +50,8 @@ func descs() []metric.Desc {
 		gauge(pointOverflow, "exporter_points", "count", "custom_port_exporter points of the user that are beyond max_listeners; absent unless custom_port_exporter is on"),
 		gauge(pointHistory, "waiting_events", "count", "Events that not every output has yet"),
 		{Name: pointHistory, Field: "dropped_events_total", Type: metric.Counter, Unit: "events", Help: "Events dropped because 10,000 others were waiting"},
+		gauge(pointSource, "info", "", "Always 1; the tags say how listeners, their owners and events are found"),
+		{Name: pointSource, Field: "lost_events_total", Type: metric.Counter, Unit: "events", Help: "Changes of listeners that the kernel could not tell, because sockwatch was too slow; absent unless listen_events is on"},
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
 	}, changes.Descs(pointListener), expect.Descs(pointListener), ruleEventDescs())
 }
@@ -77,7 +80,7 @@ func ruleEventDescs() []metric.Desc {
 // tags returns the keys of the tags of all points.
 func tags() []string {
 	keys := slices.Concat([]string{
-		"address", "app", "container", "exposure", "family", "host", "netns", "owner", "pid", "pod", "port", "process",
+		"address", "app", "container", "exposure", "family", "host", "listen_events", "listener_source", "netns", "owner", "owner_source", "pid", "pod", "port", "process",
 		"state", "unit", "user", "user_unit",
 	}, changes.Tags(), expect.Tags())
 	slices.Sort(keys)

@@ -27,6 +27,10 @@ type Options struct {
 	// Maximum number of points per gather. If there are more, the users with the most
 	// listeners lose points first; tcp_listen_overflow counts them.
 	MaxListeners int `toml:"max_listeners"`
+	// Where to search for the owners of listeners: "bpf" (the kernel lists all of them in one
+	// pass; needs CAP_BPF and CAP_PERFMON), "procfs" (the open files of every process), or
+	// "auto": bpf, and procfs if the kernel refuses bpf.
+	OwnerSource string `toml:"owner_source"`
 	// How often to rescan all processes for additional owners of known listeners.
 	OwnerRefresh plugin.Duration `toml:"owner_refresh"`
 	// Period within which every known owner is verified once.
@@ -50,6 +54,10 @@ type Options struct {
 	// How often to list the sockets between gathers, to report listeners that live for
 	// less than an interval. "1s" is cheap; "0s": never.
 	ScanInterval plugin.Duration `toml:"scan_interval"`
+	// Report each listener at the moment when it opens or closes, with the exact time and the
+	// process that called listen: "auto" (if the kernel tells: needs CAP_BPF and CAP_PERFMON)
+	// or "off".
+	ListenEvents string `toml:"listen_events"`
 	// Add the field exe_sha256 to events: the SHA-256 sum of the owner's program, unless
 	// it is larger than 100 MiB.
 	ExeSHA256 bool `toml:"exe_sha256"`
@@ -62,6 +70,8 @@ func Defaults() Options {
 	return Options{
 		Backend:      backendAuto,
 		MaxListeners: 5000,
+		OwnerSource:  ownerSourceAuto,
+		ListenEvents: listenEventsAuto,
 		OwnerRefresh: plugin.Duration(5 * time.Minute),
 		OwnerVerify:  plugin.Duration(time.Minute),
 		Settle:       plugin.Duration(time.Minute),
@@ -89,6 +99,15 @@ const (
 	backendProcfs  = "procfs"
 )
 
+const (
+	ownerSourceAuto   = "auto"
+	ownerSourceProcfs = "procfs"
+	ownerSourceBPF    = "bpf"
+
+	listenEventsAuto = "auto"
+	listenEventsOff  = "off"
+)
+
 // minScan is the shortest interval of scans, as of everything that is periodic.
 const minScan = plugin.Duration(100 * time.Millisecond)
 
@@ -102,6 +121,16 @@ func (o *Options) Validate() error {
 	}
 	if o.Proc != "" && !strings.HasPrefix(o.Proc, "/") {
 		errs = append(errs, plugin.Invalid("proc", "%q is not an absolute path", o.Proc))
+	}
+	switch o.OwnerSource {
+	case ownerSourceAuto, ownerSourceProcfs, ownerSourceBPF:
+	default:
+		errs = append(errs, plugin.Invalid("owner_source", "unknown value %q (known: auto, procfs, bpf)", o.OwnerSource))
+	}
+	switch o.ListenEvents {
+	case listenEventsAuto, listenEventsOff:
+	default:
+		errs = append(errs, plugin.Invalid("listen_events", "unknown value %q (known: auto, off)", o.ListenEvents))
 	}
 	if o.MaxListeners <= 0 {
 		errs = append(errs, plugin.Invalid("max_listeners", "must be more than 0"))

@@ -7,6 +7,9 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/bpf"
 	"sockwatch/inputs/internal/cgroup"
 	"sockwatch/inputs/internal/exehash"
 	"sockwatch/inputs/internal/host"
@@ -21,6 +24,7 @@ type readers struct {
 	procfs     *procfs.FS
 	namespaces *netns.Set
 	owners     *owner.Finder
+	holders    *bpf.Holders // nil if owners are searched in procfs
 	cgroups    *cgroup.Tree // nil if no cgroup2 is mounted
 	users      userNames
 	sums       *exehash.Sums // nil without exe_sha256
@@ -63,7 +67,12 @@ func (in *input) openReaders() (err error) {
 	}
 	// Without a cgroup2 hierarchy, unit and container are known only from the owners.
 	r.cgroups, _ = cgroup.OpenTree(path + "/self/mountinfo")
+	files, err := in.openHolders(r)
+	if err != nil {
+		return err
+	}
 	r.owners, err = owner.NewFinder(r.procfs, owner.Options{
+		Files:   files,
 		Verify:  time.Duration(in.options.OwnerVerify),
 		Refresh: time.Duration(in.options.OwnerRefresh),
 		Cmdline: in.options.cmdlineBytes(),
@@ -84,6 +93,56 @@ func (in *input) openReaders() (err error) {
 	return nil
 }
 
+// openHolders opens the kernel's list of holders, unless owners are searched in procfs.
+func (in *input) openHolders(r *readers) (owner.Files, error) {
+	if in.options.OwnerSource == ownerSourceProcfs {
+		return nil, nil
+	}
+	pids, err := pidNamespace(r.procfs.OwnPIDs())
+	if err == nil {
+		r.holders, err = bpf.OpenHolders(pids)
+	}
+	switch {
+	case err == nil:
+		return r.holders, nil
+	case in.options.OwnerSource == ownerSourceBPF:
+		return nil, fmt.Errorf("owner_source: %w", err)
+	default:
+		in.noteOnce(kernelHolders, "the kernel does not list the owners of listeners, searching the open files of all processes", "reason", err)
+		return nil, nil
+	}
+}
+
+func (r *readers) closeHolders() (err error) {
+	if r.holders != nil {
+		err = r.holders.Close()
+		r.holders = nil
+	}
+	return err
+}
+
+// openChanges opens the kernel's changes of listeners.
+func openChanges(proc string) (*bpf.Changes, error) {
+	pids, err := pidNamespace(host.Find(proc).OwnPIDs)
+	if err != nil {
+		return nil, err
+	}
+	return bpf.OpenChanges(pids)
+}
+
+// pidNamespace returns the inode number of the pid namespace of the procfs. own: its pids are
+// those of this program's own pid namespace.
+func pidNamespace(own bool) (uint32, error) {
+	if !own {
+		return 0, errors.New("proc shows another pid namespace than that of sockwatch")
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("pid namespace: %w", err)
+	}
+	return uint32(st.Ino), nil
+}
+
 // members returns the processes of a cgroup. It returns none for the root cgroup, which
 // may have most of the host's processes.
 func (r *readers) members(path string) []int {
@@ -102,6 +161,7 @@ func (r *readers) close() error {
 	if r.owners != nil {
 		errs = append(errs, r.owners.Close())
 	}
+	errs = append(errs, r.closeHolders())
 	if r.namespaces != nil {
 		errs = append(errs, r.namespaces.Close())
 	}

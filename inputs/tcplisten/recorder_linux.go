@@ -30,6 +30,7 @@ type recorder struct {
 	scope  string    // identifies the host and the namespaces that are listed
 
 	restored   bool                // the history was not empty at the start
+	before     []metric.Point      // events from before the start; nil after recall
 	last       changes.Moment      // the last complete look of this run; zero before the first
 	namespaces []changes.Namespace // of the last look
 	version    uint32              // of the rules, at the last look
@@ -42,7 +43,7 @@ type recorder struct {
 func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) *recorder {
 	r := &recorder{opened: time.Now()}
 	store, records := history.Open(historyOptions(env, h))
-	r.history, r.restored = store, len(records) > 0
+	r.history, r.restored, r.before = store, len(records) > 0, store.Recent()
 	r.configure(o, rules, h)
 	if damaged := r.changes.Restore(records); damaged > 0 {
 		env.Log.Warn("skipped damaged records of the history", "records", damaged)
@@ -54,6 +55,14 @@ func openRecorder(o *Options, rules *expect.Rules, env plugin.Env, h host.Host) 
 	r.changes.Import(firstSeen)
 	r.expect.Restore(records)
 	return r
+}
+
+// recall returns the last events from before the start, oldest first, without those that events
+// returns again. It forgets them.
+func (r *recorder) recall() []metric.Point {
+	before := r.before
+	r.before = nil
+	return before
 }
 
 // reopen continues with the recorder of a replaced input, with new options.
@@ -133,8 +142,9 @@ type look struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener // seen only between the previous gather and this one
-	changed    bool        // some of the listeners have changed
+	glimpses   []*listener          // seen only between the previous gather and this one
+	changed    bool                 // some of the listeners have changed
+	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel told
 }
 
 // record compares a look with the previous one, and writes the changes. It reports whether
@@ -144,7 +154,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 	judged := r.judge(l, users)
 	window := r.changes.Since(l.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpses) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.glimpses) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set
@@ -228,7 +238,7 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	s := &changes.Snapshot{
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
-		Sockets: make([]changes.Socket, 0, len(l.listeners)),
+		Sockets: make([]changes.Socket, 0, len(l.listeners)), Closed: l.closed,
 	}
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)

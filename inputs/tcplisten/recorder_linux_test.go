@@ -662,3 +662,65 @@ func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
 		t.Errorf("later: %v", got)
 	}
 }
+
+// identities returns the history and sequence of events.
+func identities(events []metric.Point) (all []string) {
+	for _, e := range events {
+		all = append(all, fieldText(e, "history")+" "+fieldText(e, "sequence"))
+	}
+	return all
+}
+
+func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
+	options := eventOptions()
+	options.Settle = 0
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	if got := o.RecallEvents(); len(got) > 0 {
+		t.Errorf("%d events recalled without a history", len(got))
+	}
+	var want []string
+	look := func(events int, delivered bool) {
+		t.Helper()
+		o.keep = !delivered
+		b := o.look(10 * time.Second)
+		if len(b.Events) != events {
+			t.Fatalf("%d events, want %d", len(b.Events), events)
+		}
+		o.news(b)
+		want = append(want, identities(b.Events)...)
+	}
+	for cycle := range 3 { // more events than the history keeps
+		cmd, _ := start(t, task{Listen: []listenTask{{Addr: "127.0.0.7", Port: 20000, Count: 500}}})
+		look(500, true)
+		end(cmd)
+		look(500, cycle < 2)
+	}
+	want = want[len(want)-2000:]
+	soon(t, "the deliveries are written", func() bool { return o.recorder.history.Waiting() == 500 })
+	o.kill(options)
+	if got := o.RecallEvents(); len(got) > 0 {
+		t.Errorf("%d events recalled before a gather has read the history", len(got))
+	}
+	again := o.look(10 * time.Second)
+	recalled := o.RecallEvents()
+	if len(recalled) != 2000 || len(again.Events) != 500 {
+		t.Errorf("%d events recalled and %d published again, want 2000 and 500", len(recalled), len(again.Events))
+	}
+	all := identities(append(recalled, again.Events...))
+	if diff := cmp.Diff(want, all[500:]); diff != "" { // a page keeps the last 2,000
+		t.Errorf("events (-before the kill +after):\n%s", diff)
+	}
+	for _, e := range recalled {
+		id := identities([]metric.Point{e})[0]
+		if diff := cmp.Diff(lineProtocol(o.seen[id]), lineProtocol(e)); diff != "" {
+			t.Fatalf("event %s (-published +recalled):\n%s", id, diff)
+		}
+	}
+	if got := o.RecallEvents(); len(got) > 0 {
+		t.Errorf("%d events recalled a second time", len(got))
+	}
+}

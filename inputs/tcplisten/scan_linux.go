@@ -3,7 +3,6 @@ package tcplisten
 import (
 	"context"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,11 +11,13 @@ import (
 	"sockwatch/inputs/internal/netns"
 )
 
-// Watch scans the list of sockets every scan_interval, and requests a gather if it differs
-// from that of the last gather.
+// Watch receives what the kernel tells about listeners, and scans the list of sockets every
+// scan_interval. It requests a gather if either differs from the last gather.
 func (in *input) Watch(ctx context.Context, changed func()) {
+	defer in.watchKernel(ctx, changed)()
 	interval := time.Duration(in.options.ScanInterval)
 	if interval <= 0 {
+		<-ctx.Done()
 		return
 	}
 	ticks := time.NewTicker(interval)
@@ -35,9 +36,25 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 
 // scans is the state that scans and gathers share.
 type scans struct {
-	mu        sync.Mutex // held by a gather, and by a scan between gathers
+	mu        mutex // held by a gather, by a scan between gathers, and briefly by Details
 	glimpsed  glimpses
 	interrupt atomic.Pointer[context.CancelFunc] // cancels the scan that is under way; nil if none is
+}
+
+// A mutex can be waited for until a context is done. It is a channel with a capacity of one.
+type mutex chan struct{}
+
+func (m mutex) Lock()   { m <- struct{}{} }
+func (m mutex) Unlock() { <-m }
+
+// LockWithin locks m, or returns the error of ctx.
+func (m mutex) LockWithin(ctx context.Context) error {
+	select {
+	case m <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // beginGather locks mu. It interrupts a scan instead of waiting for it, since the gather sees
@@ -56,14 +73,16 @@ const scanTimeout = time.Second
 // keeps new ones for the next gather, by which time they may have closed. A namespace that
 // cannot be listed counts as unchanged. While a gather is in flight, scan does nothing.
 func (in *input) scan(ctx context.Context, at changes.Moment) (differs bool) {
-	if !in.scans.mu.TryLock() {
+	soon, cancel := context.WithTimeout(ctx, 10*time.Millisecond) // longer than Details holds the lock
+	defer cancel()
+	if in.scans.mu.LockWithin(soon) != nil {
 		return false
 	}
 	defer in.scans.mu.Unlock()
 	if in.open == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
+	ctx, cancel = context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	in.scans.interrupt.Store(&cancel)
 	defer in.scans.interrupt.Store(nil)
@@ -153,7 +172,7 @@ func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
 func (g *glimpses) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
-			l.owner.Closed()
+			l.closed()
 			closed = append(closed, l)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,20 +15,118 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// warnings records which warnings have been logged. Each is logged once per run, however
-// often the configuration is reloaded. Only the expiry of a rule is logged again, once a day.
-type warnings struct {
-	netlink, foreignNetlink, namespaces, hidden, files, users, glimpses bool
+// A limitation is a kind of thing that the input cannot see.
+type limitation int
 
+const (
+	hostNetlink limitation = iota
+	foreignNetlink
+	foreignNamespaces
+	hiddenOwners
+	openFiles
+	userDatabase
+	briefListeners
+	lostAnnouncements
+
+	limitationKinds
+)
+
+// warnings are what the input cannot see, and which warnings have been logged. Each is logged
+// once per run, however often the configuration is reloaded. Only the expiry of a rule is
+// logged again, once a day.
+type warnings struct {
+	logged   [limitationKinds]bool
+	noted    [noteKinds]bool             // each kind is used by one goroutine
 	expiring map[expect.Expiry]time.Time // when the expiry of a rule was last logged
 }
 
-// warnOnce logs a warning and sets logged, unless it is set already.
-func (in *input) warnOnce(logged *bool, message string, attributes ...any) {
-	if !*logged {
-		*logged = true
+// limitations are what the last gather could not see.
+type limitations struct {
+	found   [limitationKinds]string // by the gather in flight: sentences, "" if there is none
+	hidden  string                  // why owners are unknown since the last search for them; "" if none is
+	refused int                     // how many processes that search could not read
+
+	mu      sync.Mutex
+	current []string // of the last gather; replaced and never changed
+}
+
+// begin starts a gather.
+func (l *limitations) begin() { l.found = [limitationKinds]string{} }
+
+// commit ends a gather. If it has found the same as the last one, it allocates nothing.
+func (l *limitations) commit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	same, n := true, 0
+	for _, sentence := range l.found {
+		if sentence != "" {
+			same = same && n < len(l.current) && l.current[n] == sentence
+			n++
+		}
+	}
+	if same && n == len(l.current) {
+		return
+	}
+	l.current = nil
+	for _, sentence := range l.found {
+		if sentence != "" {
+			l.current = append(l.current, sentence)
+		}
+	}
+}
+
+// Limits returns what the last gather could not see, and what to do about it.
+func (in *input) Limits() []string {
+	in.limits.mu.Lock()
+	defer in.limits.mu.Unlock()
+	return in.limits.current
+}
+
+// warn records that the gather in flight cannot see something. Of each kind it records the
+// first, and logs the first of the run.
+func (in *input) warn(kind limitation, message string, attributes ...any) {
+	if !in.warned.logged[kind] {
+		in.warned.logged[kind] = true
 		in.env.Log.Warn(message, attributes...)
 	}
+	if in.limits.found[kind] == "" {
+		in.limits.found[kind] = sentence(message, attributes)
+	}
+}
+
+// A note is something that the log says once per run.
+type note int
+
+const (
+	kernelHolders note = iota
+	kernelEvents
+
+	noteKinds
+)
+
+// noteOnce logs which way is in use, and why not the better one. Nothing is missing without it,
+// so this is no limitation.
+func (in *input) noteOnce(kind note, message string, attributes ...any) {
+	if !in.warned.noted[kind] {
+		in.warned.noted[kind] = true
+		in.env.Log.Info(message, attributes...)
+	}
+}
+
+// sentence formats a log message with its attributes for people.
+func sentence(message string, attributes []any) string {
+	var facts []string
+	for i := 0; i+1 < len(attributes); i += 2 {
+		name, value := attributes[i], strings.ReplaceAll(fmt.Sprint(attributes[i+1]), "\n", ", ")
+		if name != "error" && name != "reason" {
+			value = fmt.Sprint(strings.ReplaceAll(fmt.Sprint(name), "_", " "), " ", value)
+		}
+		facts = append(facts, value)
+	}
+	if len(facts) == 0 {
+		return message
+	}
+	return message + " (" + strings.Join(facts, ": ") + ")"
 }
 
 // warnOfSource warns if the sockets of a namespace do not come from netlink.
@@ -35,26 +134,56 @@ func (in *input) warnOfSource(ns *netns.Namespace, source netns.Source) {
 	switch {
 	case source.Reason == nil:
 	case ns.Host():
-		in.warnOnce(&in.warned.netlink, "netlink is refused, reading /proc/net/tcp instead: no backlog limits, devices or cgroups",
+		in.warn(hostNetlink, "netlink is refused, reading /proc/net/tcp instead: no backlog limits, devices or cgroups",
 			"reason", source.Reason)
 	default:
-		in.warnOnce(&in.warned.foreignNetlink, "entering network namespaces needs CAP_SYS_ADMIN, reading their /proc/PID/net/tcp instead: "+
+		in.warn(foreignNetlink, "entering network namespaces needs CAP_SYS_ADMIN, reading their /proc/PID/net/tcp instead: "+
 			"no backlog limits, devices or cgroups", "reason", source.Reason)
 	}
 }
 
-// warnOfOwners warns if owners stay unknown, with the reason and what to do about it.
+// warnOfOwners warns if owners stay unknown, with the reason and what to do about it. The reason
+// comes from the last search for owners.
 func (in *input) warnOfOwners(report owner.Report) {
 	if err := report.OutOfResources; err != nil {
-		in.warnOnce(&in.warned.files, "search for owners stopped, keeping known owners: raise the limit on open files (systemd: LimitNOFILE=)",
+		in.warn(openFiles, "search for owners stopped, keeping known owners: raise the limit on open files (systemd: LimitNOFILE=)",
 			"error", err)
 	}
-	unreadable := func(l *listener) bool { return l.owner.Status == owner.Unreadable }
-	if in.warned.hidden || !slices.ContainsFunc(in.listeners.all, unreadable) {
+	if !report.Walked && in.limits.hidden == "" {
 		return
 	}
-	if causes := causesOf(in.open.procfs.Visibility(), report); len(causes) > 0 {
-		in.warnOnce(&in.warned.hidden, "some owners are unknown: "+strings.Join(causes, "; "), "unreadable_processes", report.Refused)
+	if !slices.ContainsFunc(in.listeners.all, func(l *listener) bool { return l.owner.Status == owner.Unreadable }) {
+		in.limits.hidden = ""
+		return
+	}
+	if report.Walked {
+		in.limits.refused = report.Refused
+		if causes := causesOf(in.open.procfs.Visibility(), report); len(causes) > 0 {
+			in.limits.hidden = "some owners are unknown: " + strings.Join(causes, "; ")
+		} else if in.limits.hidden == "" { // else the search may not have come to the hidden processes yet
+			in.limits.hidden = unexplained
+		}
+	}
+	if in.limits.hidden == unexplained { // no warning in the log, since there is nothing to do about it
+		in.limits.found[hiddenOwners] = unexplained
+		return
+	}
+	in.warn(hiddenOwners, in.limits.hidden, "unreadable_processes", in.limits.refused)
+}
+
+const unexplained = "some owners are unknown: a security module may hide some processes even from root"
+
+// warnOfNamespaces adds how many network namespaces could not be listed, of which one was named
+// before.
+func (in *input) warnOfNamespaces() {
+	failed := 0
+	for _, t := range in.listeners.tables {
+		if t.failed {
+			failed++
+		}
+	}
+	if failed > 1 && in.limits.found[foreignNamespaces] != "" {
+		in.limits.found[foreignNamespaces] += fmt.Sprintf(", and %d more", failed-1)
 	}
 }
 
@@ -103,6 +232,9 @@ func causesOf(v procfs.Visibility, report owner.Report) (causes []string) {
 			"or mount the host's /proc and set HOST_PROC to its path")
 	}
 	switch {
+	case v.UserNS:
+		causes = append(causes, "sockwatch runs in a user namespace, where capabilities, even those of its root, do not apply to the host's processes: "+
+			"run it as root on the host, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH there (docker: --userns=host)")
 	case v.Capabilities&capabilities != capabilities:
 		causes = append(causes, "the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are both needed: run as root on the host, or grant them "+
 			"(systemd: AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH; docker: --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH; "+

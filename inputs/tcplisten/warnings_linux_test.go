@@ -1,10 +1,12 @@
 package tcplisten
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
@@ -30,6 +32,7 @@ func TestCausesSayWhatToDo(t *testing.T) {
 			want: []string{"--pid=host", "--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH"}},
 		{name: "a container with docker's profile and without capabilities", visibility: procfs.Visibility{AppArmor: "docker-default"}, report: refused,
 			want: []string{"--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH", `the AppArmor profile "docker-default" may deny it even with both`}},
+		{name: "root of a user namespace", visibility: procfs.Visibility{UserNS: true}, report: refused, want: []string{"in a user namespace"}},
 		{name: "hidepid", visibility: procfs.Visibility{HidePID: true}, report: owner.Report{Hidden: "processes of other users are not visible (hidepid)"},
 			want: []string{"setcap cap_sys_ptrace,cap_dac_read_search+ep"}},
 		{name: "hidepid in spite of the capabilities", visibility: procfs.Visibility{HidePID: true, Capabilities: capabilities},
@@ -94,5 +97,61 @@ func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
 	successor.(*input).warnOfExpiry(now)
 	if log2.Len() > 0 {
 		t.Errorf("after a reload logged again: %s", log2)
+	}
+}
+
+func TestLimitsLastUntilTheyAreMended(t *testing.T) {
+	o := observe(t, eventOptions())
+	if o == nil {
+		return
+	}
+	limits := func(step string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, sentence := range o.Limits() {
+			begin, _, _ := strings.Cut(sentence, ":")
+			got = append(got, begin)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("limits %s (-want +got):\n%s\n%q", step, diff, o.Limits())
+		}
+	}
+	limits("before the first gather")
+	o.look(0)
+	limits("at first")
+	web := service(t, "web", "127.0.0.1", 4000)
+	withoutReading(t, func() {
+		o.look(10 * time.Second)
+		limits("without capabilities", "some owners are unknown")
+		o.lookBriefly(time.Millisecond) // no search for owners ends
+		limits("between two searches", "some owners are unknown")
+		web.End()
+		o.look(10 * time.Second)
+		limits("without a listener whose owner is unknown")
+		service(t, "web", "127.0.0.1", 4000)
+		o.look(10 * time.Second)
+		limits("with another one", "some owners are unknown")
+	})
+	o.look(10 * time.Second)
+	limits("with capabilities again")
+	if n := strings.Count(o.log.String(), "some owners are unknown"); n != 1 {
+		t.Errorf("logged %d times: %s", n, o.log)
+	}
+}
+
+func TestLimitsNameOneNamespaceAndCountTheOthers(t *testing.T) {
+	in, _ := openLogging(t, Defaults(), plugin.Env{Name: pointListener})
+	o := in.(*input)
+	for _, name := range []string{"a", "b", "c"} {
+		o.listeners.tables = append(o.listeners.tables, &table{name: name, failed: name != "a"})
+		if name != "a" {
+			o.warn(foreignNamespaces, "cannot list a network namespace", "netns", name, "error", errors.New("refused"))
+		}
+	}
+	o.warnOfNamespaces()
+	o.limits.commit()
+	want := []string{"cannot list a network namespace (netns b: refused), and 1 more"}
+	if diff := cmp.Diff(want, o.Limits()); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
 	}
 }

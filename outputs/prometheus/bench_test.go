@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"net/http"
+	"net/url"
 	"runtime"
 	"testing"
 
@@ -21,7 +22,7 @@ func BenchmarkScrapeCached(b *testing.B) {
 	for _, enc := range []string{"gzip", "zstd", "identity"} {
 		b.Run(enc, func(b *testing.B) {
 			e, _ := newTestEndpoint(b, nil)
-			benchmarkScrape(b, e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...))), enc)
+			benchmarkScrape(b, testHandler(e, boardOf(batch("tcp_listen", listeners(benchListeners)...))), enc)
 		})
 	}
 }
@@ -45,7 +46,7 @@ func BenchmarkScrapeChanged(b *testing.B) {
 func gathering(b *testing.B, changed bool) http.Handler {
 	e, _ := newTestEndpoint(b, nil)
 	board := boardOf()
-	h := e.handler(board)
+	h := testHandler(e, board)
 	gathers := [2][]metric.Point{listeners(benchListeners), listeners(benchListeners)}
 	if changed {
 		for i := range gathers[1] {
@@ -69,7 +70,7 @@ func BenchmarkAgainstPlainCollector(b *testing.B) {
 		name string
 		h    http.Handler
 	}{
-		{"unchanged", e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...)))},
+		{"unchanged", testHandler(e, boardOf(batch("tcp_listen", listeners(benchListeners)...)))},
 		{"gathered", gathering(b, false)},
 		{"changed", gathering(b, true)},
 	} {
@@ -87,6 +88,69 @@ func BenchmarkAgainstPlainCollector(b *testing.B) {
 			b.ReportMetric(float64(ours)/float64(theirs), "of-plain")
 		})
 	}
+}
+
+// BenchmarkPageAgainstScrape reports the CPU time of the live page relative to that of a
+// scrape of the same board, measured in turns in one run. Both are compressed.
+func BenchmarkPageAgainstScrape(b *testing.B) {
+	for _, test := range []struct {
+		name    string
+		publish func(gather int) []metric.Point // nil: the board does not change
+	}{
+		{"cached", nil},
+		{"gathered", func(int) []metric.Point { return listeners(benchListeners) }},
+		{"changed", func(gather int) []metric.Point {
+			points := listeners(benchListeners)
+			for i := range points {
+				points[i].Fields[3].Value = metric.Int(int64(gather))
+			}
+			return points
+		}},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			e, _ := newTestEndpoint(b, nil)
+			board := boardOf(batch("tcp_listen", listeners(benchListeners)...))
+			h := testHandler(e, board)
+			paths := []string{"/metrics", "/", "/?q=process:daemon-4*&sort=-queue", "/api/listeners"}
+			spent := make([]int64, len(paths))
+			requests := make([]*http.Request, len(paths))
+			for i, path := range paths {
+				requests[i] = scrapeRequest(b, "gzip")
+				requests[i].URL, requests[i].Host = mustParse(b, path), "127.0.0.1"
+				h.ServeHTTP(&discard{header: http.Header{}}, requests[i])
+			}
+			gather := 0
+			for b.Loop() {
+				for i := range paths {
+					if gather++; test.publish != nil {
+						board.publish(batch("tcp_listen", test.publish(gather)...))
+					}
+					w := &discard{header: http.Header{}}
+					runtime.GC()
+					before := cpuTime(b)
+					h.ServeHTTP(w, requests[i])
+					spent[i] += cpuTime(b) - before
+					if w.status != 0 && w.status != http.StatusOK || w.n < 1000 {
+						b.Fatalf("%s: status %d, %d bytes", paths[i], w.status, w.n)
+					}
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for i, name := range []string{"scrape", "page", "search", "api"} {
+				b.ReportMetric(float64(spent[i])/float64(b.N)/1e6, name+"-ms")
+			}
+			b.ReportMetric(float64(spent[1])/float64(spent[0]), "page/scrape")
+		})
+	}
+}
+
+func mustParse(b *testing.B, path string) *url.URL {
+	b.Helper()
+	u, err := url.Parse(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return u
 }
 
 // BenchmarkScrapePlainCollector is the reference: a collector

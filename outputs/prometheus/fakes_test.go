@@ -24,6 +24,7 @@ type fakeBoard struct {
 	latest  []*metric.Batch
 	sources []plugin.SourceState
 	refresh func(ctx context.Context, maxAge time.Duration) error
+	changed chan struct{} // closed and replaced at each change
 }
 
 func (b *fakeBoard) Latest() []*metric.Batch {
@@ -53,15 +54,23 @@ func (b *fakeBoard) Events() []metric.Point { return nil }
 
 func (b *fakeBoard) Health() plugin.Health { return plugin.Health{} }
 
-func (b *fakeBoard) Changed() <-chan struct{} { return nil }
+func (b *fakeBoard) Changed() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
 
 func (b *fakeBoard) publish(batches ...*metric.Batch) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.latest = batches
+	close(b.changed)
+	b.changed = make(chan struct{})
 }
 
-func boardOf(batches ...*metric.Batch) *fakeBoard { return &fakeBoard{latest: batches} }
+func boardOf(batches ...*metric.Batch) *fakeBoard {
+	return &fakeBoard{latest: batches, changed: make(chan struct{})}
+}
 
 // batch returns a batch of tcp_listen, or of another source with its Descs.
 func batch(source string, points ...metric.Point) *metric.Batch {
@@ -145,6 +154,7 @@ func newTestEndpoint(t testing.TB, change func(*Options)) (*endpoint, *logBook) 
 	t.Helper()
 	o := Defaults()
 	o.Listen = plugin.Strings{"127.0.0.1:0"}
+	o.PageHosts = plugin.Strings{"*.example", "example.com"} // of the requests of get and httptest
 	if change != nil {
 		change(&o)
 	}
@@ -192,7 +202,7 @@ func get(t testing.TB, e *endpoint, board plugin.Board, path string, header ...s
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	e.handler(board).ServeHTTP(w, r)
+	testHandler(e, board).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -236,4 +246,10 @@ func next[T any](t testing.TB, ch <-chan T) (v T) {
 		t.Fatal("nothing comes")
 	}
 	return v
+}
+
+// testHandler returns the handler of an endpoint that is not serving.
+func testHandler(e *endpoint, board plugin.Board) http.Handler {
+	h, _ := e.handler(board)
+	return h
 }

@@ -5,12 +5,13 @@ import (
 	"html/template"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/respond"
 )
 
 // land answers with a small page for people: links to the other pages, and what the
 // sources have published. The page may be public, so the reason why a source failed is
 // only in the log.
-func (e *endpoint) land(board plugin.Board) (*answer, error) {
+func (e *endpoint) land(board plugin.Board) (*respond.Response, error) {
 	var page bytes.Buffer
 	err := landing.Execute(&page, map[string]any{
 		"Hostname": e.env.Hostname, "Metrics": e.opts.Path, "SD": sdPath, "Healthy": healthyPath, "Ready": readyPath,
@@ -19,10 +20,10 @@ func (e *endpoint) land(board plugin.Board) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &answer{map[string]string{
+	return &respond.Response{Header: map[string]string{
 		"Content-Type":            "text/html; charset=utf-8",
 		"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-	}, page.Bytes()}, nil
+	}, Body: page.Bytes()}, nil
 }
 
 var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/livepage"
 )
 
 // Options are the options of [[outputs.prometheus]].
@@ -27,6 +28,13 @@ type Options struct {
 	// Maximum number of series on the page. If there are more, the last points of the
 	// largest batch are dropped and counted.
 	MaxSeries int `toml:"max_series"`
+	// Serve the live page for people and its API at "/", "/listener/", "/events",
+	// "/health", "/stream", "/assets/" and "/api/". If false, "/" is a plain page of links.
+	Page bool `toml:"page"`
+	// Further names of this host under which the page may be opened, one or a list of
+	// globs such as "*.corp.example". IP addresses, localhost, the host's name and the
+	// names in listen are always accepted.
+	PageHosts plugin.Strings `toml:"page_hosts"`
 }
 
 // Defaults returns the options of an instance that sets none.
@@ -36,6 +44,7 @@ func Defaults() Options {
 		Path:      "/metrics",
 		MinAge:    plugin.Duration(time.Second),
 		MaxSeries: 50000,
+		Page:      true,
 	}
 }
 
@@ -43,6 +52,7 @@ func Defaults() Options {
 func Example() Options {
 	o := Defaults()
 	o.WebConfigFile = "/etc/sockwatch/web.yml"
+	o.PageHosts = plugin.Strings{"web-1.example.org"}
 	return o
 }
 
@@ -76,6 +86,13 @@ func (o *Options) Validate() error {
 	if o.MaxSeries <= 0 {
 		errs = append(errs, plugin.Invalid("max_series", "must be more than 0"))
 	}
+	for _, pattern := range o.PageHosts {
+		if strings.ContainsAny(pattern, ":/") {
+			errs = append(errs, plugin.Invalid("page_hosts", "%q is not a host name: leave out the scheme, the port and the path", pattern))
+		} else if _, err := plugin.CompileGlobs([]string{pattern}); err != nil {
+			errs = append(errs, plugin.Invalid("page_hosts", "%w", err))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -87,6 +104,8 @@ func (o *Options) validatePath() error {
 		return plugin.Invalid("path", "%q contains a character that is not allowed in the path of a scrape configuration", o.Path)
 	case o.Path == landingPath || o.Path == healthyPath || o.Path == readyPath || o.Path == sdPath:
 		return plugin.Invalid("path", "%q is one of the program's own pages", o.Path)
+	case o.Page && livepage.Serves(o.Path):
+		return plugin.Invalid("path", "%q is part of the live page: choose another path, or set page = false", o.Path)
 	case path.Clean(o.Path) != o.Path:
 		return plugin.Invalid("path", "%q is not in its shortest form, %q", o.Path, path.Clean(o.Path))
 	default:

@@ -44,6 +44,16 @@ max_series: must be more than 0`},
 		{"the ready page", func(o *Options) { o.Path = "/-/ready" }, `path: "/-/ready" is one of the program's own pages`},
 		{"the healthy page", func(o *Options) { o.Path = "/-/healthy" }, `path: "/-/healthy" is one of the program's own pages`},
 		{"the discovery", func(o *Options) { o.Path = "/sd/listeners" }, `path: "/sd/listeners" is one of the program's own pages`},
+		{"a path of the live page", func(o *Options) { o.Path = "/health" }, `path: "/health" is part of the live page: choose another path, or set page = false`},
+		{"a path below the assets", func(o *Options) { o.Path = "/assets/metrics" }, `path: "/assets/metrics" is part of the live page: choose another path, or set page = false`},
+		{"a path of the live page that is off", func(o *Options) { o.Path, o.Page = "/health", false }, ""},
+		{"a path beside the API", func(o *Options) { o.Path = "/api/metrics" }, ""},
+		{"names of the page", func(o *Options) { o.PageHosts = plugin.Strings{"*.corp.example", "web-1"} }, ""},
+		{"bad names of the page", func(o *Options) { o.PageHosts = plugin.Strings{"[a", "", "http://web-1", "web-1:8088"} },
+			`page_hosts: pattern "[a": "[" without "]"
+page_hosts: pattern "": is empty and matches nothing
+page_hosts: "http://web-1" is not a host name: leave out the scheme, the port and the path
+page_hosts: "web-1:8088" is not a host name: leave out the scheme, the port and the path`},
 		{"unclean path", func(o *Options) { o.Path = "/a//b/" }, `path: "/a//b/" is not in its shortest form, "/a/b"`},
 		{"query in the path", func(o *Options) { o.Path = "/m?x" }, `path: "/m?x" contains a character that is not allowed in the path of a scrape configuration`},
 	} {

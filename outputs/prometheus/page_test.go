@@ -273,7 +273,7 @@ func TestArgumentsAndPathsAreNotLabels(t *testing.T) {
 
 func TestListenersThatComeAndGoTakeNoMemory(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
-	board := &fakeBoard{}
+	board := boardOf()
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
@@ -314,7 +314,7 @@ func TestRenamedProcessEndsTheOldSeries(t *testing.T) {
 }
 
 func TestPartialBatchIsShownAsPartial(t *testing.T) {
-	e, _ := newTestEndpoint(t, nil)
+	e, _ := newTestEndpoint(t, func(o *Options) { o.Page = false })
 	b := batch("tcp_listen", listener(80, "nginx", "root"))
 	b.Partial = "the deadline cut the search for owners"
 	board := boardOf(b)
@@ -519,7 +519,7 @@ func TestPageStaysBelowWhatScrapersTake(t *testing.T) {
 		w := &discard{header: http.Header{}}
 		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 		r.Header.Set("Accept", accept)
-		e.handler(board).ServeHTTP(w, r)
+		testHandler(e, board).ServeHTTP(w, r)
 		if w.n >= most || accept != acceptProtobuf && w.n < most*3/4 {
 			t.Errorf("%s: %d bytes; scrapers take %d", accept, w.n, most)
 		}

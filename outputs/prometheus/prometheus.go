@@ -4,7 +4,7 @@
 // The files follow a scrape. This one binds, serves and routes. scrape.go serves the
 // metrics: page.go turns the board into metric families (source.go those of one source),
 // and scrape.go encodes them together with the metrics of metrics.go. sd.go and
-// landing.go serve the other pages. answer.go writes the responses.
+// landing.go serve the other pages. Package respond writes the responses.
 package prometheus
 
 import (
@@ -22,6 +22,8 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/livepage"
+	"sockwatch/outputs/internal/respond"
 )
 
 // Plugin is the kind of output [[outputs.prometheus]].
@@ -49,14 +51,13 @@ var Plugin = plugin.DefineEndpoint(plugin.Definition[Options, plugin.Endpoint]{
 	},
 })
 
-// Limits on clients. A scrape can wait maxGather for a gather, then writeTimeout for its
-// client. Idle connections outlive a usual scrape interval, so that a scraper need not
+// Limits on clients. A scrape can wait maxGather for a gather, then
+// respond.WriteTimeout for its client. Idle connections outlive a usual scrape interval, so that a scraper need not
 // open a new one for each scrape.
 const (
 	readHeaderTimeout = 10 * time.Second
 	bodyTimeout       = time.Second // for the body of a request that is refused
 	maxGather         = 2 * time.Minute
-	writeTimeout      = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	stopTimeout       = 900 * time.Millisecond // for requests in flight at a stop: Serve must return within a second
 	maxHeaderBytes    = 16 << 10
@@ -73,13 +74,13 @@ type endpoint struct {
 	cache     cache
 	web       *webConfig
 	watch     *watch
-	slots     chan struct{} // one for each answer being made
-	unread    *unread
+	responder *respond.Responder
 	listeners []net.Listener
 }
 
 func newEndpoint(o Options, env plugin.Env) (plugin.Endpoint, error) {
-	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: newWebConfig(o.WebConfigFile), slots: make(chan struct{}, maxRequests), unread: newUnread(maxUnread)}
+	e := &endpoint{opts: o, env: env, own: newOwnMetrics(), web: newWebConfig(o.WebConfigFile)}
+	e.responder = respond.New(respond.Options{Log: env.Log, MaxRequests: maxRequests, MaxUnread: maxUnread, Refused: e.own.refused.Inc})
 	e.watch = newWatch(e.checkListening)
 	return e, nil
 }
@@ -139,10 +140,11 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	defer cancel()
 	watching.Go(func() { e.watch.run(watchCtx) })
 	connections := newConnections(maxConnections, func() error { return e.web.readable(ctx) })
+	handler, endStreams := e.handler(board)
 	servers := make([]*http.Server, len(e.listeners))
 	ended := make(chan error, len(e.listeners))
 	for i, l := range e.listeners {
-		servers[i] = e.newServer(board)
+		servers[i] = e.newServer(handler)
 		servers[i].ConnState = connections.observe
 		go func() { ended <- e.serve(servers[i], connections.limit(l)) }()
 	}
@@ -152,6 +154,7 @@ func (e *endpoint) Serve(ctx context.Context, board plugin.Board) error {
 	case err = <-ended:
 		running--
 	}
+	endStreams()
 	stop(servers)
 	for range running {
 		if late := <-ended; ctx.Err() == nil {
@@ -182,14 +185,14 @@ func (e *endpoint) serve(s *http.Server, l net.Listener) error {
 
 // newServer returns the server for one address. Each address needs its own, because
 // exporter-toolkit wraps the handler of the server that it is given.
-func (e *endpoint) newServer(board plugin.Board) *http.Server {
+func (e *endpoint) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           e.handler(board),
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		// It also ends the context of a request, so it must be longer than a gather. A
 		// body is waited for that long only if the client does not have the password.
-		ReadTimeout:    maxGather + writeTimeout,
-		WriteTimeout:   maxGather + writeTimeout,
+		ReadTimeout:    maxGather + respond.WriteTimeout,
+		WriteTimeout:   maxGather + respond.WriteTimeout,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:       slog.NewLogLogger(e.logHandler(), slog.LevelError),
@@ -233,8 +236,14 @@ func stop(servers []*http.Server) {
 }
 
 // handler routes requests without http.ServeMux, because the configured path is not a
-// pattern.
-func (e *endpoint) handler(board plugin.Board) http.Handler {
+// pattern. The returned function ends the streams of the live page.
+func (e *endpoint) handler(board plugin.Board) (_ http.Handler, endStreams func()) {
+	page := sync.OnceValue(func() *livepage.Page { return e.newPage(board) }) // nobody looks at most hosts
+	endStreams = func() {
+		if e.opts.Page {
+			page().End()
+		}
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		switch {
@@ -246,21 +255,23 @@ func (e *endpoint) handler(board plugin.Board) http.Handler {
 			refuse(w, http.StatusRequestEntityTooLarge, "no body is expected")
 			return
 		}
-		switch r.URL.Path {
-		case e.opts.Path:
+		switch path := r.URL.Path; {
+		case path == e.opts.Path:
 			e.scrape(w, r, board)
-		case sdPath:
-			e.withSlot(w, r, func() (*answer, error) { return discover(r, board) })
-		case landingPath:
-			e.withSlot(w, r, func() (*answer, error) { return e.land(board) })
-		case healthyPath:
+		case path == sdPath:
+			e.responder.Respond(w, r, func() (*respond.Response, error) { return discover(r, board) })
+		case path == healthyPath:
 			io.WriteString(w, "sockwatch is healthy.\n")
-		case readyPath:
+		case path == readyPath:
 			ready(w, board)
+		case e.opts.Page && livepage.Serves(path):
+			page().ServeHTTP(w, r)
+		case path == landingPath:
+			e.responder.Respond(w, r, func() (*respond.Response, error) { return e.land(board) })
 		default:
 			http.NotFound(w, r)
 		}
-	})
+	}), endStreams
 }
 
 // refuse answers and closes the connection. net/http first reads some of the request's
@@ -277,9 +288,9 @@ func ready(w http.ResponseWriter, board plugin.Board) {
 	failed := failedSources(board)
 	switch {
 	case len(board.Latest()) == 0:
-		writeError(w, errNothingGathered)
+		respond.WriteError(w, errNothingGathered)
 	case len(failed) > 0:
-		serviceUnavailable(w, "last gather failed: "+strings.Join(failed, ", "))
+		respond.ServiceUnavailable(w, "last gather failed: "+strings.Join(failed, ", "))
 	default:
 		io.WriteString(w, "sockwatch is ready.\n")
 	}

@@ -114,7 +114,7 @@ func TestNothingGatheredYetIs503(t *testing.T) {
 	for _, path := range []string{"/metrics", "/a/b/c"} {
 		t.Run(path, func(t *testing.T) {
 			e, _ := newTestEndpoint(t, func(o *Options) { o.Path = path })
-			board := &fakeBoard{}
+			board := boardOf()
 			for _, page := range []string{path, "/-/ready", "/sd/listeners"} {
 				r := get(t, e, board, page)
 				if r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" {
@@ -142,7 +142,7 @@ func TestNothingGatheredYetIs503(t *testing.T) {
 // TestFailedSourcesAreShown on /-/ready and the landing page, without the reason, which may
 // not be for everyone to see.
 func TestFailedSourcesAreShown(t *testing.T) {
-	e, _ := newTestEndpoint(t, nil)
+	e, _ := newTestEndpoint(t, func(o *Options) { o.Page = false })
 	board := boardOf(batch("sockwatch", point("sockwatch_input_up", 0)))
 	board.sources = []plugin.SourceState{{Name: "cpu", Err: errors.New("secret")}, {Name: "disk", Gathered: true}, {Name: "tcp_listen", Err: errors.New("secret")}}
 	r := get(t, e, board, "/-/ready")
@@ -180,7 +180,7 @@ func TestClosedListenerLeavesThePage(t *testing.T) {
 }
 
 func TestLandingPageOfHostileNames(t *testing.T) {
-	e, _ := newTestEndpoint(t, func(o *Options) { o.Path = "/m&'x" })
+	e, _ := newTestEndpoint(t, func(o *Options) { o.Path, o.Page = "/m&'x", false })
 	e.env.Hostname = `<script>alert("host")</script>`
 	b := batch(`"><script>alert(1)</script>`, listener(80, "</td><script>", "root"))
 	b.Partial = "<img src=x onerror=alert(2)>"
@@ -349,7 +349,7 @@ func TestServeEndsWhereAnAddressFails(t *testing.T) {
 	}
 	bad, good := e.listeners[0], e.listeners[1].Addr().String()
 	bad.Close()
-	err := e.Serve(t.Context(), &fakeBoard{})
+	err := e.Serve(t.Context(), boardOf())
 	want := fmt.Sprintf("serve %s: accept tcp %[1]s: use of closed network connection", bad.Addr())
 	if err == nil || err.Error() != want {
 		t.Errorf("Serve gives %v, want %s", err, want)
@@ -365,7 +365,7 @@ func TestOnlyGetAndHead(t *testing.T) {
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "GETX"} {
 		r := httptest.NewRequest(method, "/metrics", strings.NewReader("x"))
 		w := httptest.NewRecorder()
-		e.handler(board).ServeHTTP(w, r)
+		testHandler(e, board).ServeHTTP(w, r)
 		if w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" || w.Header().Get("Connection") != "close" {
 			t.Errorf("%s: status %d, headers %v", method, w.Code, w.Header())
 		}

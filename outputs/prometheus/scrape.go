@@ -21,6 +21,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/respond"
 )
 
 // scrape answers with the metrics. Making them counts against the limit of concurrent
@@ -32,7 +33,7 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 		_ = board.Refresh(ctx, time.Duration(e.opts.MinAge))
 		cancel()
 	}
-	e.withSlot(w, r, func() (*answer, error) {
+	e.responder.Respond(w, r, func() (*respond.Response, error) {
 		latest := board.Latest()
 		if len(latest) == 0 {
 			return nil, errNothingGathered
@@ -54,11 +55,15 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 		if enc != identity {
 			header["Content-Encoding"] = string(enc)
 		}
-		return &answer{header, body}, nil
+		return &respond.Response{Header: header, Body: body}, nil
 	})
 }
 
-var errEncode = &httpError{http.StatusInternalServerError, "the metrics could not be encoded; the log of sockwatch has the reason"}
+var (
+	errNothingGathered = respond.Errorf(http.StatusServiceUnavailable, "nothing has been gathered yet")
+	errNotAcceptable   = respond.Errorf(http.StatusNotAcceptable, "every format or encoding of this page is refused")
+	errEncode          = respond.Errorf(http.StatusInternalServerError, "the metrics could not be encoded; the log of sockwatch has the reason")
+)
 
 // A cache holds the latest page and its encoded bodies.
 type cache struct {

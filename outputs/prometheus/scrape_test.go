@@ -289,7 +289,7 @@ func TestCurlReadsItAll(t *testing.T) {
 // unchanged board of 5,000 listeners allocates less than 64 KiB.
 func TestCachedScrapeAllocates(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
-	h := e.handler(boardOf(batch("tcp_listen", listeners(benchListeners)...)))
+	h := testHandler(e, boardOf(batch("tcp_listen", listeners(benchListeners)...)))
 	r := scrapeRequest(t, "gzip")
 	w := &discard{header: http.Header{}}
 	h.ServeHTTP(w, r)
@@ -353,7 +353,7 @@ func TestGatherOnScrape(t *testing.T) {
 
 func TestGatherOnScrapeShowsTheMoment(t *testing.T) {
 	e, _ := newTestEndpoint(t, func(o *Options) { o.GatherOnScrape = true })
-	board := &fakeBoard{}
+	board := boardOf()
 	gathers := 0.0
 	board.refresh = func(context.Context, time.Duration) error {
 		gathers++

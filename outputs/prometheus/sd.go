@@ -2,7 +2,6 @@ package prometheus
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/promname"
+	"sockwatch/outputs/internal/respond"
 )
 
 // A targetGroup is an element of the list that Prometheus' HTTP service discovery reads.
@@ -28,18 +28,18 @@ type targetGroup struct {
 // (?exposure=public&exposure=private). The key address does not select: its value
 // replaces wildcard addresses. Listeners of other network namespaces are left out unless
 // the query has the key netns.
-func discover(r *http.Request, board plugin.Board) (*answer, error) {
+func discover(r *http.Request, board plugin.Board) (*respond.Response, error) {
 	sources, latest := board.Sources(), board.Latest()
 	if len(latest) == 0 {
 		return nil, errNothingGathered
 	}
 	if name, ok := missingListeners(sources, latest); ok {
 		// After an empty list Prometheus would drop all targets; after an error it keeps them.
-		return nil, &httpError{http.StatusServiceUnavailable, "the listeners of " + name + " are not known: its last gather failed, or its first has not ended"}
+		return nil, respond.Errorf(http.StatusServiceUnavailable, "the listeners of %s are not known: its last gather failed, or its first has not ended", name)
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, &httpError{http.StatusBadRequest, err.Error()}
+		return nil, respond.Errorf(http.StatusBadRequest, "%v", err)
 	}
 	if err := checkKeys(query, sources, latest); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func discover(r *http.Request, board plugin.Board) (*answer, error) {
 		wildcard = requestHost(r)
 	}
 	if !isTargetHost(wildcard) {
-		return nil, &httpError{http.StatusBadRequest, "the address for wildcards is neither an IP address nor a host name"}
+		return nil, respond.Errorf(http.StatusBadRequest, "the address for wildcards is neither an IP address nor a host name")
 	}
 	query.Del("address")
 	groups := []targetGroup{}
@@ -64,7 +64,7 @@ func discover(r *http.Request, board plugin.Board) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &answer{map[string]string{"Content-Type": "application/json"}, body}, nil
+	return &respond.Response{Header: map[string]string{"Content-Type": "application/json"}, Body: body}, nil
 }
 
 // missingListeners returns the name of a source of listeners that has no batch, because
@@ -98,7 +98,7 @@ func checkKeys(query url.Values, sources []plugin.SourceState, latest []*metric.
 	}
 	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if !known[key] {
-			return &httpError{http.StatusBadRequest, fmt.Sprintf("unknown tag %q: known are %s", key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}
+			return respond.Errorf(http.StatusBadRequest, "unknown tag %q: known are %s", key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 	}
 	return nil

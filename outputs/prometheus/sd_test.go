@@ -38,7 +38,7 @@ func targets(t *testing.T, e *endpoint, board *fakeBoard, host, query string) (i
 	r := httptest.NewRequest(http.MethodGet, sdPath+query, nil)
 	r.Host = host
 	w := httptest.NewRecorder()
-	e.handler(board).ServeHTTP(w, r)
+	testHandler(e, board).ServeHTTP(w, r)
 	if w.Code != 200 {
 		return w.Code, strings.TrimSpace(w.Body.String())
 	}
@@ -236,7 +236,7 @@ func FuzzDiscovery(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, sdPath, nil)
 		r.Host, r.URL.RawQuery = host, query
 		w := httptest.NewRecorder()
-		e.handler(boardOf(batch("tcp_listen", at(address, port)))).ServeHTTP(w, r)
+		testHandler(e, boardOf(batch("tcp_listen", at(address, port)))).ServeHTTP(w, r)
 		if w.Code == 400 {
 			return
 		}

@@ -275,7 +275,7 @@ func TestPrometheusTakesOpenMetrics(t *testing.T) {
 		batch("sockwatch", metric.Point{Name: "sockwatch_input", Fields: []metric.Field{{Key: "gathers_total", Value: metric.Int(7)}}}))
 	var mu sync.Mutex
 	asked, answered := http.Header{}, http.Header{}
-	h := e.handler(board)
+	h := testHandler(e, board)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		mu.Lock()

@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
+
+	"sockwatch/outputs/internal/respond"
 )
 
 const (
@@ -97,7 +99,7 @@ func (h demotingHandler) Handle(ctx context.Context, r slog.Record) error {
 // hangs, each of those holds a thread. So readable reads the files first.
 type webConfig struct {
 	file string
-	read func(file string) error // readFiles
+	read func(file string) (users bool, err error) // readFiles
 
 	mu      sync.Mutex
 	reading *reading // the read in progress, or nil
@@ -107,7 +109,9 @@ type webConfig struct {
 type reading struct {
 	late time.Time     // when callers stop waiting for it
 	done chan struct{} // closed when it has ended
-	err  error         // valid after that
+	// Valid after that:
+	users bool // the file has passwords
+	err   error
 }
 
 func newWebConfig(file string) *webConfig { return &webConfig{file: file, read: readFiles} }
@@ -116,8 +120,14 @@ func newWebConfig(file string) *webConfig { return &webConfig{file: file, read: 
 // one read is in progress at a time. While it hangs, for example on a stalled mount,
 // every call returns an error, and returns it at once when the read is late.
 func (c *webConfig) readable(ctx context.Context) error {
+	_, err := c.passwords(ctx)
+	return err
+}
+
+// passwords reports whether requests need a password. Its error is that of readable.
+func (c *webConfig) passwords(ctx context.Context) (bool, error) {
 	if c.file == "" {
-		return nil
+		return false, nil
 	}
 	r := c.join()
 	late := time.NewTimer(time.Until(r.late))
@@ -125,13 +135,13 @@ func (c *webConfig) readable(ctx context.Context) error {
 	select {
 	case <-r.done:
 		if r.err != nil {
-			return fmt.Errorf("web_config_file %q: %w", c.file, r.err)
+			return false, fmt.Errorf("web_config_file %q: %w", c.file, r.err)
 		}
-		return nil
+		return r.users, nil
 	case <-late.C:
-		return c.lateError()
+		return false, c.lateError()
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
@@ -145,7 +155,7 @@ func (c *webConfig) join() *reading {
 	r := &reading{late: time.Now().Add(webConfigTimeout), done: make(chan struct{})}
 	c.reading = r
 	go func() {
-		r.err = c.read(c.file)
+		r.users, r.err = c.read(c.file)
 		c.mu.Lock()
 		c.reading = nil
 		c.mu.Unlock()
@@ -185,37 +195,46 @@ func (c *webConfig) validate(ctx context.Context) error {
 }
 
 // guard returns a handler that calls next, exporter-toolkit's handler, only if the files
-// are readable.
+// are readable. It lets hasPassword know whether next asks for a password.
 func (c *webConfig) guard(next http.Handler, checkSoon func()) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c.readable(r.Context()) != nil {
+		passwords, err := c.passwords(r.Context())
+		if err != nil {
 			checkSoon()
-			serviceUnavailable(w, "the web configuration cannot be read")
+			respond.ServiceUnavailable(w, "the web configuration cannot be read")
 			return
+		}
+		if passwords {
+			r = r.WithContext(context.WithValue(r.Context(), passwordKey{}, true))
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// readFiles reads a web configuration and the files that it names. It returns an error if
-// one of them is not a regular file. exporter-toolkit finds every other mistake, and does
-// not hang on it.
-func readFiles(file string) error {
+type passwordKey struct{}
+
+// hasPassword reports whether exporter-toolkit has checked the password of a request.
+func hasPassword(r *http.Request) bool { return r.Context().Value(passwordKey{}) != nil }
+
+// readFiles reads a web configuration and the files that it names, and reports whether
+// there are passwords. It returns an error if one of the files is not a regular file.
+// exporter-toolkit finds every other mistake, and does not hang on it.
+func readFiles(file string) (users bool, err error) {
 	text, err := readRegular(file)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var c web.Config
 	if yaml.Unmarshal(text, &c) != nil {
-		return nil
+		return false, nil
 	}
 	c.TLSConfig.SetDirectory(filepath.Dir(file))
 	for _, name := range []string{c.TLSConfig.TLSCertPath, c.TLSConfig.TLSKeyPath, c.TLSConfig.ClientCAs} {
 		if _, err := readRegular(name); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return len(c.Users) > 0, nil
 }
 
 // readRegular returns what it can read of a file. A FIFO, or anything else that is not a

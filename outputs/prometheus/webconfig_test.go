@@ -177,10 +177,10 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 	writeFile(t, web, webConfigUsers)
 	synctest.Test(t, func(t *testing.T) {
 		c, reads, release := newWebConfig(web), atomic.Int32{}, make(chan struct{})
-		c.read = func(string) error {
+		c.read = func(string) (bool, error) {
 			reads.Add(1)
 			<-release
-			return nil
+			return false, nil
 		}
 		want := fmt.Sprintf("web_config_file %q: it or a file that it names cannot be read within 5s", web)
 		var waiting sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -79,6 +80,15 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 			gather(t, p, in)
 		})
 	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.Detailer); ok {
+		t.Run("details", func(t *testing.T) { details(t, p, opts) })
+	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.LimitReporter); ok {
+		t.Run("limits", func(t *testing.T) { limits(t, p, opts) })
+	}
+	if _, ok := open(t, p, p.NewInput, opts).(plugin.EventRecaller); ok {
+		t.Run("recall", func(t *testing.T) { recall(t, p, opts) })
+	}
 	if _, ok := open(t, p, p.NewInput, opts).(plugin.Inheritor); ok {
 		t.Run("inherits", func(t *testing.T) {
 			gathered := open(t, p, p.NewInput, opts)
@@ -94,6 +104,105 @@ func Input(t *testing.T, p plugin.Plugin, opts plugin.Options) {
 				gather(t, p, in)
 			}
 		})
+	}
+}
+
+// details tests a Detailer: it answers for every point, concurrently with gathers, and not for
+// points that do not exist.
+func details(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	d := in.(plugin.Detailer)
+	before := metric.Point{Name: "not_gathered_yet"}
+	if sections, err := d.Details(t.Context(), &before); sections != nil || err != nil {
+		t.Errorf("before the first gather: %v, %v", sections, err)
+	}
+	b := gather(t, p, in)
+	frozen := clone(b)
+	asked := make(chan int)
+	go func() {
+		known := 0
+		defer func() { asked <- known }()
+		for i := range b.Points {
+			sections, err := d.Details(t.Context(), &b.Points[i])
+			if err != nil {
+				t.Errorf("Details of %s: %v", b.Points[i].Series(), err)
+			}
+			if sections != nil {
+				known++
+			}
+			for _, s := range sections {
+				checkSection(t, &b.Points[i], s)
+			}
+		}
+	}()
+	gather(t, p, in) // concurrently
+	var known int
+	ends(t, "Details", func() { known = <-asked })
+	if known == 0 {
+		t.Error("Details knows nothing about any point")
+	}
+	if diff := cmp.Diff(frozen, b, equalValues...); diff != "" {
+		t.Errorf("Details changed a published batch (-before +after):\n%s", diff)
+	}
+	for _, absent := range Points() {
+		if sections, err := d.Details(t.Context(), &absent); sections != nil || err != nil {
+			t.Errorf("Details of %s, which does not exist: %v, %v", absent.Series(), sections, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ends(t, "Details", func() { _, _ = d.Details(ctx, &b.Points[0]) })
+	gather(t, p, in) // it still works afterwards
+}
+
+func checkSection(t *testing.T, p *metric.Point, s plugin.DetailSection) {
+	if s.Title == "" || len(s.Details) == 0 {
+		t.Errorf("Details of %s: section %q has %d details", p.Series(), s.Title, len(s.Details))
+	}
+	for _, d := range s.Details {
+		if d.Name == "" || d.Value == "" || !utf8.ValidString(s.Title+d.Name+d.Value) {
+			t.Errorf("Details of %s: %q: %q = %q", p.Series(), s.Title, d.Name, d.Value)
+		}
+	}
+}
+
+// recall tests an EventRecaller that remembers no events, because it has no state directory.
+func recall(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	gather(t, p, in)
+	if events := in.(plugin.EventRecaller).RecallEvents(); len(events) > 0 {
+		t.Errorf("%d events from before the start, without a state directory", len(events))
+	}
+}
+
+// limits tests a LimitReporter.
+func limits(t *testing.T, p plugin.Plugin, opts plugin.Options) {
+	in := open(t, p, p.NewInput, opts)
+	r := in.(plugin.LimitReporter)
+	if got := r.Limits(); len(got) > 0 {
+		t.Errorf("limits before the first gather: %q", got)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.Limits()
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	gather(t, p, in)
+	gather(t, p, in)
+	close(stop)
+	ends(t, "Limits", func() { <-ended })
+	for _, sentence := range r.Limits() {
+		if sentence == "" || strings.Contains(sentence, "\n") || strings.HasSuffix(sentence, ".") {
+			t.Errorf("limit %q: want one sentence without a final period", sentence)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,42 @@ func TestInput(t *testing.T) {
 		Name: "clock", Defaults: defaults,
 		Descs: []metric.Desc{{Name: "clock", Field: "unix_seconds", Type: metric.Gauge, Unit: "seconds", Help: "The time"}},
 		New:   func(options, plugin.Env) (plugin.Input, error) { return clock{}, nil },
+	})
+	Input(t, p, p.Defaults())
+}
+
+// An openClock also knows more than it publishes, and what it cannot see.
+type openClock struct {
+	clock
+	gathered *atomic.Bool
+}
+
+func (c openClock) Gather(ctx context.Context) (metric.Batch, error) {
+	c.gathered.Store(true)
+	return c.clock.Gather(ctx)
+}
+
+func (c openClock) Details(_ context.Context, p *metric.Point) ([]plugin.DetailSection, error) {
+	if p.Name != "clock" || !c.gathered.Load() {
+		return nil, nil
+	}
+	return []plugin.DetailSection{{Title: "Clock", Details: []plugin.Detail{{Name: "zone", Value: "UTC"}}}}, nil
+}
+
+func (c openClock) Limits() []string {
+	if !c.gathered.Load() {
+		return nil
+	}
+	return []string{"the clock is not synchronized: install chrony"}
+}
+
+func (openClock) RecallEvents() []metric.Point { return nil }
+
+func TestInputWithAllAbilities(t *testing.T) {
+	p := plugin.DefineInput(plugin.Definition[options, plugin.Input]{
+		Name: "clock", Defaults: defaults,
+		Descs: []metric.Desc{{Name: "clock", Field: "unix_seconds", Type: metric.Gauge, Unit: "seconds", Help: "The time"}},
+		New:   func(options, plugin.Env) (plugin.Input, error) { return openClock{gathered: new(atomic.Bool)}, nil },
 	})
 	Input(t, p, p.Defaults())
 }

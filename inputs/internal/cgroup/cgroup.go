@@ -66,6 +66,30 @@ func ParseFile(text []byte) Name {
 	return n
 }
 
+// Path returns the path of a process's cgroup from the text of /proc/PID/cgroup: in the unified
+// hierarchy or, on hosts that do not use it, in systemd's own, or in the first. It is a part of
+// the text.
+func Path(text []byte) (path []byte) {
+	best := 0
+	for line := range bytes.Lines(text) {
+		_, rest, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte{':'})
+		controllers, name, ok := bytes.Cut(rest, []byte{':'})
+		rank := 1
+		switch {
+		case !ok:
+			continue
+		case len(controllers) == 0 && string(name) != "/": // on hosts with version 1, the unified hierarchy may be unused
+			rank = 3
+		case string(controllers) == "name=systemd":
+			rank = 2
+		}
+		if rank > best {
+			path, best = name, rank
+		}
+	}
+	return path
+}
+
 // ParsePath parses a path such as /system.slice/docker-ID.scope.
 func ParsePath(text string) Name { return parse(text).name }
 

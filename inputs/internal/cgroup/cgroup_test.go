@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -220,6 +221,23 @@ func TestParseFile(t *testing.T) {
 	}
 }
 
+func TestPathIsThatOfTheHierarchyInUse(t *testing.T) {
+	for text, want := range map[string]string{
+		"0::/system.slice/x.service\n":                                                     "/system.slice/x.service",
+		"12:pids:/a\n1:name=systemd:/system.slice/x.service\n0::/\n":                       "/system.slice/x.service",
+		"12:pids:/a\n1:name=systemd:/system.slice/x.service\n0::/system.slice/y.service\n": "/system.slice/y.service",
+		"12:pids:/a\n11:cpu:/b\n":                                                          "/a",
+		"0::/\n":                                                                           "/",
+		"0::/a:b (deleted)":                                                                "/a:b (deleted)",
+		"":                                                                                 "",
+		"0\n0:\nnonsense\n0::/x\n":                                                         "/x",
+	} {
+		if got := string(Path([]byte(text))); got != want {
+			t.Errorf("path of %q is %q, want %q", text, got, want)
+		}
+	}
+}
+
 // FuzzParseFile checks for any text that units are valid names of units, and that
 // containers and pods are printable.
 func FuzzParseFile(f *testing.F) {
@@ -233,6 +251,9 @@ func FuzzParseFile(f *testing.F) {
 		f.Add([]byte("0::/system.slice/" + hostile + "\n"))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		if path := Path(text); !bytes.Contains(text, path) || bytes.Contains(path, []byte("\n")) {
+			t.Errorf("path %q", path)
+		}
 		n := ParseFile(text)
 		for _, unit := range []string{n.Unit, n.UserUnit} {
 			if unit != "" && !isUnit(unit, processUnits...) {

@@ -91,6 +91,7 @@ func (o *owner) append(b []byte) []byte {
 func (s *shown) append(b []byte) []byte {
 	b = append(b, '{')
 	b = appendInt(b, "u", int64(s.UID))
+	b = appendInt(b, "l", int64(s.Listen))
 	b = append(b, `"p":`...)
 	b = s.Process.append(b)
 	f := &s.Facts

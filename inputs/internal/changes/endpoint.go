@@ -34,7 +34,7 @@ type record struct {
 type mark struct {
 	Time      time.Time     `json:"t"`
 	Mono      time.Duration `json:"m"`
-	Window    time.Duration `json:"w"` // how long ago it may have happened
+	Window    time.Duration `json:"w"` // how long ago it may have happened; 0: Time is exact
 	WhileDown bool          `json:"d"`
 	Boot      bool          `json:"b"` // first seen in the first look after a boot, to which settle_boot applies
 }

@@ -167,6 +167,9 @@ func (s *shown) appendFields(fields []metric.Field) []metric.Field {
 		}
 	}
 	add("uid", metric.Uint(uint64(s.UID)))
+	if s.Listen != 0 {
+		add("listen_pid", metric.Int(int64(s.Listen)))
+	}
 	if f := &s.Facts; s.Process.PID != 0 {
 		add("pid", metric.Int(int64(s.Process.PID)))
 		if !f.Start.IsZero() {

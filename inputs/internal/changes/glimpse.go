@@ -1,5 +1,7 @@
 package changes
 
+import "time"
+
 // glimpse reports sockets that were seen only between the last look and this one. It is too
 // late to search for their owners. Sockets of one endpoint that were seen at the same time are
 // matched together, since there may be thousands.
@@ -33,7 +35,10 @@ func (l *look) glimpse(all []Glimpse) {
 	}
 	now := l.mark
 	for _, g := range groups {
-		l.mark.Time = g.first.Time
+		l.mark = now
+		if l.mark.Time = g.first.Time; !g.first.Opened.IsZero() {
+			l.mark.Window = 0
+		}
 		l.glimpseTogether(g.first.Endpoint, g.sockets)
 	}
 	l.mark = now
@@ -52,7 +57,7 @@ func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
 			seen[s.ID] = true
 		}
 		for i := range e.Sockets {
-			if id := e.Sockets[i].ID; !seen[id] {
+			if id := e.Sockets[i].ID; !seen[id] && !l.closedBefore(id, l.mark.Time) {
 				e.current = append(e.current, &Socket{Endpoint: at, ID: id, Status: Unknown, ExposureUnknown: true})
 			}
 		}
@@ -65,4 +70,10 @@ func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
 	} else {
 		l.compare(e, &l.match)
 	}
+}
+
+// closedBefore reports whether a socket is known to have closed before a time.
+func (l *look) closedBefore(id SocketID, at time.Time) bool {
+	closed, known := l.closed[id.Cookie]
+	return known && !closed.After(at)
 }

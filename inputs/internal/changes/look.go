@@ -31,6 +31,7 @@ type look struct {
 	mark     // of everything that this look is the first to see
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
+	closed   map[uint64]time.Time    // of the snapshot
 	failed   map[string]bool         // namespaces that could not be listed
 	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
@@ -45,7 +46,7 @@ type look struct {
 // change of options, or an ordinary one.
 func (t *Tracker) begin(s *Snapshot) *look {
 	l := &look{
-		Tracker: t, before: t.last, set: make(map[string]json.RawMessage),
+		Tracker: t, before: t.last, closed: s.Closed, set: make(map[string]json.RawMessage),
 		failed: make(map[string]bool), arriving: make(map[uint16][]*endpoint),
 	}
 	first := t.last.Number == 0
@@ -118,7 +119,9 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 		}
 		e := l.endpoints[s.Endpoint]
 		if e == nil {
-			e = l.add(s.Endpoint, l.mark)
+			e = l.add(s.Endpoint, l.markOf(s))
+		} else if at := l.markOf(s); e.Unreported && e.Change.Mono == l.mark.Mono && at.Time.Before(e.Change.Time) {
+			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this look is the first to see the endpoint
 		}
 		e.current = append(e.current, s)
 	}
@@ -141,6 +144,31 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 
 func (e *endpoint) sortCurrent() {
 	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
+}
+
+// markOf returns the mark of a socket that this look is the first to see: exact if it is known
+// when the socket opened, which may be after the look's own time.
+func (l *look) markOf(s *Socket) mark {
+	m := l.mark
+	if s.Opened.After(l.before.Time) {
+		m.Time, m.Window = s.Opened, 0
+	}
+	return m
+}
+
+// closedAt returns when the last socket of an endpoint closed, or the zero time if that is not
+// known exactly.
+func (l *look) closedAt(e *endpoint) (last time.Time) {
+	for i := range e.Sockets {
+		at, known := l.closed[e.Sockets[i].ID.Cookie]
+		if !known {
+			return time.Time{}
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // add adds a new endpoint, first seen at the mark.

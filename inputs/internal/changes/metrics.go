@@ -12,10 +12,11 @@ func Descs(point string) []metric.Desc {
 	return []metric.Desc{
 		text("history", "Random id of the history; with host and sequence it identifies an event"),
 		number("sequence", "count", "Number of the event in the history, growing by one"),
-		number("window_seconds", "seconds", "How exact the time is: the time since the last complete look before it"),
+		number("window_seconds", "seconds", "How exact the time is: the time since the last complete look before it, or 0 if the kernel told the time (listen_events)"),
 		number("while_down", "", "Whether it happened while sockwatch was not running"),
 		number("pid", "pid", "Process id of the owner"),
 		number("uid", "uid", "User id of the socket"),
+		number("listen_pid", "pid", "Process id of the process that called listen, if listen_events is on"),
 		text("exe", "Path of the owner's program"),
 		number("exe_deleted", "", "Whether the file of that program has been deleted or replaced since the process started"),
 		text("exe_sha256", "SHA-256 sum of that program, if exe_sha256 is on"),

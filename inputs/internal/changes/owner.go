@@ -28,6 +28,7 @@ const maxKeys = 4
 // shown is what an event reports about an owner.
 type shown struct {
 	UID     uint32       `json:"u"` // of the socket
+	Listen  int          `json:"l"` // the process that called listen, 0 if it is not known
 	Process process      `json:"p"`
 	Facts   Facts        `json:"f"`
 	Tags    []metric.Tag `json:"t"`
@@ -87,13 +88,16 @@ func (o *owner) equals(other *owner) bool {
 func (o *owner) show(s *Socket) (news bool) {
 	now := s.shown()
 	before := o.Shown
+	if now.Listen == 0 && now.Process == before.Process {
+		now.Listen = before.Listen // known to an earlier run
+	}
 	o.Shown = now
 	if o.Reported == nil && before.Process.PID != 0 && before.Process != now.Process {
 		reported := before
 		o.Reported = &reported
 	}
 	before.Facts.Start = now.Facts.Start
-	return before.UID != now.UID || before.Process != now.Process || before.Facts != now.Facts ||
+	return before.UID != now.UID || before.Listen != now.Listen || before.Process != now.Process || before.Facts != now.Facts ||
 		before.Verdict != now.Verdict || !sameTags(before.Tags, now.Tags)
 }
 
@@ -115,7 +119,7 @@ func sameTags(a, b []metric.Tag) bool {
 
 // shown returns what an event reports about the socket now.
 func (s *Socket) shown() shown {
-	v := shown{UID: s.UID, Tags: s.Tags, Verdict: s.Verdict}
+	v := shown{UID: s.UID, Listen: s.ListenPID, Tags: s.Tags, Verdict: s.Verdict}
 	if len(s.Holders) > 0 {
 		h := s.named()
 		v.Process, v.Facts = process{PID: h.PID, Start: h.Start}, h.Facts

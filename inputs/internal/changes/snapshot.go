@@ -41,6 +41,8 @@ type Snapshot struct {
 	Namespaces []Namespace
 	Sockets    []Socket  // in any order
 	Glimpses   []Glimpse // in chronological order
+	// Closed has when sockets closed since the last look, by cookie, if that is known exactly.
+	Closed map[uint64]time.Time
 }
 
 // A Namespace is a network namespace, and how it was listed.
@@ -85,6 +87,11 @@ type Socket struct {
 	// namespace could not be read, so Exposure has no meaning.
 	Exposure        inet.Class
 	ExposureUnknown bool
+
+	// Opened is when it began to listen, if that is known exactly; else zero. ListenPID is the
+	// process that called listen then.
+	Opened    time.Time
+	ListenPID int
 
 	Status Status
 	// Holders are the processes that hold it, in the order of owner.Compare: by start time,

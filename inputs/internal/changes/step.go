@@ -112,9 +112,15 @@ func (l *look) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
 	}
-	c := &change{mark: l.mark}
+	c := &change{mark: l.markOf(m.newest(e))}
+	closed := l.closedAt(e)
+	if e.Gone != nil && e.Gone.Window == 0 {
+		closed = e.Gone.Time
+	}
 	switch {
 	case m.overlapping:
+	case c.Window == 0 && !closed.IsZero():
+		c.Down = max(c.Time.Sub(closed), 0)
 	case e.Gone != nil:
 		c.Down = e.Gone.Last.until(l.Moment)
 	default:
@@ -212,6 +218,9 @@ func (l *look) miss(e *endpoint) bool {
 	}
 	if e.Gone == nil {
 		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
+	}
+	if at := l.closedAt(e); e.Gone.Window > 0 && !at.IsZero() { // the kernel may tell only after a look without it
+		e.Gone.Time, e.Gone.Window, e.dirty = at, 0, true
 	}
 	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // these stop waiting
 		e.Change, e.Lost, e.Exposure.Since = nil, nil, nil

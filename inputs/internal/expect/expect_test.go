@@ -383,6 +383,42 @@ process = "nc"
 	}
 }
 
+func TestMatchingRulesSayWhatLimitsThem(t *testing.T) {
+	r := compile(t, `
+[[forbid]]
+name = "nc"
+process = "nc"
+[[expect]]
+name = "web"
+port = 80
+why = "public site"
+[[allow]]
+name = "old"
+port = 80
+expires = "2026-11-01"
+[[allow]]
+name = "other"
+port = 81
+[[allow]]
+process = "nginx"
+`)
+	for _, test := range []struct {
+		name     string
+		listener *Listener
+		want     []string
+	}{
+		{name: "several", listener: nginx(80), want: []string{"expect web: public site", "allow old, which no longer allows anything: 2026-11-01 was the last day", "allow allow 3"}},
+		{name: "unknown owner", listener: nginx(443, unreadable), want: []string{"forbid nc, perhaps: its owner is not known", "allow allow 3, perhaps: its owner is not known"}},
+		{name: "none", listener: nginx(443, by("x"))},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, r.Matching(test.listener, now)); diff != "" {
+				t.Errorf("matching rules (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestReasonWithoutRules(t *testing.T) {
 	if diff := cmp.Diff(Reason{Why: "there are no rules"}, compile(t, "unlisted = 'unexpected'").Why(nginx(80), now)); diff != "" {
 		t.Errorf("reason (-want +got):\n%s", diff)

@@ -2,6 +2,7 @@ package expect
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,10 @@ func FuzzRules(f *testing.F) {
 			v, why := r.Verdict(l, now), r.Why(l, now)
 			if why.Why == "" || (v.Expected == Yes || v.Expected == Forbidden) && why.Rule != v.Rule {
 				t.Errorf("verdict %+v, reason %+v", v, why)
+			}
+			isRule := func(sentence string) bool { return strings.Contains(sentence, " "+v.Rule) }
+			if matching := r.Matching(l, now); v.Rule != "" && !slices.ContainsFunc(matching, isRule) {
+				t.Errorf("rule %q decided, but %q match", v.Rule, matching)
 			}
 			if v.Expected == Undecided && why.Rule == "" {
 				t.Errorf("undecided for no reason: %+v", why)

@@ -1,6 +1,8 @@
 package expect
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"sockwatch/agent/plugin"
@@ -153,4 +155,27 @@ func Example() Options {
 // may contain. It implements plugin.Includer.
 func (o *Options) Includes() plugin.Include {
 	return plugin.Include{Option: "expect_file", Tables: []string{"expect", "allow", "forbid"}}
+}
+
+// Warn returns a warning for each glob that looks like a regular expression. It implements
+// plugin.Warner.
+func (o *Options) Warn() error {
+	var errs []error
+	warn := func(list string, index int, c *Criteria) {
+		for _, g := range globOptions {
+			rare := g.name == "process" || g.name == "user" || g.name == "container"
+			errs = append(errs, plugin.WarnOfRegexps(fmt.Sprintf("%s[%d].%s", list, index, g.name), *g.patterns(c), rare))
+		}
+		errs = append(errs, plugin.WarnOfRegexps(fmt.Sprintf("%s[%d].address", list, index), c.Address, false))
+	}
+	for i := range o.Expect {
+		warn(kindExpect, i, &o.Expect[i].Criteria)
+	}
+	for i := range o.Allow {
+		warn(kindAllow, i, &o.Allow[i].Criteria)
+	}
+	for i := range o.Forbid {
+		warn(kindForbid, i, &o.Forbid[i].Criteria)
+	}
+	return errors.Join(errs...)
 }

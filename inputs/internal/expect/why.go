@@ -32,6 +32,29 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}
 }
 
+// Matching returns the rules that match a listener or may match it, in the order of the rules:
+// "expect web", "allow ssh: the bastion", "forbid telnet, perhaps: its owner is not known".
+func (r *Rules) Matching(l *Listener, now time.Time) (matching []string) {
+	owners := l.owners()
+	for _, n := range r.rules {
+		if n.ports != nil && !n.ports.contain(l.Port) {
+			continue
+		}
+		sentence := n.kind + " " + n.name
+		switch n.match(l, owners) {
+		case falsely:
+			continue
+		case unknown:
+			sentence += ", perhaps: its owner is not known"
+		}
+		if n.kind != kindForbid && n.expired(now) {
+			sentence += ", which no longer allows anything: " + n.approval.Expires + " was the last day"
+		}
+		matching = append(matching, n.because(sentence))
+	}
+	return matching
+}
+
 // title returns how a sentence refers to the rule.
 func (n *rule) title() string {
 	if n.kind == kindForbid {

@@ -63,33 +63,78 @@ func (l *Local) Exposure(s *inet.Socket) inet.Class {
 	if addr.IsLoopback() {
 		return inet.Loopback
 	}
-	v, at := l.unbound, arrivedAt{device: s.Device, bound: s.Device != 0}
+	v, at, most := l.viewOf(s)
+	if most == inet.Nowhere {
+		return inet.Nowhere
+	}
+	return min(v.exposure(s, addr, at), most)
+}
+
+// viewOf returns the addresses on which a listener may answer, by which device packets reach it,
+// and the widest class that its exposure can have.
+func (l *Local) viewOf(s *inet.Socket) (v view, at arrivedAt, most inet.Class) {
+	v, at = l.unbound, arrivedAt{device: s.Device, bound: s.Device != 0}
 	if l.links == nil {
 		at.device = 0
 		if at.bound {
 			v = l.device
 		}
-	} else if at.bound {
-		d, ok := l.links[s.Device]
-		switch master := l.links[d.master]; {
-		case !ok: // the device is gone
-			return inet.Nowhere
-		case d.vrf:
-			v = l.devices[s.Device]
-		case master.vrf:
-			v = l.devices[d.master]
-		case d.loopback: // packets there come from the host itself
-			return min(l.unbound.exposure(s, addr, arrivedAt{}), inet.Loopback)
-		case !d.up || d.master != 0: // a port of a bridge or bond receives nothing itself
-			return inet.Nowhere
-		default:
-			v = l.device
-			if special, ok := l.devices[s.Device]; ok {
-				v = special
+		return v, at, inet.Public
+	}
+	if !at.bound {
+		return v, at, inet.Public
+	}
+	d, ok := l.links[s.Device]
+	switch master := l.links[d.master]; {
+	case !ok: // the device is gone
+		return v, at, inet.Nowhere
+	case d.vrf:
+		v = l.devices[s.Device]
+	case master.vrf:
+		v = l.devices[d.master]
+	case d.loopback: // packets there come from the host itself
+		return l.unbound, arrivedAt{}, inet.Loopback
+	case !d.up || d.master != 0: // a port of a bridge or bond receives nothing itself
+		return v, at, inet.Nowhere
+	default:
+		v = l.device
+		if special, ok := l.devices[s.Device]; ok {
+			v = special
+		}
+	}
+	return v, at, inet.Public
+}
+
+// Example returns an address on which a listener answers that has the class of its exposure. It
+// returns false for link-local IPv6 addresses, which only their device has, and if there is
+// none.
+func (l *Local) Example(s *inet.Socket) (netip.Addr, bool) {
+	class := l.Exposure(s)
+	v, _, _ := l.viewOf(s)
+	tables := v.v4
+	if s.Transparent {
+		tables = slices.Concat(tables, v.foreign)
+	}
+	switch s.Family() {
+	case "dual":
+		tables = slices.Concat(tables, v.v6)
+	case "ipv6":
+		tables = v.v6
+	}
+	for _, a := range tables {
+		for _, r := range a.ranges {
+			for _, addr := range [...]netip.Addr{r.first, r.last} {
+				switch {
+				case class == inet.Nowhere || inet.Classify(addr) != class:
+				case addr.Is4() && addr.IsLoopback() && a.contains(loopback4, 0): // better known than 127.0.0.0
+					return loopback4, true
+				default:
+					return addr, true
+				}
 			}
 		}
 	}
-	return v.exposure(s, addr, at)
+	return netip.Addr{}, false
 }
 
 // arrivedAt says by which device packets reach a socket.

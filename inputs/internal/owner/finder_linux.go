@@ -14,9 +14,22 @@ type Options struct {
 	Verify  time.Duration // period within which every known holder is verified once
 	Refresh time.Duration // how often to search for additional holders of known sockets
 	Cmdline int           // how many bytes of Process.Cmdline to read
+	// Files, if not nil, is searched instead of the files in procfs. It needs the numbers that
+	// system calls use for processes: FS.OwnPIDs.
+	Files Files
 	// Members returns the processes of a cgroup. They are searched first for a socket that
 	// was created in that cgroup. It may return none.
 	Members func(cgroup string) []int
+}
+
+// Files lists files of all processes at once. An error ends the use of Files. Files that are
+// opened or closed meanwhile may be missing.
+type Files interface {
+	// Sockets calls visit for each file that is a listening TCP socket, in any thread with a
+	// table of files of its own. It visits the files of a process one after the other.
+	Sockets(ctx context.Context, visit func(pid int, file procfs.File)) error
+	// Rings calls visit for each file that is an io_uring.
+	Rings(ctx context.Context, visit func(pid int, file procfs.File)) error
 }
 
 // A Finder finds the holders of the sockets that were added to it. It must be used by one
@@ -53,6 +66,8 @@ type Report struct {
 	// OutOfResources is the error if the search stopped because no file descriptor or
 	// memory was left. Known holders stay.
 	OutOfResources error
+	// FilesLost is the error that ended the use of Options.Files, if that was in this Update.
+	FilesLost error
 	// Hidden is the reason why there may be processes that are not visible at all, if that
 	// made a socket Unreadable in this Update; else "".
 	Hidden string
@@ -231,7 +246,7 @@ func (f *Finder) wanted() (wanted []*Socket) {
 	return wanted
 }
 
-// searchCandidates searches the candidates and the processes in the sockets' cgroups. If it
+// searchCandidates searches the candidates or the processes in the sockets' cgroups. If it
 // does not finish in time, the next Update skips it, so that the walk gets the time.
 func (f *Finder) searchCandidates(ctx context.Context, wanted []*Socket) {
 	if f.tooSlow {
@@ -241,6 +256,11 @@ func (f *Finder) searchCandidates(ctx context.Context, wanted []*Socket) {
 	pids := slices.Clone(f.candidates)
 	asked := make(map[string]bool)
 	for _, s := range wanted {
+		if s.Candidate != 0 {
+			pids = append(pids, s.Candidate)
+			s.Candidate = 0
+			continue // its cgroup may have very many processes
+		}
 		if s.Cgroup != "" && !asked[s.Cgroup] {
 			asked[s.Cgroup] = true
 			pids = append(pids, f.options.Members(s.Cgroup)...)
@@ -276,7 +296,7 @@ func (f *Finder) continueWalk(ctx context.Context) error {
 		}
 		slices.Sort(pids)
 		f.scanner.walk++
-		f.walk = &walk{number: f.scanner.walk, scanner: &f.scanner, sockets: f.all, pids: pids}
+		f.walk = &walk{number: f.scanner.walk, scanner: &f.scanner, sockets: f.all, files: f.options.Files, pids: pids}
 		for _, s := range f.sockets {
 			s.begin()
 		}
@@ -284,7 +304,10 @@ func (f *Finder) continueWalk(ctx context.Context) error {
 	f.report.Walked, f.dirty = true, true
 	refused := f.walk.refused
 	err := f.walk.run(ctx)
-	f.report.Refused += f.walk.refused - refused
+	f.report.Refused += max(0, f.walk.refused-refused)
+	if f.walk.lost != nil && f.options.Files != nil {
+		f.options.Files, f.report.FilesLost = nil, f.walk.lost
+	}
 	return err
 }
 

@@ -69,6 +69,9 @@ func newFinder(t *testing.T, options Options) *Finder {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if searchKernel {
+		options.Files = openFiles(t)
+	}
 	f, err := NewFinder(fs, options)
 	if err != nil {
 		t.Fatal(err)

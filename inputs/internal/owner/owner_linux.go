@@ -29,11 +29,12 @@ func (s Status) String() string {
 	return [...]string{"pending", "resolved", "unreadable", "none", "exited"}[s]
 }
 
-// A Socket is a socket and its known holders. The caller sets Inode and Cgroup. The Finder
-// that the Socket is added to sets everything else.
+// A Socket is a socket and its known holders. The caller sets the first three fields. The
+// Finder that the Socket is added to sets everything else.
 type Socket struct {
-	Inode  uint64
-	Cgroup string // path of the cgroup in which it was created, or ""
+	Inode     uint64
+	Cgroup    string // path of the cgroup in which it was created, or ""
+	Candidate int    // process that is searched first, or 0
 
 	Status Status
 	// Holders are processes that hold the socket, at most 64, in the order of Compare. They

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"sockwatch/inputs/internal/procfs"
 )
 
@@ -16,6 +18,8 @@ type walk struct {
 	number  uint32
 	scanner *scanner
 	sockets func(yield func(*Socket) bool) // all sockets
+	files   Files                          // nil: read procfs
+	lost    error                          // why files is not used any more
 
 	pids    []int         // processes at the start of the walk, then those that started later
 	next    int           // index in pids
@@ -40,7 +44,7 @@ var errDeadline = errors.New("stopped by the deadline")
 // run continues the walk. It returns nil when the walk has ended, else the reason why not.
 func (w *walk) run(ctx context.Context) error {
 	if !w.deep {
-		if err := w.each(ctx, procfs.Process.Files); err != nil {
+		if err := w.readFiles(ctx); err != nil {
 			return err
 		}
 		// A socket may have been passed to a process that started after the walk.
@@ -63,10 +67,101 @@ func (w *walk) run(ctx context.Context) error {
 	}
 	// Few programs have threads with their own files, or close a socket that an io_uring
 	// holds, but a program that wants to hide a socket could.
-	if err := w.each(ctx, procfs.Process.ThreadFiles); err != nil {
+	if err := w.readThreads(ctx); err != nil {
 		return err
 	}
 	return w.readRings(ctx)
+}
+
+// readFiles searches the files of all processes.
+func (w *walk) readFiles(ctx context.Context) error {
+	if w.files == nil || w.next == len(w.pids) {
+		return w.each(ctx, procfs.Process.Files)
+	}
+	if err := w.readAll(ctx); err != nil {
+		return w.orProcfs(ctx, err, procfs.Process.Files)
+	}
+	w.next = len(w.pids)
+	return nil
+}
+
+// readThreads searches the files of threads that have their own, and finds the io_urings that
+// are not known yet.
+func (w *walk) readThreads(ctx context.Context) error {
+	if w.files == nil {
+		return w.each(ctx, procfs.Process.ThreadFiles)
+	}
+	if w.next == len(w.pids) {
+		return nil
+	}
+	w.rings = w.rings[:0]
+	if err := w.files.Rings(ctx, w.addRing); err != nil {
+		return w.orProcfs(ctx, err, procfs.Process.ThreadFiles)
+	}
+	w.next = len(w.pids)
+	return nil
+}
+
+// orProcfs searches procfs instead of w.files after an error, unless the deadline or a lack of
+// resources is the reason.
+func (w *walk) orProcfs(ctx context.Context, err error, look look) error {
+	switch {
+	case ctx.Err() != nil:
+		return errDeadline
+	case errors.Is(err, procfs.ErrNoResources):
+		return err
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", procfs.ErrNoResources, err)
+	}
+	w.files, w.lost = nil, err
+	return w.each(ctx, look)
+}
+
+// readAll takes the holders of all sockets from w.files, also those of threads. If it has not
+// ended, the next call begins again.
+func (w *walk) readAll(ctx context.Context) error {
+	pid, held, failed := 0, []procfs.File(nil), error(nil)
+	unread := make(map[int]bool)
+	take := func() {
+		if len(held) == 0 || failed != nil {
+			return
+		}
+		visitHeld := func(_ procfs.Process, _ *procfs.Cursor, _ func() bool, visit func(procfs.File)) (bool, error) {
+			for _, file := range held {
+				visit(file)
+			}
+			return true, nil
+		}
+		_, err := w.scanner.scan(ctx, pid, visitHeld, &procfs.Cursor{}, nil)
+		switch {
+		case errors.Is(err, procfs.ErrNoResources):
+			failed = err
+		case err != nil && !errors.Is(err, procfs.ErrExited):
+			unread[pid] = true
+			w.countFailure(err)
+		}
+	}
+	w.refused = 0
+	err := w.files.Sockets(ctx, func(of int, file procfs.File) {
+		if w.scanner.sockets[file.Inode] == nil {
+			return
+		}
+		if of != pid || len(held) == maxHits {
+			take()
+			pid, held = of, held[:0]
+		}
+		held = append(held, file)
+	})
+	take()
+	if err := errors.Join(failed, err); err != nil {
+		return err
+	}
+	for _, p := range w.scanner.processes.list {
+		if !unread[p.PID] {
+			p.walk = w.number
+		}
+	}
+	return nil
 }
 
 // each searches the processes that are left.

@@ -176,6 +176,28 @@ func (p Process) LoginUID() (uid uint32, ok bool, err error) {
 	return parseLoginUID(text)
 }
 
+// UID returns the effective user id of the process.
+func (p Process) UID() (uint32, error) {
+	text, err := p.read("status", 64<<10)
+	if err != nil {
+		return 0, err
+	}
+	return parseUID(text)
+}
+
+// Netns returns the number of the network namespace of the process.
+func (p Process) Netns() (uint64, error) {
+	link, err := p.readLink("ns/net")
+	if err != nil {
+		return 0, err
+	}
+	number, ok := parseLink(link, "net:[")
+	if !ok {
+		return 0, fmt.Errorf("ns/net %q", link)
+	}
+	return number, nil
+}
+
 // readLink reads a link. The result is valid until the next call.
 func (f *FS) readLink(dir int, name []byte) ([]byte, error) {
 	n, err := unix.Readlinkat(dir, string(name), f.link)

@@ -268,3 +268,24 @@ func TestZombiesAndKernelThreadsAreNoErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnUIDAndNetworkNamespace(t *testing.T) {
+	f := open(t)
+	p, err := f.Process(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	link, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, uidErr := p.UID()
+	netns, err := p.Netns()
+	if want := "net:[" + strconv.FormatUint(netns, 10) + "]"; err != nil || link != want {
+		t.Errorf("network namespace %s, %v, want %s", want, err, link)
+	}
+	if uidErr != nil || int(uid) != os.Geteuid() {
+		t.Errorf("uid %d, %v, want %d", uid, uidErr, os.Geteuid())
+	}
+}

@@ -25,6 +25,10 @@ const kernelThread = 0x200000
 // architecture that Go runs on.
 const userHZ = 100
 
+// Ticks returns the Stat.Start of a process that started at a time on CLOCK_BOOTTIME, in
+// nanoseconds. The kernel rounds down, too.
+func Ticks(start uint64) uint64 { return start / (1e9 / userHZ) }
+
 // ParseStat parses the text of /proc/PID/stat. The name is between the first "(" and the last
 // ")", since it may contain both.
 func ParseStat(text []byte) (Stat, error) {
@@ -101,6 +105,24 @@ func parseCapabilities(text []byte) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no line CapEff")
+}
+
+// parseUID returns the effective user id from the text of /proc/PID/status, which has the real,
+// effective, saved and file system uid in one line.
+func parseUID(text []byte) (uint32, error) {
+	for line := range bytes.Lines(text) {
+		value, ok := bytes.CutPrefix(line, []byte("Uid:"))
+		if !ok {
+			continue
+		}
+		ids := bytes.Fields(value)
+		if len(ids) != 4 {
+			return 0, fmt.Errorf("uids %q", value)
+		}
+		uid, err := strconv.ParseUint(string(ids[1]), 10, 32)
+		return uint32(uid), err
+	}
+	return 0, fmt.Errorf("no line Uid")
 }
 
 // allUsers reports whether a text of /proc/PID/uid_map is that of the host's user namespace.

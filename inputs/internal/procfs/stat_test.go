@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -86,6 +87,40 @@ func TestParseCapabilities(t *testing.T) {
 	if err != nil || got != 1<<19|1<<2 {
 		t.Errorf("%x, %v", got, err)
 	}
+}
+
+func TestParseUID(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		uid  uint32
+		err  string
+	}{
+		{text: "Name:\tUid: 7\nUid:\t1000\t1001\t1002\t1003\nGid:\t5\t5\t5\t5\n", uid: 1001},
+		{text: "Uid:\t4294967294\t4294967294\t0\t0\n", uid: 4294967294},
+		{text: "Uid:\t1\n", err: `uids "\t1\n"`},
+		{text: "Uid:\t0\t4294967296\t0\t0\n", err: `strconv.ParseUint: parsing "4294967296": value out of range`},
+		{text: "Gid:\t0\t0\t0\t0\n", err: "no line Uid"},
+	} {
+		uid, err := parseUID([]byte(test.text))
+		if test.err != "" && fmt.Sprint(err) != test.err || test.err == "" && (err != nil || uid != test.uid) {
+			t.Errorf("%q: %d, %v", test.text, uid, err)
+		}
+	}
+}
+
+// FuzzParseUID: any text is accepted or refused, and the name of a process does not count.
+func FuzzParseUID(f *testing.F) {
+	for _, comm := range hostile {
+		f.Add([]byte(comm))
+	}
+	f.Add([]byte("Uid:\t1\t2\t3\t4\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, _ = parseUID(text)
+		name := bytes.ReplaceAll(text, []byte("\n"), []byte(`\n`)) // as the kernel prints it
+		if uid, err := parseUID(fmt.Appendf(nil, "Name:\t%s\nUid:\t1\t2\t3\t4\n", name)); err != nil || uid != 2 {
+			t.Errorf("%q: %d, %v", name, uid, err)
+		}
+	})
 }
 
 // FuzzParseStat: the parser finds the text between the first and the last

@@ -1,5 +1,6 @@
 // Package schematest validates the output of tests with the JSON Schemas under docs: those
-// of the lines that sockwatch prints, and of the reports of "sockwatch check --live".
+// of the lines that sockwatch prints, of the answers of its API, and of the reports of
+// "sockwatch check --live".
 package schematest
 
 import (
@@ -105,6 +106,14 @@ func Report(t testing.TB, report []byte) {
 	}
 }
 
+// API checks an answer of the live page to a script.
+func API(t testing.TB, answer []byte) {
+	t.Helper()
+	if err := validate(compileAPI, answer); err != nil {
+		t.Errorf("%v\n%s", err, answer)
+	}
+}
+
 func validate(compile func() (*jsonschema.Schema, error), line []byte) error {
 	schema, err := compile()
 	if err != nil {
@@ -151,11 +160,28 @@ func encode(p *metric.Point, at time.Time) ([]byte, error) {
 // The schemas are read once.
 var (
 	compileLines  = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("jsonlines.schema.json") })
+	compileAPI    = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("api.schema.json", "jsonlines.schema.json") })
 	compileReport = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("report.schema.json") })
 )
 
-// compile reads a schema of docs.
-func compile(name string) (*jsonschema.Schema, error) {
+// compile compiles a schema of docs. It may refer to the others.
+func compile(name string, others ...string) (*jsonschema.Schema, error) {
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	for _, name := range append(others, name) {
+		value, err := read(name)
+		if err != nil {
+			return nil, fmt.Errorf("docs/%s: %w", name, err)
+		}
+		if err := c.AddResource(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return c.Compile(name)
+}
+
+// read reads a schema of docs.
+func read(name string) (any, error) {
 	dir, err := os.Getwd() // that of the package under test
 	if err != nil {
 		return nil, err
@@ -168,14 +194,5 @@ func compile(name string) (*jsonschema.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("docs/%s: %w", name, err)
-	}
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource(name, value); err != nil {
-		return nil, err
-	}
-	return c.Compile(name)
+	return jsonschema.UnmarshalJSON(bytes.NewReader(text))
 }

@@ -59,3 +59,15 @@ func TestBatchChecksEventsAndPoints(t *testing.T) {
 		}
 	}
 }
+
+// TestAPIAnswersAreArraysOfLines, so that the schema of the API refuses what that of lines
+// does.
+func TestAPIAnswersAreArraysOfLines(t *testing.T) {
+	API(t, []byte("[]"))
+	API(t, []byte("["+listener+",\n"+event+"]"))
+	for _, answer := range []string{listener, "[1]", "[" + strings.Replace(listener, `"uid":0`, `"gid":0`, 1) + "]"} {
+		if err := validate(compileAPI, []byte(answer)); err == nil {
+			t.Errorf("valid: %s", answer)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"testing"
@@ -71,14 +71,14 @@ func TestPorts(t *testing.T) {
 	if !p.Empty() || p.Match("0") {
 		t.Error("the zero value is not empty, or contains a port")
 	}
-	for _, list := range []string{"22", " 80, 8000-8100", "0-0,65535"} {
+	for _, list := range []string{"22", " 80, 8000-8100", "1-1,65535"} {
 		if err := p.UnmarshalText([]byte(list)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for s, want := range map[string]bool{
 		"22": true, "23": false, "80": true, "7999": false, "8000": true, "8100": true, "8101": false,
-		"0": true, "65535": true, "65536": false, "": false, "x": false,
+		"0": false, "1": true, "65535": true, "65536": false, "": false, "x": false,
 	} {
 		if got := p.Match(s); got != want {
 			t.Errorf("%q matches: %v", s, got)
@@ -88,13 +88,15 @@ func TestPorts(t *testing.T) {
 
 func TestEveryWrongPortOfAListIsNamed(t *testing.T) {
 	tests := []struct{ list, want string }{
-		{"", `"" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"ssh", `"ssh" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"-1", `"-1" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"1-", `"1-" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"1-2-3", `"1-2-3" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"+22", `"+22" is not a port (0 to 65535) or a range such as 8000-8100`},
-		{"80,65536,90-80", `"65536" is not a port (0 to 65535) or a range such as 8000-8100
+		{"", `"" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"ssh", `"ssh" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"0", `"0" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"0-80", `"0-80" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"-1", `"-1" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"1-", `"1-" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"1-2-3", `"1-2-3" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"+22", `"+22" is not a port (1 to 65535) or a range such as 8000-8100`},
+		{"80,65536,90-80", `"65536" is not a port (1 to 65535) or a range such as 8000-8100
 the range 90-80 is empty: write 80-90`},
 	}
 	for _, tt := range tests {

@@ -15,7 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/respond"
 )
 
 func TestTwoScrapers(t *testing.T) {
@@ -128,7 +130,7 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	for i := range readers {
 		readers[i] = &slowReader{ResponseRecorder: httptest.NewRecorder(), waiting: waiting, release: release}
 		path := []string{"/metrics", sdPath, "/"}[i%3]
-		wg.Go(func() { e.handler(board).ServeHTTP(readers[i], httptest.NewRequest(http.MethodGet, path, nil)) })
+		wg.Go(func() { testHandler(e, board).ServeHTTP(readers[i], httptest.NewRequest(http.MethodGet, path, nil)) })
 		next(t, waiting)
 		board.publish(batch("tcp_listen", listener(80, "nginx", "root"), point("m", float64(i))))
 	}
@@ -150,7 +152,7 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 // ends with an error.
 func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
-	e.unread.most = 1
+	e.responder = respond.New(respond.Options{Log: e.env.Log, MaxRequests: maxRequests, MaxUnread: 1, Refused: e.own.refused.Inc})
 	board := boardOf(batch("tcp_listen", listeners(benchListeners)...)) // more than sockets buffer
 	addr := serve(t, e, board)[0]
 	slow, err := net.Dial("tcp", addr.String())
@@ -175,13 +177,21 @@ func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
 	}
 }
 
+// TestTooManyRequestsAtOnceAreRefused while others are being answered: the board keeps
+// them waiting.
 func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))
+	waiting, release := make(chan struct{}), make(chan struct{})
+	busy := &waitingBoard{fakeBoard: board, waiting: waiting, release: release}
+	var wg sync.WaitGroup
 	for range maxRequests {
-		e.slots <- struct{}{}
+		wg.Go(func() {
+			testHandler(e, busy).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		})
+		next(t, waiting)
 	}
-	for _, path := range []string{"/metrics", "/", sdPath} {
+	for _, path := range []string{"/metrics", sdPath} {
 		r := get(t, e, board, path)
 		if body := bodyOf(t, r); r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" || body != "16 requests are being answered\n" {
 			t.Errorf("%s: status %d, %q", path, r.StatusCode, body)
@@ -192,10 +202,24 @@ func TestTooManyRequestsAtOnceAreRefused(t *testing.T) {
 			t.Errorf("%s: status %d", path, r.StatusCode)
 		}
 	}
-	<-e.slots
-	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, "\n"+ownName+"_refused_requests_total 3\n") {
+	close(release)
+	wg.Wait()
+	if page := bodyOf(t, get(t, e, board, "/metrics")); !strings.Contains(page, "\n"+ownName+"_refused_requests_total 2\n") {
 		t.Error("refused requests are not counted")
 	}
+}
+
+// A waitingBoard has its batches when it is released.
+type waitingBoard struct {
+	*fakeBoard
+	waiting chan<- struct{}
+	release <-chan struct{}
+}
+
+func (b *waitingBoard) Latest() []*metric.Batch {
+	b.waiting <- struct{}{}
+	<-b.release
+	return b.fakeBoard.Latest()
 }
 
 // TestSlowClientsAreCut in a synctest bubble, over pipes.
@@ -206,7 +230,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 	}{
 		{"no request", "", readHeaderTimeout},
 		{"half a header", "GET /metrics HTTP/1.1\r\nHost:", readHeaderTimeout},
-		{"reads nothing", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", writeTimeout + time.Second},
+		{"reads nothing", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", respond.WriteTimeout + time.Second},
 		{"stays idle", "GET /none HTTP/1.1\r\nHost: x\r\n\r\n", idleTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {

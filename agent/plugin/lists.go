@@ -1,4 +1,4 @@
-package filter
+package plugin
 
 import (
 	"cmp"
@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"sockwatch/agent/plugin"
 )
 
 // Patterns are globs as typed on a command line or into a form: one, or several separated
@@ -16,14 +14,14 @@ import (
 // glob. The zero value is empty and matches nothing.
 type Patterns struct {
 	texts []string
-	globs plugin.Globs
+	globs Globs
 }
 
 // UnmarshalText adds the globs of a list to p, so that a flag can be repeated. Its error
 // joins the errors of all bad patterns.
 func (p *Patterns) UnmarshalText(text []byte) error {
 	texts := splitList(string(text))
-	g, err := plugin.CompileGlobs(texts)
+	g, err := CompileGlobs(texts)
 	if err != nil {
 		return err
 	}
@@ -100,8 +98,8 @@ func parsePortRange(s string) (portRange, error) {
 	first, err1 := strconv.ParseUint(low, 10, 16)
 	last, err2 := strconv.ParseUint(high, 10, 16)
 	switch {
-	case cmp.Or(err1, err2) != nil:
-		return portRange{}, fmt.Errorf("%q is not a port (0 to 65535) or a range such as 8000-8100", s)
+	case cmp.Or(err1, err2) != nil || first == 0 || last == 0: // nothing listens on port 0
+		return portRange{}, fmt.Errorf("%q is not a port (1 to 65535) or a range such as 8000-8100", s)
 	case last < first:
 		return portRange{}, fmt.Errorf("the range %s is empty: write %s-%s", s, high, low)
 	}

@@ -1,0 +1,195 @@
+//go:build amd64 || arm64
+
+package bpf
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/procfs"
+	"sockwatch/inputs/internal/synthetic"
+	"sockwatch/inputs/internal/testchild"
+)
+
+func openHolders(t testing.TB) *Holders {
+	t.Helper()
+	h, err := OpenHolders(pidNamespace(t))
+	skipWithout(t, err)
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// eventually calls check until it returns nil, at most 10 s.
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHoldersAreFound finds listeners in the main program, in a thread with a table of files
+// of its own, in a fork, in another network namespace, and below MPTCP; and no other sockets.
+func TestHoldersAreFound(t *testing.T) {
+	h := openHolders(t)
+	localhost := []testchild.Listener{{Addr: "127.0.0.1"}}
+	var ports []int
+	plain := start(t, task{Listen: localhost}, nil, &ports)
+	thread := start(t, task{Listen: localhost, Thread: true}, nil, &ports)
+	elsewhere := start(t, task{Listen: []testchild.Listener{{Addr: "::", Port: 4000}}}, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}, &ports)
+	for _, mptcp := range []bool{false, true} {
+		config := net.ListenConfig{}
+		config.SetMultipathTCP(mptcp)
+		l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+	}
+	own := map[int]int{plain.Process.Pid: 1, thread.Process.Pid: 1, elsewhere.Process.Pid: 1, os.Getpid(): 2}
+	found := map[int]int{}
+	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
+		if own[pid] == 0 {
+			return // of others
+		}
+		found[pid]++
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%d", pid, f.TID, f.FD))
+		if want := fmt.Sprintf("socket:[%d]", f.Inode); err != nil || link != want {
+			t.Errorf("%+v is %q, %v, want %q", f, link, err, want)
+		}
+		if (int(f.TID) == pid) == (pid == thread.Process.Pid) || f.Ring {
+			t.Errorf("%+v of process %d", f, pid)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(own, found); diff != "" {
+		t.Errorf("holders by process (-want +got):\n%s", diff)
+	}
+}
+
+// TestRingsAreFound finds the io_urings and nothing else.
+func TestRingsAreFound(t *testing.T) {
+	h := openHolders(t)
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(new([120]byte))), 0)
+	if errno != 0 {
+		t.Skip("io_uring_setup: ", errno)
+	}
+	defer unix.Close(int(fd))
+	var own []procfs.File
+	if err := h.Rings(t.Context(), func(pid int, f procfs.File) {
+		if pid == os.Getpid() {
+			own = append(own, f)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []procfs.File{{TID: int32(os.Getpid()), FD: int32(fd), Ring: true}}
+	if diff := cmp.Diff(want, own); diff != "" {
+		t.Errorf("io_urings (-want +got):\n%s", diff)
+	}
+}
+
+// TestHoldersStopWithTheContext does not look at files after the context has ended.
+func TestHoldersStopWithTheContext(t *testing.T) {
+	h := openHolders(t)
+	ended := errors.New("ended")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(ended)
+	if err := h.Sockets(ctx, func(pid int, f procfs.File) { t.Error(pid, f) }); !errors.Is(err, ended) {
+		t.Errorf("error %v, want %v", err, ended)
+	}
+}
+
+// TestVeryManyHolders reads more records than one read returns.
+func TestVeryManyHolders(t *testing.T) {
+	h := openHolders(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const n = 5000
+	for range n {
+		fd, err := unix.Dup(int(file.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	found, last := 0, -1
+	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
+		if pid == os.Getpid() {
+			found++
+			if int(f.FD) <= last {
+				t.Fatalf("file %d after %d", f.FD, last)
+			}
+			last = int(f.FD)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if found != n+2 {
+		t.Errorf("%d holders, want %d", found, n+2)
+	}
+}
+
+// TestHolderLayout parses a record as the generated type lays it out.
+func TestHolderLayout(t *testing.T) {
+	var record bytes.Buffer
+	raw := listenersHolder{Inode: 1, Pid: 2, Tid: 3, Fd: 4}
+	if err := binary.Write(&record, binary.NativeEndian, raw); err != nil {
+		t.Fatal(err)
+	}
+	pid, file := parseHolder(record.Bytes())
+	want := procfs.File{Inode: 1, TID: 3, FD: 4}
+	if diff := cmp.Diff(want, file); diff != "" || pid != 2 || record.Len() != holderSize {
+		t.Errorf("%d bytes, process %d (-want +got):\n%s", record.Len(), pid, diff)
+	}
+}
+
+// BenchmarkHolders measures the iterator alone, on a synthetic host.
+func BenchmarkHolders(b *testing.B) {
+	host, err := synthetic.Start(synthetic.Standard())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer host.Stop()
+	h := openHolders(b)
+	for b.Loop() {
+		if err := h.Sockets(b.Context(), func(int, procfs.File) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

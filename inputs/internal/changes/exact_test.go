@@ -1,0 +1,177 @@
+package changes
+
+import (
+	"testing"
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// An exactHost is a host whose kernel tells when sockets open and close.
+type exactHost struct {
+	t       *testing.T
+	tracker *Tracker
+	now     Moment
+	sockets []Socket
+	closed  map[uint64]time.Time
+	cookies uint64
+}
+
+func newExactHost(t *testing.T) *exactHost {
+	h := &exactHost{t: t, tracker: New(simOptions()), closed: make(map[uint64]time.Time)}
+	h.now = Moment{Time: time.Unix(1_800_000_000, 0), Mono: time.Hour, Uptime: time.Hour, Boot: "b"}
+	h.look()
+	return h
+}
+
+// socket returns a new socket that was opened some time ago.
+func (h *exactHost) socket(port uint16, ago time.Duration, pid int) Socket {
+	h.cookies++
+	return Socket{
+		Endpoint: Endpoint{Address: "0.0.0.0", Port: port}, ID: SocketID{1, h.cookies, h.cookies}, UID: 33, Status: Known,
+		Holders: []Holder{{PID: pid, Start: uint64(pid), Key: Key{Process: "nginx", UID: 33}}},
+		Opened:  h.now.Time.Add(-ago), ListenPID: pid,
+	}
+}
+
+func (h *exactHost) pass(d time.Duration) {
+	h.now.Time, h.now.Mono, h.now.Uptime = h.now.Time.Add(d), h.now.Mono+d, h.now.Uptime+d
+}
+
+func (h *exactHost) look(glimpses ...Glimpse) []metric.Point {
+	events := h.tracker.Observe(&Snapshot{
+		Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets, Glimpses: glimpses, Closed: h.closed,
+	}).Events
+	h.closed = make(map[uint64]time.Time)
+	return events
+}
+
+// wants checks the only event: its kind, how long ago it was, and fields.
+func (h *exactHost) wants(events []metric.Point, kind string, at time.Time, fields ...string) {
+	h.t.Helper()
+	if len(events) != 1 || events[0].Tag("event") != kind {
+		h.t.Fatalf("events %v, want %s", events, kind)
+	}
+	hasTime(h.t, &events[0], at)
+	hasFields(h.t, &events[0], fields...)
+}
+
+func TestExactTimes(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{s}
+	h.wants(h.look(), opened, s.Opened, "window_seconds", "0", "listen_pid", "5")
+
+	h.pass(10 * time.Second)
+	h.sockets = nil
+	gone := h.now.Time.Add(-3 * time.Second)
+	h.closed[s.ID.Cookie] = gone
+	h.look()
+	h.pass(time.Minute)
+	h.wants(h.look(), closed, gone, "window_seconds", "0", "listen_pid", "5", "age_seconds", "14")
+}
+
+// The kernel may tell that a socket has closed only after a look without it.
+func TestExactTimeIsToldLate(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{s}
+	h.look()
+	h.pass(10 * time.Second)
+	h.sockets = nil
+	gone := h.now.Time.Add(-3 * time.Second)
+	h.look()
+	h.pass(10 * time.Second)
+	h.closed[s.ID.Cookie] = gone
+	h.look()
+	h.pass(time.Minute)
+	h.wants(h.look(), closed, gone, "window_seconds", "0")
+}
+
+func TestExactDownTime(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	old := h.socket(80, time.Second, 5)
+	h.sockets = []Socket{old}
+	h.look()
+	h.pass(10 * time.Second)
+	next := h.socket(80, 3*time.Second, 6)
+	h.closed[old.ID.Cookie] = next.Opened.Add(-250 * time.Millisecond)
+	h.sockets = []Socket{next}
+	h.wants(h.look(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "0.25", "listen_pid", "6", "previous_pid", "5")
+}
+
+// The socket was missing for a whole look.
+func TestExactDownTimeOverSeveralLooks(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	old := h.socket(80, time.Second, 5)
+	h.sockets = []Socket{old}
+	h.look()
+	h.pass(10 * time.Second)
+	h.closed[old.ID.Cookie] = h.now.Time.Add(-4 * time.Second)
+	h.sockets = nil
+	h.look()
+	h.pass(10 * time.Second)
+	next := h.socket(80, 9*time.Second, 6)
+	h.sockets = []Socket{next}
+	h.wants(h.look(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "5")
+}
+
+// TestBriefListenerIsExact reports a listener that no look has seen, with both of its times.
+func TestBriefListenerIsExact(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 7*time.Second, 5)
+	h.closed[s.ID.Cookie] = s.Opened.Add(5 * time.Millisecond)
+	h.wants(h.look(Glimpse{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
+	h.pass(time.Minute)
+	h.wants(h.look(), closed, s.Opened.Add(5*time.Millisecond), "window_seconds", "0", "pid", "5", "listen_pid", "5")
+}
+
+// TestATimeBeforeTheLastLookIsNotExact uses the time of the look for a socket that an earlier
+// look should have seen.
+func TestATimeBeforeTheLastLookIsNotExact(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 15*time.Second, 5)
+	h.sockets = []Socket{s}
+	h.wants(h.look(), opened, h.now.Time, "window_seconds", "10")
+}
+
+// TestTheFirstOfSeveralSocketsOpensAnEndpoint takes the time of the first one that listened.
+func TestTheFirstOfSeveralSocketsOpensAnEndpoint(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	first, second := h.socket(80, 7*time.Second, 5), h.socket(80, 6*time.Second, 6)
+	h.sockets = []Socket{second, first}
+	h.wants(h.look(), opened, first.Opened, "window_seconds", "0")
+}
+
+// The record of an owner keeps who called listen over a restart of sockwatch, which does not
+// know it any more.
+func TestWhoCalledListenOutlivesARestart(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	s := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{s}
+	set := h.tracker.Observe(&Snapshot{Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets}).Set
+	h.tracker = New(simOptions())
+	if damaged := h.tracker.Restore(set); damaged > 0 {
+		t.Fatalf("%d damaged records", damaged)
+	}
+	h.pass(10 * time.Second)
+	h.sockets[0].Opened, h.sockets[0].ListenPID = time.Time{}, 0
+	h.look()
+	h.pass(10 * time.Second)
+	h.sockets = nil
+	h.look()
+	h.pass(time.Minute)
+	events := h.look()
+	if len(events) != 1 {
+		t.Fatalf("events %v, want closed", events)
+	}
+	hasFields(t, &events[0], "listen_pid", "5", "window_seconds", "10")
+}

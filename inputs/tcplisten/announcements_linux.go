@@ -1,0 +1,391 @@
+package tcplisten
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sockwatch/inputs/internal/bpf"
+	"sockwatch/inputs/internal/changes"
+	"sockwatch/inputs/internal/escape"
+	"sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/owner"
+	"sockwatch/inputs/internal/procfs"
+)
+
+// announcements are what the kernel has told since the last gather: which sockets began to
+// listen and which ceased to, in all network namespaces. A gather finds out everything else:
+// an announcement alone makes no listener.
+type announcements struct {
+	on    atomic.Bool // the kernel tells
+	since time.Time   // when it began to; set before on
+	lost  atomic.Uint64
+	took  atomic.Int64 // how long the last gather took, in nanoseconds
+	// warned is the number of lost changes of which a gather has warned.
+	warned uint64
+
+	mu      sync.Mutex
+	opened  []*announcement
+	closed  map[uint64]time.Duration // by cookie: when, on CLOCK_BOOTTIME
+	dropped bool                     // there were more than maxAnnounced
+}
+
+// An announcement is a socket that began to listen.
+type announcement struct {
+	bpf.Change
+	inspected chan struct{}     // closed when process is set
+	process   *owner.Inspection // that called listen; nil if it had ended before it could be read
+}
+
+// maxAnnounced is the maximum number of sockets that open, and of those that close, between
+// two gathers and are reported with their times.
+const maxAnnounced = maxGlimpsed
+
+const (
+	// announcedPause is the shortest time between two gathers that announcements start.
+	announcedPause = 100 * time.Millisecond
+	// announcedShare limits these gathers to one part in that many of the time.
+	announcedShare = 10
+	// maxInspections is how many processes wait to be read.
+	maxInspections = 200
+)
+
+// receive keeps what the kernel tells and asks for gathers, until changes is closed.
+func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func()) {
+	fs, err := procfs.Open(host.Find(in.options.procPath(os.Getenv)))
+	if err != nil {
+		in.env.Log.Warn("cannot read the processes that listen", "error", err)
+		return
+	}
+	defer fs.Close()
+	queue := make(chan *announcement, maxInspections)
+	var inspecting sync.WaitGroup
+	defer inspecting.Wait()
+	defer close(queue)
+	inspecting.Go(func() { inspect(fs, queue) })
+	only := in.onlyNamespace()
+	pace := pacer{changed: changed, pause: in.announced.pause}
+	defer pace.stop()
+	for {
+		c, err := events.Next()
+		switch {
+		case errors.Is(err, os.ErrClosed) || ctx.Err() != nil:
+			return
+		case err != nil:
+			in.env.Log.Warn("the kernel no longer tells which sockets listen", "error", err)
+			return
+		}
+		if only != 0 && uint64(c.Netns) != only || c.Listens && c.PID == 0 { // cannot be listed, or seen
+			continue
+		}
+		if o := in.announced.add(&c); o != nil {
+			select {
+			case queue <- o:
+			default:
+				close(o.inspected) // only its name is known
+			}
+		}
+		if lost, err := events.Lost(); err == nil {
+			in.announced.lost.Store(lost)
+		}
+		pace.ask()
+	}
+}
+
+// onlyNamespace returns the inode number of the host's network namespace, or 0 if the others
+// are listed, too. It is called after the first gather.
+func (in *input) onlyNamespace() uint64 {
+	if in.options.Namespaces {
+		return 0
+	}
+	in.scans.mu.Lock()
+	defer in.scans.mu.Unlock()
+	for _, t := range in.listeners.tables {
+		if t.ns.Host() {
+			return t.ns.Inode()
+		}
+	}
+	return 0
+}
+
+// pause returns how long to wait after a gather that an announcement has started before
+// another one is started.
+func (a *announcements) pause() time.Duration {
+	return max(announcedPause, announcedShare*time.Duration(a.took.Load()))
+}
+
+// add keeps a change. It returns the announcement of a socket that began to listen.
+func (a *announcements) add(c *bpf.Change) *announcement {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.opened) >= maxAnnounced || len(a.closed) >= maxAnnounced {
+		a.dropped = true
+		return nil
+	}
+	if c.Listens {
+		o := &announcement{Change: *c, inspected: make(chan struct{})}
+		a.opened = append(a.opened, o)
+		return o
+	}
+	if a.closed == nil {
+		a.closed = make(map[uint64]time.Duration)
+	}
+	a.closed[c.Cookie] = c.Time
+	return nil
+}
+
+// inspect reads the processes of announcements, soon, since they may end.
+func inspect(fs *procfs.FS, queue <-chan *announcement) {
+	var last *announcement
+	for o := range queue {
+		if last != nil && last.sameProcess(&o.Change) {
+			o.process = last.process
+		} else if o.PID != 0 {
+			// After an error it has exited, or may not be read.
+			o.process, _ = owner.Inspect(fs, o.PID, procfs.Ticks(o.Start))
+		}
+		close(o.inspected)
+		last = o
+	}
+}
+
+// inspection returns the process, or nil if it has not been read yet.
+func (o *announcement) inspection() *owner.Inspection {
+	select {
+	case <-o.inspected:
+		return o.process
+	default:
+		return nil
+	}
+}
+
+// sameProcess reports whether another change was caused by the same process, which has not
+// become another program since.
+func (o *announcement) sameProcess(c *bpf.Change) bool {
+	return o.PID == c.PID && o.Start == c.Start && o.process != nil && o.process.Comm == escape.Name(c.Comm)
+}
+
+// measure records how long a gather took that began at some time.
+func (a *announcements) measure(began time.Time) { a.took.Store(int64(time.Since(began))) }
+
+// watchKernel starts to receive what the kernel tells, if that is possible. It returns a
+// function that ends it.
+func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) {
+	if in.options.ListenEvents == listenEventsOff {
+		return func() {}
+	}
+	events, err := openChanges(in.options.procPath(os.Getenv))
+	if err != nil {
+		in.noteOnce(kernelEvents, "the kernel does not tell when listeners open and close, gathers find out", "reason", err)
+		return func() {}
+	}
+	in.announced.since = time.Now()
+	in.announced.on.Store(true)
+	var receiving sync.WaitGroup
+	receiving.Go(func() { in.receive(ctx, events, changed) })
+	return func() {
+		in.announced.on.Store(false)
+		if err := events.Close(); err != nil {
+			in.env.Log.Warn("cannot detach from the kernel", "error", err)
+		}
+		receiving.Wait()
+	}
+}
+
+// announcementWait is how long a gather waits for the announcements of listeners that it has
+// found, and for their processes.
+const announcementWait = 100 * time.Millisecond
+
+// await returns the announcements of new listeners that were kept after the gather began.
+// Others stay for the next gather, which knows whether their sockets are still open.
+func (in *input) await(opened []*announcement) []*announcement {
+	if !in.announced.on.Load() || in.announced.lost.Load() > in.announced.warned {
+		return opened // some never come
+	}
+	missing := make(map[uint64]bool)
+	for _, l := range in.listeners.all {
+		if l.isNew && l.announced == nil {
+			missing[l.socket.Cookie] = true
+		}
+	}
+	for _, o := range opened {
+		delete(missing, o.Cookie)
+	}
+	late := time.After(announcementWait)
+	for waiting := true; waiting && len(missing) > 0; {
+		opened = append(opened, in.announced.takeOf(missing)...)
+		select {
+		case <-late:
+			waiting = false
+		case <-time.After(time.Millisecond):
+		}
+	}
+	for _, o := range opened {
+		select {
+		case <-o.inspected:
+		case <-late:
+			return opened
+		}
+	}
+	return opened
+}
+
+// takeOf returns the announcements of some sockets, and removes these from the set.
+func (a *announcements) takeOf(cookies map[uint64]bool) (taken []*announcement) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened = slices.DeleteFunc(a.opened, func(o *announcement) bool {
+		if !cookies[o.Cookie] {
+			return false
+		}
+		delete(cookies, o.Cookie)
+		taken = append(taken, o)
+		return true
+	})
+	return taken
+}
+
+// takeAnnouncements begins a gather: it returns what was told before it, and warns of what was
+// not.
+func (in *input) takeAnnouncements() []*announcement {
+	opened, dropped := in.announced.take()
+	if lost := in.announced.lost.Load(); dropped || lost > in.announced.warned {
+		in.announced.warned = lost
+		in.warn(lostAnnouncements, "listeners open and close faster than they are recorded, some events have no exact time or are left out")
+	}
+	return opened
+}
+
+// take returns the sockets that began to listen before now.
+func (a *announcements) take() (opened []*announcement, dropped bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	opened, dropped = a.opened, a.dropped
+	a.opened, a.dropped = nil, false
+	return opened, dropped
+}
+
+// closings returns when sockets closed, by cookie, and forgets them. Those that are still
+// open as far as the gather knows, or have opened since it began, stay for the next one.
+func (a *announcements) closings(at changes.Moment, open func(cookie uint64) bool) map[uint64]time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.closed) == 0 {
+		return nil
+	}
+	opened := make(map[uint64]bool, len(a.opened))
+	for _, o := range a.opened {
+		opened[o.Cookie] = true
+	}
+	closed := make(map[uint64]time.Time, len(a.closed))
+	for cookie, t := range a.closed {
+		if !open(cookie) && !opened[cookie] {
+			closed[cookie] = wallClock(at, t)
+			delete(a.closed, cookie)
+		}
+	}
+	return closed
+}
+
+// wallClock returns the wall clock time of a time on CLOCK_BOOTTIME.
+func wallClock(at changes.Moment, uptime time.Duration) time.Time {
+	return at.Time.Add(uptime - at.Uptime).Round(0)
+}
+
+// applyAnnouncements gives new listeners what the kernel has told about them. opened was taken
+// before the sockets were listed, so one that was not found has closed again.
+func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
+	if len(opened) == 0 {
+		return
+	}
+	tables := make(map[uint64]*table, len(in.listeners.tables))
+	for _, t := range in.listeners.tables {
+		tables[t.ns.Inode()] = t
+	}
+	for _, o := range opened {
+		t := tables[uint64(o.Netns)]
+		if t == nil || t.failed {
+			continue // not listed, by the options or for now
+		}
+		s := o.socket()
+		if l := t.byCookie[o.Cookie]; l != nil {
+			if l.isNew && l.socket.Inode == o.Inode && l.announced == nil {
+				l.announced, l.opened, l.owner.Candidate = o, wallClock(at, o.Time), o.PID
+			}
+			continue
+		}
+		if o.Port == 0 || !in.scans.glimpsed.isNew(t, &s) {
+			continue // the kernel chose the port, and it is not known any more
+		}
+		l := in.newListener(t, &s)
+		l.announced, l.opened = o, wallClock(at, o.Time)
+		l.glimpsed = l.opened
+		l.closed()
+		in.scans.glimpsed.listeners = append(in.scans.glimpsed.listeners, l)
+	}
+}
+
+// closed records that the listener has closed before its owner was found. If the kernel told who
+// called listen, that is the owner.
+func (l *listener) closed() {
+	l.owner.Closed()
+	switch o := l.announced; {
+	case o == nil:
+	case o.inspection() != nil:
+		l.owner.Held(o.process.Process, &o.process.Lineage)
+	case o.PID != 0:
+		l.owner.Held(owner.Process{PID: o.PID, Start: procfs.Ticks(o.Start), Comm: escape.Name(o.Comm)}, &owner.Lineage{})
+	}
+}
+
+// socket returns the socket as a listing would have shown it.
+func (o *announcement) socket() inet.Socket {
+	return inet.Socket{
+		Addr: o.Addr, Port: o.Port, Device: o.Device, V6Only: o.V6Only,
+		Cookie: o.Cookie, Inode: o.Inode, UID: o.UID, Cgroup: o.Cgroup, Limit: o.Limit, HasLimit: true,
+	}
+}
+
+// A pacer asks for gathers: the first at once, the next ones no sooner than a pause later.
+type pacer struct {
+	changed func()
+	pause   func() time.Duration
+
+	mu      sync.Mutex
+	last    time.Time
+	waiting *time.Timer
+}
+
+func (p *pacer) ask() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting != nil {
+		return
+	}
+	wait := p.pause() - time.Since(p.last)
+	if wait <= 0 {
+		p.last = time.Now()
+		p.changed()
+		return
+	}
+	p.waiting = time.AfterFunc(wait, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.waiting, p.last = nil, time.Now()
+		p.changed()
+	})
+}
+
+// stop drops a gather that waits for its pause.
+func (p *pacer) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting != nil {
+		p.waiting.Stop()
+	}
+}

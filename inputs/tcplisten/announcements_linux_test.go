@@ -1,0 +1,409 @@
+package tcplisten
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/soak"
+)
+
+// An announcedInput is an input that gathers when the kernel tells of a change, as the agent
+// would.
+type announcedInput struct {
+	t       *testing.T
+	in      *input
+	log     *logBuffer
+	changed chan struct{}
+	gathers int
+	events  []metric.Point
+}
+
+// eventsNow returns options without intervals, so that only announcements start gathers and
+// closed listeners are reported soon.
+func eventsNow() Options {
+	o := Defaults()
+	o.Settle = plugin.Duration(50 * time.Millisecond)
+	o.SettleBoot, o.Remember = o.Settle, o.Settle
+	return o
+}
+
+// announce starts an input, in a network and pid namespace of its own, that receives what the
+// kernel tells. It returns nil in the process that only waits for the one in the namespaces.
+func announce(t *testing.T, options Options) *announcedInput {
+	t.Helper()
+	if elsewhere(t, unix.CLONE_NEWPID) {
+		return nil
+	}
+	ip(t, "link set lo up")
+	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	a := &announcedInput{t: t, in: in.(*input), log: log, changed: make(chan struct{}, 1)}
+	gather(t, in)
+	if events, err := openChanges("/proc"); err != nil {
+		t.Skip(err)
+	} else if err := events.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		a.in.Watch(ctx, func() {
+			select {
+			case a.changed <- struct{}{}:
+			default:
+			}
+		})
+	})
+	t.Cleanup(watching.Wait)
+	t.Cleanup(stop)
+	soon(t, "the kernel tells", a.in.announced.on.Load)
+	return a
+}
+
+// gather gathers and keeps the events.
+func (a *announcedInput) gather() metric.Batch {
+	a.t.Helper()
+	a.gathers++
+	b := gather(a.t, a.in)
+	a.events = append(a.events, b.Events...)
+	return b
+}
+
+// until gathers at each change, and now and then without one, until done reports true.
+func (a *announcedInput) until(what string, done func(metric.Batch) bool) {
+	a.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		select {
+		case <-a.changed:
+		case <-time.After(100 * time.Millisecond):
+		}
+		if done(a.gather()) {
+			return
+		}
+	}
+	a.t.Fatalf("waited in vain: %s; the last of %d events: %v", what, len(a.events), a.events[max(0, len(a.events)-10):])
+}
+
+// of returns the events of a port.
+func (a *announcedInput) of(port int) (events []metric.Point) {
+	for _, e := range a.events {
+		ours := e.Tag("netns") == "" || e.Tag("netns") == "other" // those of other tests have no name
+		if e.Tag("port") == strconv.Itoa(port) && ours {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func (a *announcedInput) has(port int, kind string) bool {
+	for _, e := range a.of(port) {
+		if e.Tag("event") == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// exactly checks the only event of a kind on a port: its time lies between two others, and it
+// has fields.
+func (a *announcedInput) exactly(port int, kind string, after, before time.Time, fields map[string]string) {
+	a.t.Helper()
+	found := 0
+	for _, e := range a.of(port) {
+		if e.Tag("event") != kind {
+			continue
+		}
+		found++
+		// The wall clock is read apart from the clock of the kernel's times. A gather that looks
+		// at a file while it is closed keeps it open for a moment.
+		if e.Time.Before(after.Add(-time.Millisecond)) || e.Time.After(before.Add(100*time.Millisecond)) {
+			a.t.Errorf("port %d %s at %v, want a time between %v and %v", port, kind, e.Time, after, before)
+		}
+		for key, want := range fields {
+			if got := fieldText(e, key); got != want {
+				a.t.Errorf("port %d %s: %s=%q, want %q", port, kind, key, got, want)
+			}
+		}
+	}
+	if found != 1 {
+		a.t.Errorf("port %d: %d events %s, want 1: %v", port, found, kind, a.of(port))
+	}
+}
+
+// TestListenerIsAnnounced shows a listener at once, with its owner and exact times.
+func TestListenerIsAnnounced(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	before := time.Now()
+	cmd, _ := start(t, task{Name: []byte("web"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}})
+	opened := time.Now()
+	select {
+	case <-a.changed:
+	case <-time.After(30 * time.Second):
+		t.Fatal("no gather was asked for")
+	}
+	if p := one(t, a.gather(), 4000); p.Tag("process") != "web" || p.Tag("owner") != "resolved" {
+		t.Error(p.Series())
+	}
+	pid := strconv.Itoa(cmd.Process.Pid)
+	a.exactly(4000, "opened", before, opened, map[string]string{"window_seconds": "0", "listen_pid": pid, "pid": pid, "exe": exeOf(t, cmd.Process.Pid)})
+	before = time.Now()
+	end(cmd)
+	closed := time.Now()
+	a.until("the listener is closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "closed", before, closed, map[string]string{"window_seconds": "0", "listen_pid": pid, "pid": pid})
+}
+
+// TestBriefListenerIsAnnounced reports a listener that lives for 5 ms, with everything about
+// its process, also in another network namespace.
+func TestBriefListenerIsAnnounced(t *testing.T) {
+	options := eventsNow()
+	options.Namespaces = true
+	a := announce(t, options)
+	if a == nil {
+		return
+	}
+	ip(t, "netns add other")
+	mounted, err := os.Open("/run/netns/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	a.gather() // it finds the namespace
+	for i, netns := range []*os.File{nil, mounted} {
+		before := time.Now()
+		child := startInNamespace(t, netns, task{Name: []byte("brief"), Brief: 5 * time.Millisecond, Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000 + i}}})
+		if err := child.Hear(new([]int)); err != nil {
+			t.Fatal(err)
+		}
+		after := time.Now()
+		a.until("the listener has closed", func(metric.Batch) bool { return a.has(4000+i, "closed") })
+		pid := strconv.Itoa(child.Process.Pid)
+		fields := map[string]string{
+			"window_seconds": "0", "listen_pid": pid, "pid": pid, "exe": exeOf(t, child.Process.Pid), "parent_pid": strconv.Itoa(os.Getpid()),
+		}
+		a.exactly(4000+i, "opened", before, after, fields)
+		a.exactly(4000+i, "closed", before.Add(5*time.Millisecond), after, fields)
+		if e := a.of(4000 + i)[0]; e.Tag("process") != "brief" || (e.Tag("netns") == "other") != (netns != nil) {
+			t.Errorf("tags %v", e.Tags)
+		}
+	}
+}
+
+// TestExactDownTimeOfARestart measures how long nobody listened, by the kernel's clock.
+func TestExactDownTimeOfARestart(t *testing.T) {
+	options := eventsNow()
+	options.Settle = plugin.Duration(20 * time.Second)
+	options.Remember = options.Settle
+	a := announce(t, options)
+	if a == nil {
+		return
+	}
+	listen := task{Name: []byte("web"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4000}}}
+	cmd, _ := start(t, listen)
+	a.until("it has opened", func(metric.Batch) bool { return a.has(4000, "opened") })
+	before := time.Now()
+	end(cmd)
+	time.Sleep(300 * time.Millisecond)
+	next, _ := start(t, listen)
+	most := time.Since(before)
+	a.until("it has restarted", func(metric.Batch) bool { return a.has(4000, "restarted") })
+	e := a.of(4000)[1]
+	down, err := strconv.ParseFloat(fieldText(e, "down_seconds"), 64)
+	if err != nil || down < 0.3 || down > most.Seconds()+0.001 {
+		t.Errorf("down for %v s, %v, want between 0.3 and %v", down, err, most.Seconds())
+	}
+	if got, want := fieldText(e, "listen_pid"), strconv.Itoa(next.Process.Pid); got != want {
+		t.Errorf("listen_pid %s, want %s", got, want)
+	}
+}
+
+// TestStormOfListeners lets programs open and close sockets as fast as they can. The gathers
+// stay rare, the state afterwards is right, and what could not be told is said.
+func TestStormOfListeners(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	var storm sync.WaitGroup
+	for i := range 2 {
+		storm.Go(func() {
+			for j := range 20 {
+				child := startInNamespace(t, nil, task{Name: []byte("storm"), Brief: 1, Listen: []listenTask{{Addr: "127.0.0.1", Port: 5000 + 1000*i, Count: 1000}}})
+				if err := child.Hear(new([]int)); err != nil {
+					t.Error(j, err)
+				}
+				child.End()
+			}
+		})
+	}
+	began := time.Now()
+	over := make(chan struct{})
+	go func() { storm.Wait(); close(over) }()
+	for running := true; running; {
+		select {
+		case <-a.changed:
+			a.gather()
+		case <-over:
+			running = false
+		}
+	}
+	if most := int(time.Since(began)/announcedPause) + 2; a.gathers > most {
+		t.Errorf("%d gathers in %v, want at most %d", a.gathers, time.Since(began), most)
+	}
+	_, ports := start(t, task{Name: []byte("after"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	a.until("the state is right", func(b metric.Batch) bool {
+		if len(at(b, ports[0])) != 1 {
+			return false
+		}
+		listeners := 0
+		for _, p := range b.Points {
+			if p.Name == pointListener && p.Tag("process") == "storm" {
+				listeners++
+			}
+		}
+		return listeners == 0
+	})
+}
+
+var announcedSeeds = soak.Times(3)
+
+// TestRandomAnnouncements runs programs that listen, fork, pass on their socket, become another
+// program, close and die at random times, and compares the events with what the test itself
+// did: no listener is missed, none is told twice, and owner and times are right.
+func TestRandomAnnouncements(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many processes")
+	}
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	port := 10_000
+	for seed := range announcedSeeds {
+		var lives []*life
+		var living sync.WaitGroup
+		for i := range 12 {
+			l := &life{port: port, random: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
+			port++
+			lives = append(lives, l)
+			living.Go(func() { l.live(t) })
+		}
+		over := make(chan struct{})
+		go func() { living.Wait(); close(over) }()
+		for running := true; running; {
+			select {
+			case <-a.changed:
+				a.gather()
+			case <-over:
+				running = false
+			}
+		}
+		a.until("all have closed", func(metric.Batch) bool {
+			for _, l := range lives {
+				if !a.has(l.port, "closed") {
+					return false
+				}
+			}
+			return true
+		})
+		for _, l := range lives {
+			before := t.Failed()
+			a.exactly(l.port, "opened", l.opening, l.opened, map[string]string{"window_seconds": "0", "listen_pid": strconv.Itoa(l.pid)})
+			a.exactly(l.port, "closed", l.closing, l.closed, map[string]string{"window_seconds": "0"})
+			if first := a.of(l.port)[0]; first.Tag("process") != l.name && first.Tag("process") != l.next {
+				t.Errorf("port %d was opened by %v, want %q or %q", l.port, first, l.name, l.next)
+			}
+			if t.Failed() && !before {
+				t.Errorf("seed %d, the life of port %d: %s", seed, l.port, l.story)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		a.events = nil
+	}
+}
+
+// A life is that of one listener, which has its own port, and when the test began and ended to
+// open and to close it.
+type life struct {
+	port            int
+	random          *rand.Rand
+	name, next      string // of the program, and of the one that gets the socket
+	pid             int    // that calls listen
+	opening, opened time.Time
+	closing, closed time.Time
+	story           string
+}
+
+func (l *life) sleep() { time.Sleep(time.Duration(l.random.IntN(200)) * time.Millisecond) }
+
+func (l *life) live(t *testing.T) {
+	l.sleep()
+	l.name = fmt.Sprintf("p%d", l.port)
+	listen := []listenTask{{Addr: "127.0.0.1", Port: l.port}}
+	begin := func(what string, job task) (finish func()) {
+		l.story = what
+		job.Name, job.Listen = []byte(l.name), listen
+		l.opening = time.Now()
+		child := startInNamespace(t, nil, job)
+		if err := child.Hear(new([]int)); err != nil {
+			t.Error(err)
+		}
+		l.opened, l.pid = time.Now(), child.Process.Pid
+		return child.End
+	}
+	switch l.random.IntN(4) {
+	case 0:
+		finish := begin("closes after a while", task{})
+		l.sleep()
+		l.closing = time.Now()
+		finish()
+	case 1:
+		finish := begin("closes at once", task{Brief: time.Duration(1+l.random.IntN(10)) * time.Millisecond})
+		l.closing = l.opening
+		defer finish()
+	case 2:
+		finish := begin("forks workers, and dies with them", task{Workers: 2})
+		l.sleep()
+		l.closing = time.Now()
+		finish()
+	default:
+		l.story = "passes its socket on, twice"
+		l.name, l.next, l.pid = "exe", "sleep", os.Getpid()
+		l.opening = time.Now()
+		file := socket(t, "127.0.0.1", l.port)
+		l.opened = time.Now()
+		first := execute(t, "sleep", file)
+		l.sleep()
+		second := execute(t, "sleep", takeFrom(t, first.Process.Pid))
+		l.sleep()
+		end(first)
+		l.sleep()
+		l.closing = time.Now()
+		end(second)
+	}
+	for row := fmt.Sprintf(":%04X 00000000:0000 0A ", l.port); ; time.Sleep(time.Millisecond) { // workers end a little later
+		table, err := os.ReadFile("/proc/thread-self/net/tcp")
+		if err != nil || !strings.Contains(string(table), row) {
+			break
+		}
+	}
+	l.closed = time.Now()
+}

@@ -1,0 +1,51 @@
+package tcplisten
+
+import (
+	"time"
+
+	"sockwatch/agent/metric"
+)
+
+// A source says how the listeners and their owners are found.
+type source struct {
+	procfs bool // the host's listeners come from /proc/net/tcp
+	bpf    bool // their owners come from the kernel
+	events bool // the kernel tells when listeners open and close
+	since  time.Time
+	lost   uint64 // changes that it could not tell, since then
+}
+
+// source returns how the last gather found the listeners.
+func (in *input) source() source {
+	s := source{bpf: in.open.holders != nil, events: in.announced.on.Load()}
+	for _, t := range in.listeners.tables {
+		s.procfs = s.procfs || t.ns.Host() && t.source.Procfs
+	}
+	if s.events {
+		s.since, s.lost = in.announced.since, in.announced.lost.Load()
+	}
+	return s
+}
+
+func (s source) point() metric.Point {
+	word := func(is bool, yes, no string) string {
+		if is {
+			return yes
+		}
+		return no
+	}
+	p := metric.Point{
+		Name: pointSource,
+		Tags: metric.NewTags(
+			"listen_events", word(s.events, "on", "off"),
+			"listener_source", word(s.procfs, backendProcfs, backendNetlink),
+			"owner_source", word(s.bpf, ownerSourceBPF, ownerSourceProcfs),
+		),
+		Fields: []metric.Field{{Key: "info", Value: metric.Int(1)}},
+	}
+	if s.events {
+		p.Start = s.since
+		p.Fields = append(p.Fields, metric.Field{Key: "lost_events_total", Value: metric.Uint(s.lost)})
+	}
+	return p
+}

@@ -1,0 +1,110 @@
+package livepage
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+func TestPageOfAListener(t *testing.T) {
+	board := boardOf(listener(443, "nginx"), listener(80, "nginx"))
+	board.events = []metric.Point{change(1, "opened", web), change(2, "opened", []string{"address", "0.0.0.0", "port", "80"}), change(3, "restarted", web)}
+	var asked []string
+	board.details = func(_ context.Context, source string, p *metric.Point) ([]plugin.DetailSection, error) {
+		asked = append(asked, source+" "+p.Tag("port"))
+		return []plugin.DetailSection{{Title: "Holder 1 of 2", Details: []plugin.Detail{{Name: "exe", Value: "/usr/sbin/nginx", Sensitive: true}, {Name: "threads", Value: "4"}}}}, nil
+	}
+	p := pageOf(board)
+	id := p.snapshot().rows[1].ID
+	elements := parse(t, body(t, get(p, "/listener/"+id, "Authorization", "x")))
+	facts := map[string]string{}
+	var events []string
+	for _, e := range elements {
+		if e.Data == "dt" && e.Parent.Parent.Data == "section" {
+			facts[textOf(e)] = textOf(e.NextSibling)
+		}
+		if e.Data == "li" {
+			events = append(events, attribute(e, "class"))
+		}
+	}
+	want := map[string]string{
+		"address": "0.0.0.0", "port": "443", "family": "ipv4", "process": "nginx", "user": "root", "unit": "nginx.service", "exposure": "public", "owner": "resolved",
+		"sockets": "1", "processes": "2", "uid": "0", "pid": "1443", "backlog": "3", "backlog_limit": "128", "first_seen_time_seconds": "2026-11-22 10:00:00", "exe": "/usr/sbin/nginx", "threads": "4",
+	}
+	if diff := cmp.Diff(want, facts); diff != "" {
+		t.Errorf("facts (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"event-restarted", "event-opened"}, events); diff != "" {
+		t.Errorf("changes of the endpoint (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"tcp_listen 443"}, asked); diff != "" {
+		t.Errorf("the input is asked about (-want +got):\n%s", diff)
+	}
+}
+
+func TestListenerThatHasGoneIs404(t *testing.T) {
+	p := pageOf(five())
+	for _, id := range []string{"", "0", "x/y", "%00", strings.Repeat("0", 32)} {
+		if r := get(p, "/listener/"+id); r.StatusCode != http.StatusNotFound || r.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+			t.Errorf("%q: status %d, %s", id, r.StatusCode, r.Header.Get("Content-Type"))
+		}
+	}
+}
+
+func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
+	board := five()
+	board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
+		if _, ok := ctx.Deadline(); !ok {
+			t.Error("the input is asked without a deadline")
+		}
+		return nil, errorText("the gather hangs")
+	}
+	p := pageOf(board)
+	path := "/listener/" + p.snapshot().rows[0].ID
+	for header, want := range map[string]string{"": "The details cannot be read.", "x": "The details cannot be read: the gather hangs."} {
+		if page := body(t, get(p, path, "Authorization", header)); !strings.Contains(page, want) || !strings.Contains(page, "sshd") {
+			t.Errorf("the page has no %q, or not the rest:\n%s", want, page)
+		}
+	}
+}
+
+// TestDetailsAreReadForTwoReadersAtATime, because they may be expensive. Further readers
+// wait, at most as long as for an input that hangs.
+func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		board := five()
+		reading := 0
+		board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
+			reading++
+			<-ctx.Done()
+			reading--
+			return nil, ctx.Err()
+		}
+		p := pageOf(board)
+		path := "/listener/" + p.snapshot().rows[0].ID
+		start := time.Now()
+		pages := make(chan string, 5)
+		for range cap(pages) {
+			go func() { pages <- body(t, get(p, path, "Authorization", "x")) }()
+		}
+		synctest.Wait()
+		if reading != maxDetails {
+			t.Errorf("details are read for %d readers, want %d", reading, maxDetails)
+		}
+		failed := 0
+		for range cap(pages) {
+			failed += strings.Count(<-pages, "The details cannot be read: ")
+		}
+		if took := time.Since(start); failed != cap(pages) || took != detailsTimeout {
+			t.Errorf("%d pages without details after %v, want %d after %v", failed, took, cap(pages), detailsTimeout)
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package livepage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sockwatch/agent/plugin"
+)
+
+// compile returns a function that reports whether a value matches.
+func (w word) compile() (func(string) bool, error) {
+	if w.value == "" {
+		return nil, fmt.Errorf("%v has no value", w)
+	}
+	if w.key == "" {
+		return compileText(w.value)
+	}
+	if match, ok := compileComparison(w.value); ok {
+		return match, nil
+	}
+	if w.key == "port" && !strings.ContainsAny(w.value, globSpecial) {
+		var ports plugin.Ports
+		if err := ports.UnmarshalText([]byte(w.value)); err != nil {
+			return nil, oneLine(err)
+		}
+		return ports.Match, nil
+	}
+	var patterns plugin.Patterns
+	if err := patterns.UnmarshalText([]byte(w.value)); err != nil {
+		return nil, oneLine(err)
+	}
+	if w.key == "address" {
+		return matchAddress(patterns), nil
+	}
+	return patterns.Match, nil
+}
+
+// globSpecial are the characters that make a value of port a list of globs.
+const globSpecial = `*?[{\`
+
+// oneLine returns the first of joined errors.
+func oneLine(err error) error {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return errors.New(first)
+}
+
+// compileText returns a function that reports whether a text, or with "*" a glob, is in a
+// line of the values.
+func compileText(text string) (func(string) bool, error) {
+	text = strings.ToLower(text)
+	if !strings.Contains(text, "*") {
+		return func(values string) bool { return strings.Contains(values, text) }, nil
+	}
+	parts := strings.Split(text, "*")
+	for i := range parts {
+		parts[i] = plugin.EscapeGlob(parts[i])
+	}
+	globs, err := plugin.CompileGlobs([]string{"*" + strings.Join(parts, "*") + "*"})
+	if err != nil {
+		return nil, oneLine(err)
+	}
+	return func(values string) bool {
+		for line := range strings.SplitSeq(values, "\n") {
+			if globs.Match(line) {
+				return true
+			}
+		}
+		return false
+	}, nil
+}
+
+// compileComparison compiles ">10", ">=10", "<10" and "<=10".
+func compileComparison(s string) (func(string) bool, bool) {
+	number := strings.TrimLeft(s, "<>=")
+	limit, err := strconv.ParseFloat(number, 64)
+	var holds func(order int) bool
+	switch s[:len(s)-len(number)] {
+	case ">":
+		holds = func(order int) bool { return order > 0 }
+	case ">=":
+		holds = func(order int) bool { return order >= 0 }
+	case "<":
+		holds = func(order int) bool { return order < 0 }
+	case "<=":
+		holds = func(order int) bool { return order <= 0 }
+	}
+	if err != nil || math.IsNaN(limit) || holds == nil {
+		return nil, false
+	}
+	return func(value string) bool {
+		v, err := strconv.ParseFloat(value, 64)
+		return err == nil && !math.IsNaN(v) && holds(cmp.Compare(v, limit))
+	}, true
+}
+
+// matchAddress returns a function that reports whether an address matches one of the
+// patterns, or is in one of those that are prefixes, such as "10.0.0.0/8".
+func matchAddress(patterns plugin.Patterns) func(string) bool {
+	var prefixes []netip.Prefix
+	for _, text := range patterns.Texts() {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return func(value string) bool {
+		if patterns.Match(value) {
+			return true
+		}
+		plain, _, _ := strings.Cut(value, "%")
+		ip, err := netip.ParseAddr(plain)
+		return err == nil && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) || p.Contains(ip.Unmap()) })
+	}
+}

@@ -1,0 +1,72 @@
+package livepage
+
+import (
+	"bytes"
+	"html/template"
+	"net/http"
+	"time"
+
+	"sockwatch/outputs/internal/respond"
+)
+
+func newTemplates(p *Page) *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{
+		"asset": p.assets.url,
+		"row":   p.row,
+		"clock": clock,
+		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+	}).ParseFS(templateFiles, "templates/*.html"))
+}
+
+// render returns one template as text.
+func (p *Page) render(name string, data any) (template.HTML, error) {
+	var b bytes.Buffer
+	err := p.templates.ExecuteTemplate(&b, name, data)
+	return template.HTML(b.String()), err
+}
+
+// A document is an HTML page.
+type document struct {
+	Name     string // of its template
+	Title    string
+	Hostname string
+	Version  string
+	Nav      []navLink
+	Data     any // view, healthView, ...
+}
+
+// A navLink is a link in the head of each page.
+type navLink struct {
+	Link
+	Here bool
+}
+
+// html returns a response with an HTML page.
+func (p *Page) html(name, title string, status int, data any) (*respond.Response, error) {
+	d := document{Name: name, Title: title, Hostname: p.opts.Hostname, Version: version(p.board.Latest()), Data: data}
+	pages := []Link{{"Listeners", rootPath}, {"Changes", eventsPath}, {"Health", healthPath}}
+	for i, l := range append(pages, p.opts.Links...) {
+		d.Nav = append(d.Nav, navLink{l, i < len(pages) && l.Text == title})
+	}
+	var b bytes.Buffer
+	if err := p.templates.ExecuteTemplate(&b, name, d); err != nil {
+		return nil, err
+	}
+	return &respond.Response{Status: status, Header: map[string]string{"Content-Type": "text/html; charset=utf-8"}, Body: b.Bytes()}, nil
+}
+
+// compressed returns do with its response compressed, if the client accepts that.
+func compressed(r *http.Request, do func() (*respond.Response, error)) func() (*respond.Response, error) {
+	return func() (*respond.Response, error) {
+		a, err := do()
+		if err != nil {
+			return nil, err
+		}
+		a.Header["Vary"] = "Accept-Encoding"
+		if acceptsGzip(r) {
+			a.Header["Content-Encoding"] = "gzip"
+			a.Body = compress(a.Body)
+		}
+		return a, nil
+	}
+}

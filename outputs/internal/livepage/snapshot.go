@@ -1,0 +1,158 @@
+package livepage
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin"
+)
+
+// A snapshot is the latest batches as rows. It never changes.
+type snapshot struct {
+	batches []*metric.Batch
+	sources map[string]*source // by name
+	rows    []*row             // of all sources, by port and address
+	byID    map[string]*row
+	keys    map[string]audience // of tags and fields of all rows
+}
+
+// A source is one batch as rows.
+type source struct {
+	points []metric.Point
+	rows   []*row // in the order of points
+	other  []*metric.Point
+}
+
+// A snapshotCache holds the last snapshot.
+type snapshotCache struct {
+	mu   sync.Mutex
+	last *snapshot
+}
+
+// snapshot returns the snapshot of the board's latest batches. It is the same pointer
+// until a source publishes.
+func (p *Page) snapshot() *snapshot {
+	p.idle.Reset(keepFor)
+	latest := p.board.Latest()
+	p.snapshots.mu.Lock()
+	defer p.snapshots.mu.Unlock()
+	if last := p.snapshots.last; last == nil || !slices.Equal(last.batches, latest) {
+		p.snapshots.last = newSnapshot(latest, last)
+	}
+	return p.snapshots.last
+}
+
+// forget empties the cache.
+func (c *snapshotCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
+}
+
+// newSnapshot returns the snapshot of batches. It reuses the rows of the last one that have
+// not changed.
+func newSnapshot(batches []*metric.Batch, last *snapshot) *snapshot {
+	s := &snapshot{batches: batches, sources: map[string]*source{}}
+	if last == nil {
+		last = &snapshot{}
+	}
+	unchanged := len(batches) == len(last.batches)
+	for _, b := range batches {
+		before := last.sources[b.Source]
+		src := newSource(b, before)
+		s.sources[b.Source] = src
+		unchanged = unchanged && before != nil && slices.Equal(src.rows, before.rows)
+	}
+	if unchanged {
+		s.rows, s.byID, s.keys = last.rows, last.byID, last.keys
+		return s
+	}
+	s.keys = map[string]audience{}
+	for _, b := range batches {
+		s.rows = append(s.rows, s.sources[b.Source].rows...)
+	}
+	slices.SortFunc(s.rows, func(a, b *row) int { return strings.Compare(a.order, b.order) })
+	s.byID = make(map[string]*row, len(s.rows))
+	for _, r := range s.rows {
+		s.byID[r.ID] = r
+		addKeys(s.keys, r.point)
+	}
+	return s
+}
+
+// newSource returns the rows of a batch.
+func newSource(b *metric.Batch, before *source) *source {
+	if before == nil {
+		before = &source{}
+	}
+	if len(b.Points) == len(before.points) && (len(b.Points) == 0 || &b.Points[0] == &before.points[0]) {
+		return before
+	}
+	src := &source{points: b.Points, rows: make([]*row, 0, len(before.rows))}
+	var byID map[string]*row // of before, made if the order differs
+	for i := range b.Points {
+		p := &b.Points[i]
+		if !isListener(p) {
+			src.other = append(src.other, p)
+			continue
+		}
+		if n := len(src.rows); n < len(before.rows) && same(before.rows[n].point, p) {
+			src.rows = append(src.rows, before.rows[n])
+			continue
+		}
+		r := newRow(b.Source, p)
+		if byID == nil {
+			byID = make(map[string]*row, len(before.rows))
+			for _, old := range before.rows {
+				byID[old.ID] = old
+			}
+		}
+		if old := byID[r.ID]; old != nil && same(old.point, p) {
+			r = old
+		}
+		src.rows = append(src.rows, r)
+	}
+	return src
+}
+
+// addKeys adds the keys of a point, with the widest audience that any of their values has.
+func addKeys(keys map[string]audience, p *metric.Point) {
+	add := func(key string, a audience) {
+		if known, ok := keys[key]; !ok || a > known {
+			keys[key] = a
+		}
+	}
+	for _, t := range p.Tags {
+		add(t.Key, visibility(t.Key, metric.KindString, true))
+	}
+	for _, f := range p.Fields {
+		add(f.Key, visibility(f.Key, f.Value.Kind(), false))
+	}
+}
+
+// knownKeys returns the keys of all tags and fields that there are, or that the inputs say
+// there can be.
+func (s *snapshot) knownKeys(t *timeline, sources []plugin.SourceState) map[string]audience {
+	known := map[string]audience{"exposure": everyone, "expected": everyone}
+	for _, state := range sources {
+		for _, tag := range state.Tags {
+			known[tag] = visibility(tag, metric.KindString, true)
+		}
+	}
+	for _, keys := range []map[string]audience{s.keys, t.keys} {
+		for key, a := range keys {
+			known[key] = max(known[key], a)
+		}
+	}
+	return known
+}
+
+// others returns the points that are not listeners.
+func (s *snapshot) others() (points []*metric.Point) {
+	for _, b := range s.batches {
+		points = append(points, s.sources[b.Source].other...)
+	}
+	return points
+}
