@@ -237,7 +237,7 @@ class Live {
     this.close();
     const status = await fetch("/stream", { method: "HEAD" }).then((r) => r.status, () => 0);
     if (status && this.wanted !== this.shown) location.reload(); // its address is the new one
-    this.say("off", status === 503 ? "live updates are full, reload to see" : "disconnected");
+    this.say("off", status === 503 ? "too many live pages, reload to update" : "disconnected");
     this.retry = setTimeout(() => document.hidden || this.open(), status === 503 ? 30_000 : 5_000);
   }
 
