@@ -101,8 +101,9 @@ func TestRestartIsOneChange(t *testing.T) {
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
 	tb.wait(events("127.0.0.1:80") + `.join() === "opened"`)
-	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
+	// The marks begin in the second in which it was opened: it is not opened again.
 	tb.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("clear").click(); undefined`))
+	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
 	pid := eval[string](tb, row("127.0.0.1:80")+`.querySelector(".pid").textContent`)
 	c.stop()
 	c.start("127.0.0.1:80")
@@ -392,7 +393,7 @@ func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	}
 	const show = `Object.defineProperty(document, "hidden", { value: false, configurable: true }); document.dispatchEvent(new Event("visibilitychange")); undefined`
 	tb.do(chromedp.Evaluate[chromedp.Void](show))
-	tb.wait(`document.getElementById("state").textContent === "live updates are full, reload to see"`)
+	tb.wait(`document.getElementById("state").textContent === "too many live pages, reload to update"`)
 	// The table is as it was loaded, and its links load others.
 	tb.do(chromedp.Evaluate[chromedp.Void](`window.sameDocument = true; undefined`))
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
@@ -456,7 +457,7 @@ func TestPagesAreAccessible(t *testing.T) {
 	}
 }
 
-// rules are listeners with rules that do not hold.
+// rules are listeners with broken rules.
 const rules = listeners + `
 unlisted = "unexpected"
 [[inputs.tcp_listen.expect]]
