@@ -101,8 +101,9 @@ func TestRestartIsOneChange(t *testing.T) {
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
 	tb.wait(events("127.0.0.1:80") + `.join() === "opened"`)
-	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
+	// The marks begin in the second in which it was opened: it is not opened again.
 	tb.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("clear").click(); undefined`))
+	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
 	pid := eval[string](tb, row("127.0.0.1:80")+`.querySelector(".pid").textContent`)
 	c.stop()
 	c.start("127.0.0.1:80")
