@@ -77,7 +77,7 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func(
 		case errors.Is(err, os.ErrClosed) || ctx.Err() != nil:
 			return
 		case err != nil:
-			in.env.Log.Warn("the kernel no longer tells which sockets listen", "error", err)
+			in.env.Log.Warn("listen events stopped, gathers still find what opens and closes", "error", err)
 			return
 		}
 		if only != 0 && uint64(c.Netns) != only || c.Listens && c.PID == 0 { // cannot be listed, or seen
@@ -181,7 +181,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	}
 	events, err := openChanges(in.options.procPath(os.Getenv))
 	if err != nil {
-		in.noteOnce(kernelEvents, "the kernel does not tell when listeners open and close, gathers find out", "reason", err)
+		in.noteOnce(kernelEvents, "listen events are not available, gathers find what opens and closes", "reason", err)
 		return func() {}
 	}
 	in.announced.since = time.Now()
@@ -191,7 +191,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	return func() {
 		in.announced.on.Store(false)
 		if err := events.Close(); err != nil {
-			in.env.Log.Warn("cannot detach from the kernel", "error", err)
+			in.env.Log.Warn("cannot detach the bpf programs", "error", err)
 		}
 		receiving.Wait()
 	}
@@ -256,7 +256,7 @@ func (in *input) takeAnnouncements() []*announcement {
 	opened, dropped := in.announced.take()
 	if lost := in.announced.lost.Load(); dropped || lost > in.announced.warned {
 		in.announced.warned = lost
-		in.warn(lostAnnouncements, "listeners open and close faster than they are recorded, some events have no exact time or are left out")
+		in.warn(lostAnnouncements, "listeners open and close faster than they can be recorded, some events have no exact time or are missing")
 	}
 	return opened
 }

@@ -279,7 +279,7 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 		partial.add("%s", report.Partial)
 	}
 	if report.FilesLost != nil {
-		in.env.Log.Warn("the kernel no longer lists the owners of listeners, searching the open files of all processes", "error", report.FilesLost)
+		in.env.Log.Warn("bpf no longer lists the owners of listeners, searching the open files of all processes instead", "error", report.FilesLost)
 		in.open.closeHolders()
 	}
 	defer in.warnOfOwners(report)
