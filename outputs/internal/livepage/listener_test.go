@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,11 +82,11 @@ func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
 func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		board := five()
-		reading := 0
+		var reading atomic.Int32
 		board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
-			reading++
+			reading.Add(1)
 			<-ctx.Done()
-			reading--
+			reading.Add(-1)
 			return nil, ctx.Err()
 		}
 		p := pageOf(board)
@@ -96,8 +97,8 @@ func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
 			go func() { pages <- body(t, get(p, path, "Authorization", "x")) }()
 		}
 		synctest.Wait()
-		if reading != maxDetails {
-			t.Errorf("details are read for %d readers, want %d", reading, maxDetails)
+		if n := reading.Load(); n != maxDetails {
+			t.Errorf("details are read for %d readers, want %d", n, maxDetails)
 		}
 		failed := 0
 		for range cap(pages) {
