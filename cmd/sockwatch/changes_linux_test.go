@@ -272,7 +272,7 @@ func TestChangesSurviveKills(t *testing.T) {
   interval = "200ms"
   hostname = "h"
   state_directory = %q
-  shutdown_timeout = "10s"
+  shutdown_timeout = "30s"
 [[inputs.tcp_listen]]
   settle = %q
   timeout = "20s"
@@ -368,6 +368,8 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	}
 	stop := func() {
+		t.Helper()
+		eventually(t, "the program has begun", func() bool { return strings.Contains(d.stderr.String(), "configuration read") }) // it catches signals
 		d.Process.Signal(syscall.SIGTERM)
 		if code := d.exitCode(t); code != 0 {
 			t.Errorf("the last run ended with %d", code)
