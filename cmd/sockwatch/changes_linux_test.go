@@ -264,7 +264,7 @@ func TestChangesSurviveKills(t *testing.T) {
 	diskServer, memoryServer := httptest.NewServer(onDisk), httptest.NewServer(inMemory)
 	defer diskServer.Close()
 	defer memoryServer.Close()
-	state, path := filepath.Join(dir, "state"), filepath.Join(dir, "events.jsonl")
+	state, path := fastDir(t), filepath.Join(dir, "events.jsonl")
 	file := filepath.Join(dir, "sockwatch.toml")
 	configure := func(settle, flush string) {
 		text := fmt.Sprintf(`
@@ -517,7 +517,7 @@ func TestEventsFromBeforeAKillAreShown(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
 	const perCycle = 600
-	state, dir := t.TempDir(), t.TempDir()
+	state, dir := fastDir(t), t.TempDir()
 	shown := filepath.Join(dir, "shown")
 	file := writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
 [agent]

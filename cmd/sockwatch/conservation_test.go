@@ -46,7 +46,7 @@ func TestNothingQueuedIsLost(t *testing.T) {
 	t.Parallel()
 	kills := soak.Times(20)
 	server := newFickleServer(t)
-	state := t.TempDir()
+	state := fastDir(t)
 	file := filepath.Join(t.TempDir(), "sockwatch.toml")
 	text := fmt.Sprintf(`
 [agent]

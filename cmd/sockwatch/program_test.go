@@ -175,6 +175,18 @@ func eventuallyWithin(t *testing.T, limit time.Duration, what string, holds func
 	}
 }
 
+// fastDir returns a temporary directory, in memory if it can: points are dropped, and events
+// wait, if a disk is too busy to respond.
+func fastDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sockwatch")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // page returns an endpoint's page, or "" if it does not serve one.
 func page(address string) string {
 	resp, err := http.Get("http://" + address + "/metrics")
