@@ -335,7 +335,7 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	})
 	d := run()
-	eventually(t, "a history", func() bool { // the first look is the baseline
+	eventually(t, "a history", func() bool { // the first scan is the baseline
 		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
 		return err == nil
 	})

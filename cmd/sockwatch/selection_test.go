@@ -182,7 +182,7 @@ func TestJSONIsFiltered(t *testing.T) {
 }
 
 // Listeners whose owner cannot be read are counted if they might match: an
-// empty list must not look complete.
+// empty list must not scan complete.
 func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
 	unreadable := func(port string) metric.Point {
 		return metric.Point{Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", port, "owner", "unreadable")}

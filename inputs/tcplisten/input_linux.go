@@ -326,11 +326,11 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // record records what has changed since the last gather. It reports whether the records
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
-	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
+	l := &scan{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	l.glimpses = in.glimpses()
 	l.closed = in.announced.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
-	lineage := in.recorder.lookedBefore()
+	lineage := in.recorder.scannedBefore()
 	again := lineage && !in.hasLineage
 	in.hasLineage = lineage
 	if l.changed = described || again; l.changed || in.open.sums != nil {

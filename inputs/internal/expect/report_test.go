@@ -127,8 +127,8 @@ func TestReportShowsTheWorstOfAPoint(t *testing.T) {
 	}
 }
 
-// After an incomplete look, no host is reported as OK.
-func TestReportOfAnIncompleteLook(t *testing.T) {
+// After an incomplete scan, no host is reported as OK.
+func TestReportOfAnIncompleteScan(t *testing.T) {
 	r := compile(t, "[[allow]]\nport = 80")
 	report := NewReport(r, []*Listener{nginx(80)}, now)
 	report.SetIncomplete("netns web: cannot be listed")
