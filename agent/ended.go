@@ -60,14 +60,20 @@ const lookback = 5 * time.Minute
 // source were ended at this time. This happens if a gather that was reported as failed
 // returns after all, or at once after another one.
 func (l *liveSeries) timeOf(b *metric.Batch) time.Time {
-	ended := l.ended // of another source, if the input was renamed
-	if s := l.sources[b.Source]; s != nil && ended.UnixMilli() != b.Time.UnixMilli() {
-		ended = s.ended
+	at := b.Time
+	follow := func(ended time.Time) {
+		if ahead := ended.UnixMilli() - at.UnixMilli(); ahead >= 0 && ahead < 1000 {
+			at = ended.Add(time.Millisecond)
+		}
 	}
-	if ahead := ended.UnixMilli() - b.Time.UnixMilli(); ahead >= 0 && ahead < 1000 {
-		return ended.Add(time.Millisecond)
+	s := l.sources[b.Source]
+	if s != nil {
+		follow(s.ended)
 	}
-	return b.Time
+	if s == nil || len(s.points) == 0 || l.ended.UnixMilli() == at.UnixMilli() {
+		follow(l.ended) // of another source, if the input was renamed
+	}
+	return at
 }
 
 // observe finds the series that end with a batch. all are its points that pass the

@@ -214,6 +214,21 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	}
 }
 
+// An input that was removed and comes back, under its old name, with the series of one that is
+// removed while it gathers: they continue after their end.
+func TestSamplesOfAnInputThatIsBackFollowWhatHasEnded(t *testing.T) {
+	e := encodingOutput(t, &endingPusher{}, nil).encoder
+	a := pointOf("a", 1)
+	e.step(10, a)
+	e.fails("in", 20)
+	e.encodeQueued(&metric.Batch{Source: "renamed", Time: at64(30), Points: []metric.Point{a}})
+	wantRecords(t, "removed", e.fails("renamed", 40), "end a{} [value]@40")
+	back := &metric.Batch{Source: "in", Time: at64(39.995), Points: []metric.Point{a}}
+	if got, want := e.live.timeOf(back), at64(40.001); !got.Equal(want) {
+		t.Errorf("the batch of the input that is back has the time %v, want %v", got, want)
+	}
+}
+
 func TestSeriesEndAfterTheirLastSample(t *testing.T) {
 	tests := []struct {
 		name      string

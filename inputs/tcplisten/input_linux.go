@@ -82,7 +82,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
-	in.applyAnnouncements(in.await(opened), at)
+	in.applyAnnouncements(in.await(ctx, opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
@@ -152,10 +152,14 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over the recorder and the record of logged warnings.
+// InheritFrom takes over the recorder, the record of logged warnings, and what the kernel has
+// told since the last gather.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned
+		if in.options.ListenEvents != listenEventsOff {
+			in.announced.inherit(&old.announced)
+		}
 	}
 }
 
