@@ -271,7 +271,7 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 			t.Errorf("exit code %d, stdout %s\nwant %s", code, got, w)
 		}
 	}
-	for _, w := range []string{hint, "sockwatch: inputs.tcp_listen: the rules of 1 listener name no process, since the owner is unknown: 0.0.0.0:8080\n"} {
+	for _, w := range []string{hint, "sockwatch: inputs.tcp_listen: the rules of 1 listener name no process, because the owner is unknown: 0.0.0.0:8080\n"} {
 		if got := p.stderr.String(); !strings.Contains(got, w) {
 			t.Errorf("stderr %s\nwant %s", got, w)
 		}

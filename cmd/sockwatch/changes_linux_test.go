@@ -479,11 +479,11 @@ func TestChangesOnAFullDisk(t *testing.T) {
 	for range 10 {
 		second.change(t, address)
 		reported(inFile, "to a file", second)
-		if strings.Contains(d.stderr.String(), "the history cannot be written") && len(second.want)%2 == 1 {
+		if strings.Contains(d.stderr.String(), "cannot write the history") && len(second.want)%2 == 1 {
 			break
 		}
 	}
-	if !strings.Contains(d.stderr.String(), "the history cannot be written") {
+	if !strings.Contains(d.stderr.String(), "cannot write the history") {
 		t.Error("the disk was not full")
 	}
 	if err := os.Remove(filler); err != nil {

@@ -144,7 +144,7 @@ type scan struct {
 	listeners  []*listener
 	glimpses   []*listener          // seen only between the previous gather and this one
 	changed    bool                 // some of the listeners have changed
-	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel told
+	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel reported it
 }
 
 // record compares a scan with the previous one, and writes the changes. It reports whether

@@ -575,7 +575,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 		t.Errorf("after a reload without rules: %v", p.Fields)
 	}
 	if events := o.news(b); len(events) != 0 {
-		t.Errorf("a reload of the rules alone is told: %v", events)
+		t.Errorf("a reload of the rules alone is reported: %v", events)
 	}
 }
 
@@ -628,7 +628,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 		service(t, name, "127.0.0.1", 4000+i)
 		o.wants(10*time.Second, fmt.Sprintf("opened 127.0.0.1:%d %s", 4000+i, name))
 	}
-	if n := strings.Count(o.log.String(), "level=WARN"); n != 1 || !strings.Contains(o.log.String(), "the history cannot be written") {
+	if n := strings.Count(o.log.String(), "level=WARN"); n != 1 || !strings.Contains(o.log.String(), "cannot write the history") {
 		t.Errorf("%d warnings: %s", n, o.log)
 	}
 	if err := os.Remove(fill); err != nil {

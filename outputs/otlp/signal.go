@@ -87,7 +87,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 	}, nil
 }
 
-var errNoURL = errors.New("the URL for records of its kind is not set any more")
+var errNoURL = errors.New("the URL for records of its kind is no longer set")
 
 // send sends records in as many requests as necessary. It sets the result of each record that
 // it has stored, or that is rejected for good. After an error the others may be sent again.
