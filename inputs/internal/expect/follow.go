@@ -276,7 +276,7 @@ func (e *evaluation) missing(v *violation, p presence) {
 		case listens && verdict == Yes:
 			why = "the rules allow the listener"
 		case listens:
-			why = "no rule forbids the listener any longer"
+			why = "the listener no longer violates any rule"
 		}
 		e.event("cleared", v.Gone, v.eventTags(),
 			text("why", why), text("verdict", v.Verdict), seconds("lasted_seconds", v.Since.until(v.Gone)))

@@ -366,7 +366,7 @@ func TestViolationOfARemovedRuleEndsAlsoWhileItsOwnerIsUnreadable(t *testing.T) 
 	s.scan(nginx(23, by("nc")))
 	s.reload("[[forbid]]\nname = 'vi'\nprocess = 'vi'")
 	s.want("events", s.scan(nginx(23, unreadable)), "cleared nc 0.0.0.0 23 nc")
-	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule forbids the listener any longer" {
+	if why, _ := s.last[0].Field("why"); why.AsString() != "the listener no longer violates any rule" {
 		t.Errorf("why: %v", why)
 	}
 }
@@ -402,7 +402,7 @@ func TestRuleThatIsRemovedAfterOneScanClearsItsViolations(t *testing.T) {
 	s.scan(nginx(23))
 	s.reload("")
 	s.want("events", s.scan(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
-	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule forbids the listener any longer" {
+	if why, _ := s.last[0].Field("why"); why.AsString() != "the listener no longer violates any rule" {
 		t.Errorf("why: %v", why)
 	}
 }
