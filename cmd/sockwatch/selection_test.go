@@ -131,7 +131,7 @@ func TestWrongListFlags(t *testing.T) {
 }
 
 // Warnings go to stderr: the output of --json stays JSON, and stderr says that it is incomplete.
-func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
+func TestJSONReportsOnStderrWhatItCouldNotSee(t *testing.T) {
 	var stdout, stderr strings.Builder
 	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
 	scan := scanOf(0, "22")

@@ -329,7 +329,7 @@ func TestChangesWhileDown(t *testing.T) {
 	o.wants(time.Second, "closed 127.0.0.1:4003 leaves while_down")
 }
 
-func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
+func TestUndeliveredEventsAreRepeatedAfterAKill(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -351,7 +351,7 @@ func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
 	o.wants(10 * time.Second)
 }
 
-func TestClockThatIsSetIsNoChange(t *testing.T) {
+func TestSettingTheClockIsNotAChange(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -452,7 +452,7 @@ func TestAnotherBackEndIsABaseline(t *testing.T) {
 	o.wants(10 * time.Second)
 }
 
-func TestUsualReloadIsNoBaseline(t *testing.T) {
+func TestUsualReloadIsNotABaseline(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -490,9 +490,9 @@ func named(points []metric.Point, name, field string) (series []string) {
 	return series
 }
 
-// TestListenersThatNoRuleIsAboutHaveNoReason: with unlisted = "ignore", most events would
+// TestListenersWithoutARuleHaveNoReason: with unlisted = "ignore", most events would
 // otherwise say at length that the rules say nothing.
-func TestListenersThatNoRuleIsAboutHaveNoReason(t *testing.T) {
+func TestListenersWithoutARuleHaveNoReason(t *testing.T) {
 	options := ruledOptions()
 	options.Unlisted = expect.UnlistedIgnore
 	options.Expect[0].Process = plugin.Strings{"nginx"}
@@ -579,7 +579,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 	}
 }
 
-func TestViolatorsAreFoldedLast(t *testing.T) {
+func TestViolatorsAreDroppedLast(t *testing.T) {
 	options := ruledOptions()
 	options.MaxListeners = 100
 	options.Allow[0].Port = expect.Ports{{First: 5000, Last: 5999}}
@@ -651,7 +651,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 	}
 }
 
-func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
+func TestRecreatedContainerIsARestart(t *testing.T) {
 	options := eventOptions()
 	options.Namespaces = true
 	o := observe(t, options)

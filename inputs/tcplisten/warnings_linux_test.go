@@ -100,7 +100,7 @@ func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
 	}
 }
 
-func TestLimitsLastUntilTheyAreMended(t *testing.T) {
+func TestLimitsLastUntilTheyAreFixed(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return

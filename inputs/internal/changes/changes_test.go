@@ -79,7 +79,7 @@ func TestRollingUpdateNamesTheProcessBeforeIt(t *testing.T) {
 	})
 }
 
-func TestWorkersThatComeAndGoAreNoEvents(t *testing.T) {
+func TestWorkersThatComeAndGoCauseNoEvents(t *testing.T) {
 	night(t, func(h *simHost) {
 		master := h.process("postfix")
 		s := h.listen("0.0.0.0:25", master)
@@ -203,7 +203,7 @@ func TestContainersOnRandomPortsOpenAndCloseOnceEach(t *testing.T) {
 	})
 }
 
-func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
+func TestRecreatedContainerIsRestarted(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
 		nginx := h.process("nginx")
@@ -232,7 +232,7 @@ func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
 	})
 }
 
-func TestRenamedNamespaceOrDeviceIsNoEvent(t *testing.T) {
+func TestRenamedNamespaceOrDeviceIsNotAnEvent(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
 		s := h.listen("4026532281/0.0.0.0%eth0:80", h.process("nginx"))
@@ -371,7 +371,7 @@ func TestNamespaceThatFailsIsABaselineAfterwards(t *testing.T) {
 	})
 }
 
-func TestNewNamespaceThatFailsAtFirstIsNoBaseline(t *testing.T) {
+func TestNewNamespaceThatFailsAtFirstIsNotABaseline(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.pass(time.Minute)
 		h.namespaces = append(h.namespaces, Namespace{Name: "blue", View: "netlink", Failed: true})

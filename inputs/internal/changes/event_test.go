@@ -609,7 +609,7 @@ func TestManyOwnersOfOnePortAreBounded(t *testing.T) {
 	h.wants()
 }
 
-func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
+func TestKernelIsAnOwnerLikeAnyOther(t *testing.T) {
 	night(t, func(h *simHost) {
 		nobody := h.process("")
 		nfs := h.listen("0.0.0.0:2049", nobody)
@@ -627,7 +627,7 @@ func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
 	})
 }
 
-func TestUnexpectedEventsAreFoldedLast(t *testing.T) {
+func TestUnexpectedEventsAreCollapsedLast(t *testing.T) {
 	var events []*event
 	for i, expected := range []string{"yes", "yes", "no", "yes", "undecided"} {
 		events = append(events, &event{

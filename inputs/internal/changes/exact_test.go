@@ -73,7 +73,7 @@ func TestExactTimes(t *testing.T) {
 }
 
 // The kernel may tell that a socket has closed only after a scan without it.
-func TestExactTimeIsToldLate(t *testing.T) {
+func TestExactTimeIsReportedLate(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)

@@ -512,7 +512,7 @@ func TestShortViolationIsReportedWithoutItsOwner(t *testing.T) {
 	s.want("gone after 3 s", s.scan(), "violated telnet 0.0.0.0 23")
 }
 
-func TestOwnerThatBecomesReadableIsNoNewViolation(t *testing.T) {
+func TestOwnerThatBecomesReadableIsNotANewViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	s.scan(nginx(23, unreadable))
 	s.pass(time.Minute)
@@ -546,7 +546,7 @@ func TestAnotherOwnerAfterASearchIsAnotherViolation(t *testing.T) {
 	s.want("the first has gone", s.scan(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
 }
 
-func TestNetworkOfALaptopIsNoNewViolation(t *testing.T) {
+func TestNetworkOfALaptopIsNotANewViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	for _, class := range []inet.Class{inet.Private, inet.Nowhere, inet.Public, inet.Private} {
 		s.scan(nginx(23, func(l *Listener) { l.Exposure = class }))
@@ -611,7 +611,7 @@ func TestUnchangedPointsAreTheSameSlice(t *testing.T) {
 	}
 }
 
-func TestManyViolationsOfAUserAreSummedUp(t *testing.T) {
+func TestManyViolationsOfAUserAreCollapsed(t *testing.T) {
 	s := simulate(t, "unlisted = 'unexpected'")
 	s.tracker.options.MaxPerUser = 3
 	jane := func(l *Listener) { l.User = "jane" }
