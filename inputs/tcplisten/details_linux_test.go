@@ -138,7 +138,7 @@ func TestDetailsNameWhereAListenerCanBeReached(t *testing.T) {
 		{batch: later, port: 4000, want: "private: it answers on all addresses, of which 10.1.2.3 is a private address"},
 		{batch: later, port: 4001, want: "private: 10.1.2.3 is a private address"},
 		{batch: later, port: 4002, want: "loopback: it answers on all addresses of device lo, of which 127.0.0.1 is a loopback address"},
-		{batch: later, port: 4003, want: "none: nothing reaches it: 192.0.2.1 is not an address in its network namespace"},
+		{batch: later, port: 4003, want: "none: unreachable: 192.0.2.1 is not an address in its network namespace"},
 	} {
 		var exposure, reason string
 		for _, line := range detailsOf(t, in, tt.batch, tt.port) {

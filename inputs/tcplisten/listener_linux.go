@@ -102,7 +102,7 @@ func (l *listener) describeTags(names userNames) []metric.Tag {
 }
 
 // exposure returns from how far away the listener can be reached. It is inet.Nowhere if
-// nothing reaches it, or if the addresses of its namespace are not known.
+// it is unreachable, or if the addresses of its namespace are not known.
 func (l *listener) exposure() inet.Class {
 	if l.table.local == nil {
 		return inet.Nowhere

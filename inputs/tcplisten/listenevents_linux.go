@@ -404,7 +404,7 @@ func (in *input) applyListenEvents(opened []*listenEvent, at changes.Moment) {
 			s.Port = end.Port
 		}
 		if s.Port == 0 {
-			continue // the kernel chose the port, and it is not known any more
+			continue // the kernel chose the port, and it is no longer known
 		}
 		if l, _ := in.scans.glimpsed.add(t, &s, in.newListener); l != nil && l.listenEvent == nil {
 			l.setListenEvent(o, at)
