@@ -335,7 +335,7 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	})
 	d := run()
-	eventually(t, "a history", func() bool { // the first look is the baseline
+	eventually(t, "a history", func() bool { // the first scan is the baseline
 		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
 		return err == nil
 	})
@@ -481,11 +481,11 @@ func TestChangesOnAFullDisk(t *testing.T) {
 	for range 10 {
 		second.change(t, address)
 		reported(inFile, "to a file", second)
-		if strings.Contains(d.stderr.String(), "the history cannot be written") && len(second.want)%2 == 1 {
+		if strings.Contains(d.stderr.String(), "cannot write the history") && len(second.want)%2 == 1 {
 			break
 		}
 	}
-	if !strings.Contains(d.stderr.String(), "the history cannot be written") {
+	if !strings.Contains(d.stderr.String(), "cannot write the history") {
 		t.Error("the disk was not full")
 	}
 	if err := os.Remove(filler); err != nil {

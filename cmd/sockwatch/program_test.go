@@ -353,7 +353,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 
 // After a restart, the port that sockwatch itself serves is not an event, and neither is
 // anything else that has not changed.
-func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
+func TestRestartOfTheProgramIsNotAnEvent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
