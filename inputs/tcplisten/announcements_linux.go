@@ -181,7 +181,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	}
 	events, err := openChanges(in.options.procPath(os.Getenv))
 	if err != nil {
-		in.noteOnce(kernelEvents, "the kernel does not tell when listeners open and close, gathers find out", "reason", err)
+		in.noteWithoutBPF(err)
 		return func() {}
 	}
 	in.announced.since = time.Now()
