@@ -297,6 +297,9 @@ func TestWithoutCapabilities(t *testing.T) {
 	if n := strings.Count(f.Log, "level=WARN"); n != 1 || !strings.Contains(f.Log, "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") {
 		t.Errorf("%d warnings are logged:\n%s", n, f.Log)
 	}
+	if n := strings.Count(f.Log, "BPF is not in use"); n != 1 || !strings.Contains(f.Log, "CAP_BPF and CAP_PERFMON") {
+		t.Errorf("BPF is named %d times, want once:\n%s", n, f.Log)
+	}
 	if len(f.Limits) != 1 || !strings.HasPrefix(f.Limits[0], "some owners are unknown: the capabilities CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are both needed") {
 		t.Errorf("limits %q", f.Limits)
 	}
