@@ -84,6 +84,13 @@ func TestPageOfTheAgent(t *testing.T) {
 	}
 }
 
+func TestPageWithoutAVersionNamesTheProgram(t *testing.T) {
+	page := body(t, get(pageOf(boardOf(listener(80, "nginx"))), "/")) // a filter may drop build_info
+	if want := "<footer><p>sockwatch. Times are in UTC.</p></footer>"; !strings.Contains(page, want) {
+		t.Errorf("no %q in\n%s", want, page)
+	}
+}
+
 func TestHealthPageSaysHowListenersAreFound(t *testing.T) {
 	board := boardOf(listener(80, "nginx"),
 		metric.Point{Name: "tcp_listen_source", Tags: metric.NewTags("listen_events", "on", "listener_source", "netlink", "owner_source", "bpf"),
