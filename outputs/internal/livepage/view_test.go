@@ -213,12 +213,14 @@ func TestMissingListenersAreExplained(t *testing.T) {
 	starting.latest, starting.sources[0].Gathered = failed.latest, false
 	none := boardOf()
 	none.sources = []plugin.SourceState{{Name: "cpu", Gathered: true}}
+	full := boardOf(listener(80, "nginx"), beyondLimit("www", 20), beyondLimit("db", 3))
 	for _, test := range []struct {
 		name    string
 		board   *fakeBoard
 		trusted bool
 		want    []string
 	}{
+		{name: "beyond the limit", board: full, want: []string{"23 more listeners of tcp_listen are not shown: it reports at most max_listeners."}},
 		{name: "all is there", board: five()},
 		{name: "before the first gather", board: &fakeBoard{}, want: []string{"Nothing has been gathered yet."}},
 		{name: "filtered", board: boardOf(), want: []string{"There are no listeners, or the filters of this output drop them."}},
