@@ -237,14 +237,23 @@ func TestMissingListenersAreExplained(t *testing.T) {
 }
 
 func TestCountSaysWhatTheSearchLeaves(t *testing.T) {
-	p := pageOf(five())
+	board := five()
+	board.events = []metric.Point{change(1, "opened", web, "sequence", "1"), change(3, "closed", web, "sequence", "2")}
+	p := pageOf(board)
 	for url, want := range map[string]string{
 		"/":                       "5 listeners",
+		"/?q=redis":               "1 of 5 listeners matches clear the search",
+		"/events":                 "2 changes",
+		"/events?q=event:closed":  "1 matching change clear the search",
 		"/?q=process:nginx":       "2 of 5 listeners match clear the search",
 		"/?q=nothing&sort=-since": "0 of 5 listeners match clear the search",
 	} {
 		if got := textOf(byID(t, parse(t, body(t, get(p, url))), "count")); got != want {
 			t.Errorf("%s: %q, want %q", url, got, want)
 		}
+	}
+	one := parse(t, body(t, get(pageOf(boardOf(listener(80, "nginx"))), "/")))
+	if got := textOf(byID(t, one, "count")); got != "1 listener" {
+		t.Errorf("one listener: %q", got)
 	}
 }
