@@ -214,6 +214,21 @@ func TestSamplesFollowWhatHasEnded(t *testing.T) {
 	}
 }
 
+// An input that was removed and comes back, under its old name, with the series of one that is
+// removed while it gathers: they continue after their end.
+func TestSamplesOfAnInputThatIsBackFollowWhatHasEnded(t *testing.T) {
+	e := encodingOutput(t, &endingPusher{}, nil).encoder
+	a := pointOf("a", 1)
+	e.step(10, a)
+	e.fails("in", 20)
+	e.encodeQueued(&metric.Batch{Source: "renamed", Time: at64(30), Points: []metric.Point{a}})
+	wantRecords(t, "removed", e.fails("renamed", 40), "end a{} [value]@40")
+	back := &metric.Batch{Source: "in", Time: at64(39.995), Points: []metric.Point{a}}
+	if got, want := e.live.timeOf(back), at64(40.001); !got.Equal(want) {
+		t.Errorf("the batch of the input that is back has the time %v, want %v", got, want)
+	}
+}
+
 func TestSeriesEndAfterTheirLastSample(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -294,7 +309,7 @@ func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
 	o.encoder.step(10, pointOf("a", 1), pointOf("b", 1))
 	wantRecords(t, "next", o.encoder.step(20, pointOf("b", 1)), "b{} [{value 1}]@20")
 	wantRecords(t, "after it", o.encoder.step(30, pointOf("b", 1)), "b{} [{value 1}]@30")
-	if log := r.log.String(); strings.Count(log, "ended series cannot be encoded") != 1 || !strings.Contains(log, "first=a{} error=no") {
+	if log := r.log.String(); strings.Count(log, "cannot encode ended series") != 1 || !strings.Contains(log, "first=a{} error=no") {
 		t.Errorf("the log:\n%s", log)
 	}
 }
@@ -408,7 +423,7 @@ func TestSeriesOfTheLastRun(t *testing.T) {
 			prepare: func(in *settableInput, file string) error {
 				return errors.Join(os.WriteFile(file, []byte("x"), 0o600), os.Chtimes(file, time.Now(), time.Now()))
 			},
-			log: "cannot read which series were live, those that have ended meanwhile keep their last value for a while"},
+			log: "cannot read which series were live, those that have ended since keep their last value for about five minutes"},
 		{name: "the file is a directory", want: []string{"b{}"},
 			prepare: func(in *settableInput, file string) error {
 				return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "x"), 0o700))
