@@ -423,7 +423,7 @@ func TestSeriesOfTheLastRun(t *testing.T) {
 			prepare: func(in *settableInput, file string) error {
 				return errors.Join(os.WriteFile(file, []byte("x"), 0o600), os.Chtimes(file, time.Now(), time.Now()))
 			},
-			log: "cannot read which series were live, those that have ended meanwhile keep their last value for a while"},
+			log: "cannot read which series were live, those that have ended since keep their last value for about five minutes"},
 		{name: "the file is a directory", want: []string{"b{}"},
 			prepare: func(in *settableInput, file string) error {
 				return errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "x"), 0o700))

@@ -636,7 +636,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 	}
 	service(t, "again", "127.0.0.1", 5000)
 	o.wants(10*time.Second, "opened 127.0.0.1:5000 again")
-	soon(t, "the history is written again", func() bool { return o.written() })
+	soon(t, "writing the history resumed", func() bool { return o.written() })
 	o.kill(eventOptions())
 	o.wants(10 * time.Second)
 	if o.log.Len() > 0 {

@@ -60,6 +60,14 @@ func TestListenerThatHasGoneIs404(t *testing.T) {
 	}
 }
 
+func TestListenerWithoutChangesSaysSo(t *testing.T) {
+	p := pageOf(boardOf(listener(80, "nginx")))
+	elements := parse(t, body(t, get(p, "/listener/"+p.snapshot().rows[0].ID)))
+	if got, want := textOf(byID(t, elements, "timeline")), "What changed No changes. all changes of this address and port"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
 	board := five()
 	board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
