@@ -217,8 +217,13 @@ func (o *listenEvent) inspection() *owner.Inspection {
 	}
 }
 
-// measure records how long a gather took that began at some time.
-func (a *listenEvents) measure(began time.Time) { a.took.Store(int64(time.Since(began))) }
+// measure records how long a gather took that began at some time. The first one, which opens
+// everything and finds all owners, says nothing about the next.
+func (a *listenEvents) measure(began time.Time) {
+	if a.on.Load() {
+		a.took.Store(int64(time.Since(began)))
+	}
+}
 
 // watchKernel starts to receive what the kernel reports, if that is possible. It returns a
 // function that ends it.

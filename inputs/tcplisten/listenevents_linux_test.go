@@ -596,7 +596,7 @@ func (l *life) live(t *testing.T) {
 		l.opened, l.pid = time.Now(), child.Process.Pid
 		return child.End
 	}
-	switch l.random.IntN(4) {
+	switch l.random.IntN(6) {
 	case 0:
 		finish := begin("closes after a while", task{})
 		l.sleep()
@@ -611,6 +611,34 @@ func (l *life) live(t *testing.T) {
 		l.sleep()
 		l.closing = time.Now()
 		finish()
+	case 3:
+		l.story = "listens on a socket that another process has opened"
+		fd := bound(t, l.port)
+		file := os.NewFile(uintptr(fd), "socket")
+		l.opening = time.Now()
+		child, err := spawn(&task{Name: []byte(l.name), Worker: true, Begin: true}, []*os.File{file}, nil, new([]int))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		l.opened, l.pid = time.Now(), child.Process.Pid
+		file.Close()
+		l.sleep()
+		l.closing = time.Now()
+		child.End()
+	case 4:
+		listen[0].ReusePort = true
+		finish := begin("is joined by another socket of its program, and leaves it", task{})
+		l.sleep()
+		second := startInNamespace(t, nil, task{Name: []byte(l.name), Listen: listen})
+		if err := second.Hear(new([]int)); err != nil {
+			t.Error(err)
+		}
+		l.sleep()
+		finish()
+		l.sleep()
+		l.closing = time.Now()
+		second.End()
 	default:
 		l.story = "passes its socket on, twice"
 		l.name, l.next, l.pid = "exe", "sleep", os.Getpid()

@@ -141,13 +141,14 @@ func TestATimeBeforeTheLastScanIsNotExact(t *testing.T) {
 	h.wants(h.scan(), opened, h.now.Time, "window_seconds", "10")
 }
 
-// TestTheFirstOfSeveralSocketsOpensAnEndpoint takes the time of the first one that listened.
+// TestTheFirstOfSeveralSocketsOpensAnEndpoint takes the time and the process of the first one
+// that listened.
 func TestTheFirstOfSeveralSocketsOpensAnEndpoint(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	first, second := h.socket(80, 7*time.Second, 5), h.socket(80, 6*time.Second, 6)
 	h.sockets = []Socket{second, first}
-	h.wants(h.scan(), opened, first.Opened, "window_seconds", "0")
+	h.wants(h.scan(), opened, first.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
 }
 
 // The record of an owner keeps who called listen over a restart of sockwatch, which does not

@@ -52,10 +52,20 @@ func (l *scan) arrive(e *endpoint, m *match) {
 	case moved:
 		l.rebind(e, from)
 	default:
-		l.open(e, latest(e.current).shown())
+		l.open(e, e.opener().shown())
 	}
 	e.Unreported, e.Returns, e.dirty = false, false, true
 	e.Change = nil
+}
+
+// opener returns the socket that opened the endpoint, if that is known, else the latest.
+func (e *endpoint) opener() *Socket {
+	for _, s := range e.current {
+		if !s.Opened.IsZero() && s.Opened.Equal(e.Change.Time) {
+			return s
+		}
+	}
+	return latest(e.current)
 }
 
 // open reports that an endpoint has opened or returned.
