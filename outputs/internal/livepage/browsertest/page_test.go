@@ -19,6 +19,7 @@ const listeners = `
 [[inputs.tcp_listen]]
 interval = "10s"
 scan_interval = "100ms"
+timeout = "1m"
 settle = "1s"
 owner_wait = "1s"
 established = true
