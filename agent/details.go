@@ -10,7 +10,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Details asks the input of a source about one of its points, as this endpoint sees it.
+// Details asks the input of a source about one of its points, as this endpoint sees it: without
+// the details whose names are those of tags and fields that its filter removes.
 func (v *view) Details(ctx context.Context, source string, p *metric.Point) ([]plugin.DetailSection, error) {
 	in, published := v.supervisor.published(source)
 	if in == nil {
@@ -25,7 +26,16 @@ func (v *view) Details(ctx context.Context, source string, p *metric.Point) ([]p
 	if before == nil {
 		return nil, nil
 	}
-	return in.askDetails(ctx, before)
+	sections, err := in.askDetails(ctx, before)
+	if !v.filter.Modifies() {
+		return sections, err
+	}
+	kept := make([]plugin.DetailSection, 0, len(sections)) // the input may keep its own
+	for _, s := range sections {
+		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d plugin.Detail) bool { return v.filter.Hides(d.Name, before) })
+		kept = append(kept, s)
+	}
+	return kept, err
 }
 
 // published returns the running input of a source and the points that it published last. The

@@ -179,6 +179,8 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 		Host, Input, Digest, Time string
 		MachineID                 string `json:"machine_id"`
 		BootID                    string `json:"boot_id"`
+		ListenerSource            string `json:"listener_source"`
+		OwnerSource               string `json:"owner_source"`
 		OK                        bool
 		Listeners                 []struct {
 			Verdict, Rule, Why string
@@ -195,6 +197,9 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 	}
 	if diff := cmp.Diff([]string{"1023 forbidden telnet", "8080 yes web", "8443 no web"}, verdicts); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
+	}
+	if report.ListenerSource != "netlink" || report.OwnerSource != "bpf" && report.OwnerSource != "procfs" {
+		t.Errorf("sources %q and %q", report.ListenerSource, report.OwnerSource)
 	}
 	if got.Code != 1 || report.OK || report.Host == "" || report.BootID == "" || report.Time == "" || report.Input != "tcp_listen" {
 		t.Errorf("exit code %d, %+v", got.Code, report)

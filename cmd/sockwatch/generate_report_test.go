@@ -30,6 +30,8 @@ func renderReportSchema(t *testing.T) string {
 var reportValues = map[string][]string{
 	"RuleOutcome.kind":        {"allow", "expect", "forbid"},
 	"RuleOutcome.outcome":     {"", "holds", "missing", "undecided", "violated"},
+	"Report.listener_source":  {"netlink", "procfs"},
+	"Report.owner_source":     {"bpf", "procfs"},
 	"ListenerOutcome.verdict": {"", "forbidden", "no", "undecided", "yes"},
 	"Expiry.kind":             {"allow", "expect", "forbid"},
 }

@@ -20,10 +20,10 @@ func fileConfig(level, file string) string {
 	return fmt.Sprintf(`
 [agent]
   interval = "100ms"
-  shutdown_timeout = "5s"
+  shutdown_timeout = "30s"
   log_level = %q
 [[inputs.tcp_listen]]
-  timeout = "10s"
+  timeout = "30s"
 [[outputs.file]]
   path = %q
 `, level, file)

@@ -187,7 +187,7 @@ type entry struct {
 	mode         int64 // 0: 0644, of a folder 0755
 	owner        int   // user and group
 	content      []byte
-	capabilities bool // CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are permitted
+	capabilities bool // those of permitted
 }
 
 // layer returns a layer with the entries and their parent folders.
@@ -242,19 +242,21 @@ func (b *builder) header(name string, size int64) *tar.Header {
 	return h
 }
 
-// permitted returns the extended attribute of a file that has both capabilities as permitted
-// ones: struct vfs_cap_data, revision 2, from linux/capability.h. With the effective bit, exec
-// would fail if the container is not granted both. So the program raises them itself.
+// permitted returns the extended attribute of a file that has the two capabilities for owners and
+// the two for BPF as permitted ones: struct vfs_cap_data, revision 2, from linux/capability.h. A
+// container gets those of them that it is granted. With the effective bit, exec would fail
+// without all of them. So the program raises them itself.
 func permitted() string {
 	const (
-		revision2      = 0x02000000
-		dacReadSearch  = 1 << 2
-		sysPtrace      = 1 << 19
-		inheritable    = 0
-		noneOfTheUpper = 0
+		revision2     = 0x02000000
+		dacReadSearch = 1 << 2
+		sysPtrace     = 1 << 19
+		perfmon       = 1 << (38 - 32) // in the upper word
+		bpf           = 1 << (39 - 32)
+		inheritable   = 0
 	)
 	var attribute []byte
-	for _, word := range []uint32{revision2, dacReadSearch | sysPtrace, inheritable, noneOfTheUpper, noneOfTheUpper} {
+	for _, word := range []uint32{revision2, dacReadSearch | sysPtrace, inheritable, perfmon | bpf, inheritable} {
 		attribute = binary.LittleEndian.AppendUint32(attribute, word)
 	}
 	return string(attribute)

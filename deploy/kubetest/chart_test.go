@@ -182,6 +182,7 @@ func TestChartRendersWhatItsValuesAskFor(t *testing.T) {
 		"full":        {"ConfigMap/agent", "ConfigMap/agent-dashboard", "DaemonSet/agent", "PodMonitor/agent", "PrometheusRule/agent", "Service/agent", "ServiceAccount/listeners"},
 		"minimal":     {"ConfigMap/sockwatch", "DaemonSet/sockwatch"},
 		"web":         append(base[:2:2], "PodMonitor/sockwatch", "Service/sockwatch", "ServiceAccount/sockwatch"),
+		"doc-bpf":     base,
 		"doc-monitor": {"ConfigMap/sockwatch", "ConfigMap/sockwatch-dashboard", "DaemonSet/sockwatch", "PodMonitor/sockwatch", "PrometheusRule/sockwatch", "Service/sockwatch", "ServiceAccount/sockwatch"},
 		"doc-output":  base,
 		"doc-pods":    base,

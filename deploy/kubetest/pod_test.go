@@ -47,10 +47,12 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 		values    string
 		stateMode fs.FileMode // of the directory that the kubelet makes
 		page      string      // another thing that the metrics have
+		bpf       bool        // it has the capabilities for BPF
 		wantUID   int
 	}{
 		{values: "default", stateMode: 0o755, wantUID: 0},
 		{values: "doc-user", stateMode: 0o777, wantUID: 65532},
+		{values: "doc-bpf", stateMode: 0o755, page: `(?m)^tcp_listen_source_info\{.*listen_events="on".*owner_source="bpf"`, bpf: true, wantUID: 0},
 		{values: "doc-output", stateMode: 0o755, page: `(?m)^sockwatch_output_up\{host="node-1",output="influxdb"\}`, wantUID: 0},
 		{values: "doc-pods", stateMode: 0o755, page: `(?m)^tcp_listen_pid\{.*netns=".*process="exe".*$`, wantUID: 0},
 		{values: "doc-rules", stateMode: 0o755, page: `(?m)^tcp_listen_expect_up\{host="node-1",name="kubelet",rule="expect"\} [01]$`, wantUID: 0},
@@ -86,9 +88,13 @@ func TestPodShowsTheOwnersOfTheNode(t *testing.T) {
 					t.Errorf("%s\nwant %s in it\n%s", line, want, p.stderr)
 				}
 			}
+			capabilities := "0000000000080004"
+			if test.bpf {
+				capabilities = "000000c000080004"
+			}
 			want := map[string]string{
 				"Uid": strings.TrimSuffix(strings.Repeat(strconv.Itoa(test.wantUID)+"\t", 4), "\t"), "NoNewPrivs": "1",
-				"CapPrm": "0000000000080004", "CapEff": "0000000000080004", "CapBnd": "0000000000080004", "CapAmb": "0000000000000000",
+				"CapPrm": capabilities, "CapEff": capabilities, "CapBnd": capabilities, "CapAmb": "0000000000000000",
 			}
 			if diff := cmp.Diff(want, p.status(t, want)); diff != "" {
 				t.Errorf("process (-want +got):\n%s", diff)
@@ -181,7 +187,7 @@ func needsRoot(t *testing.T, err error) {
 func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes map[string]string) container {
 	t.Helper()
 	c := container{Root: t.TempDir(), Args: append([]string{"/usr/bin/sockwatch"}, spec.Containers[0].Args...)}
-	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "dev"} {
+	for _, dir := range []string{"usr/bin", "etc", "var/lib", "proc", "sys", "dev"} {
 		if err := os.MkdirAll(filepath.Join(c.Root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -197,8 +203,8 @@ func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes ma
 	if err := os.WriteFile(inRoot, binary, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// As the image has it: both capabilities, permitted.
-	if err := unix.Setxattr(inRoot, "security.capability", []byte("\x00\x00\x00\x02\x04\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+	// As the image has it: four capabilities, permitted.
+	if err := unix.Setxattr(inRoot, "security.capability", []byte("\x00\x00\x00\x02\x04\x00\x08\x00\x00\x00\x00\x00\xc0\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
 		needsRoot(t, err)
 	}
 
@@ -217,7 +223,10 @@ func newContainer(t *testing.T, spec core.PodSpec, all []kube.Object, volumes ma
 	s := spec.Containers[0].SecurityContext
 	c.ReadOnlyRoot, c.NoNewPrivileges = *s.ReadOnlyRootFilesystem, !*s.AllowPrivilegeEscalation
 	for _, capability := range s.Capabilities.Add {
-		number, ok := map[core.Capability]int{"DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "SYS_PTRACE": unix.CAP_SYS_PTRACE}[capability]
+		number, ok := map[core.Capability]int{
+			"DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "SYS_PTRACE": unix.CAP_SYS_PTRACE,
+			"BPF": unix.CAP_BPF, "PERFMON": unix.CAP_PERFMON,
+		}[capability]
 		if !ok {
 			t.Fatalf("unknown capability %s", capability)
 		}
@@ -420,7 +429,7 @@ type container struct {
 	ReadOnlyRoot    bool
 	Mounts          []bindMount
 	User, Group     int
-	Capabilities    uint32 // a bit for each
+	Capabilities    uint64 // a bit for each
 	NoNewPrivileges bool
 	Args            []string
 }
@@ -460,6 +469,9 @@ func (c *container) mount() error {
 			}
 		}
 	}
+	if err := unix.Mount("/sys", c.Root+"/sys", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("/sys: %w", err)
+	}
 	return unix.Mount("proc", c.Root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
@@ -497,7 +509,11 @@ func (c *container) restrict() error {
 			return errno
 		}
 	}
-	sets := [2]unix.CapUserData{{Permitted: c.Capabilities, Effective: c.Capabilities}}
+	var sets [2]unix.CapUserData
+	for i := range sets {
+		word := uint32(c.Capabilities >> (32 * i))
+		sets[i] = unix.CapUserData{Permitted: word, Effective: word}
+	}
 	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]); err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func unpacked(t *testing.T) string {
 	if output, err := extract.CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, output)
 	}
-	for _, dir := range []string{"host/proc", "proc"} {
+	for _, dir := range []string{"host/proc", "proc", "sys"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -248,22 +248,29 @@ func TestImageServesMetrics(t *testing.T) {
 func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
 	root := unpacked(t)
 	port := rootListener(t)
-	const none, both, one = "", "dac_read_search,sys_ptrace", "sys_ptrace"
+	const none, both, one, four = "", "dac_read_search,sys_ptrace", "sys_ptrace", "dac_read_search,sys_ptrace,bpf,perfmon"
 	for _, test := range []struct {
 		name         string
 		uid          int
 		capabilities string
+		hostPID      bool
+		wantSource   string // of owners
 		wantOwner    string
 		wantMissing  bool // a warning names the capabilities
 	}{
-		{name: "root with both capabilities", uid: 0, capabilities: both, wantOwner: "resolved"},
-		{name: "another user with both capabilities", uid: 65532, capabilities: both, wantOwner: "resolved"},
-		{name: "root without", uid: 0, capabilities: none, wantOwner: "unreadable", wantMissing: true},
-		{name: "another user without", uid: 65532, capabilities: none, wantOwner: "unreadable", wantMissing: true},
-		{name: "another user with one of them", uid: 65532, capabilities: one, wantOwner: "unreadable", wantMissing: true},
+		{name: "root with both capabilities", uid: 0, capabilities: both, wantSource: "procfs", wantOwner: "resolved"},
+		{name: "another user with both capabilities", uid: 65532, capabilities: both, wantSource: "procfs", wantOwner: "resolved"},
+		{name: "another user with those for BPF", uid: 65532, capabilities: four, hostPID: true, wantSource: "bpf", wantOwner: "resolved"},
+		{name: "another pid namespace with those for BPF", uid: 65532, capabilities: four, wantSource: "procfs", wantOwner: "resolved"},
+		{name: "root without", uid: 0, capabilities: none, wantSource: "procfs", wantOwner: "unreadable", wantMissing: true},
+		{name: "another user without", uid: 65532, capabilities: none, wantSource: "procfs", wantOwner: "unreadable", wantMissing: true},
+		{name: "another user with one of them", uid: 65532, capabilities: one, wantSource: "procfs", wantOwner: "unreadable", wantMissing: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd := contained(t, root, test.uid, test.capabilities, "test")
+			if test.hostPID {
+				cmd.SysProcAttr.Cloneflags &^= unix.CLONE_NEWPID
+			}
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Run(); err != nil {
@@ -275,6 +282,9 @@ func TestImageShowsTheOwnersOfTheHost(t *testing.T) {
 			}
 			if named := strings.Contains(line, ",process=packagetest"); named != (test.wantOwner == "resolved") {
 				t.Errorf("listener %q: its process is named: %v", line, named)
+			}
+			if want := ",owner_source=" + test.wantSource + " "; !strings.Contains(stdout.String(), want) {
+				t.Errorf("no %q in\n%s%s", want, &stdout, &stderr)
 			}
 			const advice = "--cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH"
 			if missing := strings.Contains(stderr.String(), advice); missing != test.wantMissing {
@@ -322,7 +332,7 @@ func contain(args []string) int {
 	if err != nil {
 		return containFailed(err)
 	}
-	keep := map[string]int{"dac_read_search": unix.CAP_DAC_READ_SEARCH, "sys_ptrace": unix.CAP_SYS_PTRACE}
+	keep := map[string]int{"dac_read_search": unix.CAP_DAC_READ_SEARCH, "sys_ptrace": unix.CAP_SYS_PTRACE, "bpf": unix.CAP_BPF, "perfmon": unix.CAP_PERFMON}
 	kept := map[int]bool{}
 	for name := range strings.SplitSeq(args[2], ",") {
 		if number, ok := keep[name]; ok {
@@ -336,6 +346,7 @@ func contain(args []string) int {
 		func() error {
 			return unix.Mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 		},
+		func() error { return unix.Mount("/sys", root+"/sys", "", unix.MS_BIND|unix.MS_REC, "") },
 		func() error { return unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "") },
 		func() error { return unix.Chroot(root) },
 		func() error { return unix.Chdir("/") },

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "listen":
 			os.Exit(listen(os.Args[2]))
+		case "brief":
+			os.Exit(listenBriefly(os.Args[2]))
 		case "get":
 			os.Exit(get(os.Args[2]))
 		case "contain":
@@ -45,6 +47,18 @@ func listen(address string) int {
 		return 1
 	}
 	fmt.Println(l.Addr())
+	select {}
+}
+
+// listenBriefly listens on an address for 5 ms, and runs until it is killed.
+func listenBriefly(address string) int {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	time.Sleep(5 * time.Millisecond)
+	l.Close()
 	select {}
 }
 

@@ -81,7 +81,7 @@ func TestPackagesHoldTheSameFiles(t *testing.T) {
 		"/usr/share/doc/sockwatch/changelog.gz", "/usr/share/doc/sockwatch/third-party.gz",
 		"/usr/share/fish/vendor_completions.d/sockwatch.fish",
 		"/usr/share/man/man1/sockwatch.1.gz", "/usr/share/man/man5/sockwatch.toml.5.gz",
-		"/usr/share/sockwatch/namespaces.conf",
+		"/usr/share/sockwatch/bpf.conf", "/usr/share/sockwatch/namespaces.conf",
 	}
 	for _, test := range []struct {
 		name, files, list string
@@ -160,6 +160,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"unix socket of the group", testUnixSocket},
 			{"credential", testCredential},
 			{"network namespaces", testNamespaces},
+			{"BPF", testBPF},
 			{"socket unit", testSocketUnit},
 			{"watchdog", testWatchdog},
 			{"upgrade", testUpgrade},
@@ -327,6 +328,24 @@ func testNamespaces(t *testing.T) {
 	eventually(t, metrics+" | grep '^tcp_listen_backlog_limit.*port=\"7778\"'", `unit="apart.service"`)
 	must(t, "rm /etc/systemd/system/sockwatch.service.d/namespaces.conf; sed -i '/namespaces = true/d' /etc/sockwatch/sockwatch.toml")
 	must(t, "systemctl daemon-reload; systemctl restart sockwatch")
+}
+
+// testBPF grants what the kernel needs to tell sockwatch, by the drop-in alone, and takes it back.
+func testBPF(t *testing.T) {
+	const source = metrics + " | grep '^tcp_listen_source_info'"
+	const notes = "journalctl -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show --value -p InvocationID sockwatch) | grep 'BPF is not in use' | grep -c 'the packaged drop-in bpf.conf'"
+	eventually(t, source, `listen_events="off",listener_source="netlink",owner_source="procfs"`)
+	must(t, "systemctl reload sockwatch; sleep 2")
+	prints(t, notes, "1")
+	must(t, "install -D -m 644 /usr/share/sockwatch/bpf.conf /etc/systemd/system/sockwatch.service.d/bpf.conf")
+	must(t, "systemctl daemon-reload; systemctl restart sockwatch")
+	eventually(t, source, `listen_events="on",listener_source="netlink",owner_source="bpf"`)
+	prints(t, notes, "0")
+	must(t, "systemd-run --unit=brief /packagetest brief 127.0.0.1:7780")
+	events := "grep '\"port\":\"7780\"' /var/log/sockwatch/events.jsonl | grep '\"event\":\"%s\"' | grep '\"window_seconds\":0[,}]'"
+	eventually(t, fmt.Sprintf(events, "opened"), `"unit":"brief.service"`)
+	must(t, "systemctl stop brief; rm /etc/systemd/system/sockwatch.service.d/bpf.conf; systemctl daemon-reload; systemctl restart sockwatch")
+	eventually(t, source, `owner_source="procfs"`)
 }
 
 func testSocketUnit(t *testing.T) {

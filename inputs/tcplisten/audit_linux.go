@@ -25,6 +25,7 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	if !i.rules.Meaningful() {
 		return nil, ErrNoRules
 	}
+	defer i.Close() // nothing is kept
 	listeners, partial, err := i.scanOnce(ctx)
 	if err != nil {
 		return nil, err
@@ -32,6 +33,7 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	h := host.Find(i.options.procPath(os.Getenv))
 	r := expect.NewReport(i.rules, listeners, time.Now())
 	r.Host, r.MachineID, r.BootID, r.Input = i.env.Hostname, h.MachineID(), h.BootID(), i.env.Name
+	r.ListenerSource, r.OwnerSource = i.source().words()
 	r.SetIncomplete(partial)
 	return r, nil
 }
@@ -40,6 +42,7 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 // a rule file or, if inline, of the tables of an input in a configuration.
 func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) {
 	i := in.(*input)
+	defer i.Close() // nothing is kept
 	ports, err := ephemeralPorts(i.options.procPath(os.Getenv))
 	if err != nil {
 		return nil, err
@@ -63,10 +66,9 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	return d, nil
 }
 
-// scanOnce gathers, closes the input, and returns the listeners as rules see them. It gathers
+// scanOnce gathers, and returns the listeners as rules see them. It gathers
 // again while there are unknown names that will soon be known.
 func (in *input) scanOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
-	defer in.Close()                                                  // nothing is kept
 	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report includes it
 	const attempts, pause = 20, 100 * time.Millisecond
 	for range attempts {

@@ -38,7 +38,7 @@ func TestRandomHistories(t *testing.T) {
 	events := 0
 	for seed := *randomSeed; seed < *randomSeed+uint64(*randomHistories) && !t.Failed(); seed++ {
 		h := &randomHistory{observer: o, dir: dir, random: rand.New(rand.NewPCG(seed, 1))}
-		o.env.StateDir = t.TempDir()
+		o.env.StateDir = fastDir(t)
 		o.restart(eventOptions())
 		h.play()
 		want := modelOf(h.states)

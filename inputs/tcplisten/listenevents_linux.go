@@ -228,7 +228,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	}
 	events, err := openChanges(in.options.procPath(os.Getenv))
 	if err != nil {
-		in.noteOnce(kernelEvents, "listen events are not available, gathers find what opens and closes", "reason", err)
+		in.noteWithoutBPF(err)
 		return func() {}
 	}
 	in.listenEvents.since = time.Now()

@@ -27,19 +27,28 @@ func (in *input) source() source {
 	return s
 }
 
+// words returns where listeners and owners come from.
+func (s source) words() (listeners, owners string) {
+	listeners, owners = backendNetlink, ownerSourceProcfs
+	if s.procfs {
+		listeners = backendProcfs
+	}
+	if s.bpf {
+		owners = ownerSourceBPF
+	}
+	return listeners, owners
+}
+
 func (s source) point() metric.Point {
-	word := func(is bool, yes, no string) string {
-		if is {
-			return yes
-		}
-		return no
+	listeners, owners := s.words()
+	events := "off"
+	if s.events {
+		events = "on"
 	}
 	p := metric.Point{
 		Name: pointSource,
 		Tags: metric.NewTags(
-			"listen_events", word(s.events, "on", "off"),
-			"listener_source", word(s.procfs, backendProcfs, backendNetlink),
-			"owner_source", word(s.bpf, ownerSourceBPF, ownerSourceProcfs),
+			"listen_events", events, "listener_source", listeners, "owner_source", owners,
 		),
 		Fields: []metric.Field{{Key: "info", Value: metric.Int(1)}},
 	}

@@ -36,7 +36,7 @@ const (
 // logged again, once a day.
 type warnings struct {
 	logged   [limitationKinds]bool
-	noted    [noteKinds]bool             // each kind is used by one goroutine
+	noted    bool                        // that BPF is not in use; guarded by limitations.mu
 	expiring map[expect.Expiry]time.Time // when the expiry of a rule was last logged
 }
 
@@ -94,22 +94,14 @@ func (in *input) warn(kind limitation, message string, attributes ...any) {
 	}
 }
 
-// A note is something that the log says once per run.
-type note int
-
-const (
-	kernelHolders note = iota
-	kernelEvents
-
-	noteKinds
-)
-
-// noteOnce logs which way is in use, and why not the better one. Nothing is missing without it,
-// so this is no limitation.
-func (in *input) noteOnce(kind note, message string, attributes ...any) {
-	if !in.warned.noted[kind] {
-		in.warned.noted[kind] = true
-		in.env.Log.Info(message, attributes...)
+// noteWithoutBPF logs why BPF is not in use, and what that means. Everything is found without it,
+// only later and at a higher cost, so this is no limitation.
+func (in *input) noteWithoutBPF(reason error) {
+	in.limits.mu.Lock()
+	defer in.limits.mu.Unlock()
+	if !in.warned.noted {
+		in.warned.noted = true
+		in.env.Log.Info("BPF is not in use, it would find owners in one pass and report listeners the moment they open", "reason", reason)
 	}
 }
 

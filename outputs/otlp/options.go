@@ -84,6 +84,18 @@ func (o *Options) Validate() error {
 	)...)
 }
 
+// Warn returns a warning for each URL with the port of OTLP over gRPC. It implements
+// plugin.Warner.
+func (o *Options) Warn() error {
+	var errs []error
+	for _, option := range []struct{ name, value string }{{"metrics_url", o.MetricsURL}, {"logs_url", o.LogsURL}} {
+		if u, err := url.Parse(option.value); err == nil && u.Port() == "4317" {
+			errs = append(errs, plugin.Invalid(option.name, "4317 is usually the port of OTLP over gRPC: that of OTLP over HTTP is 4318"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // validateURL returns the error of a URL, or nil if it is valid or empty. Every receiver has a
 // path.
 func validateURL(option, value, path string) error {

@@ -15,8 +15,8 @@ type Options struct {
 	// Addresses to listen on, one or a list: "HOST:PORT" (no host: every address),
 	// "unix:PATH", or "systemd" or "systemd:NAME" for sockets that systemd passes.
 	Listen plugin.Strings `toml:"listen"`
-	// Path of the metrics. "/", "/-/healthy", "/-/ready" and "/sd/listeners" are taken
-	// by the program's own pages.
+	// Path of the metrics. "/", "/-/healthy", "/-/ready", "/sd/listeners" and the paths of
+	// the live page are taken by the program's own pages.
 	Path string `toml:"path"`
 	// Web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,
 	// basic auth. If empty: plain HTTP without authentication.

@@ -34,6 +34,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	},
 	Telegraf: plugin.Telegraf{ // of outputs.http with data_format = "prometheusremotewrite"
 		Options: map[string]string{
+			"bearer_token":               "write token, or token_file",
 			"content_encoding":           "leave it out: the protocol requires snappy",
 			"data_format":                "leave it out: this output writes nothing else",
 			"idle_conn_timeout":          "leave it out: it cannot be set",

@@ -31,7 +31,9 @@ func explain(err error) error {
 	refused := (*ebpf.VerifierError)(nil)
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("bpf: the capabilities CAP_BPF and CAP_PERFMON are both needed (systemd: AmbientCapabilities=CAP_BPF CAP_PERFMON, with the others; docker: --cap-add=BPF --cap-add=PERFMON): %w", unix.EPERM)
+		return fmt.Errorf("bpf: the capabilities CAP_BPF and CAP_PERFMON are both needed "+
+			"(systemd: the packaged drop-in bpf.conf; docker: --cap-add=BPF --cap-add=PERFMON; "+
+			"elsewhere: setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep sockwatch): %w", unix.EPERM)
 	case errors.As(err, &refused):
 		return fmt.Errorf("bpf: the kernel refused a program: %w\n%s", err, strings.Join(refused.Log, "\n"))
 	default:

@@ -11,17 +11,19 @@ import (
 
 // A Report is the outcome of one evaluation, for `sockwatch check --live`.
 type Report struct {
-	Host       string            `json:"host"`
-	MachineID  string            `json:"machine_id"`
-	BootID     string            `json:"boot_id"`
-	Input      string            `json:"input"` // the input that has these rules
-	Time       time.Time         `json:"time"`
-	Digest     string            `json:"digest"`               // of the rules
-	OK         bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the scan was complete
-	Incomplete string            `json:"incomplete,omitempty"` // what could not be inspected
-	Rules      []RuleOutcome     `json:"rules"`
-	Listeners  []ListenerOutcome `json:"listeners"`
-	Expiring   []Expiry          `json:"expiring"`
+	Host           string            `json:"host"`
+	MachineID      string            `json:"machine_id"`
+	BootID         string            `json:"boot_id"`
+	Input          string            `json:"input"`           // the input that has these rules
+	ListenerSource string            `json:"listener_source"` // where the listeners come from
+	OwnerSource    string            `json:"owner_source"`    // where their owners come from
+	Time           time.Time         `json:"time"`
+	Digest         string            `json:"digest"`               // of the rules
+	OK             bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the scan was complete
+	Incomplete     string            `json:"incomplete,omitempty"` // what could not be inspected
+	Rules          []RuleOutcome     `json:"rules"`
+	Listeners      []ListenerOutcome `json:"listeners"`
+	Expiring       []Expiry          `json:"expiring"`
 }
 
 // A RuleOutcome says whether a rule holds.
@@ -51,7 +53,7 @@ type ListenerOutcome struct {
 }
 
 // NewReport evaluates rules once and ignores `for`: what must listen must do so now. The
-// caller sets Host, MachineID, BootID and Input, and calls SetIncomplete if necessary.
+// caller sets Host, MachineID, BootID, Input and the sources, and calls SetIncomplete if necessary.
 func NewReport(r *Rules, listeners []*Listener, now time.Time) *Report {
 	report := &Report{
 		Time: now.UTC(), Digest: r.digest, OK: true,

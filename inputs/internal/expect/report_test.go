@@ -60,6 +60,7 @@ expired     allow rule ssh: 2026-11-01 was the last day of its approval
 // The readers of a report do not need to distinguish empty lists from null.
 func TestReportHasEmptyListsAndNoNulls(t *testing.T) {
 	report := NewReport(compile(t, "[[allow]]\nport = 22"), nil, now)
+	report.ListenerSource, report.OwnerSource = "netlink", "procfs"
 	text, err := report.JSON()
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +75,7 @@ func TestReportIsAnArtifactOfAnAudit(t *testing.T) {
 	r := compile(t, audited)
 	report := NewReport(r, []*Listener{nginx(80), nginx(80), nginx(23, by("nc"))}, now)
 	report.Host, report.MachineID, report.BootID, report.Input = "web1", "m", "b", "tcp_listen"
+	report.ListenerSource, report.OwnerSource = "netlink", "bpf"
 	text, err := report.JSON()
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +86,8 @@ func TestReportIsAnArtifactOfAnAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"host": "web1", "machine_id": "m", "boot_id": "b", "input": "tcp_listen", "time": "2026-11-26T12:00:00Z", "digest": r.Digest(), "ok": false,
+		"host": "web1", "machine_id": "m", "boot_id": "b", "input": "tcp_listen",
+		"listener_source": "netlink", "owner_source": "bpf", "time": "2026-11-26T12:00:00Z", "digest": r.Digest(), "ok": false,
 		"rules": []any{
 			map[string]any{"rule": "telnet", "kind": "forbid", "outcome": "violated", "matches": 1., "undecided": 0., "justification": "clear text"},
 			map[string]any{"rule": "web", "kind": "expect", "outcome": "missing", "matches": 1., "undecided": 0.,
