@@ -19,10 +19,10 @@ type Options struct {
 	// URL for events as log records, with its path: the Collector's is
 	// "http://HOST:4318/v1/logs". If empty: no events are sent.
 	LogsURL string `toml:"logs_url"`
-	// Resource attribute service.name. Prometheus makes it the label job.
+	// Resource attribute service.name. Prometheus turns it into the label job.
 	ServiceName string `toml:"service_name"`
-	// Resource attribute service.instance.id. Prometheus makes it the label instance. If
-	// empty: the host's name.
+	// Resource attribute service.instance.id. Prometheus turns it into the label instance.
+	// If empty: the host's name.
 	ServiceInstanceID string `toml:"service_instance_id"`
 	// Additional resource attributes, such as "deployment.environment.name" = "production".
 	ResourceAttributes map[string]string `toml:"resource_attributes"`

@@ -17,7 +17,7 @@ type Options struct {
 	// server that worked last, or to the next one if that fails.
 	URLs []string `toml:"urls"`
 	// Version of the protocol: "1.0", "2.0", or "auto": 2.0, but 1.0 with a server that
-	// does not understand 2.0. That server is asked again after an hour.
+	// does not understand 2.0, which is tried again after an hour.
 	ProtocolVersion string `toml:"protocol_version"`
 	// Reject points that are older than this instead of sending them. "0s": send all. It
 	// saves requests after an outage if the server refuses old samples anyway.
