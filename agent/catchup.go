@@ -16,6 +16,7 @@ import (
 // After a long outage that would take too long. Then it takes maxCatchUp.
 type catchUp struct {
 	period time.Duration // as in delivery; 0: nothing is bounded
+	phase  time.Duration // when within a period it sends: not at the time when the destination came back
 	step   int           // records of the backlog to send in each period; 0: no backlog
 	keep   int           // records that stay queued in this period
 	all    bool          // one of two destinations is up to date: it gets what is new
@@ -56,6 +57,9 @@ func (c *catchUp) failed(err error) {
 
 // resumed is called when records were sent.
 func (c *catchUp) resumed() { c.all = false }
+
+// wait returns the time until the next period.
+func (c *catchUp) wait() time.Duration { return untilTick(time.Now(), c.period, c.phase, true) }
 
 // next begins the next period.
 func (c *catchUp) next() {

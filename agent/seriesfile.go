@@ -65,7 +65,7 @@ func (l *liveSeries) load(ctx context.Context) {
 		sources, err = nil, errDiskHangs
 	}
 	if err != nil {
-		f.log.Warn("cannot read which series were live, those that have ended meanwhile keep their last value for a while", "error", err)
+		f.log.Warn("cannot read which series were live, those that have ended since keep their last value for about five minutes", "error", err)
 	} else if sources != nil {
 		l.sources, l.changed = sources, false
 	}
@@ -130,7 +130,7 @@ func (f *seriesFile) lockedWrite(sources map[string]liveSource, changed bool, no
 	}
 	f.outdated = err != nil
 	if err != nil && f.failures.add(1) > 0 {
-		f.log.Warn("cannot save which series are live, those that end during a restart keep their last value for a while", "error", err)
+		f.log.Warn("cannot save which series are live, those that end during a restart keep their last value for about five minutes", "error", err)
 	}
 }
 

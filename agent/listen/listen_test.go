@@ -28,12 +28,12 @@ func answer(l net.Listener, text string) {
 
 // ask returns what a client reads, or the error.
 func ask(network, address string) string {
-	c, err := net.DialTimeout(network, address, 10*time.Second)
+	c, err := net.DialTimeout(network, address, time.Minute)
 	if err != nil {
 		return err.Error()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	text, err := io.ReadAll(c)
 	if err != nil {
 		return err.Error()

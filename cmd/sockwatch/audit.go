@@ -58,11 +58,11 @@ func (c *expectCommand) Run(p *program) error {
 // faultsOf returns what is missing from a draft.
 func faultsOf(d *tcplisten.Draft, input string) (errs []error) {
 	if n := len(d.Unknown); n > 0 {
-		errs = append(errs, fmt.Errorf("inputs.%s: the rules of %s name no process, since the owner is unknown: %s",
+		errs = append(errs, fmt.Errorf("inputs.%s: the rules of %s name no process, because the owner is unknown: %s",
 			input, counted(n, "listener"), printable(strings.Join(d.Unknown, ", "))))
 	}
 	if d.Incomplete != "" {
-		errs = append(errs, fmt.Errorf("inputs.%s: rules are missing, since the look was incomplete: %s", input, printable(d.Incomplete)))
+		errs = append(errs, fmt.Errorf("inputs.%s: rules are missing, because the scan was incomplete: %s", input, printable(d.Incomplete)))
 	}
 	return errs
 }
@@ -191,7 +191,7 @@ func lookWithinTime[T any](ctx context.Context, timeout time.Duration, in *agent
 	found, err := within(overdue, make(chan struct{}, 1), func() (T, error) { return look(lookCtx) })
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("the look has not ended within %v", timeout)
+		err = fmt.Errorf("the scan has not finished within %v", timeout)
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = errors.New("interrupted") // not exit code 0: the host was not found in order
 	}

@@ -375,8 +375,8 @@ func TestLookThatDoesNotEndFails(t *testing.T) {
 	in := &agent.Input{Name: "tcp_listen"}
 	hang := func(context.Context) (int, error) { select {} }
 	_, err := lookWithinTime(t.Context(), 10*time.Millisecond, in, hang)
-	if want := "inputs.tcp_listen: the look has not ended within 10ms"; err == nil || err.Error() != want {
-		t.Errorf("a look that hangs: %v, want %s", err, want)
+	if want := "inputs.tcp_listen: the scan has not finished within 10ms"; err == nil || err.Error() != want {
+		t.Errorf("a scan that hangs: %v, want %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -490,7 +490,7 @@ func TestChangesOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	reported(onDisk, "with a queue on disk", second)
-	eventually(t, "a history that is written again", func() bool { return strings.Contains(d.stderr.String(), "the history is written again") })
+	eventually(t, "a history that is written again", func() bool { return strings.Contains(d.stderr.String(), "writing the history resumed") })
 	d.Process.Kill()
 	<-d.exited
 	first.change(t, address)

@@ -212,7 +212,7 @@ func (w *changeWatcher) reportMissing(b *metric.Batch) {
 		w.say("looking works again")
 	}
 	if b.Partial != w.partial && b.Partial != "" {
-		w.say("the look is incomplete: %s", b.Partial)
+		w.say("the scan is incomplete: %s", b.Partial)
 	}
 	w.partial = b.Partial
 	all := w.warned.all()

@@ -280,7 +280,7 @@ func TestWatchWithoutAPast(t *testing.T) {
 	}
 
 	path := writeFile(t, state, "tcp_listen.history.jsonl", "damaged\n")
-	want = "sockwatch: no history: " + path + ": line 1: is not of a history\n"
+	want = "sockwatch: no history: " + path + ": line 1: is not a line of a history\n"
 	if got := said(startWatch(h, nil, "--since=1h", "--config", config(inState))); got != want {
 		t.Errorf("damaged: %q, want %q", got, want)
 	}

@@ -24,15 +24,17 @@ import (
 type announcements struct {
 	on    atomic.Bool // the kernel tells
 	since time.Time   // when it began to; set before on
+	pace  *pacer      // asks for gathers; set before on
 	lost  atomic.Uint64
 	took  atomic.Int64 // how long the last gather took, in nanoseconds
 	// warned is the number of lost changes of which a gather has warned.
 	warned uint64
+	reads  atomic.Int32 // processes that were read since the last gather
 
 	mu      sync.Mutex
 	opened  []*announcement
-	closed  map[uint64]time.Duration // by cookie: when, on CLOCK_BOOTTIME
-	dropped bool                     // there were more than maxAnnounced
+	closed  map[uint64]bpf.Change // by cookie
+	dropped bool                  // there were more than maxAnnounced
 }
 
 // An announcement is a socket that began to listen.
@@ -40,6 +42,7 @@ type announcement struct {
 	bpf.Change
 	inspected chan struct{}     // closed when process is set
 	process   *owner.Inspection // that called listen; nil if it had ended before it could be read
+	kept      bool              // a gather has not found the socket, and the next one looks again
 }
 
 // maxAnnounced is the maximum number of sockets that open, and of those that close, between
@@ -51,36 +54,37 @@ const (
 	announcedPause = 100 * time.Millisecond
 	// announcedShare limits these gathers to one part in that many of the time.
 	announcedShare = 10
-	// maxInspections is how many processes wait to be read.
+	// maxInspections is how many processes are read between two gathers.
 	maxInspections = 200
 )
 
 // receive keeps what the kernel tells and asks for gathers, until changes is closed.
-func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func()) {
+func (in *input) receive(ctx context.Context, events *bpf.Changes) {
+	defer in.announced.on.Store(false)
 	fs, err := procfs.Open(host.Find(in.options.procPath(os.Getenv)))
 	if err != nil {
 		in.env.Log.Warn("cannot read the processes that listen", "error", err)
 		return
 	}
 	defer fs.Close()
-	queue := make(chan *announcement, maxInspections)
+	queue := make(chan *announcement, maxAnnounced)
 	var inspecting sync.WaitGroup
 	defer inspecting.Wait()
 	defer close(queue)
-	inspecting.Go(func() { inspect(fs, queue) })
+	inspecting.Go(func() { in.announced.inspect(fs, queue) })
 	only := in.onlyNamespace()
-	pace := pacer{changed: changed, pause: in.announced.pause}
-	defer pace.stop()
+	defer in.announced.pace.stop()
+	in.announced.pace.ask() // for what has opened between the last gather and now
 	for {
 		c, err := events.Next()
 		switch {
 		case errors.Is(err, os.ErrClosed) || ctx.Err() != nil:
 			return
 		case err != nil:
-			in.env.Log.Warn("the kernel no longer tells which sockets listen", "error", err)
+			in.env.Log.Warn("listen events stopped, gathers still find what opens and closes", "error", err)
 			return
 		}
-		if only != 0 && uint64(c.Netns) != only || c.Listens && c.PID == 0 { // cannot be listed, or seen
+		if !mayBeListed(&c, only) {
 			continue
 		}
 		if o := in.announced.add(&c); o != nil {
@@ -93,8 +97,17 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, changed func(
 		if lost, err := events.Lost(); err == nil {
 			in.announced.lost.Store(lost)
 		}
-		pace.ask()
+		in.announced.pace.ask()
 	}
+}
+
+// mayBeListed reports whether a gather may list the socket. only is the only network namespace
+// that is listed; or 0: those of all visible processes are.
+func mayBeListed(c *bpf.Change, only uint64) bool {
+	if only != 0 {
+		return uint64(c.Netns) == only
+	}
+	return c.PID != 0 || !c.Listens
 }
 
 // onlyNamespace returns the inode number of the host's network namespace, or 0 if the others
@@ -123,6 +136,12 @@ func (a *announcements) pause() time.Duration {
 func (a *announcements) add(c *bpf.Change) *announcement {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if c.Listens {
+		delete(a.closed, c.Cookie) // it listens again
+	} else if i := a.failed(c); i >= 0 {
+		a.opened = slices.Delete(a.opened, i, i+1)
+		return nil
+	}
 	if len(a.opened) >= maxAnnounced || len(a.closed) >= maxAnnounced {
 		a.dropped = true
 		return nil
@@ -133,26 +152,60 @@ func (a *announcements) add(c *bpf.Change) *announcement {
 		return o
 	}
 	if a.closed == nil {
-		a.closed = make(map[uint64]time.Duration)
+		a.closed = make(map[uint64]bpf.Change)
 	}
-	a.closed[c.Cookie] = c.Time
+	a.closed[c.Cookie] = *c
 	return nil
 }
 
-// inspect reads the processes of announcements, soon, since they may end.
-func inspect(fs *procfs.FS, queue <-chan *announcement) {
-	var last *announcement
-	for o := range queue {
-		if last != nil && last.sameProcess(&o.Change) {
-			o.process = last.process
-		} else if o.PID != 0 {
-			// After an error it has exited, or may not be read.
-			o.process, _ = owner.Inspect(fs, o.PID, procfs.Ticks(o.Start))
+// failed returns the index of the announcement that an end belongs to if listen has failed, or
+// -1.
+func (a *announcements) failed(end *bpf.Change) int {
+	for i := len(a.opened) - 1; i >= 0 && !end.Shut && end.Time-a.opened[i].Time < failedListen; i-- {
+		if a.opened[i].hasFailed(end) {
+			return i
 		}
+	}
+	return -1
+}
+
+// failedListen is longer than it takes the kernel to see that it cannot listen: another socket
+// has the address, or no port is free.
+const failedListen = 50 * time.Microsecond
+
+// hasFailed reports whether listen has failed with that end.
+func (o *announcement) hasFailed(end *bpf.Change) bool {
+	return !end.Shut && end.Cookie == o.Cookie && end.PID == o.PID && end.Time-o.Time < failedListen
+}
+
+// inspect reads the processes of announcements, soon, since they may end.
+func (a *announcements) inspect(fs *procfs.FS, queue <-chan *announcement) {
+	type process struct {
+		pid   int
+		start uint64
+		comm  string
+	}
+	var read map[process]*owner.Inspection
+	var since time.Time
+	for o := range queue {
+		if time.Since(since) > inspectionAge {
+			read, since = make(map[process]*owner.Inspection), time.Now()
+		}
+		p := process{o.PID, o.Start, string(o.Comm)}
+		known, ok := read[p]
+		if !ok && o.PID != 0 && a.reads.Load() < maxInspections {
+			a.reads.Add(1)
+			// After an error it has exited, or may not be read.
+			known, _ = owner.Inspect(fs, o.PID, procfs.Ticks(o.Start))
+			read[p] = known
+		}
+		o.process = known
 		close(o.inspected)
-		last = o
 	}
 }
+
+// inspectionAge is how long a process that opens many sockets is not read again.
+const inspectionAge = 100 * time.Millisecond
 
 // inspection returns the process, or nil if it has not been read yet.
 func (o *announcement) inspection() *owner.Inspection {
@@ -162,12 +215,6 @@ func (o *announcement) inspection() *owner.Inspection {
 	default:
 		return nil
 	}
-}
-
-// sameProcess reports whether another change was caused by the same process, which has not
-// become another program since.
-func (o *announcement) sameProcess(c *bpf.Change) bool {
-	return o.PID == c.PID && o.Start == c.Start && o.process != nil && o.process.Comm == escape.Name(c.Comm)
 }
 
 // measure records how long a gather took that began at some time.
@@ -185,13 +232,14 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 		return func() {}
 	}
 	in.announced.since = time.Now()
+	in.announced.pace = &pacer{changed: changed, pause: in.announced.pause}
 	in.announced.on.Store(true)
 	var receiving sync.WaitGroup
-	receiving.Go(func() { in.receive(ctx, events, changed) })
+	receiving.Go(func() { in.receive(ctx, events) })
 	return func() {
 		in.announced.on.Store(false)
 		if err := events.Close(); err != nil {
-			in.env.Log.Warn("cannot detach from the kernel", "error", err)
+			in.env.Log.Warn("cannot detach the bpf programs", "error", err)
 		}
 		receiving.Wait()
 	}
@@ -201,9 +249,9 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 // found, and for their processes.
 const announcementWait = 100 * time.Millisecond
 
-// await returns the announcements of new listeners that were kept after the gather began.
+// await returns also the announcements of new listeners that were kept after the gather began.
 // Others stay for the next gather, which knows whether their sockets are still open.
-func (in *input) await(opened []*announcement) []*announcement {
+func (in *input) await(ctx context.Context, opened []*announcement) []*announcement {
 	if !in.announced.on.Load() || in.announced.lost.Load() > in.announced.warned {
 		return opened // some never come
 	}
@@ -213,22 +261,25 @@ func (in *input) await(opened []*announcement) []*announcement {
 			missing[l.socket.Cookie] = true
 		}
 	}
+	for _, l := range in.scans.glimpsed.listeners {
+		missing[l.socket.Cookie] = true
+	}
 	for _, o := range opened {
 		delete(missing, o.Cookie)
 	}
-	late := time.After(announcementWait)
-	for waiting := true; waiting && len(missing) > 0; {
+	ctx, cancel := context.WithTimeout(ctx, announcementWait)
+	defer cancel()
+	for len(missing) > 0 && ctx.Err() == nil {
 		opened = append(opened, in.announced.takeOf(missing)...)
 		select {
-		case <-late:
-			waiting = false
+		case <-ctx.Done():
 		case <-time.After(time.Millisecond):
 		}
 	}
 	for _, o := range opened {
 		select {
 		case <-o.inspected:
-		case <-late:
+		case <-ctx.Done():
 			return opened
 		}
 	}
@@ -256,7 +307,7 @@ func (in *input) takeAnnouncements() []*announcement {
 	opened, dropped := in.announced.take()
 	if lost := in.announced.lost.Load(); dropped || lost > in.announced.warned {
 		in.announced.warned = lost
-		in.warn(lostAnnouncements, "listeners open and close faster than they are recorded, some events have no exact time or are left out")
+		in.warn(lostAnnouncements, "listeners open and close faster than they can be recorded, some events have no exact time or are missing")
 	}
 	return opened
 }
@@ -267,7 +318,31 @@ func (a *announcements) take() (opened []*announcement, dropped bool) {
 	defer a.mu.Unlock()
 	opened, dropped = a.opened, a.dropped
 	a.opened, a.dropped = nil, false
+	a.reads.Store(0)
 	return opened, dropped
+}
+
+// inherit takes over what nobody has gathered yet.
+func (a *announcements) inherit(old *announcements) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened, a.dropped = old.take()
+	a.closed = old.closed
+}
+
+// keep keeps an announcement for the next gather, once, because a gather has not found its
+// socket: the kernel may still be about to list it, or its end has not been received yet. If
+// the end has been, keep returns it instead.
+func (a *announcements) keep(o *announcement) (kept bool, end bpf.Change) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	end, ended := a.closed[o.Cookie]
+	if ended || o.kept {
+		return false, end
+	}
+	o.kept = true
+	a.opened = append(a.opened, o)
+	return true, end
 }
 
 // closings returns when sockets closed, by cookie, and forgets them. Those that are still
@@ -283,9 +358,9 @@ func (a *announcements) closings(at changes.Moment, open func(cookie uint64) boo
 		opened[o.Cookie] = true
 	}
 	closed := make(map[uint64]time.Time, len(a.closed))
-	for cookie, t := range a.closed {
+	for cookie, end := range a.closed {
 		if !open(cookie) && !opened[cookie] {
-			closed[cookie] = wallClock(at, t)
+			closed[cookie] = wallClock(at, end.Time)
 			delete(a.closed, cookie)
 		}
 	}
@@ -307,27 +382,43 @@ func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
 	for _, t := range in.listeners.tables {
 		tables[t.ns.Inode()] = t
 	}
+	again := false
 	for _, o := range opened {
 		t := tables[uint64(o.Netns)]
-		if t == nil || t.failed {
-			continue // not listed, by the options or for now
-		}
-		s := o.socket()
-		if l := t.byCookie[o.Cookie]; l != nil {
-			if l.isNew && l.socket.Inode == o.Inode && l.announced == nil {
-				l.announced, l.opened, l.owner.Candidate = o, wallClock(at, o.Time), o.PID
+		if t != nil && !t.failed {
+			if l := t.byCookie[o.Cookie]; l != nil {
+				if l.isNew && l.announced == nil {
+					l.announce(o, at)
+					l.owner.Candidate = o.PID
+				}
+				continue
 			}
+		}
+		kept, end := in.announced.keep(o)
+		again = again || kept
+		if kept || t == nil || t.failed || o.hasFailed(&end) {
 			continue
 		}
-		if o.Port == 0 || !in.scans.glimpsed.isNew(t, &s) {
+		s := o.socket()
+		if s.Port == 0 {
+			s.Port = end.Port
+		}
+		if s.Port == 0 {
 			continue // the kernel chose the port, and it is not known any more
 		}
-		l := in.newListener(t, &s)
-		l.announced, l.opened = o, wallClock(at, o.Time)
-		l.glimpsed = l.opened
-		l.closed()
-		in.scans.glimpsed.listeners = append(in.scans.glimpsed.listeners, l)
+		if l, _ := in.scans.glimpsed.add(t, &s, in.newListener); l != nil && l.announced == nil {
+			l.announce(o, at)
+			l.glimpsed = l.opened
+		}
 	}
+	if again && in.announced.on.Load() {
+		in.announced.pace.ask()
+	}
+}
+
+// announce records that the kernel has told who opened the listener, and when.
+func (l *listener) announce(o *announcement, at changes.Moment) {
+	l.announced, l.opened = o, wallClock(at, o.Time)
 }
 
 // closed records that the listener has closed before its owner was found. If the kernel told who
@@ -337,7 +428,11 @@ func (l *listener) closed() {
 	switch o := l.announced; {
 	case o == nil:
 	case o.inspection() != nil:
-		l.owner.Held(o.process.Process, &o.process.Lineage)
+		p := o.process.Process
+		if name := escape.Name(o.Comm); p.Comm != name { // it has become another program since
+			p.Comm, p.Exe, p.ExeDeleted = name, "", false
+		}
+		l.owner.Held(p, &o.process.Lineage)
 	case o.PID != 0:
 		l.owner.Held(owner.Process{PID: o.PID, Start: procfs.Ticks(o.Start), Comm: escape.Name(o.Comm)}, &owner.Lineage{})
 	}

@@ -2,6 +2,7 @@ package tcplisten
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/soak"
+	"sockwatch/inputs/internal/bpf"
+	"sockwatch/inputs/internal/owner"
 )
 
 // An announcedInput is an input that gathers when the kernel tells of a change, as the agent
@@ -25,6 +28,7 @@ type announcedInput struct {
 	in      *input
 	log     *logBuffer
 	changed chan struct{}
+	stop    func() // ends its Watch
 	gathers int
 	events  []metric.Point
 }
@@ -64,8 +68,8 @@ func announce(t *testing.T, options Options) *announcedInput {
 			}
 		})
 	})
-	t.Cleanup(watching.Wait)
-	t.Cleanup(stop)
+	a.stop = func() { stop(); watching.Wait() }
+	t.Cleanup(a.stop)
 	soon(t, "the kernel tells", a.in.announced.on.Load)
 	return a
 }
@@ -92,6 +96,17 @@ func (a *announcedInput) until(what string, done func(metric.Batch) bool) {
 		}
 	}
 	a.t.Fatalf("waited in vain: %s; the last of %d events: %v", what, len(a.events), a.events[max(0, len(a.events)-10):])
+}
+
+// told waits until the kernel has told since the last gather that so many sockets began to listen,
+// and ceased to.
+func (a *announcedInput) told(opened, closed int) {
+	a.t.Helper()
+	soon(a.t, "the kernel tells", func() bool {
+		a.in.announced.mu.Lock()
+		defer a.in.announced.mu.Unlock()
+		return len(a.in.announced.opened) >= opened && len(a.in.announced.closed) >= closed
+	})
 }
 
 // of returns the events of a port.
@@ -200,6 +215,218 @@ func TestBriefListenerIsAnnounced(t *testing.T) {
 			t.Errorf("tags %v", e.Tags)
 		}
 	}
+}
+
+// TestFailedListenIsNotAnnounced tells nothing of a socket that wanted an address which another
+// one had, although the kernel calls it a listener for a moment.
+func TestFailedListenIsNotAnnounced(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	var fds [2]int
+	for i := range fds {
+		fds[i] = bound(t, 4000)
+	}
+	if err := unix.Listen(fds[0], 1); err != nil {
+		t.Fatal(err)
+	}
+	a.until("the first one has opened", func(metric.Batch) bool { return a.has(4000, "opened") })
+	if err := unix.Listen(fds[1], 1); err != unix.EADDRINUSE {
+		t.Fatal(err)
+	}
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	a.until("the next one has opened", func(metric.Batch) bool { return a.has(ports[0], "opened") })
+	for range 3 { // what was kept is looked at again
+		a.gather()
+	}
+	if events := a.of(4000); len(events) != 1 {
+		t.Errorf("events %v, want one", events)
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// bound returns a socket that does not listen yet. port 0: it is not bound, either.
+func bound(t *testing.T, port int) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port == 0 {
+		return fd
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// TestPortThatListenChoosesIsAnnounced knows the port of a brief listener that was not bound.
+func TestPortThatListenChoosesIsAnnounced(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	fd := bound(t, 0)
+	before := time.Now()
+	if err := unix.Listen(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	after := time.Now()
+	port := name.(*unix.SockaddrInet4).Port
+	a.until("it has closed", func(metric.Batch) bool { return a.has(port, "closed") })
+	a.exactly(port, "opened", before, after, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
+	a.exactly(port, "closed", before, after, map[string]string{"window_seconds": "0"})
+}
+
+// TestScannedListenerIsAnnounced gives a listener that a scan has seen, and that has closed
+// before the gather, its exact time and its owner.
+func TestScannedListenerIsAnnounced(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	before := time.Now()
+	file := socket(t, "127.0.0.1", 4000)
+	opened := time.Now()
+	if !a.in.scan(t.Context(), readClocks()) {
+		t.Error("the scan does not see it")
+	}
+	file.Close()
+	closed := time.Now()
+	a.told(1, 1)
+	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "opened", before, opened, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
+	a.exactly(4000, "closed", opened, closed, map[string]string{"window_seconds": "0"})
+}
+
+// TestShutdownAndListenAgain does not keep the end of a socket that listens again.
+func TestShutdownAndListenAgain(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	fd := bound(t, 4000)
+	for range 50 {
+		if err := errors.Join(unix.Listen(fd, 1), unix.Shutdown(fd, unix.SHUT_RDWR)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	a.until("it is open", func(b metric.Batch) bool { return len(at(b, 4000)) == 1 })
+	a.gather()
+	a.in.announced.mu.Lock()
+	kept := len(a.in.announced.closed)
+	a.in.announced.mu.Unlock()
+	if kept > 0 {
+		t.Errorf("%d ends are kept", kept)
+	}
+	before := time.Now()
+	unix.Close(fd)
+	after := time.Now()
+	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
+}
+
+// TestAnnouncementBeforeTheListing keeps an announcement whose socket the kernel is about to
+// list, and asks for the gather that finds it.
+func TestAnnouncementBeforeTheListing(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	fd := bound(t, 4000)
+	if err := unix.Listen(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	<-a.changed
+	a.told(1, 0)
+	opened, _ := a.in.announced.take()
+	a.in.applyAnnouncements(opened, readClocks()) // as if it was not listed yet
+	select {
+	case <-a.changed:
+	case <-time.After(30 * time.Second):
+		t.Fatal("no gather was asked for")
+	}
+	one(t, a.gather(), 4000)
+	if events := a.of(4000); len(events) != 1 || fieldText(events[0], "window_seconds") != "0" {
+		t.Errorf("events %v", events)
+	}
+	unix.Close(fd)
+}
+
+// TestProgramThatClosedItsSocketIsAnnounced does not take the program that a process becomes
+// after a brief listener for the listener's.
+func TestProgramThatClosedItsSocketIsAnnounced(t *testing.T) {
+	after := &owner.Inspection{Process: owner.Process{PID: 7, Start: 1, Comm: "sleep", Exe: "/bin/sleep"}, Lineage: owner.Lineage{ParentPID: 6}}
+	o := &announcement{Change: bpf.Change{PID: 7, Comm: []byte("web")}, process: after, inspected: make(chan struct{})}
+	close(o.inspected)
+	l := &listener{announced: o}
+	l.closed()
+	if p := l.owner.Named(); p.Comm != "web" || p.Exe != "" || p.PID != 7 {
+		t.Errorf("process %+v, want web without a program", p)
+	}
+}
+
+// TestUnseenProcessesListen announces a socket of a process outside of the pid namespace of
+// sockwatch if it is in a network namespace that is listed.
+func TestUnseenProcessesListen(t *testing.T) {
+	for _, test := range []struct {
+		change bpf.Change
+		only   uint64
+		want   bool
+	}{
+		{change: bpf.Change{Listens: true, Netns: 1}, only: 1, want: true},
+		{change: bpf.Change{Listens: true, Netns: 2, PID: 7}, only: 1, want: false},
+		{change: bpf.Change{Listens: true, Netns: 2, PID: 7}, only: 0, want: true},
+		{change: bpf.Change{Listens: true, Netns: 2}, only: 0, want: false},
+		{change: bpf.Change{Listens: false, Netns: 2}, only: 0, want: true},
+	} {
+		if got := mayBeListed(&test.change, test.only); got != test.want {
+			t.Errorf("%+v, only %d: %v, want %v", test.change, test.only, got, test.want)
+		}
+	}
+}
+
+// TestAnnouncementsOutliveAReload reports what the kernel told the replaced input after its last
+// gather.
+func TestAnnouncementsOutliveAReload(t *testing.T) {
+	a := announce(t, eventsNow())
+	if a == nil {
+		return
+	}
+	before := time.Now()
+	socket(t, "127.0.0.1", 4000).Close()
+	after := time.Now()
+	a.told(1, 1)
+	a.stop()
+	if err := a.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := newInput(eventsNow(), a.in.env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.(*input).Close() })
+	next.(*input).InheritFrom(a.in)
+	a.in = next.(*input)
+	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "opened", before, after, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
+	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
 }
 
 // TestExactDownTimeOfARestart measures how long nobody listened, by the kernel's clock.

@@ -82,7 +82,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
-	in.applyAnnouncements(in.await(opened), at)
+	in.applyAnnouncements(in.await(ctx, opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
@@ -152,10 +152,14 @@ func (in *input) Close() error {
 	return err
 }
 
-// InheritFrom takes over the recorder and the record of logged warnings.
+// InheritFrom takes over the recorder, the record of logged warnings, and what the kernel has
+// told since the last gather.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned
+		if in.options.ListenEvents != listenEventsOff {
+			in.announced.inherit(&old.announced)
+		}
 	}
 }
 
@@ -279,7 +283,7 @@ func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, parti
 		partial.add("%s", report.Partial)
 	}
 	if report.FilesLost != nil {
-		in.env.Log.Warn("the kernel no longer lists the owners of listeners, searching the open files of all processes", "error", report.FilesLost)
+		in.env.Log.Warn("bpf no longer lists the owners of listeners, searching the open files of all processes instead", "error", report.FilesLost)
 		in.open.closeHolders()
 	}
 	defer in.warnOfOwners(report)

@@ -94,7 +94,7 @@ func hear(t *testing.T, actor *testchild.Child) []int {
 
 // TestRandomHosts compares random hosts with ss, row by row: families, addresses, devices,
 // SO_REUSEPORT, pre-forked processes, namespaces, hostile names. One input observes all of
-// them, as if one host changed; another input is new for each host.
+// them, as if one host changed; others are new for each host, one for each owner_source.
 func TestRandomHosts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares many hosts")
@@ -127,6 +127,11 @@ func TestRandomHosts(t *testing.T) {
 	options := Defaults()
 	options.Namespaces = true
 	lasting := open(t, options).(*input)
+	sources := []string{ownerSourceProcfs}
+	if probe, err := openChanges("/proc"); err == nil { // what permits one permits the other
+		probe.Close()
+		sources = append(sources, ownerSourceBPF)
+	}
 	total := 0
 	for seed := *randomSeed; seed < *randomSeed+uint64(*randomHosts) && !t.Failed(); seed++ {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -139,8 +144,12 @@ func TestRandomHosts(t *testing.T) {
 		for _, a := range actors {
 			workers = append(workers, hear(t, a)...)
 		}
-		fresh := open(t, options).(*input)
-		total += compare(t, seed, "at first", fresh, lasting)
+		inputs := []*input{lasting}
+		for _, source := range sources {
+			options.OwnerSource = source
+			inputs = append(inputs, open(t, options).(*input))
+		}
+		total += compare(t, seed, "at first", inputs...)
 		if len(workers) > 0 && seed%2 == 0 {
 			worker := workers[random.IntN(len(workers))]
 			syscall.Kill(worker, syscall.SIGKILL)
@@ -148,10 +157,12 @@ func TestRandomHosts(t *testing.T) {
 				_, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", worker))
 				return err != nil
 			})
-			compare(t, seed, "after a worker's end", lasting)
+			compare(t, seed, "after a worker's end", inputs...)
 		}
-		closeInput(t, fresh)
-		fresh.open = nil
+		for _, fresh := range inputs[1:] {
+			closeInput(t, fresh)
+			fresh.open = nil
+		}
 	}
 	t.Logf("%d rows of %d hosts", total, *randomHosts)
 	if total < 5**randomHosts {
@@ -184,7 +195,7 @@ func randomTask(random *rand.Rand) task {
 	for range random.IntN(5) {
 		l := listenTask{
 			Addr: addresses[random.IntN(len(addresses))], Port: 4000 + random.IntN(8), Backlog: 1 + random.IntN(300),
-			ReusePort: !pick(3),
+			ReusePort: !pick(3), MPTCP: pick(4),
 		}
 		if l.Addr == "::" {
 			l.V6Only = pick(2)

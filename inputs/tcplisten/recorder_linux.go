@@ -230,9 +230,11 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 		return
 	}
 	l.verdict = rules.Verdict(l.judged, now)
-	l.observed.Verdict = changes.Verdict{
-		Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: rules.Why(l.judged, now).Why,
+	reason := rules.Why(l.judged, now)
+	if l.verdict.Expected == "" && reason.Rule == "" { // no rule says anything about it
+		reason.Why = ""
 	}
+	l.observed.Verdict = changes.Verdict{Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: reason.Why}
 }
 
 func (r *recorder) snapshot(l *look) *changes.Snapshot {

@@ -490,6 +490,32 @@ func named(points []metric.Point, name, field string) (series []string) {
 	return series
 }
 
+// TestListenersThatNoRuleIsAboutHaveNoReason: with unlisted = "ignore", most events would
+// otherwise say at length that the rules say nothing.
+func TestListenersThatNoRuleIsAboutHaveNoReason(t *testing.T) {
+	options := ruledOptions()
+	options.Unlisted = expect.UnlistedIgnore
+	options.Expect[0].Process = plugin.Strings{"nginx"}
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	o.wants(0)
+	service(t, "httpd", "127.0.0.1", 4000)
+	service(t, "unknown", "127.0.0.1", 4003)
+	got := map[string]string{}
+	for _, e := range o.news(o.look(10 * time.Second)) {
+		got[summary(e)] = fieldText(e, "why")
+	}
+	want := map[string]string{
+		"opened 127.0.0.1:4000 httpd":   "process httpd is not nginx of rule web",
+		"opened 127.0.0.1:4003 unknown": "",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("reasons of events (-want +got):\n%s", diff)
+	}
+}
+
 func TestRulesJudgeEventsAndPoints(t *testing.T) {
 	o := observe(t, ruledOptions())
 	if o == nil {
@@ -610,7 +636,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 	}
 	service(t, "again", "127.0.0.1", 5000)
 	o.wants(10*time.Second, "opened 127.0.0.1:5000 again")
-	soon(t, "the history is written again", func() bool { return o.written() })
+	soon(t, "writing the history resumed", func() bool { return o.written() })
 	o.kill(eventOptions())
 	o.wants(10 * time.Second)
 	if o.log.Len() > 0 {

@@ -121,10 +121,8 @@ func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differ
 		return false, err
 	}
 	for i := range unknown {
-		if in.scans.glimpsed.isNew(t, &unknown[i]) {
-			l := in.newListener(t, &unknown[i])
+		if l, isNew := in.scans.glimpsed.add(t, &unknown[i], in.newListener); isNew {
 			l.glimpsed = now
-			in.scans.glimpsed.listeners = append(in.scans.glimpsed.listeners, l)
 		}
 	}
 	return len(unknown) > 0 || seen < len(t.byCookie), nil
@@ -134,7 +132,7 @@ func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differ
 // by the next gather.
 type glimpses struct {
 	listeners []*listener
-	known     map[glimpse]bool
+	known     map[glimpse]*listener
 	dropped   bool // there were more than maxGlimpsed
 }
 
@@ -150,21 +148,23 @@ type glimpse struct {
 // are reported.
 const maxGlimpsed = 10_000
 
-// isNew reports whether no scan has seen the socket since the last gather and there is room
-// for it.
-func (g *glimpses) isNew(t *table, s *inet.Socket) bool {
+// add adds a listener that create returns, unless there is one of the socket since the last gather.
+// It returns nil if there is no room for it.
+func (g *glimpses) add(t *table, s *inet.Socket, create func(*table, *inet.Socket) *listener) (l *listener, isNew bool) {
 	id := glimpse{table: t, cookie: s.Cookie, inode: s.Inode, port: s.Port, addr: s.Addr}
-	switch {
-	case g.known[id]:
-		return false
-	case len(g.listeners) >= maxGlimpsed:
-		g.dropped = true
-		return false
-	case g.known == nil:
-		g.known = make(map[glimpse]bool)
+	if l := g.known[id]; l != nil {
+		return l, false
 	}
-	g.known[id] = true
-	return true
+	if len(g.listeners) >= maxGlimpsed {
+		g.dropped = true
+		return nil, false
+	}
+	if g.known == nil {
+		g.known = make(map[glimpse]*listener)
+	}
+	l = create(t, s)
+	g.known[id], g.listeners = l, append(g.listeners, l)
+	return l, true
 }
 
 // closed returns the listeners that the gather did not find, reports whether there may be

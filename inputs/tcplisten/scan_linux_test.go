@@ -155,10 +155,8 @@ func TestGlimpsesBeyondTheLimitAreLogged(t *testing.T) {
 	for i := range maxGlimpsed + 3 {
 		s := inet.Socket{Cookie: uint64(1000 + i), Inode: 1, Addr: netip.MustParseAddr("127.0.0.1"), Port: uint16(1000 + i)}
 		for range 2 { // scans see the same socket again
-			if g := &o.scans.glimpsed; g.isNew(host, &s) {
-				l := o.newListener(host, &s)
+			if l, isNew := o.scans.glimpsed.add(host, &s, o.newListener); isNew {
 				l.glimpsed = o.now.Time
-				g.listeners = append(g.listeners, l)
 			}
 		}
 	}

@@ -270,7 +270,7 @@ func (s *signal) note(a *accepted, records int) {
 		s.unnamed.err = fmt.Errorf("%s: %d of %d data points or log records rejected", a.text, a.rejected, s.request.items())
 	case a.message != "" && a.message != s.warnedOf:
 		s.warnedOf = a.message
-		s.log.Warn("receiver warns", "kind", s.name, "answer", a.text)
+		s.log.Warn("warning from the receiver", "kind", s.name, "answer", a.text)
 	}
 }
 

@@ -249,7 +249,7 @@ func newDropLog(log *slog.Logger) func(series, what, name string) {
 		key := [2]string{what, name}
 		if !logged[key] && len(logged) < maxDropsLogged {
 			logged[key] = true
-			log.Warn("dropped a "+what+" whose name another one has in Prometheus", "name", name, "series", series)
+			log.Warn("dropped a "+what+" whose name in Prometheus is already taken", "name", name, "series", series)
 		}
 	}
 }

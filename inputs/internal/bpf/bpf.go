@@ -24,12 +24,13 @@ var ErrUnsupported = errors.New("bpf: only on amd64 and arm64")
 // A Change is a TCP socket that began or ceased to listen.
 type Change struct {
 	Listens bool          // it began
+	Shut    bool          // it is being closed; false at an end: by shutdown, or because listen failed
 	Time    time.Duration // when, on CLOCK_BOOTTIME
 	Cookie  uint64        // of the socket, as sock_diag reports it
 	Inode   uint64        // of the socket; 0 if it has no file, as when its last file was closed
 	Netns   uint32        // inode number of the network namespace
 	Addr    netip.Addr
-	Port    uint16 // 0: unknown, as at the end, or if the kernel chooses one in listen
+	Port    uint16 // 0 at the beginning if the kernel chooses one in listen; the end has it
 	Device  uint32 // index of the device that the socket is bound to, or 0
 	V6Only  bool
 	Limit   uint32 // of the accept queue

@@ -88,7 +88,7 @@ func parseChange(data []byte) (Change, error) {
 		return Change{}, fmt.Errorf("bpf: a change of %d bytes, expected %d", len(data), binary.Size(raw))
 	}
 	c := Change{
-		Listens: raw.Listens != 0, Time: time.Duration(raw.Time), Cookie: raw.Cookie, Inode: raw.Inode, Netns: raw.Netns,
+		Listens: raw.Listens != 0, Shut: raw.Shut != 0, Time: time.Duration(raw.Time), Cookie: raw.Cookie, Inode: raw.Inode, Netns: raw.Netns,
 		Port: raw.Port, Device: raw.Device, V6Only: raw.V6only != 0, Limit: raw.BacklogLimit,
 		PID: int(raw.Pid), Start: raw.Start, UID: raw.Uid, Cgroup: raw.Cgroup,
 	}

@@ -50,7 +50,7 @@ func openChanges(t *testing.T) (*Changes, <-chan Change) {
 // ofProcess returns the next change that a process caused.
 func ofProcess(t *testing.T, received <-chan Change, pid int) Change {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case c := <-received:
@@ -99,7 +99,7 @@ func TestChangesAreReceived(t *testing.T) {
 			}
 			child.End()
 			closed := ofProcess(t, received, child.Process.Pid)
-			if closed.Listens || closed.Cookie != opened.Cookie || closed.Time < opened.Time {
+			if closed.Listens || !closed.Shut || closed.Port != opened.Port || closed.Cookie != opened.Cookie || closed.Time < opened.Time {
 				t.Errorf("closed: %+v after %+v", closed, opened)
 			}
 			if err := unix.Stat("/proc/self/cgroup", &st); err != nil {
@@ -114,6 +114,69 @@ func TestChangesAreReceived(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEndOfListening tells a socket that is closed from one that only listens no longer, by
+// shutdown or because another socket had the address, and knows the port that listen chose.
+func TestEndOfListening(t *testing.T) {
+	_, received := openChanges(t)
+	var fds []int
+	for range 2 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listen := func(fd int, want error) {
+		t.Helper()
+		if err := unix.Listen(fd, 1); err != want {
+			t.Errorf("listen: %v, want %v", err, want)
+		}
+	}
+	check := func(listens, shut bool) (port uint16) {
+		t.Helper()
+		c := ofProcess(t, received, os.Getpid())
+		if c.Listens != listens || c.Shut != shut {
+			t.Errorf("%+v, want listens %v, shut %v", c, listens, shut)
+		}
+		return c.Port
+	}
+	listen(fds[0], nil)
+	chosen := port(t, fds[0])
+	check(true, false)
+	if err := unix.Shutdown(fds[0], unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	if got := check(false, false); got != chosen {
+		t.Errorf("port %d, want %d", got, chosen)
+	}
+	for _, fd := range fds {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(chosen)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listen(fds[0], nil)
+	check(true, false)
+	listen(fds[1], unix.EADDRINUSE)
+	check(true, false)
+	check(false, false)
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	check(false, true)
+}
+
+func port(t *testing.T, fd int) uint16 {
+	t.Helper()
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint16(name.(*unix.SockaddrInet4).Port)
 }
 
 func pidText(c *testchild.Child) string { return strconv.Itoa(c.Process.Pid) }
@@ -192,11 +255,11 @@ func TestLostChangesAreCounted(t *testing.T) {
 func TestChangeLayout(t *testing.T) {
 	raw := listenersChange{
 		Time: 1, Cookie: 2, Inode: 3, Start: 4, Cgroup: 5, Netns: 6, Pid: 7, Uid: 8, BacklogLimit: 9, Device: 10,
-		Port: 11, Family: unix.AF_INET, Listens: 1, V6only: 1, Address: [16]byte{192, 0, 2, 1}, Comm: [16]int8{'a', -1},
+		Port: 11, Family: unix.AF_INET, Listens: 1, V6only: 1, Shut: 1, Address: [16]byte{192, 0, 2, 1}, Comm: [16]int8{'a', -1},
 	}
 	want := Change{
 		Time: 1, Cookie: 2, Inode: 3, Start: 4, Cgroup: 5, Netns: 6, PID: 7, UID: 8, Limit: 9, Device: 10,
-		Port: 11, Listens: true, V6Only: true, Addr: netip.MustParseAddr("192.0.2.1"), Comm: []byte("a\xff"),
+		Port: 11, Listens: true, V6Only: true, Shut: true, Addr: netip.MustParseAddr("192.0.2.1"), Comm: []byte("a\xff"),
 	}
 	got, err := parseChange(encode(t, raw))
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || err != nil {

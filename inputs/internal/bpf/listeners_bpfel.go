@@ -29,7 +29,8 @@ type listenersChange struct {
 	Family       uint8
 	Listens      uint8
 	V6only       uint8
-	Padding      [7]uint8
+	Shut         uint8
+	Padding      [6]uint8
 	Address      [16]uint8
 	Comm         [16]int8
 }

@@ -134,9 +134,9 @@ func Descs(point string) []metric.Desc {
 		return metric.Desc{Name: point + name, Field: field, Type: metric.Gauge, Unit: unit, Help: help}
 	}
 	return []metric.Desc{
-		{Name: point, Field: "expected", Help: `What the rules make of the listener: "yes", "no", "forbidden" or "undecided"; absent without rules`},
-		{Name: point, Field: "rule", Help: "Name of the rule that decided that"},
-		gauge("_expect", "up", "", "Whether the rule holds; absent while that was never known"),
+		{Name: point, Field: "expected", Help: `Verdict of the rules on the listener: "yes", "no", "forbidden" or "undecided"; absent without rules`},
+		{Name: point, Field: "rule", Help: "Name of the deciding rule"},
+		gauge("_expect", "up", "", "Whether the rule holds; absent until that is first known"),
 		gauge("_expect", "matches", "count", "Endpoints that match the rule"),
 		gauge("_expect", "undecided", "count", "Endpoints that may match the rule once their owner is known"),
 		gauge("_violation", "active", "", "1 while a listener is forbidden or not expected"),

@@ -19,7 +19,7 @@ type Report struct {
 	OwnerSource    string            `json:"owner_source"`    // where their owners come from
 	Time           time.Time         `json:"time"`
 	Digest         string            `json:"digest"`               // of the rules
-	OK             bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the look was complete
+	OK             bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the scan was complete
 	Incomplete     string            `json:"incomplete,omitempty"` // what could not be inspected
 	Rules          []RuleOutcome     `json:"rules"`
 	Listeners      []ListenerOutcome `json:"listeners"`

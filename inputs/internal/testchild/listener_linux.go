@@ -19,6 +19,7 @@ type Listener struct {
 	V6Only      bool
 	ReusePort   bool
 	FreeBind    bool // the address need not be local
+	MPTCP       bool // as Go programs listen, if the kernel can
 	Transparent bool // IP_TRANSPARENT: the address need not even be routed to the host
 }
 
@@ -33,7 +34,14 @@ func (l *Listener) Open() (fd, port int, err error) {
 	if addr.Is4() {
 		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: addr.As4(), Port: l.Port}
 	}
-	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+	protocol := 0
+	if l.MPTCP {
+		protocol = unix.IPPROTO_MPTCP
+	}
+	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol); l.MPTCP && err != nil {
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil {
 		return 0, 0, err
 	}
 	set := func(level, option int, value bool) {

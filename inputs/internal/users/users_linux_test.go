@@ -70,12 +70,12 @@ func shown(n *Names, uids ...uint32) []string {
 	return names
 }
 
-// soon fails unless a condition holds within ten seconds.
+// soon fails unless a condition holds within a minute.
 func soon(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("after ten seconds it is not so that %s", what)
+			t.Fatalf("after a minute it is not so that %s", what)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	if !p.live.enter(key) {
 		p.opts.Refused(RefusedBusy)
 		w.Header().Set("Retry-After", streamFullWait)
-		http.Error(w, fmt.Sprintf("live updates are full: %d pages are open", maxStreams), http.StatusServiceUnavailable)
+		http.Error(w, fmt.Sprintf("too many live pages: %d are open", maxStreams), http.StatusServiceUnavailable)
 		return
 	}
 	defer p.live.leave(key)

@@ -200,11 +200,15 @@ func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Answer, erro
 	return readAnswer(resp), nil
 }
 
-// withAdvice adds what to do to the error of a connection, if it is about the options.
+// withAdvice adds to the error of a connection which options it is about.
 func (c *Client) withAdvice(err error) error {
 	_, unknownCA := errors.AsType[x509.UnknownAuthorityError](err)
 	_, otherHost := errors.AsType[x509.HostnameError](err)
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer within timeout: %w", err)
+	case strings.Contains(err.Error(), "malformed HTTP response"):
+		return fmt.Errorf("%w: this is not the port of an HTTP/1.1 server: check %s", err, c.config.URLOption)
 	case unknownCA:
 		return fmt.Errorf("%w: set tls_ca", err)
 	case otherHost:

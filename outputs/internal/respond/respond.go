@@ -99,7 +99,7 @@ func (o *Responder) protected(r *http.Request, do func() (*Response, error)) (a 
 	}()
 	a, err = do()
 	if known := (*Error)(nil); err != nil && !errors.As(err, &known) {
-		o.opts.Log.Error("cannot answer, answering 500", "path", r.URL.Path, "error", err)
+		o.opts.Log.Error("request failed, answering 500", "path", r.URL.Path, "error", err)
 	}
 	return a, err
 }

@@ -23,6 +23,7 @@ enum bpf_map_type { BPF_MAP_TYPE_RINGBUF = 27 };
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 
 #define AF_INET 2
@@ -117,6 +118,11 @@ struct sock {
 	struct socket *sk_socket;
 	__u16 sk_protocol;
 	__u32 sk_max_ack_backlog;
+	__u8 sk_shutdown;
+};
+
+struct inet_sock {
+	__be16 inet_sport;
 };
 
 struct seq_file {};

@@ -124,11 +124,12 @@ struct change {
 	__u32 uid; // of the socket
 	__u32 backlog_limit;
 	__u32 device; // index of the device that the socket is bound to, or 0
-	__u16 port;   // 0 if the kernel chooses one in listen
+	__u16 port;   // 0 if the kernel chooses one in listen: then the end has it
 	__u8 family;  // AF_INET or AF_INET6
 	__u8 listens; // 1 at the beginning, 0 at the end
 	__u8 v6only;
-	__u8 padding[7];
+	__u8 shut;    // it is being closed, and not only made to listen no longer
+	__u8 padding[6];
 	__u8 address[16]; // 4 bytes for AF_INET
 	char comm[16];
 };
@@ -186,8 +187,11 @@ int BPF_PROG(listen_changes, struct sock *sk, int from, int to)
 	c->backlog_limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
 	c->device = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
 	c->port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (!c->port && from == TCP_LISTEN) // the kernel has released the port that it chose
+		c->port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	c->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	c->listens = to == TCP_LISTEN;
+	c->shut = BPF_CORE_READ(sk, sk_shutdown) != 0;
 	c->v6only = BPF_CORE_READ_BITFIELD_PROBED(sk, __sk_common.skc_ipv6only);
 	fill_address(c, sk);
 	bpf_probe_read_kernel_str(c->comm, sizeof(c->comm), leader->comm);
