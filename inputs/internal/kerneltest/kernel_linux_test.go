@@ -61,6 +61,7 @@ var suites = []suite{
 		"TestStormOfListeners", "TestRandomAnnouncements", // below
 		"TestRandomHistories",
 		"TestOneProcessRefuses", // no process there refuses root
+		"TestNeverPassesOver", "TestRandomHosts",
 	}},
 	{name: "input, long", folder: "inputs/tcplisten", long: "^(TestStormOfListeners|TestRandomAnnouncements)$"},
 }
