@@ -172,9 +172,9 @@ func atOnce(first, second func() error) (firstErr, secondErr error) {
 	return firstErr, secondErr
 }
 
-// failure returns the error of a Push in which a kind has failed. A failure that may pass
-// precedes a request that has to be split: that can wait. One kind does not wait as long as
-// the server of the other asks for.
+// failure returns the error of a Push in which a kind has failed. A temporary failure
+// takes precedence over a request that has to be split, which can wait. One kind does not wait
+// for as long as the server of the other asks for.
 func (o *output) failure(metricsErr, logsErr error) error {
 	err := errors.Join(metricsErr, logsErr)
 	switch {

@@ -470,7 +470,7 @@ port = 23
 port = [80, 443, 8088]
 `
 
-func TestRulesThatDoNotHoldAreAtTheTop(t *testing.T) {
+func TestBrokenRulesAreAtTheTop(t *testing.T) {
 	startProgram(t, rules)
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
