@@ -22,11 +22,13 @@ import (
 // listen and which ceased to, in all network namespaces. A gather finds out everything else:
 // an announcement alone makes no listener.
 type announcements struct {
-	on    atomic.Bool // the kernel tells
-	since time.Time   // when it began to; set before on
-	pace  *pacer      // asks for gathers; set before on
-	lost  atomic.Uint64
-	took  atomic.Int64 // how long the last gather took, in nanoseconds
+	on       atomic.Bool            // the kernel tells
+	since    time.Time              // when it began to; set before on
+	pace     *pacer                 // asks for gathers; set before on
+	sent     func() (uint64, error) // how many changes the kernel has told, received or not; set before on
+	received atomic.Uint64
+	lost     atomic.Uint64
+	took     atomic.Int64 // how long the last gather took, in nanoseconds
 	// warned is the number of lost changes of which a gather has warned.
 	warned uint64
 	reads  atomic.Int32 // processes that were read since the last gather
@@ -85,9 +87,12 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes) {
 			return
 		}
 		if !mayBeListed(&c, only) {
+			in.announced.received.Add(1)
 			continue
 		}
-		if o := in.announced.add(&c); o != nil {
+		o := in.announced.add(&c)
+		in.announced.received.Add(1)
+		if o != nil {
 			select {
 			case queue <- o:
 			default:
@@ -237,6 +242,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 		return func() {}
 	}
 	in.announced.since = time.Now()
+	in.announced.sent = events.Sent
 	in.announced.pace = &pacer{changed: changed, pause: in.announced.pause}
 	in.announced.on.Store(true)
 	var receiving sync.WaitGroup
@@ -252,14 +258,16 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 
 // announcementWait is how long a gather waits for the announcements of listeners that it has
 // found, and for their processes.
-const announcementWait = 100 * time.Millisecond
+const announcementWait = time.Second
 
 // await returns also the announcements of new listeners that were kept after the gather began.
 // Others stay for the next gather, which knows whether their sockets are still open.
 func (in *input) await(ctx context.Context, opened []*announcement) []*announcement {
-	if !in.announced.on.Load() || in.announced.lost.Load() > in.announced.warned {
-		return opened // some never come
+	if !in.announced.on.Load() {
+		return opened
 	}
+	ctx, cancel := context.WithTimeout(ctx, announcementWait)
+	defer cancel()
 	missing := make(map[uint64]bool)
 	for _, l := range in.listeners.all {
 		if l.isNew && l.announced == nil {
@@ -272,14 +280,9 @@ func (in *input) await(ctx context.Context, opened []*announcement) []*announcem
 	for _, o := range opened {
 		delete(missing, o.Cookie)
 	}
-	ctx, cancel := context.WithTimeout(ctx, announcementWait)
-	defer cancel()
-	for len(missing) > 0 && ctx.Err() == nil {
+	if len(missing) > 0 {
+		in.announced.receiveAll(ctx)
 		opened = append(opened, in.announced.takeOf(missing)...)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Millisecond):
-		}
 	}
 	for _, o := range opened {
 		select {
@@ -289,6 +292,22 @@ func (in *input) await(ctx context.Context, opened []*announcement) []*announcem
 		}
 	}
 	return opened
+}
+
+// receiveAll waits until everything is received that the kernel has told by now.
+func (a *announcements) receiveAll(ctx context.Context) {
+	if !a.on.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, announcementWait)
+	defer cancel()
+	sent, err := a.sent()
+	for err == nil && a.received.Load() < sent && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // takeOf returns the announcements of some sockets, and removes these from the set.
