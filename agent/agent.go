@@ -270,7 +270,7 @@ func (d *delivery) drain(ctx context.Context) {
 	for ctx.Err() == nil && !d.handedOver() {
 		due := d.due()
 		if due == 0 {
-			if !d.pause(ctx, d.period, false) {
+			if !d.pause(ctx, d.catchUp.wait(), false) {
 				return
 			}
 			d.catchUp.next()

@@ -25,7 +25,7 @@ type delivery struct {
 	maxBytes   int  // of records in one Push
 	persistent bool // the queue outlives the output: no retries while it ends
 	flush      flushSchedule
-	period     time.Duration // flush_interval, or min_interval if that is longer
+	period     time.Duration // flush_interval, or min_interval if that is longer; 0: everything is sent at once
 	catchUp    catchUp
 	bisect     bisect
 	outage     outage
@@ -33,7 +33,7 @@ type delivery struct {
 	done       chan struct{} // closed when deliver has returned
 
 	using     chan struct{} // holds a token while the queue or a field below is used
-	abandoned bool          // deliver does not return and must not use the queue any more
+	abandoned bool          // deliver does not return and must no longer use the queue
 	leftOpen  bool          // deliver has ended; the output that takes over closes the pusher
 }
 
@@ -265,10 +265,10 @@ func newRetry(period time.Duration) retry {
 const maxRetryAfter = 10 * time.Minute
 
 // wait returns the wait after err. If the destination names a time, it may have named the
-// same to all hosts, so they come back at random within one period after it.
+// same to all hosts, so they come back at random within two periods after it.
 func (r retry) wait(err error) time.Duration {
 	if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok && after.Wait > 0 {
-		return min(after.Wait, maxRetryAfter) + jitter(plugin.Duration(r.period))
+		return min(after.Wait, maxRetryAfter) + jitter(plugin.Duration(2*r.period))
 	}
 	return r.NextBackOff()
 }

@@ -48,9 +48,9 @@ func (s *supervisor) published(source string) (*runningInput, []metric.Point) {
 	return nil, nil
 }
 
-// original returns the point that change turns into p, or nil if there is none. Options may
-// exclude the tags that distinguish several points. Then it is the one that also has the
-// fields of p, or else the first.
+// original returns the point that change turns into p, or nil if there is none. If options
+// exclude the tags that distinguish several points, it is the one that also has the fields of
+// p, or else the first.
 func original(points []metric.Point, p *metric.Point, change func(metric.Point) (metric.Point, bool)) (found *metric.Point) {
 	for i := range points {
 		changed, ok := change(points[i])

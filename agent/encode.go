@@ -15,9 +15,8 @@ import (
 type encoder struct {
 	serializer  *serializer
 	filter      filter.Filter
-	minInterval time.Duration
-	phase       time.Duration // of the slots of min_interval
-	live        *liveSeries   // nil: the Pusher is not an EndedEncoder
+	minInterval minInterval
+	live        *liveSeries // nil: the Pusher is not an EndedEncoder
 	sources     map[string]*source
 	pending     pending  // of the block that encode returned last
 	spare       encoding // an old encoding whose buffers can be reused
@@ -42,7 +41,7 @@ type pending struct {
 func newEncoder(p *Push, f filter.Filter, panics *counter, log *slog.Logger, reject func(series string, cause error)) *encoder {
 	e := &encoder{
 		serializer: newSerializer(p.Pusher, panics, log, reject), filter: f,
-		minInterval: time.Duration(p.Options.MinInterval), sources: map[string]*source{},
+		minInterval: minInterval{length: time.Duration(p.Options.MinInterval)}, sources: map[string]*source{},
 	}
 	if e.serializer.endedEncoder != nil {
 		e.live = newLiveSeries()
@@ -97,7 +96,7 @@ func (e *encoder) encodeBatch(next offered) *encoding {
 	if !same(b.Points, s.raw) {
 		s.raw, s.points, s.compared = b.Points, e.filter.Points(b.Points), false
 	}
-	slot, passes := s.slot.next(next.input, b.Time, e.minInterval, e.phase)
+	slot, passes := e.minInterval.next(s.slot, next.input, b.Time)
 	e.pending = pending{source: s, slot: slot}
 	at := b.Time
 	if e.live != nil {

@@ -38,7 +38,7 @@ type liveUpdate struct {
 	name    string
 	source  liveSource
 	gone    bool // it was withdrawn
-	changed bool // its series are others
+	changed bool // its series differ from before
 }
 
 // An endedSeries is a point whose series have ended, one for each of its fields.
@@ -60,19 +60,25 @@ const lookback = 5 * time.Minute
 // source were ended at this time. This happens if a gather that was reported as failed
 // returns after all, or at once after another one.
 func (l *liveSeries) timeOf(b *metric.Batch) time.Time {
-	ended := l.ended // of another source, if the input was renamed
-	if s := l.sources[b.Source]; s != nil {
-		ended = s.ended
+	at := b.Time
+	follow := func(ended time.Time) {
+		if ahead := ended.UnixMilli() - at.UnixMilli(); ahead >= 0 && ahead < 1000 {
+			at = ended.Add(time.Millisecond)
+		}
 	}
-	if ahead := ended.UnixMilli() - b.Time.UnixMilli(); ahead >= 0 && ahead < 1000 {
-		return ended.Add(time.Millisecond)
+	s := l.sources[b.Source]
+	if s != nil {
+		follow(s.ended)
 	}
-	return b.Time
+	if s == nil || len(s.points) == 0 || l.ended.UnixMilli() == at.UnixMilli() {
+		follow(l.ended) // of another source, if the input was renamed
+	}
+	return at
 }
 
 // observe finds the series that end with a batch. all are its points that pass the
-// filter, and queued those of them that are queued, nil if they have to wait. unchanged:
-// all were observed before.
+// filter, queued those of them that are queued, or nil if min_interval holds them back.
+// unchanged: all were observed before.
 func (l *liveSeries) observe(name string, descs []metric.Desc, at time.Time, all []metric.Point, queued *encoding, unchanged bool) {
 	delete(l.withdrawn, name)
 	before := l.sources[name]
@@ -115,7 +121,13 @@ func (l *liveSeries) compare(u *liveUpdate, before *liveSource, points []metric.
 // keepShared removes the series that another source still has from the ended ones. latest
 // is the time of their last samples.
 func (l *liveSeries) keepShared(name string, latest time.Time, from int) {
-	if len(l.sources) < 2 {
+	others := map[string]*liveSource{} // after the block is queued
+	maps.Copy(others, l.sources)
+	for i := range l.updates {
+		others[l.updates[i].name] = &l.updates[i].source
+	}
+	delete(others, name)
+	if len(others) == 0 {
 		return
 	}
 	ends, names, index := l.ends[from:], map[string]bool{}, map[string]int{}
@@ -124,11 +136,7 @@ func (l *liveSeries) keepShared(name string, latest time.Time, from int) {
 		key = appendSeriesKey(key[:0], &ends[i].point)
 		names[ends[i].point.Name], index[string(key)] = true, i
 	}
-	for other := range l.sources {
-		if other == name {
-			continue
-		}
-		s := l.upcoming(other)
+	for _, s := range others {
 		for i := range s.points {
 			p := &s.points[i]
 			if !names[p.Name] {
@@ -145,18 +153,8 @@ func (l *liveSeries) keepShared(name string, latest time.Time, from int) {
 	l.ends = append(l.ends[:from], slices.DeleteFunc(ends, func(e endedSeries) bool { return len(e.point.Fields) == 0 })...)
 }
 
-// upcoming returns the state of a source after the block is queued.
-func (l *liveSeries) upcoming(name string) *liveSource {
-	for i := range l.updates {
-		if l.updates[i].name == name {
-			return &l.updates[i].source
-		}
-	}
-	return l.sources[name]
-}
-
-// endTime returns the time at which series end that are missing at a time: later than
-// all their samples, unless the clock was set back for longer than it matters.
+// endTime returns when series end that are missing at the given time: later than all their
+// samples, unless the clock was set back so far that these no longer matter.
 func (s *liveSource) endTime(at time.Time) time.Time {
 	if next := s.latest.Add(time.Millisecond); next.After(at) && next.Sub(at) < lookback {
 		return next
@@ -164,8 +162,8 @@ func (s *liveSource) endTime(at time.Time) time.Time {
 	return at
 }
 
-// lastSample returns the later time, unless the clock was set back for so long that the
-// earlier samples do not matter any more.
+// lastSample returns the later time, unless the clock was set back so far that the earlier
+// samples no longer matter.
 func lastSample(before, now time.Time) time.Time {
 	if before.After(now) && before.Sub(now) < lookback {
 		return before
@@ -190,7 +188,7 @@ func (l *liveSeries) takeOver(from *liveSeries) {
 	}
 }
 
-// start ends the series of the sources that have no input any more.
+// start ends the series of the sources that no longer have an input.
 func (l *liveSeries) start() {
 	now := time.Now()
 	for name := range l.sources {

@@ -249,6 +249,8 @@ func randomHistory(t *testing.T, seed uint64) {
 		host.inputs = append(host.inputs, in)
 	}
 	dropped, version, memory := "", 0, crashes && seed%4 == 1
+	page := newFakeEndpoint()
+	var board plugin.Board
 	configure := func() *Agent {
 		a := &Agent{Options: r.agent.Options, Log: r.agent.Log, Version: "test"}
 		for _, in := range host.inputs {
@@ -261,6 +263,7 @@ func randomHistory(t *testing.T, seed uint64) {
 				o.NameDrop = []string{in.dropped}
 			}
 		}
+		a.pull("page", page)
 		push := a.withPush(seriesPusher{store})
 		push.Settings = &fakeSettings{Version: version}
 		push.Options.MinInterval = plugin.Duration(version%2) * plugin.Duration(20*time.Second)
@@ -279,8 +282,12 @@ func randomHistory(t *testing.T, seed uint64) {
 		do(host.inputs[rng.IntN(len(host.inputs))])
 	}
 	var lost time.Time // until then something may have been lost
-	r.agent = configure()
-	r.start()
+	start := func() {
+		r.agent = configure()
+		r.start()
+		board = <-page.board
+	}
+	start()
 	checks := 0
 	for step := range 120 {
 		var what string
@@ -334,8 +341,7 @@ func randomHistory(t *testing.T, seed uint64) {
 			if memory {
 				lost = time.Now()
 			}
-			r.agent = configure()
-			r.start()
+			start()
 		case 5:
 			if !crashes {
 				continue
@@ -356,8 +362,7 @@ func randomHistory(t *testing.T, seed uint64) {
 			store.down = false
 			store.mu.Unlock()
 			lost = time.Now()
-			r.agent = configure()
-			r.start()
+			start()
 		case 6:
 			what = "outage"
 			store.mu.Lock()
@@ -380,7 +385,13 @@ func randomHistory(t *testing.T, seed uint64) {
 		if rng.IntN(4) > 0 {
 			continue
 		}
-		after(4 * time.Minute) // all is delivered
+		after(4 * time.Minute) // nothing changes
+		queued := func() int64 { return value(t, board, "sockwatch_output", "queue_points", "output", "out").AsInt() }
+		for end := time.Now().Add(6 * time.Hour); queued() > 0; after(time.Second) { // a backlog takes up to maxCatchUp, and each failure delays it
+			if time.Now().After(end) {
+				t.Fatalf("step %d: %s: %d points are still queued\nlog:\n%s", step, what, queued(), r.log)
+			}
+		}
 		checks++
 		got, want := store.living(time.Now().Add(-lookback)), host.living(dropped)
 		missing := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(got, s) })

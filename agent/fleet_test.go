@@ -130,6 +130,8 @@ func (s *fleetServer) push(records int) error {
 
 // peak returns the highest load of any bin, of requests and of records.
 func (s *fleetServer) peak() (peak load) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, b := range s.bins {
 		peak = load{max(peak.requests, b.requests), max(peak.records, b.records)}
 	}
@@ -137,6 +139,8 @@ func (s *fleetServer) peak() (peak load) {
 }
 
 func (s *fleetServer) mean() (sum load) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, b := range s.bins {
 		sum = load{sum.requests + b.requests, sum.records + b.records}
 	}

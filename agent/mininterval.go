@@ -2,35 +2,41 @@ package agent
 
 import "time"
 
-// A slot is the span of min_interval in which points last passed. The zero slot is none.
+// A minInterval decides which points of an input pass: the first ones in each slot of
+// min_interval, and the first ones of an input after a start, a reload or a failure.
+type minInterval struct {
+	length time.Duration // 0: all points pass
+	phase  time.Duration // when slots begin; it differs from host to host, and is less than length
+}
+
+// A slot is the span in which points of an input last passed. The zero slot is none.
 type slot struct {
 	input  *runningInput // whose points passed
 	began  time.Time     // when the first points of this input passed
 	number int64
 }
 
-// next returns the slot of a batch, and whether its points pass. That are the first ones
-// in each slot, and the first ones of an input after a start, a reload or a failure. The
-// slots of an input that gathers at whole multiples of its interval begin at multiples of
-// min_interval plus a phase that differs from host to host, the others when the first
-// points passed. They begin a little early, so that neither a slow clock nor jitter moves a
+// next returns the slot of a batch, and whether its points pass. The slots of an input that
+// gathers at multiples of its interval begin at one of these, the others when its first
+// points pass. They begin a little early, so that neither the clock nor jitter moves a
 // gather to the slot before.
-func (s slot) next(in *runningInput, at time.Time, minInterval, phase time.Duration) (slot, bool) {
-	if minInterval == 0 {
-		return s, true
+func (m minInterval) next(last slot, in *runningInput, at time.Time) (slot, bool) {
+	if m.length == 0 {
+		return last, true
 	}
-	first := s.began.IsZero() || s.input != in || at.Before(s.began)
+	first := last.began.IsZero() || last.input != in || at.Before(last.began)
+	next := slot{input: in, began: last.began}
 	if first {
-		s.input, s.began = in, at
+		next.began = at
 	}
-	number := s.number
-	if in == nil || in.RoundInterval {
-		if in != nil {
-			phase = phase.Truncate(time.Duration(in.Options.Interval))
-		}
-		s.number = at.Add(min(minInterval/20, time.Second/4)-phase).UnixNano() / int64(minInterval)
-	} else {
-		s.number = int64((at.Sub(s.began) + minInterval/10) / minInterval)
+	switch {
+	case in == nil:
+	case in.RoundInterval:
+		phase := m.phase.Truncate(time.Duration(in.Options.Interval))
+		early := min(m.length/20, time.Second/4)
+		next.number = at.Add(early-phase).UnixNano() / int64(m.length)
+	default:
+		next.number = int64((at.Sub(next.began) + m.length/10) / m.length)
 	}
-	return s, first || s.number != number
+	return next, first || next.number != last.number
 }

@@ -112,9 +112,9 @@ type PushOptions struct {
 	FlushInterval plugin.Duration `toml:"flush_interval"`
 	// Maximum random delay before each flush.
 	FlushJitter plugin.Duration `toml:"flush_jitter"`
-	// Queue the points of an input at most once in each span of this length: with "60s"
-	// those of the first gather of each minute. Events and the ends of series are queued
-	// at once. "0s": all points.
+	// Queue the points of an input at most this often: with "60s" those of every sixth
+	// gather if the interval is "10s". Events and the ends of series are queued at once.
+	// "0s": all points.
 	MinInterval plugin.Duration `toml:"min_interval"`
 	// Where points wait for delivery: "disk", "memory", or "auto" (disk if
 	// state_directory is set, else memory).

@@ -74,9 +74,13 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
 	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
-	period := max(flush, minInterval)
+	period := time.Duration(0) // what is sent at once has no server that a fleet could overload
+	if flush > 0 {
+		period = max(flush, minInterval)
+	}
+	phase := func(interval time.Duration) time.Duration { return hostPhase(a.Options.Hostname, p.Name, interval) }
 	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
-	o.encoder.phase = hostPhase(a.Options.Hostname, p.Name, minInterval)
+	o.encoder.minInterval.phase = phase(minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
 		maxBytes = b.MaxBytes()
@@ -87,10 +91,10 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
 		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
 		flush: flushSchedule{
-			interval: flush, jitter: p.Options.FlushJitter, phase: hostPhase(a.Options.Hostname, p.Name, flush),
+			interval: flush, jitter: p.Options.FlushJitter, phase: phase(flush),
 			queue: o.queue, stopping: stopping, filled: o.filled,
 		},
-		period: period, catchUp: catchUp{period: period},
+		period: period, catchUp: catchUp{period: period, phase: phase(period)},
 		outage:     outage{log: o.log, health: h, queue: o.queue},
 		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		using:      make(chan struct{}, 1), done: make(chan struct{}),

@@ -9,7 +9,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A serializer calls the methods of a Pusher that encode. It recovers their panics.
+// A serializer calls the encoding methods of a Pusher, and recovers their panics.
 type serializer struct {
 	pusher       plugin.Pusher
 	restamper    plugin.Restamper    // nil if the Pusher is not one
@@ -68,7 +68,7 @@ func (s *serializer) appendEnded(dst []byte, e *endedSeries) []byte {
 	b, err := s.callEncodeEnded(dst, &e.point, e.time)
 	if err != nil {
 		if n := s.endedLog.add(1); n > 0 {
-			s.log.Warn("ended series cannot be encoded, their last values remain for a while", "series", n, "first", e.point.Series(), "error", err)
+			s.log.Warn("cannot encode ended series, their last values remain for about five minutes", "series", n, "first", e.point.Series(), "error", err)
 		}
 		return dst
 	}

@@ -28,12 +28,12 @@ func answer(l net.Listener, text string) {
 
 // ask returns what a client reads, or the error.
 func ask(network, address string) string {
-	c, err := net.DialTimeout(network, address, 10*time.Second)
+	c, err := net.DialTimeout(network, address, time.Minute)
 	if err != nil {
 		return err.Error()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	text, err := io.ReadAll(c)
 	if err != nil {
 		return err.Error()
@@ -99,9 +99,9 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// TestRemovedUnixSocketIsMadeAgain: for existing listeners and for the new
+// TestRemovedUnixSocketIsRecreated: for existing listeners and for the new
 // one.
-func TestRemovedUnixSocketIsMadeAgain(t *testing.T) {
+func TestRemovedUnixSocketIsRecreated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var s Sockets
 	first := open(t, &s, "unix", path)

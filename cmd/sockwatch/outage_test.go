@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,7 +22,7 @@ import (
 )
 
 // A store is a real server, its write API, and a query for the values of all ids that it
-// has.
+// has: none if the server does not answer.
 type store struct {
 	*servertest.Server
 	output string
@@ -35,7 +36,7 @@ func influxd(t *testing.T) store {
 	return store{Server: server, stop: server.Stop, ids: func(t *testing.T) map[string]int64 {
 		ids := map[string]int64{}
 		q := url.Values{"db": {"db"}, "epoch": {"ns"}, "chunked": {"true"}, "q": {"SELECT id, value FROM ids GROUP BY host"}}
-		fetch(t, http.MethodPost, server.URL+"/query?"+q.Encode(), func(body io.Reader) error {
+		err := ask(t, http.MethodPost, server.URL+"/query?"+q.Encode(), func(body io.Reader) error {
 			for d := json.NewDecoder(body); ; {
 				var answer struct {
 					Results []struct {
@@ -55,6 +56,10 @@ func influxd(t *testing.T) store {
 				}
 			}
 		})
+		if err != nil {
+			t.Log(err)
+			return nil
+		}
 		return ids
 	}}
 }
@@ -64,9 +69,9 @@ func influxd(t *testing.T) store {
 func victoriaMetrics(t *testing.T) store {
 	server := servertest.VictoriaMetrics(t)
 	return store{Server: server, stop: server.Shutdown, output: "organization = \"o\"\n  bucket = \"b\"", ids: func(t *testing.T) map[string]int64 {
-		fetch(t, http.MethodGet, server.URL+"/internal/force_flush", nil)
 		ids := map[string]int64{}
-		fetch(t, http.MethodGet, server.URL+"/api/v1/export?match[]=ids_value&start=0&end="+strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10), func(body io.Reader) error {
+		flushed := ask(t, http.MethodGet, server.URL+"/internal/force_flush", nil)
+		err := ask(t, http.MethodGet, server.URL+"/api/v1/export?match[]=ids_value&start=0&end="+strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10), func(body io.Reader) error {
 			lines := bufio.NewScanner(body)
 			for lines.Scan() {
 				var series struct {
@@ -80,12 +85,24 @@ func victoriaMetrics(t *testing.T) store {
 			}
 			return lines.Err()
 		})
+		if err := errors.Join(flushed, err); err != nil {
+			t.Log(err)
+			return nil
+		}
 		return ids
 	}}
 }
 
-// fetch sends a request to a server and reads the answer.
+// fetch sends a request that a server must answer, and reads the answer.
 func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
+	t.Helper()
+	if err := ask(t, method, address, read); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask sends a request to a server and reads the answer.
+func ask(t *testing.T, method, address string, read func(io.Reader) error) error {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, address, nil)
 	if err != nil {
@@ -93,15 +110,16 @@ func fetch(t *testing.T, method, address string, read func(io.Reader) error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer resp.Body.Close()
 	if read != nil {
 		err = read(resp.Body)
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent || err != nil {
-		t.Fatalf("%s %s: %s, %v", method, address, resp.Status, err)
+		return fmt.Errorf("%s %s: %s, %v", method, address, resp.Status, err)
 	}
+	return nil
 }
 
 // A real server goes away and comes back twice, the second time while the

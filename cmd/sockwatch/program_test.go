@@ -162,11 +162,29 @@ const waitLimit = time.Minute
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLimit); !holds(); time.Sleep(20 * time.Millisecond) {
+	eventuallyWithin(t, waitLimit, what, holds)
+}
+
+// eventuallyWithin is like eventually, with another limit.
+func eventuallyWithin(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain waited for: %s", what)
 		}
 	}
+}
+
+// fastDir returns a temporary directory, in memory if it can: points are dropped, and events
+// wait, if a disk is too busy to respond.
+func fastDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sockwatch")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // page returns an endpoint's page, or "" if it does not serve one.
@@ -335,7 +353,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 
 // After a restart, the port that sockwatch itself serves is not an event, and neither is
 // anything else that has not changed.
-func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
+func TestRestartOfTheProgramIsNotAnEvent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

@@ -67,7 +67,7 @@ func TestWatchPrintsChanges(t *testing.T) {
 	h := newNetHost(t)
 	awaitLine(t, h.serve("sshd", 0, "tcp4/0.0.0.0:2022"))
 	awaitLine(t, h.serve("db", 65534, "tcp4/127.0.0.1:5432"))
-	w := startWatch(h, nil, "--interval=100ms", "--settle=3s", "--port=1-9000")
+	w := startWatch(h, nil, "--interval=100ms", "--settle=10s", "--port=1-9000")
 	nginx := h.serve("nginx", 0, "tcp4/0.0.0.0:8080")
 	awaitText(t, w, "opened")
 	end(t, nginx)
@@ -280,7 +280,7 @@ func TestWatchWithoutAPast(t *testing.T) {
 	}
 
 	path := writeFile(t, state, "tcp_listen.history.jsonl", "damaged\n")
-	want = "sockwatch: no history: " + path + ": line 1: is not of a history\n"
+	want = "sockwatch: no history: " + path + ": line 1: is not a line of a history\n"
 	if got := said(startWatch(h, nil, "--since=1h", "--config", config(inState))); got != want {
 		t.Errorf("damaged: %q, want %q", got, want)
 	}

@@ -26,13 +26,13 @@ func alerts() []alert {
 			expr:     `max without (owner, family) (tcp_listen_changed_time_seconds{exposure="public"}) > time() - 3600`,
 			severity: "warning",
 			summary:  `New or changed public listener on {{ $labels.host }}: {{ $labels.process }} ({{ $labels.user }}) at {{ $labels.address }} port {{ $labels.port }}`,
-			todo:     "Find out who opened it: the event has the program, its parent and the login. Close it, or let a rule expect it.",
+			todo:     "Find out who opened it: the event has the program, its parent and the login. Close it, or add a rule that expects it.",
 			first:    true,
 		}, {
 			name: "ExpectedListenerMissing",
 			expr: `tcp_listen_expect_up{rule="expect"} == 0`,
 			hold: "2m", severity: "critical",
-			summary: `Expected, and does not listen on {{ $labels.host }}: {{ $labels.name }}`,
+			summary: `Expected listener missing on {{ $labels.host }}: {{ $labels.name }}`,
 			todo:    "`sockwatch check --live` on the host names the nearest listener and what differs.",
 			first:   true,
 		}, {
@@ -41,27 +41,27 @@ func alerts() []alert {
 			hold: "2m", severity: "warning",
 			summary: `Listener that is not allowed on {{ $labels.host }}: {{ range printf "tcp_listen_violation_active{host=%q,address=%q,port=%q}" $labels.host $labels.address $labels.port | query }}` +
 				`{{ .Labels.process }} ({{ .Labels.user }}) {{ end }}at {{ $labels.address }} port {{ $labels.port }}`,
-			todo:  "Close it, or approve it with a rule. It has no label of the owner, so that a new owner does not restart `for`.",
+			todo:  "Close it, or approve it with a rule. It has no owner labels, so that a new owner does not restart `for`.",
 			first: true,
 		}, {
 			name:     "ListenerChanged",
 			expr:     `sum by (job, instance, host, event) (increase(tcp_listen_events_total{event=~"owner_changed|exposure_changed"}[10m])) > 0`,
 			severity: "info",
 			summary:  `Listener changed on {{ $labels.host }}: {{ $labels.event }}`,
-			todo:     "Look up the event of that time ([logs.md](logs.md)): it names the owner before and after. Add other kinds to the expression as you like.",
+			todo:     "Look up the event at that time ([logs.md](logs.md)): it names the old and the new owner. Add other kinds to the expression as you like.",
 			first:    true,
 		}, {
 			name: "SockwatchDown",
 			expr: `up{job="sockwatch"} == 0`,
 			hold: "5m", severity: "critical",
 			summary: `{{ $labels.instance }} cannot be scraped`,
-			todo:    "While this lasts, nothing is known of the host. `systemctl status sockwatch` on it.",
+			todo:    "Until it is back, nothing is known about the host. Run `systemctl status sockwatch` there.",
 		}, {
 			name:     "SockwatchSilent",
 			expr:     `group by (host) (present_over_time(sockwatch_build_info{job!="sockwatch"}[1d])) unless group by (host) (present_over_time(sockwatch_build_info[10m]))`,
 			severity: "critical",
 			summary:  `{{ $labels.host }} has pushed nothing for 10 minutes`,
-			todo:     "The same for hosts that push. It ends by itself a day after the last point: a host that was retired needs no silence.",
+			todo:     "The same for hosts that push. It resolves by itself a day after the last point, so a retired host needs no silence.",
 		}, {
 			name: "SockwatchInputDown",
 			expr: `sockwatch_input_up == 0`,
@@ -91,7 +91,7 @@ func alerts() []alert {
 			expr:     `increase(sockwatch_output_dropped_points_total[15m]) + increase(sockwatch_output_rejected_points_total[15m]) + increase(sockwatch_output_damaged_points_total[15m]) > 0`,
 			severity: "warning",
 			summary:  `{{ $labels.output }} on {{ $labels.host }} has dropped points, or the destination has rejected them`,
-			todo:     "Rejected points are in `NAME.rejected.jsonl` with the reply of the server; dropped ones did not fit into the queue.",
+			todo:     "Rejected points are in `NAME.rejected.jsonl` with the reply of the server; dropped points did not fit into the queue.",
 		}, {
 			name:     "RuleExpiring",
 			expr:     `min by (job, instance, host) (tcp_listen_rules_expires_time_seconds) - time() < 14 * 86400`,

@@ -121,7 +121,7 @@ func TestAlertsOverRecordedPages(t *testing.T) {
 		5:  {},
 		12: {"NewPublicListener": {public("9000", "python3")}},
 		21: {}, // missing for less than two minutes
-		23: {"ExpectedListenerMissing": {{`name: web, rule: expect, team: edge`, "Expected, and does not listen on web1: web"}}},
+		23: {"ExpectedListenerMissing": {{`name: web, rule: expect, team: edge`, "Expected listener missing on web1: web"}}},
 		31: {"NewPublicListener": {nginx, public("23", "in.telnetd")}},
 		33: {"NewPublicListener": {nginx, public("23", "in.telnetd")}, "ListenerNotAllowed": {telnet("in.telnetd")}},
 		// Another owner does not restart the time that it must last.

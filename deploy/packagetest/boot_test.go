@@ -96,13 +96,13 @@ func prints(t *testing.T, command, want string) {
 func eventually(t *testing.T, command, want string) {
 	t.Helper()
 	var output []byte
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		output, _ = exec.Command("bash", "-c", command).CombinedOutput()
 		if bytes.Contains(output, []byte(want)) {
 			return
 		}
 	}
-	t.Fatalf("%s does not print %q within 20 s:\n%s", command, want, output)
+	t.Fatalf("%s does not print %q within a minute:\n%s", command, want, output)
 }
 
 // write writes a file, and creates its folder.

@@ -25,7 +25,7 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 	if !i.rules.Meaningful() {
 		return nil, ErrNoRules
 	}
-	listeners, partial, err := i.lookOnce(ctx)
+	listeners, partial, err := i.scanOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	if err != nil {
 		return nil, err
 	}
-	listeners, partial, err := i.lookOnce(ctx)
+	listeners, partial, err := i.scanOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	return d, nil
 }
 
-// lookOnce gathers, closes the input, and returns the listeners as rules see them. It gathers
+// scanOnce gathers, closes the input, and returns the listeners as rules see them. It gathers
 // again while there are unknown names that will soon be known.
-func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
+func (in *input) scanOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
 	defer in.Close()                                                  // nothing is kept
 	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report includes it
 	const attempts, pause = 20, 100 * time.Millisecond

@@ -51,7 +51,7 @@ func descs() []metric.Desc {
 		gauge(pointHistory, "waiting_events", "count", "Events that not every output has yet"),
 		{Name: pointHistory, Field: "dropped_events_total", Type: metric.Counter, Unit: "events", Help: "Events dropped because 10,000 others were waiting"},
 		gauge(pointSource, "info", "", "Always 1; the tags say how listeners, their owners and events are found"),
-		{Name: pointSource, Field: "lost_events_total", Type: metric.Counter, Unit: "events", Help: "Changes of listeners that the kernel could not tell, because sockwatch was too slow; absent unless listen_events is on"},
+		{Name: pointSource, Field: "lost_events_total", Type: metric.Counter, Unit: "events", Help: "Listeners that opened or closed unrecorded because sockwatch read the kernel's events too slowly; absent unless listen_events is on"},
 		{Name: pointExporter, Field: "value", Help: "custom_port_exporter scrape node port state info"},
 	}, changes.Descs(pointListener), expect.Descs(pointListener), ruleEventDescs())
 }
@@ -69,7 +69,7 @@ func ruleEventDescs() []metric.Desc {
 	}
 	return append(descs,
 		metric.Desc{Name: pointRuleEvent, Field: "verdict", Help: "violated, cleared: forbidden, or no for a listener that is not expected"},
-		metric.Desc{Name: pointRuleEvent, Field: "why", Help: "What was missing, or what of the nearest rule did not match"},
+		metric.Desc{Name: pointRuleEvent, Field: "why", Help: "What was missing, or which criterion of the nearest rule did not match"},
 		metric.Desc{Name: pointRuleEvent, Field: "matches", Type: metric.Gauge, Unit: "count", Help: "failed: endpoints that match the rule"},
 		metric.Desc{Name: pointRuleEvent, Field: "undecided", Type: metric.Gauge, Unit: "count", Help: "failed: endpoints that may match once their owner is known"},
 		metric.Desc{Name: pointRuleEvent, Field: "lasted_seconds", Type: metric.Gauge, Unit: "seconds", Help: "restored, cleared: how long it lasted"},

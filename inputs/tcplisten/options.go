@@ -54,9 +54,9 @@ type Options struct {
 	// How often to list the sockets between gathers, to report listeners that live for
 	// less than an interval. "1s" is cheap; "0s": never.
 	ScanInterval plugin.Duration `toml:"scan_interval"`
-	// Report each listener at the moment when it opens or closes, with the exact time and the
-	// process that called listen: "auto" (if the kernel tells: needs CAP_BPF and CAP_PERFMON)
-	// or "off".
+	// Report each listener as soon as it opens or closes, with the exact time and the process
+	// that called listen: "auto" (if the kernel allows it: needs CAP_BPF and CAP_PERFMON) or
+	// "off".
 	ListenEvents string `toml:"listen_events"`
 	// Add the field exe_sha256 to events: the SHA-256 sum of the owner's program, unless
 	// it is larger than 100 MiB.

@@ -108,7 +108,7 @@ func (in *input) openHolders(r *readers) (owner.Files, error) {
 	case in.options.OwnerSource == ownerSourceBPF:
 		return nil, fmt.Errorf("owner_source: %w", err)
 	default:
-		in.noteOnce(kernelHolders, "the kernel does not list the owners of listeners, searching the open files of all processes", "reason", err)
+		in.noteOnce(kernelHolders, "owners cannot be listed by bpf, searching the open files of all processes instead", "reason", err)
 		return nil, nil
 	}
 }

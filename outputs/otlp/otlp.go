@@ -1,10 +1,10 @@
-// Package otlp is the output otlp: points as metrics, and events as log records, by OTLP over
-// HTTP with protobuf, to an OpenTelemetry Collector or any database that receives OTLP.
+// Package otlp is the output otlp: points as metrics, and events as log records, over OTLP/HTTP
+// with protobuf, to an OpenTelemetry Collector or any database that receives OTLP.
 //
-// otlp.go has the main path, point.go and event.go what becomes of a point and of an event,
-// sentence.go the text of an event, request.go and metricsrequest.go how records become
-// requests, signal.go how the requests of one kind are sent, answer.go what an answer says,
-// and progress.go what is remembered after a failure.
+// otlp.go has the main path, point.go and event.go encode points and events as records,
+// sentence.go writes the text of an event, request.go and metricsrequest.go make requests from
+// records, signal.go sends the requests of one kind, answer.go parses responses, and
+// progress.go remembers what was stored when a Push fails in part.
 package otlp
 
 import (
@@ -169,9 +169,9 @@ func atOnce(first, second func() error) (firstErr, secondErr error) {
 	return firstErr, secondErr
 }
 
-// failure returns the error of a Push in which a kind has failed. A failure that may pass
-// precedes a request that has to be split: that can wait. One kind does not wait as long as
-// the server of the other asks for.
+// failure returns the error of a Push in which a kind has failed. A temporary failure
+// takes precedence over a request that has to be split, which can wait. One kind does not wait
+// for as long as the server of the other asks for.
 func (o *output) failure(metricsErr, logsErr error) error {
 	err := errors.Join(metricsErr, logsErr)
 	switch {

@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -156,22 +155,21 @@ func TestOneKindGoesOnWhileTheOtherFails(t *testing.T) {
 func TestAServerThatHangsDoesNotKeepTheOtherKind(t *testing.T) {
 	metrics, logs := newReceiver(t), newReceiver(t)
 	out, _ := newOutput(t, metrics, logs, nil)
+	answer := make(chan struct{})
 	metrics.respond(func(w http.ResponseWriter, r *http.Request) {
-		<-r.Context().Done()
-		w.WriteHeader(http.StatusServiceUnavailable)
+		<-answer
+		status(http.StatusServiceUnavailable, "starting")(w, r)
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(10*time.Second, cancel) // only a fault waits for this
 	result := make(chan error, 1)
-	go func() { result <- out.Push(ctx, mixed(t, out, 0, 1)) }()
-	for len(logs.bodies()) == 0 && ctx.Err() == nil {
+	go func() { result <- out.Push(t.Context(), mixed(t, out, 0, 1)) }()
+	for end := time.Now().Add(time.Minute); len(logs.bodies()) == 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	cancel()
-	if err := <-result; !errors.Is(err, context.Canceled) {
-		t.Errorf("Push = %v, want %v", err, context.Canceled)
-	}
 	wantStored(t, metrics, logs, nil, opened(0, 1))
+	close(answer)
+	if err, want := <-result, "metrics: "+metrics.server.URL+": 503 Service Unavailable: starting"; err == nil || err.Error() != want {
+		t.Errorf("Push = %v, want %s", err, want)
+	}
 }
 
 // The server's wait applies to its kind. With both kinds down, the agent waits for the first.
@@ -269,7 +267,7 @@ func TestAReplacedOutputKnowsWhatWasStored(t *testing.T) {
 
 // A request that has to be split waits while the other kind is down: bisecting now would
 // narrow the window to records of the kind that is down.
-func TestAFailureThatPassesPrecedesOneThatSplits(t *testing.T) {
+func TestTemporaryFailurePrecedesASplit(t *testing.T) {
 	metrics, logs := newReceiver(t), newReceiver(t)
 	out, _ := newOutput(t, metrics, logs, nil)
 	for _, test := range []struct {

@@ -85,7 +85,7 @@ func query(t testing.TB, server *servertest.Server, path string, parameters ...s
 // until calls ask until it returns want, or a timeout passes that only a fault exceeds.
 func until[T any](t testing.TB, want T, ask func() T) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		diff := cmp.Diff(want, ask())
 		if diff == "" {
 			return
@@ -101,7 +101,7 @@ func seconds3(at time.Time) string { return fmt.Sprintf("%.3f", float64(at.UnixM
 // pushUntilStored repeats a Push as the agent does.
 func pushUntilStored(t testing.TB, out *output, records [][]byte) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := out.Push(t.Context(), records)
 		if err == nil {
 			return

@@ -136,7 +136,7 @@ func TestAWarningIsLoggedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{`level=WARN msg="receiver warns" kind=metrics answer="URL: 200 OK: deprecated"`, `level=WARN msg="receiver warns" kind=metrics answer="URL: 200 OK: slow"`}
+	want := []string{`level=WARN msg="warning from the receiver" kind=metrics answer="URL: 200 OK: deprecated"`, `level=WARN msg="warning from the receiver" kind=metrics answer="URL: 200 OK: slow"`}
 	var got []string
 	for line := range strings.Lines(log.String()) {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), " ")

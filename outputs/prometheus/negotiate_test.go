@@ -63,7 +63,7 @@ func TestRefusedFormatsAreNotSent(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	for _, header := range []string{"Accept", "Accept-Encoding"} {
 		r := get(t, e, boardOf(batch("a", point("m", 1))), "/metrics", header, "*;q=0")
-		if want := "every format or encoding of this page is refused\n"; r.StatusCode != 406 || bodyOf(t, r) != want {
+		if want := "the client accepts no format or encoding of this page\n"; r.StatusCode != 406 || bodyOf(t, r) != want {
 			t.Errorf("%s: *;q=0: status %d", header, r.StatusCode)
 		}
 	}

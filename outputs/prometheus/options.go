@@ -28,7 +28,7 @@ type Options struct {
 	// Maximum number of series on the page. If there are more, the last points of the
 	// largest batch are dropped and counted.
 	MaxSeries int `toml:"max_series"`
-	// Serve the live page for people and its API at "/", "/listener/", "/events",
+	// Serve the live page and its API at "/", "/listener/", "/events",
 	// "/health", "/stream", "/assets/" and "/api/". If false, "/" is a plain page of links.
 	Page bool `toml:"page"`
 	// Further names of this host under which the page may be opened, one or a list of

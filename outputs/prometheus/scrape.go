@@ -61,7 +61,7 @@ func (e *endpoint) scrape(w http.ResponseWriter, r *http.Request, board plugin.B
 
 var (
 	errNothingGathered = respond.Errorf(http.StatusServiceUnavailable, "nothing has been gathered yet")
-	errNotAcceptable   = respond.Errorf(http.StatusNotAcceptable, "every format or encoding of this page is refused")
+	errNotAcceptable   = respond.Errorf(http.StatusNotAcceptable, "the client accepts no format or encoding of this page")
 	errEncode          = respond.Errorf(http.StatusInternalServerError, "the metrics could not be encoded; the log of sockwatch has the reason")
 )
 

@@ -27,6 +27,10 @@ func TestAnswers(t *testing.T) {
 			name: "stored nothing", version: version2, status: 200, headers: []string{count + "0"}, want: "partial 2",
 			text: "200 OK: stored only 0 of 3 samples",
 		},
+		{
+			name: "a login portal", version: version1, status: 200, headers: []string{"Content-Type: text/html"}, body: "<html>", want: "kept",
+			text: "200 OK: a web page: this is not how a receiver of remote write answers: check urls",
+		},
 		{name: "1.0 has no count", version: version1, status: 200, headers: []string{count + "0"}, want: "stored"},
 		{
 			name: "2.0 unknown", version: version2, status: 415, body: "no", want: "kept",

@@ -375,8 +375,8 @@ func TestRepeatedNamesAreLoggedOnce(t *testing.T) {
 		}
 	}
 	want := []string{
-		`level=WARN msg="dropped a tag whose name another one has in Prometheus" name=a-b series="m{a-b=\"1\",a_b=\"2\"}"`,
-		`level=WARN msg="dropped a field whose name another one has in Prometheus" name=c_d series="m{a-b=\"1\",a_b=\"2\"}"`,
+		`level=WARN msg="dropped a tag whose name in Prometheus is already taken" name=a-b series="m{a-b=\"1\",a_b=\"2\"}"`,
+		`level=WARN msg="dropped a field whose name in Prometheus is already taken" name=c_d series="m{a-b=\"1\",a_b=\"2\"}"`,
 	}
 	if diff := cmp.Diff(want, log.Lines()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

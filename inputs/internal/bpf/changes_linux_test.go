@@ -50,7 +50,7 @@ func openChanges(t *testing.T) (*Changes, <-chan Change) {
 // ofProcess returns the next change that a process caused.
 func ofProcess(t *testing.T, received <-chan Change, pid int) Change {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case c := <-received:

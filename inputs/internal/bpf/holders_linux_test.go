@@ -35,10 +35,10 @@ func openHolders(t testing.TB) *Holders {
 	return h
 }
 
-// eventually calls check until it returns nil, at most 10 s.
+// eventually calls check until it returns nil, at most a minute.
 func eventually(t *testing.T, check func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

@@ -59,10 +59,10 @@ func sumOf(t *testing.T, path string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// update calls Update until a process has a sum, for at most 10 seconds.
+// update calls Update until a process has a sum, for at most a minute.
 func update(t *testing.T, s *Sums, p Process) string {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for s.Sum(p) == "" && time.Now().Before(deadline) {
 		s.Update(t.Context(), map[Process]bool{p: true}, time.Now())
 	}

@@ -7,7 +7,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// makePoints returns the points of a look, sorted by name. The points of rules are in the
+// makePoints returns the points of a scan, sorted by name. The points of rules are in the
 // order of the rules.
 func (t *Tracker) makePoints(listeners []Judged, counts []count) []metric.Point {
 	if !t.rules.active {
@@ -89,7 +89,7 @@ func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	return points
 }
 
-// violationPoints returns a point for each violation in the last look.
+// violationPoints returns a point for each violation in the last scan.
 func (t *Tracker) violationPoints() []metric.Point {
 	active := []metric.Field{{Key: "active", Value: metric.Int(1)}}
 	var points []metric.Point
@@ -134,9 +134,9 @@ func Descs(point string) []metric.Desc {
 		return metric.Desc{Name: point + name, Field: field, Type: metric.Gauge, Unit: unit, Help: help}
 	}
 	return []metric.Desc{
-		{Name: point, Field: "expected", Help: `What the rules make of the listener: "yes", "no", "forbidden" or "undecided"; absent without rules`},
-		{Name: point, Field: "rule", Help: "Name of the rule that decided that"},
-		gauge("_expect", "up", "", "Whether the rule holds; absent while that was never known"),
+		{Name: point, Field: "expected", Help: `Verdict of the rules on the listener: "yes", "no", "forbidden" or "undecided"; absent without rules`},
+		{Name: point, Field: "rule", Help: "Name of the deciding rule"},
+		gauge("_expect", "up", "", "Whether the rule holds; absent until that is first known"),
 		gauge("_expect", "matches", "count", "Endpoints that match the rule"),
 		gauge("_expect", "undecided", "count", "Endpoints that may match the rule once their owner is known"),
 		gauge("_violation", "active", "", "1 while a listener is forbidden or not expected"),

@@ -17,7 +17,7 @@ type Report struct {
 	Input      string            `json:"input"` // the input that has these rules
 	Time       time.Time         `json:"time"`
 	Digest     string            `json:"digest"`               // of the rules
-	OK         bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the look was complete
+	OK         bool              `json:"ok"`                   // nothing is missing, unexpected, forbidden or undecided, and the scan was complete
 	Incomplete string            `json:"incomplete,omitempty"` // what could not be inspected
 	Rules      []RuleOutcome     `json:"rules"`
 	Listeners  []ListenerOutcome `json:"listeners"`

@@ -89,7 +89,7 @@ func Open(o Options) (*Store, map[string]json.RawMessage) {
 	f, c, err := openJournal(o.Path, o.Log)
 	switch {
 	case errors.Is(err, errInUse):
-		o.Log.Warn("the history is in use by another process: changes are not kept", "file", o.Path)
+		o.Log.Warn("the history is in use by another process, changes are not saved", "file", o.Path)
 		return s, map[string]json.RawMessage{}
 	case err != nil:
 		o.Log.Warn("history set aside, starting with an empty one", "error", err)
@@ -126,7 +126,7 @@ func (s *Store) Append(w Write) {
 	}
 	over := s.content.overLimit()
 	if len(over) > 0 && !s.dropping {
-		s.options.Log.Error("changes dropped: too many are not delivered", "limit", maxWaiting)
+		s.options.Log.Error("changes dropped: too many are undelivered", "limit", maxWaiting)
 	}
 	s.pending.finish(over)
 	s.dropped, s.dropping = s.dropped+uint64(len(over)), len(over) > 0
@@ -160,7 +160,7 @@ func (s *Store) lockedRetry() {
 		s.lockedStart()
 	case s.writing != nil && since >= slowWrite && !s.last.slow:
 		s.last.slow = true
-		s.options.Log.Warn("writing the history: the disk is not responding, changes wait for it", "file", s.options.Path)
+		s.options.Log.Warn("cannot write the history, the disk is not responding: changes wait for it", "file", s.options.Path)
 	}
 }
 
@@ -361,10 +361,10 @@ func (s *Store) lockedWritten(taken pending, err error) {
 	case err == nil:
 		s.obsolete, s.content.isNew = nil, false
 		if s.last.err != nil {
-			s.options.Log.Info("the history is written again", "file", s.options.Path)
+			s.options.Log.Info("writing the history resumed", "file", s.options.Path)
 		}
 	case s.last.err == nil:
-		s.options.Log.Warn("the history cannot be written: a crash may lose or repeat changes until it can", "error", err)
+		s.options.Log.Warn("cannot write the history: until it recovers, a crash may lose or repeat changes", "error", err)
 	}
 	if err != nil {
 		taken.merge(s.pending)

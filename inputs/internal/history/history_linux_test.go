@@ -176,7 +176,7 @@ func TestEventsHaveIdentityAndTimeOfTheirOwn(t *testing.T) {
 	closeStore(t, s)
 }
 
-func TestUndeliveredEventsComeAgainEqualAfterAKill(t *testing.T) {
+func TestUndeliveredEventsAreRepeatedUnchangedAfterAKill(t *testing.T) {
 	dir := t.TempDir()
 	s, records := open(t, dir)
 	wantRecords(t, records)
@@ -287,7 +287,7 @@ func TestInvalidEventIsDroppedAlone(t *testing.T) {
 }
 
 // At the limit, the events that outputs have queued are dropped first.
-func TestOldestEventsGoAtTheLimit(t *testing.T) {
+func TestOldestEventsAreDroppedAtTheLimit(t *testing.T) {
 	dir := t.TempDir()
 	var l testLog
 	s, _ := Open(options(dir, &l))
@@ -313,7 +313,7 @@ func TestOldestEventsGoAtTheLimit(t *testing.T) {
 	if got := numbers(events); len(got) != maxWaiting || got[0] != maxWaiting+6 {
 		t.Errorf("%d events handed out, the first is %d", len(got), got[0])
 	}
-	l.want(t, "ERROR changes dropped: too many are not delivered")
+	l.want(t, "ERROR changes dropped: too many are undelivered")
 	closeStore(t, s)
 	s, _ = open(t, dir)
 	events, _ = s.Events(wait)
@@ -441,7 +441,7 @@ func TestInheritedStoreMovesToAnotherDirectory(t *testing.T) {
 	if s.ID() == id {
 		t.Error("another file has the same id")
 	}
-	l.want(t, "WARN a foreign file in the place of the history was renamed")
+	l.want(t, "WARN a foreign file in place of the history was renamed")
 	if _, err := os.Lstat(options(from, &l).Path); !os.IsNotExist(err) {
 		t.Errorf("the file at the old path: %v", err)
 	}
@@ -474,7 +474,7 @@ func TestFileInUseIsLeftAlone(t *testing.T) {
 	second.Append(Write{Set: set("e:2", `2`), Events: eventsOf(2)})
 	wantEvents(t, second, 2)
 	closeStore(t, second)
-	l.want(t, "WARN the history is in use by another process: changes are not kept")
+	l.want(t, "WARN the history is in use by another process, changes are not saved")
 
 	// If two start at the same time, the later one finds out when it writes.
 	empty := t.TempDir()
@@ -485,7 +485,7 @@ func TestFileInUseIsLeftAlone(t *testing.T) {
 	closeWrites(first)
 	second.Append(Write{Set: set("e:2", `2`)})
 	closeWrites(second)
-	l2.want(t, "WARN the history cannot be written: a crash may lose or repeat changes until it can")
+	l2.want(t, "WARN cannot write the history: until it recovers, a crash may lose or repeat changes")
 	kill(first)
 	kill(second)
 	_, records = open(t, empty)
@@ -531,7 +531,7 @@ func inject(s *Store) *testJournal {
 	return j
 }
 
-func TestHangingDiskHoldsUpNothing(t *testing.T) {
+func TestHangingDiskDelaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var l testLog
@@ -552,7 +552,7 @@ func TestHangingDiskHoldsUpNothing(t *testing.T) {
 		for range 3 {
 			s.Events(0)
 		}
-		l.want(t, "WARN writing the history: the disk is not responding, changes wait for it")
+		l.want(t, "WARN cannot write the history, the disk is not responding: changes wait for it")
 		began = time.Now()
 		err := s.Close()
 		if want := "write " + s.options.Path + ": the disk is not responding"; err == nil || err.Error() != want {
@@ -600,7 +600,7 @@ func TestMoveAwayFromAHangingDisk(t *testing.T) {
 }
 
 // The events of a failed write are published, with an id that no file uses again.
-func TestFailedWriteHandsOutItsEvents(t *testing.T) {
+func TestFailedWriteStillPublishesItsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var l testLog
@@ -616,7 +616,7 @@ func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 			events, _ := wantEvents(t, s, n)
 			failed = append(failed, identity(&events[0]))
 		}
-		l.want(t, "WARN the history cannot be written: a crash may lose or repeat changes until it can")
+		l.want(t, "WARN cannot write the history: until it recovers, a crash may lose or repeat changes")
 		if strings.HasPrefix(failed[0], id) || strings.HasPrefix(failed[1], id) {
 			t.Errorf("events that are not saved are %v: their id is that of the file, %s", failed, id)
 		}
@@ -627,7 +627,7 @@ func TestFailedWriteHandsOutItsEvents(t *testing.T) {
 		time.Sleep(retryEvery)
 		s.Events(0)
 		synctest.Wait()
-		l.want(t, "WARN the history cannot be written: a crash may lose or repeat changes until it can", "INFO the history is written again")
+		l.want(t, "WARN cannot write the history: until it recovers, a crash may lose or repeat changes", "INFO writing the history resumed")
 		kill(s)
 
 		s, records := open(t, dir)
@@ -738,7 +738,7 @@ func TestFullDiskLosesNoEvent(t *testing.T) {
 	}
 	s.Append(Write{Set: set("e:0", `41`)})
 	closeStore(t, s)
-	l.want(t, "WARN the history cannot be written: a crash may lose or repeat changes until it can", "INFO the history is written again")
+	l.want(t, "WARN cannot write the history: until it recovers, a crash may lose or repeat changes", "INFO writing the history resumed")
 	s, records := open(t, dir)
 	wantRecords(t, records, "e:0 41")
 	events, _ := s.Events(wait)

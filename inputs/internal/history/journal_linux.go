@@ -109,7 +109,7 @@ func (j *journalFile) whole() bool {
 		if err == nil && info.Size() == j.size && j.isOurs() {
 			return j.size >= j.limit
 		}
-		j.log.Warn("history removed, replaced or changed by something else, writing it again", "file", j.path)
+		j.log.Warn("history removed, replaced or changed by something else, creating it again", "file", j.path)
 		j.size = 0
 	}
 	return true
@@ -217,7 +217,7 @@ func (j *journalFile) makeRoom() error {
 	}
 	aside, err := setAside(j.path, "replaced")
 	if err == nil {
-		j.log.Warn("a foreign file in the place of the history was renamed", "file", j.path, "renamed_to", aside)
+		j.log.Warn("a foreign file in place of the history was renamed", "file", j.path, "renamed_to", aside)
 	}
 	return err
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // Whatever happens to the file while it is in use, the next write creates it again.
-func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
-	const changed = "WARN history removed, replaced or changed by something else, writing it again"
+func TestFileIsRecreatedAfterForeignChanges(t *testing.T) {
+	const changed = "WARN history removed, replaced or changed by something else, creating it again"
 	write := func(t *testing.T, path, text string) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -42,7 +42,7 @@ func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
 			_, err = f.WriteString("more\n")
 			check(t, err)
 		}},
-		{name: "replaced by a file", log: []string{changed, "WARN a foreign file in the place of the history was renamed"}, kept: "precious", others: func(t *testing.T, path string) {
+		{name: "replaced by a file", log: []string{changed, "WARN a foreign file in place of the history was renamed"}, kept: "precious", others: func(t *testing.T, path string) {
 			check(t, os.Remove(path))
 			write(t, path, "precious")
 		}},
@@ -176,7 +176,7 @@ func TestDirectoryInThePlaceOfTheFileStays(t *testing.T) {
 	if err := s.Close(); err == nil || !strings.Contains(err.Error(), "file exists") && !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("Close: %v", err)
 	}
-	l.want(t, "WARN history set aside, starting with an empty one", "WARN the history cannot be written: a crash may lose or repeat changes until it can")
+	l.want(t, "WARN history set aside, starting with an empty one", "WARN cannot write the history: until it recovers, a crash may lose or repeat changes")
 	if err := os.Remove(o.Path); err != nil {
 		t.Error(err)
 	}

@@ -177,11 +177,11 @@ func appendLine(dst []byte, l line) ([]byte, error) {
 // parseLine parses a line without its newline.
 func parseLine(b []byte) (l line, err error) {
 	if len(b) < prefixLen || string(b[:len(linePrefix)]) != linePrefix {
-		return l, errors.New("is not of a history")
+		return l, errors.New("is not a line of a history")
 	}
 	body := b[prefixLen:]
 	if !bytes.Equal(b[:prefixLen], appendPrefix(nil, body)) {
-		return l, errors.New("has another checksum than it says")
+		return l, errors.New("its checksum does not match")
 	}
 	err = json.Unmarshal(append([]byte{'{'}, body...), &l)
 	return l, err
@@ -227,7 +227,7 @@ func (c *content) read(text []byte) (*content, error) {
 		return nil, err
 	}
 	if (l.Snapshot != nil) != (c == nil) {
-		return nil, errors.New("is not in its place")
+		return nil, errors.New("is out of place")
 	}
 	if c == nil {
 		c = &content{}

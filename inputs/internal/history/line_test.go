@@ -147,12 +147,12 @@ func TestDamagedFiles(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{name: "empty", text: "", want: "is empty"},
 		{name: "a snapshot that is cut off", text: string(first[:len(first)-1]), want: "line 1: has no end"},
-		{name: "no snapshot", text: string(other), want: "line 1: is not in its place"},
-		{name: "two snapshots", text: string(first) + string(first), want: "line 2: is not in its place"},
+		{name: "no snapshot", text: string(other), want: "line 1: is out of place"},
+		{name: "two snapshots", text: string(first) + string(first), want: "line 2: is out of place"},
 		{name: "of a later version", text: string(newer), want: "line 1: version 2, this program has 1"},
-		{name: "something else", text: "[agent]\n  interval = \"10s\"\n", want: "line 1: is not of a history"},
-		{name: "a damaged line in the middle", text: string(first) + "x" + string(other) + string(other), want: "line 2: is not of a history"},
-		{name: "a damaged last line", text: string(first) + strings.Replace(string(other), "[1,2]", "[1,3]", 1), want: "line 2: has another checksum than it says"},
+		{name: "something else", text: "[agent]\n  interval = \"10s\"\n", want: "line 1: is not a line of a history"},
+		{name: "a damaged line in the middle", text: string(first) + "x" + string(other) + string(other), want: "line 2: is not a line of a history"},
+		{name: "a damaged last line", text: string(first) + strings.Replace(string(other), "[1,2]", "[1,3]", 1), want: "line 2: its checksum does not match"},
 		{name: "an event without a value", text: string(first) + string(noValue), want: `line 2: event 7: field "f" has no value`},
 	}
 	for _, tt := range tests {

@@ -78,7 +78,7 @@ func TestReadOfWhatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Read(path)
-	if want := path + ": line 1: is not of a history"; err == nil || err.Error() != want {
+	if want := path + ": line 1: is not a line of a history"; err == nil || err.Error() != want {
 		t.Errorf("damaged: %v, want %s", err, want)
 	}
 	wantFiles(t, dir, "tcp_listen.history.jsonl")

@@ -19,7 +19,7 @@ var (
 
 	// errEnded says that the ref of a namespace is gone, errMoved that it now leads to
 	// another namespace.
-	errEnded = errors.New("the network namespace has ended")
+	errEnded = errors.New("the network namespace is gone")
 	errMoved = errors.New("its process has moved to another network namespace")
 )
 

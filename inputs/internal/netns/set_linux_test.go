@@ -294,9 +294,9 @@ func TestPointersStay(t *testing.T) {
 	})
 }
 
-// TestOtherFilesAreNoNamespaces ignores files under /run/netns that are not network
+// TestOtherFilesAreNotNamespaces ignores files under /run/netns that are not network
 // namespaces, without an error, and waits for none of them.
-func TestOtherFilesAreNoNamespaces(t *testing.T) {
+func TestOtherFilesAreNotNamespaces(t *testing.T) {
 	isolated(t)
 	ip(t, "netns add real")
 	t.Cleanup(func() { ip(t, "netns delete real") })

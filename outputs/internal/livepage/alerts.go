@@ -9,7 +9,7 @@ import (
 // maxAlerts is how many alerts of a kind are listed. One more says how many there are.
 const maxAlerts = 10
 
-// An alert is a rule that does not hold, or a listener that breaks one.
+// An alert is a broken rule, or a listener that breaks one.
 type alert struct {
 	Kind string // "missing", "forbidden" or "unexpected"
 	Text string
@@ -19,7 +19,7 @@ type alert struct {
 // isViolation reports whether a point is a listener that breaks a rule.
 func isViolation(p *metric.Point) bool { return p.Tag("verdict") != "" }
 
-// alerts returns what does not hold: first what is missing, then what is forbidden, then
+// alerts returns the broken rules: first what is missing, then what is forbidden, then
 // what is not expected.
 func (s *snapshot) alerts() []alert {
 	var missing, forbidden, unexpected []alert
@@ -32,7 +32,7 @@ func (s *snapshot) alerts() []alert {
 		case verdict != "":
 			unexpected = append(unexpected, violation(p, "unexpected", ""))
 		case p.Tag("rule") == "expect" && p.Tag("name") != "" && decided && n == 0:
-			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: what it expects does not listen", p.Tag("name")), ""})
+			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: expected listener not found", p.Tag("name")), ""})
 		}
 	}
 	return append(append(limit(missing, ""),

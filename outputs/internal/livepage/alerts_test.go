@@ -18,7 +18,7 @@ func violated(tags ...string) metric.Point {
 	return metric.Point{Name: "tcp_listen_violation", Tags: metric.NewTags(tags...), Fields: []metric.Field{{Key: "active", Value: metric.Int(1)}}}
 }
 
-func TestRulesThatDoNotHold(t *testing.T) {
+func TestBrokenRules(t *testing.T) {
 	undecided := rule("expect", "undecided", 0)
 	undecided.Fields = undecided.Fields[:1]
 	points := []metric.Point{
@@ -29,7 +29,7 @@ func TestRulesThatDoNotHold(t *testing.T) {
 		listener(80, "nginx"),
 	}
 	want := []alert{
-		{Kind: "missing", Text: "rule db: what it expects does not listen"},
+		{Kind: "missing", Text: "rule db: expected listener not found"},
 		{Kind: "forbidden", Text: "0.0.0.0:23 unknown process (rule telnet), exposure private", Link: "/?q=port%3A23+address%3A0.0.0.0"},
 		{Kind: "unexpected", Text: "[::]:9 nc, bob, exposure public", Link: "/?q=port%3A9+address%3A%3A%3A"},
 		{Kind: "unexpected", Text: "more of user bob", Link: "/?q=user%3Abob"},

@@ -19,8 +19,8 @@ const apiRows = 5000
 var errNothingGathered = respond.Errorf(http.StatusServiceUnavailable, "nothing has been gathered yet")
 
 // apiListeners answers with the listeners that a query selects, by port and address. The
-// cursor is the last listener of the response before, so that none is missing or comes
-// twice if others open and close meanwhile.
+// cursor is the last listener of the previous response, so that none is missing or repeated
+// if others open and close meanwhile.
 func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, error) {
 	after, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get("cursor"))
 	if err != nil {

@@ -53,7 +53,15 @@ func TestNothingIsKeptWithoutReaders(t *testing.T) {
 		board := five()
 		board.events = []metric.Point{change(1, "opened", web)}
 		p := pageOf(board)
-		kept := func() []bool { return []bool{p.snapshots.last != nil, p.timelines.last != nil, p.cached.pages != nil} }
+		kept := func() []bool {
+			p.snapshots.mu.Lock()
+			defer p.snapshots.mu.Unlock()
+			p.timelines.mu.Lock()
+			defer p.timelines.mu.Unlock()
+			p.cached.mu.Lock()
+			defer p.cached.mu.Unlock()
+			return []bool{p.snapshots.last != nil, p.timelines.last != nil, p.cached.pages != nil}
+		}
 		for range 3 {
 			body(t, get(p, "/"))
 			time.Sleep(keepFor - 1)

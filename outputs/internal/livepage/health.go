@@ -108,6 +108,27 @@ func (i inputHealth) Points() int {
 	return len(i.Batch.Points)
 }
 
+// A methodsView says how an input finds listeners.
+type methodsView struct {
+	Listeners string // "netlink" or "procfs"
+	Owners    string // "bpf" or "procfs"
+	Events    string // whether the kernel reports each listener as it opens: "on" or "off"
+	Lost      string // how many of these reports were lost; "" without them
+}
+
+// Methods returns how the input finds listeners, or nil if its points do not say so.
+func (i inputHealth) Methods() *methodsView {
+	if i.Batch == nil {
+		return nil
+	}
+	for n := range i.Batch.Points {
+		if p := &i.Batch.Points[n]; p.Tag("owner_source") != "" && p.Tag("listen_events") != "" {
+			return &methodsView{p.Tag("listener_source"), p.Tag("owner_source"), p.Tag("listen_events"), fieldText(p, "lost_events_total")}
+		}
+	}
+	return nil
+}
+
 func (p *Page) health(trusted bool) *healthView {
 	h := p.board.Health()
 	v := &healthView{Trusted: trusted, Outputs: h.Outputs, Config: h.Config, Problems: problems(p.board, trusted)}
@@ -125,6 +146,11 @@ func (p *Page) health(trusted bool) *healthView {
 // Limited reports whether an input cannot see everything.
 func (v *healthView) Limited() bool {
 	return slices.ContainsFunc(v.Inputs, func(i inputHealth) bool { return len(i.Limits) > 0 })
+}
+
+// HasMethods reports whether an input says how it finds listeners.
+func (v *healthView) HasMethods() bool {
+	return slices.ContainsFunc(v.Inputs, func(i inputHealth) bool { return i.Methods() != nil })
 }
 
 // clock formats a time for people.

@@ -83,3 +83,16 @@ func TestPageOfTheAgent(t *testing.T) {
 		t.Errorf("without the version, or the number of limits:\n%s", page)
 	}
 }
+
+func TestHealthPageSaysHowListenersAreFound(t *testing.T) {
+	board := boardOf(listener(80, "nginx"),
+		metric.Point{Name: "tcp_listen_source", Tags: metric.NewTags("listen_events", "on", "listener_source", "netlink", "owner_source", "bpf"),
+			Fields: []metric.Field{{Key: "info", Value: metric.Int(1)}, {Key: "lost_events_total", Value: metric.Uint(7)}}})
+	methods := byID(t, parse(t, body(t, get(pageOf(board), "/health"))), "methods")
+	if got, want := textOf(methods), "Input Listeners Owners Listen events Lost events tcp_listen netlink bpf on 7"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if page := body(t, get(pageOf(boardOf(listener(80, "nginx"))), "/health")); strings.Contains(page, "How listeners are found") {
+		t.Errorf("without a point that says it, it is on the page:\n%s", page)
+	}
+}

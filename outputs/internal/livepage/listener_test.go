@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,6 +60,14 @@ func TestListenerThatHasGoneIs404(t *testing.T) {
 	}
 }
 
+func TestListenerWithoutChangesSaysSo(t *testing.T) {
+	p := pageOf(boardOf(listener(80, "nginx")))
+	elements := parse(t, body(t, get(p, "/listener/"+p.snapshot().rows[0].ID)))
+	if got, want := textOf(byID(t, elements, "timeline")), "What changed No changes. all changes of this address and port"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
 	board := five()
 	board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
@@ -81,11 +90,11 @@ func TestDetailsThatCannotBeReadLeaveTheRest(t *testing.T) {
 func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		board := five()
-		reading := 0
+		var reading atomic.Int32
 		board.details = func(ctx context.Context, _ string, _ *metric.Point) ([]plugin.DetailSection, error) {
-			reading++
+			reading.Add(1)
 			<-ctx.Done()
-			reading--
+			reading.Add(-1)
 			return nil, ctx.Err()
 		}
 		p := pageOf(board)
@@ -96,8 +105,8 @@ func TestDetailsAreReadForTwoReadersAtATime(t *testing.T) {
 			go func() { pages <- body(t, get(p, path, "Authorization", "x")) }()
 		}
 		synctest.Wait()
-		if reading != maxDetails {
-			t.Errorf("details are read for %d readers, want %d", reading, maxDetails)
+		if n := reading.Load(); n != maxDetails {
+			t.Errorf("details are read for %d readers, want %d", n, maxDetails)
 		}
 		failed := 0
 		for range cap(pages) {

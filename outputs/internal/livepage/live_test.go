@@ -369,7 +369,7 @@ func TestNinthStreamIsRefused(t *testing.T) {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "30" || method == http.MethodGet && string(body) != "live updates are full: 8 pages are open\n" {
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "30" || method == http.MethodGet && string(body) != "too many live pages: 8 are open\n" {
 			t.Errorf("%s: status %d, Retry-After %q, %q", method, resp.StatusCode, resp.Header.Get("Retry-After"), body)
 		}
 		if why := <-refused; why != RefusedBusy {
@@ -407,7 +407,7 @@ func TestEndEndsEveryStream(t *testing.T) {
 
 // A reader that never reads is cut off. What the kernel cannot take is one message, however
 // often something changes.
-func TestReaderThatNeverReadsIsCutOff(t *testing.T) {
+func TestReaderThatNeverReadsIsDisconnected(t *testing.T) {
 	board := newChangingBoard()
 	ports := make([]int, pageRows)
 	for i := range ports {

@@ -36,7 +36,7 @@ func (w word) compile() (func(string) bool, error) {
 		return nil, oneLine(err)
 	}
 	if w.key == "address" {
-		return matchAddress(patterns), nil
+		return matchAddress(patterns)
 	}
 	return patterns.Match, nil
 }
@@ -101,11 +101,15 @@ func compileComparison(s string) (func(string) bool, bool) {
 
 // matchAddress returns a function that reports whether an address matches one of the
 // patterns, or is in one of those that are prefixes, such as "10.0.0.0/8".
-func matchAddress(patterns plugin.Patterns) func(string) bool {
+func matchAddress(patterns plugin.Patterns) (func(string) bool, error) {
 	var prefixes []netip.Prefix
 	for _, text := range patterns.Texts() {
-		if p, err := netip.ParsePrefix(text); err == nil {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err == nil:
 			prefixes = append(prefixes, p)
+		case strings.Index(text, "/") > 0: // as a pattern it would match nothing
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", text)
 		}
 	}
 	return func(value string) bool {
@@ -115,5 +119,5 @@ func matchAddress(patterns plugin.Patterns) func(string) bool {
 		plain, _, _ := strings.Cut(value, "%")
 		ip, err := netip.ParseAddr(plain)
 		return err == nil && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) || p.Contains(ip.Unmap()) })
-	}
+	}, nil
 }

@@ -89,6 +89,8 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". To search for the text, write "localhost:80". This term is ignored.`}},
 		{name: "no value", search: "process: port:443", wantTerms: 1, want: []string{"process: has no value. This term is ignored."}},
 		{name: "no port", search: "port:http", want: []string{`"http" is not a port (1 to 65535) or a range such as 8000-8100. This term is ignored.`}},
+		{name: "no network", search: "address:10.0.0.0/99", want: []string{`"10.0.0.0/99" is not a network such as 10.0.0.0/8. This term is ignored.`}},
+		{name: "network of three numbers", search: "address:127.*,10.0.0/24", want: []string{`"10.0.0/24" is not a network such as 10.0.0.0/8. This term is ignored.`}},
 		{name: "bad glob", search: "process:[a", want: []string{`pattern "[a": "[" without "]". This term is ignored.`}},
 		{name: "not for everyone", search: "exe:/bin/* port:1", wantTerms: 1,
 			want: []string{`"exe" is shown only to readers on this host or with authentication. This term is ignored.`}},

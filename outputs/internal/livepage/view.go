@@ -25,7 +25,7 @@ type view struct {
 	Facets   []facet
 	Messages []string // about the query, and about what is missing
 	Problems []string // of inputs, outputs and the configuration
-	Alerts   []alert  // rules that do not hold
+	Alerts   []alert  // broken rules
 	Entries  []*entry // of the timeline, latest first
 	Earlier  int      // matching entries that are not in Entries
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ import (
 //
 //	2xx                        nil
 //	3xx, 5xx                   see Failure
-//	401 to 405, 407, 408, 411, 413, 414, 421, 425, 426, 429, 431, and 400 about the URL
+//	401 to 405, 407, 408, 411, 413, 414, 415, 421, 425, 426, 429, 431, and 400 about the URL
 //	                           see Failure: these are not about records
 //	other 4xx                  plugin.RejectedError for one record; plugin.ErrRejected for
 //	                           several, which the agent bisects
@@ -42,7 +43,7 @@ func keepsRecords(a *Answer) bool {
 	switch a.Status {
 	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
 		http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
-		http.StatusRequestURITooLong, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusUpgradeRequired,
+		http.StatusRequestURITooLong, http.StatusUnsupportedMediaType, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusUpgradeRequired,
 		http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
 		return true
 	default:
@@ -52,9 +53,12 @@ func keepsRecords(a *Answer) bool {
 
 // isUnknownPath reports whether a server says in its own way that it has no such path.
 func (a *Answer) isUnknownPath() bool {
-	return a.Status == http.StatusNotFound ||
-		a.Status == http.StatusBadRequest && bytes.HasPrefix(a.Body, []byte("unsupported path requested")) // VictoriaMetrics and its relatives
+	return a.Status == http.StatusNotFound || a.Status == http.StatusBadRequest && unknownPath.Match(a.Body)
 }
+
+// unknownPath matches how VictoriaMetrics and its relatives say so. Many versions precede it
+// by the client's address and the path.
+var unknownPath = regexp.MustCompile(`^(remoteAddr: [^;]*; requestURI: [^;]*; )?unsupported path requested`)
 
 // wantsHTTPS reports whether a server for https says that the request came over http. The
 // words are those of Go, nginx and Apache.
@@ -122,6 +126,8 @@ func (c *Client) advice(s *Server, a *Answer) string {
 		return "allow the login to write, or check " + c.config.URLOption
 	case http.StatusMethodNotAllowed, http.StatusMisdirectedRequest:
 		return "check " + c.config.URLOption
+	case http.StatusUnsupportedMediaType:
+		return "check " + c.config.URLOption + " and content_encoding"
 	case http.StatusProxyAuthRequired:
 		return "check the user and password of the proxy"
 	default:

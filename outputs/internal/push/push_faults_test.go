@@ -44,7 +44,7 @@ func TestBadServers(t *testing.T) {
 			io.WriteString(conn, strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 4)+ok)
 		}, kind: "stored"},
 		{name: "another protocol", answer: func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n") },
-			kind: "kept", err: `malformed HTTP response "SSH-2.0-OpenSSH_9.2"`},
+			kind: "kept", err: `malformed HTTP response "SSH-2.0-OpenSSH_9.2": this is not the port of an HTTP/1.1 server: check urls`},
 		{name: "switching protocols", answer: func(conn net.Conn) { io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n\r\n") },
 			kind: "kept", err: "101 Switching Protocols"},
 		{name: "a header without an end", answer: func(conn net.Conn) { endless(conn, "HTTP/1.1 204 No Content\r\nX: ", chunk) },

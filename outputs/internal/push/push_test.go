@@ -230,7 +230,7 @@ func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
 	}
 	alone, _ := newOutput(t, to(hole.URL))
 	err := sendIn(t, alone, 100*time.Millisecond, "m v=1i 1")
-	if want := hole.URL + ": context deadline exceeded"; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
+	if want := hole.URL + ": no answer within timeout: context deadline exceeded"; fmt.Sprint(err) != want || pushtest.Kind(err) != "kept" {
 		t.Errorf("alone: %s: %v, want %s", pushtest.Kind(err), err, want)
 	}
 }

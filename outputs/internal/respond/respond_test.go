@@ -65,7 +65,7 @@ func TestOnlyErrorsForTheClientAreShown(t *testing.T) {
 		{name: "for the client", do: func() (*Response, error) { return nil, &Error{http.StatusBadRequest, "no such tag"} },
 			wantStatus: 400, wantBody: "no such tag\n"},
 		{name: "internal", do: func() (*Response, error) { return nil, errors.New("open /secret") },
-			wantStatus: 500, wantBody: internal, wantLog: "level=ERROR msg=\"cannot answer, answering 500\" path=/a error=\"open /secret\"\n"},
+			wantStatus: 500, wantBody: internal, wantLog: "level=ERROR msg=\"request failed, answering 500\" path=/a error=\"open /secret\"\n"},
 		{name: "panic", do: func() (*Response, error) { panic("at 0x12") },
 			wantStatus: 500, wantBody: internal, wantLog: "level=ERROR msg=\"panic while answering\" path=/a panic=\"at 0x12\""},
 	} {

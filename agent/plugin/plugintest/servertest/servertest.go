@@ -50,19 +50,28 @@ func Binary(t testing.TB, name string) string {
 	return ""
 }
 
-// FreePort returns a TCP port that is free on every address. It is below the ports that
-// the kernel assigns to connections (32768 and above, ip(7)), so that no connection of
-// another test takes it before the server does.
+// FreePort returns a TCP port that is free on every address. No other call on this machine
+// returns it before t ends, even while nothing listens on it: FreePort reserves it by binding
+// the UDP port of the same number. It is below the ports that the kernel assigns to
+// connections (32768 and above, ip(7)), so that no connection of another test takes it before
+// the server does.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	var err error
 	for range 100 {
+		var reserved net.PacketConn
 		var l net.Listener
 		port := 10000 + rand.IntN(22000)
-		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			l.Close()
-			return port
+		if reserved, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port)); err != nil {
+			continue
 		}
+		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
+			reserved.Close()
+			continue
+		}
+		l.Close()
+		t.Cleanup(func() { reserved.Close() })
+		return port
 	}
 	t.Fatal(err)
 	return 0

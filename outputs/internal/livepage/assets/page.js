@@ -117,7 +117,7 @@ function mergeLists(first, second) {
 class Marks {
   since = 0; // Unix time of the host, in whole seconds as the rows have it
   latest = 0;
-  /** @type {Map<string, number>} the rows that had changed in that second already */
+  /** @type {Map<string, number>} the rows that were there, and when they had changed */
   before = new Map();
 
   /** @param {HTMLElement} table */
@@ -144,7 +144,7 @@ class Marks {
         if (Date.now() - Number(row.dataset.closed) < keepClosed && counts.closed < maxClosed) mark = "closed";
         else keepFocus(() => row.remove());
       } else if (changeTime(row) >= this.since && this.before.get(row.id) !== changeTime(row)) {
-        mark = Number(row.dataset.since) >= this.since ? "opened" : "changed";
+        mark = Number(row.dataset.since) >= this.since && !this.before.has(row.id) ? "opened" : "changed";
       }
       if (mark) counts[mark]++;
       if ((row.dataset.mark ?? "") !== mark) row.dataset.mark = mark;
@@ -237,7 +237,7 @@ class Live {
     this.close();
     const status = await fetch("/stream", { method: "HEAD" }).then((r) => r.status, () => 0);
     if (status && this.wanted !== this.shown) location.reload(); // its address is the new one
-    this.say("off", status === 503 ? "live updates are full, reload to see" : "disconnected");
+    this.say("off", status === 503 ? "too many live pages, reload to update" : "disconnected");
     this.retry = setTimeout(() => document.hidden || this.open(), status === 503 ? 30_000 : 5_000);
   }
 

@@ -129,7 +129,7 @@ func startProgram(t *testing.T, inputs string) *program {
 	t.Helper()
 	dir := t.TempDir()
 	p := &program{t: t, file: filepath.Join(dir, "sockwatch.toml")}
-	config := fmt.Sprintf("[agent]\ninterval = \"3s\"\nhostname = \"web1\"\nstate_directory = %q\n%s\n[[outputs.prometheus]]\nlisten = %q\n", dir, inputs, address)
+	config := fmt.Sprintf("[agent]\ninterval = \"10s\"\nhostname = \"web1\"\nstate_directory = %q\n%s\n[[outputs.prometheus]]\nlisten = %q\n", dir, inputs, address)
 	if err := os.WriteFile(p.file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // listeners is an input that reports each change soon.
 const listeners = `
 [[inputs.tcp_listen]]
-interval = "3s"
+interval = "10s"
 scan_interval = "100ms"
 settle = "1s"
 owner_wait = "1s"
@@ -39,16 +39,22 @@ func events(address string) string {
 	return fmt.Sprintf(`[...document.querySelectorAll("#events li")].filter((e) => e.querySelector("a")?.textContent === %q).map((e) => e.querySelector(".tag").textContent)`, address)
 }
 
+// listeners waits until the table has these addresses, in this order.
+func (tb *tab) listeners(want string) {
+	tb.t.Helper()
+	tb.wait(fmt.Sprintf("%s.join() === %q", addresses, want))
+}
+
 func TestListenerThatOpensAppearsWithoutReload(t *testing.T) {
 	startProgram(t, listeners)
 	c := startChild(t, "web", "127.0.0.1:80")
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
 	tb.do(chromedp.Evaluate[chromedp.Void](`window.sameDocument = true; undefined`))
-	tb.is(addresses, "127.0.0.1:80,"+address)
+	tb.listeners("127.0.0.1:80," + address)
 	c.do("open 127.0.0.1:443")
 	tb.wait(row("127.0.0.1:443"))
-	tb.is(addresses, "127.0.0.1:80,127.0.0.1:443,"+address)
+	tb.listeners("127.0.0.1:80,127.0.0.1:443," + address)
 	tb.is(row("127.0.0.1:443")+".dataset.mark", "opened")
 	tb.is(row("127.0.0.1:80")+".dataset.mark", "undefined")
 	tb.is(`document.getElementById("count").innerText`, "3 listeners")
@@ -64,7 +70,7 @@ func TestListenerThatClosesIsMarkedAndLeaves(t *testing.T) {
 	tb.open(origin + "/")
 	c.do("close 127.0.0.1:443")
 	tb.wait(row("127.0.0.1:443") + `.dataset.mark === "closed"`)
-	tb.is(addresses, "127.0.0.1:80,127.0.0.1:443,"+address+",127.0.0.1:8443")
+	tb.listeners("127.0.0.1:80,127.0.0.1:443," + address + ",127.0.0.1:8443")
 	tb.is(`document.getElementById("count").innerText`, "3 listeners")
 	tb.is(`document.getElementById("clear").textContent`, "Clear marks: 1 closed")
 	tb.wait(events("127.0.0.1:443") + `.join() === "closed,opened"`)
@@ -77,7 +83,7 @@ func TestListenerThatClosesIsMarkedAndLeaves(t *testing.T) {
 	c.do("close 127.0.0.1:8443")
 	tb.wait(row("127.0.0.1:8443") + `.dataset.mark === "closed"`)
 	tb.do(chromedp.Click(chromedp.CSS("#clear")))
-	tb.is(addresses, "127.0.0.1:80,"+address)
+	tb.listeners("127.0.0.1:80," + address)
 	tb.is(`document.getElementById("clear").hidden`, "true")
 
 	// One that comes back is an ordinary row again.
@@ -86,7 +92,7 @@ func TestListenerThatClosesIsMarkedAndLeaves(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
 	c.do("open 127.0.0.1:80")
 	tb.wait(row("127.0.0.1:80") + `.dataset.mark !== "closed"`)
-	tb.is(addresses, "127.0.0.1:80,"+address)
+	tb.listeners("127.0.0.1:80," + address)
 }
 
 func TestRestartIsOneChange(t *testing.T) {
@@ -95,15 +101,16 @@ func TestRestartIsOneChange(t *testing.T) {
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
 	tb.wait(events("127.0.0.1:80") + `.join() === "opened"`)
-	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
+	// The marks begin in the second in which it was opened: it is not opened again.
 	tb.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("clear").click(); undefined`))
+	time.Sleep(1100 * time.Millisecond) // the marks count in seconds
 	pid := eval[string](tb, row("127.0.0.1:80")+`.querySelector(".pid").textContent`)
 	c.stop()
 	c.start("127.0.0.1:80")
 	tb.wait(events("127.0.0.1:80") + `.length > 1`)
 	tb.is(events("127.0.0.1:80"), "restarted,opened")
 	tb.wait(row("127.0.0.1:80") + `.dataset.mark === "changed"`)
-	tb.is(addresses, "127.0.0.1:80,"+address)
+	tb.listeners("127.0.0.1:80," + address)
 	if got := eval[string](tb, row("127.0.0.1:80")+`.querySelector(".pid").textContent`); got == pid || got != fmt.Sprint(c.cmd.Process.Pid) {
 		t.Errorf("pid %s, before %s, want %d", got, pid, c.cmd.Process.Pid)
 	}
@@ -154,10 +161,10 @@ func TestFiltersAndSortingAreLinks(t *testing.T) {
 	tb.is(`document.querySelector("th[aria-sort]").innerText.trim() + " " + document.querySelector("th[aria-sort]").ariaSort`, "Address ascending")
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
 	tb.wait(`document.querySelector("th.process")?.ariaSort === "ascending"`)
-	tb.is(addresses, "127.0.0.1:5432,"+address+",127.0.0.1:80")
+	tb.listeners("127.0.0.1:5432," + address + ",127.0.0.1:80")
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
 	tb.wait(`document.querySelector("th.process")?.ariaSort === "descending"`)
-	tb.is(addresses, "127.0.0.1:80,"+address+",127.0.0.1:5432")
+	tb.listeners("127.0.0.1:80," + address + ",127.0.0.1:5432")
 	tb.is("location.search", "?sort=-process")
 	tb.do(chromedp.Click(chromedp.CSS("a.facet-public")))
 	tb.wait(`document.getElementById("count").innerText.startsWith("0 of 3")`)
@@ -167,7 +174,7 @@ func TestFiltersAndSortingAreLinks(t *testing.T) {
 	tb.wait(addresses + `.length === 3`)
 	tb.do(chromedp.Evaluate[chromedp.Void](`history.back(); undefined`))
 	tb.wait(`document.querySelector("th.process")?.ariaSort === "ascending"`)
-	tb.is(addresses, "127.0.0.1:5432,"+address+",127.0.0.1:80")
+	tb.listeners("127.0.0.1:5432," + address + ",127.0.0.1:80")
 	tb.is("window.sameDocument", "true")
 }
 
@@ -225,7 +232,7 @@ func TestPauseHoldsBackWhatChanges(t *testing.T) {
 	tb.is(addresses, "127.0.0.1:80,127.0.0.1:443,"+address)
 	tb.do(chromedp.Click(chromedp.CSS("#pause")))
 	tb.wait(row("127.0.0.1:82"))
-	tb.is(addresses, "127.0.0.1:80,127.0.0.1:443,127.0.0.1:81,127.0.0.1:82,"+address)
+	tb.listeners("127.0.0.1:80,127.0.0.1:443,127.0.0.1:81,127.0.0.1:82," + address)
 	tb.is(`[...document.querySelectorAll("#rows tr")].map((r) => r.dataset.mark ?? "")`, ",closed,opened,opened,")
 }
 
@@ -245,15 +252,15 @@ func TestWithoutJavaScript(t *testing.T) {
 	}
 	load(chromedp.Navigate(origin + "/"))
 	tb.is(`document.getElementById("live").hidden`, "true")
-	tb.is(addresses, "127.0.0.1:80,127.0.0.1:5432,"+address)
+	tb.listeners("127.0.0.1:80,127.0.0.1:5432," + address)
 	load(chromedp.Click(chromedp.CSS("th.process a")))
-	tb.is(addresses, "127.0.0.1:5432,"+address+",127.0.0.1:80")
+	tb.listeners("127.0.0.1:5432," + address + ",127.0.0.1:80")
 	tb.do(chromedp.SendKeys(chromedp.CSS("#q"), "port:80 -process:database"))
 	load(chromedp.Click(chromedp.CSS("#search button")))
-	tb.is(addresses, "127.0.0.1:80")
+	tb.listeners("127.0.0.1:80")
 	tb.is("location.search", "?q=port%3A80+-process%3Adatabase&sort=process")
 	load(chromedp.Click(chromedp.CSS("a.facet-loopback")))
-	tb.is(addresses, "127.0.0.1:80")
+	tb.listeners("127.0.0.1:80")
 	load(chromedp.Click(chromedp.CSS("td.address a")))
 	if text := tb.text("main"); !strings.Contains(text, "127.0.0.1:80 web") {
 		t.Errorf("the page of the listener:\n%s", text)
@@ -286,7 +293,7 @@ func TestHostileNamesAreText(t *testing.T) {
 func TestFiveThousandListeners(t *testing.T) {
 	c := startChild(t, "many")
 	c.do("open-many 5000")
-	startProgram(t, strings.Replace(listeners, `interval = "3s"`, `interval = "5s"`, 1))
+	startProgram(t, "[[inputs.tcp_listen]]\nmax_listeners = 10000\n") // gathers need long on a loaded machine
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
 	tb.wait(`document.getElementById("count").innerText === "5001 listeners"`)
@@ -386,7 +393,7 @@ func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	}
 	const show = `Object.defineProperty(document, "hidden", { value: false, configurable: true }); document.dispatchEvent(new Event("visibilitychange")); undefined`
 	tb.do(chromedp.Evaluate[chromedp.Void](show))
-	tb.wait(`document.getElementById("state").textContent === "live updates are full, reload to see"`)
+	tb.wait(`document.getElementById("state").textContent === "too many live pages, reload to update"`)
 	// The table is as it was loaded, and its links load others.
 	tb.do(chromedp.Evaluate[chromedp.Void](`window.sameDocument = true; undefined`))
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
@@ -396,17 +403,17 @@ func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	tb.wait(`document.getElementById("live").dataset.state === "on"`)
 }
 
-// Views that are tested for accessibility and width.
+// Views of a page.
 var views = []struct {
-	name   string
-	width  int64
-	height int64
-	dark   bool
+	name          string
+	width, height int64
+	dark          bool
+	axe           bool // checked by axe-core; the others only for their width
 }{
-	{name: "light", width: 1280, height: 800},
-	{name: "dark", width: 1700, height: 800, dark: true},
+	{name: "light", width: 1280, height: 800, axe: true},
+	{name: "dark", width: 1700, height: 800, dark: true, axe: true},
 	{name: "half", width: 960, height: 800},
-	{name: "narrow", width: 360, height: 740},
+	{name: "narrow", width: 360, height: 740, axe: true},
 	{name: "narrow and dark", width: 360, height: 740, dark: true},
 }
 
@@ -434,20 +441,23 @@ func TestPagesAreAccessible(t *testing.T) {
 		}
 		for _, v := range views {
 			tb.look(v.width, v.height, v.dark)
+			if wide := eval[int64](tb, "document.documentElement.scrollWidth"); wide > v.width {
+				t.Errorf("%s is %d pixels wide in %s (%d)", path, wide, v.name, v.width)
+			}
+			if !v.axe {
+				continue
+			}
 			tb.do(chromedp.Evaluate[chromedp.Void](axe + "; undefined"))
 			violations := eval[[]string](tb, `axe.run().then((r) =>
 				r.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.target.join(" ") + ": " + n.failureSummary)))`)
 			for _, text := range violations {
 				t.Errorf("%s in %s: %s", path, v.name, text)
 			}
-			if wide := eval[int64](tb, "document.documentElement.scrollWidth"); wide > v.width {
-				t.Errorf("%s is %d pixels wide in %s (%d)", path, wide, v.name, v.width)
-			}
 		}
 	}
 }
 
-// rules are listeners with rules that do not hold.
+// rules are listeners with broken rules.
 const rules = listeners + `
 unlisted = "unexpected"
 [[inputs.tcp_listen.expect]]
@@ -460,7 +470,7 @@ port = 23
 port = [80, 443, 8088]
 `
 
-func TestRulesThatDoNotHoldAreAtTheTop(t *testing.T) {
+func TestBrokenRulesAreAtTheTop(t *testing.T) {
 	startProgram(t, rules)
 	tb := newTab(t, origin)
 	tb.open(origin + "/")
