@@ -280,8 +280,8 @@ func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEven
 	for _, o := range opened {
 		delete(missing, o.Cookie)
 	}
-	if len(missing) > 0 {
-		in.listenEvents.receiveAll(ctx)
+	if len(opened)+len(missing) > 0 {
+		in.listenEvents.receiveAll(ctx) // also the ends of those that have closed
 		opened = append(opened, in.listenEvents.takeOf(missing)...)
 	}
 	for _, o := range opened {
