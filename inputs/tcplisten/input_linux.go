@@ -332,6 +332,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &scan{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	l.glimpses = in.glimpses()
+	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
 	l.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.scannedBefore()

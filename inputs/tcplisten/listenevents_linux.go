@@ -22,11 +22,13 @@ import (
 // listen and which ceased to, in all network namespaces. A gather finds out everything else:
 // a listen event alone makes no listener.
 type listenEvents struct {
-	on    atomic.Bool // the kernel reports listen events
-	since time.Time   // when it began to; set before on
-	pace  *pacer      // asks for gathers; set before on
-	lost  atomic.Uint64
-	took  atomic.Int64 // how long the last gather took, in nanoseconds
+	on       atomic.Bool            // the kernel reports listen events
+	since    time.Time              // when it began to; set before on
+	pace     *pacer                 // asks for gathers; set before on
+	sent     func() (uint64, error) // how many changes the kernel has reported, received or not; set before on
+	received atomic.Uint64
+	lost     atomic.Uint64
+	took     atomic.Int64 // how long the last gather took, in nanoseconds
 	// warned is the number of lost changes of which a gather has warned.
 	warned uint64
 	reads  atomic.Int32 // processes that were read since the last gather
@@ -85,9 +87,12 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes) {
 			return
 		}
 		if !mayBeListed(&c, only) {
+			in.listenEvents.received.Add(1)
 			continue
 		}
-		if o := in.listenEvents.add(&c); o != nil {
+		o := in.listenEvents.add(&c)
+		in.listenEvents.received.Add(1)
+		if o != nil {
 			select {
 			case queue <- o:
 			default:
@@ -237,6 +242,7 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 		return func() {}
 	}
 	in.listenEvents.since = time.Now()
+	in.listenEvents.sent = events.Sent
 	in.listenEvents.pace = &pacer{changed: changed, pause: in.listenEvents.pause}
 	in.listenEvents.on.Store(true)
 	var receiving sync.WaitGroup
@@ -252,14 +258,16 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 
 // listenEventWait is how long a gather waits for the listen events of listeners that it has
 // found, and for their processes.
-const listenEventWait = 100 * time.Millisecond
+const listenEventWait = time.Second
 
 // await also returns the listen events of new listeners that were kept after the gather began.
 // Others stay for the next gather, which knows whether their sockets are still open.
 func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEvent {
-	if !in.listenEvents.on.Load() || in.listenEvents.lost.Load() > in.listenEvents.warned {
-		return opened // some never come
+	if !in.listenEvents.on.Load() {
+		return opened
 	}
+	ctx, cancel := context.WithTimeout(ctx, listenEventWait)
+	defer cancel()
 	missing := make(map[uint64]bool)
 	for _, l := range in.listeners.all {
 		if l.isNew && l.listenEvent == nil {
@@ -272,14 +280,9 @@ func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEven
 	for _, o := range opened {
 		delete(missing, o.Cookie)
 	}
-	ctx, cancel := context.WithTimeout(ctx, listenEventWait)
-	defer cancel()
-	for len(missing) > 0 && ctx.Err() == nil {
+	if len(opened)+len(missing) > 0 {
+		in.listenEvents.receiveAll(ctx) // also the ends of those that have closed
 		opened = append(opened, in.listenEvents.takeOf(missing)...)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Millisecond):
-		}
 	}
 	for _, o := range opened {
 		select {
@@ -289,6 +292,22 @@ func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEven
 		}
 	}
 	return opened
+}
+
+// receiveAll waits until everything is received that the kernel has reported by now.
+func (a *listenEvents) receiveAll(ctx context.Context) {
+	if !a.on.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, listenEventWait)
+	defer cancel()
+	sent, err := a.sent()
+	for err == nil && a.received.Load() < sent && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // takeOf returns the listen events of some sockets, and removes these from the set.

@@ -17,8 +17,8 @@ import (
 )
 
 // A program that gathers once an hour shows a listener at once, and writes the events of one
-// that lived for 5 ms, with exact times and everything about its process: the kernel tells.
-func TestProgramIsToldOfListeners(t *testing.T) {
+// that lived for 5 ms, with exact times and everything about its process, by listen events.
+func TestProgramReportsListenersAtOnce(t *testing.T) {
 	t.Parallel()
 	address, file := servertest.FreeAddress(t), filepath.Join(t.TempDir(), "events.jsonl")
 	p := start(t, "sockwatch", nil, "run", "--config", writeFile(t, t.TempDir(), "sockwatch.toml", fmt.Sprintf(`
@@ -36,7 +36,7 @@ func TestProgramIsToldOfListeners(t *testing.T) {
   namepass = ["tcp_listen_event"]
 `, address, file)))
 	eventually(t, "events, or the reason why there are none", func() bool {
-		return strings.Contains(page(address), `listen_events="on"`) || strings.Contains(p.stderr.String(), "the kernel does not tell")
+		return strings.Contains(page(address), `listen_events="on"`) || strings.Contains(p.stderr.String(), "listen events are not available")
 	})
 	if !strings.Contains(page(address), `listen_events="on"`) {
 		t.Skip(p.stderr)
