@@ -144,7 +144,7 @@ func TestEventsPassTheFilterOfTheirEndpointAndOutliveIt(t *testing.T) {
 	})
 }
 
-func TestBoardTellsOfChangesAndHealth(t *testing.T) {
+func TestBoardReportsChangesAndHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		page, down, fails := newFakeEndpoint(), atomic.Bool{}, atomic.Bool{}

@@ -15,18 +15,18 @@ import (
 // build up: with the new records, the fleet sends one and a half times as much as usual.
 // After a long outage that would take too long. Then it takes maxCatchUp.
 type catchUp struct {
-	period time.Duration // as in delivery; 0: nothing is bounded
+	period time.Duration // as in delivery; 0: there is no bound
 	phase  time.Duration // when within a period it sends: not at the time when the destination came back
 	step   int           // records of the backlog to send in each period; 0: no backlog
 	keep   int           // records that stay queued in this period
-	all    bool          // one of two destinations is up to date: it gets what is new
+	all    bool          // one of two destinations is up to date: it gets new records at once
 }
 
-// maxCatchUp is how long sending a backlog takes at most.
+// maxCatchUp is the maximum time for sending a backlog.
 const maxCatchUp = 30 * time.Minute
 
-// minStep is how many records of a backlog are sent at once in any case: fewer are not
-// worth a request.
+// minStep is how many records of a backlog are always sent at once: fewer are not worth a
+// request.
 const minStep = 10
 
 // due returns how many records may be sent now. 0 means that the rest waits for the next
@@ -36,7 +36,7 @@ func (c *catchUp) due(s buffer.Stats) int {
 	case c.period <= 0 || s.Records == 0 || c.all:
 		c.step = 0
 		return math.MaxInt
-	case s.Used > s.Limit/4*3: // rather a burst than a full queue, which drops records
+	case s.Used > s.Limit/4*3: // a burst is better than a full queue, which drops records
 		return math.MaxInt
 	case c.step == 0 && age <= 2*c.period:
 		return math.MaxInt

@@ -33,7 +33,7 @@ type delivery struct {
 	done       chan struct{} // closed when deliver has returned
 
 	using     chan struct{} // holds a token while the queue or a field below is used
-	abandoned bool          // deliver does not return and must not use the queue any more
+	abandoned bool          // deliver does not return and must no longer use the queue
 	leftOpen  bool          // deliver has ended; the output that takes over closes the pusher
 }
 

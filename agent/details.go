@@ -10,7 +10,8 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// Details asks the input of a source about one of its points, as this endpoint sees it.
+// Details asks the input of a source about one of its points, as this endpoint sees it: without
+// the details whose names are those of tags and fields that its filter removes.
 func (v *view) Details(ctx context.Context, source string, p *metric.Point) ([]plugin.DetailSection, error) {
 	in, published := v.supervisor.published(source)
 	if in == nil {
@@ -25,7 +26,16 @@ func (v *view) Details(ctx context.Context, source string, p *metric.Point) ([]p
 	if before == nil {
 		return nil, nil
 	}
-	return in.askDetails(ctx, before)
+	sections, err := in.askDetails(ctx, before)
+	if !v.filter.Modifies() {
+		return sections, err
+	}
+	kept := make([]plugin.DetailSection, 0, len(sections)) // the input may keep its own
+	for _, s := range sections {
+		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d plugin.Detail) bool { return v.filter.Hides(d.Name, before) })
+		kept = append(kept, s)
+	}
+	return kept, err
 }
 
 // published returns the running input of a source and the points that it published last. The
@@ -48,9 +58,9 @@ func (s *supervisor) published(source string) (*runningInput, []metric.Point) {
 	return nil, nil
 }
 
-// original returns the point that change turns into p, or nil if there is none. Options may
-// exclude the tags that distinguish several points. Then it is the one that also has the
-// fields of p, or else the first.
+// original returns the point that change turns into p, or nil if there is none. If options
+// exclude the tags that distinguish several points, it is the one that also has the fields of
+// p, or else the first.
 func original(points []metric.Point, p *metric.Point, change func(metric.Point) (metric.Point, bool)) (found *metric.Point) {
 	for i := range points {
 		changed, ok := change(points[i])

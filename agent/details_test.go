@@ -93,6 +93,34 @@ func TestDetailsAreAskedForThePointThatTheInputGave(t *testing.T) {
 	})
 }
 
+func TestDetailsPassTheFilterOfTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		given := []plugin.DetailSection{
+			{Title: "Socket", Details: []plugin.Detail{{Name: "user", Value: "root"}, {Name: "inode", Value: "5"}}},
+			{Title: "Holder", Details: []plugin.Detail{{Name: "exe", Value: "/bin/a", Sensitive: true}}},
+		}
+		r.agent.input("a", &detailedInput{
+			fakeInput: func(context.Context) (metric.Batch, error) { return batchOf(pointOf("listen", 1, "user", "root")), nil },
+			details:   func(context.Context, *metric.Point) ([]plugin.DetailSection, error) { return given, nil },
+		})
+		page := newFakeEndpoint()
+		options := &r.agent.pull("page", page).Options
+		options.TagExclude, options.FieldExclude = []string{"user"}, []string{"exe"}
+		r.start()
+		board := <-page.board
+		got, err := board.Details(t.Context(), "a", &board.Latest()[0].Points[0])
+		want := []plugin.DetailSection{{Title: "Socket", Details: []plugin.Detail{{Name: "inode", Value: "5"}}}, {Title: "Holder", Details: []plugin.Detail{}}}
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("details (-want +got), %v:\n%s", err, diff)
+		}
+		if given[0].Details[0].Name != "user" || given[1].Details[0].Name != "exe" {
+			t.Errorf("the answer of the input was changed: %v", given)
+		}
+		r.end()
+	})
+}
+
 func TestDetailsDelayNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

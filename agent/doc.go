@@ -35,7 +35,7 @@
 //   - The agent's own points (health.go) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
-//   - A series has ended when a batch without it is queued. What is not queued changes
+//   - A series has ended when a batch without it is queued. A batch that is not queued changes
 //     nothing (plugin.EndedEncoder).
 //   - The record of an unchanged point is not encoded again (plugin.Restamper), and
 //     a stream can be handed over in the middle of a write (plugin.PushInheritor).

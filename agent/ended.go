@@ -38,7 +38,7 @@ type liveUpdate struct {
 	name    string
 	source  liveSource
 	gone    bool // it was withdrawn
-	changed bool // its series are others
+	changed bool // its series differ from before
 }
 
 // An endedSeries is a point whose series have ended, one for each of its fields.
@@ -77,8 +77,8 @@ func (l *liveSeries) timeOf(b *metric.Batch) time.Time {
 }
 
 // observe finds the series that end with a batch. all are its points that pass the
-// filter, and queued those of them that are queued, nil if they have to wait. unchanged:
-// all were observed before.
+// filter, queued those of them that are queued, or nil if min_interval holds them back.
+// unchanged: all were observed before.
 func (l *liveSeries) observe(name string, descs []metric.Desc, at time.Time, all []metric.Point, queued *encoding, unchanged bool) {
 	delete(l.withdrawn, name)
 	before := l.sources[name]
@@ -153,8 +153,8 @@ func (l *liveSeries) keepShared(name string, latest time.Time, from int) {
 	l.ends = append(l.ends[:from], slices.DeleteFunc(ends, func(e endedSeries) bool { return len(e.point.Fields) == 0 })...)
 }
 
-// endTime returns the time at which series end that are missing at a time: later than
-// all their samples, unless the clock was set back for longer than it matters.
+// endTime returns when series end that are missing at the given time: later than all their
+// samples, unless the clock was set back so far that these no longer matter.
 func (s *liveSource) endTime(at time.Time) time.Time {
 	if next := s.latest.Add(time.Millisecond); next.After(at) && next.Sub(at) < lookback {
 		return next
@@ -162,8 +162,8 @@ func (s *liveSource) endTime(at time.Time) time.Time {
 	return at
 }
 
-// lastSample returns the later time, unless the clock was set back for so long that the
-// earlier samples do not matter any more.
+// lastSample returns the later time, unless the clock was set back so far that the earlier
+// samples no longer matter.
 func lastSample(before, now time.Time) time.Time {
 	if before.After(now) && before.Sub(now) < lookback {
 		return before
@@ -188,7 +188,7 @@ func (l *liveSeries) takeOver(from *liveSeries) {
 	}
 }
 
-// start ends the series of the sources that have no input any more.
+// start ends the series of the sources that no longer have an input.
 func (l *liveSeries) start() {
 	now := time.Now()
 	for name := range l.sources {

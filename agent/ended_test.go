@@ -309,7 +309,7 @@ func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
 	o.encoder.step(10, pointOf("a", 1), pointOf("b", 1))
 	wantRecords(t, "next", o.encoder.step(20, pointOf("b", 1)), "b{} [{value 1}]@20")
 	wantRecords(t, "after it", o.encoder.step(30, pointOf("b", 1)), "b{} [{value 1}]@30")
-	if log := r.log.String(); strings.Count(log, "ended series cannot be encoded") != 1 || !strings.Contains(log, "first=a{} error=no") {
+	if log := r.log.String(); strings.Count(log, "cannot encode ended series") != 1 || !strings.Contains(log, "first=a{} error=no") {
 		t.Errorf("the log:\n%s", log)
 	}
 }

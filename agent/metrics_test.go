@@ -10,7 +10,7 @@ import (
 
 // The counters of the agent say since when they count: an input's or output's since it was
 // added, also after a reload.
-func TestCountersSaySinceWhenTheyCount(t *testing.T) {
+func TestCountersHaveStartTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.agent.Tags = map[string]string{"host": "a"} // so that the points are transformed

@@ -9,7 +9,7 @@ type minInterval struct {
 	phase  time.Duration // when slots begin; it differs from host to host, and is less than length
 }
 
-// A slot is the one in which points last passed. The zero slot is none.
+// A slot is the span in which points of an input last passed. The zero slot is none.
 type slot struct {
 	input  *runningInput // whose points passed
 	began  time.Time     // when the first points of this input passed

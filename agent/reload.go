@@ -175,7 +175,7 @@ func (t *transition) undo() {
 }
 
 // switchTo replaces the running instances. From here on batches go to the inboxes of
-// the new outputs, and batches of the old inputs are not shown any more.
+// the new outputs, and batches of the old inputs are no longer shown.
 func (s *supervisor) switchTo(config *Agent, running instances) {
 	s.mu.Lock()
 	for name, e := range running.endpoints {

@@ -54,7 +54,7 @@ func TestBrokenReloadLeavesTheRunningConfiguration(t *testing.T) {
 	})
 }
 
-func TestReloadKeepsWhatIsEqualAndExchangesTheRest(t *testing.T) {
+func TestReloadKeepsEqualInstancesAndReplacesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		kept, changed, page := &fakePusher{}, &fakePusher{}, newFakeEndpoint()
@@ -435,7 +435,7 @@ func TestReloadSaysWhatHasChanged(t *testing.T) {
 // A hanging gather of an old input delays only its successor: changed
 // endpoints serve at once, a scrape that asks for a gather is answered with the last
 // batch, other inputs gather, and the next reload is adopted at once.
-func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
+func TestHungGatherOfAnOldInputDelaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		release := make(chan struct{})
@@ -497,7 +497,7 @@ func TestHungGatherOfAnOldInputHoldsUpNothing(t *testing.T) {
 
 // A removed output in memory whose destination is dead delays no later reload. If it
 // is added again, its remaining records go to its successor, before anything new.
-func TestRemovedOutputHoldsUpNoReload(t *testing.T) {
+func TestRemovedOutputDelaysNoReload(t *testing.T) {
 	for _, onDisk := range []bool{false, true} {
 		t.Run(fmt.Sprint("on disk ", onDisk), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// A serializer calls the methods of a Pusher that encode. It recovers their panics.
+// A serializer calls the encoding methods of a Pusher, and recovers their panics.
 type serializer struct {
 	pusher       plugin.Pusher
 	restamper    plugin.Restamper    // nil if the Pusher is not one

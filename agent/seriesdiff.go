@@ -73,7 +73,7 @@ func (d *seriesDiff) findMoved(before, now []metric.Point) {
 	d.added = d.added[:added] // only their number matters from here on
 }
 
-// compareFields finds the fields of a point that a later one of the same series lacks.
+// compareFields finds the fields of a point that a later one of the same series no longer has.
 func (d *seriesDiff) compareFields(index int, before, now *metric.Point) {
 	if slices.EqualFunc(before.Fields, now.Fields, func(a, b metric.Field) bool {
 		return a.Key == b.Key && a.Value.Kind() == b.Value.Kind()

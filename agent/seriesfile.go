@@ -22,7 +22,7 @@ import (
 // A seriesFile keeps the live series of one output in the state directory, so that the
 // first batches after a restart show what has ended meanwhile. It is written in the
 // background, at most once a minute, and when the output ends. If the series have not
-// changed, only its time of modification is set.
+// changed, only its modification time is set.
 type seriesFile struct {
 	path  string
 	title string // of the output, for the watchdog's message
@@ -42,8 +42,8 @@ const (
 	maxSeriesFile = 64 << 20
 )
 
-// seriesPath returns the path of the file with the live series of an output, or "" for
-// none.
+// seriesPath returns the path of the file with the live series of an output, or "" if there
+// is none.
 func seriesPath(a *Agent, p *Push) string {
 	if a.Options.StateDirectory == "" {
 		return ""
@@ -72,7 +72,7 @@ func (l *liveSeries) load(ctx context.Context) {
 }
 
 // load returns the sources in the file. There are none if the file is older than
-// lookback: destinations do not show these series any more.
+// lookback: destinations no longer show these series.
 func (f *seriesFile) load() (map[string]*liveSource, error) {
 	content, modified, err := buffer.ReadFile(f.path, maxSeriesFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +95,8 @@ func (f *seriesFile) load() (map[string]*liveSource, error) {
 }
 
 // write writes the sources in the background, unless the last write has begun less than a
-// minute ago or has not ended. It reports whether it does. changed: the series are others
-// than at the last write.
+// minute ago or has not ended. It reports whether it writes. changed: the series differ from
+// those of the last write.
 func (f *seriesFile) write(sources map[string]*liveSource, changed bool) bool {
 	now := time.Now()
 	if !f.last.IsZero() && now.Sub(f.last) < seriesFileInterval || !f.writing.TryLock() {

@@ -162,7 +162,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		o.offer(in, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
-		r.hold() // for ever: the program stops, and no output accepts the events any more
+		r.hold() // for ever: the program stops, and no output accepts events any longer
 	}
 	if len(b.Events) == 0 {
 		return

@@ -105,7 +105,7 @@ func (a *acks) ensure(d folder) error {
 		if d.names(acksName, a.f) {
 			return nil
 		}
-		a.f.Close() // its content is not needed any more
+		a.f.Close() // its content is no longer needed
 		a.f = nil
 	}
 	err := a.create(d)

@@ -97,7 +97,7 @@ func (c *catalog) remove(s *segment) {
 }
 
 // missing counts the records lost with a segment whose file was removed or replaced by
-// something else. The segment is not written any more.
+// something else. The segment is no longer written.
 func (c *catalog) missing(s *segment) (records int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -41,7 +41,7 @@ func TestDeadLettersOnAFullDisk(t *testing.T) {
 }
 
 // Add does not wait for a FIFO or socket, and works again after it.
-func TestDeadLettersReplaceWhatIsNoFile(t *testing.T) {
+func TestDeadLettersReplaceSpecialFiles(t *testing.T) {
 	for _, mode := range []uint32{unix.S_IFIFO, unix.S_IFSOCK} {
 		d := NewDeadLetters(filepath.Join(t.TempDir(), "out"))
 		must(t, addEntry(d, "before", "why"))
@@ -64,7 +64,7 @@ func TestDeadLettersReplaceWhatIsNoFile(t *testing.T) {
 }
 
 // The same holds for a FIFO in place of the directory.
-func TestDeadLettersReplaceWhatIsNoDirectory(t *testing.T) {
+func TestDeadLettersReplaceAFileInPlaceOfTheDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "out")
 	dir := filepath.Dir(path)
 	must(t, unix.Mkfifo(dir, 0o600))

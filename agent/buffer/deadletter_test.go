@@ -73,7 +73,7 @@ func TestDeadLettersWithoutAFileAreNotKept(t *testing.T) {
 	}
 }
 
-func TestDeadLettersRotateAndMendTornLines(t *testing.T) {
+func TestDeadLettersRotateAndRepairTornLines(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetters(filepath.Join(dir, "out"))
 	must(t, addEntry(d, "good", "why"))
@@ -136,7 +136,7 @@ func TestDeadLettersLeaveADirectoryAlone(t *testing.T) {
 }
 
 // The next Add creates a removed file again.
-func TestDeadLettersMakeRemovedFilesAgain(t *testing.T) {
+func TestDeadLettersRecreateRemovedFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "out")
 	d := NewDeadLetters(path)
 	for _, removed := range []string{path, filepath.Dir(path)} {

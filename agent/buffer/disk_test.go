@@ -178,10 +178,10 @@ func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Logf("%d losses of power", losses)
 }
 
-// TestNothingIsLostAfterOthersHands: something removes, moves, truncates and replaces
+// TestNothingIsLostAfterForeignChanges: something removes, moves, truncates and replaces
 // files and the directory of an open queue. Their records may be lost, and are then
 // counted; records appended later are queued without an error and arrive.
-func TestNothingIsLostAfterOthersHands(t *testing.T) {
+func TestNothingIsLostAfterForeignChanges(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(150)) {
 		rng := rand.New(rand.NewPCG(seed, 11))
@@ -286,9 +286,9 @@ func TestSegmentThatComesBack(t *testing.T) {
 	}
 }
 
-// TestPositionIsKeptInAFileThatIsMadeAgain: an ack is saved where the next process
+// TestPositionIsKeptInARecreatedFile: an ack is saved where the next process
 // finds it, whatever happened to the file.
-func TestPositionIsKeptInAFileThatIsMadeAgain(t *testing.T) {
+func TestPositionIsKeptInARecreatedFile(t *testing.T) {
 	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("garbage")}} {
 		d := newFakeFolder()
 		q := mustOpen(t, d, 1<<20)
@@ -302,8 +302,8 @@ func TestPositionIsKeptInAFileThatIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestReserveIsMadeAgain with the next segment, whatever happened to it.
-func TestReserveIsMadeAgain(t *testing.T) {
+// TestReserveIsRecreated with the next segment, whatever happened to it.
+func TestReserveIsRecreated(t *testing.T) {
 	for _, replacement := range []*fakeFile{nil, {special: true}, {data: []byte("truncated")}} {
 		d := newFakeFolder()
 		q := mustOpen(t, d, 1<<20)
@@ -363,9 +363,9 @@ func TestStatsNeverWaitForTheDisk(t *testing.T) {
 	}
 }
 
-// TestReadErrorsThatComeAndGo: as long as only a few reads fail in a row,
+// TestTemporaryReadErrors: as long as only a few reads fail in a row,
 // nothing is damaged, however often that happens.
-func TestReadErrorsThatComeAndGo(t *testing.T) {
+func TestTemporaryReadErrors(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(soak.Times(20)) {
 		rng := rand.New(rand.NewPCG(seed, 12))

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOthersHands: something changes the files and the directory of an open
+// TestForeignChanges: something changes the files and the directory of an open
 // queue, on a real file system.
-func TestOthersHands(t *testing.T) {
+func TestForeignChanges(t *testing.T) {
 	inPlace := func(put func(path string) error) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
 			must(t, os.RemoveAll(path))

@@ -23,7 +23,7 @@ type segment struct {
 	left    int    // records neither acked nor found damaged
 	done    int64  // bytes of acked frames at its start
 	writing bool   // it is the active segment
-	gone    bool   // dropped or missing: its records are not returned any more
+	gone    bool   // dropped or missing: its records are no longer returned
 }
 
 // The size of a segment is the limit divided by segmentParts, but between minSegment and

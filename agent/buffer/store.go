@@ -13,7 +13,7 @@ type store struct {
 	log     *slog.Logger // with the path of the queue
 }
 
-// remove removes a segment that is not needed any more.
+// remove removes a segment that is no longer needed.
 func (s *store) remove(g *segment) error {
 	err := withReserve(s.dir, func() error { return s.dir.remove(g.name()) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -274,7 +274,7 @@ func TestErrorsIsATypeWithPlaces(t *testing.T) {
 	}
 }
 
-func TestByteOrderMarkIsNoText(t *testing.T) {
+func TestByteOrderMarkIsNotText(t *testing.T) {
 	a := load(t, "\ufeff"+whole("[agent]\ninterval = \"7s\""), nil)
 	if got := a.Options.Interval.String(); got != "7s" {
 		t.Errorf("interval %s", got)

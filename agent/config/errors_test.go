@@ -325,7 +325,7 @@ s.toml:16: outputs.influxdb: unknown option "password"
 s.toml:18: outputs.file: path: the environment variable BYTES is not valid UTF-8`)
 }
 
-func TestHostThatCannotSay(t *testing.T) {
+func TestHostThatCannotIdentifyItself(t *testing.T) {
 	host := fakeHost(map[string]string{"STATE_DIRECTORY": "relative"})
 	host.Hostname = func() (string, error) { return "", errors.New("it has none") }
 	_, err := config.Load([]config.File{{Name: "s.toml", Text: whole("[agent]")}}, fakePlugins(), host)

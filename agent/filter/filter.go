@@ -134,6 +134,19 @@ func (f *Filter) Modify(p metric.Point) (metric.Point, bool) {
 	return p, len(p.Fields) > 0
 }
 
+// Hides reports whether f removes what a key names, for facts about a point that are neither
+// its tags nor its fields. A key that the point has is excluded or included as it is there, and
+// any other as both a tag and a field.
+func (f *Filter) Hides(key string, p *metric.Point) bool {
+	if f.tagExclude.Match(key) || f.fieldExclude.Match(key) {
+		return true
+	}
+	_, isField := p.Field(key)
+	isTag := p.Tag(key) != ""
+	return (isTag || !isField) && len(f.tagInclude) > 0 && !f.tagInclude.Match(key) ||
+		(isField || !isTag) && len(f.fieldInclude) > 0 && !f.fieldInclude.Match(key)
+}
+
 func keep[T any](all []T, include, exclude plugin.Globs, key func(T) string) []T {
 	kept := make([]T, 0, len(all))
 	for _, v := range all {

@@ -53,6 +53,40 @@ func TestPointsAreSelectedAndModified(t *testing.T) {
 	}
 }
 
+func TestFactsAreHiddenLikeTagsAndFields(t *testing.T) {
+	p := metric.Point{Name: "a", Tags: metric.NewTags("user", "root"), Fields: []metric.Field{{Key: "exe", Value: metric.String("/bin/a")}}}
+	tests := []struct {
+		name string
+		o    Options
+		want []string // of user, exe and inode, which the point does not have
+	}{
+		{name: "nothing set"},
+		{name: "other filters", o: Options{NamePass: []string{"b"}, TagDrop: map[string][]string{"user": {"root"}}}},
+		{name: "tagexclude", o: Options{TagExclude: []string{"user", "inode"}}, want: []string{"user", "inode"}},
+		{name: "fieldexclude", o: Options{FieldExclude: []string{"e*", "inode"}}, want: []string{"exe", "inode"}},
+		{name: "taginclude", o: Options{TagInclude: []string{"port"}}, want: []string{"user", "inode"}},
+		{name: "fieldinclude", o: Options{FieldInclude: []string{"sockets"}}, want: []string{"exe", "inode"}},
+		{name: "both includes", o: Options{TagInclude: []string{"user", "inode"}, FieldInclude: []string{"exe", "inode"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := New(tt.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, key := range []string{"user", "exe", "inode"} {
+				if f.Hides(key, &p) {
+					got = append(got, key)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("hidden (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestEveryBadPatternIsNamed(t *testing.T) {
 	_, err := New(Options{NamePass: []string{"{"}, TagPass: map[string][]string{"port": {}}, TagDrop: map[string][]string{"k": {"[", ""}}})
 	want := `namepass: pattern "{": "{" without "}"

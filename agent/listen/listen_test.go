@@ -99,9 +99,9 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// TestRemovedUnixSocketIsMadeAgain: for existing listeners and for the new
+// TestRemovedUnixSocketIsRecreated: for existing listeners and for the new
 // one.
-func TestRemovedUnixSocketIsMadeAgain(t *testing.T) {
+func TestRemovedUnixSocketIsRecreated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var s Sockets
 	first := open(t, &s, "unix", path)

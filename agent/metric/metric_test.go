@@ -45,7 +45,7 @@ func TestCheckNamesWhatIsBroken(t *testing.T) {
 	}
 }
 
-func TestSeriesSetTellsApart(t *testing.T) {
+func TestSeriesSetDistinguishesSeries(t *testing.T) {
 	points := []Point{
 		{Name: "x"}, {Name: "y"},
 		{Name: "x", Tags: NewTags("a", "b")}, {Name: "x", Tags: NewTags("a", "c")}, {Name: "xa", Tags: NewTags("b", "c")},

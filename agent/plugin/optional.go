@@ -78,7 +78,7 @@ type Detailer interface {
 	Details(ctx context.Context, p *metric.Point) ([]DetailSection, error)
 }
 
-// A DetailSection is a part of the answer of a Detailer.
+// A DetailSection is one section of the details of a point.
 type DetailSection struct {
 	Title   string // "Socket", "Holder 2 of 3"
 	Details []Detail
@@ -86,7 +86,7 @@ type DetailSection struct {
 
 // A Detail is one fact.
 type Detail struct {
-	Name  string // "exe", in the words of tags and fields
+	Name  string // "exe", named like tags and fields
 	Value string // UTF-8 that is not escaped for any output
 	// Sensitive details are shown only to readers on this host or with authentication.
 	Sensitive bool
@@ -168,13 +168,13 @@ type EndedEncoder interface {
 	// destination, such as strings.
 	//
 	// series was encoded before, by this Pusher or by one with the same name, and queued.
-	// After a crash of the program it may be ended twice, and even if it was not delivered.
+	// After a crash of the program it may be ended twice, or without having been delivered.
 	// Its fields have the keys and kinds of the last values, but the values are zero. Fields
 	// that the point still has are not among them. series has no Time.
 	// t is the time of the first batch without the series, or of the failed gather, if that
 	// is at least a millisecond after the last sample of the series, else a time that is.
-	// The samples of the series that follow are later than t. Only if the clock was set back
-	// by more than five minutes, the samples from before do not count.
+	// Later samples of the series are later than t. Only if the clock was set back by more
+	// than five minutes, earlier samples do not count.
 	// The record is queued in the same block as the points of the batch, before them, and
 	// Push gets it in this order. The agent never restamps it.
 	// An error is logged. The series then ends by itself.

@@ -134,7 +134,8 @@ type Board interface {
 	// Details asks the input of a source for what it knows about one of its points: p is a
 	// point of Latest, or has its name and tags. It returns nil if the input is not a
 	// Detailer or the point no longer exists. It waits until ctx is done at most, and delays
-	// neither a gather nor a reload nor a stop.
+	// neither a gather nor a reload nor a stop. Details with the names of tags and fields that
+	// the filter of this endpoint removes are left out.
 	Details(ctx context.Context, source string, p *metric.Point) ([]DetailSection, error)
 	// Changed returns a channel that is closed at the next change: a gather has ended, with
 	// a batch or an error, events have arrived, an output has gone down or up, or the

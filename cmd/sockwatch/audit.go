@@ -32,7 +32,7 @@ func (c *expectCommand) Run(p *program) error {
 	defer p.printWarnings(inputs.warned)
 	var errs []error
 	for i, in := range inputs.all {
-		draft, err := lookWithin(ctx, in, func(ctx context.Context) (*tcplisten.Draft, error) {
+		draft, err := scanWithin(ctx, in, func(ctx context.Context) (*tcplisten.Draft, error) {
 			return tcplisten.Suggest(ctx, in.Input, c.Inline)
 		})
 		if err != nil {
@@ -78,7 +78,7 @@ func (c *checkCommand) live(p *program) error {
 	defer p.printWarnings(inputs.warned)
 	var reports []*tcplisten.Report
 	for _, in := range inputs.all {
-		report, err := lookWithin(ctx, in, func(ctx context.Context) (*tcplisten.Report, error) {
+		report, err := scanWithin(ctx, in, func(ctx context.Context) (*tcplisten.Report, error) {
 			return tcplisten.Audit(ctx, in.Input)
 		})
 		if errors.Is(err, tcplisten.ErrNoRules) {
@@ -174,21 +174,21 @@ func (p *program) listenerInputs(ctx context.Context, r *sourceReader) (*listene
 	return l, nil
 }
 
-// lookTimeout is how long one scan may take: the timeout of gathers does not apply to an
+// scanTimeout is how long one scan may take: the timeout of gathers does not apply to an
 // audit.
-const lookTimeout = time.Minute
+const scanTimeout = time.Minute
 
-// lookWithin calls look, and returns early if it hangs or ctx ends. Errors name the input.
-func lookWithin[T any](ctx context.Context, in *agent.Input, look func(context.Context) (T, error)) (T, error) {
-	return lookWithinTime(ctx, lookTimeout, in, look)
+// scanWithin calls scan, and returns early if it hangs or ctx ends. Errors name the input.
+func scanWithin[T any](ctx context.Context, in *agent.Input, scan func(context.Context) (T, error)) (T, error) {
+	return scanWithinTime(ctx, scanTimeout, in, scan)
 }
 
-func lookWithinTime[T any](ctx context.Context, timeout time.Duration, in *agent.Input, look func(context.Context) (T, error)) (T, error) {
-	lookCtx, cancel := context.WithTimeout(ctx, timeout)
+func scanWithinTime[T any](ctx context.Context, timeout time.Duration, in *agent.Input, scan func(context.Context) (T, error)) (T, error) {
+	scanCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	overdue, cancelOverdue := context.WithTimeout(ctx, timeout+timeout/10)
 	defer cancelOverdue()
-	found, err := within(overdue, make(chan struct{}, 1), func() (T, error) { return look(lookCtx) })
+	found, err := within(overdue, make(chan struct{}, 1), func() (T, error) { return scan(scanCtx) })
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("the scan has not finished within %v", timeout)

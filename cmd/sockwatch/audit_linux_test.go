@@ -22,7 +22,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 )
 
-// A hostService is a service of a random host, as it looks after each start.
+// A hostService is a service of a random host, as it scans after each start.
 type hostService struct {
 	path  func(run int) string // of its program, below the host's directory
 	name  func(run int) string // that it gives itself; "": the program's name
@@ -276,7 +276,7 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 			t.Errorf("exit code %d, stdout %s\nwant %s", code, got, w)
 		}
 	}
-	for _, w := range []string{hint, "sockwatch: inputs.tcp_listen: the rules of 1 listener name no process, since the owner is unknown: 0.0.0.0:8080\n"} {
+	for _, w := range []string{hint, "sockwatch: inputs.tcp_listen: the rules of 1 listener name no process, because the owner is unknown: 0.0.0.0:8080\n"} {
 		if got := p.stderr.String(); !strings.Contains(got, w) {
 			t.Errorf("stderr %s\nwant %s", got, w)
 		}
@@ -371,16 +371,16 @@ func TestCheckLiveWithoutRulesFails(t *testing.T) {
 }
 
 // If it is interrupted, it fails; and a scan that hangs ends.
-func TestLookThatDoesNotEndFails(t *testing.T) {
+func TestScanThatDoesNotEndFails(t *testing.T) {
 	in := &agent.Input{Name: "tcp_listen"}
 	hang := func(context.Context) (int, error) { select {} }
-	_, err := lookWithinTime(t.Context(), 10*time.Millisecond, in, hang)
+	_, err := scanWithinTime(t.Context(), 10*time.Millisecond, in, hang)
 	if want := "inputs.tcp_listen: the scan has not finished within 10ms"; err == nil || err.Error() != want {
 		t.Errorf("a scan that hangs: %v, want %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = lookWithinTime(ctx, time.Minute, in, hang)
+	_, err = scanWithinTime(ctx, time.Minute, in, hang)
 	if want := "inputs.tcp_listen: interrupted"; err == nil || err.Error() != want {
 		t.Errorf("interrupted: %v, want %s", err, want)
 	}

@@ -264,7 +264,7 @@ func TestChangesSurviveKills(t *testing.T) {
 	diskServer, memoryServer := httptest.NewServer(onDisk), httptest.NewServer(inMemory)
 	defer diskServer.Close()
 	defer memoryServer.Close()
-	state, path := filepath.Join(dir, "state"), filepath.Join(dir, "events.jsonl")
+	state, path := fastDir(t), filepath.Join(dir, "events.jsonl")
 	file := filepath.Join(dir, "sockwatch.toml")
 	configure := func(settle, flush string) {
 		text := fmt.Sprintf(`
@@ -272,7 +272,7 @@ func TestChangesSurviveKills(t *testing.T) {
   interval = "200ms"
   hostname = "h"
   state_directory = %q
-  shutdown_timeout = "10s"
+  shutdown_timeout = "30s"
 [[inputs.tcp_listen]]
   settle = %q
   timeout = "20s"
@@ -335,7 +335,7 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	})
 	d := run()
-	eventually(t, "a history", func() bool { // the first look is the baseline
+	eventually(t, "a history", func() bool { // the first scan is the baseline
 		_, err := os.Stat(filepath.Join(state, "tcp_listen.history.jsonl"))
 		return err == nil
 	})
@@ -368,6 +368,8 @@ func TestChangesSurviveKills(t *testing.T) {
 		}
 	}
 	stop := func() {
+		t.Helper()
+		eventually(t, "the program has begun", func() bool { return strings.Contains(d.stderr.String(), "configuration read") }) // it catches signals
 		d.Process.Signal(syscall.SIGTERM)
 		if code := d.exitCode(t); code != 0 {
 			t.Errorf("the last run ended with %d", code)
@@ -479,11 +481,11 @@ func TestChangesOnAFullDisk(t *testing.T) {
 	for range 10 {
 		second.change(t, address)
 		reported(inFile, "to a file", second)
-		if strings.Contains(d.stderr.String(), "the history cannot be written") && len(second.want)%2 == 1 {
+		if strings.Contains(d.stderr.String(), "cannot write the history") && len(second.want)%2 == 1 {
 			break
 		}
 	}
-	if !strings.Contains(d.stderr.String(), "the history cannot be written") {
+	if !strings.Contains(d.stderr.String(), "cannot write the history") {
 		t.Error("the disk was not full")
 	}
 	if err := os.Remove(filler); err != nil {
@@ -515,7 +517,7 @@ func TestEventsFromBeforeAKillAreShown(t *testing.T) {
 	t.Parallel()
 	h := newNetHost(t)
 	const perCycle = 600
-	state, dir := t.TempDir(), t.TempDir()
+	state, dir := fastDir(t), t.TempDir()
 	shown := filepath.Join(dir, "shown")
 	file := writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
 [agent]

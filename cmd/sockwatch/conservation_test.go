@@ -46,7 +46,7 @@ func TestNothingQueuedIsLost(t *testing.T) {
 	t.Parallel()
 	kills := soak.Times(20)
 	server := newFickleServer(t)
-	state := t.TempDir()
+	state := fastDir(t)
 	file := filepath.Join(t.TempDir(), "sockwatch.toml")
 	text := fmt.Sprintf(`
 [agent]
@@ -59,7 +59,7 @@ func TestNothingQueuedIsLost(t *testing.T) {
 [[outputs.influxdb]]
   urls = [%q]
   database = "db"
-  timeout = "300ms"
+  timeout = "2s"
   flush_interval = "0s"
   buffer = "disk"
   max_body = "64KiB"
@@ -167,7 +167,7 @@ func (s *fickleServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case 5: // hangs
 		select {
 		case <-r.Context().Done():
-		case <-time.After(time.Second):
+		case <-time.After(10 * time.Second):
 		}
 		reset(w)
 	default:

@@ -163,7 +163,7 @@ func TestExecdEndsAtSIGTERM(t *testing.T) {
 }
 
 // A Telegraf that does not read any more does not keep the program from ending.
-func TestExecdEndsThoughNobodyReads(t *testing.T) {
+func TestExecdEndsEvenIfNobodyReads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it ends after four seconds")
 	}

@@ -13,7 +13,7 @@ Examples:
 }
 
 func (*onceCommand) Help() string {
-	return `The exit code is 1 if an input fails or a point is not delivered. For timers and cron.
+	return `The exit code is 1 if an input fails or a point is not delivered. Meant for timers and cron.
 
 Example:
 
@@ -57,7 +57,7 @@ Examples:
 func (*expectCommand) Help() string {
 	return `Each listener gets an [[expect]] rule with a comment: address, port, process, program, user and unit, without the parts that change when a service is restarted. Ports of the ephemeral range (net.ipv4.ip_local_port_range) share one rule per process. Review the rules before you use them: they include listeners that should not be there.
 
-"sockwatch check --live" passes with these rules as long as nothing changes. The tcp_listen inputs of the configuration say where to look. Their current rules are ignored, and rule files are not read, so the output may replace one. If there are several inputs, each has its own part of the output.
+"sockwatch check --live" passes with these rules as long as nothing changes. The tcp_listen inputs of the configuration decide what is scanned. Their current rules are ignored, and rule files are not read, so the output may replace one. If there are several inputs, each has its own part of the output.
 
 The exit code is 1 if an owner could not be read, because the rule of that listener names no process, and any process may then take its place. Standard error names these listeners and says how to see their owners.
 

@@ -100,7 +100,7 @@ ADDRESS          EXPOSURE  PROCESS     …
 	}
 }
 
-func TestPartialIsSaidOnStderr(t *testing.T) {
+func TestPartialScanIsReportedOnStderr(t *testing.T) {
 	var stderr bytes.Buffer
 	p := &program{stderr: &stderr}
 	p.warnOfPartial([]*metric.Batch{{Source: "whole"}, {Source: "tcp_listen", Partial: "a\nb"}})
@@ -109,7 +109,7 @@ func TestPartialIsSaidOnStderr(t *testing.T) {
 	}
 }
 
-func TestListSaysWhatItCouldNotSee(t *testing.T) {
+func TestListReportsWhatItCouldNotSee(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		unreadable int

@@ -78,7 +78,7 @@ func TestLogOfAHungReaderIsBoundedAndCounted(t *testing.T) {
 	}
 }
 
-func TestLogKeepsWhatItIsGiven(t *testing.T) {
+func TestLogKeepsEveryRecord(t *testing.T) {
 	out := &gatedWriter{}
 	w := newTestLogWriter(out)
 	out.gate.Lock()

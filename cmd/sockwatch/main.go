@@ -98,7 +98,7 @@ func newParser(options ...kong.Option) *kong.Kong {
 	return kong.Must(&commandLine{}, append(options,
 		kong.Name("sockwatch"),
 		kong.Description("Finds every listening TCP socket of this host and its owner, and sends the result to\n"+
-			"Prometheus, InfluxDB, a log or a file, as configured in TOML. The default command\n"+
+			"Prometheus, OTLP, InfluxDB, webhooks or files, as configured in TOML. The default command\n"+
 			"is run: \"sockwatch run --help\" shows its flags."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)...)

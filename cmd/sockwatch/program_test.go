@@ -169,6 +169,18 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// fastDir returns a temporary directory, in memory if it can: points are dropped, and events
+// wait, if a disk is too busy to respond.
+func fastDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sockwatch")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // page returns an endpoint's page, or "" if it does not serve one.
 func page(address string) string {
 	resp, err := http.Get("http://" + address + "/metrics")
@@ -335,7 +347,7 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 
 // After a restart, the port that sockwatch itself serves is not an event, and neither is
 // anything else that has not changed.
-func TestRestartOfTheProgramIsNoEvent(t *testing.T) {
+func TestRestartOfTheProgramIsNotAnEvent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}

@@ -85,14 +85,14 @@ func TestClosedListenerEndsAtOnceByRemoteWrite(t *testing.T) {
   interval = "200ms"
   state_directory = %q
 [[inputs.tcp_listen]]
-  timeout = "10s"
+  timeout = "1m"
 [[outputs.prometheus]]
   listen = %q
 [[outputs.remote_write]]
   urls = [%q]
   min_interval = "0s"
   flush_interval = "200ms"
-`, t.TempDir(), address, server.URL+"/api/v1/write")))
+`, fastDir(t), address, server.URL+"/api/v1/write")))
 			listen := func() (child *process, query string) {
 				child = start(t, "listener", nil)
 				eventually(t, "the port of the listener", func() bool { return strings.HasSuffix(child.stdout.String(), "\n") })
@@ -118,7 +118,7 @@ func TestClosedListenerEndsAtOnceByRemoteWrite(t *testing.T) {
 					}
 				}
 				// A gather may be under way when the listener is closed, and the machine busy.
-				if late := last.Sub(closed); late > 5*time.Second || late < -5*time.Second {
+				if late := last.Sub(closed); late > 30*time.Second || late < -30*time.Second {
 					t.Errorf("%s ends %v after the listener was closed", query, late)
 				}
 			}
@@ -287,7 +287,7 @@ func TestCountersHaveStartTimesByRemoteWrite(t *testing.T) {
 [agent]
   interval = "200ms"
 [[inputs.tcp_listen]]
-  timeout = "10s"
+  timeout = "1m"
 [[outputs.remote_write]]
   urls = [%q]
   min_interval = "0s"

@@ -20,10 +20,10 @@ func fileConfig(level, file string) string {
 	return fmt.Sprintf(`
 [agent]
   interval = "100ms"
-  shutdown_timeout = "5s"
+  shutdown_timeout = "30s"
   log_level = %q
 [[inputs.tcp_listen]]
-  timeout = "10s"
+  timeout = "30s"
 [[outputs.file]]
   path = %q
 `, level, file)
@@ -41,7 +41,7 @@ func awaitMore(t *testing.T, file string) {
 }
 
 // A pipe that nobody reads delays neither gathers, delivery, reloads nor the stop.
-func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
+func TestLogThatNobodyReadsDelaysNothing(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"info", "debug"} {
 		t.Run(level, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestLogThatNobodyReadsHoldsUpNothing(t *testing.T) {
 	}
 }
 
-func TestFullNotifySocketHoldsUpNothing(t *testing.T) {
+func TestFullNotifySocketDelaysNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -166,7 +166,7 @@ func fillSocket(t *testing.T, path string) {
 
 // A configuration that has become a pipe without a writer delays neither gathers
 // nor the stop, and the log names it.
-func TestReloadThatHangsHoldsUpNothing(t *testing.T) {
+func TestHangingReloadDelaysNothing(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
 	config := writeFile(t, t.TempDir(), "s.toml", fileConfig("info", file))

@@ -131,7 +131,7 @@ func TestWrongListFlags(t *testing.T) {
 }
 
 // Warnings go to stderr: the output of --json stays JSON, and stderr says that it is incomplete.
-func TestJSONSaysOnStderrWhatItCouldNotSee(t *testing.T) {
+func TestJSONReportsOnStderrWhatItCouldNotSee(t *testing.T) {
 	var stdout, stderr strings.Builder
 	p := &program{plugins: plugins(), getenv: os.LookupEnv, stdout: &dataWriter{Writer: &stdout}, stderr: &stderr, log: newLogSwitch(&stderr)}
 	scan := scanOf(0, "22")
@@ -182,7 +182,7 @@ func TestJSONIsFiltered(t *testing.T) {
 }
 
 // Listeners whose owner cannot be read are counted if they might match: an
-// empty list must not look complete.
+// empty list must not scan complete.
 func TestListCountsTheOwnersThatItCannotRead(t *testing.T) {
 	unreadable := func(port string) metric.Point {
 		return metric.Point{Name: "tcp_listen", Fields: fields("sockets", 1), Tags: metric.NewTags("address", "::", "port", port, "owner", "unreadable")}

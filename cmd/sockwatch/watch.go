@@ -209,7 +209,7 @@ func (w *changeWatcher) reportWatched(first *metric.Batch) {
 func (w *changeWatcher) reportMissing(b *metric.Batch) {
 	if w.failing {
 		w.failing = false
-		w.say("looking works again")
+		w.say("scanning works again")
 	}
 	if b.Partial != w.partial && b.Partial != "" {
 		w.say("the scan is incomplete: %s", b.Partial)

@@ -67,7 +67,7 @@ func TestWatchPrintsChanges(t *testing.T) {
 	h := newNetHost(t)
 	awaitLine(t, h.serve("sshd", 0, "tcp4/0.0.0.0:2022"))
 	awaitLine(t, h.serve("db", 65534, "tcp4/127.0.0.1:5432"))
-	w := startWatch(h, nil, "--interval=100ms", "--settle=3s", "--port=1-9000")
+	w := startWatch(h, nil, "--interval=100ms", "--settle=10s", "--port=1-9000")
 	nginx := h.serve("nginx", 0, "tcp4/0.0.0.0:8080")
 	awaitText(t, w, "opened")
 	end(t, nginx)

@@ -467,7 +467,7 @@ func TestCopiesOfRulesAndDashboardAreCurrent(t *testing.T) {
 	}
 }
 
-func TestMistakesAreRefused(t *testing.T) {
+func TestMistakesAreErrors(t *testing.T) {
 	for _, test := range []struct {
 		name, values string
 		want         string

@@ -26,7 +26,7 @@ func Audit(ctx context.Context, in plugin.Input) (*Report, error) {
 		return nil, ErrNoRules
 	}
 	defer i.Close() // nothing is kept
-	listeners, partial, err := i.lookOnce(ctx)
+	listeners, partial, err := i.scanOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	if err != nil {
 		return nil, err
 	}
-	listeners, partial, err := i.lookOnce(ctx)
+	listeners, partial, err := i.scanOnce(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +66,9 @@ func Suggest(ctx context.Context, in plugin.Input, inline bool) (*Draft, error) 
 	return d, nil
 }
 
-// lookOnce gathers, and returns the listeners as rules see them. It gathers
+// scanOnce gathers, and returns the listeners as rules see them. It gathers
 // again while there are unknown names that will soon be known.
-func (in *input) lookOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
+func (in *input) scanOnce(ctx context.Context) (listeners []*expect.Listener, partial string, err error) {
 	in.warned.expiryLogged(in.rules.Expiring(time.Now()), time.Now()) // the report includes it
 	const attempts, pause = 20, 100 * time.Millisecond
 	for range attempts {

@@ -48,6 +48,7 @@ type task struct {
 	Listen  []listenTask // sockets that it opens
 	Workers int          // number of its own children, which inherit all sockets
 	Worker  bool         // it is such a child, with inherited sockets from fd 3 on
+	Begin   bool         // it begins to listen on its inherited socket
 
 	Gather    *Options      // it gathers, prints the result instead of ports, and exits
 	NoNetlink bool          // seccomp denies it netlink sockets
@@ -70,6 +71,11 @@ func (t *task) run() error {
 	var ports []int
 	if len(t.Name) > 0 {
 		if err := os.WriteFile("/proc/self/comm", t.Name, 0); err != nil {
+			return err
+		}
+	}
+	if t.Begin {
+		if err := unix.Listen(3, 1); err != nil {
 			return err
 		}
 	}

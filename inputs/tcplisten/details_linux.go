@@ -214,9 +214,9 @@ func (l *listener) exposureReason() string {
 	case local == nil:
 		return "the addresses of its network namespace are not known"
 	case class == inet.Nowhere && addr.IsUnspecified():
-		return "nothing reaches it: there is no address" + at + " that it answers on"
+		return "unreachable: there is no address" + at + " that it answers on"
 	case class == inet.Nowhere:
-		return "nothing reaches it: " + addr.String() + " is not an address" + at + " in its network namespace"
+		return "unreachable: " + addr.String() + " is not an address" + at + " in its network namespace"
 	case !addr.IsUnspecified():
 		return addr.String() + " is " + classText(class)
 	default:

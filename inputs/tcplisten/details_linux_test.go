@@ -59,10 +59,10 @@ func TestDetailsOfAListener(t *testing.T) {
 	if o == nil {
 		return
 	}
-	o.look(0)
+	o.gatherAfter(0)
 	opened := o.now.Time.Add(10 * time.Second)
 	web := service(t, "web", "127.0.0.1", 4000)
-	b := o.look(10 * time.Second)
+	b := o.gatherAfter(10 * time.Second)
 	p := one(t, b, 4000)
 	netns := "the host's (" + numberedNetns(t) + ")"
 	l := o.listeners.all[0]
@@ -108,7 +108,7 @@ func TestDetailsOfAListener(t *testing.T) {
 	if diff := cmp.Diff(want, detailsOf(t, o.input, b, 4000)); diff != "" {
 		t.Errorf("details after the process has exited (-want +got):\n%s", diff)
 	}
-	o.look(10 * time.Second)
+	o.gatherAfter(10 * time.Second)
 	for _, absent := range []metric.Point{p, {Name: pointOverflow, Tags: p.Tags}, {Name: pointListener}} {
 		if sections, err := o.Details(t.Context(), &absent); sections != nil || err != nil {
 			t.Errorf("details of %s, which does not exist: %v, %v", absent.Series(), sections, err)
@@ -138,7 +138,7 @@ func TestDetailsNameWhereAListenerCanBeReached(t *testing.T) {
 		{batch: later, port: 4000, want: "private: it answers on all addresses, of which 10.1.2.3 is a private address"},
 		{batch: later, port: 4001, want: "private: 10.1.2.3 is a private address"},
 		{batch: later, port: 4002, want: "loopback: it answers on all addresses of device lo, of which 127.0.0.1 is a loopback address"},
-		{batch: later, port: 4003, want: "none: nothing reaches it: 192.0.2.1 is not an address in its network namespace"},
+		{batch: later, port: 4003, want: "none: unreachable: 192.0.2.1 is not an address in its network namespace"},
 	} {
 		var exposure, reason string
 		for _, line := range detailsOf(t, in, tt.batch, tt.port) {
@@ -225,7 +225,7 @@ func TestDetailsNeverShowArguments(t *testing.T) {
 	}
 	const secret = "98765.4321"
 	executeWith(t, nil, socket(t, "127.0.0.1", 4000), "sleep", secret)
-	b := o.look(0)
+	b := o.gatherAfter(0)
 	if p := one(t, b, 4000); !strings.Contains(fieldText(p, "cmdline"), secret) {
 		t.Fatalf("the field cmdline is %q", fieldText(p, "cmdline"))
 	}
@@ -242,7 +242,7 @@ func TestDetailsSayWhatMayNotBeRead(t *testing.T) {
 		return
 	}
 	service(t, "web", "127.0.0.1", 4000)
-	b := o.look(0)
+	b := o.gatherAfter(0)
 	withoutReading(t, func() {
 		// Permission to read a process of the same user is not lost with the capabilities, but
 		// the capabilities of that process are missing here.
@@ -254,7 +254,7 @@ func TestDetailsSayWhatMayNotBeRead(t *testing.T) {
 			t.Errorf("exe though it may not be read:\n%s", got)
 		}
 		service(t, "next", "127.0.0.1", 4001)
-		got = strings.Join(detailsOf(t, o.input, o.look(10*time.Second), 4001), "\n")
+		got = strings.Join(detailsOf(t, o.input, o.gatherAfter(10*time.Second), 4001), "\n")
 		if want := "Socket: owner = unreadable: no process that can be read holds it, but some cannot be read"; !strings.Contains(got, want) || strings.Contains(got, "Holder") {
 			t.Errorf("want only %q in\n%s", want, got)
 		}
@@ -275,7 +275,7 @@ func TestDetailsExplainTheRules(t *testing.T) {
 	}
 	service(t, "apache", "127.0.0.1", 4000)
 	service(t, "sshd", "127.0.0.1", 4001)
-	b := o.look(0)
+	b := o.gatherAfter(0)
 	rules := func(port int) (lines []string) {
 		for _, line := range detailsOf(t, o.input, b, port) {
 			if strings.HasPrefix(line, "Rules: ") {

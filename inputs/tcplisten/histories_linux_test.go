@@ -38,10 +38,10 @@ func TestRandomHistories(t *testing.T) {
 	events := 0
 	for seed := *randomSeed; seed < *randomSeed+uint64(*randomHistories) && !t.Failed(); seed++ {
 		h := &randomHistory{observer: o, dir: dir, random: rand.New(rand.NewPCG(seed, 1))}
-		o.env.StateDir = t.TempDir()
+		o.env.StateDir = fastDir(t)
 		o.restart(eventOptions())
 		h.play()
-		want := modelOf(h.looks)
+		want := modelOf(h.states)
 		slices.Sort(want)
 		slices.Sort(h.events)
 		if diff := gocmp.Diff(want, h.events); diff != "" {
@@ -69,8 +69,8 @@ type trueSocket struct {
 	owner string
 }
 
-// A trueLook is the actual state of the host at a look.
-type trueLook struct {
+// A trueState is the actual state of the host at a gather.
+type trueState struct {
 	changes.Moment
 	sockets map[place][]trueSocket
 	scanned map[place]changes.Moment // those that only a scan could see, and when
@@ -84,7 +84,7 @@ type randomHistory struct {
 	programs []*randomProgram
 	sockets  int // number of sockets ever opened
 	shorts   int // number of programs that only a scan has seen
-	looks    []trueLook
+	states   []trueState
 	events   []string
 	story    []string
 }
@@ -105,7 +105,7 @@ type instance struct {
 	trueSocket
 	*exec.Cmd
 	again io.Closer // when closed, the process executes another program; or nil
-	seen  bool      // a look has seen it
+	seen  bool      // a gather has seen it
 }
 
 func (h *randomHistory) log(p *randomProgram, what string, arguments ...any) {
@@ -138,24 +138,24 @@ func (h *randomHistory) play() {
 	}
 }
 
-// see looks, and records the actual state.
+// see gathers, and records the actual state.
 func (h *randomHistory) see() {
 	scanned := make(map[place]changes.Moment)
-	if len(h.looks) > 0 && h.input.open != nil && h.random.IntN(6) == 0 {
+	if len(h.states) > 0 && h.input.open != nil && h.random.IntN(6) == 0 {
 		h.shorts++
 		at := h.short(place{5000 + h.shorts, 1})
 		scanned[at] = h.now
 		h.pass(time.Duration(h.random.IntN(5)) * time.Second)
 	}
-	b := h.look(0)
-	l := trueLook{Moment: h.now, sockets: make(map[place][]trueSocket), scanned: scanned}
+	b := h.gatherAfter(0)
+	l := trueState{Moment: h.now, sockets: make(map[place][]trueSocket), scanned: scanned}
 	for _, p := range h.programs {
 		for _, i := range p.all() {
 			l.sockets[p.place] = append(l.sockets[p.place], i.trueSocket)
 			i.seen = true
 		}
 	}
-	h.looks = append(h.looks, l)
+	h.states = append(h.states, l)
 	for _, e := range h.news(b) {
 		h.events = append(h.events, fmt.Sprintf("%s %s %s:%s", e.Time.UTC().Format(time.DateTime), e.Tag("event"), e.Tag("address"), e.Tag("port")))
 	}
@@ -194,7 +194,7 @@ func (h *randomHistory) act(step int) {
 		h.log(p, "- the agent is killed")
 		h.kill(eventOptions())
 	case action == 2:
-		h.log(p, "- no look for a while")
+		h.log(p, "- no gather for a while")
 		h.pass(time.Duration(h.random.IntN(200)) * time.Second)
 	case action == 20:
 		h.log(p, "- the clock is set")
@@ -346,17 +346,17 @@ func (h *randomHistory) end() {
 
 // modelOf returns the events of a history in which every owner is found at once. It is simpler
 // than package changes: it has no records, searches or namespaces.
-func modelOf(looks []trueLook) []string {
+func modelOf(states []trueState) []string {
 	m := &historyModel{known: make(map[place]*knownPlace)}
-	for k := range looks {
-		m.look(&looks[k], k == 0)
+	for k := range states {
+		m.gather(&states[k], k == 0)
 	}
 	return m.events
 }
 
 type historyModel struct {
 	known  map[place]*knownPlace
-	now    *trueLook
+	now    *trueState
 	events []string
 }
 
@@ -378,7 +378,7 @@ func (m *historyModel) settled(since *changes.Moment) bool {
 	return m.now.Mono-since.Mono >= time.Minute
 }
 
-func (m *historyModel) look(l *trueLook, baseline bool) {
+func (m *historyModel) gather(l *trueState, baseline bool) {
 	m.now = l
 	for _, k := range m.known {
 		if len(l.sockets[k.place]) == 0 && k.there && k.gone == nil {

@@ -37,10 +37,10 @@ type input struct {
 	warned    warnings
 	limits    limitations
 
-	scans      scans
-	announced  announcements
-	hasLineage bool   // the ancestry of the listeners' processes has been read
-	lastSource source // of the last gather
+	scans        scans
+	listenEvents listenEvents
+	hasLineage   bool   // the ancestry of the listeners' processes has been read
+	lastSource   source // of the last gather
 }
 
 func newInput(o Options, env plugin.Env) (plugin.Input, error) {
@@ -63,7 +63,7 @@ func (in *input) Gather(ctx context.Context) (metric.Batch, error) {
 func (in *input) gather(ctx context.Context, at changes.Moment) (metric.Batch, error) {
 	in.scans.beginGather()
 	defer in.scans.mu.Unlock()
-	defer in.announced.measure(time.Now())
+	defer in.listenEvents.measure(time.Now())
 	searchCtx, cancel := searchContext(ctx, at.Time)
 	defer cancel()
 	return in.gatherWithin(ctx, searchCtx, at)
@@ -74,7 +74,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	now := at.Time
 	in.limits.begin()
 	defer in.limits.commit()
-	opened := in.takeAnnouncements()
+	opened := in.takeListenEvents()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
@@ -82,7 +82,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	if err := in.list(ctx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
-	in.applyAnnouncements(in.await(ctx, opened), at)
+	in.applyListenEvents(in.await(ctx, opened), at)
 	if err := in.findOwners(ctx, searchCtx, now, &partial); err != nil {
 		return metric.Batch{}, err
 	}
@@ -153,12 +153,12 @@ func (in *input) Close() error {
 }
 
 // InheritFrom takes over the recorder, the record of logged warnings, and what the kernel has
-// told since the last gather.
+// reported since the last gather.
 func (in *input) InheritFrom(predecessor plugin.Input) {
 	if old, ok := predecessor.(*input); ok {
 		in.recorder, in.warned = old.recorder, old.warned
 		if in.options.ListenEvents != listenEventsOff {
-			in.announced.inherit(&old.announced)
+			in.listenEvents.inherit(&old.listenEvents)
 		}
 	}
 }
@@ -330,11 +330,12 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // record records what has changed since the last gather. It reports whether the records
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
-	l := &look{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
+	l := &scan{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
 	l.glimpses = in.glimpses()
-	l.closed = in.announced.closings(at, in.listeners.isOpen)
+	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
+	l.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
-	lineage := in.recorder.lookedBefore()
+	lineage := in.recorder.scannedBefore()
 	again := lineage && !in.hasLineage
 	in.hasLineage = lineage
 	if l.changed = described || again; l.changed || in.open.sums != nil {
@@ -361,7 +362,7 @@ func (in *input) glimpses() []*listener {
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)
-		l.observe(in.open, l.announced != nil)
+		l.observe(in.open, l.listenEvent != nil)
 	}
 	return closed
 }

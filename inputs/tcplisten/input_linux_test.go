@@ -881,10 +881,14 @@ func TestFirstSeenIsInherited(t *testing.T) {
 	expect(opened[0], first)
 }
 
+// ownName returns a name of a process that no other run of the tests on this host uses.
+func ownName(name string) string { return fmt.Sprint(name, os.Getpid()) }
+
 func TestViolationsEndWhenTheLastRuleIsRemoved(t *testing.T) {
 	rules := Defaults()
-	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
-	start(t, task{Name: []byte("telnetd"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	telnetd := ownName("telnetd")
+	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{telnetd}}}}
+	start(t, task{Name: []byte(telnetd), Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	in := open(t, rules)
 	for i, tt := range []struct {
 		name    string
@@ -923,18 +927,19 @@ func TestRuleThatDidNotDecideIsOnlyInWhy(t *testing.T) {
 	}}}
 	in := open(t, rules)
 	gather(t, in)
-	start(t, task{Name: []byte("fake"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	fake := ownName("fake")
+	start(t, task{Name: []byte(fake), Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	var got []string
 	for _, e := range gather(t, in).Events {
-		if e.Tag("process") == "fake" {
+		if e.Tag("process") == fake {
 			rule, _ := e.Field("rule")
 			why, _ := e.Field("why")
 			got = append(got, fmt.Sprintf("%s expected=%s rule=%q why=%q", e.Tag("event"), e.Tag("expected"), rule.AsString(), why.AsString()))
 		}
 	}
 	want := []string{
-		`opened expected=no rule="" why="process fake is not web of rule web"`,
-		`violated expected= rule="" why="process fake is not web of rule web"`,
+		`opened expected=no rule="" why="process ` + fake + ` is not web of rule web"`,
+		`violated expected= rule="" why="process ` + fake + ` is not web of rule web"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
@@ -943,7 +948,8 @@ func TestRuleThatDidNotDecideIsOnlyInWhy(t *testing.T) {
 
 func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 	rules := Defaults()
-	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
+	telnetd := ownName("telnetd")
+	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{telnetd}}}}
 	env := plugin.Env{Name: pointListener, StateDir: t.TempDir()}
 	now := moment(time.Unix(2_000_000_000, 0))
 	in, _ := openLogging(t, rules, env)
@@ -951,7 +957,7 @@ func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeInput(t, in)
-	start(t, task{Name: []byte("telnetd"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	start(t, task{Name: []byte(telnetd), Listen: []listenTask{{Addr: "127.0.0.1"}}})
 	now.Time, now.Uptime = now.Time.Add(time.Hour), now.Uptime+time.Hour // the host was suspended
 	in, _ = openLogging(t, rules, env)
 	b, err := in.(*input).gather(t.Context(), now)

@@ -16,7 +16,7 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-func TestDivideCutsWhoWantsTheMost(t *testing.T) {
+func TestDivideCutsTheLargestShare(t *testing.T) {
 	tests := []struct {
 		n           int
 		wants, want []int
@@ -74,7 +74,7 @@ func people(uid uint32) string {
 	}
 }
 
-func TestLimitSparesWhoHasFew(t *testing.T) {
+func TestLimitSparesUsersWithFewListeners(t *testing.T) {
 	tests := []struct {
 		name     string
 		groups   [][]*group

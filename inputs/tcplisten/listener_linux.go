@@ -17,17 +17,17 @@ import (
 // A listener is one listening socket and what is known about it. It exists for as long
 // as the socket listens.
 type listener struct {
-	table      *table
-	socket     inet.Socket
-	owner      owner.Socket
-	cgroup     cgroup.Name   // of the cgroup in which the socket was created
-	isNew      bool          // no successful gather has seen it yet
-	generation uint64        // of the last listing that saw it
-	pass       uint64        // the last pass that saw it
-	scan       uint64        // the last scan that saw it
-	glimpsed   time.Time     // when a scan first saw it, if no gather has seen it
-	announced  *announcement // of its opening; nil if the kernel did not tell
-	opened     time.Time     // when it opened, if announced
+	table       *table
+	socket      inet.Socket
+	owner       owner.Socket
+	cgroup      cgroup.Name  // of the cgroup in which the socket was created
+	isNew       bool         // no successful gather has seen it yet
+	generation  uint64       // of the last listing that saw it
+	pass        uint64       // the last pass that saw it
+	scan        uint64       // the last scan that saw it
+	glimpsed    time.Time    // when a scan first saw it, if no gather has seen it
+	listenEvent *listenEvent // of its opening; nil if the kernel did not report it
+	opened      time.Time    // when it opened, if listenEvent is set
 
 	describedBy facts // what tags and key were made from
 	tags        []metric.Tag
@@ -102,7 +102,7 @@ func (l *listener) describeTags(names userNames) []metric.Tag {
 }
 
 // exposure returns from how far away the listener can be reached. It is inet.Nowhere if
-// nothing reaches it, or if the addresses of its namespace are not known.
+// it is unreachable, or if the addresses of its namespace are not known.
 func (l *listener) exposure() inet.Class {
 	if l.table.local == nil {
 		return inet.Nowhere

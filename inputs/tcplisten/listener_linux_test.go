@@ -202,7 +202,7 @@ func TestExposureFollowsAddresses(t *testing.T) {
 		{"link set lo down", "private", "private"},
 	} {
 		ip(t, step.ip)
-		// The kernel announces an IPv6 address shortly after ip has returned.
+		// The kernel adds an IPv6 address shortly after ip has returned.
 		soon(t, fmt.Sprintf("%q and %q after ip %s", step.v4, step.dual, step.ip), func() bool {
 			b := gather(t, in)
 			v4, dual := one(t, b, 4000), one(t, b, 4001)

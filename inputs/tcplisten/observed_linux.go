@@ -31,8 +31,8 @@ func (l *listener) observe(r *readers, lineage bool) {
 	for i, h := range l.owner.Holders {
 		l.observed.Holders = append(l.observed.Holders, l.holder(r, h.Process, lineage && i == 0))
 	}
-	if l.announced != nil {
-		l.observed.Opened, l.observed.ListenPID = l.opened, l.announced.PID
+	if l.listenEvent != nil {
+		l.observed.Opened, l.observed.ListenPID = l.opened, l.listenEvent.PID
 	}
 	l.judged = nil
 }

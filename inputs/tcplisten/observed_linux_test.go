@@ -35,7 +35,7 @@ func TestParentOfWhatListenedAtTheBaselineIsKnown(t *testing.T) {
 	}
 }
 
-func TestProgramFromAnotherPathIsToldAtItsRestart(t *testing.T) {
+func TestProgramFromAnotherPathIsReportedAtItsRestart(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -145,7 +145,7 @@ func TestServiceTakesAnActivatedSocketFromAnotherOne(t *testing.T) {
 	o.wants(10*time.Second, "owner_changed 127.0.0.1:4000 evil previous_process=sshd")
 }
 
-func TestUnreadableOwnersAreNoChange(t *testing.T) {
+func TestUnreadableOwnersAreNotChanges(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return

@@ -36,7 +36,7 @@ type observer struct {
 	keep bool                    // the outputs do not accept the events
 }
 
-// eventOptions returns options with which an observer finds all owners in each look.
+// eventOptions returns options with which an observer finds all owners in each gather.
 func eventOptions() Options {
 	o := Defaults()
 	o.OwnerVerify, o.OwnerRefresh = plugin.Duration(time.Second), plugin.Duration(time.Second)
@@ -52,11 +52,23 @@ func observe(t *testing.T, options Options) *observer {
 	}
 	ip(t, "link set lo up")
 	o := &observer{
-		t: t, env: plugin.Env{Name: pointListener, Hostname: "testhost", StateDir: t.TempDir()},
+		t: t, env: plugin.Env{Name: pointListener, Hostname: "testhost", StateDir: fastDir(t)},
 		now: moment(time.Unix(2_000_000_000, 0)), seen: make(map[string]metric.Point),
 	}
 	o.start(options)
 	return o
+}
+
+// fastDir returns a temporary directory, in memory if it can: events wait for a disk that is
+// busy, at most until the next gather.
+func fastDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sockwatch")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // start starts the agent.
@@ -94,29 +106,29 @@ func (o *observer) reload(options Options) {
 	o.InheritFrom(old)
 }
 
-// pass lets time pass without a look.
+// pass lets time pass without a gather.
 func (o *observer) pass(d time.Duration) {
 	o.now.Time = o.now.Time.Add(d)
 	o.now.Mono += d
 	o.now.Uptime += d
 }
 
-// look gathers after the given time.
-func (o *observer) look(after time.Duration) metric.Batch {
+// gatherAfter gathers after the given time.
+func (o *observer) gatherAfter(after time.Duration) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
 	return o.checked(o.gather(o.t.Context(), o.now))
 }
 
-// lookBriefly gathers without time for the search for owners.
-func (o *observer) lookBriefly(after time.Duration) metric.Batch {
+// gatherBriefly gathers without time for the search for owners.
+func (o *observer) gatherBriefly(after time.Duration) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
 	return gatherCut(o.t, o.input, o.now.Time)
 }
 
-// lookWithout gathers, but one of the namespaces cannot be listed before the search for owners.
-func (o *observer) lookWithout(after time.Duration, netns string) metric.Batch {
+// gatherWithout gathers, but one of the namespaces cannot be listed before the search for owners.
+func (o *observer) gatherWithout(after time.Duration, netns string) metric.Batch {
 	o.t.Helper()
 	o.pass(after)
 	if err := o.list(o.t.Context(), o.now.Time, new(notes)); err != nil {
@@ -212,10 +224,10 @@ func summary(p metric.Point) string {
 	return line
 }
 
-// wants compares the events of the next look with the wanted ones, and returns them.
+// wants compares the events of the next gather with the wanted ones, and returns them.
 func (o *observer) wants(after time.Duration, want ...string) []metric.Point {
 	o.t.Helper()
-	events := o.news(o.look(after))
+	events := o.news(o.gatherAfter(after))
 	var got []string
 	for _, e := range events {
 		got = append(got, summary(e))

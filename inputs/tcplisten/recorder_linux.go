@@ -17,7 +17,7 @@ import (
 	"sockwatch/inputs/internal/host"
 )
 
-// A recorder finds what has changed since the last look and evaluates the rules, and writes
+// A recorder finds what has changed since the last scan and evaluates the rules, and writes
 // both to the history before they are published.
 type recorder struct {
 	changes *changes.Tracker
@@ -31,10 +31,10 @@ type recorder struct {
 
 	restored   bool                // the history was not empty at the start
 	before     []metric.Point      // events from before the start; nil after recall
-	last       changes.Moment      // the last complete look of this run; zero before the first
-	namespaces []changes.Namespace // of the last look
-	version    uint32              // of the rules, at the last look
-	glimpsed   bool                // the last look had listeners that only scans saw
+	last       changes.Moment      // the last complete scan of this run; zero before the first
+	namespaces []changes.Namespace // of the last scan
+	version    uint32              // of the rules, at the last scan
+	glimpsed   bool                // the last scan had listeners that were seen only between gathers
 	backlog    backlog
 	points     []metric.Point // of rules, totals and backlog
 }
@@ -113,7 +113,7 @@ func historyPath(stateDir, name string) string {
 	return filepath.Join(stateDir, name+".history.jsonl")
 }
 
-// readClocks returns the time of a look that begins now. The recorder adds the boot.
+// readClocks returns the time of a scan that begins now. The recorder adds the boot.
 func readClocks() changes.Moment {
 	return changes.Moment{Time: time.Now(), Mono: clock(unix.CLOCK_MONOTONIC), Uptime: clock(unix.CLOCK_BOOTTIME)}
 }
@@ -126,30 +126,30 @@ func clock(id int32) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// lookedBefore reports whether new listeners have opened since a known look, so that there
+// scannedBefore reports whether new listeners have opened since a known scan, so that there
 // may be events.
-func (r *recorder) lookedBefore() bool { return r.restored || r.last.Mono != 0 }
+func (r *recorder) scannedBefore() bool { return r.restored || r.last.Mono != 0 }
 
-// unchanged records a look between gathers that found nothing new.
+// unchanged records a scan between gathers that found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {
 	m.Boot = r.boot
 	r.changes.Unchanged(m)
 	r.last = m
 }
 
-// A look is the result of a gather.
-type look struct {
+// A scan is the result of a gather.
+type scan struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
 	glimpses   []*listener          // seen only between the previous gather and this one
 	changed    bool                 // some of the listeners have changed
-	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel told
+	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel reported it
 }
 
-// record compares a look with the previous one, and writes the changes. It reports whether
+// record compares a scan with the previous one, and writes the changes. It reports whether
 // its points, or the record of any listener, may have changed.
-func (r *recorder) record(l *look, users userNames) (changed bool) {
+func (r *recorder) record(l *scan, users userNames) (changed bool) {
 	l.Boot = r.boot
 	judged := r.judge(l, users)
 	window := r.changes.Since(l.Moment)
@@ -161,7 +161,7 @@ func (r *recorder) record(l *look, users userNames) (changed bool) {
 		changed = true
 	}
 	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesLook(l, window))
+		result := r.expect.Evaluate(r.rulesScan(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
@@ -203,7 +203,7 @@ func (b backlog) point(opened time.Time) metric.Point {
 
 // judge evaluates the rules for the listeners that have changed, or for all of them if a rule
 // has expired. It reports whether any verdict may have changed.
-func (r *recorder) judge(l *look, users userNames) (changed bool) {
+func (r *recorder) judge(l *scan, users userNames) (changed bool) {
 	if r.expect.Idle() {
 		return false
 	}
@@ -237,7 +237,7 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 	l.observed.Verdict = changes.Verdict{Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: reason.Why}
 }
 
-func (r *recorder) snapshot(l *look) *changes.Snapshot {
+func (r *recorder) snapshot(l *scan) *changes.Snapshot {
 	s := &changes.Snapshot{
 		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
 		Sockets: make([]changes.Socket, 0, len(l.listeners)), Closed: l.closed,
@@ -251,8 +251,8 @@ func (r *recorder) snapshot(l *look) *changes.Snapshot {
 	return s
 }
 
-func (r *recorder) rulesLook(l *look, window time.Duration) *expect.Look {
-	e := &expect.Look{
+func (r *recorder) rulesScan(l *scan, window time.Duration) *expect.Scan {
+	e := &expect.Scan{
 		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
 		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}

@@ -145,7 +145,7 @@ func TestLifeOfAListener(t *testing.T) {
 	sameEvent(t, e[0], last)
 
 	service(t, "db", "127.0.0.1", 4000)
-	b1 := o.look(10 * time.Second)
+	b1 := o.gatherAfter(10 * time.Second)
 	if got := o.news(b1); len(got) != 1 || summary(got[0]) != "returned 127.0.0.1:4000 db" {
 		t.Errorf("events %v, want returned", got)
 	}
@@ -154,7 +154,7 @@ func TestLifeOfAListener(t *testing.T) {
 		t.Errorf("changed_time_seconds %s, want %s", changed, want)
 	}
 	totals := make(map[string]string)
-	for _, p := range o.look(time.Second).Points {
+	for _, p := range o.gatherAfter(time.Second).Points {
 		if p.Name == pointListener+"_events" {
 			totals[p.Tag("event")] = fieldText(p, "total")
 		}
@@ -277,19 +277,19 @@ func TestOwnerIsWaitedFor(t *testing.T) {
 	}
 	o.wants(0)
 	service(t, "web", "127.0.0.1", 4000)
-	if events := o.news(o.lookBriefly(10 * time.Second)); len(events) != 0 {
+	if events := o.news(o.gatherBriefly(10 * time.Second)); len(events) != 0 {
 		t.Fatalf("events before the search for the owner: %v", events)
 	}
 	first := o.now.Time
 	e := o.wants(10*time.Second, "opened 127.0.0.1:4000 web")
 	if !e[0].Time.Equal(first) {
-		t.Errorf("time %v, want that of the first look, %v", e[0].Time, first)
+		t.Errorf("time %v, want that of the first gather, %v", e[0].Time, first)
 	}
 
 	service(t, "db", "127.0.0.1", 4001)
-	o.news(o.lookBriefly(10 * time.Second))
+	o.news(o.gatherBriefly(10 * time.Second))
 	first = o.now.Time
-	events := o.news(o.lookBriefly(30 * time.Second))
+	events := o.news(o.gatherBriefly(30 * time.Second))
 	if len(events) != 1 || summary(events[0]) != "opened 127.0.0.1:4001" || !events[0].Time.Equal(first) {
 		t.Errorf("after owner_wait: %v", events)
 	}
@@ -329,19 +329,19 @@ func TestChangesWhileDown(t *testing.T) {
 	o.wants(time.Second, "closed 127.0.0.1:4003 leaves while_down")
 }
 
-func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
+func TestUndeliveredEventsAreRepeatedAfterAKill(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
 	}
 	o.wants(0)
 	service(t, "web", "127.0.0.1", 4000)
-	first := o.look(10 * time.Second)
+	first := o.gatherAfter(10 * time.Second)
 	if len(first.Events) != 1 {
 		t.Fatalf("%d events", len(first.Events))
 	}
 	o.kill(eventOptions())
-	again := o.look(10 * time.Second)
+	again := o.gatherAfter(10 * time.Second)
 	if diff := cmp.Diff(lineProtocol(first.Events[0]), lineProtocol(again.Events[0])); diff != "" || len(again.Events) != 1 {
 		t.Errorf("%d events after a kill (-first +again):\n%s", len(again.Events), diff)
 	}
@@ -351,7 +351,7 @@ func TestUndeliveredEventsComeAgainAfterAKill(t *testing.T) {
 	o.wants(10 * time.Second)
 }
 
-func TestClockThatIsSetIsNoChange(t *testing.T) {
+func TestSettingTheClockIsNotAChange(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -389,7 +389,7 @@ func TestNamespaceThatCannotBeListedForAWhileIsABaseline(t *testing.T) {
 	startIn(t, mounted, task{Name: []byte("opens"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4001}}})
 	o.wants(10*time.Second, "opened other/127.0.0.1:4001 opens")
 
-	o.lookWithout(2*time.Minute, "other")
+	o.gatherWithout(2*time.Minute, "other")
 	startIn(t, mounted, task{Name: []byte("meanwhile"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 4002}}})
 	service(t, "here", "127.0.0.1", 4003)
 	o.wants(10*time.Second, "opened 127.0.0.1:4003 here")
@@ -452,7 +452,7 @@ func TestAnotherBackEndIsABaseline(t *testing.T) {
 	o.wants(10 * time.Second)
 }
 
-func TestUsualReloadIsNoBaseline(t *testing.T) {
+func TestUsualReloadIsNotABaseline(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -490,9 +490,9 @@ func named(points []metric.Point, name, field string) (series []string) {
 	return series
 }
 
-// TestListenersThatNoRuleIsAboutHaveNoReason: with unlisted = "ignore", most events would
+// TestListenersWithoutARuleHaveNoReason: with unlisted = "ignore", most events would
 // otherwise say at length that the rules say nothing.
-func TestListenersThatNoRuleIsAboutHaveNoReason(t *testing.T) {
+func TestListenersWithoutARuleHaveNoReason(t *testing.T) {
 	options := ruledOptions()
 	options.Unlisted = expect.UnlistedIgnore
 	options.Expect[0].Process = plugin.Strings{"nginx"}
@@ -504,7 +504,7 @@ func TestListenersThatNoRuleIsAboutHaveNoReason(t *testing.T) {
 	service(t, "httpd", "127.0.0.1", 4000)
 	service(t, "unknown", "127.0.0.1", 4003)
 	got := map[string]string{}
-	for _, e := range o.news(o.look(10 * time.Second)) {
+	for _, e := range o.news(o.gatherAfter(10 * time.Second)) {
 		got[summary(e)] = fieldText(e, "why")
 	}
 	want := map[string]string{
@@ -525,7 +525,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 	for i, name := range []string{"web", "db", "telnetd", "unknown"} {
 		service(t, name, "127.0.0.1", 4000+i)
 	}
-	b := o.look(10 * time.Second)
+	b := o.gatherAfter(10 * time.Second)
 	type judged struct{ Event, Rule, Why, PointExpected, PointRule string }
 	var got []judged
 	for _, e := range o.news(b) {
@@ -570,16 +570,16 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 
 	without := eventOptions()
 	o.reload(without)
-	b = o.look(10 * time.Second)
+	b = o.gatherAfter(10 * time.Second)
 	if p := one(t, b, 4000); fieldText(p, "expected") != "" || len(named(b.Points, pointListener+"_expect", "up")) > 0 {
 		t.Errorf("after a reload without rules: %v", p.Fields)
 	}
 	if events := o.news(b); len(events) != 0 {
-		t.Errorf("a reload of the rules alone is told: %v", events)
+		t.Errorf("a reload of the rules alone is reported: %v", events)
 	}
 }
 
-func TestViolatorsAreFoldedLast(t *testing.T) {
+func TestViolatorsAreDroppedLast(t *testing.T) {
 	options := ruledOptions()
 	options.MaxListeners = 100
 	options.Allow[0].Port = expect.Ports{{First: 5000, Last: 5999}}
@@ -592,7 +592,7 @@ func TestViolatorsAreFoldedLast(t *testing.T) {
 	service(t, "telnetd", "127.0.0.1", 4002)
 	service(t, "unknown", "127.0.0.1", 6000)
 	start(t, task{Name: []byte("many"), Listen: []listenTask{{Addr: "127.0.0.1", Port: 5100, Count: 100}}})
-	b := o.look(10 * time.Second)
+	b := o.gatherAfter(10 * time.Second)
 	for _, port := range []int{4002, 6000} {
 		one(t, b, port)
 	}
@@ -628,7 +628,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 		service(t, name, "127.0.0.1", 4000+i)
 		o.wants(10*time.Second, fmt.Sprintf("opened 127.0.0.1:%d %s", 4000+i, name))
 	}
-	if n := strings.Count(o.log.String(), "level=WARN"); n != 1 || !strings.Contains(o.log.String(), "the history cannot be written") {
+	if n := strings.Count(o.log.String(), "level=WARN"); n != 1 || !strings.Contains(o.log.String(), "cannot write the history") {
 		t.Errorf("%d warnings: %s", n, o.log)
 	}
 	if err := os.Remove(fill); err != nil {
@@ -651,7 +651,7 @@ func TestFullDiskHidesNoChange(t *testing.T) {
 	}
 }
 
-func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
+func TestRecreatedContainerIsARestart(t *testing.T) {
 	options := eventOptions()
 	options.Namespaces = true
 	o := observe(t, options)
@@ -666,7 +666,7 @@ func TestContainerThatIsMadeAgainIsARestart(t *testing.T) {
 	o.wants(0)
 	events := func(after time.Duration) (all []string) {
 		t.Helper()
-		for _, e := range o.news(o.look(after)) {
+		for _, e := range o.news(o.gatherAfter(after)) {
 			all = append(all, e.Tag("event")+" "+e.Tag("port")+" "+e.Tag("process"))
 		}
 		return all
@@ -709,10 +709,10 @@ func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
 		t.Errorf("%d events recalled without a history", len(got))
 	}
 	var want []string
-	look := func(events int, delivered bool) {
+	run := func(events int, delivered bool) {
 		t.Helper()
 		o.keep = !delivered
-		b := o.look(10 * time.Second)
+		b := o.gatherAfter(10 * time.Second)
 		if len(b.Events) != events {
 			t.Fatalf("%d events, want %d", len(b.Events), events)
 		}
@@ -721,9 +721,9 @@ func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
 	}
 	for cycle := range 3 { // more events than the history keeps
 		cmd, _ := start(t, task{Listen: []listenTask{{Addr: "127.0.0.7", Port: 20000, Count: 500}}})
-		look(500, true)
+		run(500, true)
 		end(cmd)
-		look(500, cycle < 2)
+		run(500, cycle < 2)
 	}
 	want = want[len(want)-2000:]
 	soon(t, "the deliveries are written", func() bool { return o.recorder.history.Waiting() == 500 })
@@ -731,7 +731,7 @@ func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
 	if got := o.RecallEvents(); len(got) > 0 {
 		t.Errorf("%d events recalled before a gather has read the history", len(got))
 	}
-	again := o.look(10 * time.Second)
+	again := o.gatherAfter(10 * time.Second)
 	recalled := o.RecallEvents()
 	if len(recalled) != 2000 || len(again.Events) != 500 {
 		t.Errorf("%d events recalled and %d published again, want 2000 and 500", len(recalled), len(again.Events))

@@ -11,7 +11,7 @@ import (
 	"sockwatch/inputs/internal/netns"
 )
 
-// Watch receives what the kernel tells about listeners, and scans the list of sockets every
+// Watch receives what the kernel reports about listeners, and scans the list of sockets every
 // scan_interval. It requests a gather if either differs from the last gather.
 func (in *input) Watch(ctx context.Context, changed func()) {
 	defer in.watchKernel(ctx, changed)()

@@ -163,7 +163,7 @@ func TestGlimpsesBeyondTheLimitAreLogged(t *testing.T) {
 	if got := len(o.scans.glimpsed.listeners); got != maxGlimpsed {
 		t.Errorf("%d listeners are kept, want %d", got, maxGlimpsed)
 	}
-	o.look(time.Second)
+	o.gatherAfter(time.Second)
 	if want := fmt.Sprintf("limit=%d", maxGlimpsed); !strings.Contains(o.log.String(), want) {
 		t.Errorf("%q is not logged: %s", want, o.log)
 	}

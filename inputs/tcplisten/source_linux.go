@@ -10,19 +10,19 @@ import (
 type source struct {
 	procfs bool // the host's listeners come from /proc/net/tcp
 	bpf    bool // their owners come from the kernel
-	events bool // the kernel tells when listeners open and close
+	events bool // the kernel reports when listeners open and close
 	since  time.Time
 	lost   uint64 // changes that it could not tell, since then
 }
 
 // source returns how the last gather found the listeners.
 func (in *input) source() source {
-	s := source{bpf: in.open.holders != nil, events: in.announced.on.Load()}
+	s := source{bpf: in.open.holders != nil, events: in.listenEvents.on.Load()}
 	for _, t := range in.listeners.tables {
 		s.procfs = s.procfs || t.ns.Host() && t.source.Procfs
 	}
 	if s.events {
-		s.since, s.lost = in.announced.since, in.announced.lost.Load()
+		s.since, s.lost = in.listenEvents.since, in.listenEvents.lost.Load()
 	}
 	return s
 }

@@ -26,7 +26,7 @@ const (
 	openFiles
 	userDatabase
 	briefListeners
-	lostAnnouncements
+	lostListenEvents
 
 	limitationKinds
 )

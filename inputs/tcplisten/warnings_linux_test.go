@@ -100,7 +100,7 @@ func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
 	}
 }
 
-func TestLimitsLastUntilTheyAreMended(t *testing.T) {
+func TestLimitsLastUntilTheyAreFixed(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -117,22 +117,22 @@ func TestLimitsLastUntilTheyAreMended(t *testing.T) {
 		}
 	}
 	limits("before the first gather")
-	o.look(0)
+	o.gatherAfter(0)
 	limits("at first")
 	web := service(t, "web", "127.0.0.1", 4000)
 	withoutReading(t, func() {
-		o.look(10 * time.Second)
+		o.gatherAfter(10 * time.Second)
 		limits("without capabilities", "some owners are unknown")
-		o.lookBriefly(time.Millisecond) // no search for owners ends
+		o.gatherBriefly(time.Millisecond) // no search for owners ends
 		limits("between two searches", "some owners are unknown")
 		web.End()
-		o.look(10 * time.Second)
+		o.gatherAfter(10 * time.Second)
 		limits("without a listener whose owner is unknown")
 		service(t, "web", "127.0.0.1", 4000)
-		o.look(10 * time.Second)
+		o.gatherAfter(10 * time.Second)
 		limits("with another one", "some owners are unknown")
 	})
-	o.look(10 * time.Second)
+	o.gatherAfter(10 * time.Second)
 	limits("with capabilities again")
 	if n := strings.Count(o.log.String(), "some owners are unknown"); n != 1 {
 		t.Errorf("logged %d times: %s", n, o.log)

@@ -19,7 +19,7 @@ type Options struct {
 	Path string `toml:"path"`
 	// "json": one JSON object per line, or "influx": line protocol.
 	DataFormat string `toml:"data_format"`
-	// Times in JSON: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
+	// Format of times in JSON: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
 	// "unix_ns". Line protocol always has nanoseconds.
 	TimestampFormat string `toml:"timestamp_format"`
 	// Maximum size of the file, at least "64KiB". Before it would grow larger, PATH becomes

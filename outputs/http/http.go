@@ -23,7 +23,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	FlushInterval: time.Second,
 	Sample: plugin.Sample{
 		NamePass: []string{"tcp_listen_event", "tcp_listen_rule_event"},
-		Why:      "A webhook wants the changes, not a snapshot every ten seconds.",
+		Why:      "A webhook should get changes, not a snapshot every ten seconds.",
 	},
 	Telegraf: plugin.Telegraf{Options: map[string]string{
 		"audience":                       oauth,

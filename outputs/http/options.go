@@ -18,10 +18,10 @@ type Options struct {
 	URL plugin.Strings `toml:"url"`
 	// HTTP method: "POST", "PUT" or "PATCH".
 	Method string `toml:"method"`
-	// "json_lines": an object per line; "json_array": an array of objects; "json_object":
-	// one object, and a request for each point.
+	// "json_lines": one object per line; "json_array": an array of objects; "json_object":
+	// a single object, with one request for each point.
 	Format string `toml:"format"`
-	// Times in the objects: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
+	// Format of times: "rfc3339" (with nanoseconds), "unix", "unix_ms", "unix_us" or
 	// "unix_ns".
 	TimestampFormat string `toml:"timestamp_format"`
 	// Compression of request bodies: "gzip", "zstd", "snappy" (block format) or "identity"
@@ -29,8 +29,8 @@ type Options struct {
 	ContentEncoding string `toml:"content_encoding"`
 	// Maximum size of the JSON in one request, before compression.
 	MaxBody plugin.Size `toml:"max_body"`
-	// Status codes, from 300 to 599, by which the receiver rejects all points of a request
-	// for good. They go to the dead-letter file.
+	// Status codes, from 300 to 599, with which the receiver rejects all points of a request
+	// for good. The points go to the dead-letter file.
 	NonRetryableStatusCodes []int `toml:"non_retryable_statuscodes"`
 	push.Options
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // answerText returns the message of an answer: that of a google.rpc.Status, which OTLP
-// demands, or else the text.
+// requires, or else the text.
 func answerText(a *push.Answer) string {
 	if isProtobuf(a) && a.Status >= 300 {
 		if text, ok := parseStatus(a.Body); ok {
@@ -33,7 +33,7 @@ func isPage(a *push.Answer) bool {
 
 // parsePartialSuccess returns what an ExportMetricsServiceResponse or
 // ExportLogsServiceResponse says: how many data points or log records were rejected, and a
-// message. What is not such a response says nothing.
+// message. Anything else counts as an empty response.
 func parsePartialSuccess(response []byte) (rejected int64, message string) {
 	partial, ok := field(response, 1, protowire.BytesType)
 	if !ok {

@@ -27,7 +27,7 @@ func (e *eventEncoder) append(dst []byte, event *metric.Point) ([]byte, error) {
 	}
 	severity := severityOf(event)
 	r := logspb.LogRecord{
-		TimeUnixNano: at, ObservedTimeUnixNano: at, // the time of an event is that of the look that showed it
+		TimeUnixNano: at, ObservedTimeUnixNano: at, // the time of an event is that of the scan that showed it
 		SeverityNumber: severity, SeverityText: severityText[severity],
 		EventName: eventName(event), Body: stringValue(sentence(event)), Attributes: e.attributes(event),
 	}
@@ -53,8 +53,8 @@ var severityText = map[logspb.SeverityNumber]string{
 	logspb.SeverityNumber_SEVERITY_NUMBER_ERROR: "ERROR",
 }
 
-// severityOf returns the severity of an event. What rules say decides. Without them, whatever
-// makes a service reachable from everywhere is a warning.
+// severityOf returns the severity of an event. The verdict of the rules decides. Without rules,
+// anything that makes a service publicly reachable is a warning.
 func severityOf(event *metric.Point) logspb.SeverityNumber {
 	kind := event.Tag("event")
 	verdict := event.Tag("expected")
@@ -78,7 +78,7 @@ func severityOf(event *metric.Point) logspb.SeverityNumber {
 	}
 }
 
-// conventions are the tags and fields that OpenTelemetry has a name for. All others are under
+// conventions are the tags and fields that OpenTelemetry has names for. All others are under
 // "sockwatch.".
 var conventions = map[string]string{
 	"address":    "network.local.address",

@@ -19,10 +19,10 @@ type Options struct {
 	// URL for events as log records, with its path: the Collector's is
 	// "http://HOST:4318/v1/logs". If empty: no events are sent.
 	LogsURL string `toml:"logs_url"`
-	// Resource attribute service.name. Prometheus makes it the label job.
+	// Resource attribute service.name. Prometheus turns it into the label job.
 	ServiceName string `toml:"service_name"`
-	// Resource attribute service.instance.id. Prometheus makes it the label instance. If
-	// empty: the host's name.
+	// Resource attribute service.instance.id. Prometheus turns it into the label instance.
+	// If empty: the host's name.
 	ServiceInstanceID string `toml:"service_instance_id"`
 	// Additional resource attributes, such as "deployment.environment.name" = "production".
 	ResourceAttributes map[string]string `toml:"resource_attributes"`
@@ -82,6 +82,18 @@ func (o *Options) Validate() error {
 		push.ValidateEncoding(o.ContentEncoding, "gzip", "zstd", "identity"),
 		push.ValidateMaxBody(o.MaxBody),
 	)...)
+}
+
+// Warn returns a warning for each URL with the port of OTLP over gRPC. It implements
+// plugin.Warner.
+func (o *Options) Warn() error {
+	var errs []error
+	for _, option := range []struct{ name, value string }{{"metrics_url", o.MetricsURL}, {"logs_url", o.LogsURL}} {
+		if u, err := url.Parse(option.value); err == nil && u.Port() == "4317" {
+			errs = append(errs, plugin.Invalid(option.name, "4317 is usually the port of OTLP over gRPC: that of OTLP over HTTP is 4318"))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // validateURL returns the error of a URL, or nil if it is valid or empty. Every receiver has a

@@ -45,3 +45,16 @@ func TestOptionsAreChecked(t *testing.T) {
 		})
 	}
 }
+
+func TestPortOfGRPCIsWarnedOf(t *testing.T) {
+	o := Defaults()
+	o.MetricsURL, o.LogsURL = "http://h:4318/v1/metrics", ""
+	if err := o.Warn(); err != nil {
+		t.Errorf("the port of HTTP: warning %v", err)
+	}
+	o.LogsURL = "http://h:4317/v1/logs"
+	want := "logs_url: 4317 is usually the port of OTLP over gRPC: that of OTLP over HTTP is 4318"
+	if err := o.Warn(); err == nil || err.Error() != want {
+		t.Errorf("warning %v, want %s", err, want)
+	}
+}

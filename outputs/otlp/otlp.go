@@ -37,8 +37,11 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 			"compression":      `write content_encoding = "gzip" or "identity"`,
 			"coralogix":        "leave it out: write the private key as token, and application and subsystem as resource_attributes",
 			"encoding_type":    "leave it out: requests are protobuf",
+			"endpoint":         "write metrics_url, logs_url, or both",
 			"proxy_url":        "write http_proxy_url: OTLP is sent over HTTP",
 			"service_address":  `write metrics_url = "http://HOST:4318/v1/metrics": OTLP is sent over HTTP, not gRPC`,
+			"url":              "write metrics_url, logs_url, or both",
+			"urls":             "write metrics_url, logs_url, or both",
 			"use_proxy":        "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are used",
 			"use_system_proxy": "leave it out: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment are used",
 		},
@@ -169,9 +172,9 @@ func atOnce(first, second func() error) (firstErr, secondErr error) {
 	return firstErr, secondErr
 }
 
-// failure returns the error of a Push in which a kind has failed. A failure that may pass
-// precedes a request that has to be split: that can wait. One kind does not wait as long as
-// the server of the other asks for.
+// failure returns the error of a Push in which a kind has failed. A temporary failure
+// takes precedence over a request that has to be split, which can wait. One kind does not wait
+// for as long as the server of the other asks for.
 func (o *output) failure(metricsErr, logsErr error) error {
 	err := errors.Join(metricsErr, logsErr)
 	switch {

@@ -267,7 +267,7 @@ func TestAReplacedOutputKnowsWhatWasStored(t *testing.T) {
 
 // A request that has to be split waits while the other kind is down: bisecting now would
 // narrow the window to records of the kind that is down.
-func TestAFailureThatPassesPrecedesOneThatSplits(t *testing.T) {
+func TestTemporaryFailurePrecedesASplit(t *testing.T) {
 	metrics, logs := newReceiver(t), newReceiver(t)
 	out, _ := newOutput(t, metrics, logs, nil)
 	for _, test := range []struct {

@@ -2,7 +2,7 @@ package otlp
 
 import "crypto/sha256"
 
-// A result says what has become of a record.
+// A result is what happened to a record.
 type result struct {
 	done     bool  // it is stored or rejected: it must not be sent again
 	rejected error // the reason, or nil

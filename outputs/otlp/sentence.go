@@ -32,7 +32,7 @@ func sentence(event *metric.Point) string {
 	return printable(strings.Join(append([]string{text}, details(event)...), "; "))
 }
 
-// details returns what else is to be said about an event.
+// details returns what else there is to say about an event.
 func details(event *metric.Point) (parts []string) {
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	text := func(key string) string {

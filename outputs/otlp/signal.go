@@ -50,7 +50,7 @@ func (u *unnamed) take(most int) error {
 	return &plugin.PartialError{Rejected: n, Err: u.err}
 }
 
-// A refusal is an answer that asks for a wait.
+// A refusal is an answer that asks the client to wait.
 type refusal struct {
 	until time.Time
 	err   error
@@ -87,7 +87,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 	}, nil
 }
 
-var errNoURL = errors.New("the URL for records of its kind is not set any more")
+var errNoURL = errors.New("the URL for records of its kind is no longer set")
 
 // send sends records in as many requests as necessary. It sets the result of each record that
 // it has stored, or that is rejected for good. After an error the others may be sent again.
@@ -156,10 +156,10 @@ func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []in
 	return nil
 }
 
-// sendByTime sends the records of each time in a request of their own. It is for a request
-// that repeats one without an answer, or one from before a restart, and is refused: its
-// older samples may be stored already, and Prometheus stores nothing of a request that has a
-// sample older than the latest of its series. All newer samples would be lost.
+// sendByTime sends one request per timestamp. It is used if a request is refused that repeats
+// one without an answer, or one from before a restart: its older samples may be stored
+// already, and Prometheus stores nothing of a request that has a sample older than the latest
+// of its series. All newer samples would be lost.
 func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]int, results []result) error {
 	for _, group := range groups {
 		s.request.reset()

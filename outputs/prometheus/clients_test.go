@@ -119,9 +119,9 @@ func (s *slowReader) Write(p []byte) (int, error) {
 	return s.ResponseRecorder.Write(p)
 }
 
-// TestSlowReadersKeepNobodyWaiting: there are more of them than concurrent answers, each
+// TestSlowReadersDelayNobody: there are more of them than concurrent answers, each
 // with its own answer.
-func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
+func TestSlowReadersDelayNobody(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))
 	waiting, release := make(chan struct{}), make(chan struct{})
@@ -148,9 +148,9 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestSlowReadersAreCutOffBeyondTheLimitOfMemory over a real connection, whose write
+// TestSlowReadersAreDisconnectedAtTheMemoryLimit over a real connection, whose write
 // ends with an error.
-func TestSlowReadersAreCutOffBeyondTheLimitOfMemory(t *testing.T) {
+func TestSlowReadersAreDisconnectedAtTheMemoryLimit(t *testing.T) {
 	e, _ := newTestEndpoint(t, nil)
 	e.responder = respond.New(respond.Options{Log: e.env.Log, MaxRequests: maxRequests, MaxUnread: 1, Refused: e.own.refused.Inc})
 	board := boardOf(batch("tcp_listen", listeners(benchListeners)...)) // more than sockets buffer
@@ -222,8 +222,8 @@ func (b *waitingBoard) Latest() []*metric.Batch {
 	return b.fakeBoard.Latest()
 }
 
-// TestSlowClientsAreCut in a synctest bubble, over pipes.
-func TestSlowClientsAreCut(t *testing.T) {
+// TestSlowClientsAreDisconnected in a synctest bubble, over pipes.
+func TestSlowClientsAreDisconnected(t *testing.T) {
 	for _, test := range []struct {
 		name, request string
 		want          time.Duration

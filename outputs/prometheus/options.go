@@ -15,8 +15,8 @@ type Options struct {
 	// Addresses to listen on, one or a list: "HOST:PORT" (no host: every address),
 	// "unix:PATH", or "systemd" or "systemd:NAME" for sockets that systemd passes.
 	Listen plugin.Strings `toml:"listen"`
-	// Path of the metrics. "/", "/-/healthy", "/-/ready" and "/sd/listeners" are taken
-	// by the program's own pages.
+	// Path of the metrics. "/", "/-/healthy", "/-/ready", "/sd/listeners" and the paths of
+	// the live page are taken by the program's own pages.
 	Path string `toml:"path"`
 	// Web configuration file of Prometheus' exporter-toolkit: TLS, client certificates,
 	// basic auth. If empty: plain HTTP without authentication.
@@ -28,7 +28,7 @@ type Options struct {
 	// Maximum number of series on the page. If there are more, the last points of the
 	// largest batch are dropped and counted.
 	MaxSeries int `toml:"max_series"`
-	// Serve the live page for people and its API at "/", "/listener/", "/events",
+	// Serve the live page and its API at "/", "/listener/", "/events",
 	// "/health", "/stream", "/assets/" and "/api/". If false, "/" is a plain page of links.
 	Page bool `toml:"page"`
 	// Further names of this host under which the page may be opened, one or a list of

@@ -179,7 +179,7 @@ func TestClosedListenerLeavesThePage(t *testing.T) {
 	}
 }
 
-func TestLandingPageOfHostileNames(t *testing.T) {
+func TestHostileNamesOnTheLandingPage(t *testing.T) {
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Path, o.Page = "/m&'x", false })
 	e.env.Hostname = `<script>alert("host")</script>`
 	b := batch(`"><script>alert(1)</script>`, listener(80, "</td><script>", "root"))

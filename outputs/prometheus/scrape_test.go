@@ -184,9 +184,9 @@ func TestBodiesAreMadeOncePerBoard(t *testing.T) {
 	}
 }
 
-// TestFamiliesAreMadeAgainOnlyIfPointsChange: equal points, in the same slice or in
+// TestFamiliesAreRebuiltOnlyIfPointsChange: equal points, in the same slice or in
 // another one, keep their families.
-func TestFamiliesAreMadeAgainOnlyIfPointsChange(t *testing.T) {
+func TestFamiliesAreRebuiltOnlyIfPointsChange(t *testing.T) {
 	steady := batch("steady", listeners(3)...)
 	first := newPage([]*metric.Batch{batch("moving", point("m", 1)), steady}, usualSize, nil)
 	documented := batch("steady", listeners(3)...)

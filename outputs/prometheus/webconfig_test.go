@@ -112,9 +112,9 @@ func TestBrokenWebConfigIsReported(t *testing.T) {
 	}
 }
 
-// TestClientsThatFailAreNoReason: a client that does not use TLS does not affect the
+// TestFailingClientsAreNotAReason: a client that does not use TLS does not affect the
 // endpoint's health.
-func TestClientsThatFailAreNoReason(t *testing.T) {
+func TestFailingClientsAreNotAReason(t *testing.T) {
 	e, _, _, _ := serveTLS(t, webConfigTLS, nil)
 	other, _ := newTestEndpoint(t, func(o *Options) { *o = e.opts })
 	reported := reports(other)
@@ -125,9 +125,9 @@ func TestClientsThatFailAreNoReason(t *testing.T) {
 	}
 }
 
-// TestWatchChecksSeldom: many requests cause one check per second, and a failed check is
+// TestWatchChecksRarely: many requests cause one check per second, and a failed check is
 // repeated until the endpoint is up again.
-func TestWatchChecksSeldom(t *testing.T) {
+func TestWatchChecksRarely(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var broken atomic.Bool
@@ -337,8 +337,8 @@ func TestFIFOIsRefused(t *testing.T) {
 	}
 }
 
-// TestRemovedSocketIsMadeAgainAtReload, and an error is reported if that fails.
-func TestRemovedSocketIsMadeAgainAtReload(t *testing.T) {
+// TestRemovedSocketIsRecreatedAtReload, and an error is reported if that fails.
+func TestRemovedSocketIsRecreatedAtReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "metrics.sock")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix://" + path} })

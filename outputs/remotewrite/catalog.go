@@ -49,7 +49,7 @@ func (c *catalog) learn(descs []metric.Desc) {
 	c.byName = byName
 }
 
-// unit returns the unit of a metric. OpenMetrics demands that its name has the unit as a
+// unit returns the unit of a metric. OpenMetrics requires that its name has the unit as a
 // suffix, and other words ("connections") are not units there.
 func unit(name, unit string) string {
 	if strings.HasSuffix(strings.TrimSuffix(name, "_total"), "_"+unit) {

@@ -10,7 +10,7 @@ import (
 	"sockwatch/outputs/internal/push"
 )
 
-// writtenHeader is how a server that understands 2.0 says how many samples it has stored.
+// writtenHeader is where a server that understands 2.0 says how many samples it has stored.
 const writtenHeader = "X-Prometheus-Remote-Write-Samples-Written"
 
 // written returns the number of samples that a server says it has stored. It reports false
@@ -76,7 +76,7 @@ func isFinalRejection(err error) bool {
 	return ok && rejected.OthersStored && len(rejected.Records) > 0
 }
 
-// isDecided reports whether an error says what becomes of the records: the server has
+// isDecided reports whether an error settles what happens to the records: the server has
 // answered, and the request is not repeated as it was.
 func isDecided(err error) bool {
 	_, isPartial := errors.AsType[*plugin.PartialError](err)

@@ -2,7 +2,9 @@ package remotewrite
 
 import (
 	"errors"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"sockwatch/agent/plugin"
@@ -15,7 +17,7 @@ type Options struct {
 	// server that worked last, or to the next one if that fails.
 	URLs []string `toml:"urls"`
 	// Version of the protocol: "1.0", "2.0", or "auto": 2.0, but 1.0 with a server that
-	// does not understand 2.0. That server is asked again after an hour.
+	// does not understand 2.0, which is tried again after an hour.
 	ProtocolVersion string `toml:"protocol_version"`
 	// Reject points that are older than this instead of sending them. "0s": send all. It
 	// saves requests after an outage if the server refuses old samples anyway.
@@ -54,6 +56,18 @@ const (
 	version1 = "1.0"
 	version2 = "2.0"
 )
+
+// Warn returns a warning for each URL without a path: no known server takes remote write
+// there. It implements plugin.Warner.
+func (o *Options) Warn() error {
+	var errs []error
+	for _, s := range o.URLs {
+		if u, err := url.Parse(s); err == nil && strings.Trim(u.Path, "/") == "" {
+			errs = append(errs, plugin.Invalid("urls", `%q has no path: Prometheus has "/api/v1/write", Mimir "/api/v1/push", Thanos "/api/v1/receive"`, u.Scheme+"://"+u.Host))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Validate returns every error of the options, joined. They contain no secrets.
 func (o *Options) Validate() error {

@@ -46,3 +46,15 @@ func TestOptionErrors(t *testing.T) {
 		})
 	}
 }
+
+func TestURLWithoutAPathIsWarnedOf(t *testing.T) {
+	o := Defaults()
+	if err := o.Warn(); err != nil {
+		t.Errorf("the defaults: warning %v", err)
+	}
+	o.URLs = []string{"https://h.example.org:9090/?x=y", "http://h.example.org/x"}
+	want := `urls: "https://h.example.org:9090" has no path: Prometheus has "/api/v1/write", Mimir "/api/v1/push", Thanos "/api/v1/receive"`
+	if err := o.Warn(); err == nil || err.Error() != want {
+		t.Errorf("warning\n%v, want\n%s", err, want)
+	}
+}

@@ -2,9 +2,9 @@
 // server that implements its remote write, in version 2.0 or 1.0 of the protocol.
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
-// sends them. record.go has the form of a record and its parser, encoder.go makes records of
-// points, series.go has the samples of a request, message.go the protobuf messages,
-// catalog.go the documentation of metrics, and classify.go what an answer means.
+// sends them. record.go has the format of a record and its parser, encoder.go encodes points
+// as records, series.go has the samples of a request, message.go the protobuf messages,
+// catalog.go the documentation of metrics, and classify.go classifies responses.
 package remotewrite
 
 import (
@@ -34,11 +34,12 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 	},
 	Telegraf: plugin.Telegraf{ // of outputs.http with data_format = "prometheusremotewrite"
 		Options: map[string]string{
-			"content_encoding":           "leave it out: the protocol demands snappy",
+			"bearer_token":               "write token, or token_file",
+			"content_encoding":           "leave it out: the protocol requires snappy",
 			"data_format":                "leave it out: this output writes nothing else",
 			"idle_conn_timeout":          "leave it out: it cannot be set",
-			"method":                     "leave it out: the protocol demands POST",
-			"non_retryable_statuscodes":  "leave it out: the status and the text of the answer decide",
+			"method":                     "leave it out: the protocol requires POST",
+			"non_retryable_statuscodes":  "leave it out: the status and the message of the response decide",
 			"prometheus_sort_metrics":    "leave it out: samples are sorted",
 			"prometheus_string_as_label": "leave it out: strings are not sent",
 			"url":                        `write urls = ["URL"]`,
@@ -89,7 +90,7 @@ func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	return o.encoder.append(dst, p, false), nil
 }
 
-// EncodeEvent leaves events out, unless the option events is set: they are no series.
+// EncodeEvent leaves events out, unless the option events is set: they are not series.
 func (o *output) EncodeEvent(dst []byte, event *metric.Point) ([]byte, error) {
 	if !o.options.Events {
 		return dst, nil
@@ -132,10 +133,10 @@ func (o *output) oldest() int64 {
 	return time.Now().Add(-time.Duration(o.options.SampleAgeLimit)).UnixMilli()
 }
 
-// pushByTime sends the records of each time in a request of their own. It is for a request
-// that repeats one without an answer, or one from before a restart, and is refused: its
-// older samples may be stored already, and Prometheus stores nothing of a request of version
-// 1.0 that has a sample older than the latest of its series. All newer samples would be lost.
+// pushByTime sends one request per timestamp. It is used if a request is refused that repeats
+// one without an answer, or one from before a restart: its older samples may be stored
+// already, and Prometheus stores nothing of a request of version 1.0 that has a sample older
+// than the latest of its series. All newer samples would be lost.
 func (o *output) pushByTime(ctx context.Context, records [][]byte) error {
 	rejected := &plugin.RejectedError{Records: map[int]error{}, OthersStored: true}
 	for _, group := range byTime(records) {
@@ -208,7 +209,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 	return nil
 }
 
-// versionHeader is how a request says its version.
+// versionHeader holds the version of a request.
 const versionHeader = "X-Prometheus-Remote-Write-Version"
 
 // post sends one message.

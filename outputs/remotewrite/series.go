@@ -28,7 +28,7 @@ type collection struct {
 type series struct {
 	set, metric int
 	kind        metric.Type
-	hash        uint64         // two series with the same one are so unlikely that they are not told apart
+	hash        uint64         // two series with the same hash are so unlikely that they are not distinguished
 	samples     []seriesSample // at least one
 }
 

@@ -1,9 +1,9 @@
-// Package bpf asks the kernel what procfs cannot tell, or only slowly: which open files of all
-// processes are listening sockets, in one pass (Holders), and every socket that begins or
-// ceases to listen, at that moment (Changes).
+// Package bpf reads from the kernel what procfs does not show, or shows only slowly: which open
+// files of all processes are listening sockets, in one pass (Holders), and each socket that
+// begins or ceases to listen, as it happens (Changes).
 //
-// Both need the capabilities CAP_BPF and CAP_PERFMON, a kernel with BTF of itself
-// (CONFIG_DEBUG_INFO_BTF) and Linux 5.12. Without them the constructors return an error that
+// Both need the capabilities CAP_BPF and CAP_PERFMON, and Linux 5.12 with BTF for the kernel
+// itself (CONFIG_DEBUG_INFO_BTF). Without them the constructors return an error that
 // says what is missing. Nothing is pinned: what was loaded ends with the process.
 //
 // The programs are in programs/listeners.c. "go generate", with Debian's clang-14, llvm-14 and
@@ -18,7 +18,7 @@ import (
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -cflags "-O2 -Wall -Werror" -type holder -type change listeners programs/listeners.c
 
-// ErrUnsupported says that sockwatch was built for an architecture without these programs.
+// ErrUnsupported means that sockwatch was built for an architecture without these programs.
 var ErrUnsupported = errors.New("bpf: only on amd64 and arm64")
 
 // A Change is a TCP socket that began or ceased to listen.

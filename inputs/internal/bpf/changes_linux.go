@@ -21,6 +21,7 @@ import (
 type Changes struct {
 	program *ebpf.Program
 	buffer  *ebpf.Map
+	sent    *ebpf.Variable
 	lost    *ebpf.Variable
 	link    link.Link
 	reader  *ringbuf.Reader
@@ -33,12 +34,13 @@ func OpenChanges(pidNamespace uint32) (*Changes, error) {
 	var objects struct {
 		ListenChanges *ebpf.Program  `ebpf:"listen_changes"`
 		Changes       *ebpf.Map      `ebpf:"changes"`
+		Sent          *ebpf.Variable `ebpf:"sent"`
 		Lost          *ebpf.Variable `ebpf:"lost"`
 	}
 	if err := load(pidNamespace, &objects); err != nil {
 		return nil, err
 	}
-	c := &Changes{program: objects.ListenChanges, buffer: objects.Changes, lost: objects.Lost}
+	c := &Changes{program: objects.ListenChanges, buffer: objects.Changes, sent: objects.Sent, lost: objects.Lost}
 	var err error
 	if c.reader, err = ringbuf.NewReader(c.buffer); err != nil {
 		return nil, errors.Join(fmt.Errorf("bpf: open the ring buffer: %w", err), c.Close())
@@ -71,6 +73,15 @@ func (c *Changes) Next() (Change, error) {
 		return Change{}, fmt.Errorf("bpf: read the ring buffer: %w", err)
 	}
 	return parseChange(c.record.RawSample)
+}
+
+// Sent returns how many changes Next has returned or is about to return. The kernel counts a
+// socket before it lists it.
+func (c *Changes) Sent() (n uint64, err error) {
+	if err := c.sent.Get(&n); err != nil {
+		return 0, fmt.Errorf("bpf: read the number of changes: %w", err)
+	}
+	return n, nil
 }
 
 // Lost returns how many changes found the ring buffer full since OpenChanges.

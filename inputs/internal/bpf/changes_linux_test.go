@@ -214,6 +214,9 @@ func TestNoChangeIsMissing(t *testing.T) {
 	if lost, err := c.Lost(); lost != 0 || err != nil {
 		t.Errorf("%d lost, %v", lost, err)
 	}
+	if sent, err := c.Sent(); sent < 2*n || err != nil { // others may listen, too
+		t.Errorf("%d sent, %v, want %d", sent, err, 2*n)
+	}
 }
 
 // TestLostChangesAreCounted fills the ring buffer while nobody reads it.

@@ -54,6 +54,7 @@ const (
 	listenersVarLost           = "lost"
 	listenersVarOnlyRings      = "only_rings"
 	listenersVarPidNamespace   = "pid_namespace"
+	listenersVarSent           = "sent"
 	listenersVarUnusedChange   = "unused_change"
 	listenersVarUnusedHolder   = "unused_holder"
 )
@@ -118,6 +119,7 @@ type listenersVariableSpecs struct {
 	Lost         *ebpf.VariableSpec `ebpf:"lost"`
 	OnlyRings    *ebpf.VariableSpec `ebpf:"only_rings"`
 	PidNamespace *ebpf.VariableSpec `ebpf:"pid_namespace"`
+	Sent         *ebpf.VariableSpec `ebpf:"sent"`
 	UnusedChange *ebpf.VariableSpec `ebpf:"unused_change"`
 	UnusedHolder *ebpf.VariableSpec `ebpf:"unused_holder"`
 }
@@ -158,6 +160,7 @@ type listenersVariables struct {
 	Lost         *ebpf.Variable `ebpf:"lost"`
 	OnlyRings    *ebpf.Variable `ebpf:"only_rings"`
 	PidNamespace *ebpf.Variable `ebpf:"pid_namespace"`
+	Sent         *ebpf.Variable `ebpf:"sent"`
 	UnusedChange *ebpf.Variable `ebpf:"unused_change"`
 	UnusedHolder *ebpf.Variable `ebpf:"unused_holder"`
 }

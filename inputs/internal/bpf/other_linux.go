@@ -35,5 +35,8 @@ func (*Changes) Close() error { return nil }
 // Next returns ErrUnsupported.
 func (*Changes) Next() (Change, error) { return Change{}, ErrUnsupported }
 
+// Sent returns 0.
+func (*Changes) Sent() (uint64, error) { return 0, nil }
+
 // Lost returns 0.
 func (*Changes) Lost() (uint64, error) { return 0, nil }

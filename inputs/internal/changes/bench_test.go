@@ -41,7 +41,7 @@ func benchSocket(i, generation int) Socket {
 	}
 }
 
-// step returns the moment of the next look.
+// step returns the moment of the next scan.
 func (m Moment) step() Moment {
 	const d = 10 * time.Second
 	return Moment{Time: m.Time.Add(d), Mono: m.Mono + d, Uptime: m.Uptime + d, Boot: m.Boot}
@@ -72,43 +72,43 @@ func BenchmarkDescribe(b *testing.B) {
 
 var sink int
 
-// BenchmarkObserveRestarts measures looks in which all listeners were restarted.
+// BenchmarkObserveRestarts measures scans in which all listeners were restarted.
 func BenchmarkObserveRestarts(b *testing.B) {
 	t, m := benchTracker()
-	looks := []*Snapshot{benchSnapshot(m, 0), benchSnapshot(m, 1)}
+	scans := []*Snapshot{benchSnapshot(m, 0), benchSnapshot(m, 1)}
 	for i := 0; b.Loop(); i++ {
 		m = m.step()
-		looks[i%2].Moment = m
-		if n := len(t.Observe(looks[i%2]).Events); i > 0 && n != benchListeners {
+		scans[i%2].Moment = m
+		if n := len(t.Observe(scans[i%2]).Events); i > 0 && n != benchListeners {
 			b.Fatalf("%d events", n)
 		}
 	}
 	perListener(b)
 }
 
-// BenchmarkObserveOpened measures one look in which all listeners have opened.
+// BenchmarkObserveOpened measures one scan in which all listeners have opened.
 func BenchmarkObserveOpened(b *testing.B) {
 	_, m := benchTracker()
-	look := benchSnapshot(m.step(), 0)
+	scan := benchSnapshot(m.step(), 0)
 	for b.Loop() {
 		t, _ := benchTracker()
-		t.Observe(&Snapshot{Moment: m, Namespaces: look.Namespaces})
-		if n := len(t.Observe(look).Events); n != benchListeners {
+		t.Observe(&Snapshot{Moment: m, Namespaces: scan.Namespaces})
+		if n := len(t.Observe(scan).Events); n != benchListeners {
 			b.Fatalf("%d events", n)
 		}
 	}
 	perListener(b)
 }
 
-// BenchmarkObserveNothing measures looks in which nothing has changed.
+// BenchmarkObserveNothing measures scans in which nothing has changed.
 func BenchmarkObserveNothing(b *testing.B) {
 	t, m := benchTracker()
-	look := benchSnapshot(m, 0)
-	t.Observe(look)
+	scan := benchSnapshot(m, 0)
+	t.Observe(scan)
 	for b.Loop() {
 		m = m.step()
-		look.Moment = m
-		t.Observe(look)
+		scan.Moment = m
+		t.Observe(scan)
 	}
 	perListener(b)
 }
@@ -127,14 +127,14 @@ func BenchmarkUnchanged(b *testing.B) {
 }
 
 // BenchmarkGlimpsesOfOnePort measures the cost of a program that opens and closes thousands
-// of sockets on one port between two looks.
+// of sockets on one port between two scans.
 func BenchmarkGlimpsesOfOnePort(b *testing.B) {
 	_, m := benchTracker()
-	look := glimpsesOfOnePort(m, benchListeners)
+	scan := glimpsesOfOnePort(m, benchListeners)
 	for b.Loop() {
 		t := New(simOptions())
-		t.Observe(&Snapshot{Moment: m, Namespaces: look.Namespaces})
-		if n := len(t.Observe(look).Events); n != 1 {
+		t.Observe(&Snapshot{Moment: m, Namespaces: scan.Namespaces})
+		if n := len(t.Observe(scan).Events); n != 1 {
 			b.Fatalf("%d events", n)
 		}
 	}

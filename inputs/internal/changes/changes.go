@@ -1,4 +1,4 @@
-// Package changes reports what has changed between two looks at the listening sockets of
+// Package changes reports what has changed between two scans of the listening sockets of
 // a host: snapshots in, events out. It does not use the kernel, files or clocks.
 //
 //	snapshot ──▶ endpoints ──▶ match: owner of each socket ──▶ difference ──▶ events
@@ -22,8 +22,8 @@ type Tracker struct {
 	endpoints map[Endpoint]*endpoint // present, or not closed yet
 	memory    memory                 // of closed endpoints
 	totals    totals
-	last      view                // of the last look
-	started   bool                // there was a look in this run; earlier changes happened while it was down
+	last      view                // of the last scan
+	started   bool                // there was a scan in this run; earlier changes happened while it was down
 	due       due                 // when a waiting change must be reported
 	imported  map[importKey]int64 // Unix time
 	match     match               // of one endpoint at a time
@@ -40,8 +40,8 @@ func (t *Tracker) Reconfigure(o Options) {
 	t.due = due{now: true}
 }
 
-// Observe compares a complete look with the known state. It must not be called for a failed
-// look; the next one reports what has changed meanwhile. Observe keeps the tags, which must
+// Observe compares a complete scan with the known state. It must not be called for a failed
+// scan; the next one reports what has changed meanwhile. Observe keeps the tags, which must
 // not change afterwards, and nothing else of the snapshot.
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
@@ -60,7 +60,7 @@ func (t *Tracker) Observe(s *Snapshot) Result {
 	return l.end()
 }
 
-// Unchanged is called instead of Observe if a complete look found nothing changed, including
+// Unchanged is called instead of Observe if a complete scan found nothing changed, including
 // the facts of holders. It is cheap. It reports whether something is due, in which case
 // Observe must be called.
 func (t *Tracker) Unchanged(now Moment) (due bool) {
@@ -71,8 +71,8 @@ func (t *Tracker) Unchanged(now Moment) (due bool) {
 	return false
 }
 
-// Since returns the time since the last complete look, even if that was before a restart, or
-// 0 if there was none. It becomes the window of what the next look finds.
+// Since returns the time since the last complete scan, even if that was before a restart, or
+// 0 if there was none. It becomes the window of what the next scan finds.
 func (t *Tracker) Since(m Moment) time.Duration {
 	if t.last.Number == 0 {
 		return 0
@@ -103,11 +103,11 @@ func (t *Tracker) Times(at Endpoint, id SocketID) (firstSeen, changed int64) {
 // changedFor is how long changed_time_seconds is shown, in seconds.
 const changedFor = 24 * 60 * 60
 
-// Totals returns the points NAME_events, which count events since the first look. All values of the tags are
+// Totals returns the points NAME_events, which count events since the first scan. All values of the tags are
 // present from the start. Only Observe changes them.
 func (t *Tracker) Totals() []metric.Point { return t.totals.points(t.options, t.last.Began) }
 
-// Stop returns the records to write at a clean stop: the time of the last look, which tells
+// Stop returns the records to write at a clean stop: the time of the last scan, which tells
 // the next run how exact the times of its first events are.
 func (t *Tracker) Stop() map[string]json.RawMessage {
 	if !t.started {

@@ -33,7 +33,7 @@ func TestDeployRestartsEachServiceOnce(t *testing.T) {
 		for _, s := range sockets {
 			h.close(s)
 			h.sleep(time.Second, 0)
-			h.look() // meanwhile the port is closed
+			h.scan() // meanwhile the port is closed
 			h.listen(fmt.Sprintf("0.0.0.0:%d", s.at.Port), h.again(s.holders[0]))
 			want = append(want, fmt.Sprintf("restarted 0.0.0.0:%d app", s.at.Port))
 		}
@@ -79,7 +79,7 @@ func TestRollingUpdateNamesTheProcessBeforeIt(t *testing.T) {
 	})
 }
 
-func TestWorkersThatComeAndGoAreNoEvents(t *testing.T) {
+func TestWorkersThatComeAndGoCauseNoEvents(t *testing.T) {
 	night(t, func(h *simHost) {
 		master := h.process("postfix")
 		s := h.listen("0.0.0.0:25", master)
@@ -197,13 +197,13 @@ func TestContainersOnRandomPortsOpenAndCloseOnceEach(t *testing.T) {
 			h.pass(2 * time.Minute)
 			h.wants("opened "+at+" docker-proxy", "closed "+at+" docker-proxy")
 		}
-		if n := len(h.records); n != 50+2 { // the look and the totals
+		if n := len(h.records); n != 50+2 { // the scan and the totals
 			t.Errorf("%d records, want 52", n)
 		}
 	})
 }
 
-func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
+func TestRecreatedContainerIsRestarted(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
 		nginx := h.process("nginx")
@@ -232,7 +232,7 @@ func TestContainerThatIsMadeAgainIsRestarted(t *testing.T) {
 	})
 }
 
-func TestRenamedNamespaceOrDeviceIsNoEvent(t *testing.T) {
+func TestRenamedNamespaceOrDeviceIsNotAnEvent(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "4026532281", View: "netlink"})
 		s := h.listen("4026532281/0.0.0.0%eth0:80", h.process("nginx"))
@@ -296,7 +296,7 @@ func TestLaptopThatSleepsIsSilent(t *testing.T) {
 		h.close(s)
 		h.pass(10 * time.Second)
 		h.sleep(9*time.Hour, 9*time.Hour)
-		h.look()
+		h.scan()
 		h.listen("0.0.0.0:22", h.again(s.holders[0]))
 		h.pass(5 * time.Minute)
 		h.wants("restarted 0.0.0.0:22 sshd")
@@ -333,7 +333,7 @@ func TestOwnersUnreadableForAWhileAreTheSame(t *testing.T) {
 	})
 }
 
-func TestFailedLooksHideNothing(t *testing.T) {
+func TestFailedScansHideNothing(t *testing.T) {
 	night(t, func(h *simHost) {
 		sshd := h.process("sshd")
 		s := h.listen("0.0.0.0:22", sshd)
@@ -371,7 +371,7 @@ func TestNamespaceThatFailsIsABaselineAfterwards(t *testing.T) {
 	})
 }
 
-func TestNewNamespaceThatFailsAtFirstIsNoBaseline(t *testing.T) {
+func TestNewNamespaceThatFailsAtFirstIsNotABaseline(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.pass(time.Minute)
 		h.namespaces = append(h.namespaces, Namespace{Name: "blue", View: "netlink", Failed: true})
@@ -418,7 +418,7 @@ func TestNamespacesThatAnOptionIncludesAreABaseline(t *testing.T) {
 		h.namespaces = append(h.namespaces, Namespace{Name: "red", View: "netlink"})
 		red := h.listen("red/0.0.0.0:80", h.process("nginx"))
 		h.pass(time.Minute)
-		h.wants("opened red/0.0.0.0:80 nginx") // the first look at a new namespace is not a baseline
+		h.wants("opened red/0.0.0.0:80 nginx") // the first scan of a new namespace is not a baseline
 		h.scope, h.namespaces = "", h.namespaces[:1]
 		h.close(s, red)
 		h.pass(5 * time.Minute)

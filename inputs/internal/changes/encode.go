@@ -21,7 +21,7 @@ func encode(v any) json.RawMessage {
 }
 
 // encode returns a record of an endpoint.
-func (l *look) encode(r *record) json.RawMessage {
+func (l *scan) encode(r *record) json.RawMessage {
 	l.scratch = r.append(l.scratch[:0])
 	return slices.Clone(l.scratch)
 }

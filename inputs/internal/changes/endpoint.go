@@ -11,8 +11,8 @@ import (
 type endpoint struct {
 	Endpoint
 	record
-	current []*Socket // in the current look, in the order of compareIDs; none: it is missing
-	event   uint64    // the last look that reported one of its first five kinds of events
+	current []*Socket // in the current scan, in the order of compareIDs; none: it is missing
+	event   uint64    // the last scan that reported one of its first five kinds of events
 	dirty   bool      // record has changed
 }
 
@@ -36,22 +36,22 @@ type mark struct {
 	Mono      time.Duration `json:"m"`
 	Window    time.Duration `json:"w"` // how long ago it may have happened; 0: Time is exact
 	WhileDown bool          `json:"d"`
-	Boot      bool          `json:"b"` // first seen in the first look after a boot, to which settle_boot applies
+	Boot      bool          `json:"b"` // first seen in the first scan after a boot, to which settle_boot applies
 }
 
-// An absence marks the first look without an endpoint.
+// An absence marks the first scan without an endpoint.
 type absence struct {
 	mark
-	Last Moment `json:"last"` // the last look that saw it
+	Last Moment `json:"last"` // the last scan that saw it
 }
 
-// A change marks the first look that saw another owner or other sockets.
+// A change marks the first scan that saw another owner or other sockets.
 type change struct {
 	mark
 	Down time.Duration `json:"down"` // how long the endpoint may have been gone
 }
 
-// A loss marks the first look in which an owner had no socket while others had.
+// A loss marks the first scan in which an owner had no socket while others had.
 type loss struct {
 	mark
 	Known bool `json:"known"` // that owner was identified
@@ -76,13 +76,13 @@ func (e *endpoint) class() (widest inet.Class, known bool) {
 	return widest, true
 }
 
-// expose sets the reported class to the one that the look found.
+// expose sets the reported class to the one that the scan found.
 func (e *endpoint) expose() {
 	class, known := e.class()
 	e.Exposure = exposure{Reported: class, Known: known}
 }
 
-// commit records what a look found, and that the endpoint is present. reported: an event or a
+// commit records what a scan found, and that the endpoint is present. reported: an event or a
 // baseline has reported its current state. firstSeen is when its new owners were first seen.
 func (e *endpoint) commit(m *match, reported bool, firstSeen int64) {
 	if e.Change != nil || e.Gone != nil {

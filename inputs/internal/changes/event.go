@@ -25,7 +25,7 @@ func kinds() []string {
 	return []string{opened, returned, closed, restarted, ownerChanged, exposureChanged}
 }
 
-// An event is one that a look reports, before it becomes a point.
+// An event is one that a scan reports, before it becomes a point.
 type event struct {
 	endpoint Endpoint
 	kind     string
@@ -37,7 +37,7 @@ type event struct {
 }
 
 // report adds an event of an endpoint.
-func (l *look) report(e *endpoint, kind string, at mark, s shown, fields ...metric.Field) {
+func (l *scan) report(e *endpoint, kind string, at mark, s shown, fields ...metric.Field) {
 	l.events = append(l.events, &event{
 		endpoint: e.Endpoint, kind: kind, mark: at, shown: s, exposure: e.Exposure.Reported, fields: fields,
 	})
@@ -47,8 +47,8 @@ func (l *look) report(e *endpoint, kind string, at mark, s shown, fields ...metr
 	}
 }
 
-// points returns the events of the look in order.
-func (l *look) points() []metric.Point {
+// points returns the events of the scan in order.
+func (l *scan) points() []metric.Point {
 	if len(l.events) == 0 {
 		return nil
 	}

@@ -51,7 +51,7 @@ func TestForgottenEndpointOpensAgain(t *testing.T) {
 		h.pass(2 * time.Minute)
 		h.wants("closed 0.0.0.0:80 nginx")
 		h.sleep(721*time.Hour, 0)
-		h.look()
+		h.scan()
 		h.listen("0.0.0.0:80", h.process("nginx"))
 		h.pass(time.Minute)
 		h.wants("opened 0.0.0.0:80 nginx")
@@ -364,7 +364,7 @@ func TestExposureThatWidensToPublicIsReportedAtOnce(t *testing.T) {
 	})
 }
 
-func TestRestartAndExposureInOneLook(t *testing.T) {
+func TestRestartAndExposureInOneScan(t *testing.T) {
 	night(t, func(h *simHost) {
 		h.public = false
 		sshd := h.process("sshd")
@@ -433,7 +433,7 @@ func TestTooManyOfOneUserAreCounted(t *testing.T) {
 		"closed 0.0.0.0:1337 flood", "closed of user1000 x 8")
 }
 
-func TestFirstLookOfARunIsNotLimited(t *testing.T) {
+func TestFirstScanOfARunIsNotLimited(t *testing.T) {
 	h := newSimHost(t)
 	h.options.MaxPerUser = 3
 	h.tracker = New(h.options)
@@ -443,7 +443,7 @@ func TestFirstLookOfARunIsNotLimited(t *testing.T) {
 	for i := range 5 {
 		h.listen(fmt.Sprintf("127.0.0.1:%d", 1000+i), h.process("app"))
 	}
-	h.look()
+	h.scan()
 	if len(h.events) != 5 {
 		t.Errorf("%d events, want 5", len(h.events))
 	}
@@ -469,7 +469,7 @@ func TestTotalsKeepTheirSeries(t *testing.T) {
 		}
 		h.options.Expected = []string{"yes", "no"}
 		h.tracker.Reconfigure(h.options)
-		h.look()
+		h.scan()
 		got := total()
 		if len(got) != 6*3 || got[0] != want[0] || got[1] != "tcp_listen_events opened no 0" || got[2] != "tcp_listen_events opened yes 0" {
 			t.Errorf("totals with rules: %q", got)
@@ -478,18 +478,18 @@ func TestTotalsKeepTheirSeries(t *testing.T) {
 }
 
 // The totals say since when they count, also after a restart.
-func TestTotalsCountSinceTheFirstLook(t *testing.T) {
+func TestTotalsCountSinceTheFirstScan(t *testing.T) {
 	h := newSimHost(t)
 	first := h.now.Time
-	h.look()
-	for _, when := range []string{"at the first look", "later", "after a restart", "after a look"} {
+	h.scan()
+	for _, when := range []string{"at the first scan", "later", "after a restart", "after a scan"} {
 		for _, p := range h.tracker.Totals() {
 			if !p.Start.Equal(first) {
 				t.Errorf("%s: %s counts since %v, want %v", when, p.Series(), p.Start, first)
 			}
 		}
 		switch when {
-		case "at the first look":
+		case "at the first scan":
 			h.pass(time.Hour)
 		case "later":
 			h.stop()
@@ -609,7 +609,7 @@ func TestManyOwnersOfOnePortAreBounded(t *testing.T) {
 	h.wants()
 }
 
-func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
+func TestKernelIsAnOwnerLikeAnyOther(t *testing.T) {
 	night(t, func(h *simHost) {
 		nobody := h.process("")
 		nfs := h.listen("0.0.0.0:2049", nobody)
@@ -627,7 +627,7 @@ func TestKernelIsAnOwnerLikeAnother(t *testing.T) {
 	})
 }
 
-func TestUnexpectedEventsAreFoldedLast(t *testing.T) {
+func TestUnexpectedEventsAreCollapsedLast(t *testing.T) {
 	var events []*event
 	for i, expected := range []string{"yes", "yes", "no", "yes", "undecided"} {
 		events = append(events, &event{

@@ -20,7 +20,7 @@ type exactHost struct {
 func newExactHost(t *testing.T) *exactHost {
 	h := &exactHost{t: t, tracker: New(simOptions()), closed: make(map[uint64]time.Time)}
 	h.now = Moment{Time: time.Unix(1_800_000_000, 0), Mono: time.Hour, Uptime: time.Hour, Boot: "b"}
-	h.look()
+	h.scan()
 	return h
 }
 
@@ -38,7 +38,7 @@ func (h *exactHost) pass(d time.Duration) {
 	h.now.Time, h.now.Mono, h.now.Uptime = h.now.Time.Add(d), h.now.Mono+d, h.now.Uptime+d
 }
 
-func (h *exactHost) look(glimpses ...Glimpse) []metric.Point {
+func (h *exactHost) scan(glimpses ...Glimpse) []metric.Point {
 	events := h.tracker.Observe(&Snapshot{
 		Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets, Glimpses: glimpses, Closed: h.closed,
 	}).Events
@@ -61,33 +61,33 @@ func TestExactTimes(t *testing.T) {
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)
 	h.sockets = []Socket{s}
-	h.wants(h.look(), opened, s.Opened, "window_seconds", "0", "listen_pid", "5")
+	h.wants(h.scan(), opened, s.Opened, "window_seconds", "0", "listen_pid", "5")
 
 	h.pass(10 * time.Second)
 	h.sockets = nil
 	gone := h.now.Time.Add(-3 * time.Second)
 	h.closed[s.ID.Cookie] = gone
-	h.look()
+	h.scan()
 	h.pass(time.Minute)
-	h.wants(h.look(), closed, gone, "window_seconds", "0", "listen_pid", "5", "age_seconds", "14")
+	h.wants(h.scan(), closed, gone, "window_seconds", "0", "listen_pid", "5", "age_seconds", "14")
 }
 
-// The kernel may tell that a socket has closed only after a look without it.
-func TestExactTimeIsToldLate(t *testing.T) {
+// The kernel may tell that a socket has closed only after a scan without it.
+func TestExactTimeIsReportedLate(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)
 	h.sockets = []Socket{s}
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	h.sockets = nil
 	gone := h.now.Time.Add(-3 * time.Second)
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	h.closed[s.ID.Cookie] = gone
-	h.look()
+	h.scan()
 	h.pass(time.Minute)
-	h.wants(h.look(), closed, gone, "window_seconds", "0")
+	h.wants(h.scan(), closed, gone, "window_seconds", "0")
 }
 
 func TestExactDownTime(t *testing.T) {
@@ -95,59 +95,60 @@ func TestExactDownTime(t *testing.T) {
 	h.pass(10 * time.Second)
 	old := h.socket(80, time.Second, 5)
 	h.sockets = []Socket{old}
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	next := h.socket(80, 3*time.Second, 6)
 	h.closed[old.ID.Cookie] = next.Opened.Add(-250 * time.Millisecond)
 	h.sockets = []Socket{next}
-	h.wants(h.look(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "0.25", "listen_pid", "6", "previous_pid", "5")
+	h.wants(h.scan(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "0.25", "listen_pid", "6", "previous_pid", "5")
 }
 
-// The socket was missing for a whole look.
-func TestExactDownTimeOverSeveralLooks(t *testing.T) {
+// The socket was missing for a whole scan.
+func TestExactDownTimeOverSeveralScans(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	old := h.socket(80, time.Second, 5)
 	h.sockets = []Socket{old}
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	h.closed[old.ID.Cookie] = h.now.Time.Add(-4 * time.Second)
 	h.sockets = nil
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	next := h.socket(80, 9*time.Second, 6)
 	h.sockets = []Socket{next}
-	h.wants(h.look(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "5")
+	h.wants(h.scan(), restarted, next.Opened, "window_seconds", "0", "down_seconds", "5")
 }
 
-// TestBriefListenerIsExact reports a listener that no look has seen, with both of its times.
+// TestBriefListenerIsExact reports a listener that no scan has seen, with both of its times.
 func TestBriefListenerIsExact(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)
 	h.closed[s.ID.Cookie] = s.Opened.Add(5 * time.Millisecond)
-	h.wants(h.look(Glimpse{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
+	h.wants(h.scan(Glimpse{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
 	h.pass(time.Minute)
-	h.wants(h.look(), closed, s.Opened.Add(5*time.Millisecond), "window_seconds", "0", "pid", "5", "listen_pid", "5")
+	h.wants(h.scan(), closed, s.Opened.Add(5*time.Millisecond), "window_seconds", "0", "pid", "5", "listen_pid", "5")
 }
 
-// TestATimeBeforeTheLastLookIsNotExact uses the time of the look for a socket that an earlier
-// look should have seen.
-func TestATimeBeforeTheLastLookIsNotExact(t *testing.T) {
+// TestATimeBeforeTheLastScanIsNotExact uses the time of the scan for a socket that an earlier
+// scan should have seen.
+func TestATimeBeforeTheLastScanIsNotExact(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	s := h.socket(80, 15*time.Second, 5)
 	h.sockets = []Socket{s}
-	h.wants(h.look(), opened, h.now.Time, "window_seconds", "10")
+	h.wants(h.scan(), opened, h.now.Time, "window_seconds", "10")
 }
 
-// TestTheFirstOfSeveralSocketsOpensAnEndpoint takes the time of the first one that listened.
+// TestTheFirstOfSeveralSocketsOpensAnEndpoint takes the time and the process of the first one
+// that listened.
 func TestTheFirstOfSeveralSocketsOpensAnEndpoint(t *testing.T) {
 	h := newExactHost(t)
 	h.pass(10 * time.Second)
 	first, second := h.socket(80, 7*time.Second, 5), h.socket(80, 6*time.Second, 6)
 	h.sockets = []Socket{second, first}
-	h.wants(h.look(), opened, first.Opened, "window_seconds", "0")
+	h.wants(h.scan(), opened, first.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
 }
 
 // The record of an owner keeps who called listen over a restart of sockwatch, which does not
@@ -164,12 +165,12 @@ func TestWhoCalledListenOutlivesARestart(t *testing.T) {
 	}
 	h.pass(10 * time.Second)
 	h.sockets[0].Opened, h.sockets[0].ListenPID = time.Time{}, 0
-	h.look()
+	h.scan()
 	h.pass(10 * time.Second)
 	h.sockets = nil
-	h.look()
+	h.scan()
 	h.pass(time.Minute)
-	events := h.look()
+	events := h.scan()
 	if len(events) != 1 {
 		t.Fatalf("events %v, want closed", events)
 	}

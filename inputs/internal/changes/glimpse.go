@@ -2,10 +2,10 @@ package changes
 
 import "time"
 
-// glimpse reports sockets that were seen only between the last look and this one. It is too
+// glimpse reports sockets that were seen only between the last scan and this one. It is too
 // late to search for their owners. Sockets of one endpoint that were seen at the same time are
 // matched together, since there may be thousands.
-func (l *look) glimpse(all []Glimpse) {
+func (l *scan) glimpse(all []Glimpse) {
 	type place struct {
 		Endpoint
 		nano int64
@@ -45,7 +45,7 @@ func (l *look) glimpse(all []Glimpse) {
 }
 
 // glimpseTogether reports the sockets of an endpoint that were seen at the same time.
-func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
+func (l *scan) glimpseTogether(at Endpoint, sockets []*Socket) {
 	e := l.endpoints[at]
 	if e == nil {
 		e = l.add(at, l.mark)
@@ -73,7 +73,7 @@ func (l *look) glimpseTogether(at Endpoint, sockets []*Socket) {
 }
 
 // closedBefore reports whether a socket is known to have closed before a time.
-func (l *look) closedBefore(id SocketID, at time.Time) bool {
+func (l *scan) closedBefore(id SocketID, at time.Time) bool {
 	closed, known := l.closed[id.Cookie]
 	return known && !closed.After(at)
 }

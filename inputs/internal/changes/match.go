@@ -27,7 +27,7 @@ func compareIDs(a, b SocketID) int {
 	return cmp.Or(cmp.Compare(a.Netns, b.Netns), cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Inode, b.Inode))
 }
 
-// A match assigns the sockets of an endpoint in one look to owners: those that the endpoint
+// A match assigns the sockets of an endpoint in one scan to owners: those that the endpoint
 // had, and new ones.
 type match struct {
 	sockets []socket  // to be recorded, in the order of endpoint.current
@@ -52,7 +52,7 @@ type findings struct {
 	learned     bool // an owner has another name
 }
 
-// run matches the sockets that a look found with the recorded ones. Both are in the order of
+// run matches the sockets that a scan found with the recorded ones. Both are in the order of
 // compareIDs.
 func (m *match) run(e *endpoint) {
 	m.sockets, m.gained = m.sockets[:0], m.gained[:0]
@@ -301,7 +301,7 @@ func (o *owner) startedAfter(other *owner) bool {
 }
 
 // lastShown returns what events report about an endpoint that is missing: the owner that
-// started last of those with a socket in the last look.
+// started last of those with a socket in the last scan.
 func (e *endpoint) lastShown() *shown {
 	var last []*owner
 	for i := range e.Sockets {

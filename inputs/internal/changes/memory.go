@@ -34,7 +34,7 @@ func (m *memory) remove(at Endpoint, after int64) (known bool) {
 }
 
 // forget drops endpoints that closed too long ago, and the oldest if there are too many.
-func (m *memory) forget(l *look) {
+func (m *memory) forget(l *scan) {
 	until := l.forgotten()
 	excess := len(m.closed) - l.options.MaxKnown
 	if excess > 0 {
@@ -60,4 +60,4 @@ func (m *memory) forget(l *look) {
 }
 
 // forgotten returns the time before which closed endpoints are forgotten, in Unix time.
-func (l *look) forgotten() int64 { return l.view.Time.Add(-l.options.Remember).Unix() }
+func (l *scan) forgotten() int64 { return l.view.Time.Add(-l.options.Remember).Unix() }

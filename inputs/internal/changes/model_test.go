@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A pastLook is the model's record of what a look found.
-type pastLook struct {
+// A pastScan is the model's record of what a scan found.
+type pastScan struct {
 	Moment
 	sockets map[Endpoint][]pastSocket
 }
 
-// A pastSocket is one socket in one look. owner is "" if it cannot be seen.
+// A pastSocket is one socket in one scan. owner is "" if it cannot be seen.
 type pastSocket struct {
 	id        SocketID
 	owner     string
@@ -42,11 +42,11 @@ func (e modelEvent) String() string {
 	return fmt.Sprintf("%s %s %s:%d", e.time.UTC().Format(time.DateTime), e.kind, e.at.Address, e.at.Port)
 }
 
-// model returns the events of a history of looks. It works on the whole history: it reads each
+// model returns the events of a history of scans. It works on the whole history: it reads each
 // endpoint from beginning to end, knows what a search will find, and pairs endpoints that have
 // closed with those that opened afterwards. It has no records and does not depend on the order
 // of work.
-func model(o Options, past []pastLook) (events []modelEvent) {
+func model(o Options, past []pastScan) (events []modelEvent) {
 	endpoints := make(map[Endpoint]bool)
 	for _, l := range past {
 		for at := range l.sockets {
@@ -104,7 +104,7 @@ func sameNames(a, b []string) bool {
 // A modelReader reads the history of one endpoint.
 type modelReader struct {
 	options Options
-	past    []pastLook
+	past    []pastScan
 	at      Endpoint
 	events  []modelEvent
 
@@ -114,7 +114,7 @@ type modelReader struct {
 	known    map[SocketID]string // the owners of the sockets
 	assumed  map[SocketID]bool   // sockets whose owner is not certain
 	event    map[SocketID]bool   // the sockets of the last event
-	missing  int                 // the first look without it; -1: it is present
+	missing  int                 // the first scan without it; -1: it is present
 	booted   bool                // not seen since a boot
 	waits    []wait              // since it has been missing
 	lost     *modelLoss          // nil while every owner has a socket
@@ -156,7 +156,7 @@ func (r *modelReader) reboot(k int) {
 	}
 }
 
-// tellAll records that all sockets of the look have been reported.
+// tellAll records that all sockets of the scan have been reported.
 func (r *modelReader) tellAll(k int) {
 	clear(r.event)
 	clear(r.known)
@@ -208,8 +208,8 @@ func (r *modelReader) miss(k int) {
 	}
 }
 
-// decision returns the look by which a search that is under way in look k has ended or
-// owner_wait is over, or the last look that has the endpoint.
+// decision returns the scan by which a search that is under way in scan k has ended or
+// owner_wait is over, or the last scan that has the endpoint.
 func (r *modelReader) decision(k int, searching func(pastSocket) bool) int {
 	for j := k; ; j++ {
 		waited := r.past[j].Mono-r.past[k].Mono >= r.options.OwnerWait
@@ -222,7 +222,7 @@ func (r *modelReader) decision(k int, searching func(pastSocket) bool) int {
 	}
 }
 
-// undecided reports whether a search that began in look k was still under way in look j, the
+// undecided reports whether a search that began in scan k was still under way in scan j, the
 // last one that had the endpoint.
 func (r *modelReader) undecided(k, j int, searching func(pastSocket) bool) bool {
 	return slices.ContainsFunc(r.past[j].sockets[r.at], searching) && r.past[j].Mono-r.past[k].Mono < r.options.OwnerWait
@@ -260,7 +260,7 @@ func (r *modelReader) open(k int) (decided int) {
 	return j
 }
 
-// compare determines what has changed in look k and those up to the one in which that is
+// compare determines what has changed in scan k and those up to the one in which that is
 // decided.
 func (r *modelReader) compare(k int) (decided int) {
 	booted, settle := r.booted, r.settle()
@@ -387,7 +387,7 @@ type modelLoss struct {
 }
 
 // lose reports that an owner has had no socket for long enough, if it was ever identified and
-// the look reports nothing else.
+// the scan reports nothing else.
 func (r *modelReader) lose(k int, settle time.Duration, tell bool) {
 	names := r.names()
 	lost, named := false, false

@@ -8,7 +8,7 @@ import (
 
 // reunite gives a new endpoint the state of a missing one if they have a socket in common: its
 // namespace or its device was renamed.
-func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent []*endpoint) {
+func (l *scan) reunite(present, absent []*endpoint) (stillPresent, stillAbsent []*endpoint) {
 	bySocket := make(map[SocketID]*endpoint)
 	for _, e := range absent {
 		for i := range e.Sockets {
@@ -37,7 +37,7 @@ func (l *look) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 }
 
 // indexMissing indexes the missing endpoints for origin, and returns them.
-func (l *look) indexMissing(absent []*endpoint) (missing []*endpoint) {
+func (l *scan) indexMissing(absent []*endpoint) (missing []*endpoint) {
 	l.missing = make(map[uint16][]*endpoint)
 	for _, e := range absent {
 		if l.miss(e) {
@@ -60,7 +60,7 @@ const maxOrigins = 256
 
 // origin returns the endpoint that the owner of a new one has moved from: that of a container
 // that was recreated, or another address of the port.
-func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
+func (l *scan) origin(e *endpoint) (from *endpoint, moved bool) {
 	best := func(fits func(old *endpoint) bool) (found *endpoint) {
 		for _, old := range l.missing[e.Port] { // the most recent one first
 			if l.endpoints[old.Endpoint] != old || !old.leftBefore(e, l) || !fits(old) {
@@ -84,7 +84,7 @@ func (l *look) origin(e *endpoint) (from *endpoint, moved bool) {
 
 // mayHaveMoved reports whether a missing endpoint may turn out to be the origin of one whose
 // owner is still being searched for.
-func (l *look) mayHaveMoved(old *endpoint) bool {
+func (l *scan) mayHaveMoved(old *endpoint) bool {
 	return slices.ContainsFunc(l.arriving[old.Port], func(e *endpoint) bool {
 		return (old.isOtherNamespaceOf(e) || old.isOtherAddressOf(e)) && old.leftBefore(e, l)
 	})
@@ -92,7 +92,7 @@ func (l *look) mayHaveMoved(old *endpoint) bool {
 
 // leftBefore reports whether the endpoint was missing when another one appeared, but not long
 // enough to be closed.
-func (e *endpoint) leftBefore(next *endpoint, l *look) bool {
+func (e *endpoint) leftBefore(next *endpoint, l *scan) bool {
 	since := next.Change.Mono - e.Gone.Mono
 	return since >= 0 && since <= l.settle(&e.Gone.mark)
 }
@@ -127,7 +127,7 @@ func (e *endpoint) sameFamily(other *endpoint) bool {
 
 // rebind reports that the owner of an endpoint has moved there from another address of the
 // port.
-func (l *look) rebind(e, from *endpoint) {
+func (l *scan) rebind(e, from *endpoint) {
 	l.report(e, exposureChanged, e.Change.mark, latest(e.current).shown(),
 		previousExposure(from.Exposure.Reported, from.Address)...)
 	e.changedAt(e.Change.Time)
@@ -137,7 +137,7 @@ func (l *look) rebind(e, from *endpoint) {
 
 // moveNamespace reports that a container was recreated in another namespace. After a boot that
 // is not reported.
-func (l *look) moveNamespace(e, from *endpoint) {
+func (l *scan) moveNamespace(e, from *endpoint) {
 	if !from.Gone.Boot {
 		s, previous := latest(e.current).shown(), from.lastShown()
 		l.report(e, restarted, e.Change.mark, s,

@@ -56,7 +56,7 @@ type randomHost struct {
 	*simHost
 	random   *rand.Rand
 	services []*randomService
-	past     []pastLook
+	past     []pastScan
 	story    string
 }
 
@@ -98,7 +98,7 @@ func (w *randomHost) play() {
 			continue
 		}
 		w.changed = true
-		w.look()
+		w.scan()
 		w.remember()
 	}
 }
@@ -154,7 +154,7 @@ func (w *randomHost) act(step int, failing *int) {
 	switch action := w.random.Intn(24); {
 	case action == 0:
 		*failing = 1 + w.random.Intn(8)
-		w.log("%d looks fail", *failing)
+		w.log("%d scans fail", *failing)
 	case action == 1:
 		w.log("clock jumps")
 		w.now.Time = w.now.Time.Add(time.Duration(w.random.Intn(100)) * time.Hour)
@@ -228,9 +228,9 @@ func (w *randomHost) act(step int, failing *int) {
 	}
 }
 
-// remember records the look for the model.
+// remember records the scan for the model.
 func (w *randomHost) remember() {
-	l := pastLook{Moment: w.now, sockets: make(map[Endpoint][]pastSocket)}
+	l := pastScan{Moment: w.now, sockets: make(map[Endpoint][]pastSocket)}
 	for _, s := range w.sockets {
 		p := pastSocket{id: s.id, searching: s.status == Pending}
 		if s.status == Known {

@@ -44,7 +44,7 @@ func (at Endpoint) addr() netip.Addr {
 
 // Restore takes over the records that an earlier Tracker put into Result.Set. It is called
 // before the first Observe. It skips damaged records of this package, and returns their
-// number. Without the record of the last look it skips all: the next look is a baseline.
+// number. Without the record of the last scan it skips all: the next scan is a baseline.
 func (t *Tracker) Restore(records map[string]json.RawMessage) (damaged int) {
 	for key, text := range records {
 		if !t.restore(key, text) {

@@ -84,11 +84,11 @@ func TestDamagedRecordsAreSkipped(t *testing.T) {
 		t.Errorf("%d damaged records, want 4", damaged)
 	}
 	h.changed = true
-	h.look()
+	h.scan()
 	h.wants("opened 0.0.0.0:80 nginx")
 }
 
-func TestRecordsWithoutALookAreABaseline(t *testing.T) {
+func TestRecordsWithoutAScanAreABaseline(t *testing.T) {
 	h := newSimHost(t)
 	h.listen("0.0.0.0:22", h.process("sshd"))
 	h.pass(time.Minute)
@@ -104,21 +104,21 @@ func FuzzRestore(f *testing.F) {
 	systemd := h.systemd()
 	s := h.listen("0.0.0.0:22", systemd, h.process("sshd"))
 	h.listen("0.0.0.0:22", h.process("other"))
-	h.look()
+	h.scan()
 	h.close(s)
 	h.listen("[::]:80", h.process("nginx")).status = Pending
 	h.sleep(10*time.Second, 0)
-	h.look()
+	h.scan()
 	for _, key := range slices.Sorted(maps.Keys(h.records)) {
 		f.Add(key, string(h.records[key]))
 	}
 	f.Add("e:22 0.0.0.0 ", `{"closed":5}`)
-	look := string(h.records[viewKey])
+	scan := string(h.records[viewKey])
 	f.Fuzz(func(t *testing.T, key, text string) {
 		h := newSimHost(t)
 		h.now.Mono += time.Hour
 		tracker := New(h.options)
-		tracker.Restore(map[string]json.RawMessage{viewKey: json.RawMessage(look), key: json.RawMessage(text)})
+		tracker.Restore(map[string]json.RawMessage{viewKey: json.RawMessage(scan), key: json.RawMessage(text)})
 		for _, open := range []bool{true, false, true} {
 			h.closeAll()
 			if at, ok := parseRecordKey(key); ok && open {

@@ -17,17 +17,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A simHost is a host with services, and a sockwatch that looks at it every 10 s.
+// A simHost is a host with services, and a sockwatch that scans it every 10 s.
 type simHost struct {
 	t       *testing.T
 	options Options
 	tracker *Tracker
-	crashes bool // sockwatch is killed and started again before every look
+	crashes bool // sockwatch is killed and started again before every scan
 
 	now        Moment
-	looked     bool
-	changed    bool // since the last look
-	failing    bool // every look fails
+	scanned    bool
+	changed    bool // since the last scan
+	failing    bool // every scan fails
 	scope      string
 	namespaces []Namespace
 	records    map[string]json.RawMessage
@@ -77,7 +77,7 @@ func newSimHost(t *testing.T) *simHost {
 }
 
 // night runs a scenario twice: with a sockwatch that runs all the time, and with one that is
-// killed and restarted before every look. Both must report the same events.
+// killed and restarted before every scan. Both must report the same events.
 func night(t *testing.T, play func(h *simHost)) {
 	t.Helper()
 	for _, crashes := range []bool{false, true} {
@@ -157,7 +157,7 @@ func (h *simHost) closeAll() { h.sockets, h.changed = nil, true }
 // set changes a socket.
 func (h *simHost) set(s *simSocket, change func(*simSocket)) { change(s); h.changed = true }
 
-// glimpse adds a socket that only a scan sees, and no look.
+// glimpse adds a socket that only a quick scan sees, and no complete one.
 func (h *simHost) glimpse(at string, p *simProcess) {
 	s := h.listen(at, p)
 	h.close(s)
@@ -202,16 +202,16 @@ func (h *simHost) exposure(at Endpoint) inet.Class {
 	return inet.Private
 }
 
-// pass lets time pass, with a look every 10 s.
+// pass lets time pass, with a scan every 10 s.
 func (h *simHost) pass(d time.Duration) {
 	h.t.Helper()
 	for ; d > 0; d -= simInterval {
 		h.sleep(min(d, simInterval), 0)
-		h.look()
+		h.scan()
 	}
 }
 
-// sleep lets time pass without a look. suspended is the part for which the host sleeps.
+// sleep lets time pass without a scan. suspended is the part for which the host sleeps.
 func (h *simHost) sleep(d, suspended time.Duration) {
 	h.now.Time = h.now.Time.Add(d)
 	h.now.Uptime += d
@@ -234,7 +234,7 @@ func (h *simHost) stop() { h.write(h.tracker.Stop()) }
 
 // restore starts sockwatch again.
 func (h *simHost) restore() {
-	h.tracker, h.looked = New(h.options), false
+	h.tracker, h.scanned = New(h.options), false
 	if damaged := h.tracker.Restore(maps.Clone(h.records)); damaged > 0 {
 		h.t.Fatalf("%d records are damaged", damaged)
 	}
@@ -250,21 +250,21 @@ func (h *simHost) write(set map[string]json.RawMessage) {
 	}
 }
 
-// look looks at the host.
-func (h *simHost) look() {
+// scan scans the host.
+func (h *simHost) scan() {
 	h.t.Helper()
 	if h.failing {
 		return
 	}
-	if h.crashes && h.looked {
+	if h.crashes && h.scanned {
 		h.stop()
 		h.restore()
 	}
 	pending := slices.ContainsFunc(h.sockets, func(s *simSocket) bool { return s.status == Pending })
-	if h.looked && !h.changed && !pending && !h.tracker.Unchanged(h.now) {
+	if h.scanned && !h.changed && !pending && !h.tracker.Unchanged(h.now) {
 		return
 	}
-	h.looked, h.changed = true, false
+	h.scanned, h.changed = true, false
 	s := &Snapshot{Moment: h.now, Scope: h.scope, Namespaces: h.namespaces, Glimpses: h.glimpses}
 	for _, socket := range h.sockets {
 		s.Sockets = append(s.Sockets, h.socket(socket))

@@ -16,13 +16,13 @@ type Options struct {
 	OwnerWait  time.Duration // maximum time that an event waits for the search for the owner
 	Remember   time.Duration // how long a closed endpoint is remembered
 	MaxKnown   int           // maximum number of closed endpoints that are remembered
-	MaxPerUser int           // maximum number of opened, of returned and of closed events of a user in a look
+	MaxPerUser int           // maximum number of opened, of returned and of closed events of a user in a scan
 	// Expected are the values that Verdict.Expected may have; none without rules. They become
 	// the tag expected of events and totals.
 	Expected []string
 }
 
-// A Moment is the time of a look by all relevant clocks.
+// A Moment is the time of a scan by all relevant clocks.
 type Moment struct {
 	Time   time.Time     // wall clock, which may be set at any time
 	Mono   time.Duration // CLOCK_MONOTONIC: since the boot, without suspended time
@@ -30,18 +30,18 @@ type Moment struct {
 	Boot   string        // the boot id
 }
 
-// A Snapshot is the result of one complete look at a host.
+// A Snapshot is the result of one complete scan of a host.
 type Snapshot struct {
 	Moment
 	// Scope identifies which namespaces the options include, in any form. If it differs from
-	// that of the look before, there are no events for namespaces that have appeared or
+	// that of the scan before, there are no events for namespaces that have appeared or
 	// disappeared.
 	Scope string
 	// Namespaces are all existing namespaces within the scope.
 	Namespaces []Namespace
 	Sockets    []Socket  // in any order
 	Glimpses   []Glimpse // in chronological order
-	// Closed has when sockets closed since the last look, by cookie, if that is known exactly.
+	// Closed has when sockets closed since the last scan, by cookie, if that is known exactly.
 	Closed map[uint64]time.Time
 }
 
@@ -76,7 +76,7 @@ type SocketID struct {
 	Inode  uint64 `json:"i"`
 }
 
-// A Socket is one listening socket as a look found it.
+// A Socket is one listening socket as a scan found it.
 type Socket struct {
 	Endpoint
 	ID  SocketID
@@ -159,7 +159,7 @@ type Verdict struct {
 	Why      string `json:"why"`
 }
 
-// A Result is the outcome of a look.
+// A Result is the outcome of a scan.
 type Result struct {
 	// Events are points NAME_event, in the order of netns, port and address. They do not have
 	// the fields history and sequence yet.

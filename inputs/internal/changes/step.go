@@ -7,7 +7,7 @@ import (
 )
 
 // step compares a present endpoint with its record.
-func (l *look) step(e *endpoint) {
+func (l *scan) step(e *endpoint) {
 	m := &l.match
 	switch {
 	case l.baseline(e.Netns):
@@ -25,8 +25,8 @@ func (l *look) step(e *endpoint) {
 	}
 }
 
-// accept records what the look found, without an event.
-func (l *look) accept(e *endpoint, m *match) {
+// accept records what the scan found, without an event.
+func (l *scan) accept(e *endpoint, m *match) {
 	if e.Unreported {
 		e.FirstSeen = l.importedTime(e)
 	}
@@ -38,7 +38,7 @@ func (l *look) accept(e *endpoint, m *match) {
 }
 
 // arrive reports that an endpoint has opened or returned, or that its owner has moved to it.
-func (l *look) arrive(e *endpoint, m *match) {
+func (l *scan) arrive(e *endpoint, m *match) {
 	m.prune(true)
 	e.update(m, true, e.FirstSeen)
 	e.expose()
@@ -52,14 +52,24 @@ func (l *look) arrive(e *endpoint, m *match) {
 	case moved:
 		l.rebind(e, from)
 	default:
-		l.open(e, latest(e.current).shown())
+		l.open(e, e.opener().shown())
 	}
 	e.Unreported, e.Returns, e.dirty = false, false, true
 	e.Change = nil
 }
 
+// opener returns the socket that opened the endpoint, if that is known, else the latest.
+func (e *endpoint) opener() *Socket {
+	for _, s := range e.current {
+		if !s.Opened.IsZero() && s.Opened.Equal(e.Change.Time) {
+			return s
+		}
+	}
+	return latest(e.current)
+}
+
 // open reports that an endpoint has opened or returned.
-func (l *look) open(e *endpoint, s shown) {
+func (l *scan) open(e *endpoint, s shown) {
 	kind := opened
 	if e.Returns {
 		kind = returned
@@ -69,14 +79,14 @@ func (l *look) open(e *endpoint, s shown) {
 }
 
 // compare reports what has changed at a known endpoint.
-func (l *look) compare(e *endpoint, m *match) {
+func (l *scan) compare(e *endpoint, m *match) {
 	booted := e.Gone != nil && e.Gone.Boot
 	lost, unknownLost := m.lost()
 	another := m.joined || m.moved
 	restarts := !m.reported || m.newService
 	if another || restarts || m.searching {
 		l.differ(e, m)
-		if e.event == l.Number { // one per look; the next look reports the rest
+		if e.event == l.Number { // one per scan; the next scan reports the rest
 			l.next.now = true
 			return
 		}
@@ -108,7 +118,7 @@ func (l *look) compare(e *endpoint, m *match) {
 }
 
 // differ records since when an endpoint has differed from its record.
-func (l *look) differ(e *endpoint, m *match) {
+func (l *scan) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
 	}
@@ -130,7 +140,7 @@ func (l *look) differ(e *endpoint, m *match) {
 }
 
 // changeOwner reports that an endpoint has another owner.
-func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down time.Duration) {
+func (l *scan) changeOwner(e *endpoint, m *match, lost *owner, at mark, down time.Duration) {
 	previous := lost
 	if previous == nil {
 		previous = m.latestBefore()
@@ -145,7 +155,7 @@ func (l *look) changeOwner(e *endpoint, m *match, lost *owner, at mark, down tim
 
 // restart reports that the same owner has other sockets, or another process. It does not
 // report restarts of this program itself.
-func (l *look) restart(e *endpoint, m *match) {
+func (l *scan) restart(e *endpoint, m *match) {
 	i := newest(e.current)
 	if e.current[i].Own {
 		e.commit(m, true, e.FirstSeen)
@@ -161,7 +171,7 @@ func (l *look) restart(e *endpoint, m *match) {
 }
 
 // loseOwner reports that an owner, if it was ever known, has had no socket for long enough.
-func (l *look) loseOwner(e *endpoint, m *match, lost *owner) {
+func (l *scan) loseOwner(e *endpoint, m *match, lost *owner) {
 	if lost != nil {
 		l.changeOwner(e, m, lost, e.Lost.mark, 0)
 		return
@@ -181,7 +191,7 @@ func (e *endpoint) changedAt(at time.Time) { e.Changed, e.dirty = at.Unix(), tru
 
 // compareExposure reports that the class has changed: to public at once, otherwise after it
 // has settled.
-func (l *look) compareExposure(e *endpoint) {
+func (l *scan) compareExposure(e *endpoint) {
 	class, known := e.class()
 	switch x := &e.Exposure; {
 	case !known:
@@ -207,7 +217,7 @@ func (l *look) compareExposure(e *endpoint) {
 }
 
 // miss records that an endpoint is missing. It returns false if that must not be reported.
-func (l *look) miss(e *endpoint) bool {
+func (l *scan) miss(e *endpoint) bool {
 	if _, included := l.Namespaces[e.Netns]; l.baseline(e.Netns) || l.rescoped && !included {
 		l.drop(e)
 		return false
@@ -219,7 +229,7 @@ func (l *look) miss(e *endpoint) bool {
 	if e.Gone == nil {
 		e.Gone, e.dirty = &absence{mark: l.mark, Last: l.before.Moment}, true
 	}
-	if at := l.closedAt(e); e.Gone.Window > 0 && !at.IsZero() { // the kernel may tell only after a look without it
+	if at := l.closedAt(e); e.Gone.Window > 0 && !at.IsZero() { // the kernel may report it only after a scan without it
 		e.Gone.Time, e.Gone.Window, e.dirty = at, 0, true
 	}
 	if e.Change != nil || e.Lost != nil || e.Exposure.Since != nil { // these stop waiting
@@ -231,7 +241,7 @@ func (l *look) miss(e *endpoint) bool {
 
 // stepAbsent reports that a missing endpoint has closed, if it has been missing for long
 // enough, and no search is under way for an owner that may have moved from it.
-func (l *look) stepAbsent(e *endpoint) {
+func (l *scan) stepAbsent(e *endpoint) {
 	switch {
 	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
 	case e.event == l.Number || l.mayHaveMoved(e):
@@ -244,17 +254,17 @@ func (l *look) stepAbsent(e *endpoint) {
 }
 
 // drop forgets an endpoint.
-func (l *look) drop(e *endpoint) {
+func (l *scan) drop(e *endpoint) {
 	delete(l.endpoints, e.Endpoint)
 	l.set[recordKey(e.Endpoint)] = nil
 }
 
 // remember remembers an endpoint as closed.
-func (l *look) remember(at Endpoint) { l.set[recordKey(at)] = l.memory.add(at, l.view.Time) }
+func (l *scan) remember(at Endpoint) { l.set[recordKey(at)] = l.memory.add(at, l.view.Time) }
 
 // waiting reports whether a time since a moment of this boot has not passed yet, and notes
 // when it will have.
-func (l *look) waiting(since, wait time.Duration) bool {
+func (l *scan) waiting(since, wait time.Duration) bool {
 	if end := since + wait; l.Moment.Mono < end {
 		l.next.atMono(end)
 		return true
@@ -263,7 +273,7 @@ func (l *look) waiting(since, wait time.Duration) bool {
 }
 
 // settle returns how long a difference first seen at the mark must last.
-func (l *look) settle(since *mark) time.Duration {
+func (l *scan) settle(since *mark) time.Duration {
 	if since.Boot {
 		return l.options.SettleBoot
 	}

@@ -19,8 +19,8 @@ func benchmarkRules(b *testing.B, n int) *Rules {
 	return compile(b, "unlisted = 'unexpected'\n"+text)
 }
 
-func benchmarkLook(r *Rules, n int) *Look {
-	l := &Look{Moment: Moment{Time: now, Mono: time.Hour, Boot: "b"}}
+func benchmarkScan(r *Rules, n int) *Scan {
+	l := &Scan{Moment: Moment{Time: now, Mono: time.Hour, Boot: "b"}}
 	for i := range n {
 		listener := nginx(uint16(1000+i), by(fmt.Sprintf("p%d", i)))
 		l.Listeners = append(l.Listeners, Judged{listener, r.Verdict(listener, now)})
@@ -48,29 +48,29 @@ func BenchmarkWhy(b *testing.B) {
 // 5,000 listeners, 4,900 of them unexpected, 100 rules.
 func BenchmarkEvaluate(b *testing.B) {
 	r := benchmarkRules(b, 100)
-	look := benchmarkLook(r, 5000)
+	scan := benchmarkScan(r, 5000)
 	t := NewTracker(r, trackerOptions)
-	t.Evaluate(look)
+	t.Evaluate(scan)
 	for b.Loop() {
-		t.Evaluate(look)
+		t.Evaluate(scan)
 	}
 }
 
 // 5,000 listeners, all of them expected.
 func BenchmarkEvaluateAllowed(b *testing.B) {
 	r := compile(b, "[[allow]]\nport = '1-65535'")
-	look := benchmarkLook(r, 5000)
+	scan := benchmarkScan(r, 5000)
 	t := NewTracker(r, trackerOptions)
-	t.Evaluate(look)
+	t.Evaluate(scan)
 	for b.Loop() {
-		t.Evaluate(look)
+		t.Evaluate(scan)
 	}
 }
 
 func BenchmarkUnchanged(b *testing.B) {
 	r := benchmarkRules(b, 100)
 	t := NewTracker(r, trackerOptions)
-	t.Evaluate(benchmarkLook(r, 5000))
+	t.Evaluate(benchmarkScan(r, 5000))
 	m := Moment{Time: now, Mono: time.Hour, Boot: "b"}
 	for b.Loop() {
 		if t.Unchanged(m) {

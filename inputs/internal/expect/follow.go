@@ -11,7 +11,7 @@ import (
 // followViolations updates the violations.
 func (e *evaluation) followViolations() {
 	vs := &e.tracker.violations
-	vs.looks++
+	vs.scans++
 	fresh := e.findViolations()
 	missing := vs.present(false)
 	if len(missing) > 0 && len(fresh) > 0 {
@@ -23,16 +23,16 @@ func (e *evaluation) followViolations() {
 			e.violated(v, e.ownerWait(v))
 		}
 	}
-	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.look == vs.looks }) // ongoing overflows
+	missing = slices.DeleteFunc(missing, func(v *violation) bool { return v.scan == vs.scans }) // ongoing overflows
 	if len(missing) > 0 {
-		p := presenceOf(e.look.Listeners)
+		p := presenceOf(e.scan.Listeners)
 		for _, v := range missing {
 			e.missing(v, p)
 		}
 	}
 }
 
-// A candidate is a violation in the current look that is not tracked yet.
+// A candidate is a violation in the current scan that is not tracked yet.
 type candidate struct {
 	Judged
 	key string
@@ -52,7 +52,7 @@ func (e *evaluation) findViolations() []*candidate {
 	byKey := make(map[string]*candidate)
 	var fresh []*candidate
 	var key []byte
-	for _, j := range e.look.Listeners {
+	for _, j := range e.scan.Listeners {
 		if j.Expected != Forbidden && j.Expected != No {
 			continue
 		}
@@ -60,7 +60,7 @@ func (e *evaluation) findViolations() []*candidate {
 		rule, hold := c.rule()
 		key = appendKey(key[:0], j.Expected, rule, j.Tags)
 		if v := vs.byKey[string(key)]; v != nil {
-			if v.look != vs.looks || compareListeners(j.Listener, v.last) < 0 {
+			if v.scan != vs.scans || compareListeners(j.Listener, v.last) < 0 {
 				e.renew(v, j.Listener, hold)
 			}
 			continue
@@ -87,7 +87,7 @@ func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
 	if !v.Unknown {
 		v.Owner = ownerTags(l)
 	}
-	v.last, v.look = l, e.tracker.violations.looks
+	v.last, v.scan = l, e.tracker.violations.scans
 	if changed {
 		v.point = nil
 		e.save(v)
@@ -174,7 +174,7 @@ func (e *evaluation) followNew(fresh []*candidate) {
 			v.Gone = nil
 			e.save(v)
 		}
-		v.look = vs.looks
+		v.scan = vs.scans
 		v.count++
 	}
 }
@@ -193,14 +193,14 @@ func (vs *violations) overflowing() bool {
 func (e *evaluation) begins(c *candidate) {
 	vs := &e.tracker.violations
 	rule, hold := c.rule()
-	v := &violation{key: c.key, last: c.Listener, look: vs.looks, violationRecord: violationRecord{
+	v := &violation{key: c.key, last: c.Listener, scan: vs.scans, violationRecord: violationRecord{
 		Verdict: c.Expected, Rule: rule, Tags: c.Tags, Unknown: c.OwnerUnknown, Hold: hold, Since: e.begin(),
 	}}
 	if !v.Unknown {
 		v.Owner = ownerTags(c.Listener)
 	}
 	if e.ownerWait(v) > 0 {
-		v.Why = e.tracker.rules.Why(v.last, e.look.Time).Why
+		v.Why = e.tracker.rules.Why(v.last, e.scan.Time).Why
 	}
 	vs.byKey[v.key] = v
 	e.save(v)
@@ -232,7 +232,7 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 		if v.last.Facts != nil {
 			fields = slices.Clone(v.last.Facts())
 		}
-		fields = append(fields, text("why", e.tracker.rules.Why(v.last, e.look.Time).Why))
+		fields = append(fields, text("why", e.tracker.rules.Why(v.last, e.scan.Time).Why))
 	case v.Why != "":
 		fields = append(fields, text("why", v.Why))
 	}
@@ -241,14 +241,14 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 	e.save(v)
 }
 
-// missing handles a violation that is not in this look. While that is undecided, the
+// missing handles a violation that is not in this scan. While that is undecided, the
 // violation and its point stay unchanged.
 func (e *evaluation) missing(v *violation, p presence) {
 	verdict, listens := p.verdicts[identity(v.Tags)]
 	listens = listens && !v.Overflow
 	if listens && verdict == Undecided || !listens && p.mayBe(v) {
 		if e.tracker.rules.mayDecide(v) {
-			if v.look = e.tracker.violations.looks; v.Gone != nil {
+			if v.scan = e.tracker.violations.scans; v.Gone != nil {
 				v.Gone = nil
 				e.save(v)
 			}
@@ -276,7 +276,7 @@ func (e *evaluation) missing(v *violation, p presence) {
 		case listens && verdict == Yes:
 			why = "the rules allow the listener"
 		case listens:
-			why = "no rule is against the listener any more"
+			why = "the listener no longer violates any rule"
 		}
 		e.event("cleared", v.Gone, v.eventTags(),
 			text("why", why), text("verdict", v.Verdict), seconds("lasted_seconds", v.Since.until(v.Gone)))
@@ -294,7 +294,7 @@ func (r *Rules) mayDecide(v *violation) bool {
 	return slices.ContainsFunc(r.rules, func(n *rule) bool { return n.kind == kindForbid && n.name == v.Rule })
 }
 
-// A presence summarizes the listeners of a look.
+// A presence summarizes the listeners of a scan.
 type presence struct {
 	verdicts map[string]string // the worst verdict by identity
 	unknown  map[string]bool   // by endpointIdentity: whether an undecided listener has an unknown owner

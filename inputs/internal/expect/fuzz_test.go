@@ -49,11 +49,11 @@ func FuzzRules(f *testing.F) {
 			}
 		}
 		s := &simulation{t: t, rules: r, tracker: NewTracker(r, trackerOptions), records: map[string]json.RawMessage{}, clock: now, mono: time.Hour, boot: "b"}
-		s.look(listeners...)
+		s.scan(listeners...)
 		s.pass(time.Hour)
-		s.look(listeners[:2]...)
+		s.scan(listeners[:2]...)
 		s.restart()
-		s.look()
+		s.scan()
 		if report := NewReport(r, listeners, now); report.OK != strings.HasSuffix(report.Text(), ": ok\n") {
 			t.Errorf("ok %v, but\n%s", report.OK, report.Text())
 		}
@@ -72,11 +72,11 @@ func FuzzRecords(f *testing.F) {
 			records: map[string]json.RawMessage{key: json.RawMessage(record)},
 		}
 		s.restart()
-		s.look(nginx(23))
+		s.scan(nginx(23))
 		s.pass(time.Hour)
-		s.look(nginx(80), nginx(443))
+		s.scan(nginx(80), nginx(443))
 		s.pass(time.Hour)
-		s.look(nginx(80), nginx(443))
+		s.scan(nginx(80), nginx(443))
 		for k := range s.records {
 			if k != key && k != "r:expect:web" && k != "r:forbid:telnet" {
 				t.Errorf("record %q is left", k)

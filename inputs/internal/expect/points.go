@@ -7,7 +7,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// makePoints returns the points of a look, sorted by name. The points of rules are in the
+// makePoints returns the points of a scan, sorted by name. The points of rules are in the
 // order of the rules.
 func (t *Tracker) makePoints(listeners []Judged, counts []count) []metric.Point {
 	if !t.rules.active {
@@ -89,7 +89,7 @@ func (t *Tracker) unexpected(listeners []Judged) []metric.Point {
 	return points
 }
 
-// violationPoints returns a point for each violation in the last look.
+// violationPoints returns a point for each violation in the last scan.
 func (t *Tracker) violationPoints() []metric.Point {
 	active := []metric.Field{{Key: "active", Value: metric.Int(1)}}
 	var points []metric.Point

@@ -53,7 +53,7 @@ port = "1-1023"
 			listeners := randomListeners(random)
 			for _, s := range both {
 				s.pass(step)
-				s.look(listeners...)
+				s.scan(listeners...)
 			}
 			for _, e := range steady.last {
 				steadyEvents = append(steadyEvents, fmt.Sprintf("%v %v %v", e.Time, e.Tags, e.Fields))

@@ -33,7 +33,7 @@ port = 23
 why = "clear text"
 `
 
-func TestReportNamesTheNearestRuleAndWhatItLacks(t *testing.T) {
+func TestReportNamesTheNearestRuleAndWhatDiffers(t *testing.T) {
 	r := compile(t, audited)
 	report := NewReport(r, []*Listener{
 		nginx(8443), nginx(80), nginx(443, at("127.0.0.1"), by("httpd")), nginx(23, by("in.telnetd")), nginx(53, unreadable), nginx(22, by("sshd")),
@@ -130,8 +130,8 @@ func TestReportShowsTheWorstOfAPoint(t *testing.T) {
 	}
 }
 
-// After an incomplete look, no host is reported as OK.
-func TestReportOfAnIncompleteLook(t *testing.T) {
+// After an incomplete scan, no host is reported as OK.
+func TestReportOfAnIncompleteScan(t *testing.T) {
 	r := compile(t, "[[allow]]\nport = 80")
 	report := NewReport(r, []*Listener{nginx(80)}, now)
 	report.SetIncomplete("netns web: cannot be listed")
@@ -144,7 +144,7 @@ func TestReportOfAnIncompleteLook(t *testing.T) {
 // A program that has taken another's port is compared with the rule for that port, even if a
 // rule for another port has more in common with it. A rule for a wide range does not count as
 // a rule for that port.
-func TestNearestIsWhatTheRulesSayOfThePort(t *testing.T) {
+func TestNearestRuleIsOneAboutThePort(t *testing.T) {
 	r := compile(t, `
 unlisted = "unexpected"
 [[expect]]

@@ -9,19 +9,19 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A Moment is the time of a look at all listeners.
+// A Moment is the time of a scan of all listeners.
 type Moment struct {
 	Time time.Time
 	Mono time.Duration // CLOCK_MONOTONIC, which begins at the boot and stands still while the host is suspended
 	Boot string        // the boot id
 }
 
-// A Look is the result of one complete look.
-type Look struct {
+// A Scan is the result of one complete scan.
+type Scan struct {
 	Moment
 	Listeners []Judged      // every listening socket
-	Window    time.Duration // since the previous complete look, even across a restart; 0 if there was none
-	WhileDown bool          // it is the first look after the program started
+	Window    time.Duration // since the previous complete scan, even across a restart; 0 if there was none
+	WhileDown bool          // it is the first scan after the program started
 }
 
 // TrackerOptions are what a Tracker needs in addition to the rules.
@@ -68,7 +68,7 @@ func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 	return t
 }
 
-// A Result is the outcome of a look.
+// A Result is the outcome of a scan.
 type Result struct {
 	// Events are complete, with a time, except for the fields history and sequence.
 	Events []metric.Point
@@ -77,10 +77,10 @@ type Result struct {
 	Set map[string]json.RawMessage
 }
 
-// Evaluate evaluates the rules for a look. It need not be called if no verdict has changed
+// Evaluate evaluates the rules for a scan. It need not be called if no verdict has changed
 // and Unchanged returns false.
-func (t *Tracker) Evaluate(l *Look) Result {
-	e := evaluation{look: l, tracker: t, set: make(map[string]json.RawMessage), due: never}
+func (t *Tracker) Evaluate(l *Scan) Result {
+	e := evaluation{scan: l, tracker: t, set: make(map[string]json.RawMessage), due: never}
 	counts := t.rules.count(l.Listeners)
 	for _, n := range t.rules.rules {
 		if o := t.outcomes[n]; o != nil {
@@ -100,7 +100,7 @@ func (t *Tracker) Evaluate(l *Look) Result {
 	return Result{Events: e.events, Set: e.set}
 }
 
-// Unchanged is called instead of Evaluate if a look found the same listeners and verdicts as
+// Unchanged is called instead of Evaluate if a scan found the same listeners and verdicts as
 // the previous one. It reports whether something is due, such as the end of a rule's `for`;
 // if so, Evaluate must be called. Its cost is negligible.
 func (t *Tracker) Unchanged(m Moment) (due bool) { return m.Mono >= t.due }
@@ -118,27 +118,27 @@ func (t *Tracker) Idle() bool {
 // never is the due time if nothing is due.
 const never = time.Duration(1<<63 - 1)
 
-// An evaluation collects the results of one look.
+// An evaluation collects the results of one scan.
 type evaluation struct {
-	look    *Look
+	scan    *Scan
 	tracker *Tracker
 	events  []metric.Point
 	set     map[string]json.RawMessage
 	due     time.Duration
 }
 
-// begin returns the start of something that first appears in this look.
+// begin returns the start of something that first appears in this scan.
 func (e *evaluation) begin() start {
-	l := e.look
+	l := e.scan
 	return start{Time: l.Time.UnixNano(), Mono: int64(l.Mono), Boot: l.Boot, Window: int64(l.Window), WhileDown: l.WhileDown}
 }
 
 // lasted reports whether something has lasted for hold, and the uptime is at least notBefore.
 // If not, it schedules another evaluation for when this may be the case.
 func (e *evaluation) lasted(s *start, hold, notBefore time.Duration) bool {
-	elapsed := s.elapsed(e.look.Moment)
-	if wait := max(hold-elapsed, notBefore-e.look.Mono); wait > 0 {
-		e.due = min(e.due, e.look.Mono+wait)
+	elapsed := s.elapsed(e.scan.Moment)
+	if wait := max(hold-elapsed, notBefore-e.scan.Mono); wait > 0 {
+		e.due = min(e.due, e.scan.Mono+wait)
 		return false
 	}
 	return true
@@ -157,7 +157,7 @@ func (e *evaluation) event(kind string, s *start, tags []metric.Tag, fields ...m
 	})
 }
 
-// A start is when something began: the time of the first look that found it. It is stored in
+// A start is when something began: the time of the first scan that found it. It is stored in
 // records.
 type start struct {
 	Time      int64  `json:"t"`           // Unix time in ns
@@ -222,7 +222,7 @@ func (e *evaluation) follow(n *rule, o *outcome, c count) {
 		if n.kind == kindExpect && !o.Reported && e.lasted(&o.Since, n.hold, e.tracker.options.SettleBoot) {
 			o.Reported = true
 			e.event("failed", &o.Since, n.tags(),
-				text("why", e.tracker.rules.missing(n, c, e.look.Listeners)),
+				text("why", e.tracker.rules.missing(n, c, e.scan.Listeners)),
 				metric.Field{Key: "matches", Value: metric.Int(int64(c.matches))},
 				metric.Field{Key: "undecided", Value: metric.Int(int64(c.undecided))})
 		}
@@ -292,7 +292,7 @@ func (t *Tracker) InheritFrom(old *Tracker) {
 			t.stale = append(t.stale, n.recordKey())
 		}
 	}
-	t.violations.looks = old.violations.looks // the violations' look numbers are compared with it
+	t.violations.scans = old.violations.scans // the violations' scan numbers are compared with it
 	for _, v := range old.violations.byKey {
 		t.violations.add(v)
 	}

@@ -16,7 +16,7 @@ import (
 	"sockwatch/inputs/internal/inet"
 )
 
-// A simulation looks at listeners from time to time.
+// A simulation scans listeners from time to time.
 type simulation struct {
 	t       testing.TB
 	rules   *Rules
@@ -49,10 +49,10 @@ func (s *simulation) pass(d time.Duration) {
 	s.clock, s.mono = s.clock.Add(d), s.mono+d
 }
 
-// look performs a look at listeners, and returns the events, one per line.
-func (s *simulation) look(listeners ...*Listener) []string {
+// scan performs a scan of the listeners, and returns the events, one per line.
+func (s *simulation) scan(listeners ...*Listener) []string {
 	s.t.Helper()
-	l := &Look{Moment: Moment{s.clock, s.mono, s.boot}, Window: 10 * time.Second, WhileDown: s.whileDown}
+	l := &Scan{Moment: Moment{s.clock, s.mono, s.boot}, Window: 10 * time.Second, WhileDown: s.whileDown}
 	s.whileDown = false
 	for _, listener := range listeners {
 		l.Listeners = append(l.Listeners, Judged{listener, s.rules.Verdict(listener, s.clock)})
@@ -163,58 +163,58 @@ port = 23
 
 func TestExpectedPortHasAPointAlways(t *testing.T) {
 	s := simulate(t, web)
-	s.look()
+	s.scan()
 	s.want("nothing listens", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=0 up=0")
-	s.look(nginx(80))
+	s.scan(nginx(80))
 	s.want("each element must hold", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=0 up=0")
-	s.look(nginx(80), nginx(443))
+	s.scan(nginx(80), nginx(443))
 	s.want("both listen", s.points("expect"), "{name=web,rule=expect,team=edge} matches=2 undecided=0 up=1")
-	s.look(nginx(80), nginx(443, by("httpd")))
+	s.scan(nginx(80), nginx(443, by("httpd")))
 	s.want("another program", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=0 up=0")
 }
 
 func TestEachElementNeedsItsEndpoints(t *testing.T) {
 	s := simulate(t, "[[expect]]\nname = 'x'\nport = [80, '90-99']\nmin = 2")
-	s.look(nginx(80), nginx(80), nginx(91), nginx(92))
+	s.scan(nginx(80), nginx(80), nginx(91), nginx(92))
 	s.want("two sockets of one endpoint", s.points("expect"), "{name=x,rule=expect} matches=3 undecided=0 up=0")
-	s.look(nginx(80), nginx(80, at("::")), nginx(91), nginx(92))
+	s.scan(nginx(80), nginx(80, at("::")), nginx(91), nginx(92))
 	s.want("two endpoints", s.points("expect"), "{name=x,rule=expect} matches=4 undecided=0 up=1")
 }
 
 func TestUndecidedRuleKeepsItsEarlierVerdict(t *testing.T) {
 	s := simulate(t, web)
-	s.look(nginx(80), nginx(443, pending))
+	s.scan(nginx(80), nginx(443, pending))
 	s.want("without an earlier one", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=1")
-	s.look(nginx(80), nginx(443))
-	s.look(nginx(80, pending), nginx(443, unreadable))
+	s.scan(nginx(80), nginx(443))
+	s.scan(nginx(80, pending), nginx(443, unreadable))
 	s.want("it was up", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=2 up=1")
 	s.restart()
-	s.look(nginx(80, pending), nginx(443, unreadable))
+	s.scan(nginx(80, pending), nginx(443, unreadable))
 	s.want("it was up before a restart", s.points("expect"), "{name=web,rule=expect,team=edge} matches=0 undecided=2 up=1")
-	s.look(nginx(80))
-	s.look(nginx(80), nginx(443, pending))
+	s.scan(nginx(80))
+	s.scan(nginx(80), nginx(443, pending))
 	s.want("it was not up", s.points("expect"), "{name=web,rule=expect,team=edge} matches=1 undecided=1 up=0")
 	s.want("events", s.events)
 }
 
 func TestForbidRuleIsUpWhileNothingMatches(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look()
+	s.scan()
 	s.want("nothing", s.points("expect"), "{name=telnet,rule=forbid} matches=0 undecided=0 up=1")
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.want("a match", s.points("expect"), "{name=telnet,rule=forbid} matches=1 undecided=0 up=0")
 	s.want("violation", s.points("violation"),
 		"{address=0.0.0.0,exposure=public,port=23,process=nginx,rule=telnet,unit=nginx.service,user=root,verdict=forbidden} active=1")
-	s.look()
+	s.scan()
 	s.want("the violation has ended", s.points("violation"))
 }
 
 func TestFailureIsReportedAfterItsTime(t *testing.T) {
 	s := simulate(t, web)
-	s.look(nginx(80), nginx(443))
+	s.scan(nginx(80), nginx(443))
 	s.pass(10 * time.Second)
 	failed := s.clock
-	s.want("at first", s.look(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))))
+	s.want("at first", s.scan(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))))
 	s.pass(59 * time.Second)
 	if s.tracker.Unchanged(Moment{s.clock, s.mono, s.boot}) {
 		t.Error("due before a minute has passed")
@@ -223,7 +223,7 @@ func TestFailureIsReportedAfterItsTime(t *testing.T) {
 	if !s.tracker.Unchanged(Moment{s.clock, s.mono, s.boot}) {
 		t.Error("not due after a minute")
 	}
-	s.want("after a minute", s.look(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))), "failed web")
+	s.want("after a minute", s.scan(nginx(80), nginx(443, at("127.0.0.1"), by("httpd"))), "failed web")
 	want := metric.Point{
 		Name: "tcp_listen_rule_event", Tags: metric.NewTags("event", "failed", "name", "web", "rule", "expect"),
 		Fields: []metric.Field{
@@ -239,8 +239,8 @@ func TestFailureIsReportedAfterItsTime(t *testing.T) {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
 	s.pass(time.Hour)
-	s.want("later", s.look(nginx(80)))
-	s.want("restored", s.look(nginx(80), nginx(443)), "restored web")
+	s.want("later", s.scan(nginx(80)))
+	s.want("restored", s.scan(nginx(80), nginx(443)), "restored web")
 	if v, _ := s.last[0].Field("lasted_seconds"); v.AsFloat() != 3660 || !s.last[0].Time.Equal(s.clock) {
 		t.Errorf("restored at %v after %v s", s.last[0].Time, v)
 	}
@@ -249,11 +249,11 @@ func TestFailureIsReportedAfterItsTime(t *testing.T) {
 func TestRestartWithinTheTimeOfARuleIsSilent(t *testing.T) {
 	s := simulate(t, web)
 	for range 10 {
-		s.look(nginx(80), nginx(443))
+		s.scan(nginx(80), nginx(443))
 		s.pass(30 * time.Second)
-		s.look()
+		s.scan()
 		s.pass(30 * time.Second)
-		s.look(nginx(80, pending), nginx(443, pending))
+		s.scan(nginx(80, pending), nginx(443, pending))
 		s.pass(10 * time.Second)
 	}
 	s.want("events", s.events)
@@ -261,30 +261,30 @@ func TestRestartWithinTheTimeOfARuleIsSilent(t *testing.T) {
 
 func TestTimeOfARuleIsThatOfTheMonotonicClock(t *testing.T) {
 	s := simulate(t, web)
-	s.look()
+	s.scan()
 	s.clock = s.clock.Add(24 * time.Hour) // the clock is set forward, or the host is suspended
-	s.want("the clock has jumped", s.look())
+	s.want("the clock has jumped", s.scan())
 	s.clock = s.clock.Add(-48 * time.Hour)
 	s.pass(time.Minute)
-	s.want("a minute has passed", s.look(), "failed web")
+	s.want("a minute has passed", s.scan(), "failed web")
 }
 
 func TestFailureGoesOnThroughRestarts(t *testing.T) {
 	s := simulate(t, web)
-	s.look()
+	s.scan()
 	s.pass(30 * time.Second)
 	s.restart()
-	s.want("not yet", s.look())
+	s.want("not yet", s.scan())
 	s.pass(30 * time.Second)
 	s.restart()
-	s.want("a minute after the first look", s.look(), "failed web")
+	s.want("a minute after the first scan", s.scan(), "failed web")
 	if v, _ := s.last[0].Field("while_down"); v.AsBool() {
 		t.Error("the failure began while the program ran")
 	}
 	s.restart()
-	s.want("not twice", s.look())
+	s.want("not twice", s.scan())
 	s.restart()
-	s.want("restored while down", s.look(nginx(80), nginx(443)), "restored web")
+	s.want("restored while down", s.scan(nginx(80), nginx(443)), "restored web")
 	if v, _ := s.last[0].Field("while_down"); !v.AsBool() {
 		t.Error("that it was while the program was down is not said")
 	}
@@ -292,32 +292,32 @@ func TestFailureGoesOnThroughRestarts(t *testing.T) {
 
 func TestBootIsSilentUntilServicesHaveHadTheirTime(t *testing.T) {
 	s := simulate(t, web+telnet)
-	s.look(nginx(80), nginx(443), nginx(23))
+	s.scan(nginx(80), nginx(443), nginx(23))
 	s.want("before", s.events, "violated telnet 0.0.0.0 23 nginx")
 	s.reboot(20 * time.Second)
-	s.look()
+	s.scan()
 	s.pass(90 * time.Second)
-	s.look(nginx(80), nginx(443), nginx(23))
+	s.scan(nginx(80), nginx(443), nginx(23))
 	s.pass(time.Hour)
-	s.look(nginx(80), nginx(443), nginx(23))
+	s.scan(nginx(80), nginx(443), nginx(23))
 	s.want("after a boot that takes 110 s", s.events, "violated telnet 0.0.0.0 23 nginx")
 
 	s.reboot(20 * time.Second)
-	s.look()
+	s.scan()
 	s.pass(279 * time.Second)
-	s.want("almost five minutes after a boot", s.look())
+	s.want("almost five minutes after a boot", s.scan())
 	s.pass(time.Second)
-	s.want("five minutes after a boot", s.look(), "failed web", "cleared telnet 0.0.0.0 23 nginx")
+	s.want("five minutes after a boot", s.scan(), "failed web", "cleared telnet 0.0.0.0 23 nginx")
 }
 
 func TestFailureThatABootInterruptsIsReportedAfterIt(t *testing.T) {
 	s := simulate(t, web)
-	s.look()
+	s.scan()
 	began := s.clock
 	s.reboot(20 * time.Second)
-	s.want("after the boot", s.look())
+	s.want("after the boot", s.scan())
 	s.pass(280 * time.Second)
-	s.want("five minutes after it", s.look(), "failed web")
+	s.want("five minutes after it", s.scan(), "failed web")
 	if !s.last[0].Time.Equal(began) {
 		t.Errorf("time %v, want %v", s.last[0].Time, began)
 	}
@@ -326,69 +326,69 @@ func TestFailureThatABootInterruptsIsReportedAfterIt(t *testing.T) {
 func TestOneSocketOfAnEndpointThatMatchesIsEnough(t *testing.T) {
 	s := simulate(t, "[[expect]]\nname = 'x'\nport = 80\nprocess = 'nginx'")
 	for _, listeners := range [][]*Listener{{nginx(80), nginx(80, unreadable)}, {nginx(80, unreadable), nginx(80)}} {
-		s.look(listeners...)
+		s.scan(listeners...)
 		s.want("points", s.points("expect"), "{name=x,rule=expect} matches=1 undecided=0 up=1")
 	}
 }
 
 func TestViolationLastsWhileItIsUndecided(t *testing.T) {
 	s := simulate(t, "[[forbid]]\nname = 'nc'\nprocess = 'nc'\nexe = '/usr/bin/nc'")
-	s.look(nginx(23, by("nc")))
+	s.scan(nginx(23, by("nc")))
 	for range 3 {
 		s.pass(time.Hour)
-		s.look(nginx(23, held(Holder{Process: "nc", Unit: "nc.service"}))) // its executable is unreadable
+		s.scan(nginx(23, held(Holder{Process: "nc", Unit: "nc.service"}))) // its executable is unreadable
 	}
 	s.want("events", s.events, "violated nc 0.0.0.0 23 nc")
-	s.look()
+	s.scan()
 	s.pass(time.Minute)
-	s.want("gone", s.look(), "cleared nc 0.0.0.0 23 nc")
+	s.want("gone", s.scan(), "cleared nc 0.0.0.0 23 nc")
 }
 
 func TestViolationLastsWhileItsOwnerIsUnreadable(t *testing.T) {
 	s := simulate(t, "[[allow]]\nprocess = 'nginx'\n[[forbid]]\nname = 'nc'\nprocess = 'nc'")
-	s.look(nginx(23, by("nc")), nginx(24, by("vi")))
+	s.scan(nginx(23, by("nc")), nginx(24, by("vi")))
 	points := s.points("violation")
 	for range 3 {
 		s.pass(time.Hour)
-		s.look(nginx(23, unreadable), nginx(24, unreadable))
+		s.scan(nginx(23, unreadable), nginx(24, unreadable))
 		s.restart()
 	}
-	s.look(nginx(23, unreadable), nginx(24, unreadable))
+	s.scan(nginx(23, unreadable), nginx(24, unreadable))
 	s.want("points", s.points("violation"), points...)
-	s.want("readable again", s.look(nginx(23, by("nc")), nginx(24)))
+	s.want("readable again", s.scan(nginx(23, by("nc")), nginx(24)))
 	s.want("events", s.events, "violated nc 0.0.0.0 23 nc", "violated 0.0.0.0 24 vi")
 	s.pass(time.Minute)
-	s.want("another program", s.look(nginx(23, by("nc")), nginx(24)), "cleared 0.0.0.0 24 vi")
+	s.want("another program", s.scan(nginx(23, by("nc")), nginx(24)), "cleared 0.0.0.0 24 vi")
 }
 
 func TestViolationOfARemovedRuleEndsAlsoWhileItsOwnerIsUnreadable(t *testing.T) {
 	s := simulate(t, "[[forbid]]\nname = 'nc'\nprocess = 'nc'")
-	s.look(nginx(23, by("nc")))
+	s.scan(nginx(23, by("nc")))
 	s.reload("[[forbid]]\nname = 'vi'\nprocess = 'vi'")
-	s.want("events", s.look(nginx(23, unreadable)), "cleared nc 0.0.0.0 23 nc")
-	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+	s.want("events", s.scan(nginx(23, unreadable)), "cleared nc 0.0.0.0 23 nc")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "the listener no longer violates any rule" {
 		t.Errorf("why: %v", why)
 	}
 }
 
 func TestReloadKeepsTheStateOfRulesThatStay(t *testing.T) {
 	s := simulate(t, web+telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(time.Minute)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.want("before", s.events, "violated telnet 0.0.0.0 23 nginx", "failed web")
 	s.reload(web + telnet + "[[allow]]\nport = 22")
-	s.want("with another rule", s.look(nginx(23)))
-	s.want("restored", s.look(nginx(23), nginx(80), nginx(443)), "restored web")
+	s.want("with another rule", s.scan(nginx(23)))
+	s.want("restored", s.scan(nginx(23), nginx(80), nginx(443)), "restored web")
 }
 
 func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
 	s := simulate(t, web+telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(time.Minute)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.reload("[[allow]]\nport = 23")
-	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	s.want("events", s.scan(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
 	if why, _ := s.last[0].Field("why"); why.AsString() != "the rules allow the listener" {
 		t.Errorf("why: %v", why)
 	}
@@ -397,25 +397,25 @@ func TestRulesThatWereRemovedLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-func TestRuleThatIsRemovedAfterOneLookClearsItsViolations(t *testing.T) {
+func TestRuleThatIsRemovedAfterOneScanClearsItsViolations(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.reload("")
-	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
-	if why, _ := s.last[0].Field("why"); why.AsString() != "no rule is against the listener any more" {
+	s.want("events", s.scan(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	if why, _ := s.last[0].Field("why"); why.AsString() != "the listener no longer violates any rule" {
 		t.Errorf("why: %v", why)
 	}
 }
 
 func TestRulesThatWereRemovedWhileDownLeaveNothingBehind(t *testing.T) {
 	s := simulate(t, web+telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.rules = compile(t, "")
 	s.restart()
 	if s.tracker.Idle() {
 		t.Error("idle although a violation is remembered")
 	}
-	s.want("events", s.look(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
+	s.want("events", s.scan(nginx(23)), "cleared telnet 0.0.0.0 23 nginx")
 	if len(s.records) > 0 || !s.tracker.Idle() {
 		t.Errorf("records are left: %s", slices.Sorted(maps.Keys(s.records)))
 	}
@@ -426,7 +426,7 @@ func TestViolationHasWhatAnIncidentNeeds(t *testing.T) {
 	l := nginx(23)
 	l.Facts = func() []metric.Field { return []metric.Field{{Key: "pid", Value: metric.Int(7)}} }
 	began := s.clock
-	s.look(l)
+	s.scan(l)
 	want := metric.Point{
 		Name: "tcp_listen_rule_event",
 		Tags: metric.NewTags("event", "violated", "name", "telnet", "rule", "forbid", "address", "0.0.0.0", "port", "23",
@@ -445,9 +445,9 @@ func TestViolationHasWhatAnIncidentNeeds(t *testing.T) {
 	}
 	s.pass(time.Minute)
 	gone := s.clock
-	s.look()
+	s.scan()
 	s.pass(time.Minute)
-	s.want("cleared", s.look(), "cleared telnet 0.0.0.0 23 nginx")
+	s.want("cleared", s.scan(), "cleared telnet 0.0.0.0 23 nginx")
 	if v, _ := s.last[0].Field("lasted_seconds"); v.AsFloat() != 60 || !s.last[0].Time.Equal(gone) {
 		t.Errorf("cleared at %v after %v s, want %v after 60 s", s.last[0].Time, v, gone)
 	}
@@ -456,11 +456,11 @@ func TestViolationHasWhatAnIncidentNeeds(t *testing.T) {
 func TestRestartOfAViolatorIsOneViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	for range 5 {
-		s.look(nginx(23))
+		s.scan(nginx(23))
 		s.pass(30 * time.Second)
-		s.look()
+		s.scan()
 		s.pass(30 * time.Second)
-		s.look(nginx(23, pending))
+		s.scan(nginx(23, pending))
 		s.pass(time.Second)
 	}
 	s.want("events", s.events, "violated telnet 0.0.0.0 23 nginx")
@@ -468,27 +468,27 @@ func TestRestartOfAViolatorIsOneViolation(t *testing.T) {
 
 func TestForbidRuleWaitsItsTime(t *testing.T) {
 	s := simulate(t, "[[forbid]]\nname = 'x'\nport = 23\nfor = '1m'")
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(59 * time.Second)
-	s.want("59 s", s.look(nginx(23)))
-	s.look()
+	s.want("59 s", s.scan(nginx(23)))
+	s.scan()
 	s.pass(time.Minute)
-	s.want("gone in time", s.look())
-	s.look(nginx(23))
+	s.want("gone in time", s.scan())
+	s.scan(nginx(23))
 	s.pass(time.Minute)
-	s.want("a minute", s.look(nginx(23)), "violated x 0.0.0.0 23 nginx")
+	s.want("a minute", s.scan(nginx(23)), "violated x 0.0.0.0 23 nginx")
 }
 
 func TestViolationWaitsForTheSearchOfItsOwner(t *testing.T) {
 	s := simulate(t, telnet)
 	began := s.clock
-	s.want("pending", s.look(nginx(23, pending)))
+	s.want("pending", s.scan(nginx(23, pending)))
 	s.want("its point does not wait", s.points("violation"),
 		"{address=0.0.0.0,exposure=public,port=23,rule=telnet,unit=nginx.service,user=root,verdict=forbidden} active=1")
 	s.pass(10 * time.Second)
-	s.want("found", s.look(nginx(23)), "violated telnet 0.0.0.0 23 nginx")
+	s.want("found", s.scan(nginx(23)), "violated telnet 0.0.0.0 23 nginx")
 	if !s.last[0].Time.Equal(began) {
-		t.Errorf("time %v, want that of the first look, %v", s.last[0].Time, began)
+		t.Errorf("time %v, want that of the first scan, %v", s.last[0].Time, began)
 	}
 	if len(s.records) != 2 {
 		t.Errorf("records: %s", slices.Sorted(maps.Keys(s.records)))
@@ -497,59 +497,59 @@ func TestViolationWaitsForTheSearchOfItsOwner(t *testing.T) {
 
 func TestViolationWaitsForItsOwnerNoLongerThanOwnerWait(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23, pending))
+	s.scan(nginx(23, pending))
 	s.pass(29 * time.Second)
-	s.want("29 s", s.look(nginx(23, pending)))
+	s.want("29 s", s.scan(nginx(23, pending)))
 	s.pass(time.Second)
-	s.want("30 s", s.look(nginx(23, pending)), "violated telnet 0.0.0.0 23")
-	s.want("the owner is no news", s.look(nginx(23)))
+	s.want("30 s", s.scan(nginx(23, pending)), "violated telnet 0.0.0.0 23")
+	s.want("the owner is no news", s.scan(nginx(23)))
 }
 
 func TestShortViolationIsReportedWithoutItsOwner(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23, pending))
+	s.scan(nginx(23, pending))
 	s.pass(3 * time.Second)
-	s.want("gone after 3 s", s.look(), "violated telnet 0.0.0.0 23")
+	s.want("gone after 3 s", s.scan(), "violated telnet 0.0.0.0 23")
 }
 
-func TestOwnerThatBecomesReadableIsNoNewViolation(t *testing.T) {
+func TestOwnerThatBecomesReadableIsNotANewViolation(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23, unreadable))
+	s.scan(nginx(23, unreadable))
 	s.pass(time.Minute)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(time.Minute)
-	s.look(nginx(23, unreadable))
+	s.scan(nginx(23, unreadable))
 	s.restart()
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(time.Hour)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.want("events", s.events, "violated telnet 0.0.0.0 23")
 }
 
 func TestAnotherOwnerIsAnotherViolation(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23))
-	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
+	s.scan(nginx(23))
+	s.want("another program", s.scan(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
 	s.pass(time.Minute)
-	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
+	s.want("the first has gone", s.scan(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
 }
 
 func TestAnotherOwnerAfterASearchIsAnotherViolation(t *testing.T) {
 	s := simulate(t, telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	s.pass(10 * time.Second)
-	s.want("pending", s.look(nginx(23, pending)))
+	s.want("pending", s.scan(nginx(23, pending)))
 	s.restart()
 	s.pass(time.Second)
-	s.want("another program", s.look(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
+	s.want("another program", s.scan(nginx(23, by("nc"))), "violated telnet 0.0.0.0 23 nc")
 	s.pass(time.Minute)
-	s.want("the first has gone", s.look(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
+	s.want("the first has gone", s.scan(nginx(23, by("nc"))), "cleared telnet 0.0.0.0 23 nginx")
 }
 
-func TestNetworkOfALaptopIsNoNewViolation(t *testing.T) {
+func TestNetworkOfALaptopIsNotANewViolation(t *testing.T) {
 	s := simulate(t, telnet)
 	for _, class := range []inet.Class{inet.Private, inet.Nowhere, inet.Public, inet.Private} {
-		s.look(nginx(23, func(l *Listener) { l.Exposure = class }))
+		s.scan(nginx(23, func(l *Listener) { l.Exposure = class }))
 		s.pass(time.Hour)
 	}
 	s.want("events", s.events, "violated telnet 0.0.0.0 23 nginx")
@@ -559,7 +559,7 @@ func TestNetworkOfALaptopIsNoNewViolation(t *testing.T) {
 
 func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 	s := simulate(t, "[[allow]]\nport = 22")
-	s.look(nginx(22), nginx(80), nginx(80), nginx(81), nginx(82, at("127.0.0.1")))
+	s.scan(nginx(22), nginx(80), nginx(80), nginx(81), nginx(82, at("127.0.0.1")))
 	s.want("one point for each exposure", s.points("unexpected"),
 		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
 		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
@@ -571,7 +571,7 @@ func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 
 func TestUnexpectedListenersHaveNoPointsIfTheyAreIgnored(t *testing.T) {
 	s := simulate(t, "unlisted = 'ignore'\n[[allow]]\nport = 22")
-	s.look(nginx(80))
+	s.scan(nginx(80))
 	s.want("unexpected", s.points("unexpected"))
 	s.want("violation", s.points("violation"))
 	s.want("events", s.events)
@@ -579,39 +579,39 @@ func TestUnexpectedListenersHaveNoPointsIfTheyAreIgnored(t *testing.T) {
 
 func TestRulesAreNamedByTheirDigest(t *testing.T) {
 	s := simulate(t, web+telnet+"[[allow]]\nport = 22")
-	s.look()
+	s.scan()
 	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=1 expect=1 forbid=1 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
 }
 
 func TestTheFirstApprovalThatEndsIsAMetric(t *testing.T) {
 	s := simulate(t, "[[allow]]\nport = 22\nexpires = '2027-03-31'\n[[allow]]\nport = 23\n[[forbid]]\nname = 'x'\nport = 24\nexpires = '2027-01-31'")
-	s.look()
+	s.scan()
 	s.want("rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=2 expect=0 expires_time_seconds=%d forbid=1 loaded_time_seconds=%d",
 		s.rules.Digest(), time.Date(2027, 2, 1, 0, 0, 0, 0, time.UTC).Unix(), now.Unix()))
 }
 
 func TestWithoutRulesThereAreNoPoints(t *testing.T) {
 	s := simulate(t, "")
-	s.look(nginx(80))
+	s.scan(nginx(80))
 	if points := s.tracker.Points(); len(points) > 0 || !s.tracker.Idle() || s.rules.Active() {
 		t.Errorf("points %v, idle %v, active %v", points, s.tracker.Idle(), s.rules.Active())
 	}
 	s = simulate(t, "expect_file = ['/etc/sockwatch/expect.d/*.toml']")
-	s.look(nginx(80))
+	s.scan(nginx(80))
 	s.want("files without rules", s.points("rules"), fmt.Sprintf("{digest=%s} allow=0 expect=0 forbid=0 loaded_time_seconds=%d", s.rules.Digest(), now.Unix()))
 }
 
 func TestUnchangedPointsAreTheSameSlice(t *testing.T) {
 	s := simulate(t, web)
-	s.look(nginx(80))
+	s.scan(nginx(80))
 	before := s.tracker.Points()
-	s.look(nginx(80), nginx(22))
+	s.scan(nginx(80), nginx(22))
 	if after := s.tracker.Points(); &before[0] != &after[0] {
 		t.Error("the points were made again")
 	}
 }
 
-func TestManyViolationsOfAUserAreSummedUp(t *testing.T) {
+func TestManyViolationsOfAUserAreCollapsed(t *testing.T) {
 	s := simulate(t, "unlisted = 'unexpected'")
 	s.tracker.options.MaxPerUser = 3
 	jane := func(l *Listener) { l.User = "jane" }
@@ -622,24 +622,24 @@ func TestManyViolationsOfAUserAreSummedUp(t *testing.T) {
 		}
 		return all
 	}
-	s.want("first", s.look(many(7)...), "violated 0.0.0.0 1 nginx", "violated 0.0.0.0 10 nginx", "violated 0.0.0.0 11 nginx", "violated 0.0.0.0 12 nginx", "violated")
+	s.want("first", s.scan(many(7)...), "violated 0.0.0.0 1 nginx", "violated 0.0.0.0 10 nginx", "violated 0.0.0.0 11 nginx", "violated 0.0.0.0 12 nginx", "violated")
 	for _, e := range s.last {
 		if v, ok := e.Field("count"); ok && (v.AsInt() != 4 || e.Tag("user") != "jane") {
 			t.Errorf("count %v of %q", v, e.Tag("user"))
 		}
 	}
-	s.want("more", s.look(many(20)...))
+	s.want("more", s.scan(many(20)...))
 	if n := len(s.points("violation")); n != 5 {
 		t.Errorf("%d points, want 5", n)
 	}
-	s.look(many(2)...)
+	s.scan(many(2)...)
 	s.pass(time.Minute)
-	s.want("fewer", s.look(many(2)...), "cleared 0.0.0.0 12 nginx", "cleared")
+	s.want("fewer", s.scan(many(2)...), "cleared 0.0.0.0 12 nginx", "cleared")
 }
 
 func TestDamagedRecordsAreSkipped(t *testing.T) {
 	s := simulate(t, web+telnet)
-	s.look(nginx(23))
+	s.scan(nginx(23))
 	good := maps.Clone(s.records)
 	s.records["r:expect:gone"] = json.RawMessage(`{}`)
 	s.records["r:forbid:telnet"] = json.RawMessage(`[`)
@@ -647,7 +647,7 @@ func TestDamagedRecordsAreSkipped(t *testing.T) {
 	s.records["r:violation:y"] = json.RawMessage(`{"v":"yes"}`)
 	s.records["e:other"] = json.RawMessage(`not ours`)
 	s.restart()
-	s.want("events", s.look(nginx(23)))
+	s.want("events", s.scan(nginx(23)))
 	want := slices.Concat(slices.Sorted(maps.Keys(good)), []string{"e:other"})
 	slices.Sort(want)
 	s.want("records", slices.Sorted(maps.Keys(s.records)), want...)

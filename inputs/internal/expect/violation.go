@@ -13,13 +13,13 @@ import (
 	"sockwatch/agent/metric"
 )
 
-// A violation is a forbidden or unexpected listener, from the first look that finds it until
+// A violation is a forbidden or unexpected listener, from the first scan that finds it until
 // it has been gone long enough. Listeners with the same key share a violation.
 type violation struct {
 	violationRecord
 	key   string
-	last  *Listener // from the last look that found it; nil if that was before a restart
-	look  uint64    // the number of that look
+	last  *Listener // from the last scan that found it; nil if that was before a restart
+	scan  uint64    // the number of that scan
 	count int       // for an overflow violation: the number of listeners that it covers
 	point []metric.Tag
 }
@@ -139,7 +139,7 @@ const (
 // violations are the tracked violations.
 type violations struct {
 	byKey map[string]*violation
-	looks uint64 // the number of looks so far
+	scans uint64 // the number of scans so far
 }
 
 // add adds a violation. It returns false if there are too many.
@@ -151,12 +151,12 @@ func (vs *violations) add(v *violation) bool {
 	return true
 }
 
-// present returns, in order, the violations that are in the current look, or, if shown is
+// present returns, in order, the violations that are in the current scan, or, if shown is
 // false, those that are not.
 func (vs *violations) present(shown bool) []*violation {
 	var all []*violation
 	for _, v := range vs.byKey {
-		if (v.look == vs.looks) == shown {
+		if (v.scan == vs.scans) == shown {
 			all = append(all, v)
 		}
 	}

@@ -176,7 +176,7 @@ func TestEventsHaveIdentityAndTimeOfTheirOwn(t *testing.T) {
 	closeStore(t, s)
 }
 
-func TestUndeliveredEventsComeAgainEqualAfterAKill(t *testing.T) {
+func TestUndeliveredEventsAreRepeatedUnchangedAfterAKill(t *testing.T) {
 	dir := t.TempDir()
 	s, records := open(t, dir)
 	wantRecords(t, records)
@@ -287,7 +287,7 @@ func TestInvalidEventIsDroppedAlone(t *testing.T) {
 }
 
 // At the limit, the events that outputs have queued are dropped first.
-func TestOldestEventsGoAtTheLimit(t *testing.T) {
+func TestOldestEventsAreDroppedAtTheLimit(t *testing.T) {
 	dir := t.TempDir()
 	var l testLog
 	s, _ := Open(options(dir, &l))
@@ -531,7 +531,7 @@ func inject(s *Store) *testJournal {
 	return j
 }
 
-func TestHangingDiskHoldsUpNothing(t *testing.T) {
+func TestHangingDiskDelaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var l testLog
@@ -600,7 +600,7 @@ func TestMoveAwayFromAHangingDisk(t *testing.T) {
 }
 
 // The events of a failed write are published, with an id that no file uses again.
-func TestFailedWriteHandsOutItsEvents(t *testing.T) {
+func TestFailedWriteStillPublishesItsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var l testLog

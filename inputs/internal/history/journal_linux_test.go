@@ -13,7 +13,7 @@ import (
 )
 
 // Whatever happens to the file while it is in use, the next write creates it again.
-func TestFileIsMadeAgainAfterOthersHands(t *testing.T) {
+func TestFileIsRecreatedAfterForeignChanges(t *testing.T) {
 	const changed = "WARN history removed, replaced or changed by something else, creating it again"
 	write := func(t *testing.T, path, text string) {
 		t.Helper()

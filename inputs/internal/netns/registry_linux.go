@@ -98,7 +98,7 @@ func (r *registry) all() []*location {
 	return all
 }
 
-// removeOthers removes the namespaces that are not held any more, since the kernel can give
+// removeOthers removes the namespaces that are no longer held, since the kernel can give
 // their numbers to others.
 func (r *registry) removeOthers(held []*location) {
 	isHeld := setOf(held)

@@ -27,9 +27,9 @@ func newNamed(t *testing.T, name string) *Namespace {
 	return named(s, name)
 }
 
-// TestWatchPassesOverOtherRoutes: none of 1,000 changes of a router's routes is reported, but
+// TestWatchIgnoresOtherRoutes: none of 1,000 changes of a router's routes is reported, but
 // a change of a local route is.
-func TestWatchPassesOverOtherRoutes(t *testing.T) {
+func TestWatchIgnoresOtherRoutes(t *testing.T) {
 	isolated(t)
 	n := newNamed(t, "router")
 	if _, err := n.Local(t.Context()); err != nil {
@@ -116,9 +116,9 @@ func batchIn(t *testing.T, netns string, commands iter.Seq[string]) {
 	}
 }
 
-// TestHostileNamespaceCostsItselfAlone lists the host while another namespace changes
+// TestHostileNamespaceCostsNobodyElse lists the host while another namespace changes
 // constantly.
-func TestHostileNamespaceCostsItselfAlone(t *testing.T) {
+func TestHostileNamespaceCostsNobodyElse(t *testing.T) {
 	isolated(t)
 	start(t, "", task{Listen: []listener{{Addr: "127.0.0.1"}}}, nil)
 	ip(t, "netns add hostile")

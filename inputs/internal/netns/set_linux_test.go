@@ -294,9 +294,9 @@ func TestPointersStay(t *testing.T) {
 	})
 }
 
-// TestOtherFilesAreNoNamespaces ignores files under /run/netns that are not network
+// TestOtherFilesAreNotNamespaces ignores files under /run/netns that are not network
 // namespaces, without an error, and waits for none of them.
-func TestOtherFilesAreNoNamespaces(t *testing.T) {
+func TestOtherFilesAreNotNamespaces(t *testing.T) {
 	isolated(t)
 	ip(t, "netns add real")
 	t.Cleanup(func() { ip(t, "netns delete real") })
@@ -603,6 +603,10 @@ func TestLapIsResumed(t *testing.T) {
 	path := fmt.Sprintf("/proc/%d/ns/net", holder.Process.Pid)
 	many := start(t, "", task{OpenMany: 2000, Open: path}, nil)
 	start(t, "", task{Listen: everywhere, In: []string{path}}, nil)
+	held, err := numberOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	holder.End()
 	number, err := numberOf("/proc/thread-self/ns/net")
 	if err != nil {
@@ -628,8 +632,9 @@ func TestLapIsResumed(t *testing.T) {
 			break
 		}
 	}
-	if want := 2000 / 256; calls != want || len(f.known.all()) != 2 {
-		t.Errorf("cut %d times, expected %d; %d namespaces", calls, want, len(f.known.all()))
+	found := slices.ContainsFunc(f.known.all(), func(l *location) bool { return l.number == held })
+	if want := 2000 / 256; calls != want || !found { // namespaces of other tests may be mounted
+		t.Errorf("cut %d times, expected %d; the namespace was found: %t", calls, want, found)
 	}
 }
 

@@ -55,7 +55,7 @@ func TestKernelFindsTheSame(t *testing.T) {
 		"ThreadsFilesAreCopies": TestThreadsFilesAreCopies,
 		"InFlight":              TestInFlight,
 		"Handover":              TestHandover,
-		"NoneIsProven":          TestNoneIsProven,
+		"NoneIsProven":          TestNoneMeansProvenUnowned,
 		"Unowned":               TestUnowned,
 	} {
 		t.Run(name, test)

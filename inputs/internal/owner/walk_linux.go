@@ -19,7 +19,7 @@ type walk struct {
 	scanner *scanner
 	sockets func(yield func(*Socket) bool) // all sockets
 	files   Files                          // nil: read procfs
-	lost    error                          // why files is not used any more
+	lost    error                          // why files is no longer used
 
 	pids    []int         // processes at the start of the walk, then those that started later
 	next    int           // index in pids

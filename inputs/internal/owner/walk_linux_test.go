@@ -79,9 +79,9 @@ func TestSearchForAnUnownedSocketEnds(t *testing.T) {
 	}
 }
 
-// TestOneLargeProcessDoesNotHoldUpTheSearch: a process that takes longer than the time
+// TestOneLargeProcessDoesNotDelayTheSearch: a process that takes longer than the time
 // available does not keep the search from all others.
-func TestOneLargeProcessDoesNotHoldUpTheSearch(t *testing.T) {
+func TestOneLargeProcessDoesNotDelayTheSearch(t *testing.T) {
 	f := newFinder(t, rarely())
 	file, s := listen(t)
 	a := hold(t, file)
@@ -256,9 +256,9 @@ func TestSocketIsPendingWhileThreadsAreSearched(t *testing.T) {
 	}
 }
 
-// TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch: all others are searched even if one
+// TestLargeProcessOfTheSameCgroupDoesNotDelayTheSearch: all others are searched even if one
 // in a socket's cgroup has more files than there is time for.
-func TestLargeProcessOfTheSameCgroupDoesNotHoldUpTheSearch(t *testing.T) {
+func TestLargeProcessOfTheSameCgroupDoesNotDelayTheSearch(t *testing.T) {
 	held, other := listen(t)
 	holder := hold(t, held)
 	held.Close()
@@ -377,8 +377,8 @@ func TestSocketOfALaterTimeIsNotProvenUnowned(t *testing.T) {
 	}
 }
 
-// TestNoneIsProven only if everything on the host was read.
-func TestNoneIsProven(t *testing.T) {
+// TestNoneMeansProvenUnowned only if everything on the host was read.
+func TestNoneMeansProvenUnowned(t *testing.T) {
 	const hidden = "processes outside one pid namespace are not visible"
 	for _, test := range []struct {
 		name   string

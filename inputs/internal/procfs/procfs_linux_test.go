@@ -226,8 +226,8 @@ func startAs(t *testing.T, pid int) *exec.Cmd {
 	return nil
 }
 
-// TestZombiesAndKernelThreadsAreNoErrors: they are read without an error.
-func TestZombiesAndKernelThreadsAreNoErrors(t *testing.T) {
+// TestZombiesAndKernelThreadsCauseNoErrors: they are read without an error.
+func TestZombiesAndKernelThreadsCauseNoErrors(t *testing.T) {
 	f := open(t)
 	zombie := exec.Command("true")
 	if err := zombie.Start(); err != nil {

@@ -194,7 +194,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 	n.Close()
 }
 
-func TestUIDsCountToPersons(t *testing.T) {
+func TestUIDsCountAsTheirUser(t *testing.T) {
 	f := newFakeHost(t)
 	f.write("etc/passwd", "root:x:0:0:::\nweb:x:1000:0:::\nsub:x:100001:0:::\nowner:x:1001:0:::\n")
 	f.write("etc/subuid", "web:100000:65536\n1001:200000:65536\n4242:300000:65536\n1003:400000:65536\nroot:500000:100\nweb:500010:10\n")

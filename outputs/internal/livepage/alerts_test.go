@@ -18,7 +18,7 @@ func violated(tags ...string) metric.Point {
 	return metric.Point{Name: "tcp_listen_violation", Tags: metric.NewTags(tags...), Fields: []metric.Field{{Key: "active", Value: metric.Int(1)}}}
 }
 
-func TestRulesThatDoNotHold(t *testing.T) {
+func TestBrokenRules(t *testing.T) {
 	undecided := rule("expect", "undecided", 0)
 	undecided.Fields = undecided.Fields[:1]
 	points := []metric.Point{

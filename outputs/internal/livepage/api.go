@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ const apiRows = 5000
 var errNothingGathered = respond.Errorf(http.StatusServiceUnavailable, "nothing has been gathered yet")
 
 // apiListeners answers with the listeners that a query selects, by port and address. The
-// cursor is the last listener of the response before, so that none is missing or comes
-// twice if others open and close meanwhile.
+// cursor is the last listener of the previous response, so that none is missing or repeated
+// if others open and close meanwhile.
 func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, error) {
 	after, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get("cursor"))
 	if err != nil {
@@ -40,12 +41,16 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 	if err != nil {
 		return nil, err
 	}
-	times := map[string]time.Time{}
+	times, beyond := map[string]time.Time{}, uint64(0)
 	for _, b := range snap.batches {
 		times[b.Source] = b.Time
+		beyond += snap.beyond(b.Source)
 	}
 	first, _ := slices.BinarySearchFunc(snap.rows, string(after)+"\x00", func(r *row, order string) int { return strings.Compare(r.order, order) })
 	array, header := newArray(trusted), map[string]string{}
+	if beyond > 0 {
+		header["X-Missing-Listeners"] = strconv.FormatUint(beyond, 10)
+	}
 	var last *row
 	for _, row := range snap.rows[first:] {
 		if !q.matches(row, trusted) {

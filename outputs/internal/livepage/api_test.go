@@ -77,6 +77,20 @@ func TestEventsAsJSON(t *testing.T) {
 	}
 }
 
+func TestScriptsAreToldHowManyListenersAreMissing(t *testing.T) {
+	unexpected := metric.Point{Name: "tcp_listen_unexpected", Tags: metric.NewTags("exposure", "public"), Fields: []metric.Field{{Key: "listeners", Value: metric.Int(7)}}}
+	got := map[string][]string{}
+	for name, board := range map[string]*fakeBoard{
+		"all":    boardOf(listener(80, "nginx"), unexpected),
+		"beyond": boardOf(listener(80, "nginx"), unexpected, beyondLimit("www", 20), beyondLimit("db", 3)),
+	} {
+		got[name] = get(pageOf(board), "/api/listeners").Header.Values("X-Missing-Listeners")
+	}
+	if diff := cmp.Diff(map[string][]string{"all": nil, "beyond": {"23"}}, got); diff != "" {
+		t.Errorf("X-Missing-Listeners (-want +got):\n%s", diff)
+	}
+}
+
 // TestCursorsVisitEveryListenerOnce while others open and close between the requests.
 func TestCursorsVisitEveryListenerOnce(t *testing.T) {
 	points := make([]metric.Point, 0, 12000)

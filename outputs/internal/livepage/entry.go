@@ -92,7 +92,7 @@ func ownerText(process, pid, user string, units ...string) string {
 	return s
 }
 
-// Before returns what was before, and how it came about.
+// Before returns the previous state, and how the change came about.
 func (e *entry) Before() string {
 	p := e.first()
 	field := func(key string) string { return fieldText(p, key) }

@@ -107,6 +107,13 @@ func listener(port int, process string, more ...string) metric.Point {
 	}}
 }
 
+// beyondLimit returns the point for the listeners of a user that are beyond max_listeners.
+func beyondLimit(user string, listeners int64) metric.Point {
+	return metric.Point{Name: "tcp_listen_overflow", Tags: metric.NewTags("user", user), Fields: []metric.Field{
+		{Key: "listeners", Value: metric.Int(listeners)}, {Key: "sockets", Value: metric.Int(listeners)}, {Key: "backlog", Value: metric.Uint(0)},
+	}}
+}
+
 // with returns the point with another value of a field, or one more.
 func with(p metric.Point, key string, v metric.Value) metric.Point {
 	fields := make([]metric.Field, 0, len(p.Fields)+1)

@@ -25,8 +25,8 @@ const (
 func (a audience) includes(trusted bool) bool { return a == everyone || a == trustedOnly && trusted }
 
 // visibility returns who may see the value of a tag or field. Everyone who can reach the
-// endpoint sees tags and numbers as metrics, so the page shows them, too. Of texts, which
-// are no metrics, it shows those that are known to have nothing else in them.
+// endpoint sees tags and numbers as metrics, so the page shows them, too. Texts are not
+// metrics: it shows only those that are known to contain nothing more.
 func visibility(key string, kind metric.Kind, tag bool) audience {
 	switch {
 	case key == "cmdline":
@@ -47,9 +47,9 @@ var publicTexts = [...]string{
 }
 
 // check returns an error if a request may come from a page of another site that misuses
-// the browser of someone who can reach the endpoint: by a name that it has pointed to this
-// host (DNS rebinding), or across sites. A link on another site to one of the HTML pages
-// works: that site cannot read them.
+// the browser of someone who can reach the endpoint: by a name that it has pointed at this
+// host (DNS rebinding), or by a cross-site request. A link from another site to one of the
+// HTML pages works, because that site cannot read them.
 func (p *Page) check(r *http.Request) error {
 	if !p.knownHost(r.Host) {
 		p.opts.Refused(RefusedHost)

@@ -61,6 +61,9 @@ func (p *Page) missing(snap *snapshot, trusted bool) (messages []string) {
 		messages = append(messages, "No input of the configuration lists listeners.")
 	}
 	for _, b := range snap.batches {
+		if n := snap.beyond(b.Source); n > 0 {
+			messages = append(messages, fmt.Sprintf("%d more listeners of %s are not shown: it reports at most max_listeners.", n, b.Source))
+		}
 		if b.Partial == "" {
 			continue
 		}

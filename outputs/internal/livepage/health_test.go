@@ -79,8 +79,15 @@ func TestPageOfTheAgent(t *testing.T) {
 	if got, want := textOf(byID(t, elements, "limits")), "What cannot be seen tcp_listen no CAP_SYS_PTRACE: owners of other users are unreadable"; got != want {
 		t.Errorf("limits: %q, want %q", got, want)
 	}
-	if page := body(t, get(pageOf(ill()), "/health")); !strings.Contains(page, "sockwatch 1.2.3.") || !strings.Contains(page, "<p>1 limits</p>") {
+	if page := body(t, get(pageOf(ill()), "/health")); !strings.Contains(page, "sockwatch 1.2.3.") || !strings.Contains(page, "<p>1 limit</p>") {
 		t.Errorf("without the version, or the number of limits:\n%s", page)
+	}
+}
+
+func TestPageWithoutAVersionNamesTheProgram(t *testing.T) {
+	page := body(t, get(pageOf(boardOf(listener(80, "nginx"))), "/")) // a filter may drop build_info
+	if want := "<footer><p>sockwatch. Times are in UTC.</p></footer>"; !strings.Contains(page, want) {
+		t.Errorf("no %q in\n%s", want, page)
 	}
 }
 

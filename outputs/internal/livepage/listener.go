@@ -20,7 +20,7 @@ type listenerView struct {
 	Row      *row // nil: it no longer listens
 	Facts    []fact
 	Sections []section
-	Hidden   bool   // more is shown to trusted readers
+	Hidden   bool   // trusted readers see more
 	Failed   string // why the details are missing, or ""
 	Entries  []*entry
 	Events   string // link to all events of its endpoint

@@ -22,8 +22,8 @@ const (
 // Times of a stream.
 type streamTimes struct {
 	life  time.Duration // after it the browser has to connect, and to authenticate, again
-	pace  time.Duration // at least, between two messages
-	alive time.Duration // at most, between two messages
+	pace  time.Duration // minimum time between two messages
+	alive time.Duration // maximum time between two messages
 	write time.Duration // for a reader to take one message
 }
 
@@ -100,7 +100,7 @@ type messageWriter struct {
 }
 
 // write writes a message and waits until the kernel has it. A reader that does not read is
-// cut off after the timeout.
+// disconnected after the timeout.
 func (m messageWriter) write(message []byte) error {
 	if len(message) == 0 {
 		return nil
@@ -132,7 +132,7 @@ func newViewKey(values url.Values, trusted bool) viewKey {
 	return viewKey{known.Encode(), trusted}
 }
 
-// live is the state that the streams of a page share. It is empty as long as nobody looks.
+// live is the state that the streams of a page share. It is empty while there is no reader.
 type live struct {
 	times streamTimes
 	ended chan struct{} // closed by end

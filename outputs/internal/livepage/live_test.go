@@ -407,7 +407,7 @@ func TestEndEndsEveryStream(t *testing.T) {
 
 // A reader that never reads is cut off. What the kernel cannot take is one message, however
 // often something changes.
-func TestReaderThatNeverReadsIsCutOff(t *testing.T) {
+func TestReaderThatNeverReadsIsDisconnected(t *testing.T) {
 	board := newChangingBoard()
 	ports := make([]int, pageRows)
 	for i := range ports {

@@ -1,13 +1,13 @@
 // Package livepage is the page for people that the output prometheus serves: what listens
-// on this host, what has changed, and how sockwatch itself is.
+// on this host, what has changed, and the health of sockwatch itself.
 //
 // The files follow a request. This one routes, and guard.go decides who may see what. query.go
 // has the search (word.go splits it, match.go compiles its values), snapshot.go turns the
 // latest batches into rows (row.go), and view.go selects what one reader sees. timeline.go
-// does the same for events (entry.go says what one means), alerts.go for rules, and health.go
-// for the agent. listener.go is the page of one listener, changes.go that of all events, api.go
-// answers scripts, and live.go keeps an open page current. templates/ has the HTML, assets/
-// what it loads.
+// does the same for events (entry.go explains one), alerts.go for rules, and health.go for the
+// agent. listener.go is the page of one listener, changes.go that of all events, api.go serves
+// scripts, and live.go keeps an open page current. templates/ has the HTML, assets/ the files
+// that it loads.
 package livepage
 
 import (
@@ -40,10 +40,10 @@ type Options struct {
 // A Link is a link to another page of the endpoint.
 type Link struct{ Text, Path string }
 
-// A Kind is a kind of requests.
+// A Kind is a kind of request.
 type Kind string
 
-// The kinds of requests.
+// The kinds of request.
 const (
 	KindPage   Kind = "page"
 	KindAsset  Kind = "asset"
@@ -51,7 +51,7 @@ const (
 	KindStream Kind = "stream"
 )
 
-// Kinds returns all kinds of requests.
+// Kinds returns all kinds of request.
 func Kinds() []Kind { return []Kind{KindPage, KindAsset, KindAPI, KindStream} }
 
 // A Reason is why a request is refused.
@@ -67,7 +67,7 @@ const (
 // Reasons returns all reasons to refuse a request.
 func Reasons() []Reason { return []Reason{RefusedHost, RefusedSite, RefusedBusy} }
 
-// Limits on readers. They are apart from those of scrapes.
+// Limits on readers. They are separate from those of scrapes.
 const (
 	maxPages     = 16       // being made at the same time
 	maxAPI       = 4        // responses of the API being made at the same time

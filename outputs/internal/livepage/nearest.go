@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// nearest returns the known word that is most like a mistyped one, or "".
+// nearest returns the known word that is closest to a mistyped one, or "".
 func nearest(typed string, known map[string]audience) string {
 	typed = strings.ToLower(typed)
 	best, least := "", len(typed)/3+2

@@ -15,8 +15,8 @@ const (
 	maxStars  = 32 // each may match at every character
 )
 
-// A query is what a reader asks for: which listeners and events, in which order, and from
-// which one on.
+// A query is what a reader asks for: which listeners and events, in which order, and starting
+// at which one.
 type query struct {
 	Text  string // of the search box
 	Sort  string // name of a column, with "-" before it: descending; "": by port
@@ -94,8 +94,8 @@ func (q *query) add(w word) error {
 	return nil
 }
 
-// restrict returns the query without the terms whose key nothing has, or whose values the
-// reader may not see. known are the keys of all listeners and events.
+// restrict returns the query without the terms whose key no listener or event has, or whose
+// values the reader may not see. known are the keys of all listeners and events.
 func (q query) restrict(known map[string]audience, trusted bool) query {
 	terms := q.terms
 	q.terms, q.problems = nil, slices.Clone(q.problems)

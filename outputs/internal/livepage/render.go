@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html/template"
 	"net/http"
+	"strconv"
 	"time"
 
 	"sockwatch/outputs/internal/respond"
@@ -14,6 +15,7 @@ func newTemplates(p *Page) *template.Template {
 		"asset": p.assets.url,
 		"row":   p.row,
 		"clock": clock,
+		"count": count,
 		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	}).ParseFS(templateFiles, "templates/*.html"))
 }
@@ -69,4 +71,12 @@ func compressed(r *http.Request, do func() (*respond.Response, error)) func() (*
 		}
 		return a, nil
 	}
+}
+
+// count returns a number of things: "1 listener", "2 listeners".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
 }

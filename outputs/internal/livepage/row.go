@@ -103,7 +103,7 @@ func (r *row) NoProcess() string {
 	}
 }
 
-// noExposure is how people name the exposure of a listener that nothing reaches.
+// noExposure is the exposure that is shown for an unreachable listener.
 const noExposure = "none"
 
 // identity returns the identity of a series as 32 hex digits.

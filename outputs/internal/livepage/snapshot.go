@@ -156,3 +156,18 @@ func (s *snapshot) others() (points []*metric.Point) {
 	}
 	return points
 }
+
+// beyond returns how many listeners of a source have no row because the source has more than
+// its limit.
+func (s *snapshot) beyond(source string) (listeners uint64) {
+	src := s.sources[source]
+	if src == nil {
+		return 0
+	}
+	for _, p := range src.other {
+		if _, ok := p.Field("sockets"); ok {
+			listeners += fieldUint(p, "listeners")
+		}
+	}
+	return listeners
+}

@@ -213,12 +213,14 @@ func TestMissingListenersAreExplained(t *testing.T) {
 	starting.latest, starting.sources[0].Gathered = failed.latest, false
 	none := boardOf()
 	none.sources = []plugin.SourceState{{Name: "cpu", Gathered: true}}
+	full := boardOf(listener(80, "nginx"), beyondLimit("www", 20), beyondLimit("db", 3))
 	for _, test := range []struct {
 		name    string
 		board   *fakeBoard
 		trusted bool
 		want    []string
 	}{
+		{name: "beyond the limit", board: full, want: []string{"23 more listeners of tcp_listen are not shown: it reports at most max_listeners."}},
 		{name: "all is there", board: five()},
 		{name: "before the first gather", board: &fakeBoard{}, want: []string{"Nothing has been gathered yet."}},
 		{name: "filtered", board: boardOf(), want: []string{"There are no listeners, or the filters of this output drop them."}},
@@ -235,14 +237,23 @@ func TestMissingListenersAreExplained(t *testing.T) {
 }
 
 func TestCountSaysWhatTheSearchLeaves(t *testing.T) {
-	p := pageOf(five())
+	board := five()
+	board.events = []metric.Point{change(1, "opened", web, "sequence", "1"), change(3, "closed", web, "sequence", "2")}
+	p := pageOf(board)
 	for url, want := range map[string]string{
 		"/":                       "5 listeners",
+		"/?q=redis":               "1 of 5 listeners matches clear the search",
+		"/events":                 "2 changes",
+		"/events?q=event:closed":  "1 matching change clear the search",
 		"/?q=process:nginx":       "2 of 5 listeners match clear the search",
 		"/?q=nothing&sort=-since": "0 of 5 listeners match clear the search",
 	} {
 		if got := textOf(byID(t, parse(t, body(t, get(p, url))), "count")); got != want {
 			t.Errorf("%s: %q, want %q", url, got, want)
 		}
+	}
+	one := parse(t, body(t, get(pageOf(boardOf(listener(80, "nginx"))), "/")))
+	if got := textOf(byID(t, one, "count")); got != "1 listener" {
+		t.Errorf("one listener: %q", got)
 	}
 }

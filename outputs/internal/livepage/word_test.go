@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestWordsOfASearch(t *testing.T) {
+func TestTermsOfASearch(t *testing.T) {
 	for _, test := range []struct {
 		search string
 		want   []word

@@ -1,6 +1,6 @@
-// Package promname says which series of Prometheus a point becomes: the names of metrics
-// and labels, the values of samples, and their documentation. All outputs for Prometheus use
-// it, so that a field has the same name in each.
+// Package promname maps points to series of Prometheus: the names of metrics and labels, the
+// values of samples, and their documentation. All outputs for Prometheus use it, so that a
+// field has the same name in each.
 package promname
 
 import (
@@ -57,7 +57,7 @@ func Classic(name string, colon bool) string {
 // A Pair is a label. Value points into the tag that it comes from.
 type Pair struct{ Name, Value *string }
 
-// A Labeler makes labels of tags. It remembers the label names of tag keys. The zero value
+// A Labeler turns tags into labels. It remembers the label names of tag keys. The zero value
 // is ready. Its methods must not be called concurrently.
 type Labeler struct {
 	names map[string]*string // by tag key

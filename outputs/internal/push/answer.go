@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// An Answer is a server's answer to a request, unchanged. It may quote secrets: only
+// An Answer is a server's response to a request, unchanged. It may quote secrets: only
 // Client.Describe and Client.Line make text from it that may be shown.
 type Answer struct {
 	Status int

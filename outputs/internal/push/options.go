@@ -23,7 +23,7 @@ type Options struct {
 	Transport
 }
 
-// Validate returns every error of the options, joined. They contain no secrets. own are
+// Validate returns every error of the options, joined. Errors contain no secrets. own are
 // the headers that the output itself sets in a Request, in their canonical form.
 func (o *Options) Validate(own ...string) error {
 	var both error
@@ -78,7 +78,7 @@ func (l *Login) Validate() error {
 // hasToken reports whether the login has a token.
 func (l *Login) hasToken() bool { return l.Token != "" || l.TokenFile != "" }
 
-// A Transport is how to connect.
+// A Transport has the options of a connection.
 type Transport struct {
 	// Absolute path of a file with the CA certificates (PEM) to verify servers with. If
 	// empty: the system's. This file and the next two are read again for each request.
@@ -156,8 +156,8 @@ func isNotToken(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 
-// ValidateName returns the error of an option whose value is one line that is not blank,
-// or empty.
+// ValidateName returns the error of an option whose value must be empty or one line that is
+// not blank.
 func ValidateName(option, value string) error {
 	switch {
 	case strings.ContainsFunc(value, isControl):
@@ -179,7 +179,7 @@ func validatePath(option, path string) error {
 }
 
 // ValidateEncoding returns the error of content_encoding. known are the values that a
-// Compressor knows and that servers of the output accept.
+// Compressor supports and that servers of the output accept.
 func ValidateEncoding(value string, known ...string) error {
 	if !slices.Contains(known, value) {
 		return plugin.Invalid("content_encoding", "unknown value %q (known: %s)", value, strings.Join(known, ", "))

@@ -1,11 +1,11 @@
 // Package push is the HTTP client of the outputs that push. It tries several servers, logs
-// in, speaks TLS with certificates that may be replaced, compresses, and turns answers
+// in, speaks TLS with certificates that may be replaced, compresses, and turns responses
 // into the errors that the agent expects from a Push.
 //
 // push.go has the main path, from Push to Post. options.go and address.go have the options
 // that the outputs share, transport.go the connections, credentials.go and echoes.go how
-// secrets are sent and hidden, file.go the files that are read again, answer.go how an
-// answer is read, classify.go what it means, and compress.go the compression.
+// secrets are sent and hidden, file.go the files that are read again, answer.go how a
+// response is read, classify.go what it means, and compress.go the compression.
 //
 // An output embeds Options, or Login and Transport, in its own options. Its Push makes a body
 // of the records and sends it:
@@ -21,7 +21,7 @@
 //		return err
 //	}
 //
-// Outputs that send more than one request, or classify answers in their own way, use Try,
+// Outputs that send more than one request, or classify responses in their own way, use Try,
 // Post, Classify, Rejection and Failure instead.
 package push
 
@@ -54,8 +54,8 @@ type Config struct {
 	Transport Transport
 	// TokenScheme precedes the token in the header Authorization. "": Bearer.
 	TokenScheme string
-	// Text returns the message in an answer, which need not be one line. It may be nil:
-	// then Answer.Text does.
+	// Text returns the message in an answer, which need not be one line. If it is nil,
+	// Answer.Text is used.
 	Text func(*Answer) string
 	// Advice returns what to do about an answer that is neither about records nor about
 	// the state of the server: "create the bucket". If it returns "" or is nil, the error
@@ -161,7 +161,7 @@ func (c *Client) Try(ctx context.Context, try func(context.Context, *Server) err
 }
 
 // expectAbove is the size above which a body is announced with "Expect: 100-continue". A
-// server that refuses the body can then answer 413. Without that, it might reset the
+// server that refuses the body can then answer 413. Without it, the server might reset the
 // connection, and the answer would be lost.
 const expectAbove = 1 << 20
 

@@ -91,7 +91,7 @@ func (t *transport) tlsConfig(pem [3][]byte) (*tls.Config, error) {
 // A proxyFunc returns the proxy for a request, or nil for none.
 type proxyFunc func(*http.Request) (*url.URL, error)
 
-// proxy returns the proxy of the options or else of the environment, which never holds for
+// proxy returns the proxy of the options, or else of the environment, which is never used for
 // loopback.
 func (o *Transport) proxy() (proxyFunc, error) {
 	if o.HTTPProxyURL == "" {

@@ -1,5 +1,5 @@
-// Package respond writes the responses of an HTTP endpoint in such a way that clients
-// cannot use up the program: the responses being made are limited in number, and those
+// Package respond writes the responses of an HTTP endpoint within limits, so that clients
+// cannot exhaust the program: the responses being made are limited in number, and those
 // that clients have not read yet are limited in bytes and in time.
 package respond
 
@@ -115,7 +115,7 @@ func WriteError(w http.ResponseWriter, err error) {
 	http.Error(w, known.Text, known.Status)
 }
 
-// ServiceUnavailable answers 503 with a reason that will soon have passed.
+// ServiceUnavailable answers 503 for a temporary reason.
 func ServiceUnavailable(w http.ResponseWriter, text string) {
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, text, http.StatusServiceUnavailable)

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestTheClientReadingLongestIsCutOff(t *testing.T) {
+func TestTheClientReadingLongestIsDisconnected(t *testing.T) {
 	u := newUnread(100)
 	var cut []string
 	begin := func(name string, body []byte) func() {

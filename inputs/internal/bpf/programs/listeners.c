@@ -143,8 +143,8 @@ struct {
 	__uint(max_entries, 1 << 20); // about 7,000 changes
 } changes SEC(".maps");
 
-// Number of changes that found the ring buffer full.
-__u64 lost;
+// Number of changes that are in the ring buffer or were, and of those that found it full.
+__u64 sent, lost;
 
 static __always_inline void fill_address(struct change *c, struct sock *sk)
 {
@@ -196,5 +196,6 @@ int BPF_PROG(listen_changes, struct sock *sk, int from, int to)
 	fill_address(c, sk);
 	bpf_probe_read_kernel_str(c->comm, sizeof(c->comm), leader->comm);
 	bpf_ringbuf_submit(c, 0);
+	__sync_fetch_and_add(&sent, 1);
 	return 0;
 }

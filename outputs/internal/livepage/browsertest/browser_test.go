@@ -24,7 +24,7 @@ import (
 )
 
 // timeout ends every test that waits for something that does not come.
-const timeout = time.Minute
+const timeout = 3 * time.Minute
 
 // A tab is one tab of a Chromium of its own.
 type tab struct {

@@ -19,6 +19,7 @@ const listeners = `
 [[inputs.tcp_listen]]
 interval = "10s"
 scan_interval = "100ms"
+timeout = "1m"
 settle = "1s"
 owner_wait = "1s"
 established = true
@@ -470,7 +471,7 @@ port = 23
 port = [80, 443, 8088]
 `
 
-func TestRulesThatDoNotHoldAreAtTheTop(t *testing.T) {
+func TestBrokenRulesAreAtTheTop(t *testing.T) {
 	startProgram(t, rules)
 	tb := newTab(t, origin)
 	tb.open(origin + "/")

@@ -1,5 +1,5 @@
-// Package pushtest has what tests of outputs over HTTP share: a server that records requests
-// and gives the answers of the test, a log, and the names of errors.
+// Package pushtest is shared by the tests of outputs over HTTP: a server that records requests
+// and gives the answers that the test sets, a log, and the names of errors.
 package pushtest
 
 import (

@@ -21,9 +21,9 @@ import (
 	"sockwatch/inputs/internal/owner"
 )
 
-// An announcedInput is an input that gathers when the kernel tells of a change, as the agent
+// An eventInput is an input that gathers when the kernel reports a change, as the agent
 // would.
-type announcedInput struct {
+type eventInput struct {
 	t       *testing.T
 	in      *input
 	log     *logBuffer
@@ -33,7 +33,7 @@ type announcedInput struct {
 	events  []metric.Point
 }
 
-// eventsNow returns options without intervals, so that only announcements start gathers and
+// eventsNow returns options without intervals, so that only listen events start gathers and
 // closed listeners are reported soon.
 func eventsNow() Options {
 	o := Defaults()
@@ -42,16 +42,16 @@ func eventsNow() Options {
 	return o
 }
 
-// announce starts an input, in a network and pid namespace of its own, that receives what the
-// kernel tells. It returns nil in the process that only waits for the one in the namespaces.
-func announce(t *testing.T, options Options) *announcedInput {
+// startWithEvents starts an input, in a network and pid namespace of its own, that receives what the
+// kernel reports. It returns nil in the process that only waits for the one in the namespaces.
+func startWithEvents(t *testing.T, options Options) *eventInput {
 	t.Helper()
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return nil
 	}
 	ip(t, "link set lo up")
 	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
-	a := &announcedInput{t: t, in: in.(*input), log: log, changed: make(chan struct{}, 1)}
+	a := &eventInput{t: t, in: in.(*input), log: log, changed: make(chan struct{}, 1)}
 	gather(t, in)
 	if events, err := openChanges("/proc"); err != nil {
 		t.Skip(err)
@@ -70,12 +70,12 @@ func announce(t *testing.T, options Options) *announcedInput {
 	})
 	a.stop = func() { stop(); watching.Wait() }
 	t.Cleanup(a.stop)
-	soon(t, "the kernel tells", a.in.announced.on.Load)
+	soon(t, "listen events are on", a.in.listenEvents.on.Load)
 	return a
 }
 
 // gather gathers and keeps the events.
-func (a *announcedInput) gather() metric.Batch {
+func (a *eventInput) gather() metric.Batch {
 	a.t.Helper()
 	a.gathers++
 	b := gather(a.t, a.in)
@@ -84,7 +84,7 @@ func (a *announcedInput) gather() metric.Batch {
 }
 
 // until gathers at each change, and now and then without one, until done reports true.
-func (a *announcedInput) until(what string, done func(metric.Batch) bool) {
+func (a *eventInput) until(what string, done func(metric.Batch) bool) {
 	a.t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		select {
@@ -98,19 +98,19 @@ func (a *announcedInput) until(what string, done func(metric.Batch) bool) {
 	a.t.Fatalf("waited in vain: %s; the last of %d events: %v", what, len(a.events), a.events[max(0, len(a.events)-10):])
 }
 
-// told waits until the kernel has told since the last gather that so many sockets began to listen,
+// reported waits until the kernel has reported since the last gather that so many sockets began to listen,
 // and ceased to.
-func (a *announcedInput) told(opened, closed int) {
+func (a *eventInput) reported(opened, closed int) {
 	a.t.Helper()
-	soon(a.t, "the kernel tells", func() bool {
-		a.in.announced.mu.Lock()
-		defer a.in.announced.mu.Unlock()
-		return len(a.in.announced.opened) >= opened && len(a.in.announced.closed) >= closed
+	soon(a.t, "listen events are on", func() bool {
+		a.in.listenEvents.mu.Lock()
+		defer a.in.listenEvents.mu.Unlock()
+		return len(a.in.listenEvents.opened) >= opened && len(a.in.listenEvents.closed) >= closed
 	})
 }
 
 // of returns the events of a port.
-func (a *announcedInput) of(port int) (events []metric.Point) {
+func (a *eventInput) of(port int) (events []metric.Point) {
 	for _, e := range a.events {
 		ours := e.Tag("netns") == "" || e.Tag("netns") == "other" // those of other tests have no name
 		if e.Tag("port") == strconv.Itoa(port) && ours {
@@ -120,7 +120,7 @@ func (a *announcedInput) of(port int) (events []metric.Point) {
 	return events
 }
 
-func (a *announcedInput) has(port int, kind string) bool {
+func (a *eventInput) has(port int, kind string) bool {
 	for _, e := range a.of(port) {
 		if e.Tag("event") == kind {
 			return true
@@ -131,7 +131,7 @@ func (a *announcedInput) has(port int, kind string) bool {
 
 // exactly checks the only event of a kind on a port: its time lies between two others, and it
 // has fields.
-func (a *announcedInput) exactly(port int, kind string, after, before time.Time, fields map[string]string) {
+func (a *eventInput) exactly(port int, kind string, after, before time.Time, fields map[string]string) {
 	a.t.Helper()
 	found := 0
 	for _, e := range a.of(port) {
@@ -155,9 +155,9 @@ func (a *announcedInput) exactly(port int, kind string, after, before time.Time,
 	}
 }
 
-// TestListenerIsAnnounced shows a listener at once, with its owner and exact times.
-func TestListenerIsAnnounced(t *testing.T) {
-	a := announce(t, eventsNow())
+// TestListenerIsReportedAtOnce shows a listener at once, with its owner and exact times.
+func TestListenerIsReportedAtOnce(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -181,12 +181,12 @@ func TestListenerIsAnnounced(t *testing.T) {
 	a.exactly(4000, "closed", before, closed, map[string]string{"window_seconds": "0", "listen_pid": pid, "pid": pid})
 }
 
-// TestBriefListenerIsAnnounced reports a listener that lives for 5 ms, with everything about
+// TestBriefListenerIsReported reports a listener that lives for 5 ms, with everything about
 // its process, also in another network namespace.
-func TestBriefListenerIsAnnounced(t *testing.T) {
+func TestBriefListenerIsReported(t *testing.T) {
 	options := eventsNow()
 	options.Namespaces = true
-	a := announce(t, options)
+	a := startWithEvents(t, options)
 	if a == nil {
 		return
 	}
@@ -217,10 +217,10 @@ func TestBriefListenerIsAnnounced(t *testing.T) {
 	}
 }
 
-// TestFailedListenIsNotAnnounced tells nothing of a socket that wanted an address which another
+// TestFailedListenIsNotReported tells nothing of a socket that wanted an address which another
 // one had, although the kernel calls it a listener for a moment.
-func TestFailedListenIsNotAnnounced(t *testing.T) {
-	a := announce(t, eventsNow())
+func TestFailedListenIsNotReported(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -267,9 +267,9 @@ func bound(t *testing.T, port int) int {
 	return fd
 }
 
-// TestPortThatListenChoosesIsAnnounced knows the port of a brief listener that was not bound.
-func TestPortThatListenChoosesIsAnnounced(t *testing.T) {
-	a := announce(t, eventsNow())
+// TestPortThatListenChoosesIsReported knows the port of a brief listener that was not bound.
+func TestPortThatListenChoosesIsReported(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -290,10 +290,10 @@ func TestPortThatListenChoosesIsAnnounced(t *testing.T) {
 	a.exactly(port, "closed", before, after, map[string]string{"window_seconds": "0"})
 }
 
-// TestScannedListenerIsAnnounced gives a listener that a scan has seen, and that has closed
+// TestScannedListenerHasItsExactTime gives a listener that a scan has seen, and that has closed
 // before the gather, its exact time and its owner.
-func TestScannedListenerIsAnnounced(t *testing.T) {
-	a := announce(t, eventsNow())
+func TestScannedListenerHasItsExactTime(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -305,7 +305,7 @@ func TestScannedListenerIsAnnounced(t *testing.T) {
 	}
 	file.Close()
 	closed := time.Now()
-	a.told(1, 1)
+	a.reported(1, 1)
 	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
 	a.exactly(4000, "opened", before, opened, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
 	a.exactly(4000, "closed", opened, closed, map[string]string{"window_seconds": "0"})
@@ -313,7 +313,7 @@ func TestScannedListenerIsAnnounced(t *testing.T) {
 
 // TestShutdownAndListenAgain does not keep the end of a socket that listens again.
 func TestShutdownAndListenAgain(t *testing.T) {
-	a := announce(t, eventsNow())
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -329,9 +329,9 @@ func TestShutdownAndListenAgain(t *testing.T) {
 	}
 	a.until("it is open", func(b metric.Batch) bool { return len(at(b, 4000)) == 1 })
 	a.gather()
-	a.in.announced.mu.Lock()
-	kept := len(a.in.announced.closed)
-	a.in.announced.mu.Unlock()
+	a.in.listenEvents.mu.Lock()
+	kept := len(a.in.listenEvents.closed)
+	a.in.listenEvents.mu.Unlock()
 	if kept > 0 {
 		t.Errorf("%d ends are kept", kept)
 	}
@@ -342,10 +342,10 @@ func TestShutdownAndListenAgain(t *testing.T) {
 	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
 }
 
-// TestAnnouncementBeforeTheListing keeps an announcement whose socket the kernel is about to
+// TestListenEventBeforeTheListing keeps a listen event whose socket the kernel is about to
 // list, and asks for the gather that finds it.
-func TestAnnouncementBeforeTheListing(t *testing.T) {
-	a := announce(t, eventsNow())
+func TestListenEventBeforeTheListing(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -354,9 +354,9 @@ func TestAnnouncementBeforeTheListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-a.changed
-	a.told(1, 0)
-	opened, _ := a.in.announced.take()
-	a.in.applyAnnouncements(opened, readClocks()) // as if it was not listed yet
+	a.reported(1, 0)
+	opened, _ := a.in.listenEvents.take()
+	a.in.applyListenEvents(opened, readClocks()) // as if it was not listed yet
 	select {
 	case <-a.changed:
 	case <-time.After(30 * time.Second):
@@ -369,20 +369,20 @@ func TestAnnouncementBeforeTheListing(t *testing.T) {
 	unix.Close(fd)
 }
 
-// TestProgramThatClosedItsSocketIsAnnounced does not take the program that a process becomes
+// TestProgramThatClosedItsSocketIsReported does not take the program that a process becomes
 // after a brief listener for the listener's.
-func TestProgramThatClosedItsSocketIsAnnounced(t *testing.T) {
+func TestProgramThatClosedItsSocketIsReported(t *testing.T) {
 	after := &owner.Inspection{Process: owner.Process{PID: 7, Start: 1, Comm: "sleep", Exe: "/bin/sleep"}, Lineage: owner.Lineage{ParentPID: 6}}
-	o := &announcement{Change: bpf.Change{PID: 7, Comm: []byte("web")}, process: after, inspected: make(chan struct{})}
+	o := &listenEvent{Change: bpf.Change{PID: 7, Comm: []byte("web")}, process: after, inspected: make(chan struct{})}
 	close(o.inspected)
-	l := &listener{announced: o}
+	l := &listener{listenEvent: o}
 	l.closed()
 	if p := l.owner.Named(); p.Comm != "web" || p.Exe != "" || p.PID != 7 {
 		t.Errorf("process %+v, want web without a program", p)
 	}
 }
 
-// TestUnseenProcessesListen announces a socket of a process outside of the pid namespace of
+// TestUnseenProcessesListen reports a socket of a process outside of the pid namespace of
 // sockwatch if it is in a network namespace that is listed.
 func TestUnseenProcessesListen(t *testing.T) {
 	for _, test := range []struct {
@@ -402,17 +402,17 @@ func TestUnseenProcessesListen(t *testing.T) {
 	}
 }
 
-// TestAnnouncementsOutliveAReload reports what the kernel told the replaced input after its last
+// TestListenEventsOutliveAReload reports what the kernel reported to the replaced input after its last
 // gather.
-func TestAnnouncementsOutliveAReload(t *testing.T) {
-	a := announce(t, eventsNow())
+func TestListenEventsOutliveAReload(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
 	before := time.Now()
 	socket(t, "127.0.0.1", 4000).Close()
 	after := time.Now()
-	a.told(1, 1)
+	a.reported(1, 1)
 	a.stop()
 	if err := a.in.Close(); err != nil {
 		t.Fatal(err)
@@ -434,7 +434,7 @@ func TestExactDownTimeOfARestart(t *testing.T) {
 	options := eventsNow()
 	options.Settle = plugin.Duration(20 * time.Second)
 	options.Remember = options.Settle
-	a := announce(t, options)
+	a := startWithEvents(t, options)
 	if a == nil {
 		return
 	}
@@ -458,12 +458,12 @@ func TestExactDownTimeOfARestart(t *testing.T) {
 }
 
 // TestStormOfListeners lets programs open and close sockets as fast as they can. The gathers
-// stay rare, the state afterwards is right, and what could not be told is said.
+// stay rare, the state afterwards is right, and what was lost is logged.
 func TestStormOfListeners(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	a := announce(t, eventsNow())
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
@@ -490,7 +490,7 @@ func TestStormOfListeners(t *testing.T) {
 			running = false
 		}
 	}
-	if most := int(time.Since(began)/announcedPause) + 2; a.gathers > most {
+	if most := int(time.Since(began)/listenEventPause) + 2; a.gathers > most {
 		t.Errorf("%d gathers in %v, want at most %d", a.gathers, time.Since(began), most)
 	}
 	_, ports := start(t, task{Name: []byte("after"), Listen: []listenTask{{Addr: "127.0.0.1"}}})
@@ -508,21 +508,21 @@ func TestStormOfListeners(t *testing.T) {
 	})
 }
 
-var announcedSeeds = soak.Times(3)
+var listenEventSeeds = soak.Times(3)
 
-// TestRandomAnnouncements runs programs that listen, fork, pass on their socket, become another
+// TestRandomListenEvents runs programs that listen, fork, pass on their socket, become another
 // program, close and die at random times, and compares the events with what the test itself
-// did: no listener is missed, none is told twice, and owner and times are right.
-func TestRandomAnnouncements(t *testing.T) {
+// did: no listener is missed, none is reported twice, and owner and times are right.
+func TestRandomListenEvents(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many processes")
 	}
-	a := announce(t, eventsNow())
+	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
 	}
 	port := 10_000
-	for seed := range announcedSeeds {
+	for seed := range listenEventSeeds {
 		var lives []*life
 		var living sync.WaitGroup
 		for i := range 12 {
@@ -552,7 +552,13 @@ func TestRandomAnnouncements(t *testing.T) {
 		for _, l := range lives {
 			before := t.Failed()
 			a.exactly(l.port, "opened", l.opening, l.opened, map[string]string{"window_seconds": "0", "listen_pid": strconv.Itoa(l.pid)})
-			a.exactly(l.port, "closed", l.closing, l.closed, map[string]string{"window_seconds": "0"})
+			if l.joined {
+				// The first socket may close while the search for the owner of the second is
+				// under way. Then the end of both is found by a scan.
+				a.exactly(l.port, "closed", l.closing, l.closed.Add(10*time.Second), nil)
+			} else {
+				a.exactly(l.port, "closed", l.closing, l.closed, map[string]string{"window_seconds": "0"})
+			}
 			if first := a.of(l.port)[0]; first.Tag("process") != l.name && first.Tag("process") != l.next {
 				t.Errorf("port %d was opened by %v, want %q or %q", l.port, first, l.name, l.next)
 			}
@@ -576,6 +582,7 @@ type life struct {
 	pid             int    // that calls listen
 	opening, opened time.Time
 	closing, closed time.Time
+	joined          bool // by another socket
 	story           string
 }
 
@@ -596,7 +603,7 @@ func (l *life) live(t *testing.T) {
 		l.opened, l.pid = time.Now(), child.Process.Pid
 		return child.End
 	}
-	switch l.random.IntN(4) {
+	switch l.random.IntN(6) {
 	case 0:
 		finish := begin("closes after a while", task{})
 		l.sleep()
@@ -611,6 +618,34 @@ func (l *life) live(t *testing.T) {
 		l.sleep()
 		l.closing = time.Now()
 		finish()
+	case 3:
+		l.story = "listens on a socket that another process has opened"
+		fd := bound(t, l.port)
+		file := os.NewFile(uintptr(fd), "socket")
+		l.opening = time.Now()
+		child, err := spawn(&task{Name: []byte(l.name), Worker: true, Begin: true}, []*os.File{file}, nil, new([]int))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		l.opened, l.pid = time.Now(), child.Process.Pid
+		file.Close()
+		l.sleep()
+		l.closing = time.Now()
+		child.End()
+	case 4:
+		listen[0].ReusePort, l.joined = true, true
+		finish := begin("is joined by another socket of its program, and leaves it", task{})
+		l.sleep()
+		second := startInNamespace(t, nil, task{Name: []byte(l.name), Listen: listen})
+		if err := second.Hear(new([]int)); err != nil {
+			t.Error(err)
+		}
+		l.sleep()
+		finish()
+		l.sleep()
+		l.closing = time.Now()
+		second.End()
 	default:
 		l.story = "passes its socket on, twice"
 		l.name, l.next, l.pid = "exe", "sleep", os.Getpid()

@@ -18,63 +18,65 @@ import (
 	"sockwatch/inputs/internal/procfs"
 )
 
-// announcements are what the kernel has told since the last gather: which sockets began to
+// listenEvents are what the kernel has reported since the last gather: which sockets began to
 // listen and which ceased to, in all network namespaces. A gather finds out everything else:
-// an announcement alone makes no listener.
-type announcements struct {
-	on    atomic.Bool // the kernel tells
-	since time.Time   // when it began to; set before on
-	pace  *pacer      // asks for gathers; set before on
-	lost  atomic.Uint64
-	took  atomic.Int64 // how long the last gather took, in nanoseconds
+// a listen event alone makes no listener.
+type listenEvents struct {
+	on       atomic.Bool            // the kernel reports listen events
+	since    time.Time              // when it began to; set before on
+	pace     *pacer                 // asks for gathers; set before on
+	sent     func() (uint64, error) // how many changes the kernel has reported, received or not; set before on
+	received atomic.Uint64
+	lost     atomic.Uint64
+	took     atomic.Int64 // how long the last gather took, in nanoseconds
 	// warned is the number of lost changes of which a gather has warned.
 	warned uint64
 	reads  atomic.Int32 // processes that were read since the last gather
 
 	mu      sync.Mutex
-	opened  []*announcement
+	opened  []*listenEvent
 	closed  map[uint64]bpf.Change // by cookie
-	dropped bool                  // there were more than maxAnnounced
+	dropped bool                  // there were more than maxListenEvents
 }
 
-// An announcement is a socket that began to listen.
-type announcement struct {
+// A listenEvent is a socket that began to listen.
+type listenEvent struct {
 	bpf.Change
 	inspected chan struct{}     // closed when process is set
 	process   *owner.Inspection // that called listen; nil if it had ended before it could be read
 	kept      bool              // a gather has not found the socket, and the next one looks again
 }
 
-// maxAnnounced is the maximum number of sockets that open, and of those that close, between
+// maxListenEvents is the maximum number of sockets that open, and of those that close, between
 // two gathers and are reported with their times.
-const maxAnnounced = maxGlimpsed
+const maxListenEvents = maxGlimpsed
 
 const (
-	// announcedPause is the shortest time between two gathers that announcements start.
-	announcedPause = 100 * time.Millisecond
-	// announcedShare limits these gathers to one part in that many of the time.
-	announcedShare = 10
+	// listenEventPause is the shortest time between two gathers that listen events start.
+	listenEventPause = 100 * time.Millisecond
+	// listenEventShare limits these gathers to one part in that many of the time.
+	listenEventShare = 10
 	// maxInspections is how many processes are read between two gathers.
 	maxInspections = 200
 )
 
-// receive keeps what the kernel tells and asks for gathers, until changes is closed.
+// receive keeps what the kernel reports and asks for gathers, until changes is closed.
 func (in *input) receive(ctx context.Context, events *bpf.Changes) {
-	defer in.announced.on.Store(false)
+	defer in.listenEvents.on.Store(false)
 	fs, err := procfs.Open(host.Find(in.options.procPath(os.Getenv)))
 	if err != nil {
 		in.env.Log.Warn("cannot read the processes that listen", "error", err)
 		return
 	}
 	defer fs.Close()
-	queue := make(chan *announcement, maxAnnounced)
+	queue := make(chan *listenEvent, maxListenEvents)
 	var inspecting sync.WaitGroup
 	defer inspecting.Wait()
 	defer close(queue)
-	inspecting.Go(func() { in.announced.inspect(fs, queue) })
+	inspecting.Go(func() { in.listenEvents.inspect(fs, queue) })
 	only := in.onlyNamespace()
-	defer in.announced.pace.stop()
-	in.announced.pace.ask() // for what has opened between the last gather and now
+	defer in.listenEvents.pace.stop()
+	in.listenEvents.pace.ask() // for what has opened between the last gather and now
 	for {
 		c, err := events.Next()
 		switch {
@@ -85,9 +87,12 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes) {
 			return
 		}
 		if !mayBeListed(&c, only) {
+			in.listenEvents.received.Add(1)
 			continue
 		}
-		if o := in.announced.add(&c); o != nil {
+		o := in.listenEvents.add(&c)
+		in.listenEvents.received.Add(1)
+		if o != nil {
 			select {
 			case queue <- o:
 			default:
@@ -95,9 +100,9 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes) {
 			}
 		}
 		if lost, err := events.Lost(); err == nil {
-			in.announced.lost.Store(lost)
+			in.listenEvents.lost.Store(lost)
 		}
-		in.announced.pace.ask()
+		in.listenEvents.pace.ask()
 	}
 }
 
@@ -126,14 +131,14 @@ func (in *input) onlyNamespace() uint64 {
 	return 0
 }
 
-// pause returns how long to wait after a gather that an announcement has started before
+// pause returns how long to wait after a gather that a listen event has started before
 // another one is started.
-func (a *announcements) pause() time.Duration {
-	return max(announcedPause, announcedShare*time.Duration(a.took.Load()))
+func (a *listenEvents) pause() time.Duration {
+	return max(listenEventPause, listenEventShare*time.Duration(a.took.Load()))
 }
 
-// add keeps a change. It returns the announcement of a socket that began to listen.
-func (a *announcements) add(c *bpf.Change) *announcement {
+// add keeps a change. It returns the listen event of a socket that began to listen.
+func (a *listenEvents) add(c *bpf.Change) *listenEvent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c.Listens {
@@ -142,12 +147,12 @@ func (a *announcements) add(c *bpf.Change) *announcement {
 		a.opened = slices.Delete(a.opened, i, i+1)
 		return nil
 	}
-	if len(a.opened) >= maxAnnounced || len(a.closed) >= maxAnnounced {
+	if len(a.opened) >= maxListenEvents || len(a.closed) >= maxListenEvents {
 		a.dropped = true
 		return nil
 	}
 	if c.Listens {
-		o := &announcement{Change: *c, inspected: make(chan struct{})}
+		o := &listenEvent{Change: *c, inspected: make(chan struct{})}
 		a.opened = append(a.opened, o)
 		return o
 	}
@@ -158,9 +163,9 @@ func (a *announcements) add(c *bpf.Change) *announcement {
 	return nil
 }
 
-// failed returns the index of the announcement that an end belongs to if listen has failed, or
+// failed returns the index of the listen event that an end belongs to if listen has failed, or
 // -1.
-func (a *announcements) failed(end *bpf.Change) int {
+func (a *listenEvents) failed(end *bpf.Change) int {
 	for i := len(a.opened) - 1; i >= 0 && !end.Shut && end.Time-a.opened[i].Time < failedListen; i-- {
 		if a.opened[i].hasFailed(end) {
 			return i
@@ -174,12 +179,12 @@ func (a *announcements) failed(end *bpf.Change) int {
 const failedListen = 50 * time.Microsecond
 
 // hasFailed reports whether listen has failed with that end.
-func (o *announcement) hasFailed(end *bpf.Change) bool {
+func (o *listenEvent) hasFailed(end *bpf.Change) bool {
 	return !end.Shut && end.Cookie == o.Cookie && end.PID == o.PID && end.Time-o.Time < failedListen
 }
 
-// inspect reads the processes of announcements, soon, since they may end.
-func (a *announcements) inspect(fs *procfs.FS, queue <-chan *announcement) {
+// inspect reads the processes of listen events, soon, since they may end.
+func (a *listenEvents) inspect(fs *procfs.FS, queue <-chan *listenEvent) {
 	type process struct {
 		pid   int
 		start uint64
@@ -208,7 +213,7 @@ func (a *announcements) inspect(fs *procfs.FS, queue <-chan *announcement) {
 const inspectionAge = 100 * time.Millisecond
 
 // inspection returns the process, or nil if it has not been read yet.
-func (o *announcement) inspection() *owner.Inspection {
+func (o *listenEvent) inspection() *owner.Inspection {
 	select {
 	case <-o.inspected:
 		return o.process
@@ -217,10 +222,15 @@ func (o *announcement) inspection() *owner.Inspection {
 	}
 }
 
-// measure records how long a gather took that began at some time.
-func (a *announcements) measure(began time.Time) { a.took.Store(int64(time.Since(began))) }
+// measure records how long a gather took that began at some time. The first one, which opens
+// everything and finds all owners, says nothing about the next.
+func (a *listenEvents) measure(began time.Time) {
+	if a.on.Load() {
+		a.took.Store(int64(time.Since(began)))
+	}
+}
 
-// watchKernel starts to receive what the kernel tells, if that is possible. It returns a
+// watchKernel starts to receive what the kernel reports, if that is possible. It returns a
 // function that ends it.
 func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) {
 	if in.options.ListenEvents == listenEventsOff {
@@ -231,13 +241,14 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 		in.noteWithoutBPF(err)
 		return func() {}
 	}
-	in.announced.since = time.Now()
-	in.announced.pace = &pacer{changed: changed, pause: in.announced.pause}
-	in.announced.on.Store(true)
+	in.listenEvents.since = time.Now()
+	in.listenEvents.sent = events.Sent
+	in.listenEvents.pace = &pacer{changed: changed, pause: in.listenEvents.pause}
+	in.listenEvents.on.Store(true)
 	var receiving sync.WaitGroup
 	receiving.Go(func() { in.receive(ctx, events) })
 	return func() {
-		in.announced.on.Store(false)
+		in.listenEvents.on.Store(false)
 		if err := events.Close(); err != nil {
 			in.env.Log.Warn("cannot detach the bpf programs", "error", err)
 		}
@@ -245,19 +256,21 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 	}
 }
 
-// announcementWait is how long a gather waits for the announcements of listeners that it has
+// listenEventWait is how long a gather waits for the listen events of listeners that it has
 // found, and for their processes.
-const announcementWait = 100 * time.Millisecond
+const listenEventWait = time.Second
 
-// await returns also the announcements of new listeners that were kept after the gather began.
+// await also returns the listen events of new listeners that were kept after the gather began.
 // Others stay for the next gather, which knows whether their sockets are still open.
-func (in *input) await(ctx context.Context, opened []*announcement) []*announcement {
-	if !in.announced.on.Load() || in.announced.lost.Load() > in.announced.warned {
-		return opened // some never come
+func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEvent {
+	if !in.listenEvents.on.Load() {
+		return opened
 	}
+	ctx, cancel := context.WithTimeout(ctx, listenEventWait)
+	defer cancel()
 	missing := make(map[uint64]bool)
 	for _, l := range in.listeners.all {
-		if l.isNew && l.announced == nil {
+		if l.isNew && l.listenEvent == nil {
 			missing[l.socket.Cookie] = true
 		}
 	}
@@ -267,14 +280,9 @@ func (in *input) await(ctx context.Context, opened []*announcement) []*announcem
 	for _, o := range opened {
 		delete(missing, o.Cookie)
 	}
-	ctx, cancel := context.WithTimeout(ctx, announcementWait)
-	defer cancel()
-	for len(missing) > 0 && ctx.Err() == nil {
-		opened = append(opened, in.announced.takeOf(missing)...)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Millisecond):
-		}
+	if len(opened)+len(missing) > 0 {
+		in.listenEvents.receiveAll(ctx) // also the ends of those that have closed
+		opened = append(opened, in.listenEvents.takeOf(missing)...)
 	}
 	for _, o := range opened {
 		select {
@@ -286,11 +294,27 @@ func (in *input) await(ctx context.Context, opened []*announcement) []*announcem
 	return opened
 }
 
-// takeOf returns the announcements of some sockets, and removes these from the set.
-func (a *announcements) takeOf(cookies map[uint64]bool) (taken []*announcement) {
+// receiveAll waits until everything is received that the kernel has reported by now.
+func (a *listenEvents) receiveAll(ctx context.Context) {
+	if !a.on.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, listenEventWait)
+	defer cancel()
+	sent, err := a.sent()
+	for err == nil && a.received.Load() < sent && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// takeOf returns the listen events of some sockets, and removes these from the set.
+func (a *listenEvents) takeOf(cookies map[uint64]bool) (taken []*listenEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.opened = slices.DeleteFunc(a.opened, func(o *announcement) bool {
+	a.opened = slices.DeleteFunc(a.opened, func(o *listenEvent) bool {
 		if !cookies[o.Cookie] {
 			return false
 		}
@@ -301,19 +325,19 @@ func (a *announcements) takeOf(cookies map[uint64]bool) (taken []*announcement) 
 	return taken
 }
 
-// takeAnnouncements begins a gather: it returns what was told before it, and warns of what was
+// takeListenEvents begins a gather: it returns what was reported before it, and warns of what was
 // not.
-func (in *input) takeAnnouncements() []*announcement {
-	opened, dropped := in.announced.take()
-	if lost := in.announced.lost.Load(); dropped || lost > in.announced.warned {
-		in.announced.warned = lost
-		in.warn(lostAnnouncements, "listeners open and close faster than they can be recorded, some events have no exact time or are missing")
+func (in *input) takeListenEvents() []*listenEvent {
+	opened, dropped := in.listenEvents.take()
+	if lost := in.listenEvents.lost.Load(); dropped || lost > in.listenEvents.warned {
+		in.listenEvents.warned = lost
+		in.warn(lostListenEvents, "listeners open and close faster than they can be recorded, some events have no exact time or are missing")
 	}
 	return opened
 }
 
 // take returns the sockets that began to listen before now.
-func (a *announcements) take() (opened []*announcement, dropped bool) {
+func (a *listenEvents) take() (opened []*listenEvent, dropped bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	opened, dropped = a.opened, a.dropped
@@ -323,17 +347,17 @@ func (a *announcements) take() (opened []*announcement, dropped bool) {
 }
 
 // inherit takes over what nobody has gathered yet.
-func (a *announcements) inherit(old *announcements) {
+func (a *listenEvents) inherit(old *listenEvents) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.opened, a.dropped = old.take()
 	a.closed = old.closed
 }
 
-// keep keeps an announcement for the next gather, once, because a gather has not found its
+// keep keeps a listen event for the next gather, once, because a gather has not found its
 // socket: the kernel may still be about to list it, or its end has not been received yet. If
 // the end has been, keep returns it instead.
-func (a *announcements) keep(o *announcement) (kept bool, end bpf.Change) {
+func (a *listenEvents) keep(o *listenEvent) (kept bool, end bpf.Change) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	end, ended := a.closed[o.Cookie]
@@ -347,7 +371,7 @@ func (a *announcements) keep(o *announcement) (kept bool, end bpf.Change) {
 
 // closings returns when sockets closed, by cookie, and forgets them. Those that are still
 // open as far as the gather knows, or have opened since it began, stay for the next one.
-func (a *announcements) closings(at changes.Moment, open func(cookie uint64) bool) map[uint64]time.Time {
+func (a *listenEvents) closings(at changes.Moment, open func(cookie uint64) bool) map[uint64]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.closed) == 0 {
@@ -372,9 +396,9 @@ func wallClock(at changes.Moment, uptime time.Duration) time.Time {
 	return at.Time.Add(uptime - at.Uptime).Round(0)
 }
 
-// applyAnnouncements gives new listeners what the kernel has told about them. opened was taken
+// applyListenEvents gives new listeners what the kernel has reported about them. opened was taken
 // before the sockets were listed, so one that was not found has closed again.
-func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
+func (in *input) applyListenEvents(opened []*listenEvent, at changes.Moment) {
 	if len(opened) == 0 {
 		return
 	}
@@ -387,14 +411,14 @@ func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
 		t := tables[uint64(o.Netns)]
 		if t != nil && !t.failed {
 			if l := t.byCookie[o.Cookie]; l != nil {
-				if l.isNew && l.announced == nil {
-					l.announce(o, at)
+				if l.isNew && l.listenEvent == nil {
+					l.setListenEvent(o, at)
 					l.owner.Candidate = o.PID
 				}
 				continue
 			}
 		}
-		kept, end := in.announced.keep(o)
+		kept, end := in.listenEvents.keep(o)
 		again = again || kept
 		if kept || t == nil || t.failed || o.hasFailed(&end) {
 			continue
@@ -404,28 +428,28 @@ func (in *input) applyAnnouncements(opened []*announcement, at changes.Moment) {
 			s.Port = end.Port
 		}
 		if s.Port == 0 {
-			continue // the kernel chose the port, and it is not known any more
+			continue // the kernel chose the port, and it is no longer known
 		}
-		if l, _ := in.scans.glimpsed.add(t, &s, in.newListener); l != nil && l.announced == nil {
-			l.announce(o, at)
+		if l, _ := in.scans.glimpsed.add(t, &s, in.newListener); l != nil && l.listenEvent == nil {
+			l.setListenEvent(o, at)
 			l.glimpsed = l.opened
 		}
 	}
-	if again && in.announced.on.Load() {
-		in.announced.pace.ask()
+	if again && in.listenEvents.on.Load() {
+		in.listenEvents.pace.ask()
 	}
 }
 
-// announce records that the kernel has told who opened the listener, and when.
-func (l *listener) announce(o *announcement, at changes.Moment) {
-	l.announced, l.opened = o, wallClock(at, o.Time)
+// setListenEvent records that the kernel has reported who opened the listener, and when.
+func (l *listener) setListenEvent(o *listenEvent, at changes.Moment) {
+	l.listenEvent, l.opened = o, wallClock(at, o.Time)
 }
 
-// closed records that the listener has closed before its owner was found. If the kernel told who
+// closed records that the listener has closed before its owner was found. If the kernel reported who
 // called listen, that is the owner.
 func (l *listener) closed() {
 	l.owner.Closed()
-	switch o := l.announced; {
+	switch o := l.listenEvent; {
 	case o == nil:
 	case o.inspection() != nil:
 		p := o.process.Process
@@ -439,7 +463,7 @@ func (l *listener) closed() {
 }
 
 // socket returns the socket as a listing would have shown it.
-func (o *announcement) socket() inet.Socket {
+func (o *listenEvent) socket() inet.Socket {
 	return inet.Socket{
 		Addr: o.Addr, Port: o.Port, Device: o.Device, V6Only: o.V6Only,
 		Cookie: o.Cookie, Inode: o.Inode, UID: o.UID, Cgroup: o.Cgroup, Limit: o.Limit, HasLimit: true,

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// A view is what is kept about a look as a whole.
+// A view is what is kept about a scan as a whole.
 type view struct {
 	Moment
 	Number     uint64            `json:"number"`
-	Began      time.Time         `json:"began,omitzero"` // of the first look; zero: written by an earlier version
+	Began      time.Time         `json:"began,omitzero"` // of the first scan; zero: written by an earlier version
 	Scope      string            `json:"scope"`
 	Namespaces map[string]nsSeen `json:"namespaces"` // by name
 }
@@ -24,11 +24,11 @@ type nsSeen struct {
 	New    bool   `json:"new,omitempty"` // it has appeared, but has not been listed yet
 }
 
-// A look is one call of Observe.
-type look struct {
+// A scan is one call of Observe.
+type scan struct {
 	*Tracker
 	view
-	mark     // of everything that this look is the first to see
+	mark     // of everything that this scan is the first to see
 	before   view
 	baseline func(netns string) bool // nothing in that namespace is an event
 	closed   map[uint64]time.Time    // of the snapshot
@@ -42,10 +42,10 @@ type look struct {
 	next     due
 }
 
-// begin determines the kind of look: the first ever, the first after a start, a boot or a
+// begin determines the kind of scan: the first ever, the first after a start, a boot or a
 // change of options, or an ordinary one.
-func (t *Tracker) begin(s *Snapshot) *look {
-	l := &look{
+func (t *Tracker) begin(s *Snapshot) *scan {
+	l := &scan{
 		Tracker: t, before: t.last, closed: s.Closed, set: make(map[string]json.RawMessage),
 		failed: make(map[string]bool), arriving: make(map[uint16][]*endpoint),
 	}
@@ -91,7 +91,7 @@ func (m Moment) until(later Moment) time.Duration {
 }
 
 // reboot records that a boot has ended all sockets and processes.
-func (l *look) reboot(e *endpoint) {
+func (l *scan) reboot(e *endpoint) {
 	e.dirty = true
 	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
 	for i := range e.Owners {
@@ -111,7 +111,7 @@ func (l *look) reboot(e *endpoint) {
 
 // place finds the endpoints of all sockets. It returns those that are present and the
 // others, in an order that makes the choice of origins deterministic.
-func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
+func (l *scan) place(sockets []Socket) (present, absent []*endpoint) {
 	for i := range sockets {
 		s := &sockets[i]
 		if l.failed[s.Netns] {
@@ -121,7 +121,7 @@ func (l *look) place(sockets []Socket) (present, absent []*endpoint) {
 		if e == nil {
 			e = l.add(s.Endpoint, l.markOf(s))
 		} else if at := l.markOf(s); e.Unreported && e.Change.Mono == l.mark.Mono && at.Time.Before(e.Change.Time) {
-			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this look is the first to see the endpoint
+			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this scan is the first to see the endpoint
 		}
 		e.current = append(e.current, s)
 	}
@@ -146,9 +146,9 @@ func (e *endpoint) sortCurrent() {
 	slices.SortFunc(e.current, func(a, b *Socket) int { return compareIDs(a.ID, b.ID) })
 }
 
-// markOf returns the mark of a socket that this look is the first to see: exact if it is known
-// when the socket opened, which may be after the look's own time.
-func (l *look) markOf(s *Socket) mark {
+// markOf returns the mark of a socket that this scan is the first to see: exact if it is known
+// when the socket opened, which may be after the scan's own time.
+func (l *scan) markOf(s *Socket) mark {
 	m := l.mark
 	if s.Opened.After(l.before.Time) {
 		m.Time, m.Window = s.Opened, 0
@@ -158,7 +158,7 @@ func (l *look) markOf(s *Socket) mark {
 
 // closedAt returns when the last socket of an endpoint closed, or the zero time if that is not
 // known exactly.
-func (l *look) closedAt(e *endpoint) (last time.Time) {
+func (l *scan) closedAt(e *endpoint) (last time.Time) {
 	for i := range e.Sockets {
 		at, known := l.closed[e.Sockets[i].ID.Cookie]
 		if !known {
@@ -172,7 +172,7 @@ func (l *look) closedAt(e *endpoint) (last time.Time) {
 }
 
 // add adds a new endpoint, first seen at the mark.
-func (l *look) add(at Endpoint, m mark) *endpoint {
+func (l *scan) add(at Endpoint, m mark) *endpoint {
 	returns := l.memory.remove(at, l.forgotten())
 	e := &endpoint{Endpoint: at, record: record{
 		Unreported: true, Returns: returns, FirstSeen: m.Time.Unix(), Change: &change{mark: m},
@@ -181,8 +181,8 @@ func (l *look) add(at Endpoint, m mark) *endpoint {
 	return e
 }
 
-// end keeps what the look found, and returns its events and the records to write.
-func (l *look) end() Result {
+// end keeps what the scan found, and returns its events and the records to write.
+func (l *scan) end() Result {
 	t := l.Tracker
 	for at, e := range t.endpoints {
 		clear(e.current) // the snapshot belongs to the caller
