@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,12 +59,11 @@ var suites = []suite{
 		"TestVeryManyFiles", "TestVeryManyFilesInADirectory", "TestVeryManyProcesses",
 	}},
 	{name: "input", folder: "inputs/tcplisten", skipped: []string{
-		"TestStormOfListeners", "TestRandomAnnouncements", // below
-		"TestRandomHistories",
+		"TestNeverPassesOver", "TestRandomHistories", "TestRandomHosts", "TestThirtyThousandListenersOfOneUser",
+		"TestRandomListenEvents", "TestStormOfListeners", // below
 		"TestOneProcessRefuses", // no process there refuses root
-		"TestNeverPassesOver", "TestRandomHosts",
 	}},
-	{name: "input, long", folder: "inputs/tcplisten", long: "^(TestStormOfListeners|TestRandomAnnouncements)$"},
+	{name: "input, long", folder: "inputs/tcplisten", long: "^(TestStormOfListeners|TestRandomListenEvents)$"},
 }
 
 // program returns the path of the program in the machine.
@@ -74,8 +74,12 @@ func (s *suite) arguments(only string) []string {
 	if s.long != "" {
 		return []string{"-test.v", "-test.timeout=20m", "-test.run=" + s.long}
 	}
-	return []string{"-test.v", "-test.timeout=20m", "-test.short", "-test.run=" + only}
+	return []string{"-test.v", "-test.timeout=20m", "-test.short", "-test.run=" + only, "-test.skip=" + unsuited}
 }
+
+// unsuited are the tests that do not suit a machine that has just booted, and is slow: they
+// expect events of 500 listeners within one gather, and before settle_boot has passed.
+const unsuited = "^TestEventsFromBeforeAKillAreRecalledOnce$"
 
 // TestOnKernel boots the machine once and reports the tests of each suite.
 func TestOnKernel(t *testing.T) {
@@ -109,12 +113,14 @@ func TestOnKernel(t *testing.T) {
 			for _, m := range skippedTest.FindAllStringSubmatch(text, -1) {
 				skipped = append(skipped, m[1])
 			}
-			if diff := cmp.Diff(s.skipped, skipped); diff != "" && *only == "" {
+			if diff := cmp.Diff(sorted(s.skipped), sorted(skipped)); diff != "" && *only == "" {
 				t.Errorf("skipped tests (-want +got):\n%s\n%s", diff, text)
 			}
 		})
 	}
 }
+
+func sorted(names []string) []string { return slices.Sorted(slices.Values(names)) }
 
 // onlyVariable is how the machine's init gets the flag kernel.run.
 const onlyVariable = "KERNEL_RUN"
