@@ -60,7 +60,8 @@ const (
 	maxInspections = 200
 )
 
-// receive keeps what the kernel reports and asks for gathers, until changes is closed.
+// receive keeps what the kernel reports and asks for gathers, until events is closed. only is as in
+// mayBeListed.
 func (in *input) receive(ctx context.Context, events *bpf.Changes, only uint64) {
 	defer in.listenEvents.on.Store(false)
 	fs, err := procfs.Open(host.Find(in.options.procPath(os.Getenv)))
