@@ -60,8 +60,9 @@ const (
 	maxInspections = 200
 )
 
-// receive keeps what the kernel reports and asks for gathers, until changes is closed.
-func (in *input) receive(ctx context.Context, events *bpf.Changes) {
+// receive keeps what the kernel reports and asks for gathers, until events is closed. only is as in
+// mayBeListed.
+func (in *input) receive(ctx context.Context, events *bpf.Changes, only uint64) {
 	defer in.listenEvents.on.Store(false)
 	fs, err := procfs.Open(host.Find(in.options.procPath(os.Getenv)))
 	if err != nil {
@@ -74,7 +75,6 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes) {
 	defer inspecting.Wait()
 	defer close(queue)
 	inspecting.Go(func() { in.listenEvents.inspect(fs, queue) })
-	only := in.onlyNamespace()
 	defer in.listenEvents.pace.stop()
 	in.listenEvents.pace.ask() // for what has opened between the last gather and now
 	for {
@@ -241,12 +241,13 @@ func (in *input) watchKernel(ctx context.Context, changed func()) (stop func()) 
 		in.noteWithoutBPF(err)
 		return func() {}
 	}
+	only := in.onlyNamespace() // before any gather waits for what is received
 	in.listenEvents.since = time.Now()
 	in.listenEvents.sent = events.Sent
 	in.listenEvents.pace = &pacer{changed: changed, pause: in.listenEvents.pause}
 	in.listenEvents.on.Store(true)
 	var receiving sync.WaitGroup
-	receiving.Go(func() { in.receive(ctx, events) })
+	receiving.Go(func() { in.receive(ctx, events, only) })
 	return func() {
 		in.listenEvents.on.Store(false)
 		if err := events.Close(); err != nil {
