@@ -147,7 +147,8 @@ func TestSOCKSProxy(t *testing.T) {
 		io.ReadFull(in, name)
 		asked <- string(name[:head[4]])
 		conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-		to, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+		// Other tests replace the default resolver, which net.Dial reads.
+		to, err := (&net.Dialer{Resolver: &net.Resolver{}}).Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
 		if err != nil {
 			return
 		}
