@@ -74,7 +74,7 @@ func (in *input) receive(ctx context.Context, events *bpf.Changes, only uint64) 
 	var inspecting sync.WaitGroup
 	defer inspecting.Wait()
 	defer close(queue)
-	inspecting.Go(func() { in.listenEvents.inspect(fs, queue) })
+	inspecting.Go(func() { in.listenEvents.inspect(ctx, fs, queue) })
 	defer in.listenEvents.pace.stop()
 	in.listenEvents.pace.ask() // for what has opened between the last gather and now
 	for {
@@ -184,7 +184,7 @@ func (o *listenEvent) hasFailed(end *bpf.Change) bool {
 }
 
 // inspect reads the processes of listen events, soon, since they may end.
-func (a *listenEvents) inspect(fs *procfs.FS, queue <-chan *listenEvent) {
+func (a *listenEvents) inspect(ctx context.Context, fs *procfs.FS, queue <-chan *listenEvent) {
 	type process struct {
 		pid   int
 		start uint64
@@ -198,7 +198,7 @@ func (a *listenEvents) inspect(fs *procfs.FS, queue <-chan *listenEvent) {
 		}
 		p := process{o.PID, o.Start, string(o.Comm)}
 		known, ok := read[p]
-		if !ok && o.PID != 0 && a.reads.Load() < maxInspections {
+		if !ok && o.PID != 0 && a.reads.Load() < maxInspections && ctx.Err() == nil {
 			a.reads.Add(1)
 			// After an error it has exited, or may not be read.
 			known, _ = owner.Inspect(fs, o.PID, procfs.Ticks(o.Start))
