@@ -183,7 +183,8 @@ func (o *listenEvent) hasFailed(end *bpf.Change) bool {
 	return !end.Shut && end.Cookie == o.Cookie && end.PID == o.PID && end.Time-o.Time < failedListen
 }
 
-// inspect reads the processes of listen events, soon, since they may end.
+// inspect reads the processes of listen events, soon, since they may end. When ctx is done it
+// reads no more.
 func (a *listenEvents) inspect(ctx context.Context, fs *procfs.FS, queue <-chan *listenEvent) {
 	type process struct {
 		pid   int
