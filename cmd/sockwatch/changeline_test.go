@@ -37,8 +37,8 @@ func change(event, address, port, exposure string, tags []string, fieldsOf ...an
 
 func someChanges() []metric.Point {
 	nginx := []string{"process", "nginx", "user", "www-data", "unit", "nginx.service"}
-	glimpsed := change("opened", "127.0.0.1", "9", "", []string{"user", "bob"})
-	glimpsed.Tags = metric.NewTags("event", "opened", "address", "127.0.0.1", "port", "9", "family", "ipv4", "owner", "pending", "user", "bob")
+	shortLived := change("opened", "127.0.0.1", "9", "", []string{"user", "bob"})
+	shortLived.Tags = metric.NewTags("event", "opened", "address", "127.0.0.1", "port", "9", "family", "ipv4", "owner", "pending", "user", "bob")
 	return []metric.Point{
 		change("opened", "0.0.0.0", "80", "public", nginx, "pid", 17),
 		change("opened", "2001:db8:0:1:2:3:4:5", "8443", "link_local", nginx, "pid", 17, "exe", "/tmp/nginx", "exe_deleted", true),
@@ -52,7 +52,7 @@ func someChanges() []metric.Point {
 		change("exposure_changed", "0.0.0.0", "80", "public", nginx, "pid", 17, "previous_exposure", "loopback", "previous_address", "127.0.0.1", "cause", "rebound"),
 		change("opened", "0.0.0.0", "23", "public", []string{"process", "in.telnetd", "container", "web", "expected", "forbidden", "netns", "blue"}, "pid", 5, "rule", "telnet"),
 		change("opened", "0.0.0.0", "24", "public", []string{"process", "a\x1b[2J", "expected", "no"}),
-		glimpsed,
+		shortLived,
 		{Name: "tcp_listen_event", Tags: metric.NewTags("event", "opened", "user", "bob"), Fields: fields("count", 500)},
 	}
 }

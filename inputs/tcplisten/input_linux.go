@@ -331,7 +331,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
 	l := &scan{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	l.glimpses = in.glimpses()
+	l.shortLived = in.shortLived()
 	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
 	l.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
@@ -353,12 +353,12 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 	return in.groups.setRecords(in.recorder.changes)
 }
 
-// glimpses returns the listeners that were open only between the last gather and this one.
-func (in *input) glimpses() []*listener {
-	closed, dropped := in.scans.glimpsed.closed()
+// shortLived returns the listeners that were open only between the last gather and this one.
+func (in *input) shortLived() []*listener {
+	closed, dropped := in.scans.shortLived.closed()
 	if dropped {
 		in.warn(briefListeners, "too many listeners open and close between gathers, their events are left out",
-			"limit", maxGlimpsed)
+			"limit", maxShortLived)
 	}
 	for _, l := range closed {
 		l.describe(in.open.users, in.listeners.usersVersion)

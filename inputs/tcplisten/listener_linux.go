@@ -25,7 +25,7 @@ type listener struct {
 	generation  uint64       // of the last listing that saw it
 	pass        uint64       // the last pass that saw it
 	scan        uint64       // the last scan that saw it
-	glimpsed    time.Time    // when a scan first saw it, if no gather has seen it
+	seen        time.Time    // when a scan first saw it, if no gather has seen it
 	listenEvent *listenEvent // of its opening; nil if the kernel did not report it
 	opened      time.Time    // when it opened, if listenEvent is set
 

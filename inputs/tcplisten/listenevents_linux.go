@@ -49,7 +49,7 @@ type listenEvent struct {
 
 // maxListenEvents is the maximum number of sockets that open, and of those that close, between
 // two gathers and are reported with their times.
-const maxListenEvents = maxGlimpsed
+const maxListenEvents = maxShortLived
 
 const (
 	// listenEventPause is the shortest time between two gathers that listen events start.
@@ -276,7 +276,7 @@ func (in *input) await(ctx context.Context, opened []*listenEvent) []*listenEven
 			missing[l.socket.Cookie] = true
 		}
 	}
-	for _, l := range in.scans.glimpsed.listeners {
+	for _, l := range in.scans.shortLived.listeners {
 		missing[l.socket.Cookie] = true
 	}
 	for _, o := range opened {
@@ -432,9 +432,9 @@ func (in *input) applyListenEvents(opened []*listenEvent, at changes.Moment) {
 		if s.Port == 0 {
 			continue // the kernel chose the port, and it is no longer known
 		}
-		if l, _ := in.scans.glimpsed.add(t, &s, in.newListener); l != nil && l.listenEvent == nil {
+		if l, _ := in.scans.shortLived.add(t, &s, in.newListener); l != nil && l.listenEvent == nil {
 			l.setListenEvent(o, at)
-			l.glimpsed = l.opened
+			l.seen = l.opened
 		}
 	}
 	if again && in.listenEvents.on.Load() {

@@ -29,14 +29,14 @@ type recorder struct {
 	boot   string    // the boot id
 	scope  string    // identifies the host and the namespaces that are listed
 
-	restored   bool                // the history was not empty at the start
-	before     []metric.Point      // events from before the start; nil after recall
-	last       changes.Moment      // the last complete scan of this run; zero before the first
-	namespaces []changes.Namespace // of the last scan
-	version    uint32              // of the rules, at the last scan
-	glimpsed   bool                // the last scan had listeners that were seen only between gathers
-	backlog    backlog
-	points     []metric.Point // of rules, totals and backlog
+	restored      bool                // the history was not empty at the start
+	before        []metric.Point      // events from before the start; nil after recall
+	last          changes.Moment      // the last complete scan of this run; zero before the first
+	namespaces    []changes.Namespace // of the last scan
+	version       uint32              // of the rules, at the last scan
+	hadShortLived bool                // the last scan had listeners that were seen only between gathers
+	backlog       backlog
+	points        []metric.Point // of rules, totals and backlog
 }
 
 // openRecorder reads the history of the input.
@@ -142,7 +142,7 @@ type scan struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
-	glimpses   []*listener          // seen only between the previous gather and this one
+	shortLived []*listener          // seen only between the previous gather and this one
 	changed    bool                 // some of the listeners have changed
 	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel reported it
 }
@@ -154,13 +154,13 @@ func (r *recorder) record(l *scan, users userNames) (changed bool) {
 	judged := r.judge(l, users)
 	window := r.changes.Since(l.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.glimpses) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
+	l.changed = l.changed || judged || len(l.shortLived) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
 	if l.changed || r.changes.Unchanged(l.Moment) {
 		result := r.changes.Observe(r.snapshot(l))
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
-	if !r.expect.Idle() && (l.changed || r.glimpsed || r.expect.Unchanged(expectMoment(l.Moment))) {
+	if !r.expect.Idle() && (l.changed || r.hadShortLived || r.expect.Unchanged(expectMoment(l.Moment))) {
 		result := r.expect.Evaluate(r.rulesScan(l, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
@@ -168,7 +168,7 @@ func (r *recorder) record(l *scan, users userNames) (changed bool) {
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
-		r.glimpsed = len(l.glimpses) > 0
+		r.hadShortLived = len(l.shortLived) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -210,7 +210,7 @@ func (r *recorder) judge(l *scan, users userNames) (changed bool) {
 	version := r.rules.Version(l.Time)
 	all := version != r.version
 	r.version = version
-	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+	for _, listeners := range [][]*listener{l.listeners, l.shortLived} {
 		for _, li := range listeners {
 			if li.judged == nil || all {
 				li.judge(r.rules, users, l.Time)
@@ -245,8 +245,8 @@ func (r *recorder) snapshot(l *scan) *changes.Snapshot {
 	for _, li := range l.listeners {
 		s.Sockets = append(s.Sockets, li.observed)
 	}
-	for _, li := range l.glimpses {
-		s.Glimpses = append(s.Glimpses, changes.Glimpse{Time: li.glimpsed, Socket: li.observed})
+	for _, li := range l.shortLived {
+		s.ShortLived = append(s.ShortLived, changes.ShortLived{Time: li.seen, Socket: li.observed})
 	}
 	return s
 }
@@ -256,7 +256,7 @@ func (r *recorder) rulesScan(l *scan, window time.Duration) *expect.Scan {
 		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
 		Listeners: make([]expect.Judged, 0, len(l.listeners)),
 	}
-	for _, listeners := range [][]*listener{l.listeners, l.glimpses} {
+	for _, listeners := range [][]*listener{l.listeners, l.shortLived} {
 		for _, li := range listeners {
 			e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
 		}

@@ -36,9 +36,9 @@ func (in *input) Watch(ctx context.Context, changed func()) {
 
 // scans is the state that scans and gathers share.
 type scans struct {
-	mu        mutex // held by a gather, by a scan between gathers, and briefly by Details
-	glimpsed  glimpses
-	interrupt atomic.Pointer[context.CancelFunc] // cancels the scan that is under way; nil if none is
+	mu         mutex // held by a gather, by a scan between gathers, and briefly by Details
+	shortLived shortLivedSet
+	interrupt  atomic.Pointer[context.CancelFunc] // cancels the scan that is under way; nil if none is
 }
 
 // A mutex can be waited for until a context is done. It is a channel with a capacity of one.
@@ -121,46 +121,46 @@ func (in *input) scanTable(ctx context.Context, t *table, now time.Time) (differ
 		return false, err
 	}
 	for i := range unknown {
-		if l, isNew := in.scans.glimpsed.add(t, &unknown[i], in.newListener); isNew {
-			l.glimpsed = now
+		if l, isNew := in.scans.shortLived.add(t, &unknown[i], in.newListener); isNew {
+			l.seen = now
 		}
 	}
 	return len(unknown) > 0 || seen < len(t.byCookie), nil
 }
 
-// glimpses are the listeners that scans have seen since the last gather. They may have closed
+// A shortLivedSet holds the listeners that scans have seen since the last gather. They may have closed
 // by the next gather.
-type glimpses struct {
+type shortLivedSet struct {
 	listeners []*listener
-	known     map[glimpse]*listener
-	dropped   bool // there were more than maxGlimpsed
+	known     map[shortLivedID]*listener
+	dropped   bool // there were more than maxShortLived
 }
 
-// A glimpse identifies a listener, see listener.is.
-type glimpse struct {
+// A shortLivedID identifies a listener, see listener.is.
+type shortLivedID struct {
 	table         *table
 	cookie, inode uint64
 	port          uint16
 	addr          netip.Addr
 }
 
-// maxGlimpsed is the maximum number of listeners that open and close between two gathers and
+// maxShortLived is the maximum number of listeners that open and close between two gathers and
 // are reported.
-const maxGlimpsed = 10_000
+const maxShortLived = 10_000
 
 // add adds a listener that create returns, unless there is one of the socket since the last gather.
 // It returns nil if there is no room for it.
-func (g *glimpses) add(t *table, s *inet.Socket, create func(*table, *inet.Socket) *listener) (l *listener, isNew bool) {
-	id := glimpse{table: t, cookie: s.Cookie, inode: s.Inode, port: s.Port, addr: s.Addr}
+func (g *shortLivedSet) add(t *table, s *inet.Socket, create func(*table, *inet.Socket) *listener) (l *listener, isNew bool) {
+	id := shortLivedID{table: t, cookie: s.Cookie, inode: s.Inode, port: s.Port, addr: s.Addr}
 	if l := g.known[id]; l != nil {
 		return l, false
 	}
-	if len(g.listeners) >= maxGlimpsed {
+	if len(g.listeners) >= maxShortLived {
 		g.dropped = true
 		return nil, false
 	}
 	if g.known == nil {
-		g.known = make(map[glimpse]*listener)
+		g.known = make(map[shortLivedID]*listener)
 	}
 	l = create(t, s)
 	g.known[id], g.listeners = l, append(g.listeners, l)
@@ -168,8 +168,8 @@ func (g *glimpses) add(t *table, s *inet.Socket, create func(*table, *inet.Socke
 }
 
 // closed returns the listeners that the gather did not find, reports whether there may be
-// more, and clears the glimpses.
-func (g *glimpses) closed() (closed []*listener, dropped bool) {
+// more, and empties the set.
+func (g *shortLivedSet) closed() (closed []*listener, dropped bool) {
 	for _, l := range g.listeners {
 		if known := l.table.byCookie[l.socket.Cookie]; known == nil || !known.is(&l.socket) {
 			l.closed()
@@ -177,6 +177,6 @@ func (g *glimpses) closed() (closed []*listener, dropped bool) {
 		}
 	}
 	dropped = g.dropped
-	*g = glimpses{}
+	*g = shortLivedSet{}
 	return closed, dropped
 }

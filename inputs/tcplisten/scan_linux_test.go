@@ -145,26 +145,26 @@ func TestGatherDoesNotWaitForAScan(t *testing.T) {
 	<-done
 }
 
-func TestGlimpsesBeyondTheLimitAreLogged(t *testing.T) {
+func TestShortLivedListenersBeyondTheLimitAreLogged(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
 	}
 	o.wants(0)
 	host := o.listeners.tables[0]
-	for i := range maxGlimpsed + 3 {
+	for i := range maxShortLived + 3 {
 		s := inet.Socket{Cookie: uint64(1000 + i), Inode: 1, Addr: netip.MustParseAddr("127.0.0.1"), Port: uint16(1000 + i)}
 		for range 2 { // scans see the same socket again
-			if l, isNew := o.scans.glimpsed.add(host, &s, o.newListener); isNew {
-				l.glimpsed = o.now.Time
+			if l, isNew := o.scans.shortLived.add(host, &s, o.newListener); isNew {
+				l.seen = o.now.Time
 			}
 		}
 	}
-	if got := len(o.scans.glimpsed.listeners); got != maxGlimpsed {
-		t.Errorf("%d listeners are kept, want %d", got, maxGlimpsed)
+	if got := len(o.scans.shortLived.listeners); got != maxShortLived {
+		t.Errorf("%d listeners are kept, want %d", got, maxShortLived)
 	}
 	o.gatherAfter(time.Second)
-	if want := fmt.Sprintf("limit=%d", maxGlimpsed); !strings.Contains(o.log.String(), want) {
+	if want := fmt.Sprintf("limit=%d", maxShortLived); !strings.Contains(o.log.String(), want) {
 		t.Errorf("%q is not logged: %s", want, o.log)
 	}
 }

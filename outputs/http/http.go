@@ -138,7 +138,7 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 }
 
 // advice returns what to do about an answer, or "" for the general advice.
-func advice(_ *push.Server, a *push.Answer) string {
+func advice(_ *push.Server, a *push.Response) string {
 	if a.Status == http.StatusMethodNotAllowed {
 		return "check url and method"
 	}

@@ -12,7 +12,7 @@ import (
 
 // An answer is a server's answer, parsed.
 type answer struct {
-	*push.Answer
+	*push.Response
 	// text is the message in the JSON object of one of the APIs, or else the whole body.
 	// It is empty if the answer is incomplete.
 	text string
@@ -27,8 +27,8 @@ type rejectedLine struct {
 }
 
 // parseAnswer parses an answer of any of the APIs.
-func parseAnswer(raw *push.Answer) *answer {
-	a := &answer{Answer: raw, text: string(raw.Body)}
+func parseAnswer(raw *push.Response) *answer {
+	a := &answer{Response: raw, text: string(raw.Body)}
 	if raw.IsHTML() {
 		a.text = "a web page" // its text would not help
 		return a
@@ -55,7 +55,7 @@ func parseAnswer(raw *push.Answer) *answer {
 }
 
 // message returns the message in an answer, to show.
-func message(raw *push.Answer) string {
+func message(raw *push.Response) string {
 	a := parseAnswer(raw)
 	if len(a.lines) > 0 {
 		return fmt.Sprintf("%s: line %d: %s", a.text, a.lines[0].Number, a.lines[0].Reason)

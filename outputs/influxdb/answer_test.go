@@ -52,7 +52,7 @@ func FuzzAnswer(f *testing.F) {
 		o := v1("http://127.0.0.1:1")
 		o.Username, o.Password = "user", "0123456789abcdef"
 		out, _ := newOutput(t, o)
-		raw := &push.Answer{Status: status, Header: http.Header{"Content-Type": {contentType}}, Body: []byte(body), Cut: cut}
+		raw := &push.Response{Status: status, Header: http.Header{"Content-Type": {contentType}}, Body: []byte(body), Cut: cut}
 		var records [][]byte
 		for i := range min(max(n, 1), 100) {
 			records = append(records, fmt.Appendf(nil, "m v=%di %d", i, i))

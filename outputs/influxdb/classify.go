@@ -24,13 +24,13 @@ func (c *classifier) classify(s *push.Server, a *answer, records [][]byte) error
 	case a.Status == http.StatusNoContent:
 		return nil
 	case a.Status < 300:
-		return fmt.Errorf("%s: %s: this is not how InfluxDB answers a write: check urls", s.Name, c.client.Describe(a.Answer))
+		return fmt.Errorf("%s: %s: this is not how InfluxDB answers a write: check urls", s.Name, c.client.Describe(a.Response))
 	case a.says("max request size"): // 3.x: status 500
-		return fmt.Errorf("%s: %s (%w)", s.Name, c.client.Describe(a.Answer), plugin.ErrTooLarge)
+		return fmt.Errorf("%s: %s (%w)", s.Name, c.client.Describe(a.Response), plugin.ErrTooLarge)
 	case c.rejectsPoints(a) && len(records) > 0:
 		return c.rejection(s, a, records)
 	default:
-		return c.client.Failure(s, a.Answer)
+		return c.client.Failure(s, a.Response)
 	}
 }
 
@@ -53,7 +53,7 @@ func (c *classifier) rejectsPoints(a *answer) bool {
 // rejection returns the error for an answer that is about points. The error names the
 // rejected records if they are known. A partial write stores all others.
 func (c *classifier) rejection(s *push.Server, a *answer, records [][]byte) error {
-	text := s.Name + ": " + c.client.Describe(a.Answer)
+	text := s.Name + ": " + c.client.Describe(a.Response)
 	if len(records) == 1 || a.dropped() >= len(records) {
 		return plugin.RejectAll(len(records), errors.New(text))
 	}
@@ -73,7 +73,7 @@ func (c *classifier) rejection(s *push.Server, a *answer, records [][]byte) erro
 }
 
 // advice returns what to do about an answer that does not depend on the points.
-func (c *classifier) advice(s *push.Server, a *push.Answer) string {
+func (c *classifier) advice(s *push.Server, a *push.Response) string {
 	api := c.options.api()
 	target, login := fmt.Sprintf("database %q", c.options.Database), "token"
 	switch api {

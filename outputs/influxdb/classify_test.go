@@ -67,8 +67,8 @@ func guessedV3Options(url string) Options {
 	return o
 }
 
-// Test204IsDelivery also checks that there is only one request.
-func Test204IsDelivery(t *testing.T) {
+// TestNoContentIsDelivery also checks that there is only one request.
+func TestNoContentIsDelivery(t *testing.T) {
 	server := pushtest.NewServer(t)
 	out, _ := newOutput(t, v1(server.URL))
 	if err := send(t, out, "m v=1i 1", "m v=2i 2"); err != nil {

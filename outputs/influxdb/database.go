@@ -40,7 +40,7 @@ type databases map[*push.Server]string
 
 // mayCreateDatabase reports whether InfluxDB 1.x answered that the database is missing and
 // has not been asked to create it before.
-func (o *output) mayCreateDatabase(s *push.Server, a *push.Answer) bool {
+func (o *output) mayCreateDatabase(s *push.Server, a *push.Response) bool {
 	_, asked := o.databases[s]
 	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !asked &&
 		a.Status == http.StatusNotFound && parseAnswer(a).says("database not found")

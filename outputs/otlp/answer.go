@@ -10,7 +10,7 @@ import (
 
 // answerText returns the message of an answer: that of a google.rpc.Status, which OTLP
 // requires, or else the text.
-func answerText(a *push.Answer) string {
+func answerText(a *push.Response) string {
 	if isProtobuf(a) && a.Status >= 300 {
 		if text, ok := parseStatus(a.Body); ok {
 			return text
@@ -19,14 +19,14 @@ func answerText(a *push.Answer) string {
 	return a.Text()
 }
 
-func isProtobuf(a *push.Answer) bool {
+func isProtobuf(a *push.Response) bool {
 	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
 	return kind == "application/x-protobuf" || kind == "application/protobuf"
 }
 
 // isPage reports whether an answer is a page for people: it comes from a login portal or a
 // proxy, not from a receiver of OTLP.
-func isPage(a *push.Answer) bool {
+func isPage(a *push.Response) bool {
 	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
 	return kind == "text/html" && len(a.Body) > 0
 }

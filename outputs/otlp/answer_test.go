@@ -24,7 +24,7 @@ func TestTextOfAnAnswer(t *testing.T) {
 		{name: "text", contentType: "text/plain; charset=utf-8", body: []byte("bad name\n"), want: "bad name\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := &push.Answer{Status: http.StatusBadRequest, Header: http.Header{"Content-Type": {test.contentType}}, Body: test.body}
+			a := &push.Response{Status: http.StatusBadRequest, Header: http.Header{"Content-Type": {test.contentType}}, Body: test.body}
 			if got := answerText(a); got != test.want {
 				t.Errorf("answerText = %q, want %q", got, test.want)
 			}

@@ -242,7 +242,7 @@ func (s *signal) post(ctx context.Context, body []byte, indexes []int, results [
 }
 
 // classify returns the error for an answer, or what the receiver has accepted.
-func (s *signal) classify(server *push.Server, answer *push.Answer, n int) (*accepted, error) {
+func (s *signal) classify(server *push.Server, answer *push.Response, n int) (*accepted, error) {
 	if s.samples != nil && push.RefusesTimes(answer.Status, answerText(answer)) {
 		return nil, &timesError{server.Name + ": " + s.client.Describe(answer)}
 	}

@@ -110,7 +110,7 @@ unknown 1.5
 	}
 }
 
-func TestNothingGatheredYetIs503(t *testing.T) {
+func TestNothingGatheredYetIsUnavailable(t *testing.T) {
 	for _, path := range []string{"/metrics", "/a/b/c"} {
 		t.Run(path, func(t *testing.T) {
 			e, _ := newTestEndpoint(t, func(o *Options) { o.Path = path })

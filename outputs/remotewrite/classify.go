@@ -15,7 +15,7 @@ const writtenHeader = "X-Prometheus-Remote-Write-Samples-Written"
 
 // written returns the number of samples that a server says it has stored. It reports false
 // if the server does not say.
-func written(a *push.Answer) (int, bool) {
+func written(a *push.Response) (int, bool) {
 	n, err := strconv.Atoi(a.Header.Get(writtenHeader))
 	return n, err == nil && n >= 0
 }
@@ -24,7 +24,7 @@ func written(a *push.Answer) (int, bool) {
 // understands it. A server that does not look at the content type takes the request for an
 // empty one of version 1.0, and answers with success; another cannot decode it. The header
 // tells them apart.
-func understands2(a *push.Answer) bool {
+func understands2(a *push.Response) bool {
 	switch a.Status {
 	case http.StatusUnsupportedMediaType:
 		return false
@@ -38,7 +38,7 @@ func understands2(a *push.Answer) bool {
 }
 
 // classify returns the error for an answer to a request of either version.
-func (o *output) classify(s *push.Server, a *push.Answer, c *collection, version string) error {
+func (o *output) classify(s *push.Server, a *push.Response, c *collection, version string) error {
 	stored, says := written(a)
 	says = says && version == version2
 	text := func(format string, args ...any) error {
@@ -68,7 +68,7 @@ func partial(c *collection, stored int, err error) error {
 
 // isFinal reports whether an answer says that samples are too old, too new, out of order or
 // duplicate.
-func isFinal(a *push.Answer) bool { return push.RefusesTimes(a.Status, a.Text()) }
+func isFinal(a *push.Response) bool { return push.RefusesTimes(a.Status, a.Text()) }
 
 // isFinalRejection reports whether an error rejects all records of a request.
 func isFinalRejection(err error) bool {

@@ -213,7 +213,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 const versionHeader = "X-Prometheus-Remote-Write-Version"
 
 // post sends one message.
-func (o *output) post(ctx context.Context, s *push.Server, version string, c *collection, message []byte) (*push.Answer, error) {
+func (o *output) post(ctx context.Context, s *push.Server, version string, c *collection, message []byte) (*push.Response, error) {
 	body, err := o.compressor.Compress(message)
 	if err != nil {
 		return nil, err

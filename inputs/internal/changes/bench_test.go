@@ -126,11 +126,11 @@ func BenchmarkUnchanged(b *testing.B) {
 	b.ReportAllocs()
 }
 
-// BenchmarkGlimpsesOfOnePort measures the cost of a program that opens and closes thousands
+// BenchmarkShortLivedOfOnePort measures the cost of a program that opens and closes thousands
 // of sockets on one port between two scans.
-func BenchmarkGlimpsesOfOnePort(b *testing.B) {
+func BenchmarkShortLivedOfOnePort(b *testing.B) {
 	_, m := benchTracker()
-	scan := glimpsesOfOnePort(m, benchListeners)
+	scan := shortLivedOfOnePort(m, benchListeners)
 	for b.Loop() {
 		t := New(simOptions())
 		t.Observe(&Snapshot{Moment: m, Namespaces: scan.Namespaces})

@@ -45,7 +45,7 @@ func (t *Tracker) Reconfigure(o Options) {
 // not change afterwards, and nothing else of the snapshot.
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
-	l.glimpse(s.Glimpses)
+	l.reportShortLived(s.ShortLived)
 	present, absent := l.place(s.Sockets)
 	present, absent = l.reunite(present, absent)
 	absent = l.indexMissing(absent)

@@ -285,8 +285,8 @@ func TestListenerThatLivesForThreeSeconds(t *testing.T) {
 		h.pass(time.Minute)
 		h.sleep(3*time.Second, 0)
 		seen := h.now.Time
-		h.glimpse("0.0.0.0:4444", h.process("nc"))
-		h.glimpse("0.0.0.0:22", h.process("thief"))
+		h.openBriefly("0.0.0.0:4444", h.process("nc"))
+		h.openBriefly("0.0.0.0:22", h.process("thief"))
 		h.pass(3 * time.Minute)
 		events := h.wants(
 			"owner_changed 0.0.0.0:22 thief after sshd, another exe", "opened 0.0.0.0:4444 nc",

@@ -38,9 +38,9 @@ func (h *exactHost) pass(d time.Duration) {
 	h.now.Time, h.now.Mono, h.now.Uptime = h.now.Time.Add(d), h.now.Mono+d, h.now.Uptime+d
 }
 
-func (h *exactHost) scan(glimpses ...Glimpse) []metric.Point {
+func (h *exactHost) scan(shortLived ...ShortLived) []metric.Point {
 	events := h.tracker.Observe(&Snapshot{
-		Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets, Glimpses: glimpses, Closed: h.closed,
+		Moment: h.now, Namespaces: []Namespace{{View: "netlink"}}, Sockets: h.sockets, ShortLived: shortLived, Closed: h.closed,
 	}).Events
 	h.closed = make(map[uint64]time.Time)
 	return events
@@ -126,7 +126,7 @@ func TestBriefListenerIsExact(t *testing.T) {
 	h.pass(10 * time.Second)
 	s := h.socket(80, 7*time.Second, 5)
 	h.closed[s.ID.Cookie] = s.Opened.Add(5 * time.Millisecond)
-	h.wants(h.scan(Glimpse{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
+	h.wants(h.scan(ShortLived{Time: s.Opened, Socket: s}), opened, s.Opened, "window_seconds", "0", "pid", "5", "listen_pid", "5")
 	h.pass(time.Minute)
 	h.wants(h.scan(), closed, s.Opened.Add(5*time.Millisecond), "window_seconds", "0", "pid", "5", "listen_pid", "5")
 }

@@ -31,7 +31,7 @@ type simHost struct {
 	scope      string
 	namespaces []Namespace
 	records    map[string]json.RawMessage
-	glimpses   []Glimpse
+	shortLived []ShortLived
 	sockets    []*simSocket
 	events     []metric.Point
 
@@ -157,11 +157,11 @@ func (h *simHost) closeAll() { h.sockets, h.changed = nil, true }
 // set changes a socket.
 func (h *simHost) set(s *simSocket, change func(*simSocket)) { change(s); h.changed = true }
 
-// glimpse adds a socket that only a quick scan sees, and no complete one.
-func (h *simHost) glimpse(at string, p *simProcess) {
+// openBriefly adds a socket that only a quick scan sees, and no complete one.
+func (h *simHost) openBriefly(at string, p *simProcess) {
 	s := h.listen(at, p)
 	h.close(s)
-	h.glimpses = append(h.glimpses, Glimpse{Time: h.now.Time, Socket: h.socket(s)})
+	h.shortLived = append(h.shortLived, ShortLived{Time: h.now.Time, Socket: h.socket(s)})
 }
 
 func (h *simHost) socket(s *simSocket) Socket {
@@ -265,12 +265,12 @@ func (h *simHost) scan() {
 		return
 	}
 	h.scanned, h.changed = true, false
-	s := &Snapshot{Moment: h.now, Scope: h.scope, Namespaces: h.namespaces, Glimpses: h.glimpses}
+	s := &Snapshot{Moment: h.now, Scope: h.scope, Namespaces: h.namespaces, ShortLived: h.shortLived}
 	for _, socket := range h.sockets {
 		s.Sockets = append(s.Sockets, h.socket(socket))
 	}
 	result := h.tracker.Observe(s)
-	h.glimpses = nil
+	h.shortLived = nil
 	h.write(result.Set)
 	h.events = append(h.events, result.Events...)
 	schematest.Events(h.t, result.Events)

@@ -39,8 +39,8 @@ type Snapshot struct {
 	Scope string
 	// Namespaces are all existing namespaces within the scope.
 	Namespaces []Namespace
-	Sockets    []Socket  // in any order
-	Glimpses   []Glimpse // in chronological order
+	Sockets    []Socket     // in any order
+	ShortLived []ShortLived // in chronological order
 	// Closed has when sockets closed since the last scan, by cookie, if that is known exactly.
 	Closed map[uint64]time.Time
 }
@@ -56,8 +56,8 @@ type Namespace struct {
 	Failed bool
 }
 
-// A Glimpse is a socket that was seen only between two snapshots: it has opened and closed.
-type Glimpse struct {
+// A ShortLived is a socket that was seen only between two snapshots: it has opened and closed.
+type ShortLived struct {
 	Time time.Time
 	Socket
 }

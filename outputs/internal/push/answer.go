@@ -11,9 +11,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// An Answer is a server's response to a request, unchanged. It may quote secrets: only
+// A Response is a server's response to a request, unchanged. It may quote secrets: only
 // Client.Describe and Client.Line make text from it that may be shown.
-type Answer struct {
+type Response struct {
 	Status int
 	Header http.Header
 	// Body is the body after decompression. It is empty if Err is set.
@@ -28,15 +28,15 @@ type Answer struct {
 const MaxAnswer = 64 << 10
 
 // readAnswer reads the answer from a response.
-func readAnswer(resp *http.Response) *Answer {
-	a := &Answer{Status: resp.StatusCode, Header: resp.Header}
+func readAnswer(resp *http.Response) *Response {
+	a := &Response{Status: resp.StatusCode, Header: resp.Header}
 	a.Body, a.Err = a.readBody(resp.Body)
 	return a
 }
 
 // readBody reads the body, up to MaxAnswer, and decompresses it: some proxies compress
 // without being asked.
-func (a *Answer) readBody(from io.Reader) ([]byte, error) {
+func (a *Response) readBody(from io.Reader) ([]byte, error) {
 	raw, err := readUpTo(from, &a.Cut)
 	if err != nil {
 		return nil, err
@@ -74,12 +74,12 @@ func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
 }
 
 // IsHTML reports whether the body is a web page, whose text would not help.
-func (a *Answer) IsHTML() bool { return strings.Contains(a.Header.Get("Content-Type"), "html") }
+func (a *Response) IsHTML() bool { return strings.Contains(a.Header.Get("Content-Type"), "html") }
 
 // Text returns the message in a body that is a JSON object: its "message" or "error",
 // which may itself be an object with a "message" or "reason". Otherwise it returns the
 // body.
-func (a *Answer) Text() string {
+func (a *Response) Text() string {
 	if a.IsHTML() {
 		return "a web page"
 	}

@@ -26,7 +26,7 @@ import (
 //	                           see Failure: these are not about records
 //	other 4xx                  plugin.RejectedError for one record; plugin.ErrRejected for
 //	                           several, which the agent bisects
-func (c *Client) Classify(s *Server, a *Answer, records int) error {
+func (c *Client) Classify(s *Server, a *Response, records int) error {
 	switch {
 	case a.Status >= 200 && a.Status < 300:
 		return nil
@@ -39,7 +39,7 @@ func (c *Client) Classify(s *Server, a *Answer, records int) error {
 
 // keepsRecords reports whether an answer with a status of 4xx is about the server, the URL,
 // the headers or the login: the same records can be stored when that has changed.
-func keepsRecords(a *Answer) bool {
+func keepsRecords(a *Response) bool {
 	switch a.Status {
 	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
 		http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
@@ -52,7 +52,7 @@ func keepsRecords(a *Answer) bool {
 }
 
 // isUnknownPath reports whether a server says in its own way that it has no such path.
-func (a *Answer) isUnknownPath() bool {
+func (a *Response) isUnknownPath() bool {
 	return a.Status == http.StatusNotFound || a.Status == http.StatusBadRequest && unknownPath.Match(a.Body)
 }
 
@@ -62,7 +62,7 @@ var unknownPath = regexp.MustCompile(`^(remoteAddr: [^;]*; requestURI: [^;]*; )?
 
 // wantsHTTPS reports whether a server for https says that the request came over http. The
 // words are those of Go, nginx and Apache.
-func (a *Answer) wantsHTTPS() bool {
+func (a *Response) wantsHTTPS() bool {
 	return a.Status == http.StatusBadRequest && slices.ContainsFunc([]string{
 		"Client sent an HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port", "speaking plain HTTP to an SSL-enabled server port",
 	}, func(words string) bool { return bytes.Contains(a.Body, []byte(words)) })
@@ -71,7 +71,7 @@ func (a *Answer) wantsHTTPS() bool {
 // Rejection returns the error for an answer by which a server rejects the records of a
 // request and does not say which: a plugin.RejectedError for one record, else
 // plugin.ErrRejected.
-func (c *Client) Rejection(s *Server, a *Answer, records int) error {
+func (c *Client) Rejection(s *Server, a *Response, records int) error {
 	text := s.Name + ": " + c.Describe(a)
 	if records == 1 {
 		return plugin.RejectAll(1, errors.New(text))
@@ -85,7 +85,7 @@ func (c *Client) Rejection(s *Server, a *Answer, records int) error {
 //	413                           plugin.ErrTooLarge: fewer records may fit
 //	429 and 5xx with Retry-After  plugin.RetryAfterError
 //	any other                     an error with advice
-func (c *Client) Failure(s *Server, a *Answer) error {
+func (c *Client) Failure(s *Server, a *Response) error {
 	text := s.Name + ": " + c.Describe(a)
 	switch {
 	case a.Status == http.StatusRequestEntityTooLarge:
@@ -107,7 +107,7 @@ func (c *Client) Failure(s *Server, a *Answer) error {
 }
 
 // advice returns what to do about an answer, or "".
-func (c *Client) advice(s *Server, a *Answer) string {
+func (c *Client) advice(s *Server, a *Response) string {
 	if a.wantsHTTPS() {
 		return "write https:// in " + c.config.URLOption
 	}
@@ -136,7 +136,7 @@ func (c *Client) advice(s *Server, a *Answer) string {
 }
 
 // Describe returns the status and the message of an answer as one line to show.
-func (c *Client) Describe(a *Answer) string {
+func (c *Client) Describe(a *Response) string {
 	switch {
 	case a.Err != nil:
 		return c.Line(a.Status, fmt.Sprintf("the answer is incomplete: %v", a.Err))
@@ -170,7 +170,7 @@ func statusLine(status int) string {
 
 // redirectTarget returns where a redirect leads, without the parts of the URL that may be
 // secret.
-func redirectTarget(a *Answer) string {
+func redirectTarget(a *Response) string {
 	u, err := url.Parse(a.Header.Get("Location"))
 	if err != nil || u.Host == "" {
 		return "another URL"

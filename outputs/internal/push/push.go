@@ -55,12 +55,12 @@ type Config struct {
 	// TokenScheme precedes the token in the header Authorization. "": Bearer.
 	TokenScheme string
 	// Text returns the message in an answer, which need not be one line. If it is nil,
-	// Answer.Text is used.
-	Text func(*Answer) string
+	// Response.Text is used.
+	Text func(*Response) string
 	// Advice returns what to do about an answer that is neither about records nor about
 	// the state of the server: "create the bucket". If it returns "" or is nil, the error
 	// has general advice.
-	Advice func(*Server, *Answer) string
+	Advice func(*Server, *Response) string
 	// Log receives the warnings that no error can carry, once each.
 	Log *slog.Logger
 }
@@ -120,7 +120,7 @@ func New(config Config) (*Client, error) {
 //
 // The answer is that of the server tried last, or nil if it gave none. The error is that of
 // Classify, or of the connection.
-func (c *Client) Push(ctx context.Context, r *Request) (a *Answer, err error) {
+func (c *Client) Push(ctx context.Context, r *Request) (a *Response, err error) {
 	err = c.Try(ctx, func(ctx context.Context, s *Server) error {
 		if a, err = c.Post(ctx, s, r); err != nil {
 			return err
@@ -167,7 +167,7 @@ const expectAbove = 1 << 20
 
 // Post sends a request to one server and returns its answer, whatever its status. An error
 // names the server and contains no secret. Only the argument of Try may call it.
-func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Answer, error) {
+func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Response, error) {
 	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.Method, http.MethodPost), s.target(r), bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, c.credentials.hideInError(withoutURL(err)))

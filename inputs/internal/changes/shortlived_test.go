@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// glimpsesOfOnePort returns a scan of a host without listeners on which ten quick scans have seen n
+// shortLivedOfOnePort returns a scan of a host without listeners on which ten quick scans have seen n
 // sockets on one port.
-func glimpsesOfOnePort(m Moment, n int) *Snapshot {
+func shortLivedOfOnePort(m Moment, n int) *Snapshot {
 	scan := &Snapshot{Moment: m.step(), Namespaces: []Namespace{{View: "netlink"}}}
 	for i := range n {
 		s := benchSocket(i, 0)
 		s.Endpoint, s.Holders, s.Status = Endpoint{Address: "0.0.0.0", Port: 1000}, nil, Unknown
-		scan.Glimpses = append(scan.Glimpses, Glimpse{Time: m.Time.Add(time.Duration(i*10/n) * time.Second), Socket: s})
+		scan.ShortLived = append(scan.ShortLived, ShortLived{Time: m.Time.Add(time.Duration(i*10/n) * time.Second), Socket: s})
 	}
 	return scan
 }
 
 // If a program opens and closes sockets on one port as fast as it can, the cost of a scan must
 // not grow with the square of their number.
-func TestGlimpsesOfOnePortAreMatchedTogether(t *testing.T) {
+func TestShortLivedOfOnePortAreMatchedTogether(t *testing.T) {
 	const n = 2000
 	_, m := benchTracker()
-	scan := glimpsesOfOnePort(m, n)
+	scan := shortLivedOfOnePort(m, n)
 	allocations := testing.AllocsPerRun(1, func() {
 		tracker := New(simOptions())
 		tracker.Observe(&Snapshot{Moment: m, Namespaces: scan.Namespaces})

@@ -2,16 +2,16 @@ package changes
 
 import "time"
 
-// glimpse reports sockets that were seen only between the last scan and this one. It is too
+// reportShortLived reports sockets that were seen only between the last scan and this one. It is too
 // late to search for their owners. Sockets of one endpoint that were seen at the same time are
 // matched together, since there may be thousands.
-func (l *scan) glimpse(all []Glimpse) {
+func (l *scan) reportShortLived(all []ShortLived) {
 	type place struct {
 		Endpoint
 		nano int64
 	}
 	type group struct {
-		first   *Glimpse
+		first   *ShortLived
 		sockets []*Socket
 	}
 	var groups []*group
@@ -39,13 +39,13 @@ func (l *scan) glimpse(all []Glimpse) {
 		if l.mark.Time = g.first.Time; !g.first.Opened.IsZero() {
 			l.mark.Window = 0
 		}
-		l.glimpseTogether(g.first.Endpoint, g.sockets)
+		l.reportTogether(g.first.Endpoint, g.sockets)
 	}
 	l.mark = now
 }
 
-// glimpseTogether reports the sockets of an endpoint that were seen at the same time.
-func (l *scan) glimpseTogether(at Endpoint, sockets []*Socket) {
+// reportTogether reports the sockets of an endpoint that were seen at the same time.
+func (l *scan) reportTogether(at Endpoint, sockets []*Socket) {
 	e := l.endpoints[at]
 	if e == nil {
 		e = l.add(at, l.mark)
