@@ -71,7 +71,7 @@ func completions(body []byte, cut bool) [][]byte {
 		return all
 	}
 	const longestEscape = len(`\uD800\uDC0`)
-	for i := range longestEscape + 1 {
+	for i := range min(longestEscape, len(body)) + 1 {
 		all = append(all, append(bytes.Clone(body[:len(body)-i]), `"}`...))
 	}
 	if i := bytes.LastIndex(body, []byte("},")); i >= 0 {
