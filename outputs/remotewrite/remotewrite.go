@@ -146,9 +146,10 @@ func (o *output) pushByTime(ctx context.Context, records [][]byte) error {
 		}
 		c, _ := o.collector.collect(part, math.MinInt64)
 		err := o.send(ctx, c)
+		_, partly := errors.AsType[*plugin.PartialError](err)
 		switch {
 		case err == nil:
-		case isFinalRejection(err):
+		case isFinalRejection(err) || partly: // of a group in part, the server does not name the records: all are saved
 			for _, index := range group {
 				rejected.Records[index] = err
 			}

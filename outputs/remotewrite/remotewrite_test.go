@@ -313,6 +313,32 @@ func TestNewRecordsSurviveARepeatedRequest(t *testing.T) {
 	})
 }
 
+// TestEveryTimestampIsSentAfterOneIsStoredInPart goes on with the records of later times. The
+// server does not say which records of a time it has stored, so all of them are named.
+func TestEveryTimestampIsSentAfterOneIsStoredInPart(t *testing.T) {
+	server := pushtest.NewServer(t)
+	requests := 0
+	server.Does(func(w http.ResponseWriter, r *http.Request) {
+		switch requests++; requests {
+		case 1:
+			w.Header().Set(writtenHeader, "0")
+			http.Error(w, "out of order sample", http.StatusBadRequest)
+		case 2:
+			w.Header().Set(writtenHeader, "1")
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			understands(w, r)
+		}
+	})
+	out, _ := newTestOutput(t, server.URL, useVersion(version2))
+	if err := pushText(t, out, `1 {} m=g1`, `1 {a="b"} m=g2`, `2 {} m=g3`, `3 {} m=g4`); kind(err) != "rejected [0 1], others stored" {
+		t.Errorf("%s: %v", kind(err), err)
+	}
+	if requests != 4 {
+		t.Errorf("%d requests, want one, and one for each time", requests)
+	}
+}
+
 func TestEventsAreLeftOutByDefault(t *testing.T) {
 	event := metric.Point{Name: "tcp_listen_event", Time: at, Fields: []metric.Field{{Key: "sequence", Value: metric.Int(7)}}}
 	out, _ := newTestOutput(t, "http://127.0.0.1:1", nil)

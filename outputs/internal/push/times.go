@@ -18,8 +18,8 @@ var timeTexts = []string{
 }
 
 // RefusesTimes reports whether an answer with a status and a text says that samples are too
-// old, too new, out of order or duplicate: sending them again, or in other company, does not
-// help.
+// old, too new, out of order or duplicate: sending them again, alone or with others, does
+// not help.
 func RefusesTimes(status int, text string) bool {
 	text = ownWords(text)
 	switch status {
