@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
@@ -82,20 +80,6 @@ func query(t testing.TB, server *servertest.Server, path string, parameters ...s
 	return answer.Data.Result
 }
 
-// until calls ask until it returns want, or a timeout passes that only a fault exceeds.
-func until[T any](t testing.TB, want T, ask func() T) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		diff := cmp.Diff(want, ask())
-		if diff == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time (-want +got):\n%s", diff)
-		}
-	}
-}
-
 func seconds3(at time.Time) string { return fmt.Sprintf("%.3f", float64(at.UnixMilli())/1000) }
 
 // pushUntilStored repeats a Push as the agent does.
@@ -142,7 +126,7 @@ func TestPrometheusStoresTheNamesOfThePage(t *testing.T) {
 				return strings.Compare(a["host"]+a["__name__"], b["host"]+b["__name__"])
 			}
 			slices.SortFunc(want, byName)
-			until(t, want, func() (got []map[string]string) {
+			servertest.Until(t, want, func() (got []map[string]string) {
 				for _, s := range query(t, server, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
 					got = append(got, s.Metric)
 				}
@@ -187,7 +171,7 @@ func TestAnEndedSeriesEndsAtOnce(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"tcp_listen_events_total", "tcp_listen_backlog"} {
-		until(t, want, func() (got []int) {
+		servertest.Until(t, want, func() (got []int) {
 			for _, s := range query(t, server, "query_range", "query", name, "start", seconds3(start), "end", seconds3(start.Add(40*time.Second)), "step", "1") {
 				for _, v := range s.Values {
 					got = append(got, int(v[0].(float64)-float64(start.Unix())))
@@ -242,7 +226,7 @@ func TestNothingIsMissingAfterOutages(t *testing.T) {
 		values = append(values, fmt.Sprint(i))
 		sequences = append(sequences, fmt.Sprint("h1 ", i))
 	}
-	until(t, values, func() (got []string) {
+	servertest.Until(t, values, func() (got []string) {
 		for _, s := range query(t, metrics, "query", "query", "x[5m]", "time", seconds3(start.Add(2*time.Minute))) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))
@@ -250,7 +234,7 @@ func TestNothingIsMissingAfterOutages(t *testing.T) {
 		}
 		return got
 	})
-	until(t, sequences, func() (got []string) {
+	servertest.Until(t, sequences, func() (got []string) {
 		for _, r := range logRows(t, logs, "*") {
 			got = append(got, r["sockwatch.history"]+" "+r["sockwatch.sequence"])
 		}
@@ -288,7 +272,7 @@ func TestVictoriaLogsStoresEvents(t *testing.T) {
 		"network.transport": "tcp", "network.local.address": "0.0.0.0", "network.local.port": "80", "process.executable.name": "nginx", "process.owner": "www-data", "process.pid": "24",
 		"sockwatch.event": "opened", "sockwatch.exposure": "public", "sockwatch.family": "ipv4", "sockwatch.history": "h1", "sockwatch.sequence": "7",
 	}}
-	until(t, want, func() []map[string]string {
+	servertest.Until(t, want, func() []map[string]string {
 		rows := logRows(t, server, `event_name:="sockwatch.tcp_listen.opened" and network.local.port:80`)
 		for _, r := range rows {
 			delete(r, "_stream")
@@ -311,7 +295,7 @@ func TestPrometheusStoresPointsOlderThanTheLastRequest(t *testing.T) {
 		p.Time = now.Add(-time.Duration(i) * time.Second)
 		pushUntilStored(t, out, encode(t, out, p))
 	}
-	until(t, []string{"a", "b", "c"}, func() (names []string) {
+	servertest.Until(t, []string{"a", "b", "c"}, func() (names []string) {
 		for _, s := range query(t, server, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
 			names = append(names, s.Metric["__name__"])
 		}
@@ -342,7 +326,7 @@ func TestPrometheusStoresWhatFollowsRepeatedPoints(t *testing.T) {
 	if !ok || !slices.Equal(slices.Sorted(maps.Keys(rejected.Records)), []int{0, 1}) {
 		t.Errorf("Push = %v, want the first two records rejected", err)
 	}
-	until(t, []string{"0", "1", "2", "3", "4", "5"}, func() (got []string) {
+	servertest.Until(t, []string{"0", "1", "2", "3", "4", "5"}, func() (got []string) {
 		for _, s := range query(t, server, "query", "query", "x[1m]", "time", seconds3(now)) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))

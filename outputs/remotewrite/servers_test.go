@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
@@ -83,20 +81,6 @@ func query(t testing.TB, server *servertest.Server, path string, parameters ...s
 	return answer.Data.Result
 }
 
-// until calls ask until it returns want, or a timeout passes that only a fault exceeds.
-func until[T any](t testing.TB, want T, ask func() T) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		diff := cmp.Diff(want, ask())
-		if diff == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time (-want +got):\n%s", diff)
-		}
-	}
-}
-
 func seconds(at time.Time) string { return fmt.Sprintf("%.3f", float64(at.UnixMilli())/1000) }
 
 // TestServersReturnWhatWasWritten writes hostile names and values.
@@ -130,7 +114,7 @@ func TestServersReturnWhatWasWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		until(t, want, func() map[string]string {
+		servertest.Until(t, want, func() map[string]string {
 			got := map[string]string{}
 			for _, s := range query(t, server, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
 				got[fmt.Sprint(s.Metric)] = s.Value[1].(string)
@@ -173,7 +157,7 @@ func TestAnEndedSeriesEndsAtOnce(t *testing.T) {
 				want = append(want, s)
 			}
 		}
-		until(t, want, func() (got []int) {
+		servertest.Until(t, want, func() (got []int) {
 			for _, s := range query(t, server, "query_range", "query", "m", "start", seconds(start), "end", seconds(start.Add(40*time.Second)), "step", "1") {
 				for _, v := range s.Values {
 					got = append(got, int(v[0].(float64)-float64(start.Unix())))
@@ -207,8 +191,8 @@ func TestQueuedRecordsArriveAfterAnOutage(t *testing.T) {
 			}
 		}
 		server.Start()
-		until(t, "stored", func() string { return kind(out.Push(t.Context(), records(3, 9))) })
-		until(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8"}, func() (got []string) {
+		servertest.Until(t, "stored", func() string { return kind(out.Push(t.Context(), records(3, 9))) })
+		servertest.Until(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8"}, func() (got []string) {
 			for _, s := range query(t, server, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
 				for _, v := range s.Values {
 					got = append(got, v[1].(string))
@@ -238,7 +222,7 @@ func TestPrometheus2StoresWhatFollowsARepeatedRequest(t *testing.T) {
 	if kind(err) != "rejected [0 1], others stored" || err.Error() != want {
 		t.Errorf("%s: %v, want %s", kind(err), err, want)
 	}
-	until(t, []string{"0", "1", "2", "3", "4"}, func() (got []string) {
+	servertest.Until(t, []string{"0", "1", "2", "3", "4"}, func() (got []string) {
 		for _, s := range query(t, server, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))
@@ -336,7 +320,7 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 		"tcp_listen_age_seconds map[__type__:gauge __unit__:seconds]", "tcp_listen_backlog map[__type__:gauge]",
 		"tcp_listen_drops_total map[__type__:counter]", "tcp_listen_up map[]",
 	}
-	until(t, want, func() (got []string) {
+	servertest.Until(t, want, func() (got []string) {
 		for _, s := range query(t, server, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
 			name := s.Metric["__name__"]
 			delete(s.Metric, "__name__")
@@ -345,7 +329,7 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 		slices.Sort(got)
 		return got
 	})
-	until(t, []string{fmt.Sprint(p.Start.Unix())}, func() (got []string) {
+	servertest.Until(t, []string{fmt.Sprint(p.Start.Unix())}, func() (got []string) {
 		for _, s := range query(t, server, "query", "query", "start_timestamp(tcp_listen_drops_total)", "time", seconds(at)) {
 			got = append(got, s.Value[1].(string))
 		}
@@ -408,7 +392,7 @@ func TestPrometheusStoresAnOldBacklogWithAWindow(t *testing.T) {
 			if err := pushText(t, out, backlog...); err != nil {
 				t.Fatal(err)
 			}
-			until(t, want, func() (got []string) {
+			servertest.Until(t, want, func() (got []string) {
 				for _, s := range query(t, server, "query", "query", `m{host="b"}[12h]`, "time", seconds(now)) {
 					for _, v := range s.Values {
 						got = append(got, v[1].(string))
@@ -440,7 +424,7 @@ func TestVictoriaMetricsKeepsMetadata(t *testing.T) {
 		"tcp_listen_drops_total": {{Type: "counter", Help: "Dropped connections"}},
 		"tcp_listen_age_seconds": {{Type: "gauge", Help: "Age of the process", Unit: "seconds"}},
 	}
-	until(t, want, func() map[string][]metadata {
+	servertest.Until(t, want, func() map[string][]metadata {
 		response, err := http.Get(server.URL + "/api/v1/metadata")
 		if err != nil {
 			t.Fatal(err)

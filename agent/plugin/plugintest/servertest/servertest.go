@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // A Server is a process that a test may stop and start again.
@@ -256,4 +258,18 @@ func cached(t testing.TB, variable string, path ...string) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(append([]string{cache, "sockwatch"}, path...)...)
+}
+
+// Until calls ask until it returns want, or a minute has passed, which only a fault exceeds.
+func Until[T any](t testing.TB, want T, ask func() T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		diff := cmp.Diff(want, ask())
+		if diff == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time (-want +got):\n%s", diff)
+		}
+	}
 }
