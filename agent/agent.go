@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sockwatch/agent/calls"
+	"strings"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -31,8 +33,22 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 	case err := <-ended:
 		return err
 	case <-overdue:
-		return &HungError{After: s.gracePeriod(), Calls: s.calls.list()}
+		return &HungError{After: s.gracePeriod(), Calls: s.calls.List()}
 	}
+}
+
+// A HungError says that something did not stop in time.
+type HungError struct {
+	After time.Duration // the grace period
+	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
+}
+
+// Error lists the calls that have not returned.
+func (e *HungError) Error() string {
+	if len(e.Calls) == 0 {
+		return fmt.Sprintf("not stopped within %v", e.After)
+	}
+	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {
@@ -96,8 +112,8 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		<-g.done
 	}
 	in.watch.running.Wait()
-	defer in.calls.begin(in.title() + ": Close")()
-	closeIf(in.Input.Input, in.log)
+	defer in.calls.Begin(in.title() + ": Close")()
+	calls.Close(in.Input.Input, in.log)
 }
 
 // gather starts a gather, or joins the one in flight. It does not wait.
@@ -150,8 +166,8 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 
 // callGather calls Gather and returns its batch ready to be published.
 func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
-	defer in.calls.begin(in.title() + ": Gather")()
-	defer in.health.panics.recover(&err, in.log)
+	defer in.calls.Begin(in.title() + ": Gather")()
+	defer in.health.panics.Recover(&err, in.log)
 	raw, err := in.Input.Input.Gather(ctx)
 	if err != nil {
 		return nil, err
@@ -234,14 +250,14 @@ func (o *runningOutput) fill() {
 // enqueuePoints appends one block of records to the queue. It reports false if the queue has
 // not accepted the block.
 func (o *runningOutput) enqueuePoints(records [][]byte) bool {
-	defer o.calls.begin(o.title() + ": appending to its queue")()
+	defer o.calls.Begin(o.title() + ": appending to its queue")()
 	return o.queue.appendPoints(records)
 }
 
 // enqueue appends one block of events to the queue. On an error none of it is queued, and
 // nothing is counted as dropped.
 func (o *runningOutput) enqueue(records [][]byte, r *receipt) error {
-	defer o.calls.begin(o.title() + ": appending to its queue")()
+	defer o.calls.Begin(o.title() + ": appending to its queue")()
 	_, err := o.queue.append(records, r)
 	return err
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"sockwatch/agent/calls"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func BenchmarkPath(b *testing.B) {
 	}
 	push := &Push{Name: "out", Pusher: &fakePusher{}, Options: DefaultPushOptions(plugin.Plugin{})}
 	push.Options.NamePass = []string{"tcp_listen*"}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls.Pending{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

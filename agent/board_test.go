@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sockwatch/agent/calls"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -168,13 +169,13 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 			t.Helper()
 			changed := board.Changed()
 			after(within)
-			if !isClosed(changed) {
+			if !calls.IsClosed(changed) {
 				t.Errorf("no change: %s", what)
 			}
 		}
 		quiet := board.Changed()
 		after(9 * time.Second)
-		if isClosed(quiet) {
+		if calls.IsClosed(quiet) {
 			t.Error("a change though nothing has happened")
 		}
 		change("a gather", time.Second)
@@ -184,7 +185,7 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 		change("a failed gather", 10*time.Second)
 		changed := board.Changed()
 		r.reloadTo(nil, errors.New("bad"))
-		if !isClosed(changed) {
+		if !calls.IsClosed(changed) {
 			t.Error("no change: a failed reload")
 		}
 
@@ -229,8 +230,8 @@ func TestOutputsDownAndUpAreChanges(t *testing.T) {
 	}{{nil, false}, {errors.New("down"), true}, {errors.New("still down"), false}, {nil, true}, {nil, false}} {
 		changed := b.next()
 		o.setState(tt.err)
-		if isClosed(changed) != tt.change {
-			t.Errorf("%v: change %v, want %v", tt.err, isClosed(changed), tt.change)
+		if calls.IsClosed(changed) != tt.change {
+			t.Errorf("%v: change %v, want %v", tt.err, calls.IsClosed(changed), tt.change)
 		}
 	}
 }
@@ -411,8 +412,8 @@ func TestEachGatherPublishesAnotherBatch(t *testing.T) {
 				t.Error("another batch though there was no gather")
 			}
 			after(10 * time.Second)
-			if next := board.Latest()[0]; next == first || !isClosed(changed) || &next.Points[0] != &points[0] && len(next.Points) == 2 {
-				t.Errorf("same batch %v, change %v after a gather that found nothing new", next == first, isClosed(changed))
+			if next := board.Latest()[0]; next == first || !calls.IsClosed(changed) || &next.Points[0] != &points[0] && len(next.Points) == 2 {
+				t.Errorf("same batch %v, change %v after a gather that found nothing new", next == first, calls.IsClosed(changed))
 			}
 		}
 		r.end()
@@ -469,8 +470,8 @@ func TestReloadThatRemovesAnInputIsAChange(t *testing.T) {
 		for _, b := range board.Latest() {
 			sources = append(sources, b.Source)
 		}
-		if diff := cmp.Diff([]string{"a", agentSource}, sources); diff != "" || !isClosed(changed) {
-			t.Errorf("change %v, sources (-want +got):\n%s", isClosed(changed), diff)
+		if diff := cmp.Diff([]string{"a", agentSource}, sources); diff != "" || !calls.IsClosed(changed) {
+			t.Errorf("change %v, sources (-want +got):\n%s", calls.IsClosed(changed), diff)
 		}
 		r.end()
 	})

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sockwatch/agent/calls"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -44,7 +45,7 @@ type sender struct {
 	timeout time.Duration // of one Push
 	overdue func()        // called when a Push has not returned pushGrace after its timeout
 	health  *outputHealth
-	calls   *calls
+	calls   *calls.Pending
 	log     *slog.Logger
 }
 
@@ -87,7 +88,7 @@ func (s *sender) push(ctx context.Context, records [][]byte) (rejected map[int]e
 }
 
 func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
-	defer s.calls.begin(s.name + ": Push")()
+	defer s.calls.Begin(s.name + ": Push")()
 	noted := make(chan struct{})
 	overdue := time.AfterFunc(s.timeout+pushGrace, func() {
 		defer close(noted)
@@ -98,20 +99,20 @@ func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
 			<-noted
 		}
 	}()
-	defer s.health.panics.recover(&err, s.log)
+	defer s.health.panics.Recover(&err, s.log)
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	return s.pusher.Push(ctx, records)
 }
 
 func (s *sender) close() {
-	defer s.calls.begin(s.name + ": Close")()
-	closeIf(s.pusher, s.log)
+	defer s.calls.Begin(s.name + ": Close")()
+	calls.Close(s.pusher, s.log)
 }
 
 // due returns how many records may be sent now. All of them while the output ends.
 func (d *delivery) due() int {
-	if isClosed(d.flush.stopping) || isClosed(d.flush.filled) {
+	if calls.IsClosed(d.flush.stopping) || calls.IsClosed(d.flush.filled) {
 		return math.MaxInt
 	}
 	return d.catchUp.due(d.queue.Stats())
@@ -119,7 +120,7 @@ func (d *delivery) due() int {
 
 // peek returns the records for the next Push, at most the given number.
 func (d *delivery) peek(atMost int) ([][]byte, error) {
-	defer d.sender.calls.begin(d.sender.name + ": reading its queue")()
+	defer d.sender.calls.Begin(d.sender.name + ": reading its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -133,7 +134,7 @@ func (d *delivery) peek(atMost int) ([][]byte, error) {
 // of those that the destination named, by index. commit reports whether any record
 // left the queue. It returns an error if all records have to be pushed again.
 func (d *delivery) commit(records [][]byte, named map[int]error, err error) (progress bool, _ error) {
-	defer d.sender.calls.begin(d.sender.name + ": writing its queue")()
+	defer d.sender.calls.Begin(d.sender.name + ": writing its queue")()
 	d.using <- struct{}{}
 	defer func() { <-d.using }()
 	if d.abandoned {
@@ -175,6 +176,9 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 	return n > 0, err
 }
 
+// errAbandoned is returned by a delivery that has lost its queue.
+var errAbandoned = errors.New("abandoned")
+
 func allFor(n int, reason error) map[int]error { return plugin.RejectAll(n, reason).Records }
 
 // deadLetters returns an entry for each record that has a reason, in order.
@@ -215,7 +219,7 @@ func (d *delivery) passOn(to *delivery) {
 	defer d.sender.close()
 	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
 		var err error // logged by recover
-		defer to.health.panics.recover(&err, to.sender.log)
+		defer to.health.panics.Recover(&err, to.sender.log)
 		inheritor.InheritFrom(d.sender.pusher)
 	}
 }
@@ -226,7 +230,7 @@ func (d *delivery) pause(ctx context.Context, wait time.Duration, gone bool) boo
 	stopping, filled := d.flush.stopping, d.flush.filled
 	ending := false
 	for _, c := range []*<-chan struct{}{&stopping, &filled} {
-		if isClosed(*c) {
+		if calls.IsClosed(*c) {
 			ending, *c = true, nil
 		}
 	}
@@ -281,18 +285,18 @@ type outage struct {
 	queue  *outputQueue
 
 	logged error // the last one logged; nil if there is no outage
-	limit  throttle
+	limit  calls.Throttle
 }
 
 func (o *outage) failed(err error, retryIn time.Duration) {
 	o.health.setState(err)
 	switch {
 	case o.logged == nil:
-		o.limit = throttle{}
+		o.limit = calls.Throttle{}
 	case err.Error() == o.logged.Error():
 		return
 	}
-	if o.limit.add(1) > 0 {
+	if o.limit.Add(1) > 0 {
 		o.log.Warn("delivery failed, will retry", "error", err, "queued", o.queue.Stats().Records, "retry_in", retryIn.Round(time.Millisecond))
 		o.logged = err
 	}
@@ -311,7 +315,7 @@ type rejects struct {
 	file     *buffer.DeadLetters
 	health   *outputHealth
 	log      *slog.Logger
-	throttle throttle
+	throttle calls.Throttle
 }
 
 // keep counts entries and writes them to the dead-letter file, if there is one. If that
@@ -324,7 +328,7 @@ func (r *rejects) keep(entries []buffer.DeadLetter) error {
 		return err
 	}
 	r.health.rejected.Add(int64(len(entries)))
-	n := r.throttle.add(len(entries))
+	n := r.throttle.Add(len(entries))
 	switch first := entries[0]; {
 	case n == 0:
 	case r.file.Path() == "":
@@ -338,7 +342,7 @@ func (r *rejects) keep(entries []buffer.DeadLetter) error {
 // lost counts rejected points that could not be saved.
 func (r *rejects) lost(n int, err error) {
 	r.health.rejected.Add(int64(n))
-	if n := r.throttle.add(n); n > 0 {
+	if n := r.throttle.Add(n); n > 0 {
 		r.log.Error("points rejected and not saved", "points", n, "error", err)
 	}
 }

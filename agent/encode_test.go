@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sockwatch/agent/calls"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *r
 	if change != nil {
 		change(&push.Options)
 	}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls.Pending{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

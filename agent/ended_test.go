@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 	"syscall"
@@ -302,7 +303,7 @@ func TestRenamedInputKeepsItsSeriesAfterACrash(t *testing.T) {
 func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
 	r := newRig(t)
 	push := &Push{Name: "out", Pusher: &endingPusher{endErr: errors.New("no")}, Options: DefaultPushOptions(plugin.Plugin{})}
-	o, err := newOutput(r.agent, push, newOutputHealth(nil), &calls{}, nil)
+	o, err := newOutput(r.agent, push, newOutputHealth(nil), &calls.Pending{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

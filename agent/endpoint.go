@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
@@ -19,13 +20,13 @@ type runningEndpoint struct {
 	*Pull
 	log    *slog.Logger
 	health *outputHealth
-	calls  *calls
+	calls  *calls.Pending
 	view   *view
 	cancel context.CancelFunc
 	done   chan struct{} // closed when Serve has returned
 }
 
-func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*runningEndpoint, error) {
+func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls.Pending, s *supervisor) (*runningEndpoint, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
 		return nil, err
@@ -42,15 +43,15 @@ func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*
 func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
 	defer close(e.done)
 	if replaced != nil {
-		awaitFor(ctx, handOverWait, replaced.done)
+		calls.AwaitFor(ctx, handOverWait, replaced.done)
 	}
 	e.health.setState(nil)
 	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
 		h.ReportHealth(e.report)
 	}
 	err := func() (err error) {
-		defer e.calls.begin(e.title() + ": Serve")()
-		defer e.health.panics.recover(&err, e.log)
+		defer e.calls.Begin(e.title() + ": Serve")()
+		defer e.health.panics.Recover(&err, e.log)
 		return e.Endpoint.Serve(ctx, e.view)
 	}()
 	if ctx.Err() != nil {
@@ -75,7 +76,7 @@ func (e *runningEndpoint) report(err error) {
 
 // retire waits until Serve has returned, but no longer than wait.
 func (e *runningEndpoint) retire(ctx context.Context, wait time.Duration) {
-	if !awaitFor(ctx, wait, e.done) {
+	if !calls.AwaitFor(ctx, wait, e.done) {
 		e.log.Error("endpoint abandoned, Serve has not returned")
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"slices"
+	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ func (o *runningOutput) fillEvents(turn int) {
 			b.records = o.encoder.encodeEvents(b.events, b.descs, b.time)
 		}
 		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
-			if n := o.events.log.add(len(b.events)); n > 0 {
+			if n := o.events.log.Add(len(b.events)); n > 0 {
 				o.log.Error("queueing events failed, will retry", "events", n, "error", err)
 			}
 			return
@@ -78,6 +79,9 @@ func (o *runningOutput) closeEvents(removed bool) {
 	}
 }
 
+// errNotQueued is the reason of events that are dropped before the queue has accepted them.
+var errNotQueued = errors.New("the queue does not accept them")
+
 // An eventInbox holds the events of one output until its queue has accepted them. If the
 // inbox of batches or the disk is full, a batch loses its points but not its events.
 type eventInbox struct {
@@ -85,7 +89,7 @@ type eventInbox struct {
 	blocks []*eventBlock // oldest first
 	count  int           // of events in the blocks
 	turn   int           // of the last batch
-	log    throttle
+	log    calls.Throttle
 }
 
 // An eventBlock holds the events of one batch that pass the filter of one output.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sockwatch/agent/calls"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -22,7 +23,7 @@ type Gatherer struct {
 func (a *Agent) Gatherers() ([]*Gatherer, error) {
 	var all []*Gatherer
 	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
+		r, err := newInput(a, in, &inputHealth{}, &calls.Pending{Log: a.Log})
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +95,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 		return
 	}
 	var err error // logged by recover
-	defer g.in.health.panics.recover(&err, g.in.log)
+	defer g.in.health.panics.Recover(&err, g.in.log)
 	watcher.Watch(ctx, changed)
 }
 
@@ -103,7 +104,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 func (g *Gatherer) Close() {
 	select {
 	case <-g.idle:
-		closeIf(g.in.Input.Input, g.in.log)
+		calls.Close(g.in.Input.Input, g.in.log)
 	default:
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -391,10 +392,10 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 					after(10 * time.Second)
 					cancel()
 					after(time.Second)
-					if isClosed(last.left) {
+					if calls.IsClosed(last.left) {
 						t.Error("left though the disk hangs")
 					}
-					if got := s.calls.list(); !slices.Contains(got, tt.call) {
+					if got := s.calls.List(); !slices.Contains(got, tt.call) {
 						t.Errorf("hanging calls %q, want %q among them", got, tt.call)
 					}
 					close(tt.hanging.release)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"sockwatch/agent/calls"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,9 +18,6 @@ import (
 // agentSource is the source of the agent's own points.
 const agentSource = "sockwatch"
 
-// A counter only grows.
-type counter struct{ atomic.Int64 }
-
 // health counts what the agent does. It is an input itself: its points take the same
 // path as all others.
 type health struct {
@@ -31,15 +29,16 @@ type health struct {
 	outputs map[string]*outputHealth
 
 	config         plugin.ConfigState
-	reloadFailures counter
+	reloadFailures atomic.Int64
 
 	changed func() // called when an output goes down or up, and after a reload
 }
 
 // inputHealth counts the gathers of one input.
 type inputHealth struct {
-	gathers, errors, skipped, partial, panics counter
-	added                                     time.Time // since when they count
+	gathers, errors, skipped, partial atomic.Int64
+	panics                            calls.Panics
+	added                             time.Time // since when they count
 
 	mu       sync.Mutex
 	gathered bool      // a gather has ended
@@ -53,8 +52,9 @@ type inputHealth struct {
 // outputHealth counts the points of one output. For an endpoint it holds only the state
 // and the panics.
 type outputHealth struct {
-	written, rejected, dropped, retried, errors, panics counter
-	added                                               time.Time // since when they count
+	written, rejected, dropped, retried, errors atomic.Int64
+	panics                                      calls.Panics
+	added                                       time.Time // since when they count
 
 	endpoint atomic.Bool
 	changed  func()

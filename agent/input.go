@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
@@ -17,7 +18,7 @@ type runningInput struct {
 	*Input
 	log        *slog.Logger
 	health     *inputHealth
-	calls      *calls
+	calls      *calls.Pending
 	transform  *transform
 	sink       sink
 	firstDone  func()                        // called when the first gather has ended
@@ -40,7 +41,7 @@ type sink struct {
 }
 
 // newInput prepares an input. The caller sets its sink.
-func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, error) {
+func newInput(a *Agent, in *Input, h *inputHealth, c *calls.Pending) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 		return
 	}
 	var err error // logged by recover
-	defer in.health.panics.recover(&err, in.log)
+	defer in.health.panics.Recover(&err, in.log)
 	inheritor.InheritFrom(replaced.Input.Input)
 }
 
@@ -101,7 +102,7 @@ func (in *runningInput) await(ctx context.Context, ready <-chan struct{}) bool {
 			close(published)
 			reply <- published
 		case <-ctx.Done():
-			return isClosed(ready)
+			return calls.IsClosed(ready)
 		}
 	}
 }
@@ -130,9 +131,9 @@ func (in *runningInput) guardStored(stored func()) func() {
 		return nil
 	}
 	return func() {
-		defer in.calls.begin(in.title() + ": EventsStored")()
+		defer in.calls.Begin(in.title() + ": EventsStored")()
 		var err error // logged by recover
-		defer in.health.panics.recover(&err, in.log)
+		defer in.health.panics.Recover(&err, in.log)
 		stored()
 	}
 }
@@ -159,7 +160,7 @@ func (in *runningInput) limits() []string {
 		return nil
 	}
 	var err error // logged by recover
-	defer in.health.panics.recover(&err, in.log)
+	defer in.health.panics.Recover(&err, in.log)
 	return r.Limits()
 }
 
@@ -174,7 +175,7 @@ func (in *runningInput) recallEvents() {
 	in.sink.recall = nil
 	recall(func() []metric.Point {
 		var err error // logged by recover
-		defer in.health.panics.recover(&err, in.log)
+		defer in.health.panics.Recover(&err, in.log)
 		events := r.RecallEvents()
 		b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
 		if err != nil {
@@ -187,7 +188,7 @@ func (in *runningInput) recallEvents() {
 
 // retire waits until the input has ended, but no longer than wait.
 func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
-	if !awaitFor(ctx, wait, in.done) {
+	if !calls.AwaitFor(ctx, wait, in.done) {
 		in.log.Warn("input abandoned, Gather has not returned")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 
@@ -45,7 +46,7 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 // through queues in memory. It returns all errors, joined.
 func (a *Agent) Once(ctx context.Context) error {
 	if len(a.Push) > 0 { // rejected points are saved there
-		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
+		if err := makeStateDirectory(ctx, &calls.Pending{Log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,7 @@ func (a *Agent) Once(ctx context.Context) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
-		o, err := newOutput(a, push, newOutputHealth(nil), &calls{log: a.Log}, nil)
+		o, err := newOutput(a, push, newOutputHealth(nil), &calls.Pending{Log: a.Log}, nil)
 		if err != nil {
 			return err
 		}

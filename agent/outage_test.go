@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sockwatch/agent/calls"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -69,7 +70,7 @@ func TestOutageIsRiddenOutInOrder(t *testing.T) {
 func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), newOutputHealth(nil), &calls{}, nil)
+		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), newOutputHealth(nil), &calls.Pending{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

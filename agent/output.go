@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sockwatch/agent/calls"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +22,7 @@ type runningOutput struct {
 	*Push
 	log      *slog.Logger
 	health   *outputHealth
-	calls    *calls
+	calls    *calls.Pending
 	encoder  *encoder
 	inbox    chan offered
 	events   eventInbox
@@ -59,11 +61,14 @@ const (
 	inboxWithdrawals = 64
 )
 
+// errQueueHangs is the reason of points that are dropped because the inbox is full.
+var errQueueHangs = errors.New("the disk of the queue is not responding")
+
 // maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
 const maxPushBytes = 1 << 20
 
 // newOutput prepares an output. Its queue has yet to be opened or taken over.
-func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan struct{}) (*runningOutput, error) {
+func newOutput(a *Agent, p *Push, h *outputHealth, c *calls.Pending, stopping <-chan struct{}) (*runningOutput, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
 		return nil, err
@@ -134,7 +139,7 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 		return nil
 	}
 	var err error
-	opened := o.calls.callWithin(ctx, o.title()+": opening its queue", func() {
+	opened := o.calls.Within(ctx, o.title()+": opening its queue", func() {
 		if leaving != nil && leaving.queue.dir == o.queue.dir {
 			leaving.cutDrain()
 			<-leaving.left
@@ -142,7 +147,7 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 		err = o.queue.openDisk()
 	})
 	if !opened {
-		return fmt.Errorf("queue %q: %w", o.queue.dir, errDiskHangs)
+		return fmt.Errorf("queue %q: %w", o.queue.dir, calls.ErrDiskHangs)
 	}
 	return err
 }
@@ -205,9 +210,9 @@ const handOverWait = time.Second
 // queue. It blocks while a disk hangs. Records do not move from disk to memory: they
 // stay on disk, and the log says so.
 func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
-	defer o.calls.begin(o.title() + ": taking over its queue")()
+	defer o.calls.Begin(o.title() + ": taking over its queue")()
 	<-replaced.filled
-	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // let the Push in flight end, else its records may be sent twice
+	if !calls.AwaitFor(ctx, handOverWait, replaced.delivery.done) { // let the Push in flight end, else its records may be sent twice
 		replaced.abandonDelivery()
 	}
 	replaced.delivery.passOn(o.delivery)
@@ -232,7 +237,7 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	defer close(o.left)
 	o.stage.CompareAndSwap(stageRunning, stageLeaving)
 	close(o.inbox)
-	drained := await(drainCtx, o.delivery.done)
+	drained := calls.Await(drainCtx, o.delivery.done)
 	if !o.stage.CompareAndSwap(stageLeaving, stageClosed) {
 		return // handed over
 	}
@@ -248,7 +253,7 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	if o.encoder.live != nil {
 		o.encoder.live.end()
 	}
-	defer o.calls.begin(o.title() + ": closing its queue")()
+	defer o.calls.Begin(o.title() + ": closing its queue")()
 	o.queue.close()
 	o.closeEvents(removed)
 }
@@ -257,7 +262,7 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 // delivery loses its queue.
 func (o *runningOutput) abandonDelivery() {
 	o.cancel()
-	if !awaitFor(context.Background(), handOverWait, o.delivery.done) {
+	if !calls.AwaitFor(context.Background(), handOverWait, o.delivery.done) {
 		o.delivery.abandon()
 		o.log.Error("delivery abandoned, Push has not returned")
 	}
@@ -266,7 +271,7 @@ func (o *runningOutput) abandonDelivery() {
 // rejectUnencoded rejects a point that cannot be encoded. It has no record that could
 // stay queued, so the point is lost if the dead-letter file cannot be written.
 func (o *runningOutput) rejectUnencoded(series string, cause error) {
-	defer o.calls.begin(o.title() + ": writing the dead-letter file")()
+	defer o.calls.Begin(o.title() + ": writing the dead-letter file")()
 	dead := []buffer.DeadLetter{{Record: []byte(series), Reason: fmt.Errorf("encode: %w", cause)}}
 	if err := o.rejects.keep(dead); err != nil {
 		o.rejects.lost(1, err)

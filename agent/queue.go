@@ -8,7 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"sync"
+	"sockwatch/agent/calls"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +31,7 @@ type outputQueue struct {
 	appended chan struct{} // holds a token if a record was appended
 	full     chan struct{} // holds a token if the queue is half full or has a full request
 
-	dropLog, ackLog throttle
+	dropLog, ackLog calls.Throttle
 }
 
 func newOutputQueue(dir string, limit plugin.Size, request int, h *outputHealth, log *slog.Logger) *outputQueue {
@@ -111,7 +111,7 @@ func (q *outputQueue) drop(n int, err error) {
 		return
 	}
 	q.health.dropped.Add(int64(n))
-	switch n := q.dropLog.add(n); {
+	switch n := q.dropLog.Add(n); {
 	case n == 0:
 	case err != nil:
 		q.log.Error("points dropped", "points", n, "error", err)
@@ -122,7 +122,7 @@ func (q *outputQueue) drop(n int, err error) {
 
 // ack removes the first n records that Peek returned.
 func (q *outputQueue) ack(n int) {
-	if err := q.Ack(n); err != nil && q.ackLog.add(1) > 0 {
+	if err := q.Ack(n); err != nil && q.ackLog.Add(1) > 0 {
 		q.log.Error("queue write failed, delivered points may be sent again", "error", err)
 	}
 }
@@ -164,7 +164,7 @@ func (q *outputQueue) close() {
 		q.log.Error("undelivered points lost with the queue in memory", "points", n)
 	}
 	q.health.watch(nil)
-	closeIf(q.Queue, q.log)
+	calls.Close(q.Queue, q.log)
 }
 
 // wake wakes the delivery.
@@ -199,7 +199,7 @@ type flushSchedule struct {
 
 // await waits for the next flush. It reports false when nothing more will be queued.
 func (f *flushSchedule) await(ctx context.Context) bool {
-	if isClosed(f.stopping) {
+	if calls.IsClosed(f.stopping) {
 		select {
 		case <-f.queue.appended:
 			return true
@@ -246,13 +246,13 @@ func (f *flushSchedule) await(ctx context.Context) bool {
 
 // makeStateDirectory creates the state directory if it does not exist, and checks that
 // this user or root owns it (see buffer.MakeDirectory). It gives up when ctx is done.
-func makeStateDirectory(ctx context.Context, c *calls, path string) error {
+func makeStateDirectory(ctx context.Context, c *calls.Pending, path string) error {
 	if path == "" {
 		return nil
 	}
 	var err error
-	if !c.callWithin(ctx, "creating the state directory", func() { err = buffer.MakeDirectory(path) }) {
-		return fmt.Errorf("agent.state_directory: %q: %w", path, errDiskHangs)
+	if !c.Within(ctx, "creating the state directory", func() { err = buffer.MakeDirectory(path) }) {
+		return fmt.Errorf("agent.state_directory: %q: %w", path, calls.ErrDiskHangs)
 	}
 	if err != nil {
 		return fmt.Errorf("agent.state_directory: %w", err)
@@ -285,24 +285,4 @@ func reportBacklogs(a *Agent) {
 			a.Log.Warn("queue without an output, its points wait for an output of that name", "queue", dir, "points", points, "bytes", bytes)
 		}
 	}
-}
-
-// A throttle lets a repeated message through once a minute.
-type throttle struct {
-	mu    sync.Mutex
-	last  time.Time
-	count int
-}
-
-// add adds n to the count. If a message is due, it returns the count since the last
-// message, else 0.
-func (t *throttle) add(n int) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.count += n
-	if t.count == 0 || !t.last.IsZero() && time.Since(t.last) < time.Minute {
-		return 0
-	}
-	n, t.count, t.last = t.count, 0, time.Now()
-	return n
 }

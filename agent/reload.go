@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sockwatch/agent/calls"
 	"time"
 
 	"sockwatch/agent/filter"
@@ -23,7 +24,7 @@ func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, e
 	var err error
 	var c changes
 	switch {
-	case !s.calls.callWithin(loadCtx, "reading the configuration", func() { next, err = load() }):
+	case !s.calls.Within(loadCtx, "reading the configuration", func() { next, err = load() }):
 		err = errors.New("the program is stopping")
 	case err == nil:
 		c, err = s.adopt(ctx, haltCtx, next)
@@ -55,7 +56,7 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 	s.launch(ctx, haltCtx, t)
 	s.retire(haltCtx, t, switched)
 	s.retiring.Go(func() {
-		s.calls.callWithin(ctx, "reading the state directory", func() { reportBacklogs(next) })
+		s.calls.Within(ctx, "reading the state directory", func() { reportBacklogs(next) })
 	})
 	return t.changes(), nil
 }
@@ -165,11 +166,11 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 // undo closes what was opened for a transition that failed.
 func (t *transition) undo() {
 	for _, e := range t.endpoints.new {
-		closeIf(e.Endpoint, e.log)
+		calls.Close(e.Endpoint, e.log)
 	}
 	for _, o := range t.outputs.new {
 		if o.queue.Queue != nil {
-			closeIf(o.queue.Queue, o.log)
+			calls.Close(o.queue.Queue, o.log)
 		}
 	}
 }
@@ -256,7 +257,7 @@ func (s *supervisor) retire(haltCtx context.Context, t transition, switched time
 		e.cancel()
 		s.retiring.Go(func() { e.retire(haltCtx, wait) })
 	}
-	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return isClosed(o.left) })
+	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return calls.IsClosed(o.left) })
 	for name, o := range t.outputs.old {
 		if t.outputs.new[name] != nil {
 			continue // the new one takes over its queue
@@ -316,7 +317,7 @@ func (c changes) attrs() (attrs []any) {
 func withGrace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unused := context.AfterFunc(ctx, func() {
-		sleep(later, wait)
+		calls.Sleep(later, wait)
 		cancel()
 	})
 	return later, func() { unused(); cancel() }

@@ -83,3 +83,57 @@ func TestJitterDoesNotAddUp(t *testing.T) {
 		})
 	}
 }
+
+func TestUntilTick(t *testing.T) {
+	at := func(s string) time.Time {
+		v, err := time.Parse(time.TimeOnly, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	tests := []struct {
+		now             string
+		interval, phase time.Duration
+		round           bool
+		want            time.Duration
+	}{
+		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: true, want: 7 * time.Second},
+		{now: "10:00:10", interval: 10 * time.Second, phase: 0, round: true, want: 10 * time.Second},
+		{now: "10:00:03", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: time.Second},
+		{now: "10:00:05", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: 9 * time.Second},
+		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: false, want: 10 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.now, tt.interval, tt.phase, tt.round), func(t *testing.T) {
+			if got := untilTick(at(tt.now), tt.interval, tt.phase, tt.round); got != tt.want {
+				t.Errorf("untilTick = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// The hosts of a fleet flush at different times, and each host at the same time after a
+// restart.
+func TestFlushesOfAFleetAreSpread(t *testing.T) {
+	const hosts, interval = 10_000, 10 * time.Second
+	var seconds [10]int
+	for i := range hosts {
+		phase := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval)
+		if again := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval); again != phase {
+			t.Fatalf("phases of one host: %v, %v", phase, again)
+		}
+		seconds[phase/time.Second]++
+	}
+	for i, n := range seconds {
+		if n < 900 || n > 1100 {
+			t.Errorf("%d of %d hosts flush in second %d of 10", n, hosts, i)
+		}
+	}
+	if hostPhase("web", "influxdb", interval) == hostPhase("web", "influxdb-2", interval) {
+		t.Error("two outputs of a host have the same phase")
+	}
+	if got := hostPhase("web", "influxdb", 0); got != 0 {
+		t.Errorf("without an interval the phase is %v", got)
+	}
+}

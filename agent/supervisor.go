@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +21,7 @@ type supervisor struct {
 	health *health
 	board  *board
 	events eventLog // of all inputs
-	calls  *calls
+	calls  *calls.Pending
 	ready  func()
 
 	firsts   *gate                     // held by inputs whose first gather has not ended
@@ -46,7 +47,7 @@ type instances struct {
 func newSupervisor(a *Agent, ready func()) *supervisor {
 	b := newBoard()
 	return &supervisor{
-		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
+		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls.Pending{Log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
 		recalled: map[string]bool{},
 		config:   &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
@@ -61,11 +62,11 @@ func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, ove
 	over := make(chan struct{})
 	unused := context.AfterFunc(ctx, func() {
 		defer halt()
-		if !sleep(watchCtx, s.gracePeriod()) {
+		if !calls.Sleep(watchCtx, s.gracePeriod()) {
 			return
 		}
 		halt()
-		if sleep(watchCtx, time.Second) {
+		if calls.Sleep(watchCtx, time.Second) {
 			close(over)
 		}
 	})
@@ -92,7 +93,7 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	}
 	s.log.Info("stopping") // after the cancels: writing the log may block
 	for _, in := range last.inputs {
-		await(haltCtx, in.done)
+		calls.Await(haltCtx, in.done)
 	}
 	s.switchTo(s.config, instances{}) // so that nothing is offered to a closed inbox
 	for _, o := range last.outputs {
@@ -122,7 +123,7 @@ func (g *gate) hold() (release func()) {
 	return sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.holds--; g.holds == 0 && !isClosed(g.opened) {
+		if g.holds--; g.holds == 0 && !calls.IsClosed(g.opened) {
 			close(g.opened)
 		}
 	})
