@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sockwatch/agent/calls"
+	"sockwatch/agent/schedule"
 	"strings"
 	"time"
 
@@ -82,8 +83,10 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	if in.startAfter != nil {
 		in.await(ctx, in.startAfter)
 	}
-	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: replaced != nil}
-	tick := time.NewTimer(s.next(time.Now()))
+	ticks := schedule.Gathers{
+		Interval: time.Duration(in.Options.Interval), Jitter: in.Options.CollectionJitter, Round: in.RoundInterval, Prompt: replaced != nil,
+	}
+	tick := time.NewTimer(ticks.Next(time.Now()))
 	defer tick.Stop()
 	var next <-chan struct{} // closed when the gather has ended that came too early for a change
 	for ctx.Err() == nil {
@@ -93,7 +96,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 				in.health.skipped.Add(1)
 				in.log.Debug("gather skipped, the previous one is still in flight")
 			}
-			tick.Reset(s.next(time.Now()))
+			tick.Reset(ticks.Next(time.Now()))
 		case reply := <-in.demand:
 			g, _ := in.gather(ctx)
 			reply <- g.published

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"math"
+	"sockwatch/agent/schedule"
 	"time"
 
 	"sockwatch/agent/buffer"
@@ -59,7 +60,9 @@ func (c *catchUp) failed(err error) {
 func (c *catchUp) resumed() { c.all = false }
 
 // wait returns the time until the next period.
-func (c *catchUp) wait() time.Duration { return untilTick(time.Now(), c.period, c.phase, true) }
+func (c *catchUp) wait() time.Duration {
+	return schedule.UntilTick(time.Now(), c.period, c.phase, true)
+}
 
 // next begins the next period.
 func (c *catchUp) next() {

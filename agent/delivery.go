@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"sockwatch/agent/calls"
+	"sockwatch/agent/schedule"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -272,7 +273,7 @@ const maxRetryAfter = 10 * time.Minute
 // same to all hosts, so they come back at random within two periods after it.
 func (r retry) wait(err error) time.Duration {
 	if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok && after.Wait > 0 {
-		return min(after.Wait, maxRetryAfter) + jitter(plugin.Duration(2*r.period))
+		return min(after.Wait, maxRetryAfter) + schedule.Jitter(plugin.Duration(2*r.period))
 	}
 	return r.NextBackOff()
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sockwatch/agent/calls"
+	"sockwatch/agent/schedule"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +84,9 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls.Pending, stopping <-
 	if flush > 0 {
 		period = max(flush, minInterval)
 	}
-	phase := func(interval time.Duration) time.Duration { return hostPhase(a.Options.Hostname, p.Name, interval) }
+	phase := func(interval time.Duration) time.Duration {
+		return schedule.HostPhase(a.Options.Hostname, p.Name, interval)
+	}
 	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
 	o.encoder.minInterval.phase = phase(minInterval)
 	maxBytes := maxPushBytes

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sockwatch/agent/calls"
+	"sockwatch/agent/schedule"
 	"sync/atomic"
 	"time"
 
@@ -212,7 +213,7 @@ func (f *flushSchedule) await(ctx context.Context) bool {
 	appended := f.queue.appended
 	if f.interval > 0 {
 		appended = nil
-		t := time.NewTimer(untilTick(time.Now(), f.interval, f.phase, true))
+		t := time.NewTimer(schedule.UntilTick(time.Now(), f.interval, f.phase, true))
 		defer t.Stop()
 		tick = t.C
 	}
@@ -231,7 +232,7 @@ func (f *flushSchedule) await(ctx context.Context) bool {
 	if f.jitter <= 0 {
 		return true
 	}
-	t := time.NewTimer(jitter(f.jitter))
+	t := time.NewTimer(schedule.Jitter(f.jitter))
 	defer t.Stop()
 	select {
 	case <-t.C:

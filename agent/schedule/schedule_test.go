@@ -1,4 +1,4 @@
-package agent
+package schedule
 
 import (
 	"fmt"
@@ -46,11 +46,11 @@ func TestSettingTheClockCausesNoBurst(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &wallClock{sets: tt.sets}
-			s := schedule{interval: interval, round: true}
-			c.monotonic += s.next(c.now())
-			c.monotonic += s.next(c.now()) // from the gather at the start to the first tick: any time
+			s := Gathers{Interval: interval, Round: true}
+			c.monotonic += s.Next(c.now())
+			c.monotonic += s.Next(c.now()) // from the gather at the start to the first tick: any time
 			for range 20 {
-				wait := s.next(c.now())
+				wait := s.Next(c.now())
 				if wait < interval/4 || wait >= interval+interval/4 {
 					t.Fatalf("at %v %v to the next gather", c.monotonic, wait)
 				}
@@ -69,16 +69,16 @@ func TestJitterDoesNotAddUp(t *testing.T) {
 	for _, round := range []bool{true, false} {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			c := &wallClock{}
-			s := schedule{interval: 10 * time.Second, jitter: plugin.Duration(9 * time.Second), round: round}
-			c.monotonic += s.next(c.now())
+			s := Gathers{Interval: 10 * time.Second, Jitter: plugin.Duration(9 * time.Second), Round: round}
+			c.monotonic += s.Next(c.now())
 			begin := c.monotonic - s.delay
 			const ticks = 1000
 			for range ticks {
-				c.monotonic += s.next(c.now())
+				c.monotonic += s.Next(c.now())
 			}
 			took := c.monotonic - s.delay - begin
-			if want := ticks * s.interval; took > want || took < want-s.interval {
-				t.Errorf("%d intervals of %v took %v", ticks, s.interval, took)
+			if want := ticks * s.Interval; took > want || took < want-s.Interval {
+				t.Errorf("%d intervals of %v took %v", ticks, s.Interval, took)
 			}
 		})
 	}
@@ -106,7 +106,7 @@ func TestUntilTick(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt.now, tt.interval, tt.phase, tt.round), func(t *testing.T) {
-			if got := untilTick(at(tt.now), tt.interval, tt.phase, tt.round); got != tt.want {
+			if got := UntilTick(at(tt.now), tt.interval, tt.phase, tt.round); got != tt.want {
 				t.Errorf("untilTick = %v, want %v", got, tt.want)
 			}
 		})
@@ -119,8 +119,8 @@ func TestFlushesOfAFleetAreSpread(t *testing.T) {
 	const hosts, interval = 10_000, 10 * time.Second
 	var seconds [10]int
 	for i := range hosts {
-		phase := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval)
-		if again := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval); again != phase {
+		phase := HostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval)
+		if again := HostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval); again != phase {
 			t.Fatalf("phases of one host: %v, %v", phase, again)
 		}
 		seconds[phase/time.Second]++
@@ -130,10 +130,10 @@ func TestFlushesOfAFleetAreSpread(t *testing.T) {
 			t.Errorf("%d of %d hosts flush in second %d of 10", n, hosts, i)
 		}
 	}
-	if hostPhase("web", "influxdb", interval) == hostPhase("web", "influxdb-2", interval) {
+	if HostPhase("web", "influxdb", interval) == HostPhase("web", "influxdb-2", interval) {
 		t.Error("two outputs of a host have the same phase")
 	}
-	if got := hostPhase("web", "influxdb", 0); got != 0 {
+	if got := HostPhase("web", "influxdb", 0); got != 0 {
 		t.Errorf("without an interval the phase is %v", got)
 	}
 }
