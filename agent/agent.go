@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sockwatch/agent/calls"
-	"sockwatch/agent/schedule"
 	"strings"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // Run gathers and delivers until ctx is done. It then drains the queues for at most
@@ -93,7 +93,7 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		select {
 		case <-tick.C:
 			if _, joined := in.gather(ctx); joined {
-				in.health.skipped.Add(1)
+				in.health.Skipped.Add(1)
 				in.log.Debug("gather skipped, the previous one is still in flight")
 			}
 			tick.Reset(ticks.Next(time.Now()))
@@ -170,7 +170,7 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 // callGather calls Gather and returns its batch ready to be published.
 func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
 	defer in.calls.Begin(in.title() + ": Gather")()
-	defer in.health.panics.Recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	raw, err := in.Input.Input.Gather(ctx)
 	if err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err er
 
 // failed withdraws the input's batch and counts the failed gather.
 func (in *runningInput) failed(began time.Time, err error) {
-	changed, first := in.health.failed(time.Since(began), err)
+	changed, first := in.health.Failed(time.Since(began), err)
 	if first {
 		in.log.Error("gather failed, withdrawing its series", "error", err)
 	} else {
@@ -192,7 +192,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 
 // succeeded publishes a batch. A late one has already been counted as failed.
 func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late bool) {
-	changed, resumed := in.health.succeeded(time.Since(began), batch, late)
+	changed, resumed := in.health.Succeeded(time.Since(began), batch, late)
 	if resumed {
 		in.log.Info("gathering resumed")
 	}

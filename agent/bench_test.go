@@ -3,11 +3,12 @@ package agent
 import (
 	"fmt"
 	"slices"
-	"sockwatch/agent/calls"
 	"testing"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -39,7 +40,7 @@ func BenchmarkPath(b *testing.B) {
 	}
 	push := &Push{Name: "out", Pusher: &fakePusher{}, Options: DefaultPushOptions(plugin.Plugin{})}
 	push.Options.NamePass = []string{"tcp_listen*"}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls.Pending{}, nil)
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, health.NewOutput(nil), &calls.Pending{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sockwatch/agent/calls"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,22 +12,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
 func TestSourcesTellsFailedFromEmpty(t *testing.T) {
-	h := newHealth("test", func() {})
+	h := health.New("test", func() {})
 	failure := errors.New("no such file")
-	h.input("failed").failed(time.Second, failure)
-	h.input("empty").succeeded(time.Minute, &metric.Batch{Partial: "deadline"}, false)
+	h.Input("failed").Failed(time.Second, failure)
+	h.Input("empty").Succeeded(time.Minute, &metric.Batch{Partial: "deadline"}, false)
 	want := map[string]plugin.SourceState{
 		"failed":  {Name: "failed", Gathered: true, Err: failure, Duration: time.Second, Gathers: 1, FailedGathers: 1},
 		"empty":   {Name: "empty", Gathered: true, Duration: time.Minute, Gathers: 1, PartialGathers: 1},
 		"pending": {Name: "pending"},
 	}
 	for name, want := range want {
-		got := h.input(name).state(name)
+		got := h.Input(name).State(name)
 		if got.Since.IsZero() == got.Gathered {
 			t.Errorf("%s: since %v", name, got.Since)
 		}
@@ -192,7 +193,7 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 		ignored := cmpopts.IgnoreFields(plugin.SourceState{}, "Tags")
 		wantSources := []plugin.SourceState{
 			{Name: "a", Gathered: true, Err: errors.New("no /proc"), Since: start.Add(30 * time.Second), Gathers: 4, FailedGathers: 1},
-			{Name: agentSource, Gathered: true, Since: start, Points: 5, Gathers: 4},
+			{Name: health.Source, Gathered: true, Since: start, Points: 5, Gathers: 4},
 		}
 		if diff := cmp.Diff(wantSources, board.Sources(), equalErrorTexts, ignored); diff != "" {
 			t.Errorf("sources (-want +got):\n%s", diff)
@@ -222,14 +223,14 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 // An output that goes down or up is a change, too.
 func TestOutputsDownAndUpAreChanges(t *testing.T) {
 	b := newBoard()
-	h := newHealth("test", b.changed)
-	o := h.output("out")
+	h := health.New("test", b.changed)
+	o := h.Output("out")
 	for _, tt := range []struct {
 		err    error
 		change bool
 	}{{nil, false}, {errors.New("down"), true}, {errors.New("still down"), false}, {nil, true}, {nil, false}} {
 		changed := b.next()
-		o.setState(tt.err)
+		o.SetState(tt.err)
 		if calls.IsClosed(changed) != tt.change {
 			t.Errorf("%v: change %v, want %v", tt.err, calls.IsClosed(changed), tt.change)
 		}
@@ -447,7 +448,7 @@ func TestSourcesSayWhatTheyCannotSee(t *testing.T) {
 	if diff := cmp.Diff(want, s.sources()); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
-	if n := s.health.input("broken").panics.Load(); n != 1 {
+	if n := s.health.Input("broken").Panics.Load(); n != 1 {
 		t.Errorf("%d panics counted, want 1", n)
 	}
 }
@@ -470,7 +471,7 @@ func TestReloadThatRemovesAnInputIsAChange(t *testing.T) {
 		for _, b := range board.Latest() {
 			sources = append(sources, b.Source)
 		}
-		if diff := cmp.Diff([]string{"a", agentSource}, sources); diff != "" || !calls.IsClosed(changed) {
+		if diff := cmp.Diff([]string{"a", health.Source}, sources); diff != "" || !calls.IsClosed(changed) {
 			t.Errorf("change %v, sources (-want +got):\n%s", calls.IsClosed(changed), diff)
 		}
 		r.end()

@@ -3,11 +3,11 @@ package agent
 import (
 	"errors"
 	"math"
-	"sockwatch/agent/schedule"
 	"time"
 
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // A catchUp bounds how fast an output sends a backlog: the records that have waited for

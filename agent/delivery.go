@@ -8,14 +8,15 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sockwatch/agent/calls"
-	"sockwatch/agent/schedule"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // A delivery empties the queue of one output.
@@ -23,7 +24,7 @@ type delivery struct {
 	sender     sender
 	queue      *outputQueue
 	rejects    *rejects
-	health     *outputHealth
+	health     *health.Output
 	maxBytes   int  // of records in one Push
 	persistent bool // the queue outlives the output: no retries while it ends
 	flush      flushSchedule
@@ -45,7 +46,7 @@ type sender struct {
 	pusher  plugin.Pusher
 	timeout time.Duration // of one Push
 	overdue func()        // called when a Push has not returned pushGrace after its timeout
-	health  *outputHealth
+	health  *health.Output
 	calls   *calls.Pending
 	log     *slog.Logger
 }
@@ -100,7 +101,7 @@ func (s *sender) callPush(ctx context.Context, records [][]byte) (err error) {
 			<-noted
 		}
 	}()
-	defer s.health.panics.Recover(&err, s.log)
+	defer s.health.Panics.Recover(&err, s.log)
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	return s.pusher.Push(ctx, records)
@@ -162,15 +163,15 @@ func (d *delivery) commit(records [][]byte, named map[int]error, err error) (pro
 			lost += unnamed
 		}
 		if n > lost {
-			d.health.written.Add(int64(n - lost))
+			d.health.Written.Add(int64(n - lost))
 			d.outage.ended()
 		}
 		err = nil
 	case split:
 		n, err = 0, nil
 	case failed:
-		d.health.errors.Add(1)
-		d.health.retried.Add(int64(n))
+		d.health.Errors.Add(1)
+		d.health.Retried.Add(int64(n))
 		n = 0
 	}
 	d.queue.ack(n)
@@ -220,7 +221,7 @@ func (d *delivery) passOn(to *delivery) {
 	defer d.sender.close()
 	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
 		var err error // logged by recover
-		defer to.health.panics.Recover(&err, to.sender.log)
+		defer to.health.Panics.Recover(&err, to.sender.log)
 		inheritor.InheritFrom(d.sender.pusher)
 	}
 }
@@ -282,7 +283,7 @@ func (r retry) wait(err error) time.Duration {
 // changed errors at most once a minute: some differ at each attempt.
 type outage struct {
 	log    *slog.Logger
-	health *outputHealth
+	health *health.Output
 	queue  *outputQueue
 
 	logged error // the last one logged; nil if there is no outage
@@ -290,7 +291,7 @@ type outage struct {
 }
 
 func (o *outage) failed(err error, retryIn time.Duration) {
-	o.health.setState(err)
+	o.health.SetState(err)
 	switch {
 	case o.logged == nil:
 		o.limit = calls.Throttle{}
@@ -304,7 +305,7 @@ func (o *outage) failed(err error, retryIn time.Duration) {
 }
 
 func (o *outage) ended() {
-	o.health.setState(nil)
+	o.health.SetState(nil)
 	if o.logged != nil {
 		o.log.Info("delivery resumed", "queued", o.queue.Stats().Records)
 		o.logged = nil
@@ -314,7 +315,7 @@ func (o *outage) ended() {
 // rejects saves and counts the records that can never be stored.
 type rejects struct {
 	file     *buffer.DeadLetters
-	health   *outputHealth
+	health   *health.Output
 	log      *slog.Logger
 	throttle calls.Throttle
 }
@@ -328,7 +329,7 @@ func (r *rejects) keep(entries []buffer.DeadLetter) error {
 	if err := r.file.Add(entries); err != nil {
 		return err
 	}
-	r.health.rejected.Add(int64(len(entries)))
+	r.health.Rejected.Add(int64(len(entries)))
 	n := r.throttle.Add(len(entries))
 	switch first := entries[0]; {
 	case n == 0:
@@ -342,7 +343,7 @@ func (r *rejects) keep(entries []buffer.DeadLetter) error {
 
 // lost counts rejected points that could not be saved.
 func (r *rejects) lost(n int, err error) {
-	r.health.rejected.Add(int64(n))
+	r.health.Rejected.Add(int64(n))
 	if n := r.throttle.Add(n); n > 0 {
 		r.log.Error("points rejected and not saved", "points", n, "error", err)
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sockwatch/agent/calls"
 	"sync"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -123,7 +123,7 @@ func (in *runningInput) askDetails(ctx context.Context, p *metric.Point) ([]plug
 // callDetails calls Details.
 func (in *runningInput) callDetails(ctx context.Context, p *metric.Point) (sections []plugin.DetailSection, err error) {
 	defer in.calls.Begin(in.title() + ": Details")()
-	defer in.health.panics.Recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	return in.Input.Input.(plugin.Detailer).Details(ctx, p)
 }
 

@@ -3,11 +3,11 @@ package agent
 import (
 	"errors"
 	"slices"
-	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 )
 

@@ -6,13 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"sockwatch/agent/calls"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -184,7 +185,7 @@ func startFleet(t *testing.T, hosts int, minInterval time.Duration) *fleet {
 		a.Options.Hostname = fmt.Sprintf("web-%05d.example.org", i)
 		p := a.push("remote_write", fleetPusher{f.server})
 		p.Options.FlushInterval, p.Options.MinInterval = plugin.Duration(10*time.Second), plugin.Duration(minInterval)
-		o, err := newOutput(a, p, newOutputHealth(nil), &calls.Pending{}, nil)
+		o, err := newOutput(a, p, health.NewOutput(nil), &calls.Pending{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sockwatch/agent/calls"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -23,7 +24,7 @@ type Gatherer struct {
 func (a *Agent) Gatherers() ([]*Gatherer, error) {
 	var all []*Gatherer
 	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls.Pending{Log: a.Log})
+		r, err := newInput(a, in, &health.Input{}, &calls.Pending{Log: a.Log})
 		if err != nil {
 			return nil, err
 		}
@@ -95,7 +96,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 		return
 	}
 	var err error // logged by recover
-	defer g.in.health.panics.Recover(&err, g.in.log)
+	defer g.in.health.Panics.Recover(&err, g.in.log)
 	watcher.Watch(ctx, changed)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -357,7 +357,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 					s.config = r.agent
 					haltCtx, cancel := context.WithCancel(t.Context())
 					start := func(q buffer.Queue, replaced *runningOutput) *runningOutput {
-						o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), s.health.output("out"), s.calls, s.stopping)
+						o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), s.health.Output("out"), s.calls, s.stopping)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -372,7 +372,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 						o.offer(nil, &b, nil)
 						synctest.Wait()
 					}
-					if got := o.health.dropped.Load(); got != tt.dropped {
+					if got := o.health.Dropped.Load(); got != tt.dropped {
 						t.Errorf("%d counted as dropped, want %d", got, tt.dropped)
 					}
 					last := o

@@ -5,10 +5,11 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -17,7 +18,7 @@ import (
 type runningInput struct {
 	*Input
 	log        *slog.Logger
-	health     *inputHealth
+	health     *health.Input
 	calls      *calls.Pending
 	transform  *transform
 	sink       sink
@@ -41,7 +42,7 @@ type sink struct {
 }
 
 // newInput prepares an input. The caller sets its sink.
-func newInput(a *Agent, in *Input, h *inputHealth, c *calls.Pending) (*runningInput, error) {
+func newInput(a *Agent, in *Input, h *health.Input, c *calls.Pending) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 		return
 	}
 	var err error // logged by recover
-	defer in.health.panics.Recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	inheritor.InheritFrom(replaced.Input.Input)
 }
 
@@ -133,14 +134,14 @@ func (in *runningInput) guardStored(stored func()) func() {
 	return func() {
 		defer in.calls.Begin(in.title() + ": EventsStored")()
 		var err error // logged by recover
-		defer in.health.panics.Recover(&err, in.log)
+		defer in.health.Panics.Recover(&err, in.log)
 		stored()
 	}
 }
 
 // state returns the state of the input, for a plugin.Board.
 func (in *runningInput) state() plugin.SourceState {
-	s := in.health.state(in.Name)
+	s := in.health.State(in.Name)
 	if tags := in.Plugin.Tags; tags != nil {
 		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
 		if l, ok := in.Input.Input.(plugin.TagLister); ok {
@@ -160,7 +161,7 @@ func (in *runningInput) limits() []string {
 		return nil
 	}
 	var err error // logged by recover
-	defer in.health.panics.Recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	return r.Limits()
 }
 
@@ -175,7 +176,7 @@ func (in *runningInput) recallEvents() {
 	in.sink.recall = nil
 	recall(func() []metric.Point {
 		var err error // logged by recover
-		defer in.health.panics.Recover(&err, in.log)
+		defer in.health.Panics.Recover(&err, in.log)
 		events := r.RecallEvents()
 		b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
 		if err != nil {

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
 
@@ -64,7 +65,7 @@ func (a *Agent) Once(ctx context.Context) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
-		o, err := newOutput(a, push, newOutputHealth(nil), &calls.Pending{Log: a.Log}, nil)
+		o, err := newOutput(a, push, health.NewOutput(nil), &calls.Pending{Log: a.Log}, nil)
 		if err != nil {
 			return err
 		}
@@ -94,7 +95,7 @@ func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch
 	close(o.inbox)
 	o.fill()
 	o.delivery.deliver(ctx)
-	state := o.health.state(o.Name)
+	state := o.health.State(o.Name)
 	switch left := o.queue.Stats().Records; {
 	case left > 0 && state.Err != nil:
 		return fmt.Errorf("%s not delivered: %w", points(left), state.Err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sockwatch/agent/calls"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -70,7 +71,7 @@ func TestOutageIsRiddenOutInOrder(t *testing.T) {
 func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), newOutputHealth(nil), &calls.Pending{}, nil)
+		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), health.NewOutput(nil), &calls.Pending{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

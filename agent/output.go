@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sockwatch/agent/calls"
-	"sockwatch/agent/schedule"
 	"sync/atomic"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/filter"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // A runningOutput is a running Push: fill moves batches from the inbox to the queue,
@@ -22,7 +23,7 @@ import (
 type runningOutput struct {
 	*Push
 	log      *slog.Logger
-	health   *outputHealth
+	health   *health.Output
 	calls    *calls.Pending
 	encoder  *encoder
 	inbox    chan offered
@@ -69,7 +70,7 @@ var errQueueHangs = errors.New("the disk of the queue is not responding")
 const maxPushBytes = 1 << 20
 
 // newOutput prepares an output. Its queue has yet to be opened or taken over.
-func newOutput(a *Agent, p *Push, h *outputHealth, c *calls.Pending, stopping <-chan struct{}) (*runningOutput, error) {
+func newOutput(a *Agent, p *Push, h *health.Output, c *calls.Pending, stopping <-chan struct{}) (*runningOutput, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls.Pending, stopping <-
 	phase := func(interval time.Duration) time.Duration {
 		return schedule.HostPhase(a.Options.Hostname, p.Name, interval)
 	}
-	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
+	o.encoder = newEncoder(p, f, &h.Panics, o.log, o.rejectUnencoded)
 	o.encoder.minInterval.phase = phase(minInterval)
 	maxBytes := maxPushBytes
 	if b, ok := p.Pusher.(plugin.Bounded); ok {
@@ -186,7 +187,7 @@ func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) 
 		if replaced != nil {
 			o.takeOver(ctx, replaced)
 		}
-		o.health.watch(o.queue.Queue)
+		o.health.SetQueue(o.queue.Queue)
 		if o.queue.Stats().Records > 0 {
 			o.queue.wake() // do not wait for a new record
 		}

@@ -8,13 +8,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"sockwatch/agent/calls"
-	"sockwatch/agent/schedule"
 	"sync/atomic"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // An outputQueue is the queue of one output. It counts and logs dropped records and
@@ -25,7 +26,7 @@ type outputQueue struct {
 	limit        plugin.Size
 	request      int64   // bytes of records in a full Push
 	ledger       *ledger // of a queue in memory; nil: it is on disk
-	health       *outputHealth
+	health       *health.Output
 	log          *slog.Logger
 
 	unsent   atomic.Int64  // bytes appended since the last flush
@@ -35,7 +36,7 @@ type outputQueue struct {
 	dropLog, ackLog calls.Throttle
 }
 
-func newOutputQueue(dir string, limit plugin.Size, request int, h *outputHealth, log *slog.Logger) *outputQueue {
+func newOutputQueue(dir string, limit plugin.Size, request int, h *health.Output, log *slog.Logger) *outputQueue {
 	return &outputQueue{
 		dir: dir, limit: limit, request: int64(request), health: h, log: log,
 		appended: make(chan struct{}, 1), full: make(chan struct{}, 1),
@@ -111,7 +112,7 @@ func (q *outputQueue) drop(n int, err error) {
 	if n == 0 {
 		return
 	}
-	q.health.dropped.Add(int64(n))
+	q.health.Dropped.Add(int64(n))
 	switch n := q.dropLog.Add(n); {
 	case n == 0:
 	case err != nil:
@@ -161,10 +162,10 @@ func (q *outputQueue) close() {
 	case n > 0 && q.dir != "":
 		q.log.Info("undelivered points stay queued on disk", "points", n, "queue", q.dir)
 	case n > 0:
-		q.health.dropped.Add(int64(n))
+		q.health.Dropped.Add(int64(n))
 		q.log.Error("undelivered points lost with the queue in memory", "points", n)
 	}
-	q.health.watch(nil)
+	q.health.SetQueue(nil)
 	calls.Close(q.Queue, q.log)
 }
 

@@ -285,7 +285,7 @@ func (q *flakyQueue) set(err error) {
 func newFilledOutput(t *testing.T, r *rig, q buffer.Queue, p plugin.Pusher) *runningOutput {
 	s := newSupervisor(r.agent, nil)
 	push := (&Agent{}).push("out", p)
-	o, err := newOutput(r.agent, push, s.health.output("out"), s.calls, s.stopping)
+	o, err := newOutput(r.agent, push, s.health.Output("out"), s.calls, s.stopping)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 		o := newFilledOutput(t, r, q, p)
 		in.gatherInto(o, 3)
 		in.want(t, "while the disk is full")
-		if got := o.health.dropped.Load(); got != 9 {
+		if got := o.health.Dropped.Load(); got != 9 {
 			t.Errorf("%d points dropped, want 9", got)
 		}
 		q.set(nil)
@@ -327,7 +327,7 @@ func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 		if diff := cmp.Diff(want, p.stored); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if got := o.health.dropped.Load(); got != 9 {
+		if got := o.health.Dropped.Load(); got != 9 {
 			t.Errorf("%d points dropped, want 9", got)
 		}
 	})
@@ -343,7 +343,7 @@ func TestEventsThatWaitAreHandedOver(t *testing.T) {
 		old := newFilledOutput(t, r, q, p)
 		in.gatherInto(old, 2)
 		old.handOver()
-		o, err := newOutput(r.agent, (&Agent{}).push("out", p), s.health.output("out"), s.calls, s.stopping)
+		o, err := newOutput(r.agent, (&Agent{}).push("out", p), s.health.Output("out"), s.calls, s.stopping)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -367,7 +367,7 @@ func TestAtMost10000EventsWaitForAQueue(t *testing.T) {
 		q := &flakyQueue{Queue: buffer.NewMemory(16 << 20), err: syscall.ENOSPC}
 		o := newFilledOutput(t, r, q, p)
 		in.gatherInto(o, maxWaitingEvents+5)
-		if got := o.health.dropped.Load(); got != 5 {
+		if got := o.health.Dropped.Load(); got != 5 {
 			t.Errorf("%d dropped, want 5", got)
 		}
 		q.set(nil)
@@ -419,7 +419,7 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		if diff := cmp.Diff([]string{"three", "last"}, confirmed); diff != "" {
 			t.Errorf("confirmed (-want +got):\n%s", diff)
 		}
-		if got := o.health.dropped.Load(); got != 1 {
+		if got := o.health.Dropped.Load(); got != 1 {
 			t.Errorf("%d dropped, want 1", got)
 		}
 	})

@@ -7,10 +7,11 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"sockwatch/agent/calls"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/filter"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -40,7 +41,7 @@ const openGrace = time.Second
 // new ones do, each in its own goroutine. Inputs and endpoints run until ctx is done,
 // outputs until haltCtx is done.
 func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, error) {
-	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], s.health.asInput(next))
+	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], next.ownInput(s.health))
 	t, err := s.open(ctx, next)
 	if err != nil {
 		t.undo()
@@ -116,7 +117,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		return t, err
 	}
 	t.endpoints, err = plan(s.running.endpoints, next.Pull, alike, func(c *Pull, _ *runningEndpoint) (*runningEndpoint, error) {
-		e, err := newEndpoint(next, c, s.health.output(c.Name), s.calls, s)
+		e, err := newEndpoint(next, c, s.health.Output(c.Name), s.calls, s)
 		if err == nil {
 			err = c.Endpoint.Listen(ctx)
 		}
@@ -126,7 +127,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		return t, err
 	}
 	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
-		o, err := newOutput(next, c, s.health.output(c.Name), s.calls, s.stopping)
+		o, err := newOutput(next, c, s.health.Output(c.Name), s.calls, s.stopping)
 		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
@@ -140,7 +141,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 
 // newInput prepares an input that publishes on the board and to the outputs.
 func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
-	in, err := newInput(a, c, s.health.input(c.Name), s.calls)
+	in, err := newInput(a, c, s.health.Input(c.Name), s.calls)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 		},
 		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
 	}
-	if in.Name == agentSource {
+	if in.Name == health.Source {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
 	return in, nil
@@ -195,7 +196,7 @@ func (s *supervisor) switchTo(config *Agent, running instances) {
 
 // forget drops the counters of instances that are not running.
 func (s *supervisor) forget() {
-	s.health.forget(
+	s.health.Forget(
 		func(input string) bool { return s.running.inputs[input] == nil },
 		func(output string) bool {
 			return s.running.outputs[output] == nil && s.running.endpoints[output] == nil
@@ -284,7 +285,7 @@ func (t *transition) changes() (c changes) {
 
 func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
-		if x.new[name].title() == "inputs."+agentSource {
+		if x.new[name].title() == "inputs."+health.Source {
 			continue // no file has it
 		}
 		if _, ok := x.old[name]; ok {

@@ -3,9 +3,9 @@ package agent
 import (
 	"log/slog"
 	"slices"
-	"sockwatch/agent/calls"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )

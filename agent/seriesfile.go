@@ -12,11 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sockwatch/agent/calls"
 	"sync"
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 )
 

@@ -5,11 +5,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sockwatch/agent/calls"
 	"strings"
 	"sync"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -18,7 +19,7 @@ import (
 // them.
 type supervisor struct {
 	log    *slog.Logger
-	health *health
+	health *health.Registry
 	board  *board
 	events eventLog // of all inputs
 	calls  *calls.Pending
@@ -47,7 +48,7 @@ type instances struct {
 func newSupervisor(a *Agent, ready func()) *supervisor {
 	b := newBoard()
 	return &supervisor{
-		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls.Pending{Log: a.Log}, ready: ready,
+		log: a.Log, health: health.New(a.Version, b.changed), board: b, calls: &calls.Pending{Log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
 		recalled: map[string]bool{},
 		config:   &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
@@ -139,13 +140,13 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 		return // a reload has removed it meanwhile
 	}
 	batches := map[string]*metric.Batch{in.Name: b}
-	if own := s.running.inputs[agentSource]; changed && own != nil && own != in {
-		if health, err := own.transform.batch(s.health.batch()); err == nil {
-			batches[agentSource] = health
+	if own := s.running.inputs[health.Source]; changed && own != nil && own != in {
+		if counters, err := own.transform.batch(s.health.Batch()); err == nil {
+			batches[health.Source] = counters
 		}
 	}
 	s.board.set(batches)
-	if in.Name == agentSource && s.board.open() && s.ready != nil {
+	if in.Name == health.Source && s.board.open() && s.ready != nil {
 		go s.ready() // it may block
 	}
 	s.board.changed()
@@ -229,7 +230,7 @@ func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 	}
 	s.mu.RLock()
 	var inputs []*runningInput
-	own := s.running.inputs[agentSource]
+	own := s.running.inputs[health.Source]
 	for _, in := range s.running.inputs {
 		if in != own && s.board.age(in.Name) > maxAge {
 			inputs = append(inputs, in)
@@ -253,7 +254,7 @@ func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 // reloaded records and logs the result of a reload. An error of several lines becomes
 // as many log lines.
 func (s *supervisor) reloaded(c changes, err error) {
-	s.health.reloaded(err)
+	s.health.Reloaded(err)
 	if err == nil {
 		s.log.Info("reloaded", c.attrs()...)
 		return

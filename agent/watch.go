@@ -25,7 +25,7 @@ func (w *watch) start(ctx context.Context, in *runningInput) {
 		w.running.Go(func() {
 			defer in.calls.Begin(in.title() + ": Watch")()
 			var err error // logged by recover
-			defer in.health.panics.Recover(&err, in.log)
+			defer in.health.Panics.Recover(&err, in.log)
 			watcher.Watch(ctx, func() { put(w.changed) })
 		})
 	})
