@@ -2,15 +2,14 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 	"sockwatch/agent/schedule"
 )
 
@@ -206,7 +205,7 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
-func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {
+func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
 	turn := o.offerEvents(b, r)
 	if len(o.inbox) < inboxBatches {
 		select {
@@ -215,7 +214,7 @@ func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		default:
 		}
 	}
-	o.queue.drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
+	o.queue.Drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
 }
 
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
@@ -230,6 +229,21 @@ func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed 
 	}
 }
 
+// start fills and empties the queue until the inbox is closed or haltCtx ends. First it
+// takes over the queue of the replaced output, if any. Batches wait in the inbox
+// meanwhile.
+func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) {
+	ctx, cancel := context.WithCancel(haltCtx)
+	o.cancel = cancel
+	go func() {
+		if replaced != nil {
+			o.takeOver(ctx, replaced)
+		}
+		go o.fill()
+		o.delivery.Run(ctx)
+	}()
+}
+
 // fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
@@ -239,7 +253,7 @@ func (o *runningOutput) fill() {
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
 		records := o.encoder.encode(next)
-		if len(records) > 0 && !o.enqueuePoints(records) {
+		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue
 		}
 		o.encoder.queued()
@@ -248,77 +262,4 @@ func (o *runningOutput) fill() {
 		}
 	}
 	o.fillEvents(math.MaxInt) // events that the queue has not accepted yet
-}
-
-// enqueuePoints appends one block of records to the queue. It reports false if the queue has
-// not accepted the block.
-func (o *runningOutput) enqueuePoints(records [][]byte) bool {
-	defer o.calls.Begin(o.title() + ": appending to its queue")()
-	return o.queue.appendPoints(records)
-}
-
-// enqueue appends one block of events to the queue. On an error none of it is queued, and
-// nothing is counted as dropped.
-func (o *runningOutput) enqueue(records [][]byte, r *receipt) error {
-	defer o.calls.Begin(o.title() + ": appending to its queue")()
-	_, err := o.queue.append(records, r)
-	return err
-}
-
-// deliver drains the queue at every flush, and once more after the last record was
-// queued, until ctx is done. It then closes the pusher, unless another output takes over.
-func (d *delivery) deliver(ctx context.Context) {
-	defer close(d.done)
-	for d.flush.await(ctx) {
-		d.drain(ctx)
-	}
-	d.drain(ctx)
-	if !d.leaveOpen() {
-		d.sender.close()
-	}
-}
-
-// drain sends records, oldest first, until the queue is empty, ctx is done, or the
-// output is handed over. It sends a backlog slowly (see catchUp), except while the output
-// ends. Then a persistent queue is not retried after a failure. If the destination rejects records without naming them, bisecting finds
-// them. If the dead-letter file cannot be written, rejected records stay queued and are
-// retried.
-func (d *delivery) drain(ctx context.Context) {
-	d.queue.flushed()
-	retry := newRetry(d.period)
-	for ctx.Err() == nil && !d.handedOver() {
-		due := d.due()
-		if due == 0 {
-			if !d.pause(ctx, d.catchUp.wait(), false) {
-				return
-			}
-			d.catchUp.next()
-			continue
-		}
-		records, err := d.peek(due)
-		if len(records) == 0 && err == nil {
-			return
-		}
-		var rejected map[int]error
-		if err == nil {
-			rejected, err = d.sender.push(ctx, records)
-		}
-		progress, err := d.commit(records, rejected, err)
-		if progress {
-			retry.Reset()
-			d.catchUp.resumed()
-		}
-		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil || errors.Is(err, errAbandoned) {
-			return
-		}
-		wait := retry.wait(err)
-		d.outage.failed(err, wait)
-		d.catchUp.failed(err)
-		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
-			return
-		}
-	}
 }

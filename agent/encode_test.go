@@ -63,7 +63,7 @@ func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *r
 
 // encodeAgain returns an encoder for the same output that has not encoded anything.
 func encodeAgain(o *runningOutput) *encoder {
-	return newEncoder(o.Push, o.encoder.filter, &o.health.Panics, o.log, o.rejectUnencoded)
+	return newEncoder(o.Push, o.encoder.filter, &o.health.Panics, o.log, o.delivery.RejectUnencoded)
 }
 
 // inputNamed returns an input for the inbox.

@@ -8,18 +8,19 @@ import (
 
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/metric"
 )
 
 // offerEvents puts the events of a batch that pass the output's filter into its inbox, and
 // returns the batch's turn.
-func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
+func (o *runningOutput) offerEvents(b *metric.Batch, r *delivery.Receipt) (turn int) {
 	block := &eventBlock{events: o.encoder.filter.Points(b.Events), descs: b.Descs, time: b.Time, receipt: r}
 	if len(block.events) > 0 {
-		r.hold()
+		r.Hold()
 	}
 	turn, dropped := o.events.add(block)
-	o.queue.drop(dropped, errNotQueued)
+	o.queue.Drop(dropped, errNotQueued)
 	return turn
 }
 
@@ -37,24 +38,24 @@ func (o *runningOutput) fillEvents(turn int) {
 			return
 		}
 		o.events.remove(b)
-		b.receipt.release()
+		b.receipt.Release()
 	}
 }
 
 // enqueueEvents appends records to the queue, split into several blocks if a single block
 // would exceed the whole limit. A single record that is too large is dropped.
-func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
+func (o *runningOutput) enqueueEvents(records [][]byte, r *delivery.Receipt) error {
 	if len(records) == 0 {
 		return nil
 	}
-	err := o.enqueue(records, r)
+	err := o.queue.Append(records, r)
 	if _, tooLarge := errors.AsType[*buffer.TooLargeError](err); !tooLarge {
 		return err
 	}
 	half := len(records) / 2
 	if half == 0 {
-		r.hold() // forever: the event is lost
-		o.queue.drop(1, err)
+		r.Hold() // forever: the event is lost
+		o.queue.Drop(1, err)
 		return nil
 	}
 	if err := o.enqueueEvents(records[:half], r); err != nil {
@@ -70,12 +71,12 @@ func (o *runningOutput) closeEvents(removed bool) {
 	for _, b := range o.events.take() {
 		lost += len(b.events)
 		if removed {
-			b.receipt.release()
+			b.receipt.Release()
 		}
 	}
-	o.queue.drop(lost, errNotQueued)
-	if removed && o.queue.ledger != nil {
-		o.queue.ledger.releaseAll()
+	o.queue.Drop(lost, errNotQueued)
+	if removed {
+		o.queue.ConfirmAll()
 	}
 }
 
@@ -99,7 +100,7 @@ type eventBlock struct {
 	time    time.Time     // of the batch
 	turn    int           // batches are queued in order of turn
 	records [][]byte      // of the events; nil: not encoded yet
-	receipt *receipt
+	receipt *delivery.Receipt
 }
 
 // maxWaitingEvents is the maximum number of events that wait for a queue to accept them.

@@ -361,7 +361,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						o.queue.Queue = q
+						o.queue.Buffer = q
 						o.start(haltCtx, replaced)
 						return o
 					}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
@@ -58,9 +59,9 @@ func (a *Agent) Once(ctx context.Context) error {
 			a.Log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 		}
 	}
-	receipts := make([]*receipt, len(batches))
+	receipts := make([]*delivery.Receipt, len(batches))
 	for i, b := range batches {
-		receipts[i] = newReceipt(b.EventsStored)
+		receipts[i] = delivery.NewReceipt(b.EventsStored)
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -79,22 +80,21 @@ func (a *Agent) Once(ctx context.Context) error {
 	}
 	wg.Wait()
 	for _, r := range receipts {
-		r.release()
+		r.Release()
 	}
 	return errors.Join(errs...)
 }
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
-func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*receipt) error {
-	o.queue.openMemory()
-	o.delivery.persistent = true // no retries
+func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*delivery.Receipt) error {
+	o.queue.OpenMemory()
 	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {
 		o.inbox <- offered{batch: b, turn: o.offerEvents(b, receipts[i])}
 	}
 	close(o.inbox)
 	o.fill()
-	o.delivery.deliver(ctx)
+	o.delivery.RunOnce(ctx)
 	state := o.health.State(o.Name)
 	switch left := o.queue.Stats().Records; {
 	case left > 0 && state.Err != nil:

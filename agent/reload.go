@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/filter"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
@@ -128,7 +129,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 	}
 	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
 		o, err := newOutput(next, c, s.health.Output(c.Name), s.calls, s.stopping)
-		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
+		if err == nil && (old == nil || old.queue.Dir != o.queue.Dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
 		if err == nil {
@@ -148,9 +149,9 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	in.sink = sink{
 		publish: func(b *metric.Batch, changed bool) {
 			s.show(in, b, changed)
-			r := newReceipt(b.EventsStored)
+			r := delivery.NewReceipt(b.EventsStored)
 			s.offer(in, b, r)
-			r.release()
+			r.Release()
 		},
 		withdraw: func(at time.Time, changed bool) {
 			s.show(in, nil, changed)
@@ -170,9 +171,7 @@ func (t *transition) undo() {
 		calls.Close(e.Endpoint, e.log)
 	}
 	for _, o := range t.outputs.new {
-		if o.queue.Queue != nil {
-			calls.Close(o.queue.Queue, o.log)
-		}
+		o.queue.CloseUnused()
 	}
 }
 

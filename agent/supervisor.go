@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -154,7 +155,7 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 
 // offer hands a batch to every output, and its events to every endpoint. Of an input that a
 // reload has replaced or removed meanwhile, only the events count.
-func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
+func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.running.inputs[in.Name] != in {
@@ -164,7 +165,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		o.offer(in, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
-		r.hold() // for ever: the program stops, and no output accepts events any longer
+		r.Hold() // for ever: the program stops, and no output accepts events any longer
 	}
 	if len(b.Events) == 0 {
 		return

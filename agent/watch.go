@@ -26,7 +26,12 @@ func (w *watch) start(ctx context.Context, in *runningInput) {
 			defer in.calls.Begin(in.title() + ": Watch")()
 			var err error // logged by recover
 			defer in.health.Panics.Recover(&err, in.log)
-			watcher.Watch(ctx, func() { put(w.changed) })
+			watcher.Watch(ctx, func() {
+				select {
+				case w.changed <- struct{}{}:
+				default: // it is requested already
+				}
+			})
 		})
 	})
 }
