@@ -87,6 +87,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 		return metric.Batch{}, err
 	}
 	in.warnOfNamespaces()
+	in.warnOfExpiry(now)
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
