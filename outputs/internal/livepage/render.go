@@ -11,13 +11,14 @@ import (
 )
 
 func newTemplates(p *Page) *template.Template {
-	return template.Must(template.New("").Funcs(template.FuncMap{
+	t := template.New("").Funcs(template.FuncMap{
 		"asset": p.assets.url,
 		"row":   p.row,
 		"clock": clock,
 		"count": count,
 		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-	}).ParseFS(templateFiles, "templates/*.html"))
+	})
+	return template.Must(template.Must(t.Parse(cellsTemplate())).ParseFS(templateFiles, "templates/*.html"))
 }
 
 // render returns one template as text.
