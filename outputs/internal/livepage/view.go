@@ -60,7 +60,7 @@ func (p *Page) view(q query, trusted bool) *view {
 	}
 	v.Alerts = snap.alerts()
 	v.Problems = problems(p.board, trusted)
-	v.Messages = append(v.problems, p.missing(snap, trusted)...)
+	v.Messages = append(v.messages(), p.missing(snap, trusted)...)
 	return v
 }
 
