@@ -170,6 +170,14 @@ func (v *view) Next() string {
 // Remaining returns how many matching rows come after those that are shown.
 func (v *view) Remaining() int { return v.Left - v.From - len(v.Rows) }
 
+// Latest returns the latest matching entry of the timeline, or nil.
+func (v *view) Latest() *entry {
+	if len(v.Entries) == 0 {
+		return nil
+	}
+	return v.Entries[0]
+}
+
 // EventsLink returns the link to all events that the query selects.
 func (v *view) EventsLink() string { return searchLink(eventsPath, v.Text, "", 0) }
 
@@ -204,7 +212,7 @@ func (v *view) Columns() []columnHead {
 // events. Each is one element whose id is the name of the template. It is rendered from a
 // view, and depends on nothing else: as long as nothing changes on the host, it is the same
 // text.
-var parts = [...]string{"messages", "alerts", "facets", "count", "more", "earlier", "health", "columns"}
+var parts = [...]string{"messages", "alerts", "latest", "facets", "count", "more", "earlier", "health", "columns"}
 
 // part renders one of parts.
 func (p *Page) part(name string, v *view) (template.HTML, error) { return p.render(name, v) }

@@ -356,7 +356,7 @@ function navigate(live, input) {
     const link = e.target instanceof Element && e.target.closest("a");
     if (!link || e.button || e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return;
     const address = new URL(link.href);
-    if (address.origin !== location.origin || address.pathname !== "/" || !link.closest("main")) return;
+    if (address.origin !== location.origin || address.pathname !== "/" || address.hash || !link.closest("main")) return;
     e.preventDefault();
     typing = false;
     live.go(address.search, false);
