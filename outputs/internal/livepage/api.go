@@ -54,7 +54,7 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 	}
 	var last *row
 	for _, row := range snap.rows[first:] {
-		if !q.matches(row, trusted) {
+		if !q.matches(&row.searchable, trusted) {
 			continue
 		}
 		if array.n == apiRows {
@@ -78,7 +78,7 @@ func (p *Page) apiEvents(r *http.Request, trusted bool) (*respond.Response, erro
 	}
 	array := newArray(trusted)
 	for _, e := range slices.Backward(p.timeline().events) {
-		if !q.matches(e, trusted) {
+		if !q.matches(&e.searchable, trusted) {
 			continue
 		}
 		if err := array.add(e.point, e.point.Time); err != nil {

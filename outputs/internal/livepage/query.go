@@ -139,27 +139,18 @@ func (q query) restrict(known map[string]audience, trusted bool) query {
 	return q
 }
 
-// A subject is what a query selects: a listener or an event.
-type subject interface {
-	// value returns the value of a key, and false if the reader may not see it or it is
-	// absent.
-	value(key string, trusted bool) (string, bool)
-	// text returns all values that the reader may see, in lower case, one per line.
-	text(trusted bool) string
-}
-
 // Results of evaluate that are not the index of the only terms that do not match.
 const (
 	allMatch     = -1
 	severalDoNot = -2
 )
 
-// matches reports whether the query selects a subject.
-func (q *query) matches(s subject, trusted bool) bool { return q.evaluate(s, trusted) == allMatch }
+// matches reports whether the query selects a listener or an event.
+func (q *query) matches(s *searchable, trusted bool) bool { return q.evaluate(s, trusted) == allMatch }
 
 // evaluate returns allMatch, severalDoNot, or the index of the only terms that do not
 // match.
-func (q *query) evaluate(s subject, trusted bool) int {
+func (q *query) evaluate(s *searchable, trusted bool) int {
 	failed := allMatch
 	for i := range q.terms {
 		if q.terms[i].matches(s, trusted) {
@@ -173,14 +164,12 @@ func (q *query) evaluate(s subject, trusted bool) int {
 	return failed
 }
 
-func (k *keyTerms) matches(s subject, trusted bool) bool {
-	value, ok := "", true
-	if k.key == "" {
-		value = s.text(trusted)
-	} else {
-		value, ok = s.value(k.key, trusted)
+func (k *keyTerms) matches(s *searchable, trusted bool) bool {
+	one := func(t term) bool { return t.match(s.lower) || trusted && t.match(s.inner) }
+	if k.key != "" {
+		value, ok := s.value(k.key, trusted)
+		one = func(t term) bool { return ok && t.match(value) }
 	}
-	one := func(t term) bool { return ok && t.match(value) }
 	return (len(k.include) == 0 || slices.ContainsFunc(k.include, one)) && !slices.ContainsFunc(k.exclude, one)
 }
 

@@ -237,15 +237,7 @@ func addLine(lower, inner *strings.Builder, v audience, value string) {
 	}
 }
 
-// text implements subject.
-func (s *searchable) text(trusted bool) string {
-	if trusted && s.inner != "" {
-		return s.lower + "\n" + s.inner
-	}
-	return s.lower
-}
-
-// value implements subject.
+// value returns the value of a key, and false if the reader may not see it or it is absent.
 func (s *searchable) value(key string, trusted bool) (string, bool) {
 	if v := s.point.Tag(key); v != "" {
 		return v, visibility(key, metric.KindString, true).includes(trusted)

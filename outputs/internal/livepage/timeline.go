@@ -83,7 +83,7 @@ const sameCause = time.Second
 func (t *timeline) entries(q *query, trusted bool) (entries []*entry) {
 	byCause := map[string]*entry{} // the last one
 	for _, e := range t.events {
-		if !q.matches(e, trusted) {
+		if !q.matches(&e.searchable, trusted) {
 			continue
 		}
 		if other := byCause[e.cause]; other != nil && e.cause != "" && other.Time().Sub(e.point.Time) <= sameCause {

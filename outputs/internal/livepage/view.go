@@ -69,7 +69,7 @@ func (v *view) selectRows(snap *snapshot) []*row {
 	facets := newFacets(&v.query)
 	rows := make([]*row, 0, len(snap.rows))
 	for _, r := range snap.rows {
-		failed := v.evaluate(r, v.Trusted)
+		failed := v.evaluate(&r.searchable, v.Trusted)
 		if failed == allMatch {
 			rows = append(rows, r)
 		}
