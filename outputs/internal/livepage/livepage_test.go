@@ -148,3 +148,13 @@ func TestUnknownPathsAre404(t *testing.T) {
 		}
 	}
 }
+
+// TestPagesThatAreNotLiveSaySo: in an incident nobody may take an old page for the current state.
+func TestPagesThatAreNotLiveSaySo(t *testing.T) {
+	p := pageOf(five())
+	for path, want := range map[string]bool{"/": false, "/events": true, "/health": true, "/listener/" + p.snapshot().rows[0].ID: true} {
+		if got := strings.Contains(body(t, get(p, path)), ", reload to update."); got != want {
+			t.Errorf("%s says that it is not live: %v, want %v", path, got, want)
+		}
+	}
+}

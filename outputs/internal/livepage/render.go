@@ -34,6 +34,7 @@ type document struct {
 	Title    string
 	Hostname string
 	Version  string
+	Made     time.Time
 	Nav      []navLink
 	Data     any // view, healthView, ...
 }
@@ -46,7 +47,7 @@ type navLink struct {
 
 // html returns a response with an HTML page.
 func (p *Page) html(name, title string, status int, data any) (*respond.Response, error) {
-	d := document{Name: name, Title: title, Hostname: p.opts.Hostname, Version: version(p.board.Latest()), Data: data}
+	d := document{Name: name, Title: title, Hostname: p.opts.Hostname, Version: version(p.board.Latest()), Made: time.Now(), Data: data}
 	pages := []Link{{"Listeners", rootPath}, {"Changes", eventsPath}, {"Health", healthPath}}
 	for i, l := range append(pages, p.opts.Links...) {
 		d.Nav = append(d.Nav, navLink{l, i < len(pages) && l.Text == title})
