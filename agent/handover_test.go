@@ -62,7 +62,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
 		r.reloadTo(next, nil)
 		after(10 * time.Second)
-		if want := "delivery abandoned, Push has not returned"; !strings.Contains(r.log.String(), want) {
+		if want := "delivery abandoned, it has not ended"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		close(release)

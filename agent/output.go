@@ -205,6 +205,6 @@ func (o *runningOutput) abandonDelivery() {
 	o.cancel()
 	if !calls.AwaitFor(context.Background(), handOverWait, o.delivery.Done()) {
 		o.delivery.Abandon()
-		o.log.Error("delivery abandoned, Push has not returned")
+		o.log.Error("delivery abandoned, it has not ended")
 	}
 }

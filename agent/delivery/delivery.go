@@ -97,7 +97,7 @@ func New(c Config) *Delivery {
 		handedOver: c.HandedOver, done: make(chan struct{}), using: make(chan struct{}, 1),
 	}
 	d.sender.overdue = func() { // Run is waiting for Push, so the outage is not in use
-		d.outage.failed(fmt.Errorf("Push has not returned after %v", plugin.Duration(c.Timeout)), 0) //nolint:staticcheck // Push is a name
+		d.outage.failed(fmt.Errorf("delivery has not ended after %v", plugin.Duration(c.Timeout)), 0)
 	}
 	return d
 }

@@ -99,7 +99,7 @@ func (h *Registry) State() plugin.Health {
 // Gather implements plugin.Input.
 func (h *Registry) Gather(context.Context) (metric.Batch, error) { return h.Batch(), nil }
 
-// Batch returns the points of all instances and of the program.
+// Batch returns the metrics as they are now.
 func (h *Registry) Batch() metric.Batch {
 	now := time.Now()
 	b := metric.Batch{Time: now}
