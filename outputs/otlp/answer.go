@@ -24,13 +24,6 @@ func isProtobuf(a *push.Response) bool {
 	return kind == "application/x-protobuf" || kind == "application/protobuf"
 }
 
-// isPage reports whether an answer is a page for people: it comes from a login portal or a
-// proxy, not from a receiver of OTLP.
-func isPage(a *push.Response) bool {
-	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
-	return kind == "text/html" && len(a.Body) > 0
-}
-
 // parsePartialSuccess returns what an ExportMetricsServiceResponse or
 // ExportLogsServiceResponse says: how many data points or log records were rejected, and a
 // message. Anything else counts as an empty response.

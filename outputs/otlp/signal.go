@@ -18,7 +18,6 @@ import (
 // A signal sends the records of one kind to their URL. A nil signal has no URL.
 type signal struct {
 	name       string // "metrics" or "logs"
-	option     string // with its URL
 	client     *push.Client
 	compressor *push.Compressor
 	maxBody    int
@@ -75,14 +74,15 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 		return nil, nil
 	}
 	client, err := push.New(push.Config{
-		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport, Text: answerText, Log: log,
+		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport,
+		Text: answerText, Receiver: "a receiver of OTLP", Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	samples, _ := r.(*metricsRequest)
 	return &signal{
-		name: name, option: option, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
+		name: name, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
 		request: r, samples: samples, log: log, uncertain: true,
 	}, nil
 }
@@ -216,13 +216,10 @@ func (s *signal) post(ctx context.Context, body []byte, indexes []int, results [
 		return err
 	}
 	var a *accepted
-	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
-		answer, err := s.client.Post(ctx, server, &push.Request{
-			ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: len(indexes),
-		})
-		if err == nil {
-			a, err = s.classify(server, answer, len(indexes))
-		}
+	err = s.client.Push(ctx, &push.Request{
+		ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: len(indexes),
+	}, func(server *push.Server, answer *push.Response) (err error) {
+		a, err = s.classify(server, answer, len(indexes))
 		return err
 	})
 	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
@@ -248,9 +245,6 @@ func (s *signal) classify(server *push.Server, answer *push.Response, n int) (*a
 	}
 	if err := s.client.Classify(server, answer, n); err != nil {
 		return nil, err
-	}
-	if isPage(answer) {
-		return nil, fmt.Errorf("%s: %s with a page of HTML: this is not how a receiver of OTLP answers: check %s", server.Name, s.client.Line(answer.Status, ""), s.option)
 	}
 	a := &accepted{}
 	a.rejected, a.message = parsePartialSuccess(answer.Body)

@@ -71,7 +71,7 @@ func TestAnswers(t *testing.T) {
 		{name: "a login portal", records: 1, answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			io.WriteString(w, "<h1>Welcome</h1>")
-		}, want: "metrics: URL: 200 OK with a page of HTML: this is not how a receiver of OTLP answers: check metrics_url", stored: 1},
+		}, want: "metrics: URL: 200 OK: a web page: this is not how a receiver of OTLP answers: check metrics_url", stored: 1},
 		{name: "400 for one", records: 1, answer: rpcStatus(400, "bad\nname"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "400 for several", records: 2, answer: rpcStatus(400, "bad name"), want: "metrics: URL: 400 Bad Request: bad name (rejected)", is: plugin.ErrRejected},
 		{name: "text of a 400", records: 1, answer: status(400, "bad name"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
