@@ -56,7 +56,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	}
 	out := &output{
 		options: o, log: env.Log, client: client, compressor: push.NewCompressor("snappy"),
-		collector: newCollector(), speaks1: map[*push.Server]time.Time{}, uncertain: true,
+		collector: newCollector(), speaks1: map[string]time.Time{}, uncertain: true,
 	}
 	out.encoder.dropped = newDropLog(env.Log)
 	return out, nil
@@ -72,8 +72,8 @@ type output struct {
 	client     *push.Client
 	compressor *push.Compressor
 	collector  *collector
-	speaks1    map[*push.Server]time.Time // until when a server gets version 1.0 instead of 2.0
-	uncertain  bool                       // the records may have been stored without an answer: see pushByTime
+	speaks1    map[string]time.Time // by URL: until when a server gets version 1.0 instead of 2.0
+	uncertain  bool                 // the records may have been stored without an answer: see pushByTime
 }
 
 // MaxBytes limits the size of one request.
@@ -180,8 +180,8 @@ const askAgain = time.Hour
 
 // sendTo sends a collection to one server.
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
-	version := o.options.ProtocolVersion
-	if version == version2 || version == auto && time.Now().After(o.speaks1[s]) {
+	version, url := o.options.ProtocolVersion, s.URL.String()
+	if version == version2 || version == auto && time.Now().After(o.speaks1[url]) {
 		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
 		if err != nil {
 			return err
@@ -201,11 +201,11 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 	if docs != nil {
 		o.docs.sent = time.Now()
 	}
-	if version == auto && time.Now().After(o.speaks1[s]) {
-		if o.speaks1[s].IsZero() {
+	if version == auto && time.Now().After(o.speaks1[url]) {
+		if o.speaks1[url].IsZero() {
 			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
 		}
-		o.speaks1[s] = time.Now().Add(askAgain)
+		o.speaks1[url] = time.Now().Add(askAgain)
 	}
 	return nil
 }
@@ -230,10 +230,10 @@ func (o *output) post(ctx context.Context, s *push.Server, version string, c *co
 	return o.client.Post(ctx, s, r)
 }
 
-// InheritFrom takes over which samples were sent last.
+// InheritFrom takes over which samples were sent last, and which servers get version 1.0.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
 	if p, ok := predecessor.(*output); ok {
-		o.collector, o.uncertain = p.collector, p.uncertain
+		o.collector, o.uncertain, o.speaks1 = p.collector, p.uncertain, p.speaks1
 	}
 }
 
