@@ -2,11 +2,9 @@ package otlp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -149,17 +147,14 @@ func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []in
 	if !ok {
 		return err
 	}
-	if groups := byTime(records, pending); s.uncertain && len(groups) > 1 {
+	if groups := push.ByTime(pending, func(i int) int64 { return timeOf(records[i]) }); s.uncertain && len(groups) > 1 {
 		return s.sendByTime(ctx, records, groups, results)
 	}
 	rejectAll(pending, results, refused)
 	return nil
 }
 
-// sendByTime sends one request per timestamp. It is used if a request is refused that repeats
-// one without an answer, or one from before a restart: its older samples may be stored
-// already, and Prometheus stores nothing of a request that has a sample older than the latest
-// of its series. All newer samples would be lost.
+// sendByTime sends one request per timestamp: see push.ByTime.
 func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]int, results []result) error {
 	for _, group := range groups {
 		s.request.reset()
@@ -174,20 +169,6 @@ func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]in
 		}
 	}
 	return nil
-}
-
-// byTime groups records of points by their time, in order.
-func byTime(records [][]byte, indexes []int) [][]int {
-	groups := map[uint64][]int{}
-	for _, i := range indexes {
-		t := binary.LittleEndian.Uint64(records[i][timeOffset:])
-		groups[t] = append(groups[t], i)
-	}
-	split := make([][]int, 0, len(groups))
-	for _, t := range slices.Sorted(maps.Keys(groups)) {
-		split = append(split, groups[t])
-	}
-	return split
 }
 
 func rejectAll(indexes []int, results []result, reason error) {

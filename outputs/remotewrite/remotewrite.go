@@ -133,13 +133,14 @@ func (o *output) oldest() int64 {
 	return time.Now().Add(-time.Duration(o.options.SampleAgeLimit)).UnixMilli()
 }
 
-// pushByTime sends one request per timestamp. It is used if a request is refused that repeats
-// one without an answer, or one from before a restart: its older samples may be stored
-// already, and Prometheus stores nothing of a request of version 1.0 that has a sample older
-// than the latest of its series. All newer samples would be lost.
+// pushByTime sends one request per timestamp: see push.ByTime.
 func (o *output) pushByTime(ctx context.Context, records [][]byte) error {
 	rejected := &plugin.RejectedError{Records: map[int]error{}, OthersStored: true}
-	for _, group := range byTime(records) {
+	all := make([]int, len(records))
+	for i := range all {
+		all[i] = i
+	}
+	for _, group := range push.ByTime(all, func(i int) int64 { return timeOf(records[i]) }) {
 		part := make([][]byte, len(group))
 		for i, index := range group {
 			part[i] = records[index]
