@@ -10,6 +10,7 @@ package otlp
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -54,7 +55,13 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &output{urls: [2]string{o.MetricsURL, o.LogsURL}, events: eventEncoder{hostname: env.Hostname}}
+	out := &output{
+		events:   eventEncoder{hostname: env.Hostname},
+		progress: progress{urls: map[byte]string{kindMetrics: o.MetricsURL, kindLogs: o.LogsURL}, log: env.Log},
+	}
+	if env.StateDir != "" && o.MetricsURL != "" && o.LogsURL != "" {
+		out.progress.path = filepath.Join(env.StateDir, env.Name+".stored")
+	}
 	points, err := newMetricsRequest(resource, &out.help)
 	if err != nil {
 		return nil, err
@@ -69,7 +76,6 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 }
 
 type output struct {
-	urls          [2]string // of metrics and logs
 	points        pointEncoder
 	help          descriptions
 	events        eventEncoder
@@ -234,11 +240,10 @@ func (o *output) rejection(results []result) error {
 	return nil
 }
 
-// InheritFrom takes over what a predecessor has stored of records that are still queued, if
-// it has stored them at the same URLs.
+// InheritFrom takes over what a predecessor has stored of records that are still queued.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
-	if p, ok := predecessor.(*output); ok && p.urls == o.urls {
-		o.progress = p.progress
+	if p, ok := predecessor.(*output); ok {
+		o.progress.inherit(&p.progress)
 	}
 }
 
