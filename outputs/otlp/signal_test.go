@@ -76,6 +76,11 @@ func TestAnswers(t *testing.T) {
 		{name: "400 for several", records: 2, answer: rpcStatus(400, "bad name"), want: "metrics: URL: 400 Bad Request: bad name (rejected)", is: plugin.ErrRejected},
 		{name: "text of a 400", records: 1, answer: status(400, "bad name"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 5, is: plugin.ErrRejected},
+		{name: "out of order, as octets with a quote for a length", records: 3, answer: func(w http.ResponseWriter, _ *http.Request) { // Mimir
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.WriteHeader(http.StatusBadRequest)
+			w.Write(protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), fmt.Sprintf("%34s", "out of order sample")))
+		}, want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 5, is: plugin.ErrRejected},
 		{name: "401", records: 1, answer: rpcStatus(401, "who?"), want: "metrics: URL: 401 Unauthorized: who?: set username or token"},
 		{name: "404", records: 1, answer: status(404, ""), want: "metrics: URL: 404 Not Found: check metrics_url"},
 		{name: "413", records: 2, answer: rpcStatus(413, ""), want: "metrics: URL: 413 Request Entity Too Large (too large)", is: plugin.ErrTooLarge},
