@@ -17,6 +17,8 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/promname"
+	"sockwatch/outputs/internal/push"
 )
 
 // Plugin is the output otlp.
@@ -62,7 +64,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if env.StateDir != "" && o.MetricsURL != "" && o.LogsURL != "" {
 		out.progress.path = filepath.Join(env.StateDir, env.Name+".stored")
 	}
-	points, err := newMetricsRequest(resource, &out.help)
+	points, err := newMetricsRequest(resource, &out.docs)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 
 type output struct {
 	points        pointEncoder
-	help          descriptions
+	docs          promname.Docs
 	events        eventEncoder
 	metrics, logs *signal // nil if the URL is empty
 	progress      progress
@@ -93,7 +95,7 @@ func (*output) MaxBytes() int { return window }
 // UseDescs gives the following points the types, units and descriptions of their metrics.
 func (o *output) UseDescs(descs []metric.Desc) {
 	o.points.use(descs)
-	o.help.add(descs)
+	o.docs.Learn(descs)
 }
 
 // Encode appends a point as metrics, unless no metrics are sent or none of its fields is a
@@ -196,25 +198,13 @@ func (o *output) failure(metricsErr, logsErr error) error {
 	case mustSplit(logsErr):
 		return metricsErr
 	default:
-		return bothFailed(metricsErr, logsErr)
+		return push.JoinFailures(metricsErr, logsErr)
 	}
 }
 
 // mustSplit reports whether fewer records may succeed at once.
 func mustSplit(err error) bool {
 	return errors.Is(err, plugin.ErrTooLarge) || errors.Is(err, plugin.ErrRejected)
-}
-
-// bothFailed returns the failures of both kinds as one error. If both servers said when to
-// retry, the shorter wait counts; otherwise the agent decides.
-func bothFailed(metricsErr, logsErr error) error {
-	err := errors.New(metricsErr.Error() + "; " + logsErr.Error())
-	a, waitA := errors.AsType[*plugin.RetryAfterError](metricsErr)
-	b, waitB := errors.AsType[*plugin.RetryAfterError](logsErr)
-	if waitA && waitB {
-		return &plugin.RetryAfterError{Wait: min(a.Wait, b.Wait), Err: err}
-	}
-	return err
 }
 
 // rejection returns the error of a Push in which every record was stored or rejected, or nil

@@ -3,8 +3,8 @@
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
 // sends them. record.go has the format of a record and its parser, encoder.go encodes points
-// as records, series.go has the samples of a request, message.go the protobuf messages,
-// catalog.go the documentation of metrics, and classify.go classifies responses.
+// as records, series.go has the samples of a request, message.go the protobuf messages, and
+// classify.go classifies responses.
 package remotewrite
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/promname"
 	"sockwatch/outputs/internal/push"
 )
 
@@ -66,13 +67,14 @@ type output struct {
 	options Options
 	log     *slog.Logger
 	encoder encoder
-	docs    catalog
+	docs    promname.Docs
 
 	// Only Push uses the rest.
 	client     *push.Client
 	compressor *push.Compressor
 	collector  *collector
 	speaks1    map[string]time.Time // by URL: until when a server gets version 1.0 instead of 2.0
+	docsSent   time.Time            // when the last request of version 1.0 had the documentation
 	uncertain  bool                 // the records may have been stored without an answer: see pushByTime
 }
 
@@ -82,7 +84,7 @@ func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
 // UseDescs sets the documentation of the points that follow.
 func (o *output) UseDescs(descs []metric.Desc) {
 	o.encoder.useDescs(descs)
-	o.docs.learn(descs)
+	o.docs.Learn(descs)
 }
 
 // Encode appends the point as one record, or nothing if it has only strings.
@@ -183,7 +185,7 @@ const askAgain = time.Hour
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
 	version, url := o.options.ProtocolVersion, s.URL.String()
 	if version == version2 || version == auto && time.Now().After(o.speaks1[url]) {
-		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
+		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.All()))
 		if err != nil {
 			return err
 		}
@@ -191,7 +193,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 			return o.classify(s, a, c, version2)
 		}
 	}
-	docs := o.docs.due()
+	docs := o.dueDocs()
 	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
@@ -200,7 +202,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 		return err
 	}
 	if docs != nil {
-		o.docs.sent = time.Now()
+		o.docsSent = time.Now()
 	}
 	if version == auto && time.Now().After(o.speaks1[url]) {
 		if o.speaks1[url].IsZero() {
@@ -209,6 +211,18 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 		o.speaks1[url] = time.Now().Add(askAgain)
 	}
 	return nil
+}
+
+// resendDocs is how often requests of version 1.0 contain the documentation of all metrics.
+// Grafana Mimir forgets it after ten minutes.
+const resendDocs = 5 * time.Minute
+
+// dueDocs returns all of the documentation if it has to be sent again.
+func (o *output) dueDocs() map[string]promname.Doc {
+	if time.Since(o.docsSent) < resendDocs {
+		return nil
+	}
+	return o.docs.All()
 }
 
 // versionHeader holds the version of a request.

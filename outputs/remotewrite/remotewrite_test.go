@@ -434,3 +434,26 @@ func TestRepeatedNamesAreLoggedOnce(t *testing.T) {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
 }
+
+// TestDocumentationIsSentAgain has version 1.0, which sends it apart from the samples.
+func TestDocumentationIsSentAgain(t *testing.T) {
+	server := pushtest.NewServer(t)
+	out, _ := newTestOutput(t, server.URL, useVersion(version1))
+	out.UseDescs(testDescs)
+	n := 0
+	documented := func() int {
+		t.Helper()
+		n++
+		if err := pushText(t, out, fmt.Sprintf(`%d {} m=g1`, n)); err != nil {
+			t.Fatal(err)
+		}
+		_, docs := decodeV1(t, []byte(server.Took()[0].Body))
+		return len(docs)
+	}
+	got := []int{documented(), documented()}
+	out.docsSent = time.Now().Add(-resendDocs)
+	got = append(got, documented(), documented())
+	if diff := cmp.Diff([]int{3, 0, 3, 0}, got); diff != "" {
+		t.Errorf("documented metrics (-want +got):\n%s", diff)
+	}
+}

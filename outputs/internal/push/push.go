@@ -163,7 +163,7 @@ func (c *Client) Try(ctx context.Context, try func(context.Context, *Server) err
 		failures = append(failures, err)
 		c.current = (c.current + 1) % len(c.servers)
 	}
-	return joinFailures(failures)
+	return JoinFailures(failures...)
 }
 
 // expectAbove is the size above which a body is announced with "Expect: 100-continue". A
@@ -281,9 +281,9 @@ func concernsRecords(err error) bool {
 	return partly || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
 }
 
-// joinFailures returns the failures of all servers as one error. If every server said
+// JoinFailures returns the failures of all servers as one error. If every server said
 // when to retry, the shortest wait counts; otherwise the agent decides.
-func joinFailures(failures []error) error {
+func JoinFailures(failures ...error) error {
 	if len(failures) == 1 {
 		return failures[0]
 	}
