@@ -481,7 +481,7 @@ database = "d"
 	for _, url := range []string{origin + "/", origin + "/events", origin + "/health", listener} {
 		tb.do(chromedp.Navigate(url))
 		tb.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("td.address").forEach((e) => e.insertAdjacentHTML("beforeend", "<span class=netns></span>"));
-			document.querySelectorAll("td.address a").forEach((e) => (e.textContent = "[2001:db8:1234:5678:9abc:def0:1234:5678%a-long-device]:65535"));
+			document.querySelectorAll("td.address a").forEach((e) => (e.textContent = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"));
 			document.querySelectorAll("td.user, td.where, .netns, .rule, bdi, td[data-label=State], dd, li > a, .owner, .before, main li:not(:has(*)), header li, main p, h2").forEach((e) => (e.textContent = "long".repeat(100)));
 			undefined`))
 		for _, width := range []int64{320, 640, 768, 941, 960, 1201, 1280, 1701, 1920} {
