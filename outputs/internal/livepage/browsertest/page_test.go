@@ -311,6 +311,11 @@ func TestFiveThousandListeners(t *testing.T) {
 	tb.is("location.search", "?from=500")
 	tb.is(addresses+".length", "500")
 
+	// Arrows begin at what is visible.
+	tb.do(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur(); scrollTo(0, 5000); undefined`))
+	tb.keys(kb.ArrowDown)
+	tb.wait(`document.activeElement.matches("td.address a") && scrollY > 4000 && document.activeElement.getBoundingClientRect().top >= 0`)
+
 	tb.keys("/port:24999")
 	tb.is(`document.getElementById("q").value`, "port:24999")
 	tb.wait(addresses + `.join() === "127.0.0.1:24999"`)
