@@ -16,11 +16,11 @@ type cache[T any] struct {
 
 // get returns what was made last if it is current. Otherwise it makes it again, from what was
 // made last or nil.
-func (c *cache[T]) get(isCurrent func(*T) bool, make func(last *T) *T) *T {
+func (c *cache[T]) get(isCurrent func(*T) bool, fill func(last *T) *T) *T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil || !isCurrent(c.last) {
-		c.last = make(c.last)
+		c.last = fill(c.last)
 	}
 	return c.last
 }
