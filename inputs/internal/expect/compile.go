@@ -54,9 +54,14 @@ func Compile(o Options) (*Rules, error) {
 			return nil, err
 		}
 	}
-	r.unlisted = o.Unlisted == UnlistedUnexpected || o.Unlisted != UnlistedIgnore && len(o.Allow) > 0
+	r.unlisted = o.reportsUnlisted()
 	r.active = len(r.rules) > 0 || len(o.ExpectFile) > 0 || o.Unlisted == UnlistedUnexpected
 	return r, nil
+}
+
+// reportsUnlisted reports whether a listener that no rule matches is unexpected.
+func (o *Options) reportsUnlisted() bool {
+	return o.Unlisted == UnlistedUnexpected || o.Unlisted != UnlistedIgnore && len(o.Allow) > 0
 }
 
 // manyPorts is the largest number of ports for which a rule is indexed by port.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 
 // digest returns 12 hexadecimal digits that depend only on the meaning of the rules.
 func digest(o Options) string {
-	lines := []string{"unlisted " + o.Unlisted}
+	lines := []string{fmt.Sprintf("unlisted %v", o.reportsUnlisted())}
 	add := func(kind string, rule any) {
 		text, err := json.Marshal(rule)
 		if err != nil {
@@ -26,14 +27,16 @@ func digest(o Options) string {
 	}
 	for _, r := range o.Allow {
 		r.Criteria = r.canonical()
+		r.Port = r.Port.merged()
 		add(kindAllow, r)
 	}
 	for _, r := range o.Forbid {
 		r.Criteria, r.Labels = r.canonical(), orNil(r.Labels)
+		r.Port = r.Port.merged()
 		add(kindForbid, r)
 	}
 	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
 	return hex.EncodeToString(sum[:6])
 }
 
@@ -44,15 +47,34 @@ func orNil(labels map[string]string) map[string]string {
 	return labels
 }
 
-// canonical returns the criteria with all lists sorted.
+// canonical returns the criteria with all lists sorted, and CIDRs in one form.
 func (c Criteria) canonical() Criteria {
 	c.Port = slices.SortedFunc(slices.Values(c.Port), comparePorts)
+	c.Address = slices.Clone(c.Address)
+	for i, a := range c.Address {
+		if p, err := parseAddress(a); err == nil && p.prefix.IsValid() {
+			c.Address[i] = p.prefix.String()
+		}
+	}
 	c.Address = sortedStrings(c.Address)
 	for _, option := range globOptions {
 		list := option.patterns(&c)
 		*list = sortedStrings(*list)
 	}
 	return c
+}
+
+// merged returns sorted ports with adjacent and overlapping ranges as one. To an expect rule
+// each range means something of its own; to other rules only the ports matter.
+func (p Ports) merged() (all Ports) {
+	for _, r := range p {
+		if last := len(all) - 1; last >= 0 && int(r.First) <= int(all[last].Last)+1 {
+			all[last].Last = max(all[last].Last, r.Last)
+		} else {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 func sortedStrings(list plugin.Strings) plugin.Strings {

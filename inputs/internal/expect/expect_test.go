@@ -336,6 +336,27 @@ labels = {}
 	}
 }
 
+func TestDigestDoesNotDependOnTheSpelling(t *testing.T) {
+	tests := []struct{ name, one, same string }{
+		{"ports of an allow rule", "[[allow]]\nport = [82, 80, 81, 443]", "[[allow]]\nport = ['80-82', 443]"},
+		{"overlapping ports of a forbid rule", "[[forbid]]\nname = 'x'\nport = ['1-20', '10-30']", "[[forbid]]\nname = 'x'\nport = '1-30'"},
+		{"an IPv4 network as IPv6", "[[allow]]\naddress = '::ffff:10.0.0.0/104'", "[[allow]]\naddress = '10.0.0.0/8'"},
+		{"auto with an allow rule", "unlisted = 'auto'\n[[allow]]\nport = 80", "unlisted = 'unexpected'\n[[allow]]\nport = 80"},
+		{"auto without one", "unlisted = 'auto'\n[[forbid]]\nname = 'x'\nport = 80", "unlisted = 'ignore'\n[[forbid]]\nname = 'x'\nport = 80"},
+		{"a rule twice", "[[allow]]\nport = 80\n[[allow]]\nport = 80", "[[allow]]\nport = 80"},
+		{"defaults", "[[expect]]\nname = 'x'\nport = 80\nmin = 1\nfor = '60s'", "[[expect]]\nname = 'x'\nport = 80"},
+	}
+	for _, tt := range tests {
+		if one, same := compile(t, tt.one).Digest(), compile(t, tt.same).Digest(); one != same {
+			t.Errorf("%s: digests %s and %s, want the same", tt.name, one, same)
+		}
+	}
+	range80, list80 := compile(t, "[[expect]]\nname = 'x'\nport = '80-81'"), compile(t, "[[expect]]\nname = 'x'\nport = [80, 81]")
+	if range80.Digest() == list80.Digest() {
+		t.Error("an expect rule demands each element of a list, but one port of a range: the digests are the same")
+	}
+}
+
 func TestReasons(t *testing.T) {
 	const rules = `
 [[expect]]
