@@ -149,6 +149,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "unreadable, and what is known differs", rules: "[[allow]]\nprocess = 'nginx'\nunit = 'apache.service'", listener: nginx(80, unreadable), want: "no"},
 		{name: "allowed for certain comes before what may be forbidden", rules: "[[allow]]\nport = 80\n[[forbid]]\nname = 'x'\nprocess = 'nc'", listener: nginx(80, unreadable), want: "yes allow 1"},
 		{name: "an exe that cannot be read", rules: "[[allow]]\nexe = '/usr/sbin/nginx'", listener: nginx(80, held(Holder{Process: "nginx"})), want: "undecided allow 1"},
+		{name: "an exposure that is not known", rules: "[[forbid]]\nname = 'p'\nexposure = 'public'\n[[allow]]\nuser = 'x'", listener: nginx(80, func(l *Listener) { l.Exposure, l.ExposureUnknown = 0, true }), want: "undecided p"},
+		{name: "an unknown exposure and a rule for unreachable listeners", rules: "[[allow]]\nexposure = ''", listener: nginx(80, func(l *Listener) { l.Exposure, l.ExposureUnknown = 0, true }), want: "undecided allow 1"},
 		{name: "a user whose name is not known yet", rules: "[[allow]]\nuser = 'www'", listener: nginx(80, func(l *Listener) { l.User, l.UserPending = "33", true }), want: "undecided allow 1"},
 		{name: "proven to have no owner", rules: "[[allow]]\nprocess = 'nginx'", listener: nginx(2049, none), want: "no"},
 		{name: "proven to have no owner, and that is allowed", rules: "[[allow]]\nprocess = ''", listener: nginx(2049, none), want: "yes allow 1"},
@@ -429,7 +431,7 @@ process = "nginx"
 		want     []string
 	}{
 		{name: "several", listener: nginx(80), want: []string{"expect web: public site", "allow old, which no longer allows anything: 2026-11-01 was the last day", "allow allow 3"}},
-		{name: "unknown owner", listener: nginx(443, unreadable), want: []string{"forbid nc, perhaps: its owner is not known", "allow allow 3, perhaps: its owner is not known"}},
+		{name: "unknown owner", listener: nginx(443, unreadable), want: []string{"forbid nc, perhaps: process is not known to be nc", "allow allow 3, perhaps: process is not known to be nginx"}},
 		{name: "none", listener: nginx(443, by("x"))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
