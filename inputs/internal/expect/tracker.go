@@ -58,7 +58,7 @@ func NewTracker(r *Rules, o TrackerOptions) *Tracker {
 	}
 	t := &Tracker{
 		rules: r, options: o, outcomes: make(map[*rule]*outcome),
-		violations: violations{byKey: make(map[string]*violation)},
+		violations: violations{byKey: make(map[violationKey]*violation)},
 	}
 	for _, n := range r.rules {
 		if n.kind != kindAllow {
@@ -264,7 +264,7 @@ func (t *Tracker) Restore(records map[string]json.RawMessage) {
 		switch {
 		case !strings.HasPrefix(key, recordPrefix):
 		case strings.HasPrefix(key, violationPrefix):
-			if v := restoreViolation(record); v == nil || v.recordKey() != key || !t.violations.add(v) {
+			if v := restoreViolation(record); v == nil || v.key.recordKey() != key || !t.violations.add(v) {
 				t.stale = append(t.stale, key)
 			}
 		default:
