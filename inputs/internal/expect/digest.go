@@ -7,44 +7,35 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sockwatch/agent/plugin"
 )
 
 // digest returns 12 hexadecimal digits that depend only on the meaning of the rules.
-func digest(o Options) string {
+func digest(o *Options) string {
 	lines := []string{fmt.Sprintf("unlisted %v", o.reportsUnlisted())}
-	add := func(kind string, rule any) {
-		text, err := json.Marshal(rule)
+	for _, d := range o.declarations() {
+		c := d.criteria.canonical()
+		if d.kind != kindExpect {
+			c.Port = c.Port.merged()
+		}
+		text, err := json.Marshal(struct {
+			Kind, Name string
+			Criteria   Criteria
+			Min        int
+			For        time.Duration
+			Approval   *Approval
+			Labels     map[string]string `json:",omitempty"`
+		}{d.kind, d.name, c, d.min, d.hold, d.approval, d.labels})
 		if err != nil {
 			panic(err) // cannot happen: plain data
 		}
-		lines = append(lines, kind+" "+string(text))
-	}
-	for _, r := range o.Expect {
-		r.Criteria, r.Labels = r.canonical(), orNil(r.Labels)
-		add(kindExpect, r)
-	}
-	for _, r := range o.Allow {
-		r.Criteria = r.canonical()
-		r.Port = r.Port.merged()
-		add(kindAllow, r)
-	}
-	for _, r := range o.Forbid {
-		r.Criteria, r.Labels = r.canonical(), orNil(r.Labels)
-		r.Port = r.Port.merged()
-		add(kindForbid, r)
+		lines = append(lines, string(text))
 	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
 	return hex.EncodeToString(sum[:6])
-}
-
-func orNil(labels map[string]string) map[string]string {
-	if len(labels) == 0 {
-		return nil
-	}
-	return labels
 }
 
 // canonical returns the criteria with all lists sorted, and CIDRs in one form.
