@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -132,7 +130,7 @@ func (e *exposures) UnmarshalText(text []byte) error {
 	for _, class := range added.Texts() {
 		var one plugin.Patterns
 		if err := one.UnmarshalText([]byte(class)); err != nil || !slices.ContainsFunc(exposureClasses[:], one.Match) {
-			errs = append(errs, fmt.Errorf("unknown class %q (known: %s)", class, strings.Join(exposureClasses[:], ", ")))
+			errs = append(errs, unknown("class", class, exposureClasses[:]))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
