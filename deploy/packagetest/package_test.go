@@ -187,6 +187,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"BPF", testBPF},
 			{"socket unit", testSocketUnit},
 			{"watchdog", testWatchdog},
+			{"address that comes up late", testLateAddress},
 			{"upgrade", testUpgrade},
 			{"remove", testRemove},
 			{"purge", testPurge},
@@ -389,6 +390,17 @@ func testWatchdog(t *testing.T) {
 	eventually(t, "systemctl show --value -p NRestarts sockwatch", "1")
 	eventually(t, "systemctl is-active sockwatch", "active")
 	must(t, "rm /etc/systemd/system/sockwatch.service.d/watchdog.conf; systemctl daemon-reload; systemctl restart sockwatch")
+}
+
+// testLateAddress starts the service on an address that the host gets after more failures than
+// systemd allows in a row, as a slow DHCP server causes at boot.
+func testLateAddress(t *testing.T) {
+	must(t, `sed -i 's/listen = "127.0.0.1:8088"/listen = "10.9.9.9:8088"/' /etc/sockwatch/sockwatch.toml`)
+	refused(t, "systemctl restart sockwatch")
+	must(t, "sleep 8") // with systemd's own 100 ms it gives up after less than a second
+	must(t, "ip address add 10.9.9.9/32 dev lo")
+	eventually(t, "curl -s http://10.9.9.9:8088/metrics", "tcp_listen_sockets{")
+	must(t, `sed -i 's/listen = "10.9.9.9:8088"/listen = "127.0.0.1:8088"/' /etc/sockwatch/sockwatch.toml; systemctl restart sockwatch`)
 }
 
 func testUpgrade(t *testing.T) {
