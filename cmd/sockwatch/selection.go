@@ -18,6 +18,19 @@ type selection struct {
 	Exposure exposures       `placeholder:"CLASS" help:"Only listeners of these classes: public, private, link_local, loopback or none."`
 }
 
+// warn prints on stderr which globs look like regular expressions: an empty list would look like
+// an answer.
+func (s *selection) warn(p *program) {
+	err := errors.Join(
+		plugin.WarnOfRegexps("--process", s.Process.Texts(), true),
+		plugin.WarnOfRegexps("--user", s.User.Texts(), true),
+		plugin.WarnOfRegexps("--unit", s.Unit.Texts(), false),
+	)
+	if err != nil {
+		printError(p.stderr, err)
+	}
+}
+
 // match reports whether a listener is selected.
 func (s *selection) match(p *metric.Point) bool {
 	return s.matchKnown(p) && s.matchOwner(p)

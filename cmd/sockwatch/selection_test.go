@@ -131,6 +131,16 @@ func TestWrongListFlags(t *testing.T) {
 	}
 }
 
+func TestRegularExpressionInAFlagIsAWarning(t *testing.T) {
+	want := `sockwatch: --process: pattern "^nothing$" looks like a regular expression, but is a glob, which matches whole values: write "nothing"
+sockwatch: --unit: pattern "(a|b).service" looks like a regular expression, but is a glob, which matches whole values: write "{a,b}.service"
+`
+	r := sockwatchRun(nil, "list", "--json", "--process", "^nothing$", "--process", "other*", "--unit", "(a|b).service")
+	if r.Code != 0 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) { // as another user than root it goes on
+		t.Errorf("%+v, want on stderr first:\n%s", r, want)
+	}
+}
+
 // Warnings go to stderr: the output of --json stays JSON, and stderr says that it is incomplete.
 func TestJSONReportsOnStderrWhatItCouldNotSee(t *testing.T) {
 	var stdout, stderr strings.Builder
