@@ -16,7 +16,7 @@ func TestPowerLostAtRandomMoments(t *testing.T) {
 	disk := newPowerDisk(t)
 	dir := filepath.Join(disk.dir, "q")
 	rng := rand.New(rand.NewPCG(1, 8))
-	losses := soak.Times(10)
+	losses := soak.Times(4)
 	first, last := uint32(1), uint32(0) // records that are queued for certain
 	total, undone, torn := 0, 0, 0
 	for loss := range losses {

@@ -703,7 +703,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	// pid namespace that cannot be proven.
 	in.(*input).warned.logged[hiddenOwners] = true
 	status := make(map[string]int)
-	for range soak.Times(500) {
+	for range soak.Times(150) {
 		for _, p := range gather(t, in).Points {
 			status[p.Tag("owner")]++
 			if process := p.Tag("process"); process != "" && process != p.Tag("address") {
