@@ -406,6 +406,9 @@ func TestTemporaryReadErrors(t *testing.T) {
 }
 
 func TestDrainsWhileAppending(t *testing.T) {
+	if testing.Short() {
+		t.Skip("appends 12,000 records")
+	}
 	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)

@@ -13,6 +13,9 @@ import (
 // Acks may be undone, and a block that was being
 // written may be torn, which counts as damage.
 func TestPowerLostAtRandomMoments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("formats a disk, and stops it many times")
+	}
 	disk := newPowerDisk(t)
 	dir := filepath.Join(disk.dir, "q")
 	rng := rand.New(rand.NewPCG(1, 8))

@@ -98,7 +98,7 @@ func TestRulesOfExpectHoldAfterRestarts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many hosts")
 	}
-	for seed := range soak.Times(10) {
+	for seed := range soak.Times(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			h := newNetHost(t)
