@@ -74,7 +74,8 @@ func TestHoldersAreFound(t *testing.T) {
 	}
 	own := map[int]int{plain.Process.Pid: 1, thread.Process.Pid: 1, elsewhere.Process.Pid: 1, os.Getpid(): 2}
 	found := map[int]int{}
-	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
+	if err := h.Sockets(t.Context(), func(f procfs.File, of procfs.State) {
+		pid := of.PID
 		if own[pid] == 0 {
 			return // of others
 		}
@@ -103,8 +104,8 @@ func TestRingsAreFound(t *testing.T) {
 	}
 	defer unix.Close(int(fd))
 	var own []procfs.File
-	if err := h.Rings(t.Context(), func(pid int, f procfs.File) {
-		if pid == os.Getpid() {
+	if err := h.Rings(t.Context(), func(f procfs.File, of procfs.State) {
+		if of.PID == os.Getpid() {
 			own = append(own, f)
 		}
 	}); err != nil {
@@ -122,7 +123,7 @@ func TestHoldersStopWithTheContext(t *testing.T) {
 	ended := errors.New("ended")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(ended)
-	if err := h.Sockets(ctx, func(pid int, f procfs.File) { t.Error(pid, f) }); !errors.Is(err, ended) {
+	if err := h.Sockets(ctx, func(f procfs.File, of procfs.State) { t.Error(of.PID, f) }); !errors.Is(err, ended) {
 		t.Errorf("error %v, want %v", err, ended)
 	}
 }
@@ -149,8 +150,8 @@ func TestVeryManyHolders(t *testing.T) {
 		defer unix.Close(fd)
 	}
 	found, last := 0, -1
-	if err := h.Sockets(t.Context(), func(pid int, f procfs.File) {
-		if pid == os.Getpid() {
+	if err := h.Sockets(t.Context(), func(f procfs.File, of procfs.State) {
+		if of.PID == os.Getpid() {
 			found++
 			if int(f.FD) <= last {
 				t.Fatalf("file %d after %d", f.FD, last)
@@ -168,14 +169,18 @@ func TestVeryManyHolders(t *testing.T) {
 // TestHolderLayout parses a record as the generated type lays it out.
 func TestHolderLayout(t *testing.T) {
 	var record bytes.Buffer
-	raw := listenersHolder{Inode: 1, Pid: 2, Tid: 3, Fd: 4}
+	raw := listenersHolder{Inode: 1, Pid: 2, Tid: 3, Fd: 4, Held: 1}
+	raw.Process.Start, raw.Process.Cgroup, raw.Process.CgroupSet, raw.Process.Comm = 5, 6, 7, [16]int8{8}
 	if err := binary.Write(&record, binary.NativeEndian, raw); err != nil {
 		t.Fatal(err)
 	}
-	pid, file := parseHolder(record.Bytes())
-	want := procfs.File{Inode: 1, TID: 3, FD: 4}
-	if diff := cmp.Diff(want, file); diff != "" || pid != 2 || record.Len() != holderSize {
-		t.Errorf("%d bytes, process %d (-want +got):\n%s", record.Len(), pid, diff)
+	file, process, held := parseHolder(record.Bytes())
+	if diff := cmp.Diff(procfs.File{Inode: 1, TID: 3, FD: 4}, file); diff != "" || !held || record.Len() != holderSize {
+		t.Errorf("%d bytes, held %t (-want +got):\n%s", record.Len(), held, diff)
+	}
+	want := procfs.State{PID: 2, Start: 5, Cgroup: 6, CgroupSet: 7, Comm: [16]byte{8}}
+	if diff := cmp.Diff(want, process); diff != "" {
+		t.Errorf("process (-want +got):\n%s", diff)
 	}
 }
 
@@ -188,7 +193,7 @@ func BenchmarkHolders(b *testing.B) {
 	defer host.Stop()
 	h := openHolders(b)
 	for b.Loop() {
-		if err := h.Sockets(b.Context(), func(int, procfs.File) {}); err != nil {
+		if err := h.Sockets(b.Context(), func(procfs.File, procfs.State) {}); err != nil {
 			b.Fatal(err)
 		}
 	}

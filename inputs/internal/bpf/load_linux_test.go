@@ -201,8 +201,8 @@ func TestNothingStaysAfterAKill(t *testing.T) {
 		t.Fatal(text)
 	}
 	loaded := programsOf(t, c.Process.Pid)
-	if len(loaded) != 2 {
-		t.Errorf("programs %v are loaded, want two", loaded)
+	if len(loaded) != 3 {
+		t.Errorf("programs %v are loaded, want three", loaded)
 	}
 	c.End()
 	// The kernel releases a program a little after its last user has gone.
