@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -163,6 +164,115 @@ func TestVeryManyHolders(t *testing.T) {
 	}
 	if found != n+2 {
 		t.Errorf("%d holders, want %d", found, n+2)
+	}
+}
+
+// verify returns the indexes of the files that Verify confirms, and their processes.
+func verify(t *testing.T, h *Holders, files []procfs.File) (confirmed []int, processes []procfs.State) {
+	t.Helper()
+	if err := h.Verify(t.Context(), files, func(i int, of procfs.State) {
+		confirmed, processes = append(confirmed, i), append(processes, of)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return confirmed, processes
+}
+
+// TestVerifyConfirmsWhatIsOpen confirms the files of a process and of a thread with a table of
+// its own, and neither closed ones nor other sockets.
+func TestVerifyConfirmsWhatIsOpen(t *testing.T) {
+	h := openHolders(t)
+	localhost := []testchild.Listener{{Addr: "127.0.0.1"}}
+	var ports []int
+	plain := start(t, task{Listen: localhost}, nil, &ports)
+	thread := start(t, task{Listen: localhost, Thread: true}, nil, &ports)
+	var files []procfs.File
+	before := make(map[int]procfs.State)
+	if err := h.Sockets(t.Context(), func(f procfs.File, of procfs.State) {
+		if of.PID == plain.Process.Pid || of.PID == thread.Process.Pid {
+			files = append(files, f)
+			before[of.PID] = of
+		}
+	}); err != nil || len(files) != 2 {
+		t.Fatalf("files %v, %v, want two", files, err)
+	}
+	slices.SortFunc(files, func(a, b procfs.File) int { return int(a.TID - b.TID) })
+	all := []procfs.File{{TID: 1, FD: 0, Inode: 1}} // not its socket
+	for _, f := range files {
+		closed, other, beyond := f, f, f
+		closed.FD, other.Inode, beyond.FD = 0, f.Inode+1, 1<<30
+		all = append(all, closed, other, beyond, f)
+	}
+	all = append(all, procfs.File{TID: 1 << 30, FD: 3, Inode: 1}) // no such thread
+	confirmed, processes := verify(t, h, all)
+	if diff := cmp.Diff([]int{4, 8}, confirmed); diff != "" {
+		t.Fatalf("confirmed files (-want +got):\n%s", diff)
+	}
+	for _, of := range processes {
+		if diff := cmp.Diff(before[of.PID], of); diff != "" {
+			t.Errorf("process (-as in Sockets +got):\n%s", diff)
+		}
+	}
+	plain.End()
+	if confirmed, _ := verify(t, h, files); len(confirmed) != 1 {
+		t.Errorf("%v are confirmed after the end of a process, want one", confirmed)
+	}
+}
+
+// TestVerifyOfVeryManyFiles asks the kernel in several pieces. What a task has beyond its limit
+// stays unconfirmed, and takes nothing from the next task.
+func TestVerifyOfVeryManyFiles(t *testing.T) {
+	h := openHolders(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	own := procfs.File{TID: int32(os.Getpid()), FD: int32(file.Fd()), Inode: st.Ino}
+	files := slices.Repeat([]procfs.File{own}, 2*maxChecks+10)
+	confirmed, _ := verify(t, h, files)
+	const perTask = 128 // MAX_CHECKS_PER_TASK
+	if want := 2*perTask + 10; len(confirmed) != want || confirmed[len(confirmed)-1] != len(files)-1 {
+		t.Errorf("%d files are confirmed, the last is %d, want %d, %d", len(confirmed), confirmed[len(confirmed)-1], want, len(files)-1)
+	}
+}
+
+// TestStateHasTheName reports the name and start of this process.
+func TestStateHasTheName(t *testing.T) {
+	h := openHolders(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := procfs.ParseStat(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	if err := h.Sockets(t.Context(), func(_ procfs.File, of procfs.State) {
+		if of.PID != os.Getpid() {
+			return
+		}
+		seen = true
+		if comm, _, _ := bytes.Cut(of.Comm[:], []byte{0}); !bytes.Equal(comm, want.Comm) || procfs.Ticks(of.Start) != want.Start || of.CgroupSet == 0 {
+			t.Errorf("%+v, want the name %q, the start %d, and a set of cgroups", of, want.Comm, want.Start)
+		}
+	}); err != nil || !seen {
+		t.Fatal("this process was not visited: ", err)
 	}
 }
 
