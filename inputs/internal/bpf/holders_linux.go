@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -18,40 +19,36 @@ import (
 
 // Holders finds all holders of listening sockets. It must be used by one goroutine.
 type Holders struct {
-	files     *iterator // over the open files of all tasks
-	onlyRings *ebpf.Variable
-	tasks     *iterator // over all tasks, for Verify
-	checks    checks
+	pidNamespace uint32
+	files        *iterator // over the open files of all tasks
+	onlyRings    *ebpf.Variable
+	verifier     *verifier // nil before the first Verify
 }
 
-// OpenHolders loads the programs. pidNamespace is the inode number of this program's own pid
+// OpenHolders loads the program. pidNamespace is the inode number of this program's own pid
 // namespace, as in the link /proc/self/ns/pid: the kernel lists its processes only.
 func OpenHolders(pidNamespace uint32) (*Holders, error) {
 	var objects struct {
-		Holders    *ebpf.Program  `ebpf:"holders"`
-		OnlyRings  *ebpf.Variable `ebpf:"only_rings"`
-		Verify     *ebpf.Program  `ebpf:"verify"`
-		Checks     *ebpf.Map      `ebpf:"checks"`
-		ChecksEnd  *ebpf.Variable `ebpf:"checks_end"`
-		ChecksNext *ebpf.Variable `ebpf:"checks_next"`
+		Holders   *ebpf.Program  `ebpf:"holders"`
+		OnlyRings *ebpf.Variable `ebpf:"only_rings"`
 	}
 	if err := load(pidNamespace, &objects); err != nil {
 		return nil, err
 	}
-	h := &Holders{onlyRings: objects.OnlyRings, checks: checks{table: objects.Checks, end: objects.ChecksEnd, next: objects.ChecksNext}}
-	var errs [3]error
-	h.files, errs[0] = newIterator(objects.Holders, "open files")
-	h.tasks, errs[1] = newIterator(objects.Verify, "tasks")
-	h.checks.memory, errs[2] = objects.Checks.Memory()
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, errors.Join(fmt.Errorf("bpf: %w", err), h.Close())
+	files, err := newIterator(objects.Holders, "open files")
+	if err != nil {
+		return nil, err
 	}
-	return h, nil
+	return &Holders{pidNamespace: pidNamespace, files: files, onlyRings: objects.OnlyRings}, nil
 }
 
 // Close releases the programs.
 func (h *Holders) Close() error {
-	return errors.Join(h.files.close(), h.tasks.close(), h.checks.table.Close())
+	err := h.files.close()
+	if h.verifier != nil {
+		err = errors.Join(err, h.verifier.close())
+	}
+	return err
 }
 
 // Sockets calls visit for each open file that is a listening TCP socket of any network
@@ -80,26 +77,26 @@ func (h *Holders) each(ctx context.Context, rings bool, visit func(procfs.File, 
 // Verify calls visit for each of the files that is still an open file of its thread, with its
 // process; i is its index. The files are sockets, in ascending order of their threads. It may
 // leave out some that are open: those are to be looked up elsewhere. After an error, some have
-// not been visited.
-func (h *Holders) Verify(ctx context.Context, files []procfs.File, visit func(i int, of procfs.State)) error {
-	for first := 0; first < len(files); first += maxChecks {
-		part := files[first:min(first+maxChecks, len(files))]
-		if err := h.checks.write(part); err != nil {
-			return fmt.Errorf("bpf: write the checks: %w", err)
-		}
-		if err := h.tasks.run(ctx, func([]byte) {}); err != nil {
+// not been visited. The first call loads the program, which the first search needs not wait for.
+func (h *Holders) Verify(ctx context.Context, files []procfs.File, visit func(i int, of procfs.State)) (err error) {
+	if h.verifier == nil {
+		if h.verifier, err = openVerifier(h.pidNamespace); err != nil {
 			return err
 		}
-		if err := h.checks.read(len(part), func(i int, of procfs.State) { visit(first+i, of) }); err != nil {
-			return fmt.Errorf("bpf: read the checks: %w", err)
+	}
+	for first := 0; first < len(files); first += maxChecks {
+		part := files[first:min(first+maxChecks, len(files))]
+		if err := h.verifier.run(ctx, part, func(i int, of procfs.State) { visit(first+i, of) }); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// checks are the files that the program verify looks at.
-type checks struct {
-	table     *ebpf.Map
+// A verifier confirms that files are still open.
+type verifier struct {
+	tasks     *iterator
+	checks    *ebpf.Map // the files
 	memory    *ebpf.Memory
 	end, next *ebpf.Variable
 	buf       []byte
@@ -108,26 +105,52 @@ type checks struct {
 // maxChecks is MAX_CHECKS of the program.
 const maxChecks = 4096
 
-func (c *checks) write(files []procfs.File) error {
-	c.buf = c.buf[:0]
-	for _, f := range files {
-		record := [64]byte{}
-		n := binary.NativeEndian
-		n.PutUint64(record[0:], f.Inode)
-		n.PutUint32(record[12:], uint32(f.TID))
-		n.PutUint32(record[16:], uint32(f.FD))
-		c.buf = append(c.buf, record[:]...)
+func openVerifier(pidNamespace uint32) (*verifier, error) {
+	var objects struct {
+		Verify *ebpf.Program  `ebpf:"verify"`
+		Checks *ebpf.Map      `ebpf:"checks"`
+		End    *ebpf.Variable `ebpf:"checks_end"`
+		Next   *ebpf.Variable `ebpf:"checks_next"`
 	}
-	_, err := c.memory.WriteAt(c.buf, 0)
-	return errors.Join(err, c.end.Set(uint32(len(files))), c.next.Set(uint32(0)))
+	if err := load(pidNamespace, &objects); err != nil {
+		return nil, err
+	}
+	v := &verifier{checks: objects.Checks, end: objects.End, next: objects.Next}
+	var err error
+	if v.tasks, err = newIterator(objects.Verify, "tasks"); err != nil {
+		return nil, errors.Join(err, v.checks.Close())
+	}
+	if v.memory, err = v.checks.Memory(); err != nil {
+		return nil, errors.Join(fmt.Errorf("bpf: map the files to verify: %w", err), v.close())
+	}
+	return v, nil
 }
 
-func (c *checks) read(n int, visit func(i int, of procfs.State)) error {
-	if _, err := c.memory.ReadAt(c.buf, 0); err != nil {
+func (v *verifier) close() error { return errors.Join(v.tasks.close(), v.checks.Close()) }
+
+// run verifies at most maxChecks files.
+func (v *verifier) run(ctx context.Context, files []procfs.File, visit func(i int, of procfs.State)) error {
+	v.buf = slices.Grow(v.buf[:0], len(files)*holderSize)[:len(files)*holderSize]
+	clear(v.buf)
+	n := binary.NativeEndian
+	for i, f := range files {
+		record := v.buf[i*holderSize:]
+		n.PutUint64(record, f.Inode)
+		n.PutUint32(record[12:], uint32(f.TID))
+		n.PutUint32(record[16:], uint32(f.FD))
+	}
+	_, err := v.memory.WriteAt(v.buf, 0)
+	if err := errors.Join(err, v.end.Set(uint32(len(files))), v.next.Set(uint32(0))); err != nil {
+		return fmt.Errorf("bpf: write the files to verify: %w", err)
+	}
+	if err := v.tasks.run(ctx, func([]byte) {}); err != nil {
 		return err
 	}
-	for i := range n {
-		if _, process, held := parseHolder(c.buf[i*holderSize:][:holderSize]); held {
+	if _, err := v.memory.ReadAt(v.buf, 0); err != nil {
+		return fmt.Errorf("bpf: read the verified files: %w", err)
+	}
+	for i := range files {
+		if _, process, held := parseHolder(v.buf[i*holderSize:][:holderSize]); held {
 			visit(i, process)
 		}
 	}
@@ -142,23 +165,17 @@ type iterator struct {
 	buf     []byte
 }
 
-// newIterator takes over the program. After an error the iterator can only be closed.
+// newIterator takes over the program.
 func newIterator(program *ebpf.Program, kind string) (*iterator, error) {
-	it := &iterator{kind: kind, program: program, buf: make([]byte, 32<<10)}
-	var err error
-	if it.link, err = link.AttachIter(link.IterOptions{Program: program}); err != nil {
-		return it, fmt.Errorf("attach the iterator of %s: %w", kind, err)
+	attached, err := link.AttachIter(link.IterOptions{Program: program})
+	if err != nil {
+		program.Close()
+		return nil, fmt.Errorf("bpf: attach the iterator of %s: %w", kind, err)
 	}
-	return it, nil
+	return &iterator{kind: kind, program: program, link: attached, buf: make([]byte, 32<<10)}, nil
 }
 
-func (it *iterator) close() error {
-	var err error
-	if it.link != nil {
-		err = it.link.Close()
-	}
-	return errors.Join(err, it.program.Close())
-}
+func (it *iterator) close() error { return errors.Join(it.link.Close(), it.program.Close()) }
 
 // run runs the program for all objects, and calls visit for each record that it writes.
 func (it *iterator) run(ctx context.Context, visit func(record []byte)) error {
