@@ -88,9 +88,11 @@ func (l *scan) compare(e *endpoint, m *match) {
 		l.differ(e, m)
 		if e.event == l.Number { // one per scan; the next scan reports the rest
 			l.next.now = true
+			e.postpone()
 			return
 		}
 		if m.searching && l.waiting(e.Change.Mono, l.options.OwnerWait) {
+			e.postpone()
 			return
 		}
 	}
