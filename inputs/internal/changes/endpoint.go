@@ -16,6 +16,8 @@ type endpoint struct {
 	last  []SocketID
 	event uint64 // the last scan that reported one of its first five kinds of events
 	dirty bool   // record has changed
+	brief bool   // no scan has found it, it was only reported as ShortLived
+	early bool   // it closes without waiting for settle, since too many brief ones wait
 }
 
 // A record is the part of an endpoint that outlives the program.

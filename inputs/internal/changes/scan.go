@@ -123,7 +123,7 @@ func (l *scan) place(sockets []Socket) (present, absent []*endpoint) {
 		} else if at := l.markOf(s); e.Unreported && e.Change.Mono == l.mark.Mono && at.Time.Before(e.Change.Time) {
 			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this scan is the first to see the endpoint
 		}
-		e.current = append(e.current, s)
+		e.current, e.brief = append(e.current, s), false
 	}
 	for _, e := range l.endpoints {
 		switch {

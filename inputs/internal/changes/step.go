@@ -245,7 +245,7 @@ func (l *scan) miss(e *endpoint) bool {
 // enough, and no search is under way for an owner that may have moved from it.
 func (l *scan) stepAbsent(e *endpoint) {
 	switch {
-	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
+	case !e.early && l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
 	case e.event == l.Number || l.mayHaveMoved(e):
 		l.next.now = true
 	default:
