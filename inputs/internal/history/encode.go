@@ -2,6 +2,9 @@ package history
 
 import (
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,25 +17,76 @@ import (
 // that restarts thousands of services results in one line with thousands of records and
 // events. The output can be decoded by encoding/json, and contains no newline.
 
-// append appends the members of a line, without the enclosing braces.
-func (l *line) append(b []byte) []byte {
+// A lineWriter writes one line of the file in pieces, since a snapshot of a host with thousands
+// of listeners takes many megabytes.
+type lineWriter struct {
+	file  io.WriterAt
+	begin int64  // offset of the line
+	end   int64  // offset of the next piece
+	sum   uint32 // of the body so far
+	err   error
+}
+
+// pieceSize is the size from which a piece is written.
+const pieceSize = 64 << 10
+
+// writeLine writes a line, including its newline, at an offset of a file, and returns its length. It
+// writes the prefix last: until then the line is torn.
+func writeLine(file io.WriterAt, offset int64, l line) (length int64, err error) {
+	w := &lineWriter{file: file, begin: offset, end: offset + int64(prefixLen)}
+	body := append(l.append(nil, w.spill), '}') // the opening brace is part of the prefix
+	w.sum = crc32.Update(w.sum, castagnoli, body)
+	w.write(append(body, '\n'))
+	length = w.end - w.begin
+	if w.err == nil && length > maxLine/2 {
+		w.err = fmt.Errorf("%d bytes are too large for a line", length)
+	}
+	if w.err == nil {
+		_, w.err = file.WriteAt(appendPrefix(nil, w.sum), w.begin)
+	}
+	return length, w.err
+}
+
+// spill writes a piece if it is long enough, except for its last byte, which jsonappend.End may
+// still replace. It returns the rest.
+func (w *lineWriter) spill(b []byte) []byte {
+	last := len(b) - 1
+	if last < pieceSize {
+		return b
+	}
+	w.sum = crc32.Update(w.sum, castagnoli, b[:last])
+	w.write(b[:last])
+	return append(b[:0], b[last])
+}
+
+// write writes a piece, unless an error has occurred.
+func (w *lineWriter) write(piece []byte) {
+	if w.err == nil {
+		_, w.err = w.file.WriteAt(piece, w.end)
+	}
+	w.end += int64(len(piece))
+}
+
+// append appends the members of a line, without the enclosing braces. After each record and
+// event it passes what it has appended to spill, and continues with the result.
+func (l *line) append(b []byte, spill func([]byte) []byte) []byte {
 	if s := l.Snapshot; s != nil {
 		b = append(jsonappend.Key(b, "snapshot"), '{')
 		b = append(strconv.AppendInt(jsonappend.Key(b, "version"), int64(s.Version), 10), ',')
 		b = appendText(b, "machine_id", s.Machine)
 		b = append(jsonappend.String(jsonappend.Key(b, "history"), s.ID), ',')
 		b = append(strconv.AppendInt(jsonappend.Key(b, "sequence"), s.Sequence, 10), ',')
-		b = appendRecords(b, "records", s.Records)
-		b = appendEvents(b, "waiting", s.Waiting)
-		b = appendEvents(b, "recent", s.Recent)
+		b = appendRecords(b, "records", s.Records, spill)
+		b = appendEvents(b, "waiting", s.Waiting, spill)
+		b = appendEvents(b, "recent", s.Recent, spill)
 		b = jsonappend.End(b, '}')
 	}
 	b = appendText(b, "history", l.ID)
 	if l.Sequence != 0 {
 		b = append(strconv.AppendInt(jsonappend.Key(b, "sequence"), l.Sequence, 10), ',')
 	}
-	b = appendRecords(b, "set", l.Set)
-	b = appendEvents(b, "events", l.Events)
+	b = appendRecords(b, "set", l.Set, spill)
+	b = appendEvents(b, "events", l.Events, spill)
 	if len(l.Delivered) > 0 {
 		b = append(jsonappend.Key(b, "delivered"), '[')
 		for _, r := range l.Delivered {
@@ -47,23 +101,7 @@ func (l *line) append(b []byte) []byte {
 	return b
 }
 
-// size estimates the length of the line, so that its buffer need not grow repeatedly.
-func (l *line) size() int {
-	const event = 1024
-	n := 512 + event*len(l.Events)
-	for key, record := range l.Set {
-		n += len(key) + len(record) + 8
-	}
-	if s := l.Snapshot; s != nil {
-		n += event * (len(s.Waiting) + len(s.Recent))
-		for key, record := range s.Records {
-			n += len(key) + len(record) + 8
-		}
-	}
-	return n
-}
-
-func appendRecords(b []byte, key string, records map[string]json.RawMessage) []byte {
+func appendRecords(b []byte, key string, records map[string]json.RawMessage, spill func([]byte) []byte) []byte {
 	if len(records) == 0 {
 		return b
 	}
@@ -75,18 +113,18 @@ func appendRecords(b []byte, key string, records map[string]json.RawMessage) []b
 		} else {
 			b = append(b, "null"...)
 		}
-		b = append(b, ',')
+		b = spill(append(b, ','))
 	}
 	return jsonappend.End(b, '}')
 }
 
-func appendEvents(b []byte, key string, events []savedEvent) []byte {
+func appendEvents(b []byte, key string, events []savedEvent, spill func([]byte) []byte) []byte {
 	if len(events) == 0 {
 		return b
 	}
 	b = append(jsonappend.Key(b, key), '[')
 	for i := range events {
-		b = events[i].append(b)
+		b = spill(events[i].append(b))
 	}
 	return jsonappend.End(b, ']')
 }

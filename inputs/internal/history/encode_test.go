@@ -1,7 +1,12 @@
 package history
 
 import (
+	"bytes"
 	"encoding/json"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +41,7 @@ func TestLineIsWhatEncodingJSONWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := append(append([]byte{'{'}, tt.line.append(nil)...), '}')
+		text := append(append([]byte{'{'}, tt.line.append(nil, func(b []byte) []byte { return b })...), '}')
 		var wantValue, value any
 		if err := json.Unmarshal(want, &wantValue); err != nil {
 			t.Fatal(err)
@@ -48,6 +53,55 @@ func TestLineIsWhatEncodingJSONWrites(t *testing.T) {
 			t.Errorf("%s (-encoding/json +got):\n%s", tt.name, diff)
 		}
 	}
+}
+
+// A line that is longer than a piece is written in pieces, with the prefix last, and in little memory.
+func TestLongLineIsWrittenInPieces(t *testing.T) {
+	records := make(map[string]json.RawMessage)
+	for i := range 20_000 {
+		records[strconv.Itoa(i)] = json.RawMessage(`"` + strings.Repeat("x", i%500) + `"`)
+	}
+	l := line{Snapshot: &snapshot{Version: 1, ID: "6f1d", Records: records}}
+	var f memoryFile
+	length, err := writeLine(&f, 0, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if length != int64(len(f)) || length < 5_000_000 {
+		t.Errorf("length %d of a line of %d bytes", length, len(f))
+	}
+	got, err := parseLine(bytes.TrimSuffix(f, []byte("\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(records, got.Snapshot.Records); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
+	}
+	var offsets offsetFile
+	before := allocatedBytes()
+	if _, err := writeLine(&offsets, 100, l); err != nil {
+		t.Fatal(err)
+	}
+	if allocated := allocatedBytes() - before; allocated > uint64(length)/2 {
+		t.Errorf("%d bytes were allocated to write %d", allocated, length)
+	}
+	if last := len(offsets) - 1; last < int(length/(2*pieceSize)) || offsets[last] != 100 || slices.Contains(offsets[:last], 100) {
+		t.Errorf("pieces were written at %v, want the prefix at 100, last", offsets)
+	}
+}
+
+// An offsetFile records the offsets of writes.
+type offsetFile []int64
+
+func (f *offsetFile) WriteAt(p []byte, off int64) (int, error) {
+	*f = append(*f, off)
+	return len(p), nil
+}
+
+func allocatedBytes() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 func TestRecordWithNewlinesStaysOnItsLine(t *testing.T) {

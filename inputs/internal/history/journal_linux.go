@@ -129,16 +129,12 @@ func (j *journalFile) write(l line) error {
 
 // append appends a line. On error it truncates the file to its former size.
 func (j *journalFile) append(l line) error {
-	text, err := appendLine(nil, l)
-	if err != nil {
-		return err
-	}
-	_, err = j.file.WriteAt(text, j.size)
+	length, err := writeLine(j.file, j.size, l)
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err == nil {
-		j.size += int64(len(text))
+		j.size += length
 		return nil
 	}
 	if undo := errors.Join(j.file.Truncate(j.size), j.file.Sync()); undo != nil {
@@ -150,10 +146,6 @@ func (j *journalFile) append(l line) error {
 // replace creates the file again, with one line. If another file has taken its place, that
 // file is set aside.
 func (j *journalFile) replace(l line) error {
-	text, err := appendLine(nil, l)
-	if err != nil {
-		return err
-	}
 	if err := j.makeRoom(); err != nil {
 		return err
 	}
@@ -161,13 +153,14 @@ func (j *journalFile) replace(l line) error {
 	if err != nil {
 		return err
 	}
-	if err := j.fill(f, text); err != nil {
+	length, err := j.fill(f, l)
+	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	if j.file != nil {
 		j.file.Close() // it is not read again
 	}
-	j.file, j.size, j.limit = f, int64(len(text)), max(2*int64(len(text)), minLimit)
+	j.file, j.size, j.limit = f, length, max(2*length, minLimit)
 	if err := syncDirectory(filepath.Dir(j.path)); err != nil {
 		j.size = 0
 		return err
@@ -175,26 +168,26 @@ func (j *journalFile) replace(l line) error {
 	return nil
 }
 
-// fill writes a new file and replaces the old one with it.
-func (j *journalFile) fill(f *os.File, text []byte) error {
+// fill writes a new file and replaces the old one with it. It returns its length.
+func (j *journalFile) fill(f *os.File, l line) (length int64, err error) {
 	if err := lock(f); err != nil {
-		return err
+		return 0, err
 	}
-	if _, err := f.Write(text); err != nil {
-		return err
+	if length, err = writeLine(f, 0, l); err != nil {
+		return 0, err
 	}
 	if err := f.Sync(); err != nil {
-		return err
+		return 0, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := os.Rename(f.Name(), j.path); err != nil {
-		return err
+		return 0, err
 	}
 	j.ours = info
-	return nil
+	return length, nil
 }
 
 // makeRoom sets aside a foreign file at our path, unless another process uses it. A link or

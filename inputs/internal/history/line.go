@@ -159,31 +159,23 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const linePrefix = `{"crc":"`
 
 // appendPrefix appends the beginning of a line: linePrefix and the checksum of its body.
-func appendPrefix(dst, body []byte) []byte {
-	return fmt.Appendf(dst, `%s%08x",`, linePrefix, crc32.Checksum(body, castagnoli))
+func appendPrefix(dst []byte, sum uint32) []byte {
+	return fmt.Appendf(dst, `%s%08x",`, linePrefix, sum)
 }
 
 const prefixLen = len(linePrefix) + len(`00000000",`)
 
-// appendLine appends a line, including its newline.
-func appendLine(dst []byte, l line) ([]byte, error) {
-	body := append(l.append(make([]byte, 0, l.size())), '}') // the opening brace is part of the prefix
-	if len(body) > maxLine/2 {
-		return dst, fmt.Errorf("%d bytes are too large for a line", len(body))
-	}
-	return append(append(appendPrefix(dst, body), body...), '\n'), nil
-}
-
-// parseLine parses a line without its newline.
+// parseLine parses a line without its newline, and modifies b.
 func parseLine(b []byte) (l line, err error) {
 	if len(b) < prefixLen || string(b[:len(linePrefix)]) != linePrefix {
 		return l, errors.New("is not a line of a history")
 	}
 	body := b[prefixLen:]
-	if !bytes.Equal(b[:prefixLen], appendPrefix(nil, body)) {
+	if !bytes.Equal(b[:prefixLen], appendPrefix(nil, crc32.Checksum(body, castagnoli))) {
 		return l, errors.New("its checksum does not match")
 	}
-	err = json.Unmarshal(append([]byte{'{'}, body...), &l)
+	b[prefixLen-1] = '{'
+	err = json.Unmarshal(b[prefixLen-1:], &l)
 	return l, err
 }
 

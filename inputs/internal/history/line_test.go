@@ -16,6 +16,23 @@ import (
 
 var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
 
+// A memoryFile is a file in memory.
+type memoryFile []byte
+
+func (f *memoryFile) WriteAt(p []byte, off int64) (int, error) {
+	if missing := int(off) + len(p) - len(*f); missing > 0 {
+		*f = append(*f, make([]byte, missing)...)
+	}
+	return copy((*f)[off:], p), nil
+}
+
+// appendLine appends a line, including its newline.
+func appendLine(dst []byte, l line) ([]byte, error) {
+	f := memoryFile(dst)
+	_, err := writeLine(&f, int64(len(dst)), l)
+	return f, err
+}
+
 // contentText describes a content for comparison.
 func contentText(c *content) string {
 	l := c.line(&pending{}, true)
@@ -113,6 +130,16 @@ func TestFileCutAtEachOffset(t *testing.T) {
 			t.Errorf("cut at %d with a hole: %v", cut, err)
 		} else if diff := cmp.Diff(states[whole], contentText(got)); diff != "" && cut != ends[whole] {
 			t.Errorf("cut at %d with a hole (-want +got):\n%s", cut, diff)
+		}
+	}
+	last := len(states) - 2
+	for cut := ends[last] + prefixLen; cut <= len(text); cut++ { // the prefix of the last line is not written yet
+		unfinished := bytes.Clone(text[:cut])
+		clear(unfinished[ends[last] : ends[last]+prefixLen])
+		if got, err := read(bytes.NewReader(unfinished)); err != nil {
+			t.Errorf("cut at %d, without the last prefix: %v", cut, err)
+		} else if diff := cmp.Diff(states[last], contentText(got)); diff != "" {
+			t.Errorf("cut at %d, without the last prefix (-want +got):\n%s", cut, diff)
 		}
 	}
 	for i := range text {

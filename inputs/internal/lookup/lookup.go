@@ -3,6 +3,7 @@ package lookup
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -35,8 +36,8 @@ type Cache[K comparable] struct {
 }
 
 type entry struct {
-	name   string
-	failed bool // the last lookup failed, so name is an older one
+	name string
+	err  error // of the last lookup, if it failed; name is then an older one
 }
 
 // New returns an empty cache. lookup returns "" for a key that has no name, and an error if
@@ -69,14 +70,20 @@ func (c *Cache[K]) Name(key K) string {
 	return c.entries[key].name
 }
 
-// Answered reports whether the last lookup of a key has said what its name is, or that it
-// has none.
-func (c *Cache[K]) Answered(key K) bool {
+// Err returns the error of the last lookup of a key, nil if that has said what its name is or that
+// it has none, or ErrPending before the first lookup has ended.
+func (c *Cache[K]) Err(key K) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, asked := c.entries[key]
-	return asked && !e.failed
+	if !asked {
+		return ErrPending
+	}
+	return e.err
 }
+
+// ErrPending is the error of a key whose first lookup has not ended.
+var ErrPending = errors.New("lookup pending")
 
 // Close cancels the running lookups and waits for them.
 func (c *Cache[K]) Close() {
@@ -112,7 +119,7 @@ func (c *Cache[K]) due(keys map[K]bool, now time.Time) (due []K) {
 	}
 	for key := range keys {
 		e, known := c.entries[key]
-		if !known || all || retry && e.failed {
+		if !known || all || retry && e.err != nil {
 			due = append(due, key)
 		}
 	}
@@ -178,6 +185,6 @@ func (c *Cache[K]) store(key K, name string, err error) {
 	if err != nil {
 		name = before
 	}
-	c.entries[key] = entry{name: name, failed: err != nil}
+	c.entries[key] = entry{name: name, err: err}
 	c.changed = c.changed || name != before
 }

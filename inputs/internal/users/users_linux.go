@@ -6,6 +6,9 @@ package users
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io/fs"
+	"maps"
 	"strconv"
 	"time"
 
@@ -25,6 +28,7 @@ type Names struct {
 	// do not delay the names of users.
 	users, subordinate             *lookup.Cache[uint32]
 	absentUsers, absentSubordinate map[uint32]bool // uids that are not in /etc/passwd
+	pending                        map[uint32]bool // the results of Pending
 }
 
 // New returns the names of a host's users. None is known yet. again is how often all of them
@@ -37,6 +41,7 @@ func New(h host.Host, again time.Duration) *Names {
 		files:       files{read: func(uids map[uint32]bool) tables { return readTables(h, uids) }, again: again},
 		users:       lookup.New(userdb{h}.name, options),
 		absentUsers: make(map[uint32]bool), absentSubordinate: make(map[uint32]bool),
+		pending: make(map[uint32]bool),
 	}
 	options.Workers, options.Wait = 1, wait/20
 	n.subordinate = lookup.New(userdb{h}.name, options)
@@ -45,8 +50,8 @@ func New(h host.Host, again time.Duration) *Names {
 
 // Update looks up the uids whose names are not known, and all of them if they are due again. It
 // waits briefly for the sources. The names from a slow source are known at a later call. While
-// a source fails, its names stay known. Update reports whether a name or a person has changed
-// since the last call.
+// a source fails, its names stay known. Update reports whether a result of Name, Pending or Person
+// may have changed since the last call.
 func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time) (changed bool) {
 	changed = n.files.update(ctx, uids, now)
 	clear(n.absentUsers)
@@ -66,7 +71,8 @@ func (n *Names) Update(ctx context.Context, uids map[uint32]bool, now time.Time)
 		}
 	}
 	changed = n.users.Update(ctx, n.absentUsers, now) || changed
-	return n.subordinate.Update(ctx, n.absentSubordinate, now) || changed
+	changed = n.subordinate.Update(ctx, n.absentSubordinate, now) || changed
+	return n.updatePending(uids) || changed
 }
 
 // Name returns the escaped name of a user, or the uid if no name is known.
@@ -77,19 +83,31 @@ func (n *Names) Name(uid uint32) string {
 	return strconv.FormatUint(uint64(uid), 10)
 }
 
-// Pending reports whether Name is a number because a source has not answered yet, or has
-// failed.
+// Pending reports whether Name was a number at the last Update because a source had not
+// answered, or had failed. A host without userdb has no further names.
 func (n *Names) Pending(uid uint32) bool {
-	switch {
-	case n.known(uid) != "":
-		return false
-	case n.absentUsers[uid]:
-		return !n.users.Answered(uid)
-	case n.absentSubordinate[uid]:
-		return !n.subordinate.Answered(uid)
-	default:
-		return true
+	pending, updated := n.pending[uid]
+	return pending || !updated
+}
+
+// updatePending updates the results of Pending, and reports whether any has changed.
+func (n *Names) updatePending(uids map[uint32]bool) (changed bool) {
+	maps.DeleteFunc(n.pending, func(uid uint32, _ bool) bool { return !uids[uid] })
+	for uid := range uids {
+		var err error
+		switch {
+		case n.known(uid) != "":
+		case n.absentUsers[uid]:
+			err = n.users.Err(uid)
+		default:
+			err = n.subordinate.Err(uid)
+		}
+		pending := err != nil && !errors.Is(err, fs.ErrNotExist)
+		before, updated := n.pending[uid]
+		changed = changed || updated && pending != before
+		n.pending[uid] = pending
 	}
+	return changed
 }
 
 // Person returns the user that a uid counts as: the one with its name or, if it has no name,

@@ -131,6 +131,36 @@ func TestNamesStayWhileTheirSourcesFail(t *testing.T) {
 	step(true, "1000", "other")
 }
 
+// TestNamesArePendingUntilTheSourceAnswers: rules about users are undecided until then. A host
+// without userdb has no other source.
+func TestNamesArePendingUntilTheSourceAnswers(t *testing.T) {
+	f := newFakeHost(t)
+	f.write("etc/passwd", "web:x:1000:0:::\n")
+	n := f.names()
+	now := time.Now()
+	step := func(situation string, want bool) {
+		t.Helper()
+		before := n.Pending(4242)
+		changed := n.Update(t.Context(), setOf(1000, 4242), now)
+		now = now.Add(time.Minute)
+		if before != want && !changed {
+			t.Errorf("%s: Update reports no change", situation)
+		}
+		if got := n.Pending(4242); got != want || n.Pending(1000) {
+			t.Errorf("%s: 4242 pending %v, want %v; 1000 pending %v", situation, got, want, n.Pending(1000))
+		}
+	}
+	if !n.Pending(4242) {
+		t.Error("not pending before the first lookup")
+	}
+	step("no userdb", false)
+	f.write(multiplexerSocket, "nobody listens")
+	step("a failure", true)
+	f.write(multiplexerSocket, "")
+	f.serve(known(nil))
+	step("an answer", false)
+}
+
 // TestUserdbHangs: a user whose name only the service knows has a number until it answers;
 // all other names are known at once.
 func TestUserdbHangs(t *testing.T) {
