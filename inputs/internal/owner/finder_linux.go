@@ -92,6 +92,9 @@ func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
 	}, nil
 }
 
+// Use sets Options.Files. A search in progress begins again.
+func (f *Finder) Use(files Files) { f.options.Files, f.walk = files, nil }
+
 // Close closes the pidfds of all known processes.
 func (f *Finder) Close() error { return f.processes.close() }
 
