@@ -48,6 +48,7 @@ func (t *Tracker) Observe(s *Snapshot) Result {
 	present, absent := l.place(s.Sockets)
 	present, absent = l.reunite(present, absent)
 	absent = l.indexMissing(absent)
+	l.limitBrief(absent)
 	for _, e := range present {
 		l.step(e)
 	}
