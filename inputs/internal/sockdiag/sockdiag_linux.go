@@ -177,7 +177,7 @@ func (c *Conn) send(request []byte) error {
 	var sent error
 	err := c.raw.Write(func(fd uintptr) bool {
 		_, sent = uninterrupted(func() (int, error) { return unix.Write(int(fd), request) }) // the socket is not connected, so this goes to the kernel
-		return sent != unix.EAGAIN
+		return !errors.Is(sent, unix.EAGAIN)
 	})
 	return errors.Join(err, sent)
 }
