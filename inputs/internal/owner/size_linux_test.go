@@ -141,12 +141,11 @@ func TestVeryManyProcesses(t *testing.T) {
 		t.Skip("starts very many processes")
 	}
 	file, s := listen(t)
-	_, other := listen(t)
 	n := *hostSize
 	t.Run("bystanders", func(t *testing.T) {
 		spawn(t, n)
 		search := func() (processes int, allocated uint64) {
-			other.Status = Pending
+			_, other := listen(t)
 			f := newFinder(t, rarely())
 			f.Add(other)
 			all, err := f.fs.PIDs(nil) // others have processes too
@@ -155,7 +154,7 @@ func TestVeryManyProcesses(t *testing.T) {
 			}
 			n := len(all)
 			now := time.Now()
-			return n, allocates(func() {
+			allocated = allocates(func() {
 				updates := 0
 				for ; other.Status == Pending; updates++ {
 					report := f.Update(&limited{t.Context(), n / 3}, now)
@@ -171,11 +170,12 @@ func TestVeryManyProcesses(t *testing.T) {
 					t.Errorf("partial %q", report.Partial)
 				}
 			})
+			expect(t, other, os.Getpid())
+			return n, allocated
 		}
 		// Where others start processes meanwhile, the finder looks again.
 		for attempt := 1; ; attempt++ {
 			n, allocated := search()
-			expect(t, other, os.Getpid())
 			t.Logf("%d bytes allocated for each of %d processes", allocated/uint64(n), n)
 			if allocated <= uint64(512*n)+256<<10 {
 				break
