@@ -138,6 +138,24 @@ func (l *logBuffer) String() string {
 	return l.buf.String()
 }
 
+// notes are what plugins have noted, in order.
+type notes struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (n *notes) add(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, s)
+}
+
+func (n *notes) all() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.list)
+}
+
 // A rig is an agent under test, in a synctest bubble.
 type rig struct {
 	t      *testing.T
