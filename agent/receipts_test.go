@@ -62,29 +62,6 @@ func (in *eventInput) want(t *testing.T, when string, want ...string) {
 	}
 }
 
-// A switchedPusher is a destination that is down until it is switched on.
-type switchedPusher struct {
-	fakePusher
-	mu  sync.Mutex
-	err error // of Push
-}
-
-func newSwitchedPusher(err error) *switchedPusher {
-	p := &switchedPusher{err: err}
-	p.push = func(context.Context, []string) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.err
-	}
-	return p
-}
-
-func (p *switchedPusher) set(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err = err
-}
-
 var errDown = errors.New("down")
 
 func TestEventsAreConfirmedWhenEveryOutputHasThem(t *testing.T) {
