@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,14 +47,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		r.start()
 		after(5 * time.Second)
 
-		var down atomic.Bool
-		down.Store(true)
-		successor := &fakePusher{push: func(context.Context, []string) error {
-			if down.Load() {
-				return errors.New("down")
-			}
-			return nil
-		}}
+		successor := newSwitchedPusher(errDown)
 		next := r.sibling()
 		next.input("a", in)
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
@@ -66,7 +58,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		}
 		close(release)
 		after(10 * time.Second)
-		down.Store(false)
+		successor.set(nil)
 		after(time.Minute)
 		if got := successor.got("count"); len(got) < 8 || cmp.Diff(counts(1, len(got)), got) != "" {
 			t.Errorf("the successor delivered %v", got)
