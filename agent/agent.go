@@ -186,7 +186,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 	} else {
 		in.log.Debug("gather failed", "error", err)
 	}
-	in.sink.withdraw(began, changed)
+	in.supervisor.withdraw(in, began, changed)
 }
 
 // succeeded publishes a batch. A late one has already been counted as failed.
@@ -198,8 +198,24 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.recallEvents()
-	in.sink.publish(batch, changed)
+	in.supervisor.publish(in, batch, changed)
+}
+
+// publish puts a batch on the board and offers it to every output. changed: the input was down
+// before. The input learns when all outputs have the events of the batch.
+func (s *supervisor) publish(in *runningInput, b *metric.Batch, changed bool) {
+	s.recall(in)
+	s.show(in, b, changed)
+	r := delivery.NewReceipt(b.EventsStored)
+	s.offer(in, b, r)
+	r.Release()
+}
+
+// withdraw removes the batch of an input that has failed from the board, and ends its series.
+// changed: the input was not down before.
+func (s *supervisor) withdraw(in *runningInput, at time.Time, changed bool) {
+	s.show(in, nil, changed)
+	s.offerWithdrawal(in, at)
 }
 
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue

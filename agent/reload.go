@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
-	"sockwatch/agent/delivery"
 	"sockwatch/agent/filter"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
@@ -146,19 +145,7 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.sink = sink{
-		publish: func(b *metric.Batch, changed bool) {
-			s.show(in, b, changed)
-			r := delivery.NewReceipt(b.EventsStored)
-			s.offer(in, b, r)
-			r.Release()
-		},
-		withdraw: func(at time.Time, changed bool) {
-			s.show(in, nil, changed)
-			s.offerWithdrawal(in, at)
-		},
-		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
-	}
+	in.supervisor = s
 	if in.Name == health.Source {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
