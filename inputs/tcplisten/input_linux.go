@@ -279,6 +279,9 @@ func (in *input) remove(gone func(*listener) bool) {
 
 // findOwners updates the owners of all listeners. searchCtx ends before ctx does.
 func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, partial *notes) error {
+	if err := in.openHolders(searchCtx); err != nil {
+		return err
+	}
 	report := in.open.owners.Update(searchCtx, now)
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)

@@ -74,6 +74,12 @@ func parse(record []byte) (point, error) {
 	return point{time: t, labels: record[i+1 : i+1+n], samples: record[i+1+n:]}, nil
 }
 
+// timeOf returns the time of a record that parse accepts.
+func timeOf(record []byte) int64 {
+	p, _ := parse(record)
+	return p.time
+}
+
 // labelsLength returns the length of the labels that b begins with, or -1.
 func labelsLength(b []byte) int {
 	if len(b) == 0 || b[0] != '{' {

@@ -376,3 +376,17 @@ func FuzzParseDatagram(f *testing.F) {
 		}
 	})
 }
+
+// TestInterruptedCallIsRepeated repeats a call at once, without waiting for the poller.
+func TestInterruptedCallIsRepeated(t *testing.T) {
+	calls := 0
+	n, err := uninterrupted(func() (int, error) {
+		if calls++; calls < 3 {
+			return -1, unix.EINTR
+		}
+		return 5, unix.EAGAIN
+	})
+	if n != 5 || err != unix.EAGAIN || calls != 3 {
+		t.Errorf("%d, %v after %d calls, want 5, %v after 3", n, err, calls, unix.EAGAIN)
+	}
+}
