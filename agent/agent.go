@@ -9,6 +9,7 @@ import (
 
 	"sockwatch/agent/calls"
 	"sockwatch/agent/delivery"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/schedule"
 )
@@ -221,26 +222,26 @@ func (s *supervisor) withdraw(in *runningInput, at time.Time, changed bool) {
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
-func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
+func (o *runningOutput) offer(in *encode.Source, b *metric.Batch, r *delivery.Receipt) {
 	turn := o.offerEvents(b, r)
 	if len(o.inbox) < inboxBatches {
 		select {
-		case o.inbox <- offered{input: in, batch: b, turn: turn}:
+		case o.inbox <- offered{encode.Entry{Source: in, Batch: b}, turn}:
 			return
 		default:
 		}
 	}
-	o.queue.Drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
+	o.queue.Drop(len(o.encoder.Filter.Points(b.Points)), errQueueHangs)
 }
 
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
 // is full, only a removal is certain to fit: a failed input fails again.
-func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed bool) {
+func (o *runningOutput) offerWithdrawal(in *encode.Source, at time.Time, removed bool) {
 	if !removed && len(o.inbox) >= inboxBatches {
 		return
 	}
 	select {
-	case o.inbox <- offered{input: in, at: at}:
+	case o.inbox <- offered{Entry: encode.Entry{Source: in, At: at}}:
 	default:
 	}
 }
@@ -263,17 +264,15 @@ func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) 
 // fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
-	if o.encoder.live != nil {
-		o.encoder.live.start()
-	}
+	o.encoder.Start()
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
-		records := o.encoder.encode(next)
+		records := o.encoder.Encode(next.Entry)
 		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue
 		}
-		o.encoder.queued()
-		if b := next.batch; len(records) > 0 && b != nil {
+		o.encoder.Queued()
+		if b := next.Batch; len(records) > 0 && b != nil {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -21,6 +22,7 @@ type runningInput struct {
 	health     *health.Input
 	calls      *calls.Pending
 	transform  *transform
+	source     *encode.Source                // as encoders see it
 	supervisor *supervisor                   // takes the results; nil for a Gatherer
 	firstDone  func()                        // called when the first gather has ended
 	startAfter <-chan struct{}               // the first gather waits for it; nil: it does not wait
@@ -42,6 +44,7 @@ func newInput(a *Agent, in *Input, h *health.Input, c *calls.Pending) (*runningI
 	}
 	return &runningInput{
 		Input: in, log: a.Log.With("plugin", "inputs."+in.Name), health: h, calls: c, transform: t,
+		source:    &encode.Source{Name: in.Name, Interval: time.Duration(in.Options.Interval), Round: in.RoundInterval},
 		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), watch: watch{changed: make(chan struct{}, 1)},
 		requests: requests{stopped: make(chan struct{})}, done: make(chan struct{}),
 	}, nil

@@ -436,3 +436,29 @@ func TestEventsAreEncodedByAnEventEncoder(t *testing.T) {
 		r.end()
 	})
 }
+
+func TestEventsDoNotWaitForMinInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		p, n := &fakePusher{}, int64(0)
+		r.agent.input("in", fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			b := batchOf(pointOf("point", n))
+			event := pointOf("event", n)
+			event.Time = b.Time
+			b.Events = []metric.Point{event}
+			return b, nil
+		}))
+		r.agent.push("out", p).Options.MinInterval = plugin.Duration(time.Minute)
+		r.start()
+		after(65 * time.Second)
+		want := []string{"event 1", "event 2", "event 3", "event 4", "event 5", "event 6", "event 7"}
+		if diff := cmp.Diff(want, p.got("event")); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if got := p.got("point"); len(got) != 2 || got[0] != "point 1" {
+			t.Errorf("points %q, want the first and one later", got)
+		}
+		r.end()
+	})
+}

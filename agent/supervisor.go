@@ -162,7 +162,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
 	}
 	for _, o := range s.running.outputs {
-		o.offer(in, b, r)
+		o.offer(in.source, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.Hold() // for ever: the program stops, and no output accepts events any longer
@@ -212,7 +212,7 @@ func (s *supervisor) offerWithdrawal(in *runningInput, at time.Time) {
 		return // a reload has replaced or removed it meanwhile
 	}
 	for _, o := range s.running.outputs {
-		o.offerWithdrawal(in, at, false)
+		o.offerWithdrawal(in.source, at, false)
 	}
 }
 
