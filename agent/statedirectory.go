@@ -27,6 +27,15 @@ func deadLetterPath(a *Agent, p *Push) string {
 	return filepath.Join(a.Options.StateDirectory, p.Name+".rejected.jsonl")
 }
 
+// seriesPath returns the path of the file with the live series of an output, or "" if there
+// is none.
+func seriesPath(a *Agent, p *Push) string {
+	if a.Options.StateDirectory == "" {
+		return ""
+	}
+	return filepath.Join(a.Options.StateDirectory, p.Name+".series.json")
+}
+
 // makeStateDirectory creates the state directory if it does not exist, and checks that
 // this user or root owns it (see buffer.MakeDirectory). It gives up when ctx is done.
 func makeStateDirectory(ctx context.Context, c *calls.Pending, path string) error {

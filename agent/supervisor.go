@@ -162,7 +162,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
 	}
 	for _, o := range s.running.outputs {
-		o.offer(in, b, r)
+		o.offer(in.source, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.Hold() // for ever: the program stops, and no output accepts events any longer
@@ -177,9 +177,13 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 	s.board.changed()
 }
 
-// recall hands an input's events from before the start to every endpoint, unless an input with
-// that name has done so already.
-func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
+// recall hands an input's events from before the start to every endpoint, before its first batch
+// is published, unless an input with that name has done so already.
+func (s *supervisor) recall(in *runningInput) {
+	recaller, ok := in.Input.Input.(plugin.EventRecaller)
+	if !ok {
+		return
+	}
 	wanted := func() bool { return s.running.inputs[in.Name] == in && !s.recalled[in.Name] }
 	s.mu.RLock()
 	ask := wanted()
@@ -187,7 +191,7 @@ func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
 	if !ask {
 		return
 	}
-	events := recalled()
+	events := in.recalled(recaller)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !wanted() { // a reload has replaced it meanwhile
@@ -208,7 +212,7 @@ func (s *supervisor) offerWithdrawal(in *runningInput, at time.Time) {
 		return // a reload has replaced or removed it meanwhile
 	}
 	for _, o := range s.running.outputs {
-		o.offerWithdrawal(in, at, false)
+		o.offerWithdrawal(in.source, at, false)
 	}
 }
 

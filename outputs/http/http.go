@@ -107,7 +107,7 @@ func (o *output) MaxBytes() int {
 
 // Encode appends the point as one JSON object.
 func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return o.encoder.Append(dst, p)
+	return o.encoder.Encode(dst, p)
 }
 
 // Restamp appends an object with another time.

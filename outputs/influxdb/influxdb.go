@@ -78,7 +78,7 @@ func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
 
 // Encode appends the point as one line of line protocol, without its newline.
 func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return o.encoder.Append(dst, p)
+	return o.encoder.Encode(dst, p)
 }
 
 // Restamp appends a record with another time.

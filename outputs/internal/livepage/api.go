@@ -154,7 +154,7 @@ func (a *array) add(p *metric.Point, t time.Time) error {
 		a.b = append(a.b, ',')
 	}
 	var err error
-	a.b, err = a.format.Append(append(a.b, '\n'), &visible)
+	a.b, err = a.format.Encode(append(a.b, '\n'), &visible)
 	return err
 }
 
