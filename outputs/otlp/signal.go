@@ -102,7 +102,7 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 	for len(indexes) > 0 {
 		n := s.fill(records, indexes, results)
 		err := s.sendRequest(ctx, records, indexes[:n], results)
-		s.note(records, indexes[:n], results, err)
+		s.trackUnanswered(records, indexes[:n], results, err)
 		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
 			s.refusal = refusal{until: time.Now().Add(after.Wait), err: fmt.Errorf("%s: %w", s.name, after.Err)}
 			return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal.err}
@@ -115,8 +115,8 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 	return nil
 }
 
-// note notes whether the server has answered about the records of a request.
-func (s *signal) note(records [][]byte, indexes []int, results []result, err error) {
+// trackUnanswered keeps count of what the receiver may have stored without an answer.
+func (s *signal) trackUnanswered(records [][]byte, indexes []int, results []result, err error) {
 	size, isStored := 0, false
 	for _, i := range indexes {
 		size += len(records[i])
@@ -228,7 +228,7 @@ func (s *signal) post(ctx context.Context, body []byte, indexes []int, results [
 	if err != nil {
 		return err
 	}
-	s.noteUnnamed(a, len(indexes))
+	s.note(a, len(indexes))
 	for _, i := range indexes {
 		results[i] = stored
 	}
@@ -252,9 +252,9 @@ func (s *signal) classify(server *push.Server, answer *push.Response, n int) (*a
 	return a, nil
 }
 
-// noteUnnamed counts the records that the receiver has rejected without naming them, and logs a
+// note counts the records that the receiver has rejected without naming them, and logs a
 // warning that it has not sent before.
-func (s *signal) noteUnnamed(a *accepted, records int) {
+func (s *signal) note(a *accepted, records int) {
 	switch {
 	case a.rejected > 0:
 		s.unnamed.count += int(min(a.rejected, int64(records)))

@@ -123,12 +123,12 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	if isFinalRejection(err) && o.unanswered > 0 && c.first != c.last {
 		err = o.pushByTime(ctx, records)
 	}
-	o.note(records, err)
+	o.trackUnanswered(records, err)
 	return err
 }
 
-// note notes whether the server has answered about records.
-func (o *output) note(records [][]byte, err error) {
+// trackUnanswered keeps count of what the server may have stored without an answer.
+func (o *output) trackUnanswered(records [][]byte, err error) {
 	size := 0
 	for _, r := range records {
 		size += len(r)
