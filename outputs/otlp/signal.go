@@ -72,7 +72,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 		return nil, nil
 	}
 	client, err := push.New(push.Config{
-		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport,
+		URLs: []string{url}, URLOption: option, Options: o.Options,
 		Text: answerText, Receiver: "a receiver of OTLP", Log: log,
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Receiver: "a receiver of remote write", Log: env.Log})
+	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Options: o.Options, Receiver: "a receiver of remote write", Log: env.Log})
 	if err != nil {
 		return nil, err
 	}
