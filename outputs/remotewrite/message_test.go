@@ -352,3 +352,5 @@ func plainRequest(t testing.TB, points []metric.Point) []byte {
 	}
 	return message
 }
+
+func isStale(v float64) bool { return math.Float64bits(v) == math.Float64bits(stale) }

@@ -32,8 +32,6 @@ const staleText = "stale"
 // kinds are the letters of the types of metrics.
 var kinds = [...]byte{metric.Untyped: 'u', metric.Gauge: 'g', metric.Counter: 'c'}
 
-func isStale(v float64) bool { return math.Float64bits(v) == math.Float64bits(stale) }
-
 // restamp appends a record to dst with another time.
 func restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	i := bytes.IndexByte(record, ' ')
