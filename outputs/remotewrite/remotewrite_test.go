@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"time"
@@ -318,17 +319,22 @@ func TestNewRecordsSurviveARepeatedRequest(t *testing.T) {
 func TestNewRecordsSurviveARepetitionInParts(t *testing.T) {
 	store := &atomicServer{t: t, hangUp: true}
 	server := pushtest.NewServer(t)
-	server.Config.Handler = store
+	var requests atomic.Int32
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 2 {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+			return
+		}
+		store.ServeHTTP(w, r)
+	})
 	out, _ := newTestOutput(t, server.URL, useVersion(version1))
 	records := []string{`1 {} m=g1`, `2 {} m=g2`, `3 {} m=g3`, `4 {} m=g4`, `5 {} m=g5`, `6 {} m=g6`}
 	if err := pushText(t, out, records[:5]...); kind(err) != "kept" {
 		t.Fatalf("%s: %v", kind(err), err)
 	}
-	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })
 	if err := pushText(t, out, records...); kind(err) != "too large" {
 		t.Fatalf("%s: %v", kind(err), err)
 	}
-	server.Config.Handler = store
 	if err := pushText(t, out, records[:3]...); kind(err) != "rejected [0 1 2], others stored" {
 		t.Errorf("%s: %v", kind(err), err)
 	}
