@@ -8,7 +8,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"sockwatch/agent/config"
+	"sockwatch/agent/plugin"
 )
 
 // A usageError is a wrong command line.
@@ -55,9 +55,9 @@ func explain(model *kong.Application, args []string, err error) error {
 				known = append(known, f.Name)
 			}
 		}
-		err = withHint(text, "--", config.Nearest(flag, known))
+		err = withHint(text, "--", plugin.Nearest(flag, known))
 	} else if word, ok := strings.CutPrefix(text, "unexpected argument "); ok && word == args[0] {
-		err = withHint(text, "", config.Nearest(word, commandNames(commandsOf(model))))
+		err = withHint(text, "", plugin.Nearest(word, commandNames(commandsOf(model))))
 	}
 	return forTelegrafUsers(model, args, err)
 }
