@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // pageRows is how many rows a page shows, and pageEntries how many entries of the
@@ -20,9 +21,10 @@ type view struct {
 	window  // of the rows
 	Trusted bool
 
-	Total    int    // listeners
-	Left     int    // listeners that match the query
-	Rows     []*row // at most pageRows of them
+	Gathered time.Time // the latest gather; zero: none yet
+	Total    int       // listeners
+	Left     int       // listeners that match the query
+	Rows     []*row    // at most pageRows of them
 	Facets   []*facet
 	Messages []string // about the query, and about what is missing
 	Problems []string // of inputs, outputs and the configuration
@@ -83,7 +85,7 @@ type facetValue struct {
 func (p *Page) view(q query, trusted bool) *view {
 	snap, timeline := p.snapshot(), p.timeline()
 	keys := snap.knownKeys(timeline, p.board.Sources())
-	v := &view{query: q.restrict(keys, trusted), Trusted: trusted, Total: len(snap.rows)}
+	v := &view{query: q.restrict(keys, trusted), Trusted: trusted, Gathered: snap.gathered(), Total: len(snap.rows)}
 	rows := v.selectRows(snap)
 	v.Left = len(rows)
 	sortRows(rows, v.Sort)

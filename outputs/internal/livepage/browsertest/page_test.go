@@ -459,6 +459,7 @@ func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	tb.do(chromedp.Evaluate[chromedp.Void](`window.sameDocument = true; undefined`))
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
 	tb.wait(`window.sameDocument === undefined && document.querySelector("th.process").ariaSort === "ascending"`)
+	tb.wait(`document.getElementById("state").textContent.match(/^too many live pages, as of [0-9-]{10} [0-9:]{8}, reload to update$/)`)
 	closeAll()
 	tb.do(chromedp.Reload())
 	tb.wait(`document.getElementById("live").dataset.state === "on"`)
