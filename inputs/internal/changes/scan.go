@@ -33,7 +33,6 @@ type scan struct {
 	baseline func(netns string) bool // nothing in that namespace is an event
 	closed   map[uint64]time.Time    // of the snapshot
 	failed   map[string]bool         // namespaces that could not be listed
-	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
 	missing  map[uint16][]*endpoint  // by port: reported endpoints that are missing
 	arriving map[uint16][]*endpoint  // by port: those that wait until their owners are found
@@ -191,7 +190,7 @@ func (l *scan) end() Result {
 			l.next.atWall(e.Changed + changedFor)
 		}
 		if e.dirty {
-			l.set[recordKey(at)] = l.encode(&e.record)
+			l.set[recordKey(at)] = encode(&e.record)
 			e.dirty = false
 		}
 	}
