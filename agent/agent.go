@@ -2,13 +2,15 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // Run gathers and delivers until ctx is done. It then drains the queues for at most
@@ -31,8 +33,22 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 	case err := <-ended:
 		return err
 	case <-overdue:
-		return &HungError{After: s.gracePeriod(), Calls: s.calls.list()}
+		return &HungError{After: s.gracePeriod(), Calls: s.calls.List()}
 	}
+}
+
+// A HungError says that something did not stop in time.
+type HungError struct {
+	After time.Duration // the grace period
+	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
+}
+
+// Error lists the calls that have not returned.
+func (e *HungError) Error() string {
+	if len(e.Calls) == 0 {
+		return fmt.Sprintf("not stopped within %v", e.After)
+	}
+	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {
@@ -66,18 +82,20 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 	if in.startAfter != nil {
 		in.await(ctx, in.startAfter)
 	}
-	s := schedule{interval: time.Duration(in.Options.Interval), jitter: in.Options.CollectionJitter, round: in.RoundInterval, prompt: replaced != nil}
-	tick := time.NewTimer(s.next(time.Now()))
+	ticks := schedule.Gathers{
+		Interval: time.Duration(in.Options.Interval), Jitter: in.Options.CollectionJitter, Round: in.RoundInterval, Prompt: replaced != nil,
+	}
+	tick := time.NewTimer(ticks.Next(time.Now()))
 	defer tick.Stop()
 	var next <-chan struct{} // closed when the gather has ended that came too early for a change
 	for ctx.Err() == nil {
 		select {
 		case <-tick.C:
 			if _, joined := in.gather(ctx); joined {
-				in.health.skipped.Add(1)
+				in.health.Skipped.Add(1)
 				in.log.Debug("gather skipped, the previous one is still in flight")
 			}
-			tick.Reset(s.next(time.Now()))
+			tick.Reset(ticks.Next(time.Now()))
 		case reply := <-in.demand:
 			g, _ := in.gather(ctx)
 			reply <- g.published
@@ -96,8 +114,8 @@ func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput,
 		<-g.done
 	}
 	in.watch.running.Wait()
-	defer in.calls.begin(in.title() + ": Close")()
-	closeIf(in.Input.Input, in.log)
+	defer in.calls.Begin(in.title() + ": Close")()
+	calls.Close(in.Input.Input, in.log)
 }
 
 // gather starts a gather, or joins the one in flight. It does not wait.
@@ -150,8 +168,8 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 
 // callGather calls Gather and returns its batch ready to be published.
 func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err error) {
-	defer in.calls.begin(in.title() + ": Gather")()
-	defer in.health.panics.recover(&err, in.log)
+	defer in.calls.Begin(in.title() + ": Gather")()
+	defer in.health.Panics.Recover(&err, in.log)
 	raw, err := in.Input.Input.Gather(ctx)
 	if err != nil {
 		return nil, err
@@ -162,7 +180,7 @@ func (in *runningInput) callGather(ctx context.Context) (b *metric.Batch, err er
 
 // failed withdraws the input's batch and counts the failed gather.
 func (in *runningInput) failed(began time.Time, err error) {
-	changed, first := in.health.failed(time.Since(began), err)
+	changed, first := in.health.Failed(time.Since(began), err)
 	if first {
 		in.log.Error("gather failed, withdrawing its series", "error", err)
 	} else {
@@ -173,7 +191,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 
 // succeeded publishes a batch. A late one has already been counted as failed.
 func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late bool) {
-	changed, resumed := in.health.succeeded(time.Since(began), batch, late)
+	changed, resumed := in.health.Succeeded(time.Since(began), batch, late)
 	if resumed {
 		in.log.Info("gathering resumed")
 	}
@@ -187,7 +205,7 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
-func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {
+func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
 	turn := o.offerEvents(b, r)
 	if len(o.inbox) < inboxBatches {
 		select {
@@ -196,7 +214,7 @@ func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		default:
 		}
 	}
-	o.queue.drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
+	o.queue.Drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
 }
 
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
@@ -211,6 +229,21 @@ func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed 
 	}
 }
 
+// start fills and empties the queue until the inbox is closed or haltCtx ends. First it
+// takes over the queue of the replaced output, if any. Batches wait in the inbox
+// meanwhile.
+func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) {
+	ctx, cancel := context.WithCancel(haltCtx)
+	o.cancel = cancel
+	go func() {
+		if replaced != nil {
+			o.takeOver(ctx, replaced)
+		}
+		go o.fill()
+		o.delivery.Run(ctx)
+	}()
+}
+
 // fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
@@ -220,7 +253,7 @@ func (o *runningOutput) fill() {
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
 		records := o.encoder.encode(next)
-		if len(records) > 0 && !o.enqueuePoints(records) {
+		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue
 		}
 		o.encoder.queued()
@@ -229,77 +262,4 @@ func (o *runningOutput) fill() {
 		}
 	}
 	o.fillEvents(math.MaxInt) // events that the queue has not accepted yet
-}
-
-// enqueuePoints appends one block of records to the queue. It reports false if the queue has
-// not accepted the block.
-func (o *runningOutput) enqueuePoints(records [][]byte) bool {
-	defer o.calls.begin(o.title() + ": appending to its queue")()
-	return o.queue.appendPoints(records)
-}
-
-// enqueue appends one block of events to the queue. On an error none of it is queued, and
-// nothing is counted as dropped.
-func (o *runningOutput) enqueue(records [][]byte, r *receipt) error {
-	defer o.calls.begin(o.title() + ": appending to its queue")()
-	_, err := o.queue.append(records, r)
-	return err
-}
-
-// deliver drains the queue at every flush, and once more after the last record was
-// queued, until ctx is done. It then closes the pusher, unless another output takes over.
-func (d *delivery) deliver(ctx context.Context) {
-	defer close(d.done)
-	for d.flush.await(ctx) {
-		d.drain(ctx)
-	}
-	d.drain(ctx)
-	if !d.leaveOpen() {
-		d.sender.close()
-	}
-}
-
-// drain sends records, oldest first, until the queue is empty, ctx is done, or the
-// output is handed over. It sends a backlog slowly (see catchUp), except while the output
-// ends. Then a persistent queue is not retried after a failure. If the destination rejects records without naming them, bisecting finds
-// them. If the dead-letter file cannot be written, rejected records stay queued and are
-// retried.
-func (d *delivery) drain(ctx context.Context) {
-	d.queue.flushed()
-	retry := newRetry(d.period)
-	for ctx.Err() == nil && !d.handedOver() {
-		due := d.due()
-		if due == 0 {
-			if !d.pause(ctx, d.catchUp.wait(), false) {
-				return
-			}
-			d.catchUp.next()
-			continue
-		}
-		records, err := d.peek(due)
-		if len(records) == 0 && err == nil {
-			return
-		}
-		var rejected map[int]error
-		if err == nil {
-			rejected, err = d.sender.push(ctx, records)
-		}
-		progress, err := d.commit(records, rejected, err)
-		if progress {
-			retry.Reset()
-			d.catchUp.resumed()
-		}
-		if err == nil {
-			continue
-		}
-		if ctx.Err() != nil || errors.Is(err, errAbandoned) {
-			return
-		}
-		wait := retry.wait(err)
-		d.outage.failed(err, wait)
-		d.catchUp.failed(err)
-		if !d.pause(ctx, wait, errors.Is(err, plugin.ErrGone)) {
-			return
-		}
-	}
 }

@@ -303,35 +303,6 @@ func TestViewIsTheSamePointersUntilASourcePublishes(t *testing.T) {
 	})
 }
 
-func TestUntilTick(t *testing.T) {
-	at := func(s string) time.Time {
-		v, err := time.Parse(time.TimeOnly, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	tests := []struct {
-		now             string
-		interval, phase time.Duration
-		round           bool
-		want            time.Duration
-	}{
-		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: true, want: 7 * time.Second},
-		{now: "10:00:10", interval: 10 * time.Second, phase: 0, round: true, want: 10 * time.Second},
-		{now: "10:00:03", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: time.Second},
-		{now: "10:00:05", interval: 10 * time.Second, phase: 4 * time.Second, round: true, want: 9 * time.Second},
-		{now: "10:00:03", interval: 10 * time.Second, phase: 0, round: false, want: 10 * time.Second},
-	}
-	for _, tt := range tests {
-		t.Run(fmt.Sprint(tt.now, tt.interval, tt.phase, tt.round), func(t *testing.T) {
-			if got := untilTick(at(tt.now), tt.interval, tt.phase, tt.round); got != tt.want {
-				t.Errorf("untilTick = %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
-
 func TestTransformRenamesTagsAndFilters(t *testing.T) {
 	in := &Input{Name: "a", Plugin: plugin.Plugin{Descs: []metric.Desc{{Name: "x", Field: "value", Help: "h"}}}}
 	in.Options.NamePrefix, in.Options.NameSuffix = "p_", "_s"

@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -37,12 +38,12 @@ func BenchmarkPath(b *testing.B) {
 		b.Fatal(err)
 	}
 	push := &Push{Name: "out", Pusher: &fakePusher{}, Options: DefaultPushOptions(plugin.Plugin{})}
-	push.Options.NamePass = []string{"tcp_listen*"}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
+	push.Options.NamePass, push.Options.BufferLimit = []string{"tcp_listen*"}, 1<<20
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, health.NewOutput(nil), &calls.Pending{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	o.queue.Queue = buffer.NewMemory(1 << 20)
+	o.queue.OpenMemory()
 	b.Run("check", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -64,9 +65,8 @@ func BenchmarkPath(b *testing.B) {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			o.enqueuePoints(o.encoder.encode(offered{batch: transformed}))
+			o.queue.AppendPoints(o.encoder.encode(offered{batch: transformed}))
 			o.encoder.queued()
-			<-o.queue.appended
 		}
 	})
 }

@@ -12,22 +12,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
 
 func TestSourcesTellsFailedFromEmpty(t *testing.T) {
-	h := newHealth("test", func() {})
+	h := health.New("test", func() {})
 	failure := errors.New("no such file")
-	h.input("failed").failed(time.Second, failure)
-	h.input("empty").succeeded(time.Minute, &metric.Batch{Partial: "deadline"}, false)
+	h.Input("failed").Failed(time.Second, failure)
+	h.Input("empty").Succeeded(time.Minute, &metric.Batch{Partial: "deadline"}, false)
 	want := map[string]plugin.SourceState{
 		"failed":  {Name: "failed", Gathered: true, Err: failure, Duration: time.Second, Gathers: 1, FailedGathers: 1},
 		"empty":   {Name: "empty", Gathered: true, Duration: time.Minute, Gathers: 1, PartialGathers: 1},
 		"pending": {Name: "pending"},
 	}
 	for name, want := range want {
-		got := h.input(name).state(name)
+		got := h.Input(name).State(name)
 		if got.Since.IsZero() == got.Gathered {
 			t.Errorf("%s: since %v", name, got.Since)
 		}
@@ -168,13 +170,13 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 			t.Helper()
 			changed := board.Changed()
 			after(within)
-			if !isClosed(changed) {
+			if !calls.IsClosed(changed) {
 				t.Errorf("no change: %s", what)
 			}
 		}
 		quiet := board.Changed()
 		after(9 * time.Second)
-		if isClosed(quiet) {
+		if calls.IsClosed(quiet) {
 			t.Error("a change though nothing has happened")
 		}
 		change("a gather", time.Second)
@@ -184,14 +186,14 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 		change("a failed gather", 10*time.Second)
 		changed := board.Changed()
 		r.reloadTo(nil, errors.New("bad"))
-		if !isClosed(changed) {
+		if !calls.IsClosed(changed) {
 			t.Error("no change: a failed reload")
 		}
 
 		ignored := cmpopts.IgnoreFields(plugin.SourceState{}, "Tags")
 		wantSources := []plugin.SourceState{
 			{Name: "a", Gathered: true, Err: errors.New("no /proc"), Since: start.Add(30 * time.Second), Gathers: 4, FailedGathers: 1},
-			{Name: agentSource, Gathered: true, Since: start, Points: 5, Gathers: 4},
+			{Name: health.Source, Gathered: true, Since: start, Points: 5, Gathers: 4},
 		}
 		if diff := cmp.Diff(wantSources, board.Sources(), equalErrorTexts, ignored); diff != "" {
 			t.Errorf("sources (-want +got):\n%s", diff)
@@ -221,16 +223,16 @@ func TestBoardReportsChangesAndHealth(t *testing.T) {
 // An output that goes down or up is a change, too.
 func TestOutputsDownAndUpAreChanges(t *testing.T) {
 	b := newBoard()
-	h := newHealth("test", b.changed)
-	o := h.output("out")
+	h := health.New("test", b.changed)
+	o := h.Output("out")
 	for _, tt := range []struct {
 		err    error
 		change bool
 	}{{nil, false}, {errors.New("down"), true}, {errors.New("still down"), false}, {nil, true}, {nil, false}} {
 		changed := b.next()
-		o.setState(tt.err)
-		if isClosed(changed) != tt.change {
-			t.Errorf("%v: change %v, want %v", tt.err, isClosed(changed), tt.change)
+		o.SetState(tt.err)
+		if calls.IsClosed(changed) != tt.change {
+			t.Errorf("%v: change %v, want %v", tt.err, calls.IsClosed(changed), tt.change)
 		}
 	}
 }
@@ -411,8 +413,8 @@ func TestEachGatherPublishesAnotherBatch(t *testing.T) {
 				t.Error("another batch though there was no gather")
 			}
 			after(10 * time.Second)
-			if next := board.Latest()[0]; next == first || !isClosed(changed) || &next.Points[0] != &points[0] && len(next.Points) == 2 {
-				t.Errorf("same batch %v, change %v after a gather that found nothing new", next == first, isClosed(changed))
+			if next := board.Latest()[0]; next == first || !calls.IsClosed(changed) || &next.Points[0] != &points[0] && len(next.Points) == 2 {
+				t.Errorf("same batch %v, change %v after a gather that found nothing new", next == first, calls.IsClosed(changed))
 			}
 		}
 		r.end()
@@ -446,7 +448,7 @@ func TestSourcesSayWhatTheyCannotSee(t *testing.T) {
 	if diff := cmp.Diff(want, s.sources()); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
-	if n := s.health.input("broken").panics.Load(); n != 1 {
+	if n := s.health.Input("broken").Panics.Load(); n != 1 {
 		t.Errorf("%d panics counted, want 1", n)
 	}
 }
@@ -469,8 +471,8 @@ func TestReloadThatRemovesAnInputIsAChange(t *testing.T) {
 		for _, b := range board.Latest() {
 			sources = append(sources, b.Source)
 		}
-		if diff := cmp.Diff([]string{"a", agentSource}, sources); diff != "" || !isClosed(changed) {
-			t.Errorf("change %v, sources (-want +got):\n%s", isClosed(changed), diff)
+		if diff := cmp.Diff([]string{"a", health.Source}, sources); diff != "" || !calls.IsClosed(changed) {
+			t.Errorf("change %v, sources (-want +got):\n%s", calls.IsClosed(changed), diff)
 		}
 		r.end()
 	})

@@ -579,10 +579,10 @@ func TestPushThatDoesNotReturnIsAnOutage(t *testing.T) {
 			t.Errorf("down before the timeout is over: %v", err)
 		}
 		after(time.Hour)
-		if got, want := fmt.Sprint(board.Health().Outputs[0].Err), "Push has not returned after 10s"; got != want {
+		if got, want := fmt.Sprint(board.Health().Outputs[0].Err), "delivery has not ended after 10s"; got != want {
 			t.Errorf("error %q, want %q", got, want)
 		}
-		if n := strings.Count(r.log.String(), "Push has not returned"); n != 1 {
+		if n := strings.Count(r.log.String(), "delivery has not ended"); n != 1 {
 			t.Errorf("logged %d times:\n%s", n, r.log)
 		}
 		close(release)

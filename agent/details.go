@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -121,8 +122,8 @@ func (in *runningInput) askDetails(ctx context.Context, p *metric.Point) ([]plug
 
 // callDetails calls Details.
 func (in *runningInput) callDetails(ctx context.Context, p *metric.Point) (sections []plugin.DetailSection, err error) {
-	defer in.calls.begin(in.title() + ": Details")()
-	defer in.health.panics.recover(&err, in.log)
+	defer in.calls.Begin(in.title() + ": Details")()
+	defer in.health.Panics.Recover(&err, in.log)
 	return in.Input.Input.(plugin.Detailer).Details(ctx, p)
 }
 
@@ -141,7 +142,7 @@ var errInputStops = errors.New("the input is stopping")
 func (r *requests) begin(ctx context.Context) (during context.Context, end func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if isClosed(r.stopped) {
+	if calls.IsClosed(r.stopped) {
 		return nil, nil, errInputStops
 	}
 	during, cancel := context.WithCancelCause(ctx)

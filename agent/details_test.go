@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -82,7 +83,7 @@ func TestDetailsAreAskedForThePointThatTheInputGave(t *testing.T) {
 			{source: "a", point: pointOf("renamed", 4, "port", "25", "site", "s")}, // does not pass the filter of the endpoint
 			{source: "a", point: pointOf("other", 3, "port", "22", "site", "s")},
 			{source: "none", point: pointOf("renamed", 3, "port", "22", "site", "s")},
-			{source: agentSource, point: board.Latest()[1].Points[0]}, // not a Detailer
+			{source: health.Source, point: board.Latest()[1].Points[0]}, // not a Detailer
 		} {
 			sections, err := board.Details(t.Context(), absent.source, &absent.point)
 			if sections != nil || err != nil {

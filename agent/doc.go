@@ -1,6 +1,6 @@
 // Package agent runs inputs and outputs.
 //
-// The path of the data. agent.go reads along it from top to bottom; delivery.go and
+// The path of the data. agent.go reads along it from top to bottom; package delivery and
 // endpoint.go continue where it ends:
 //
 //	Agent.Run ─ adopt(configuration), at the start and at every reload
@@ -21,8 +21,8 @@
 //	                            buffer.Queue (in memory or on disk)
 //	                                  │
 //	   one goroutine empties it       ▼
-//	                               deliver ─flush─▶ drain ─▶ Pusher.Push
-//	                                                   └─▶ rejected: dead-letter file
+//	                          delivery.Run ─flush─▶ drain ─▶ Pusher.Push
+//	                                                  └─▶ rejected: dead-letter file
 //
 // Invariants:
 //   - Batches are immutable once published; the board, every view and every inbox
@@ -32,7 +32,7 @@
 //     the dead-letter file, or when the queue is full. Each case is counted.
 //   - An input learns when all outputs have its events (metric.Batch). Until then they
 //     wait for a queue that cannot take them.
-//   - The agent's own points (health.go) come from an input like any other.
+//   - The agent's own points (package health) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
 //   - A series has ended when a batch without it is queued. A batch that is not queued changes
@@ -50,14 +50,14 @@
 //     calls of the Pusher in serializer.go; mininterval.go: which points pass
 //   - ended.go: the live series of an output, and what ends; seriesdiff.go: the comparison of
 //     two batches; seriesfile.go: the file with the live series
-//   - queue.go: the queue of an output and its flushes
-//   - events.go: events that wait for a queue; receipts.go: confirms stored events
-//   - delivery.go: pushing and its results; bisect.go: the search for rejected records;
-//     catchup.go: how fast a backlog is sent
-//   - board.go: the latest batches and events; details.go: questions of endpoints to inputs;
-//     schedule.go: the ticks of inputs; watch.go: gathers between them
-//   - calls.go: calls that have not returned; keepalive.go: reports to the service manager
-//   - health.go: the agent's own counters; metrics.go: their documentation
-//   - instances.go: a configuration, ready to run; options.go and validate.go: its options
-//   - once.go: the one-shot commands
+//   - events.go: events that wait for a queue; watch.go: gathers between the ticks
+//   - board.go: the latest batches and events; details.go: questions of endpoints to inputs
+//   - keepalive.go: reports to the service manager
+//   - instances.go: a configuration, ready to run; options.go and validate.go: its options;
+//     statedirectory.go: the paths in the state directory
+//   - once.go and gatherer.go: the one-shot commands
+//
+// The packages, of which none knows a running instance: delivery (from the queue to the
+// destination), buffer (the queue itself), health (counters), schedule (ticks and phases), filter,
+// and calls (calls that may hang, panic or fail again and again).
 package agent

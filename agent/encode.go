@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/filter"
 	"sockwatch/agent/metric"
 )
@@ -38,7 +39,7 @@ type pending struct {
 	slot   slot
 }
 
-func newEncoder(p *Push, f filter.Filter, panics *counter, log *slog.Logger, reject func(series string, cause error)) *encoder {
+func newEncoder(p *Push, f filter.Filter, panics *calls.Panics, log *slog.Logger, reject func(series string, cause error)) *encoder {
 	e := &encoder{
 		serializer: newSerializer(p.Pusher, panics, log, reject), filter: f,
 		minInterval: minInterval{length: time.Duration(p.Options.MinInterval)}, sources: map[string]*source{},

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -52,7 +54,7 @@ func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *r
 	if change != nil {
 		change(&push.Options)
 	}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, newOutputHealth(nil), &calls{}, nil)
+	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, health.NewOutput(nil), &calls.Pending{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *r
 
 // encodeAgain returns an encoder for the same output that has not encoded anything.
 func encodeAgain(o *runningOutput) *encoder {
-	return newEncoder(o.Push, o.encoder.filter, &o.health.panics, o.log, o.rejectUnencoded)
+	return newEncoder(o.Push, o.encoder.filter, &o.health.Panics, o.log, o.delivery.RejectUnencoded)
 }
 
 // inputNamed returns an input for the inbox.

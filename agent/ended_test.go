@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -302,7 +304,7 @@ func TestRenamedInputKeepsItsSeriesAfterACrash(t *testing.T) {
 func TestSeriesThatCannotBeEncodedAsEndedAreLogged(t *testing.T) {
 	r := newRig(t)
 	push := &Push{Name: "out", Pusher: &endingPusher{endErr: errors.New("no")}, Options: DefaultPushOptions(plugin.Plugin{})}
-	o, err := newOutput(r.agent, push, newOutputHealth(nil), &calls{}, nil)
+	o, err := newOutput(r.agent, push, health.NewOutput(nil), &calls.Pending{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

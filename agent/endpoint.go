@@ -9,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/filter"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -18,19 +20,19 @@ import (
 type runningEndpoint struct {
 	*Pull
 	log    *slog.Logger
-	health *outputHealth
-	calls  *calls
+	health *health.Output
+	calls  *calls.Pending
 	view   *view
 	cancel context.CancelFunc
 	done   chan struct{} // closed when Serve has returned
 }
 
-func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*runningEndpoint, error) {
+func newEndpoint(a *Agent, p *Pull, h *health.Output, c *calls.Pending, s *supervisor) (*runningEndpoint, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
 		return nil, err
 	}
-	h.endpoint.Store(true)
+	h.Endpoint.Store(true)
 	return &runningEndpoint{
 		Pull: p, log: a.Log.With("plugin", "outputs."+p.Name), health: h, calls: c,
 		view: &view{supervisor: s, filter: f}, done: make(chan struct{}),
@@ -42,15 +44,15 @@ func newEndpoint(a *Agent, p *Pull, h *outputHealth, c *calls, s *supervisor) (*
 func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) {
 	defer close(e.done)
 	if replaced != nil {
-		awaitFor(ctx, handOverWait, replaced.done)
+		calls.AwaitFor(ctx, handOverWait, replaced.done)
 	}
-	e.health.setState(nil)
+	e.health.SetState(nil)
 	if h, ok := e.Endpoint.(plugin.HealthReporter); ok {
 		h.ReportHealth(e.report)
 	}
 	err := func() (err error) {
-		defer e.calls.begin(e.title() + ": Serve")()
-		defer e.health.panics.recover(&err, e.log)
+		defer e.calls.Begin(e.title() + ": Serve")()
+		defer e.health.Panics.Recover(&err, e.log)
 		return e.Endpoint.Serve(ctx, e.view)
 	}()
 	if ctx.Err() != nil {
@@ -64,7 +66,7 @@ func (e *runningEndpoint) serve(ctx context.Context, replaced *runningEndpoint) 
 
 // report records whether the endpoint is up and logs a change.
 func (e *runningEndpoint) report(err error) {
-	switch changed := e.health.setState(err); {
+	switch changed := e.health.SetState(err); {
 	case !changed:
 	case err != nil:
 		e.log.Error("endpoint is down", "error", err)
@@ -75,7 +77,7 @@ func (e *runningEndpoint) report(err error) {
 
 // retire waits until Serve has returned, but no longer than wait.
 func (e *runningEndpoint) retire(ctx context.Context, wait time.Duration) {
-	if !awaitFor(ctx, wait, e.done) {
+	if !calls.AwaitFor(ctx, wait, e.done) {
 		e.log.Error("endpoint abandoned, Serve has not returned")
 	}
 }
@@ -125,7 +127,7 @@ func (v *view) Events() []metric.Point { return v.events.all() }
 func (v *view) Sources() []plugin.SourceState { return v.supervisor.sources() }
 
 // Health returns the state of the program, its outputs and its configuration.
-func (v *view) Health() plugin.Health { return v.supervisor.health.state() }
+func (v *view) Health() plugin.Health { return v.supervisor.health.State() }
 
 // Changed returns a channel that is closed at the next change.
 func (v *view) Changed() <-chan struct{} { return v.supervisor.board.next() }

@@ -7,18 +7,20 @@ import (
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/metric"
 )
 
 // offerEvents puts the events of a batch that pass the output's filter into its inbox, and
 // returns the batch's turn.
-func (o *runningOutput) offerEvents(b *metric.Batch, r *receipt) (turn int) {
+func (o *runningOutput) offerEvents(b *metric.Batch, r *delivery.Receipt) (turn int) {
 	block := &eventBlock{events: o.encoder.filter.Points(b.Events), descs: b.Descs, time: b.Time, receipt: r}
 	if len(block.events) > 0 {
-		r.hold()
+		r.Hold()
 	}
 	turn, dropped := o.events.add(block)
-	o.queue.drop(dropped, errNotQueued)
+	o.queue.Drop(dropped, errNotQueued)
 	return turn
 }
 
@@ -30,30 +32,30 @@ func (o *runningOutput) fillEvents(turn int) {
 			b.records = o.encoder.encodeEvents(b.events, b.descs, b.time)
 		}
 		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
-			if n := o.events.log.add(len(b.events)); n > 0 {
+			if n := o.events.log.Add(len(b.events)); n > 0 {
 				o.log.Error("queueing events failed, will retry", "events", n, "error", err)
 			}
 			return
 		}
 		o.events.remove(b)
-		b.receipt.release()
+		b.receipt.Release()
 	}
 }
 
 // enqueueEvents appends records to the queue, split into several blocks if a single block
 // would exceed the whole limit. A single record that is too large is dropped.
-func (o *runningOutput) enqueueEvents(records [][]byte, r *receipt) error {
+func (o *runningOutput) enqueueEvents(records [][]byte, r *delivery.Receipt) error {
 	if len(records) == 0 {
 		return nil
 	}
-	err := o.enqueue(records, r)
+	err := o.queue.Append(records, r)
 	if _, tooLarge := errors.AsType[*buffer.TooLargeError](err); !tooLarge {
 		return err
 	}
 	half := len(records) / 2
 	if half == 0 {
-		r.hold() // forever: the event is lost
-		o.queue.drop(1, err)
+		r.Hold() // forever: the event is lost
+		o.queue.Drop(1, err)
 		return nil
 	}
 	if err := o.enqueueEvents(records[:half], r); err != nil {
@@ -69,14 +71,17 @@ func (o *runningOutput) closeEvents(removed bool) {
 	for _, b := range o.events.take() {
 		lost += len(b.events)
 		if removed {
-			b.receipt.release()
+			b.receipt.Release()
 		}
 	}
-	o.queue.drop(lost, errNotQueued)
-	if removed && o.queue.ledger != nil {
-		o.queue.ledger.releaseAll()
+	o.queue.Drop(lost, errNotQueued)
+	if removed {
+		o.queue.ConfirmAll()
 	}
 }
+
+// errNotQueued is the reason of events that are dropped before the queue has accepted them.
+var errNotQueued = errors.New("the queue does not accept them")
 
 // An eventInbox holds the events of one output until its queue has accepted them. If the
 // inbox of batches or the disk is full, a batch loses its points but not its events.
@@ -85,7 +90,7 @@ type eventInbox struct {
 	blocks []*eventBlock // oldest first
 	count  int           // of events in the blocks
 	turn   int           // of the last batch
-	log    throttle
+	log    calls.Throttle
 }
 
 // An eventBlock holds the events of one batch that pass the filter of one output.
@@ -95,7 +100,7 @@ type eventBlock struct {
 	time    time.Time     // of the batch
 	turn    int           // batches are queued in order of turn
 	records [][]byte      // of the events; nil: not encoded yet
-	receipt *receipt
+	receipt *delivery.Receipt
 }
 
 // maxWaitingEvents is the maximum number of events that wait for a queue to accept them.

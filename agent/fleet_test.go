@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -183,7 +185,7 @@ func startFleet(t *testing.T, hosts int, minInterval time.Duration) *fleet {
 		a.Options.Hostname = fmt.Sprintf("web-%05d.example.org", i)
 		p := a.push("remote_write", fleetPusher{f.server})
 		p.Options.FlushInterval, p.Options.MinInterval = plugin.Duration(10*time.Second), plugin.Duration(minInterval)
-		o, err := newOutput(a, p, newOutputHealth(nil), &calls{}, nil)
+		o, err := newOutput(a, p, health.NewOutput(nil), &calls.Pending{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,31 +231,6 @@ func (f *fleet) stop() {
 	f.cancel()
 	if encoded := f.server.encoded.Load(); f.server.stored != encoded {
 		f.t.Errorf("%d records encoded, %d stored", encoded, f.server.stored)
-	}
-}
-
-// The hosts of a fleet flush at different times, and each host at the same time after a
-// restart.
-func TestFlushesOfAFleetAreSpread(t *testing.T) {
-	const hosts, interval = 10_000, 10 * time.Second
-	var seconds [10]int
-	for i := range hosts {
-		phase := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval)
-		if again := hostPhase(fmt.Sprintf("web-%05d.example.org", i), "influxdb", interval); again != phase {
-			t.Fatalf("phases of one host: %v, %v", phase, again)
-		}
-		seconds[phase/time.Second]++
-	}
-	for i, n := range seconds {
-		if n < 900 || n > 1100 {
-			t.Errorf("%d of %d hosts flush in second %d of 10", n, hosts, i)
-		}
-	}
-	if hostPhase("web", "influxdb", interval) == hostPhase("web", "influxdb-2", interval) {
-		t.Error("two outputs of a host have the same phase")
-	}
-	if got := hostPhase("web", "influxdb", 0); got != 0 {
-		t.Errorf("without an interval the phase is %v", got)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -22,7 +24,7 @@ type Gatherer struct {
 func (a *Agent) Gatherers() ([]*Gatherer, error) {
 	var all []*Gatherer
 	for _, in := range a.Inputs {
-		r, err := newInput(a, in, &inputHealth{}, &calls{log: a.Log})
+		r, err := newInput(a, in, &health.Input{}, &calls.Pending{Log: a.Log})
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +96,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 		return
 	}
 	var err error // logged by recover
-	defer g.in.health.panics.recover(&err, g.in.log)
+	defer g.in.health.Panics.Recover(&err, g.in.log)
 	watcher.Watch(ctx, changed)
 }
 
@@ -103,7 +105,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 func (g *Gatherer) Close() {
 	select {
 	case <-g.idle:
-		closeIf(g.in.Input.Input, g.in.log)
+		calls.Close(g.in.Input.Input, g.in.log)
 	default:
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -61,7 +62,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
 		r.reloadTo(next, nil)
 		after(10 * time.Second)
-		if want := "delivery abandoned, Push has not returned"; !strings.Contains(r.log.String(), want) {
+		if want := "delivery abandoned, it has not ended"; !strings.Contains(r.log.String(), want) {
 			t.Errorf("want %q in the log:\n%s", want, r.log)
 		}
 		close(release)
@@ -356,11 +357,11 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 					s.config = r.agent
 					haltCtx, cancel := context.WithCancel(t.Context())
 					start := func(q buffer.Queue, replaced *runningOutput) *runningOutput {
-						o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), s.health.output("out"), s.calls, s.stopping)
+						o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), s.health.Output("out"), s.calls, s.stopping)
 						if err != nil {
 							t.Fatal(err)
 						}
-						o.queue.Queue = q
+						o.queue.Buffer = q
 						o.start(haltCtx, replaced)
 						return o
 					}
@@ -371,7 +372,7 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 						o.offer(nil, &b, nil)
 						synctest.Wait()
 					}
-					if got := o.health.dropped.Load(); got != tt.dropped {
+					if got := o.health.Dropped.Load(); got != tt.dropped {
 						t.Errorf("%d counted as dropped, want %d", got, tt.dropped)
 					}
 					last := o
@@ -391,10 +392,10 @@ func TestStopAndReloadWhileTheDiskOfAQueueHangs(t *testing.T) {
 					after(10 * time.Second)
 					cancel()
 					after(time.Second)
-					if isClosed(last.left) {
+					if calls.IsClosed(last.left) {
 						t.Error("left though the disk hangs")
 					}
-					if got := s.calls.list(); !slices.Contains(got, tt.call) {
+					if got := s.calls.List(); !slices.Contains(got, tt.call) {
 						t.Errorf("hanging calls %q, want %q among them", got, tt.call)
 					}
 					close(tt.hanging.release)

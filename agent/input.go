@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -16,8 +18,8 @@ import (
 type runningInput struct {
 	*Input
 	log        *slog.Logger
-	health     *inputHealth
-	calls      *calls
+	health     *health.Input
+	calls      *calls.Pending
 	transform  *transform
 	sink       sink
 	firstDone  func()                        // called when the first gather has ended
@@ -40,7 +42,7 @@ type sink struct {
 }
 
 // newInput prepares an input. The caller sets its sink.
-func newInput(a *Agent, in *Input, h *inputHealth, c *calls) (*runningInput, error) {
+func newInput(a *Agent, in *Input, h *health.Input, c *calls.Pending) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 		return
 	}
 	var err error // logged by recover
-	defer in.health.panics.recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	inheritor.InheritFrom(replaced.Input.Input)
 }
 
@@ -101,7 +103,7 @@ func (in *runningInput) await(ctx context.Context, ready <-chan struct{}) bool {
 			close(published)
 			reply <- published
 		case <-ctx.Done():
-			return isClosed(ready)
+			return calls.IsClosed(ready)
 		}
 	}
 }
@@ -130,16 +132,16 @@ func (in *runningInput) guardStored(stored func()) func() {
 		return nil
 	}
 	return func() {
-		defer in.calls.begin(in.title() + ": EventsStored")()
+		defer in.calls.Begin(in.title() + ": EventsStored")()
 		var err error // logged by recover
-		defer in.health.panics.recover(&err, in.log)
+		defer in.health.Panics.Recover(&err, in.log)
 		stored()
 	}
 }
 
 // state returns the state of the input, for a plugin.Board.
 func (in *runningInput) state() plugin.SourceState {
-	s := in.health.state(in.Name)
+	s := in.health.State(in.Name)
 	if tags := in.Plugin.Tags; tags != nil {
 		s.Tags = slices.AppendSeq(slices.Clone(tags), maps.Keys(in.Options.Tags))
 		if l, ok := in.Input.Input.(plugin.TagLister); ok {
@@ -159,7 +161,7 @@ func (in *runningInput) limits() []string {
 		return nil
 	}
 	var err error // logged by recover
-	defer in.health.panics.recover(&err, in.log)
+	defer in.health.Panics.Recover(&err, in.log)
 	return r.Limits()
 }
 
@@ -174,7 +176,7 @@ func (in *runningInput) recallEvents() {
 	in.sink.recall = nil
 	recall(func() []metric.Point {
 		var err error // logged by recover
-		defer in.health.panics.recover(&err, in.log)
+		defer in.health.Panics.Recover(&err, in.log)
 		events := r.RecallEvents()
 		b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
 		if err != nil {
@@ -187,7 +189,7 @@ func (in *runningInput) recallEvents() {
 
 // retire waits until the input has ended, but no longer than wait.
 func (in *runningInput) retire(ctx context.Context, wait time.Duration) {
-	if !awaitFor(ctx, wait, in.done) {
+	if !calls.AwaitFor(ctx, wait, in.done) {
 		in.log.Warn("input abandoned, Gather has not returned")
 	}
 }

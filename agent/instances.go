@@ -3,6 +3,7 @@ package agent
 import (
 	"log/slog"
 
+	"sockwatch/agent/health"
 	"sockwatch/agent/plugin"
 )
 
@@ -35,6 +36,18 @@ type Input struct {
 	Settings      plugin.Options // the plugin's own options
 	Plugin        plugin.Plugin
 	Input         plugin.Input
+}
+
+// ownInput returns the input that gathers the agent's own points.
+func (a *Agent) ownInput(h *health.Registry) *Input {
+	o := InputOptions{
+		Interval: a.Options.Interval, CollectionJitter: a.Options.CollectionJitter,
+		Timeout: a.Options.Interval, Tags: a.Tags,
+	}
+	return &Input{
+		Name: health.Source, Options: o, RoundInterval: a.Options.RoundInterval,
+		Plugin: plugin.Plugin{Name: health.Source, Descs: health.Descs}, Input: h,
+	}
 }
 
 // A Push is one [[outputs.NAME]] that pushes, built.

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
 
@@ -45,7 +48,7 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 // through queues in memory. It returns all errors, joined.
 func (a *Agent) Once(ctx context.Context) error {
 	if len(a.Push) > 0 { // rejected points are saved there
-		if err := makeStateDirectory(ctx, &calls{log: a.Log}, a.Options.StateDirectory); err != nil {
+		if err := makeStateDirectory(ctx, &calls.Pending{Log: a.Log}, a.Options.StateDirectory); err != nil {
 			return err
 		}
 	}
@@ -56,14 +59,14 @@ func (a *Agent) Once(ctx context.Context) error {
 			a.Log.Warn("partial batch", "plugin", "inputs."+b.Source, "missing", b.Partial)
 		}
 	}
-	receipts := make([]*receipt, len(batches))
+	receipts := make([]*delivery.Receipt, len(batches))
 	for i, b := range batches {
-		receipts[i] = newReceipt(b.EventsStored)
+		receipts[i] = delivery.NewReceipt(b.EventsStored)
 	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, push := range a.Push {
-		o, err := newOutput(a, push, newOutputHealth(nil), &calls{log: a.Log}, nil)
+		o, err := newOutput(a, push, health.NewOutput(nil), &calls.Pending{Log: a.Log}, nil)
 		if err != nil {
 			return err
 		}
@@ -77,23 +80,22 @@ func (a *Agent) Once(ctx context.Context) error {
 	}
 	wg.Wait()
 	for _, r := range receipts {
-		r.release()
+		r.Release()
 	}
 	return errors.Join(errs...)
 }
 
 // deliverOnce delivers batches and gives up at the first attempt that fails.
-func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*receipt) error {
-	o.queue.openMemory()
-	o.delivery.persistent = true // no retries
+func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*delivery.Receipt) error {
+	o.queue.OpenMemory()
 	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {
 		o.inbox <- offered{batch: b, turn: o.offerEvents(b, receipts[i])}
 	}
 	close(o.inbox)
 	o.fill()
-	o.delivery.deliver(ctx)
-	state := o.health.state(o.Name)
+	o.delivery.RunOnce(ctx)
+	state := o.health.State(o.Name)
 	switch left := o.queue.Stats().Records; {
 	case left > 0 && state.Err != nil:
 		return fmt.Errorf("%s not delivered: %w", points(left), state.Err)

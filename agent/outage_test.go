@@ -11,9 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
-	"sockwatch/agent/buffer"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -61,48 +58,6 @@ func TestOutageIsRiddenOutInOrder(t *testing.T) {
 			t.Errorf("the outage was logged %d times", n)
 		}
 		r.end()
-	})
-}
-
-// An outage in which every attempt has a different error is logged when it begins,
-// once a minute, and when it ends; the next one at once.
-func TestOutageOfManyErrorsIsLoggedNowAndThen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		o, err := newOutput(r.agent, (&Agent{}).push("out", &fakePusher{}), newOutputHealth(nil), &calls{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.queue.Queue = buffer.NewMemory(1 << 20)
-		p := &o.delivery.outage
-		var want []string
-		fail := func(n int, logged bool) {
-			err := fmt.Errorf("reset by peer, from port %d", n)
-			p.failed(err, 0)
-			if logged {
-				want = append(want, err.Error())
-			}
-		}
-		for n := range 100 {
-			fail(n, n%6 == 0)
-			time.Sleep(10 * time.Second)
-		}
-		p.ended()
-		fail(100, true)
-		fail(101, false)
-		p.ended()
-		var got []string
-		for line := range strings.Lines(r.log.String()) {
-			if _, rest, ok := strings.Cut(line, `error="`); ok {
-				got = append(got, rest[:strings.Index(rest, `"`)])
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("logged (-want +got):\n%s", diff)
-		}
-		if n := strings.Count(r.log.String(), "delivery resumed"); n != 2 {
-			t.Errorf("%d recoveries are logged, want 2", n)
-		}
 	})
 }
 
@@ -219,46 +174,65 @@ func TestRetryAfterIsHonouredUpToTenMinutes(t *testing.T) {
 	}
 }
 
-// A server that asks every host of a fleet to come back at the same time gets them spread
-// over two periods of their flushes.
-func TestHostsComeBackAtRandomAfterRetryAfter(t *testing.T) {
-	var bins [10]int // of two seconds
-	for range 1000 {
-		wait := newRetry(10 * time.Second).wait(&plugin.RetryAfterError{Wait: 30 * time.Second, Err: errors.New("busy")})
-		if wait < 30*time.Second || wait >= 50*time.Second {
-			t.Fatalf("a host comes back after %v", wait)
+// While one of two destinations is down for an hour, the other one gets every record at once.
+func TestADestinationThatFailsDoesNotDelayTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var seen atomic.Int64
+		out := &fakePusher{push: func(_ context.Context, records []string) error {
+			seen.Store(int64(len(records)))
+			return &plugin.ProgressError{Err: errors.New("connection refused")}
+		}}
+		r.agent.input("a", counting())
+		p := r.agent.push("out", out)
+		p.Options.FlushInterval, p.Options.NamePass = plugin.Duration(10*time.Second), []string{"count"}
+		r.start()
+		after(time.Hour)
+		if n := seen.Load(); n < 350 {
+			t.Errorf("the last of an hour's requests has %d of 360 records", n)
 		}
-		bins[(wait-30*time.Second)/(2*time.Second)]++
-	}
-	for i, n := range bins {
-		if n < 40 || n > 160 { // on average 100, standard deviation 9.5
-			t.Errorf("%d of 1000 hosts come back in bin %d", n, i)
-		}
-	}
+		r.stop()
+		r.end()
+	})
 }
 
-// The first retry comes after a random time up to twice the period, later ones after up to
-// a minute, or twice the period if that is longer.
-func TestRetriesAreAtRandomUpToTwiceThePeriod(t *testing.T) {
-	for _, tt := range []struct {
-		period time.Duration
-		limits []time.Duration
-	}{
-		{period: 0, limits: []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute}},
-		{period: 10 * time.Second, limits: []time.Duration{20 * time.Second, 40 * time.Second, time.Minute, time.Minute}},
-		{period: time.Minute, limits: []time.Duration{2 * time.Minute, 2 * time.Minute}},
-	} {
-		longest := make([]time.Duration, len(tt.limits))
-		for range 1000 {
-			r := newRetry(tt.period)
-			for i := range longest {
-				longest[i] = max(longest[i], r.wait(errors.New("connection refused")))
+// A stop, or the removal of the output, does not wait for a slow backlog: all of it is sent
+// within the grace period.
+func TestStopSendsTheWholeBacklog(t *testing.T) {
+	for _, disk := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.Options.StateDirectory = t.TempDir()
+			var up atomic.Bool
+			out := &fakePusher{push: func(context.Context, []string) error {
+				if !up.Load() {
+					return errors.New("connection refused")
+				}
+				return nil
+			}}
+			r.agent.input("a", counting())
+			p := r.agent.push("out", out)
+			p.Options.FlushInterval = plugin.Duration(10 * time.Second)
+			if disk {
+				onDisk(p)
 			}
-		}
-		for i, limit := range tt.limits {
-			if longest[i] > limit+time.Nanosecond || longest[i] < limit*9/10 {
-				t.Errorf("period %v: retry %d comes after at most %v, want %v", tt.period, i+1, longest[i], limit)
+			r.start()
+			after(time.Hour)
+			up.Store(true)
+			after(2 * time.Minute)
+			if n := len(out.got("count")); n == 0 || n > 150 {
+				t.Errorf("%d points of an hour are delivered two minutes after the outage", n)
 			}
-		}
+			began := time.Now()
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+			if n := len(out.got("count")); n < 372 {
+				t.Errorf("%d points are delivered, want all of 62 minutes", n)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("the stop took %v", took)
+			}
+		})
 	}
 }

@@ -2,16 +2,18 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
-	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/filter"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // A runningOutput is a running Push: fill moves batches from the inbox to the queue,
@@ -19,14 +21,13 @@ import (
 type runningOutput struct {
 	*Push
 	log      *slog.Logger
-	health   *outputHealth
-	calls    *calls
+	health   *health.Output
+	calls    *calls.Pending
 	encoder  *encoder
 	inbox    chan offered
 	events   eventInbox
-	queue    *outputQueue
-	rejects  *rejects
-	delivery *delivery
+	queue    *delivery.Queue // of the delivery
+	delivery *delivery.Delivery
 
 	stage    atomic.Int32
 	cancel   context.CancelFunc // ends the delivery
@@ -59,11 +60,11 @@ const (
 	inboxWithdrawals = 64
 )
 
-// maxPushBytes bounds one Push of an output that is not a plugin.Bounded.
-const maxPushBytes = 1 << 20
+// errQueueHangs is the reason of points that are dropped because the inbox is full.
+var errQueueHangs = errors.New("the disk of the queue is not responding")
 
 // newOutput prepares an output. Its queue has yet to be opened or taken over.
-func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan struct{}) (*runningOutput, error) {
+func newOutput(a *Agent, p *Push, h *health.Output, c *calls.Pending, stopping <-chan struct{}) (*runningOutput, error) {
 	f, err := filter.New(p.Options.Options)
 	if err != nil {
 		return nil, err
@@ -73,76 +74,40 @@ func newOutput(a *Agent, p *Push, h *outputHealth, c *calls, stopping <-chan str
 		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
-	flush, minInterval := time.Duration(p.Options.FlushInterval), time.Duration(p.Options.MinInterval)
-	period := time.Duration(0) // what is sent at once has no server that a fleet could overload
-	if flush > 0 {
-		period = max(flush, minInterval)
-	}
-	phase := func(interval time.Duration) time.Duration { return hostPhase(a.Options.Hostname, p.Name, interval) }
-	o.encoder = newEncoder(p, f, &h.panics, o.log, o.rejectUnencoded)
-	o.encoder.minInterval.phase = phase(minInterval)
-	maxBytes := maxPushBytes
-	if b, ok := p.Pusher.(plugin.Bounded); ok {
-		maxBytes = b.MaxBytes()
-	}
-	o.queue = newOutputQueue(queueDir(a, p), p.Options.BufferLimit, maxBytes, h, o.log)
-	o.rejects = &rejects{file: buffer.NewDeadLetters(deadLetterPath(a, p)), health: h, log: o.log}
-	o.delivery = &delivery{
-		sender: sender{name: p.title(), pusher: p.Pusher, timeout: time.Duration(p.Options.Timeout), health: h, calls: c, log: o.log},
-		queue:  o.queue, rejects: o.rejects, health: h, maxBytes: maxBytes, persistent: o.queue.dir != "",
-		flush: flushSchedule{
-			interval: flush, jitter: p.Options.FlushJitter, phase: phase(flush),
-			queue: o.queue, stopping: stopping, filled: o.filled,
-		},
-		period: period, catchUp: catchUp{period: period, phase: phase(period)},
-		outage:     outage{log: o.log, health: h, queue: o.queue},
-		handedOver: func() bool { return o.stage.Load() == stageHandedOver },
-		using:      make(chan struct{}, 1), done: make(chan struct{}),
-	}
-	o.delivery.sender.overdue = func() { // deliver is waiting for Push, so the outage is not in use
-		o.delivery.outage.failed(fmt.Errorf("Push has not returned after %v", p.Options.Timeout), 0)
-	}
+	o.delivery = delivery.New(delivery.Config{
+		Name: p.Name, Pusher: p.Pusher, Timeout: time.Duration(p.Options.Timeout), MinInterval: time.Duration(p.Options.MinInterval),
+		FlushEvery: time.Duration(p.Options.FlushInterval), FlushJitter: p.Options.FlushJitter, Host: a.Options.Hostname,
+		BufferLimit: p.Options.BufferLimit, QueueDir: queueDir(a, p), DeadLetters: deadLetterPath(a, p),
+		Stopping: stopping, Filled: o.filled, HandedOver: func() bool { return o.stage.Load() == stageHandedOver },
+		Health: h, Calls: c, Log: o.log,
+	})
+	o.queue = o.delivery.Queue
+	o.encoder = newEncoder(p, f, &h.Panics, o.log, o.delivery.RejectUnencoded)
+	o.encoder.minInterval.phase = schedule.HostPhase(a.Options.Hostname, p.Name, time.Duration(p.Options.MinInterval))
 	return o, nil
-}
-
-// queueDir returns the directory of the output's queue, or "" for memory.
-func queueDir(a *Agent, p *Push) string {
-	state := a.Options.StateDirectory
-	if state == "" || p.Options.Buffer == "memory" || p.Options.Buffer == "auto" && p.Plugin.MemoryOnly {
-		return ""
-	}
-	return filepath.Join(state, p.Name)
-}
-
-// deadLetterPath returns the path of the output's dead-letter file, or "" for none.
-func deadLetterPath(a *Agent, p *Push) string {
-	if a.Options.StateDirectory == "" {
-		return ""
-	}
-	return filepath.Join(a.Options.StateDirectory, p.Name+".rejected.jsonl")
 }
 
 // openQueue opens the output's queue, and gives up when ctx is done. If leaving, an
 // output that an earlier reload removed, still uses the directory, openQueue makes it
 // close its queue first.
 func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) error {
-	if o.queue.dir == "" {
-		o.queue.openMemory()
+	if o.queue.Dir == "" {
+		o.queue.OpenMemory()
 		if o.Options.Buffer == "auto" && !o.Plugin.MemoryOnly {
 			o.log.Warn("queue is in memory, a restart loses undelivered points; set agent.state_directory to keep them")
 		}
 		return nil
 	}
 	var err error
-	opened := o.calls.callWithin(ctx, o.title()+": opening its queue", func() {
-		if leaving != nil && leaving.queue.dir == o.queue.dir {
+	opened := o.calls.Within(ctx, o.title()+": opening its queue", func() {
+		if leaving != nil && leaving.queue.Dir == o.queue.Dir {
 			leaving.cutDrain()
 			<-leaving.left
 		}
-		err = o.queue.openDisk()
+		err = o.queue.OpenDisk()
 	})
 	if !opened {
-		return fmt.Errorf("queue %q: %w", o.queue.dir, errDiskHangs)
+		return fmt.Errorf("queue %q: %w", o.queue.Dir, calls.ErrDiskHangs)
 	}
 	return err
 }
@@ -168,25 +133,6 @@ func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
 	}
 }
 
-// start fills and empties the queue until the inbox is closed or haltCtx ends. First it
-// takes over the queue of the replaced output, if any. Batches wait in the inbox
-// meanwhile.
-func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) {
-	ctx, cancel := context.WithCancel(haltCtx)
-	o.cancel = cancel
-	go func() {
-		if replaced != nil {
-			o.takeOver(ctx, replaced)
-		}
-		o.health.watch(o.queue.Queue)
-		if o.queue.Stats().Records > 0 {
-			o.queue.wake() // do not wait for a new record
-		}
-		go o.fill()
-		o.delivery.deliver(ctx)
-	}()
-}
-
 // handOver closes the inbox and leaves the queue to another output. It reports false if
 // the queue is already closed.
 func (o *runningOutput) handOver() bool {
@@ -205,24 +151,24 @@ const handOverWait = time.Second
 // queue. It blocks while a disk hangs. Records do not move from disk to memory: they
 // stay on disk, and the log says so.
 func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
-	defer o.calls.begin(o.title() + ": taking over its queue")()
+	defer o.calls.Begin(o.title() + ": taking over its queue")()
 	<-replaced.filled
-	if !awaitFor(ctx, handOverWait, replaced.delivery.done) { // let the Push in flight end, else its records may be sent twice
+	if !calls.AwaitFor(ctx, handOverWait, replaced.delivery.Done()) { // let the Push in flight end, else its records may be sent twice
 		replaced.abandonDelivery()
 	}
-	replaced.delivery.passOn(o.delivery)
+	replaced.delivery.PassOn(o.delivery)
 	o.events.takeOver(&replaced.events)
 	if o.encoder.live != nil && replaced.encoder.live != nil {
 		o.encoder.live.takeOver(replaced.encoder.live)
 	}
-	if o.queue.Queue == nil {
-		o.queue.takeOver(replaced.queue)
+	if o.queue.Buffer == nil {
+		o.queue.TakeOver(replaced.queue)
 		return
 	}
-	if o.queue.dir != "" || replaced.queue.dir == "" {
-		o.queue.moveFrom(ctx, replaced.queue)
+	if o.queue.Dir != "" || replaced.queue.Dir == "" {
+		o.queue.MoveFrom(ctx, replaced.queue)
 	}
-	replaced.queue.close()
+	replaced.queue.Close()
 }
 
 // leave closes the inbox, drains the queue until drainCtx is done, and closes it. It
@@ -232,7 +178,7 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 	defer close(o.left)
 	o.stage.CompareAndSwap(stageRunning, stageLeaving)
 	close(o.inbox)
-	drained := await(drainCtx, o.delivery.done)
+	drained := calls.Await(drainCtx, o.delivery.Done())
 	if !o.stage.CompareAndSwap(stageLeaving, stageClosed) {
 		return // handed over
 	}
@@ -243,13 +189,13 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 		o.abandonDelivery()
 	default:
 		o.cancel()
-		<-o.delivery.done
+		<-o.delivery.Done()
 	}
 	if o.encoder.live != nil {
 		o.encoder.live.end()
 	}
-	defer o.calls.begin(o.title() + ": closing its queue")()
-	o.queue.close()
+	defer o.calls.Begin(o.title() + ": closing its queue")()
+	o.queue.Close()
 	o.closeEvents(removed)
 }
 
@@ -257,18 +203,8 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 // delivery loses its queue.
 func (o *runningOutput) abandonDelivery() {
 	o.cancel()
-	if !awaitFor(context.Background(), handOverWait, o.delivery.done) {
-		o.delivery.abandon()
-		o.log.Error("delivery abandoned, Push has not returned")
-	}
-}
-
-// rejectUnencoded rejects a point that cannot be encoded. It has no record that could
-// stay queued, so the point is lost if the dead-letter file cannot be written.
-func (o *runningOutput) rejectUnencoded(series string, cause error) {
-	defer o.calls.begin(o.title() + ": writing the dead-letter file")()
-	dead := []buffer.DeadLetter{{Record: []byte(series), Reason: fmt.Errorf("encode: %w", cause)}}
-	if err := o.rejects.keep(dead); err != nil {
-		o.rejects.lost(1, err)
+	if !calls.AwaitFor(context.Background(), handOverWait, o.delivery.Done()) {
+		o.delivery.Abandon()
+		o.log.Error("delivery abandoned, it has not ended")
 	}
 }

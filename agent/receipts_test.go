@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
-	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // An eventInput has one event "count N" and some points in the N-th gather, and records
@@ -285,11 +283,11 @@ func (q *flakyQueue) set(err error) {
 func newFilledOutput(t *testing.T, r *rig, q buffer.Queue, p plugin.Pusher) *runningOutput {
 	s := newSupervisor(r.agent, nil)
 	push := (&Agent{}).push("out", p)
-	o, err := newOutput(r.agent, push, s.health.output("out"), s.calls, s.stopping)
+	o, err := newOutput(r.agent, push, s.health.Output("out"), s.calls, s.stopping)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.queue.Queue = q
+	o.queue.Buffer = q
 	o.start(t.Context(), nil)
 	return o
 }
@@ -298,9 +296,9 @@ func newFilledOutput(t *testing.T, r *rig, q buffer.Queue, p plugin.Pusher) *run
 func (in *eventInput) gatherInto(o *runningOutput, batches int) {
 	for range batches {
 		b, _ := in.Gather(context.Background())
-		r := newReceipt(b.EventsStored)
+		r := delivery.NewReceipt(b.EventsStored)
 		o.offer(nil, &b, r)
-		r.release()
+		r.Release()
 		synctest.Wait()
 	}
 }
@@ -315,7 +313,7 @@ func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 		o := newFilledOutput(t, r, q, p)
 		in.gatherInto(o, 3)
 		in.want(t, "while the disk is full")
-		if got := o.health.dropped.Load(); got != 9 {
+		if got := o.health.Dropped.Load(); got != 9 {
 			t.Errorf("%d points dropped, want 9", got)
 		}
 		q.set(nil)
@@ -327,7 +325,7 @@ func TestEventsWaitForADiskThatIsFull(t *testing.T) {
 		if diff := cmp.Diff(want, p.stored); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
-		if got := o.health.dropped.Load(); got != 9 {
+		if got := o.health.Dropped.Load(); got != 9 {
 			t.Errorf("%d points dropped, want 9", got)
 		}
 	})
@@ -343,7 +341,7 @@ func TestEventsThatWaitAreHandedOver(t *testing.T) {
 		old := newFilledOutput(t, r, q, p)
 		in.gatherInto(old, 2)
 		old.handOver()
-		o, err := newOutput(r.agent, (&Agent{}).push("out", p), s.health.output("out"), s.calls, s.stopping)
+		o, err := newOutput(r.agent, (&Agent{}).push("out", p), s.health.Output("out"), s.calls, s.stopping)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -367,7 +365,7 @@ func TestAtMost10000EventsWaitForAQueue(t *testing.T) {
 		q := &flakyQueue{Queue: buffer.NewMemory(16 << 20), err: syscall.ENOSPC}
 		o := newFilledOutput(t, r, q, p)
 		in.gatherInto(o, maxWaitingEvents+5)
-		if got := o.health.dropped.Load(); got != 5 {
+		if got := o.health.Dropped.Load(); got != 5 {
 			t.Errorf("%d dropped, want 5", got)
 		}
 		q.set(nil)
@@ -406,9 +404,9 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		o := newFilledOutput(t, r, buffer.NewMemory(100), p)
 		confirmed := []string{}
 		offer := func(name string, events ...metric.Point) {
-			r := newReceipt(func() { confirmed = append(confirmed, name) })
+			r := delivery.NewReceipt(func() { confirmed = append(confirmed, name) })
 			o.offer(nil, &metric.Batch{Time: time.Now(), Events: events}, r)
-			r.release()
+			r.Release()
 			after(time.Minute)
 		}
 		offer("three", pointOf("count", 1), pointOf("count", 2), pointOf("count", 3))
@@ -419,61 +417,10 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		if diff := cmp.Diff([]string{"three", "last"}, confirmed); diff != "" {
 			t.Errorf("confirmed (-want +got):\n%s", diff)
 		}
-		if got := o.health.dropped.Load(); got != 1 {
+		if got := o.health.Dropped.Load(); got != 1 {
 			t.Errorf("%d dropped, want 1", got)
 		}
 	})
-}
-
-// The ledger confirms exactly the blocks of events of which every record was removed by
-// an ack, and no other.
-func TestLedgerAgainstModel(t *testing.T) {
-	for seed := range uint64(soak.Times(300)) {
-		rng := rand.New(rand.NewPCG(seed, 12))
-		q, l := buffer.NewMemory(500), &ledger{}
-		acked := map[string]bool{}
-		blocks, confirmed := [][]string{}, map[int]bool{}
-		n := 0
-		var out [][]byte
-		for range 200 {
-			switch rng.IntN(4) {
-			case 0, 1:
-				var records [][]byte
-				var block []string
-				for range 1 + rng.IntN(4) {
-					n++
-					records = append(records, fmt.Append(nil, n))
-					block = append(block, fmt.Sprint(n))
-				}
-				var r *receipt
-				if rng.IntN(2) == 0 {
-					at := len(blocks)
-					r = newReceipt(func() { confirmed[at] = true })
-				}
-				if _, err := l.append(q, records, r); err != nil {
-					r.hold() // lost
-				} else if r != nil {
-					blocks = append(blocks, block)
-				}
-				r.release()
-			case 2:
-				out, _ = l.peek(q, 1+rng.IntN(8), 1<<20)
-			case 3:
-				k := rng.IntN(len(out) + 1)
-				for _, record := range out[:k] {
-					acked[string(record)] = true
-				}
-				l.ack(q, k)
-				out = nil
-			}
-			for at, block := range blocks {
-				want := !slices.ContainsFunc(block, func(record string) bool { return !acked[record] })
-				if confirmed[at] != want {
-					t.Fatalf("seed %d: block %v is confirmed: %v, want %v", seed, block, confirmed[at], want)
-				}
-			}
-		}
-	}
 }
 
 // An eventPusher writes events in a form of their own, and leaves out every second one and

@@ -9,7 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
 	"sockwatch/agent/filter"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -23,7 +26,7 @@ func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, e
 	var err error
 	var c changes
 	switch {
-	case !s.calls.callWithin(loadCtx, "reading the configuration", func() { next, err = load() }):
+	case !s.calls.Within(loadCtx, "reading the configuration", func() { next, err = load() }):
 		err = errors.New("the program is stopping")
 	case err == nil:
 		c, err = s.adopt(ctx, haltCtx, next)
@@ -39,7 +42,7 @@ const openGrace = time.Second
 // new ones do, each in its own goroutine. Inputs and endpoints run until ctx is done,
 // outputs until haltCtx is done.
 func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, error) {
-	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], s.health.asInput(next))
+	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], next.ownInput(s.health))
 	t, err := s.open(ctx, next)
 	if err != nil {
 		t.undo()
@@ -55,7 +58,7 @@ func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, 
 	s.launch(ctx, haltCtx, t)
 	s.retire(haltCtx, t, switched)
 	s.retiring.Go(func() {
-		s.calls.callWithin(ctx, "reading the state directory", func() { reportBacklogs(next) })
+		s.calls.Within(ctx, "reading the state directory", func() { reportBacklogs(next) })
 	})
 	return t.changes(), nil
 }
@@ -115,7 +118,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		return t, err
 	}
 	t.endpoints, err = plan(s.running.endpoints, next.Pull, alike, func(c *Pull, _ *runningEndpoint) (*runningEndpoint, error) {
-		e, err := newEndpoint(next, c, s.health.output(c.Name), s.calls, s)
+		e, err := newEndpoint(next, c, s.health.Output(c.Name), s.calls, s)
 		if err == nil {
 			err = c.Endpoint.Listen(ctx)
 		}
@@ -125,8 +128,8 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 		return t, err
 	}
 	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
-		o, err := newOutput(next, c, s.health.output(c.Name), s.calls, s.stopping)
-		if err == nil && (old == nil || old.queue.dir != o.queue.dir) {
+		o, err := newOutput(next, c, s.health.Output(c.Name), s.calls, s.stopping)
+		if err == nil && (old == nil || old.queue.Dir != o.queue.Dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
 		if err == nil {
@@ -139,16 +142,16 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 
 // newInput prepares an input that publishes on the board and to the outputs.
 func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
-	in, err := newInput(a, c, s.health.input(c.Name), s.calls)
+	in, err := newInput(a, c, s.health.Input(c.Name), s.calls)
 	if err != nil {
 		return nil, err
 	}
 	in.sink = sink{
 		publish: func(b *metric.Batch, changed bool) {
 			s.show(in, b, changed)
-			r := newReceipt(b.EventsStored)
+			r := delivery.NewReceipt(b.EventsStored)
 			s.offer(in, b, r)
-			r.release()
+			r.Release()
 		},
 		withdraw: func(at time.Time, changed bool) {
 			s.show(in, nil, changed)
@@ -156,7 +159,7 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 		},
 		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
 	}
-	if in.Name == agentSource {
+	if in.Name == health.Source {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
 	return in, nil
@@ -165,12 +168,10 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 // undo closes what was opened for a transition that failed.
 func (t *transition) undo() {
 	for _, e := range t.endpoints.new {
-		closeIf(e.Endpoint, e.log)
+		calls.Close(e.Endpoint, e.log)
 	}
 	for _, o := range t.outputs.new {
-		if o.queue.Queue != nil {
-			closeIf(o.queue.Queue, o.log)
-		}
+		o.queue.CloseUnused()
 	}
 }
 
@@ -194,7 +195,7 @@ func (s *supervisor) switchTo(config *Agent, running instances) {
 
 // forget drops the counters of instances that are not running.
 func (s *supervisor) forget() {
-	s.health.forget(
+	s.health.Forget(
 		func(input string) bool { return s.running.inputs[input] == nil },
 		func(output string) bool {
 			return s.running.outputs[output] == nil && s.running.endpoints[output] == nil
@@ -256,7 +257,7 @@ func (s *supervisor) retire(haltCtx context.Context, t transition, switched time
 		e.cancel()
 		s.retiring.Go(func() { e.retire(haltCtx, wait) })
 	}
-	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return isClosed(o.left) })
+	maps.DeleteFunc(s.leaving, func(_ string, o *runningOutput) bool { return calls.IsClosed(o.left) })
 	for name, o := range t.outputs.old {
 		if t.outputs.new[name] != nil {
 			continue // the new one takes over its queue
@@ -283,7 +284,7 @@ func (t *transition) changes() (c changes) {
 
 func note[R configured](c *changes, x exchange[R]) {
 	for _, name := range slices.Sorted(maps.Keys(x.new)) {
-		if x.new[name].title() == "inputs."+agentSource {
+		if x.new[name].title() == "inputs."+health.Source {
 			continue // no file has it
 		}
 		if _, ok := x.old[name]; ok {
@@ -316,7 +317,7 @@ func (c changes) attrs() (attrs []any) {
 func withGrace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	unused := context.AfterFunc(ctx, func() {
-		sleep(later, wait)
+		calls.Sleep(later, wait)
 		cancel()
 	})
 	return later, func() { unused(); cancel() }

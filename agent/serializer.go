@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -18,12 +19,12 @@ type serializer struct {
 	endedEncoder plugin.EndedEncoder // likewise
 	descs        []metric.Desc       // that the Pusher uses
 	reject       func(series string, cause error)
-	panics       *counter
+	panics       *calls.Panics
 	log          *slog.Logger
-	endedLog     throttle
+	endedLog     calls.Throttle
 }
 
-func newSerializer(p plugin.Pusher, panics *counter, log *slog.Logger, reject func(series string, cause error)) *serializer {
+func newSerializer(p plugin.Pusher, panics *calls.Panics, log *slog.Logger, reject func(series string, cause error)) *serializer {
 	s := &serializer{pusher: p, panics: panics, log: log, reject: reject}
 	s.restamper, _ = p.(plugin.Restamper)
 	s.eventEncoder, _ = p.(plugin.EventEncoder)
@@ -67,7 +68,7 @@ func (s *serializer) appendEnded(dst []byte, e *endedSeries) []byte {
 	s.useDescs(e.descs)
 	b, err := s.callEncodeEnded(dst, &e.point, e.time)
 	if err != nil {
-		if n := s.endedLog.add(1); n > 0 {
+		if n := s.endedLog.Add(1); n > 0 {
 			s.log.Warn("cannot encode ended series, their last values remain for about five minutes", "series", n, "first", e.point.Series(), "error", err)
 		}
 		return dst
@@ -82,7 +83,7 @@ func (s *serializer) useDescs(descs []metric.Desc) {
 	}
 	s.descs = descs
 	var err error // logged by recover
-	defer s.panics.recover(&err, s.log)
+	defer s.panics.Recover(&err, s.log)
 	s.descUser.UseDescs(descs)
 }
 
@@ -92,21 +93,21 @@ func sameDescs(a, b []metric.Desc) bool {
 }
 
 func (s *serializer) callEncode(dst []byte, p *metric.Point) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
+	defer s.panics.Recover(&err, s.log)
 	return s.pusher.Encode(dst, p)
 }
 
 func (s *serializer) callEncodeEvent(dst []byte, event *metric.Point) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
+	defer s.panics.Recover(&err, s.log)
 	return s.eventEncoder.EncodeEvent(dst, event)
 }
 
 func (s *serializer) callRestamp(dst, record []byte, t time.Time) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
+	defer s.panics.Recover(&err, s.log)
 	return s.restamper.Restamp(dst, record, t)
 }
 
 func (s *serializer) callEncodeEnded(dst []byte, series *metric.Point, t time.Time) (b []byte, err error) {
-	defer s.panics.recover(&err, s.log)
+	defer s.panics.Recover(&err, s.log)
 	return s.endedEncoder.EncodeEnded(dst, series, t)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sockwatch/agent/buffer"
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 )
 
@@ -26,13 +27,13 @@ import (
 type seriesFile struct {
 	path  string
 	title string // of the output, for the watchdog's message
-	calls *calls
+	calls *calls.Pending
 	log   *slog.Logger
 
 	last     time.Time  // when the last write began; used by the goroutine of the encoder
 	writing  sync.Mutex // held during a write
 	outdated bool       // the last write failed; guarded by writing
-	failures throttle
+	failures calls.Throttle
 }
 
 const (
@@ -61,8 +62,8 @@ func (l *liveSeries) load(ctx context.Context) {
 	f := l.file
 	var sources map[string]*liveSource
 	var err error
-	if !f.calls.callWithin(ctx, f.title+": reading its series", func() { sources, err = f.load() }) {
-		sources, err = nil, errDiskHangs
+	if !f.calls.Within(ctx, f.title+": reading its series", func() { sources, err = f.load() }) {
+		sources, err = nil, calls.ErrDiskHangs
 	}
 	if err != nil {
 		f.log.Warn("cannot read which series were live, those that have ended since keep their last value for about five minutes", "error", err)
@@ -119,7 +120,7 @@ func (f *seriesFile) writeLast(sources map[string]*liveSource, changed bool) {
 }
 
 func (f *seriesFile) lockedWrite(sources map[string]liveSource, changed bool, now time.Time) {
-	defer f.calls.begin(f.title + ": writing its series")()
+	defer f.calls.Begin(f.title + ": writing its series")()
 	var err error
 	if changed = changed || f.outdated; !changed {
 		err = os.Chtimes(f.path, now, now)
@@ -129,7 +130,7 @@ func (f *seriesFile) lockedWrite(sources map[string]liveSource, changed bool, no
 		err = f.replace(sources, now)
 	}
 	f.outdated = err != nil
-	if err != nil && f.failures.add(1) > 0 {
+	if err != nil && f.failures.Add(1) > 0 {
 		f.log.Warn("cannot save which series are live, those that end during a restart keep their last value for about five minutes", "error", err)
 	}
 }

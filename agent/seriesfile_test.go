@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"sockwatch/agent/calls"
 	"sockwatch/agent/metric"
 )
 
@@ -125,7 +126,7 @@ func FuzzSeries(f *testing.F) {
 func newSeriesFile(t *testing.T) (*seriesFile, *logBuffer) {
 	r := newRig(t)
 	path := filepath.Join(t.TempDir(), "out.series.json")
-	return &seriesFile{path: path, title: "outputs.out", calls: &calls{log: r.agent.Log}, log: r.agent.Log}, r.log
+	return &seriesFile{path: path, title: "outputs.out", calls: &calls.Pending{Log: r.agent.Log}, log: r.agent.Log}, r.log
 }
 
 func TestSeriesFileIsIgnoredAfterALongStop(t *testing.T) {

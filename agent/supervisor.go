@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"sockwatch/agent/calls"
+	"sockwatch/agent/delivery"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 )
@@ -17,10 +20,10 @@ import (
 // them.
 type supervisor struct {
 	log    *slog.Logger
-	health *health
+	health *health.Registry
 	board  *board
 	events eventLog // of all inputs
-	calls  *calls
+	calls  *calls.Pending
 	ready  func()
 
 	firsts   *gate                     // held by inputs whose first gather has not ended
@@ -46,7 +49,7 @@ type instances struct {
 func newSupervisor(a *Agent, ready func()) *supervisor {
 	b := newBoard()
 	return &supervisor{
-		log: a.Log, health: newHealth(a.Version, b.changed), board: b, calls: &calls{log: a.Log}, ready: ready,
+		log: a.Log, health: health.New(a.Version, b.changed), board: b, calls: &calls.Pending{Log: a.Log}, ready: ready,
 		firsts: &gate{opened: make(chan struct{})}, stopping: make(chan struct{}), leaving: map[string]*runningOutput{},
 		recalled: map[string]bool{},
 		config:   &Agent{Log: a.Log, Options: Options{ShutdownTimeout: a.Options.ShutdownTimeout}}, // until adopt
@@ -61,11 +64,11 @@ func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, ove
 	over := make(chan struct{})
 	unused := context.AfterFunc(ctx, func() {
 		defer halt()
-		if !sleep(watchCtx, s.gracePeriod()) {
+		if !calls.Sleep(watchCtx, s.gracePeriod()) {
 			return
 		}
 		halt()
-		if sleep(watchCtx, time.Second) {
+		if calls.Sleep(watchCtx, time.Second) {
 			close(over)
 		}
 	})
@@ -92,7 +95,7 @@ func (s *supervisor) stop(haltCtx context.Context) {
 	}
 	s.log.Info("stopping") // after the cancels: writing the log may block
 	for _, in := range last.inputs {
-		await(haltCtx, in.done)
+		calls.Await(haltCtx, in.done)
 	}
 	s.switchTo(s.config, instances{}) // so that nothing is offered to a closed inbox
 	for _, o := range last.outputs {
@@ -122,7 +125,7 @@ func (g *gate) hold() (release func()) {
 	return sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.holds--; g.holds == 0 && !isClosed(g.opened) {
+		if g.holds--; g.holds == 0 && !calls.IsClosed(g.opened) {
 			close(g.opened)
 		}
 	})
@@ -138,13 +141,13 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 		return // a reload has removed it meanwhile
 	}
 	batches := map[string]*metric.Batch{in.Name: b}
-	if own := s.running.inputs[agentSource]; changed && own != nil && own != in {
-		if health, err := own.transform.batch(s.health.batch()); err == nil {
-			batches[agentSource] = health
+	if own := s.running.inputs[health.Source]; changed && own != nil && own != in {
+		if counters, err := own.transform.batch(s.health.Batch()); err == nil {
+			batches[health.Source] = counters
 		}
 	}
 	s.board.set(batches)
-	if in.Name == agentSource && s.board.open() && s.ready != nil {
+	if in.Name == health.Source && s.board.open() && s.ready != nil {
 		go s.ready() // it may block
 	}
 	s.board.changed()
@@ -152,7 +155,7 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 
 // offer hands a batch to every output, and its events to every endpoint. Of an input that a
 // reload has replaced or removed meanwhile, only the events count.
-func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
+func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.running.inputs[in.Name] != in {
@@ -162,7 +165,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *receipt) {
 		o.offer(in, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
-		r.hold() // for ever: the program stops, and no output accepts events any longer
+		r.Hold() // for ever: the program stops, and no output accepts events any longer
 	}
 	if len(b.Events) == 0 {
 		return
@@ -228,7 +231,7 @@ func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 	}
 	s.mu.RLock()
 	var inputs []*runningInput
-	own := s.running.inputs[agentSource]
+	own := s.running.inputs[health.Source]
 	for _, in := range s.running.inputs {
 		if in != own && s.board.age(in.Name) > maxAge {
 			inputs = append(inputs, in)
@@ -252,7 +255,7 @@ func (s *supervisor) refresh(ctx context.Context, maxAge time.Duration) error {
 // reloaded records and logs the result of a reload. An error of several lines becomes
 // as many log lines.
 func (s *supervisor) reloaded(c changes, err error) {
-	s.health.reloaded(err)
+	s.health.Reloaded(err)
 	if err == nil {
 		s.log.Info("reloaded", c.attrs()...)
 		return

@@ -23,10 +23,15 @@ func (w *watch) start(ctx context.Context, in *runningInput) {
 	}
 	w.once.Do(func() {
 		w.running.Go(func() {
-			defer in.calls.begin(in.title() + ": Watch")()
+			defer in.calls.Begin(in.title() + ": Watch")()
 			var err error // logged by recover
-			defer in.health.panics.recover(&err, in.log)
-			watcher.Watch(ctx, func() { put(w.changed) })
+			defer in.health.Panics.Recover(&err, in.log)
+			watcher.Watch(ctx, func() {
+				select {
+				case w.changed <- struct{}{}:
+				default: // it is requested already
+				}
+			})
 		})
 	})
 }

@@ -3,8 +3,8 @@
 #
 #   deploy/package.sh OUT
 #
-# It needs Go. Two builds of one commit are byte-identical: all timestamps are
-# $SOURCE_DATE_EPOCH, by default the time of the commit.
+# It needs Go, and the network once, for the modules. Two builds of one commit are
+# byte-identical: all timestamps are $SOURCE_DATE_EPOCH, by default the time of the commit.
 #
 #   ARCHES      "amd64 arm64"; fewer for a quick look
 #   MAINTAINER  of the packages, "NAME <ADDRESS>"
@@ -22,7 +22,13 @@ VERSION=$(sed -n 's/^const sourceVersion = "\(.*\)"$/\1/p' cmd/sockwatch/version
 MAINTAINER=${MAINTAINER:-The sockwatch authors <maintainers@users.noreply.github.com>}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 read -ra arches <<<"${ARCHES:-amd64 arm64}"
-nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+
+# "go build" at a tag takes the version from it: the packages must have the same one.
+tags=$(git tag --points-at HEAD 'v[0-9]*' 2>/dev/null || true)
+if [ -n "$tags" ] && ! grep -Fqx "v$VERSION" <<<"$tags"; then
+	echo "$0: the commit has the tag" $tags", but sourceVersion in cmd/sockwatch/version.go is $VERSION" >&2
+	exit 1
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,10 +38,11 @@ main() {
 		build linux "$arch" "$work/bin/$arch/sockwatch"
 	done
 	documents
+	(cd deploy/nfpm && GOFLAGS="" go build -o "$work/nfpm" tool)
 	find "$work" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	for ARCH in "${arches[@]}"; do
 		for format in deb rpm; do
-			(cd "$work" && go run "$nfpm" package -f nfpm.yaml -p "$format" -t "$out")
+			(cd "$work" && ./nfpm package -f nfpm.yaml -p "$format" -t "$out")
 		done
 	done
 	(cd deploy && go run ./image -out "$out/sockwatch-oci.tar" -version "$VERSION" -epoch "$SOURCE_DATE_EPOCH" -files "$work" "${arches[@]}")

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"sockwatch/agent"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
 
@@ -19,7 +19,7 @@ type object = map[string]any
 // their descriptions, and the additions of pointRules.
 func renderLineSchema(t *testing.T) string {
 	t.Helper()
-	descs := slices.Clone(agent.Descs)
+	descs := slices.Clone(health.Descs)
 	for _, p := range plugins() {
 		if p.NewInput != nil { // the fields of an endpoint are not points
 			descs = append(descs, p.Descs...)

@@ -15,6 +15,7 @@ import (
 	"sockwatch"
 	"sockwatch/agent"
 	"sockwatch/agent/config"
+	"sockwatch/agent/health"
 	"sockwatch/agent/listen"
 	"sockwatch/agent/plugin"
 )
@@ -48,7 +49,7 @@ func TestGenerated(t *testing.T) {
 		compareGenerated(t, path, text)
 	}
 	const own = "docs/metrics.md"
-	text := replaceBetween(readFile(t, own), "metrics", renderMetrics(agent.Descs))
+	text := replaceBetween(readFile(t, own), "metrics", renderMetrics(health.Descs))
 	if !strings.Contains(text, "<!-- metrics -->") {
 		t.Errorf("%s has no lines <!-- metrics --> and <!-- /metrics -->", own)
 	}

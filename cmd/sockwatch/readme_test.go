@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v2"
 
-	"sockwatch/agent"
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin/plugintest/schematest"
 )
@@ -98,7 +98,7 @@ func TestReadmeJSONLine(t *testing.T) {
 
 // documented reports whether a point of that name has the field.
 func documented(name, field string) bool {
-	descs := agent.Descs
+	descs := health.Descs
 	for _, p := range plugins() {
 		descs = slices.Concat(descs, p.Descs)
 	}

@@ -31,14 +31,19 @@ var sourceVersion = func() string {
 // rpmArch is how rpm names this machine's architecture.
 var rpmArch = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 
+// TestTwoBuildsAreEqual builds a second time elsewhere, with a umask of its own, and without the
+// network: go.sum files know the modules that the first build has used.
 func TestTwoBuildsAreEqual(t *testing.T) {
 	build(t)
 	source, out := filepath.Join(t.TempDir(), "elsewhere"), t.TempDir()
 	if err := copySource(source); err != nil {
 		t.Fatal(err)
 	}
-	if err := packageSh(filepath.Join(source, "deploy"), out); err != nil {
-		t.Fatal(err)
+	modules := must(t, "go env GOMODCACHE")
+	cmd := exec.Command("sh", "-c", `umask 077; exec "$0" "$1"`, filepath.Join(source, "deploy/package.sh"), out)
+	cmd.Env = append(os.Environ(), epoch, "GOPATH="+t.TempDir(), "GOMODCACHE="+modules, "GOPROXY=off", "HTTPS_PROXY=http://127.0.0.1:1")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("package.sh: %v\n%s", err, output)
 	}
 	first, err := os.ReadDir(built.current)
 	if err != nil {
@@ -67,6 +72,25 @@ func TestTwoBuildsAreEqual(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+// TestTagOfAnotherVersionIsRefused: at a tag, "go build" takes the version of the program from it.
+func TestTagOfAnotherVersionIsRefused(t *testing.T) {
+	source := t.TempDir()
+	if err := copySource(source); err != nil {
+		t.Fatal(err)
+	}
+	git := "git -C " + source + " -c user.name=test -c user.email=test@example.org "
+	must(t, git+"init -q; "+git+"add cmd/sockwatch/version.go; "+git+"commit -q -m release; "+git+"tag v99.0.0")
+	err := packageSh(filepath.Join(source, "deploy"), filepath.Join(source, "out"), "ARCHES=none")
+	want := "the commit has the tag v99.0.0, but sourceVersion in cmd/sockwatch/version.go is " + sourceVersion + "\n"
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+	must(t, git+"tag v"+sourceVersion)
+	if err := packageSh(filepath.Join(source, "deploy"), filepath.Join(source, "out"), "ARCHES=none"); err == nil || strings.Contains(err.Error(), "has the tag") {
+		t.Errorf("%v, want that GOARCH=none is refused", err)
 	}
 }
 

@@ -329,14 +329,11 @@ func (in *input) describeRules(g *group) (d details) {
 	if worst.verdict.Rule == "" {
 		d.add("nearest_rule", reason.Rule)
 	}
-	switch worst.verdict.Expected {
-	case expect.Yes, expect.Forbidden:
-		d.add("why", reason.Why)
-	default: // it may compare the program or the cgroup of any holder
-		d.addSensitive("why", reason.Why)
-	}
+	// These quote the justifications of rules, and may compare the program or the cgroup of any
+	// holder. Events have them for the same readers.
+	d.addSensitive("why", reason.Why)
 	for _, sentence := range in.rules.Matching(worst.judged, now) {
-		d.add("matches", sentence)
+		d.addSensitive("matches", sentence)
 	}
 	return d
 }

@@ -291,7 +291,7 @@ func TestDetailsExplainTheRules(t *testing.T) {
 		t.Errorf("of an unexpected listener (-want +got):\n%s", diff)
 	}
 	want = []string{
-		"Rules: expected = yes", "Rules: rule = all", "Rules: why = matches rule all: the bastion", "Rules: matches = allow all: the bastion",
+		"Rules: expected = yes", "Rules: rule = all", "Rules: why = matches rule all: the bastion (sensitive)", "Rules: matches = allow all: the bastion (sensitive)",
 	}
 	if diff := cmp.Diff(want, rules(4001)); diff != "" {
 		t.Errorf("of an expected listener (-want +got):\n%s", diff)

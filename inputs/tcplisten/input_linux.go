@@ -87,6 +87,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 		return metric.Batch{}, err
 	}
 	in.warnOfNamespaces()
+	in.warnOfExpiry(now)
 	if in.options.Established {
 		in.countEstablished(searchCtx, &partial)
 	}
@@ -311,9 +312,7 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 	if r.users.Update(ctx, in.listeners.uids(), now) {
 		in.listeners.usersVersion++
 	}
-	if err := r.users.Err(); err != nil {
-		in.warn(userDatabase, "cannot read user names, showing user ids instead of unknown names", "error", err)
-	}
+	in.warnOfUsers(r.users.Err())
 	if now.Sub(r.bootRead) >= time.Duration(in.options.OwnerRefresh) {
 		// Setting the clock changes the boot time. If it cannot be read, the last known
 		// one stays in use.

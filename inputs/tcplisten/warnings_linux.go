@@ -1,6 +1,7 @@
 package tcplisten
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -134,12 +135,29 @@ func (in *input) warnOfSource(ns *netns.Namespace, source netns.Source) {
 	}
 }
 
+// warnOfResources warns that no descriptor or memory is left, which stops the search for owners and
+// the reading of user names alike.
+func (in *input) warnOfResources(err error) {
+	in.warn(openFiles, "cannot open more files, keeping known owners and user names: raise the limit on open files (systemd: LimitNOFILE=)",
+		"error", err)
+}
+
+// warnOfUsers warns if user names cannot be read.
+func (in *input) warnOfUsers(err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		in.warnOfResources(err)
+	default:
+		in.warn(userDatabase, "cannot read user names, showing user ids instead of unknown names", "error", err)
+	}
+}
+
 // warnOfOwners warns if owners stay unknown, with the reason and what to do about it. The reason
 // comes from the last search for owners.
 func (in *input) warnOfOwners(report owner.Report) {
-	if err := report.OutOfResources; err != nil {
-		in.warn(openFiles, "search for owners stopped, keeping known owners: raise the limit on open files (systemd: LimitNOFILE=)",
-			"error", err)
+	if report.OutOfResources != nil {
+		in.warnOfResources(report.OutOfResources)
 	}
 	if !report.Walked && in.limits.hidden == "" {
 		return

@@ -100,6 +100,23 @@ func TestExpiringRulesAreLoggedOnceADay(t *testing.T) {
 	}
 }
 
+func TestGathersWarnOfExpiringRules(t *testing.T) {
+	options := Defaults()
+	options.Allow = []expect.Allow{{
+		Name: "soon", Criteria: expect.Criteria{Process: plugin.Strings{"none"}},
+		Approval: expect.Approval{Expires: time.Now().UTC().AddDate(0, 0, 7).Format(time.DateOnly)},
+	}}
+	in, log := openLogging(t, options, plugin.Env{Name: pointListener})
+	for range 2 {
+		if _, err := in.Gather(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Count(log.String(), `msg="the approval of a rule ends soon" kind=allow rule=soon`); got != 1 {
+		t.Errorf("two gathers warn %d times of a rule that expires in a week, want once; logged:\n%s", got, log)
+	}
+}
+
 func TestLimitsLastUntilTheyAreFixed(t *testing.T) {
 	o := observe(t, eventOptions())
 	if o == nil {

@@ -59,19 +59,14 @@ func Example() Options {
 
 // Validate returns every error of the options, joined. They contain no secrets.
 func (o *Options) Validate() error {
-	var errs []error
-	if len(o.URL) == 0 {
-		errs = append(errs, plugin.Invalid("url", "must be set"))
-	}
-	for _, u := range o.URL {
-		errs = append(errs, push.ValidateURL("url", u, true))
-	}
-	errs = append(errs,
+	errs := []error{
+		push.ValidateURLs("url", o.URL, true),
 		oneOf("method", o.Method, http.MethodPost, http.MethodPut, http.MethodPatch),
 		oneOf("format", o.Format, formats...),
 		format.Validate("json", o.TimestampFormat),
 		push.ValidateEncoding(o.ContentEncoding, "gzip", "zstd", "snappy", "identity"),
-		push.ValidateMaxBody(o.MaxBody))
+		push.ValidateMaxBody(o.MaxBody),
+	}
 	for _, code := range o.NonRetryableStatusCodes {
 		if code < 300 || code > 599 {
 			errs = append(errs, plugin.Invalid("non_retryable_statuscodes", "%d is not a status from 300 to 599", code))

@@ -19,7 +19,7 @@ func TestEveryWrongOptionIsNamed(t *testing.T) {
 	}{
 		{name: "a URL", change: func(o *Options) {}, want: "<nil>"},
 		{name: "a URL with a query", change: func(o *Options) { o.URL = plugin.Strings{"https://h/p?a=b"} }, want: "<nil>"},
-		{name: "no URL", change: func(o *Options) { o.URL = nil }, want: "url: must be set"},
+		{name: "no URL", change: func(o *Options) { o.URL = nil }, want: "url: must name a server"},
 		{name: "wrong URLs", change: func(o *Options) { o.URL = plugin.Strings{"h?s3cret", "http://u:s3cret@h"} },
 			want: `url: "h" does not begin with http:// or https://
 url: a URL contains "@", as in user:password@host: set username and password instead`},

@@ -61,19 +61,13 @@ func Example() Options {
 
 // Validate returns every error of the options, joined. They contain no secrets.
 func (o *Options) Validate() error {
-	var errs []error
-	if len(o.URLs) == 0 {
-		errs = append(errs, plugin.Invalid("urls", "must name a server"))
-	}
-	for _, u := range o.URLs {
-		errs = append(errs, push.ValidateURL("urls", u, false))
-	}
-	errs = append(errs, o.validateAPI(),
+	return errors.Join(
+		push.ValidateURLs("urls", o.URLs, false), o.validateAPI(),
 		push.ValidateName("database", o.Database), push.ValidateName("retention_policy", o.RetentionPolicy),
 		push.ValidateName("organization", o.Organization), push.ValidateName("bucket", o.Bucket),
 		o.Login.Validate(), push.ValidateHeaders("http_headers", o.HTTPHeaders, &o.Login, "Content-Type"),
-		push.ValidateEncoding(o.ContentEncoding, "gzip", "identity"), push.ValidateMaxBody(o.MaxBody), o.Transport.Validate())
-	return errors.Join(errs...)
+		push.ValidateEncoding(o.ContentEncoding, "gzip", "identity"), push.ValidateMaxBody(o.MaxBody), o.Transport.Validate(),
+	)
 }
 
 // validateAPI checks that the options fit the API in use.

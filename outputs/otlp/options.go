@@ -78,7 +78,7 @@ func (o *Options) Validate() error {
 		}
 	}
 	return errors.Join(append(errs,
-		o.Options.Validate(),
+		o.Options.Validate("Content-Type"),
 		push.ValidateEncoding(o.ContentEncoding, "gzip", "zstd", "identity"),
 		push.ValidateMaxBody(o.MaxBody),
 	)...)

@@ -29,6 +29,9 @@ func TestOptionsAreChecked(t *testing.T) {
 			"resource_attributes: set service_name instead of \"service.name\""},
 		{name: "snappy", change: func(o *Options) { o.LogsURL, o.ContentEncoding = "http://h/v1/logs", "snappy" },
 			want: `content_encoding: unknown value "snappy" (known: gzip, zstd, identity)`},
+		{name: "the header of the encoding", change: func(o *Options) {
+			o.LogsURL, o.Headers = "http://h/v1/logs", map[string]string{"Content-Type": "application/json"}
+		}, want: `headers: "Content-Type" is set by the output itself`},
 		{name: "no size", change: func(o *Options) { o.LogsURL, o.MaxBody = "http://h/v1/logs", 0 }, want: "max_body: must be more than 0B and at most 1GiB"},
 		{name: "user without a name", change: func(o *Options) { o.LogsURL, o.Password = "http://h/v1/logs", "secret" }, want: "username: must be set if a password is set"},
 	} {

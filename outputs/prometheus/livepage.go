@@ -28,7 +28,8 @@ func (e *endpoint) newPage(board plugin.Board) *livepage.Page {
 }
 
 // pageHosts returns the names of this host: those of page_hosts, the names in listen, and
-// the name that the kernel has, since the one in the configuration may be another.
+// the name that the kernel has, since the one in the configuration may be another. Of a name
+// with a domain, its first label is one, too: no other site has a name without a domain.
 func (e *endpoint) pageHosts() plugin.Globs {
 	var names []string
 	for _, pattern := range e.opts.PageHosts {
@@ -47,6 +48,10 @@ func (e *endpoint) pageHosts() plugin.Globs {
 	}
 	kernel, _ := os.Hostname() // without it, the other names are left
 	add(kernel)
+	for _, name := range []string{kernel, e.env.Hostname} {
+		label, _, _ := strings.Cut(name, ".")
+		add(label)
+	}
 	hosts, _ := plugin.CompileGlobs(names) // Validate has compiled them
 	return hosts
 }
@@ -65,7 +70,7 @@ func isLocal(r *http.Request) bool {
 		return false
 	}
 	for name := range r.Header {
-		if strings.HasPrefix(name, "X-Forwarded") || slices.Contains(proxyHeaders[:], name) {
+		if slices.ContainsFunc(proxyHeaders[:], func(part string) bool { return strings.Contains(name, part) }) {
 			return false
 		}
 	}
@@ -76,5 +81,6 @@ func isLocal(r *http.Request) bool {
 	return err == nil && from.Addr().Unmap().IsLoopback()
 }
 
-// proxyHeaders are headers that only proxies send, in addition to X-Forwarded-*.
-var proxyHeaders = [...]string{"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "X-Original-Forwarded-For", "Client-Ip"}
+// proxyHeaders are parts of the names of headers that only proxies send, such as
+// X-Forwarded-For, X-Cluster-Client-Ip and Cf-Connecting-Ip.
+var proxyHeaders = [...]string{"Forwarded", "Via", "Real-Ip", "Client-Ip", "Clientip", "Connecting-Ip", "X-Envoy-"}

@@ -48,6 +48,12 @@ func TestWhoIsTrusted(t *testing.T) {
 		{name: "proxy, X-Forwarded-For", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Forwarded-For", "127.0.0.1"}},
 		{name: "proxy, X-Forwarded-Proto", remote: "[::1]:5", proto: 1, header: []string{"X-Forwarded-Proto", "https"}},
 		{name: "proxy, X-Real-IP", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Real-IP", ""}},
+		{name: "proxy, X-Cluster-Client-IP", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Cluster-Client-IP", "192.0.2.1"}},
+		{name: "proxy, Fastly-Client-IP", remote: "127.0.0.1:5", proto: 1, header: []string{"Fastly-Client-IP", "192.0.2.1"}},
+		{name: "proxy, CF-Connecting-IPv6", remote: "127.0.0.1:5", proto: 1, header: []string{"CF-Connecting-IPv6", "2001:db8::1"}},
+		{name: "proxy, X-Azure-ClientIP", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Azure-ClientIP", "192.0.2.1"}},
+		{name: "proxy, X-Envoy-External-Address", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Envoy-External-Address", "192.0.2.1"}},
+		{name: "other headers", remote: "127.0.0.1:5", proto: 1, header: []string{"X-Request-Id", "1", "User-Agent", "x", "Accept-Language", "en"}, want: true},
 		{name: "proxy, Via", remote: "127.0.0.1:5", proto: 1, header: []string{"Via", "1.1 x"}},
 		{name: "proxy before a unix socket", remote: "@", local: unix, proto: 1, header: []string{"X-Forwarded-For", "192.0.2.1"}},
 		{name: "nginx with its defaults", remote: "127.0.0.1:5", proto: 0},
@@ -159,13 +165,14 @@ func TestPageIsServedUnderTheNamesOfTheHost(t *testing.T) {
 		o.Listen = plugin.Strings{"127.0.0.1:0", "Metrics.Internal:8088"}
 		o.PageHosts = plugin.Strings{"*.Corp.example"}
 	})
+	e.env.Hostname = "web-1.prod.example"
 	kernel, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := testHandler(e, boardOf(batch("tcp_listen", listener(80, "nginx", "root"))))
 	for host, want := range map[string]int{
-		"web-1:8088": 200, "a.corp.example": 200, "metrics.internal:8088": 200, kernel: 200, "127.0.0.1": 200,
+		"web-1:8088": 200, "web-1.prod.example": 200, "web-1.evil.example": 403, "a.corp.example": 200, "metrics.internal:8088": 200, kernel: 200, "127.0.0.1": 200,
 		"evil.example": 403, "corp.example": 403,
 	} {
 		for _, path := range []string{"/", "/metrics", "/sd/listeners", "/-/healthy", "/-/ready"} {

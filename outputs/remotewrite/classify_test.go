@@ -64,7 +64,7 @@ func TestAnswers(t *testing.T) {
 		{name: "another 500", version: version1, status: 500, body: "log: disk full after a too old sample\n", want: "kept"},
 		{
 			name: "Thanos", version: version1, status: 409, want: "rejected [0 1], others stored",
-			body: "store locally for endpoint 127.0.0.1:10901: add 3 samples: out of bounds",
+			body: "store locally for endpoint {10.0.0.7:10901 10.0.0.7:19391 a}: conflict",
 		},
 		{
 			name: "Thanos not ready", version: version1, status: 503, body: "store locally for endpoint: TSDB not ready", want: "kept",

@@ -71,15 +71,9 @@ func (o *Options) Warn() error {
 
 // Validate returns every error of the options, joined. They contain no secrets.
 func (o *Options) Validate() error {
-	var errs []error
-	if len(o.URLs) == 0 {
-		errs = append(errs, plugin.Invalid("urls", "must name a server"))
-	}
-	for _, u := range o.URLs {
-		errs = append(errs, push.ValidateURL("urls", u, true))
-	}
+	errs := []error{push.ValidateURLs("urls", o.URLs, true)}
 	if !slices.Contains([]string{auto, version1, version2}, o.ProtocolVersion) {
 		errs = append(errs, plugin.Invalid("protocol_version", "unknown value %q (known: auto, 1.0, 2.0)", o.ProtocolVersion))
 	}
-	return errors.Join(append(errs, push.ValidateMaxBody(o.MaxBody), o.Options.Validate(versionHeader))...)
+	return errors.Join(append(errs, push.ValidateMaxBody(o.MaxBody), o.Options.Validate("Content-Type", versionHeader))...)
 }

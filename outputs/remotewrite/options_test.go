@@ -22,8 +22,11 @@ func TestOptionErrors(t *testing.T) {
 		},
 		{name: "no body", set: func(o *Options) { o.MaxBody = 0 }, want: "max_body: must be more than 0B and at most 1GiB"},
 		{
-			name: "the header of the version", set: func(o *Options) { o.Headers = map[string]string{"x-prometheus-remote-write-version": "9"} },
-			want: `headers: "x-prometheus-remote-write-version" is set by the output itself`,
+			name: "the headers of the version",
+			set: func(o *Options) {
+				o.Headers = map[string]string{"content-type": "application/x-protobuf", "x-prometheus-remote-write-version": "9"}
+			},
+			want: "headers: \"content-type\" is set by the output itself\nheaders: \"x-prometheus-remote-write-version\" is set by the output itself",
 		},
 		{
 			name: "all at once",

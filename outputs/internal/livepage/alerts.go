@@ -28,11 +28,11 @@ func (s *snapshot) alerts() []alert {
 		n, _ := up.Number()
 		switch verdict := p.Tag("verdict"); {
 		case verdict == "forbidden":
-			forbidden = append(forbidden, violation(p, "forbidden", " (rule "+p.Tag("rule")+")"))
+			forbidden = append(forbidden, violation(p, "forbidden", " (rule "+isolate(p.Tag("rule"))+")"))
 		case verdict != "":
 			unexpected = append(unexpected, violation(p, "unexpected", ""))
 		case p.Tag("rule") == "expect" && p.Tag("name") != "" && decided && n == 0:
-			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: expected listener not found", p.Tag("name")), ""})
+			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: expected listener not found", isolate(p.Tag("name"))), ""})
 		}
 	}
 	return append(append(limit(missing, ""),
@@ -44,7 +44,7 @@ func (s *snapshot) alerts() []alert {
 // one point without an address stands for the rest.
 func violation(p *metric.Point, kind, why string) alert {
 	if p.Tag("address") == "" {
-		return alert{kind, "more of user " + p.Tag("user"), searchLink(rootPath, exactly("user", p.Tag("user")).String(), "", 0)}
+		return alert{kind, "more of user " + isolate(p.Tag("user")), searchLink(rootPath, exactly("user", p.Tag("user")).String(), "", 0)}
 	}
 	text := hostPort(p.Tag("address"), p.Tag("port"))
 	text += " " + ownerText(p.Tag("process"), "", p.Tag("user"), p.Tag("unit")) + why

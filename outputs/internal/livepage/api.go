@@ -2,6 +2,7 @@ package livepage
 
 import (
 	"encoding/base64"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -37,7 +38,7 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 			return nil, respond.Errorf(http.StatusServiceUnavailable, "the listeners of %s are not known: %s", s.Name, whyMissing(s))
 		}
 	}
-	q, err := p.apiQuery(r, snap, trusted)
+	q, err := p.apiQuery(r, snap, trusted, "q", "cursor")
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 	}
 	var last *row
 	for _, row := range snap.rows[first:] {
-		if !q.matches(row, trusted) {
+		if !q.matches(&row.searchable, trusted) {
 			continue
 		}
 		if array.n == apiRows {
@@ -71,13 +72,13 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 // apiEvents answers with the events that a query selects, earliest first. There are never
 // more than apiRows.
 func (p *Page) apiEvents(r *http.Request, trusted bool) (*respond.Response, error) {
-	q, err := p.apiQuery(r, p.snapshot(), trusted)
+	q, err := p.apiQuery(r, p.snapshot(), trusted, "q")
 	if err != nil {
 		return nil, err
 	}
 	array := newArray(trusted)
 	for _, e := range slices.Backward(p.timeline().events) {
-		if !q.matches(e, trusted) {
+		if !q.matches(&e.searchable, trusted) {
 			continue
 		}
 		if err := array.add(e.point, e.point.Time); err != nil {
@@ -87,22 +88,29 @@ func (p *Page) apiEvents(r *http.Request, trusted bool) (*respond.Response, erro
 	return array.response(map[string]string{}), nil
 }
 
-// apiQuery parses the query of a script. What the page would ignore with a message is an
-// error, because a script would not see the message.
-func (p *Page) apiQuery(r *http.Request, snap *snapshot, trusted bool) (query, error) {
+// apiQuery parses the query of a script, whose parameters are known. What the page would ignore
+// with a message is an error, because a script would not see the message.
+func (p *Page) apiQuery(r *http.Request, snap *snapshot, trusted bool, known ...string) (query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return query{}, respond.Errorf(http.StatusBadRequest, "%v", err)
 	}
-	for key := range values {
-		if key != "q" && key != "cursor" {
-			return query{}, respond.Errorf(http.StatusBadRequest, "unknown parameter %.100q (known: q, cursor)", key)
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(known, key) {
+			return query{}, respond.Errorf(http.StatusBadRequest, "unknown parameter %.100q (known: %s)", key, strings.Join(known, ", "))
+		}
+		if len(values[key]) > 1 {
+			return query{}, respond.Errorf(http.StatusBadRequest, "the parameter %s is there %d times: write all terms into one", key, len(values[key]))
 		}
 	}
 	q := parseQuery(values)
 	q = q.restrict(snap.knownKeys(p.timeline(), p.board.Sources()), trusted)
 	if len(q.problems) > 0 {
-		return q, respond.Errorf(http.StatusBadRequest, "%s", strings.ReplaceAll(strings.Join(q.problems, "\n"), " This term is ignored.", ""))
+		var reasons []string
+		for _, problem := range q.problems {
+			reasons = append(reasons, problem.reason)
+		}
+		return q, respond.Errorf(http.StatusBadRequest, "%s", strings.Join(reasons, "\n"))
 	}
 	return q, nil
 }

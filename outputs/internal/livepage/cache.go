@@ -8,6 +8,30 @@ import (
 	"sockwatch/outputs/internal/respond"
 )
 
+// A cache holds what was made last from the board. The zero value is empty.
+type cache[T any] struct {
+	mu   sync.Mutex
+	last *T
+}
+
+// get returns what was made last if it is current. Otherwise it makes it again, from what was
+// made last or nil.
+func (c *cache[T]) get(isCurrent func(*T) bool, fill func(last *T) *T) *T {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil || !isCurrent(c.last) {
+		c.last = fill(c.last)
+	}
+	return c.last
+}
+
+// forget empties the cache.
+func (c *cache[T]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
+}
+
 // Limits of a pageCache.
 const (
 	maxCachedPages = 8

@@ -22,7 +22,7 @@ func (p *Page) changes(q query, trusted bool) *changesView {
 }
 
 // Messages returns what is ignored of the search.
-func (v *changesView) Messages() []string { return v.problems }
+func (v *changesView) Messages() []string { return v.messages() }
 
 // Later and Earlier return the links to the entries after and before those that are shown,
 // or "".

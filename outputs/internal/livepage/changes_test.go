@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"sockwatch/agent/metric"
 )
 
 // TestEveryEventIsOnThePageOfChanges: the page of listeners has the latest, and says how
@@ -36,5 +38,18 @@ func TestEveryEventIsOnThePageOfChanges(t *testing.T) {
 		if len(seen) != want {
 			t.Errorf("%q: %d changes, want %d", search, len(seen), want)
 		}
+	}
+}
+
+// TestLatestChangeIsAboveTheTable, because what changed comes after up to 500 rows.
+func TestLatestChangeIsAboveTheTable(t *testing.T) {
+	board := boardOf(listener(443, "nginx"))
+	if text := textOf(byID(t, parse(t, body(t, get(pageOf(board), "/"))), "latest")); text != "" {
+		t.Errorf("without changes: %q", text)
+	}
+	board.events = []metric.Point{change(1, "opened", web), change(2, "closed", []string{"address", "::", "port", "53", "process", "dns"})}
+	want := "Latest change 2026-11-22 10:00:02 closed [::]:53 dns"
+	if text := textOf(byID(t, parse(t, body(t, get(pageOf(board), "/"))), "latest")); text != want {
+		t.Errorf("%q, want %q", text, want)
 	}
 }

@@ -2,34 +2,58 @@ package livepage
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// A column of the table. Its name is also the class of its cells.
+// A column of the table. Its entry in columns is all that it needs, unless style.css shall give
+// it a width of its own or hide it while it is empty.
 type column struct {
-	Name, Text string
-	compare    func(a, b *row) int // nil: by port and address
+	Name  string // class of its head and cells, and its value of the parameter sort
+	Text  string // of its head
+	label string // before its cells on a narrow screen, where they have no head; "": none
+	cell  string // template of a cell: of a row, or empty
+	key   func(*row) sortKey
 }
 
-// columns are the columns of the table, in order.
+// columns returns the columns of the table, in order. Cells get tags and fields by row.Get,
+// which has only what everyone may see.
 func columns() []column {
 	return []column{
-		{Name: "address", Text: "Address"},
-		{Name: "exposure", Text: "Reachable from", compare: func(a, b *row) int {
-			return cmp.Compare(slices.Index(exposures[:], a.Exposure), slices.Index(exposures[:], b.Exposure))
-		}},
-		{Name: "process", Text: "Process", compare: byText(func(r *row) string { return r.Process })},
-		{Name: "user", Text: "User", compare: byText(func(r *row) string { return r.User })},
-		{Name: "where", Text: "Unit or container", compare: byText(func(r *row) string { return r.Where })},
-		{Name: "queue", Text: "Accept queue", compare: func(a, b *row) int { return cmp.Compare(b.fill(), a.fill()) }},
-		{Name: "established", Text: "Established", compare: func(a, b *row) int { return cmp.Compare(b.established(), a.established()) }},
-		{Name: "since", Text: "Since", compare: func(a, b *row) int { return b.since().Compare(a.since()) }},
-		{Name: "expected", Text: "Expected", compare: func(a, b *row) int {
-			return cmp.Compare(slices.Index(verdicts[:], a.Expected), slices.Index(verdicts[:], b.Expected))
-		}},
+		{Name: "address", Text: "Address", key: byAddress,
+			cell: `<a href="/listener/{{.ID}}">{{.Address}}</a>{{with .Get "netns"}} <span class="netns">{{.}}</span>{{end}}`},
+		{Name: "exposure", Text: "Reachable from", key: byRank("exposure", exposures[:]),
+			cell: `{{with .Get "exposure"}}<span class="tag exposure-{{.}}">{{.}}</span>{{end}}`},
+		{Name: "process", Text: "Process", key: byText("process"),
+			cell: `{{with .Get "process"}}<bdi>{{.}}</bdi>{{with $.Get "pid"}} <span class="pid">{{.}}</span>{{end}}{{else}}<span class="unknown">{{.NoProcess}}</span>{{end}}`},
+		{Name: "user", Text: "User", label: "user", key: byText("user"), cell: `{{.Get "user"}}`},
+		{Name: "where", Text: "Unit or container", key: func(r *row) sortKey { return textKey(r.Where()) }, cell: `{{.Where}}`},
+		{Name: "queue", Text: "Accept queue", label: "queue", key: func(r *row) sortKey { return sortKey{number: -r.Queue().fill()} },
+			cell: `{{with .Queue}}<meter min="0" max="{{.Full}}" low="{{.Share 50}}" high="{{.Share 90}}" optimum="0" value="{{.Waiting}}" aria-label="accept queue"></meter> <span>{{.Waiting}}/{{.Limit}}</span>{{end}}`},
+		{Name: "established", Text: "Established", label: "established", key: byNumber("established"), cell: `{{.Get "established"}}`},
+		{Name: "since", Text: "Since", label: "since", key: func(r *row) sortKey { return sortKey{number: -unix(r.since())} },
+			cell: `{{if not .Since.IsZero}}{{template "time" .Since}}{{else if not .Started.IsZero}}<span class="started" title="start of the process: it listened before sockwatch did">{{template "time" .Started}}</span> <span class="hidden">start of the process</span>{{end}}`},
+		{Name: "expected", Text: "Expected", label: "expected", key: byRank("expected", verdicts[:]),
+			cell: `{{with .Get "expected"}}<span class="tag expected-{{.}}">{{.}}</span>{{end}}{{with .Get "rule"}} <span class="rule">{{.}}</span>{{end}}`},
 	}
+}
+
+// cellsTemplate returns the template "cells": those of one row.
+func cellsTemplate() string {
+	var b strings.Builder
+	b.WriteString(`{{define "cells"}}`)
+	for _, c := range columns() {
+		fmt.Fprintf(&b, "<td class=%q", c.Name)
+		if c.label != "" {
+			fmt.Fprintf(&b, " data-label=%q", c.label)
+		}
+		fmt.Fprintf(&b, ">%s</td>\n", c.cell)
+	}
+	b.WriteString(`{{end}}`)
+	return b.String()
 }
 
 // exposures are the values of the tag exposure, widest first.
@@ -38,32 +62,50 @@ var exposures = [...]string{"public", "private", "link_local", "loopback", noExp
 // verdicts are the values of the field expected, worst first.
 var verdicts = [...]string{"forbidden", "no", "undecided", "yes", ""}
 
-// byText compares rows by a text. An empty one comes last.
-func byText(text func(*row) string) func(a, b *row) int {
-	return func(a, b *row) int {
-		x, y := text(a), text(b)
-		if (x == "") != (y == "") {
-			return cmp.Compare(len(y), len(x))
+// A sortKey is the place of a row in the order of a column: first by number, then by text.
+type sortKey struct {
+	number float64
+	text   string
+}
+
+func (k sortKey) compare(l sortKey) int {
+	return cmp.Or(cmp.Compare(k.number, l.number), strings.Compare(k.text, l.text))
+}
+
+// byAddress orders by port and address.
+func byAddress(r *row) sortKey { return sortKey{text: r.order} }
+
+// byText orders by a tag or field.
+func byText(key string) func(*row) sortKey {
+	return func(r *row) sortKey { return textKey(r.Get(key)) }
+}
+
+// textKey returns the sortKey of a text. An empty one comes last.
+func textKey(s string) sortKey {
+	if s == "" {
+		return sortKey{number: 1}
+	}
+	return sortKey{text: s}
+}
+
+// byNumber orders by a field, largest first. A row without it comes last.
+func byNumber(key string) func(*row) sortKey {
+	return func(r *row) sortKey {
+		n, err := strconv.ParseFloat(r.Get(key), 64)
+		if err != nil {
+			n = math.Inf(-1)
 		}
-		return strings.Compare(x, y)
+		return sortKey{number: -n}
 	}
 }
 
-// fill returns how full the accept queue is.
-func (r *row) fill() float64 {
-	if r.QueueLimit == 0 {
-		return -1
-	}
-	return float64(r.Queue) / float64(r.QueueLimit)
+// byRank orders by a tag or field with few values, in the order of these.
+func byRank(key string, values []string) func(*row) sortKey {
+	return func(r *row) sortKey { return sortKey{number: float64(slices.Index(values, r.Get(key)))} }
 }
 
-func (r *row) established() float64 {
-	n, err := strconv.ParseFloat(r.Established, 64)
-	if err != nil {
-		return -1
-	}
-	return n
-}
+// defaultSort is the column by which the table is sorted without the parameter sort.
+const defaultSort = "address"
 
 // isSort reports whether the parameter sort is valid.
 func isSort(s string) bool {
@@ -75,15 +117,25 @@ func isSort(s string) bool {
 // that order.
 func sortRows(rows []*row, sort string) {
 	name, descending := strings.CutPrefix(sort, "-")
-	for _, c := range columns() {
-		switch {
-		case c.Name != name || name == "":
-		case c.compare != nil && descending:
-			slices.SortStableFunc(rows, func(a, b *row) int { return c.compare(b, a) })
-		case c.compare != nil:
-			slices.SortStableFunc(rows, c.compare)
-		case descending:
-			slices.Reverse(rows)
+	i := slices.IndexFunc(columns(), func(c column) bool { return c.Name == name })
+	if i < 0 || sort == defaultSort {
+		return
+	}
+	type keyed struct {
+		sortKey
+		row *row
+	}
+	key, list := columns()[i].key, make([]keyed, len(rows))
+	for i, r := range rows {
+		list[i] = keyed{key(r), r}
+	}
+	slices.SortStableFunc(list, func(a, b keyed) int {
+		if descending {
+			return b.compare(a.sortKey)
 		}
+		return a.compare(b.sortKey)
+	})
+	for i, k := range list {
+		rows[i] = k.row
 	}
 }

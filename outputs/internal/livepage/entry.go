@@ -39,11 +39,11 @@ func (e *entry) Title() string {
 	case e.isGroup():
 		return fmt.Sprintf("%d listeners", len(e.events))
 	case many:
-		return fmt.Sprintf("%s more of user %s", count, p.Tag("user"))
+		return fmt.Sprintf("%s more of user %s", count, isolate(p.Tag("user")))
 	case isAbout(p):
 		return hostPort(p.Tag("address"), p.Tag("port"))
 	default:
-		return "rule " + p.Tag("name")
+		return "rule " + isolate(p.Tag("name"))
 	}
 }
 
@@ -77,7 +77,7 @@ func (e *entry) Owner() string {
 
 // ownerText returns an owner as text: "nginx[812], www-data, nginx.service".
 func ownerText(process, pid, user string, units ...string) string {
-	s := process
+	s := isolate(process)
 	if s == "" {
 		s = "unknown process"
 	}
@@ -86,10 +86,19 @@ func ownerText(process, pid, user string, units ...string) string {
 	}
 	for _, more := range append([]string{user}, units...) {
 		if more != "" {
-			s += ", " + more
+			s += ", " + isolate(more)
 		}
 	}
 	return s
+}
+
+// isolate returns a name for a text that is read from left to right: a name with letters that
+// are written from right to left does not change the order of what is beside it.
+func isolate(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x590 }) {
+		return "\u2068" + name + "\u2069" // FIRST STRONG ISOLATE, POP DIRECTIONAL ISOLATE
+	}
+	return name
 }
 
 // Before returns the previous state, and how the change came about.
@@ -142,7 +151,7 @@ func (e *entry) Before() string {
 		add("lasted %s", duration(lasted))
 	}
 	if why := field("why"); why != "" && e.Event() != "closed" && visibility("why", metric.KindString, false).includes(e.trusted) {
-		add("%s", why)
+		add("%s", shortened(why))
 	}
 	if field("while_down") == "true" {
 		add("while sockwatch was not running")
@@ -151,7 +160,7 @@ func (e *entry) Before() string {
 	case "no":
 		add("not expected")
 	case "forbidden":
-		add("forbidden by rule %s", field("rule"))
+		add("forbidden by rule %s", isolate(field("rule")))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -161,6 +170,18 @@ func orNone(exposure string) string {
 		return noExposure
 	}
 	return exposure
+}
+
+// maxReason is how many characters of a reason are shown without opening its details.
+const maxReason = 200
+
+// shortened returns the beginning of a long reason. Facts has all of it.
+func shortened(why string) string {
+	r := []rune(why)
+	if len(r) <= maxReason {
+		return why
+	}
+	return strings.TrimSpace(string(r[:maxReason])) + "…"
 }
 
 // duration formats seconds for people.

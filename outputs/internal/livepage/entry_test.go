@@ -2,6 +2,7 @@ package livepage
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +36,8 @@ func TestWhatAnEventSays(t *testing.T) {
 			want: []string{"57 more of user www-data", "", "", ""}},
 		{event: change(0, "failed", []string{"name", "web", "rule", "expect"}, "why", "0 of 1", "lasted_seconds", "300000"), trusted: true,
 			want: []string{"rule web", "", "lasted 3 days; 0 of 1", ""}},
+		{event: change(0, "failed", []string{"name", "db"}, "why", strings.Repeat("a sentence; ", 100)), trusted: true,
+			want: []string{"rule db", "", strings.Repeat("a sentence; ", 16) + "a senten…", ""}},
 		{event: change(0, "violated", slices.Concat(web, []string{"expected", "forbidden"}), "rule", "telnet"),
 			want: []string{"0.0.0.0:443", "nginx, www-data, nginx.service", "forbidden by rule telnet", "/?q=port%3A443+address%3A0.0.0.0"}},
 	} {
@@ -42,6 +45,29 @@ func TestWhatAnEventSays(t *testing.T) {
 		if diff := cmp.Diff(test.want, []string{e.Title(), e.Owner(), e.Before(), e.Link()}); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.event.Series(), diff)
 		}
+	}
+}
+
+// TestNamesFromRightToLeftDoNotMoveWhatIsBesideThem: without isolates, a browser shows the address
+// and the pid in another place.
+func TestNamesFromRightToLeftDoNotMoveWhatIsBesideThem(t *testing.T) {
+	const name, isolated = "אבגד", "\u2068אבגד\u2069"
+	p := change(0, "owner_changed", []string{"address", "::", "port", "121", "process", name, "user", name}, "pid", "7", "previous_process", name, "previous_pid", "77")
+	e := (&timeline{events: []*event{newEvent(&p)}}).entries(&query{}, true)[0]
+	want := []string{isolated + "[7], " + isolated, "was " + isolated + "[77]"}
+	if diff := cmp.Diff(want, []string{e.Owner(), e.Before()}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	alerts := newSnapshot(boardOf(violated("verdict", "no", "address", "::", "port", "9", "process", name), rule("expect", name, 0)).latest, nil).alerts()
+	wantAlerts := []alert{
+		{Kind: "missing", Text: "rule " + isolated + ": expected listener not found"},
+		{Kind: "unexpected", Text: "[::]:9 " + isolated, Link: "/?q=port%3A9+address%3A%3A%3A"},
+	}
+	if diff := cmp.Diff(wantAlerts, alerts); diff != "" {
+		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+	if page := body(t, get(pageOf(boardOf(listener(80, name))), "/")); !strings.Contains(page, "<bdi>"+name+"</bdi>") {
+		t.Error("the table does not isolate the name of the process from its pid")
 	}
 }
 

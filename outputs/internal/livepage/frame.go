@@ -91,7 +91,7 @@ func (c *content) closedSince(before *content) (ids []string) {
 // An endpoint is where a row listens.
 type endpoint struct{ netns, address string }
 
-func (r *row) endpoint() endpoint { return endpoint{r.Netns, r.Address} }
+func (r *row) endpoint() endpoint { return endpoint{r.Get("netns"), r.Address} }
 
 // gathered returns when the latest listeners were gathered; without listeners, the latest
 // points.

@@ -77,7 +77,7 @@ func (p *Page) knownHost(header string) bool {
 func hostOf(header string) string {
 	host := header
 	if h, port, err := net.SplitHostPort(header); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil && port != "" { // RFC 3986 allows an empty one
 			return ""
 		}
 		host = h

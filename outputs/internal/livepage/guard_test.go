@@ -33,7 +33,7 @@ func TestHostsOfOthersAreRefused(t *testing.T) {
 		want bool
 	}{
 		{"127.0.0.1", true}, {"127.0.0.1:8088", true}, {"[::1]:8088", true}, {"[::1]", true}, {"192.0.2.1:80", true}, {"[fe80::1%25eth0]:8088", true},
-		{"localhost", true}, {"localhost:8088", true}, {"LocalHost.", true},
+		{"localhost", true}, {"localhost:8088", true}, {"localhost:", true}, {"localhost:http", false}, {"LocalHost.", true},
 		{"web-1", true}, {"WEB-1:8088", true}, {"web-1.corp.example:8088", true}, {"x.Corp.Example.", true},
 		{"", false}, {"evil.example", false}, {"evil.example:8088", false}, {"web-1.evil.example", false}, {"corp.example", false},
 		{"x.corp.example.evil", false}, {"localhost.evil.example", false}, {"127.0.0.1.evil.example", false}, {"127.0.0.1:8088.evil", false}, {"[::1].evil", false},

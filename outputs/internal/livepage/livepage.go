@@ -102,9 +102,9 @@ type Page struct {
 	pages     *respond.Responder
 	api       *respond.Responder
 	details   chan struct{} // one for each reader whose details are being read
-	snapshots snapshotCache
+	snapshots cache[snapshot]
+	timelines cache[timeline]
 	cached    pageCache
-	timelines timelineCache
 	idle      *time.Timer // calls forget
 	live      *live
 }

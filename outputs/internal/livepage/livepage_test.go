@@ -73,7 +73,7 @@ func TestHostileNamesAreText(t *testing.T) {
 				t.Errorf("%s: <%s> %v where tame names give <%s> %v", path, e.Data, e.Attr, want[i].Data, want[i].Attr)
 			}
 			for _, a := range e.Attr {
-				if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !strings.HasPrefix(a.Val, "/") || strings.HasPrefix(a.Key, "on") || a.Key == "style" {
+				if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !strings.HasPrefix(a.Val, "/") && a.Val != "#timeline" || strings.HasPrefix(a.Key, "on") || a.Key == "style" {
 					t.Errorf("%s: <%s %s=%q>", path, e.Data, a.Key, a.Val)
 				}
 			}
@@ -145,6 +145,16 @@ func TestUnknownPathsAre404(t *testing.T) {
 	} {
 		if got := Serves(path); got != want {
 			t.Errorf("Serves(%q) = %v, want %v", path, got, want)
+		}
+	}
+}
+
+// TestPagesThatAreNotLiveSaySo: in an incident nobody may take an old page for the current state.
+func TestPagesThatAreNotLiveSaySo(t *testing.T) {
+	p := pageOf(five())
+	for path, want := range map[string]bool{"/": false, "/events": true, "/health": true, "/listener/" + p.snapshot().rows[0].ID: true} {
+		if got := strings.Contains(body(t, get(p, path)), ", reload to update."); got != want {
+			t.Errorf("%s says that it is not live: %v, want %v", path, got, want)
 		}
 	}
 }

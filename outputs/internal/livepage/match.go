@@ -19,7 +19,7 @@ func (w word) compile() (func(string) bool, error) {
 		return nil, fmt.Errorf("%v has no value", w)
 	}
 	if w.key == "" {
-		return compileText(w.value)
+		return compileText(w.value), nil
 	}
 	if match, ok := compileComparison(w.value); ok {
 		return match, nil
@@ -50,29 +50,33 @@ func oneLine(err error) error {
 	return errors.New(first)
 }
 
-// compileText returns a function that reports whether a text, or with "*" a glob, is in a
-// line of the values.
-func compileText(text string) (func(string) bool, error) {
-	text = strings.ToLower(text)
-	if !strings.Contains(text, "*") {
-		return func(values string) bool { return strings.Contains(values, text) }, nil
-	}
-	parts := strings.Split(text, "*")
-	for i := range parts {
-		parts[i] = plugin.EscapeGlob(parts[i])
-	}
-	globs, err := plugin.CompileGlobs([]string{"*" + strings.Join(parts, "*") + "*"})
-	if err != nil {
-		return nil, oneLine(err)
+// compileText returns a function that reports whether a text is in a line of the values; of
+// one with "*", whether its parts are, in this order. It neither allocates nor tries twice: every
+// text of every listener is compared.
+func compileText(text string) func(string) bool {
+	parts := strings.Split(strings.ToLower(text), "*")
+	if len(parts) == 1 {
+		return func(values string) bool { return strings.Contains(values, parts[0]) }
 	}
 	return func(values string) bool {
 		for line := range strings.SplitSeq(values, "\n") {
-			if globs.Match(line) {
+			if containsInOrder(line, parts) {
 				return true
 			}
 		}
 		return false
-	}, nil
+	}
+}
+
+func containsInOrder(line string, parts []string) bool {
+	for _, part := range parts {
+		i := strings.Index(line, part)
+		if i < 0 {
+			return false
+		}
+		line = line[i+len(part):]
+	}
+	return true
 }
 
 // compileComparison compiles ">10", ">=10", "<10" and "<=10".

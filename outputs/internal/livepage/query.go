@@ -18,13 +18,22 @@ const (
 // A query is what a reader asks for: which listeners and events, in which order, and starting
 // at which one.
 type query struct {
-	Text  string // of the search box
-	Sort  string // name of a column, with "-" before it: descending; "": by port
-	From  int    // index of the first row
-	terms []keyTerms
-	// problems are sentences that say which parts of Text are ignored, and why.
-	problems []string
+	Text     string // of the search box
+	Sort     string // name of a column, with "-" before it: descending; "": by port
+	From     int    // index of the first row
+	terms    []keyTerms
+	problems []problem
 }
+
+// A problem is a part of Text that is ignored.
+type problem struct{ reason, ignored string } // sentences
+
+func (p problem) String() string { return p.reason + " " + p.ignored }
+
+const (
+	ignoresTerm = "This term is ignored."
+	ignoresRest = "The rest is ignored."
+)
 
 // keyTerms are the terms with one key, or one term without a key.
 type keyTerms struct {
@@ -45,7 +54,7 @@ func parseQuery(values url.Values) query {
 	q := query{Text: strings.TrimSpace(strings.ToValidUTF8(values.Get("q"), "\uFFFD"))}
 	if len(q.Text) > maxSearch {
 		q.Text = strings.ToValidUTF8(q.Text[:maxSearch], "")
-		q.problem("The search is longer than %d bytes; the rest is ignored.", maxSearch)
+		q.problem(ignoresRest, "The search is longer than %d bytes.", maxSearch)
 	}
 	if s := values.Get("sort"); isSort(s) {
 		q.Sort = s
@@ -55,24 +64,32 @@ func parseQuery(values url.Values) query {
 	}
 	words := splitWords(q.Text)
 	if len(words) > maxTerms {
-		q.problem("The search has more than %d terms; the rest is ignored.", maxTerms)
+		q.problem(ignoresRest, "The search has more than %d terms.", maxTerms)
 		words = words[:maxTerms]
 	}
 	stars := 0
 	for _, w := range words {
 		if stars += strings.Count(w.value, "*"); stars > maxStars {
-			q.problem("The search has more than %d wildcards (*); the rest is ignored.", maxStars)
+			q.problem(ignoresRest, "The search has more than %d wildcards (*).", maxStars)
 			break
 		}
 		if err := q.add(w); err != nil {
-			q.problem("%v. This term is ignored.", err)
+			q.problem(ignoresTerm, "%v.", err)
 		}
 	}
 	return q
 }
 
-func (q *query) problem(format string, args ...any) {
-	q.problems = append(q.problems, fmt.Sprintf(format, args...))
+func (q *query) problem(ignored, format string, args ...any) {
+	q.problems = append(q.problems, problem{fmt.Sprintf(format, args...), ignored})
+}
+
+// messages returns the problems for people.
+func (q *query) messages() (messages []string) {
+	for _, p := range q.problems {
+		messages = append(messages, p.String())
+	}
+	return messages
 }
 
 // add compiles a word. Words with the same key are alternatives, but each word without a
@@ -106,10 +123,10 @@ func (q query) restrict(known map[string]audience, trusted bool) query {
 			q.terms = append(q.terms, k)
 			continue
 		case ok && a == trustedOnly:
-			q.problem("%q is shown only to readers on this host or with authentication. This term is ignored.", k.key)
+			q.problem(ignoresTerm, "%q is shown only to readers on this host or with authentication.", k.key)
 			continue
 		case ok:
-			q.problem("%q is never shown here. This term is ignored.", k.key)
+			q.problem(ignoresTerm, "%q is never shown here.", k.key)
 			continue
 		}
 		w := slices.Concat(k.include, k.exclude)[0].word
@@ -117,18 +134,9 @@ func (q query) restrict(known map[string]audience, trusted bool) query {
 		if near := nearest(k.key, known); near != "" {
 			hint = fmt.Sprintf(" Did you mean %q?", near)
 		}
-		q.problem("No listener or event has %q.%s To search for the text, write %v. This term is ignored.", k.key, hint, word{value: k.key + ":" + w.value})
+		q.problem(ignoresTerm, "No listener or event has %q.%s To search for the text, write %v.", k.key, hint, word{value: k.key + ":" + w.value})
 	}
 	return q
-}
-
-// A subject is what a query selects: a listener or an event.
-type subject interface {
-	// value returns the value of a key, and false if the reader may not see it or it is
-	// absent.
-	value(key string, trusted bool) (string, bool)
-	// text returns all values that the reader may see, in lower case, one per line.
-	text(trusted bool) string
 }
 
 // Results of evaluate that are not the index of the only terms that do not match.
@@ -137,12 +145,12 @@ const (
 	severalDoNot = -2
 )
 
-// matches reports whether the query selects a subject.
-func (q *query) matches(s subject, trusted bool) bool { return q.evaluate(s, trusted) == allMatch }
+// matches reports whether the query selects a listener or an event.
+func (q *query) matches(s *searchable, trusted bool) bool { return q.evaluate(s, trusted) == allMatch }
 
 // evaluate returns allMatch, severalDoNot, or the index of the only terms that do not
 // match.
-func (q *query) evaluate(s subject, trusted bool) int {
+func (q *query) evaluate(s *searchable, trusted bool) int {
 	failed := allMatch
 	for i := range q.terms {
 		if q.terms[i].matches(s, trusted) {
@@ -156,14 +164,12 @@ func (q *query) evaluate(s subject, trusted bool) int {
 	return failed
 }
 
-func (k *keyTerms) matches(s subject, trusted bool) bool {
-	value, ok := "", true
-	if k.key == "" {
-		value = s.text(trusted)
-	} else {
-		value, ok = s.value(k.key, trusted)
+func (k *keyTerms) matches(s *searchable, trusted bool) bool {
+	one := func(t term) bool { return t.match(s.lower) || trusted && t.match(s.inner) }
+	if k.key != "" {
+		value, ok := s.value(k.key, trusted)
+		one = func(t term) bool { return ok && t.match(value) }
 	}
-	one := func(t term) bool { return ok && t.match(value) }
 	return (len(k.include) == 0 || slices.ContainsFunc(k.include, one)) && !slices.ContainsFunc(k.exclude, one)
 }
 

@@ -11,13 +11,14 @@ import (
 )
 
 func newTemplates(p *Page) *template.Template {
-	return template.Must(template.New("").Funcs(template.FuncMap{
+	t := template.New("").Funcs(template.FuncMap{
 		"asset": p.assets.url,
 		"row":   p.row,
 		"clock": clock,
 		"count": count,
 		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-	}).ParseFS(templateFiles, "templates/*.html"))
+	})
+	return template.Must(template.Must(t.Parse(cellsTemplate())).ParseFS(templateFiles, "templates/*.html"))
 }
 
 // render returns one template as text.
@@ -33,6 +34,7 @@ type document struct {
 	Title    string
 	Hostname string
 	Version  string
+	Made     time.Time
 	Nav      []navLink
 	Data     any // view, healthView, ...
 }
@@ -45,7 +47,7 @@ type navLink struct {
 
 // html returns a response with an HTML page.
 func (p *Page) html(name, title string, status int, data any) (*respond.Response, error) {
-	d := document{Name: name, Title: title, Hostname: p.opts.Hostname, Version: version(p.board.Latest()), Data: data}
+	d := document{Name: name, Title: title, Hostname: p.opts.Hostname, Version: version(p.board.Latest()), Made: time.Now(), Data: data}
 	pages := []Link{{"Listeners", rootPath}, {"Changes", eventsPath}, {"Health", healthPath}}
 	for i, l := range append(pages, p.opts.Links...) {
 		d.Nav = append(d.Nav, navLink{l, i < len(pages) && l.Text == title})

@@ -24,23 +24,6 @@ type row struct {
 	ID      string // 32 hex digits: hash of source, name and tags
 	Source  string // of the batch
 	Address string // with the port, as people write it: "[::]:443"
-	Netns   string
-
-	Exposure string // "public", "private", "link_local", "loopback" or "none"
-	Process  string // "" if unknown
-	PID      string
-	User     string
-	Where    string // unit, user unit, container or pod
-	Owner    string // "resolved", "pending", ...
-	Expected string // "yes", "no", "forbidden", "undecided"; "": no rules
-	Rule     string
-
-	Queue       uint64 // connections waiting for accept
-	QueueLimit  uint64 // 0: not known
-	Established string
-	Since       time.Time // first seen; zero: it listened before sockwatch did
-	Started     time.Time // when its process was started; zero: not known
-	Changed     time.Time // when it last changed, or its process was started; zero: not known
 
 	order string // by port, address and the rest of the identity; unique
 	searchable
@@ -58,49 +41,98 @@ func isListener(p *metric.Point) bool {
 
 // newRow returns the row of a listener.
 func newRow(source string, p *metric.Point) *row {
-	r := &row{
-		ID: identity(source, p), Source: source, searchable: newSearchable(p),
-		Address: hostPort(p.Tag("address"), p.Tag("port")), Netns: p.Tag("netns"),
-		Exposure: cmp.Or(p.Tag("exposure"), noExposure), Process: p.Tag("process"), PID: fieldText(p, "pid"), User: p.Tag("user"),
-		Where:    cmp.Or(p.Tag("unit"), p.Tag("user_unit"), p.Tag("container"), p.Tag("pod")),
-		Owner:    p.Tag("owner"),
-		Expected: fieldText(p, "expected"), Rule: fieldText(p, "rule"),
-		Queue: fieldUint(p, "backlog"), QueueLimit: fieldUint(p, "backlog_limit"), Established: fieldText(p, "established"),
-		Since: fieldTime(p, "first_seen_time_seconds"), Started: fieldTime(p, "process_start_time_seconds"), Changed: fieldTime(p, "changed_time_seconds"),
-	}
-	if r.Started.After(r.Changed) {
-		r.Changed = r.Started
-	}
-	if c := p.Tag("container"); c != "" && r.Where != c {
-		r.Where += " " + c
-	}
+	r := &row{ID: identity(source, p), Source: source, Address: hostPort(p.Tag("address"), p.Tag("port")), searchable: newSearchable(p)}
 	r.order = rowOrder(p, r.ID)
 	r.lower += "\n" + strings.ToLower(r.Address)
 	return r
 }
 
-// QueueShare returns a part of the limit of the accept queue.
-func (r *row) QueueShare(percent uint64) uint64 { return r.QueueLimit * percent / 100 }
+// Get returns the value of a tag or field, or "" if the row does not have it or not everyone
+// may see it.
+func (r *row) Get(key string) string {
+	v, _ := r.value(key, false)
+	return v
+}
 
-// since returns the earliest time that is known of the row: it has listened for that long,
-// or, if that is not known, its process has run for that long.
-func (r *row) since() time.Time {
-	if r.Since.IsZero() {
-		return r.Started
+// Where returns the unit, user unit, container or pod.
+func (r *row) Where() string {
+	where, container := cmp.Or(r.Get("unit"), r.Get("user_unit"), r.Get("container"), r.Get("pod")), r.Get("container")
+	if container != "" && where != container {
+		where += " " + container
 	}
-	return r.Since
+	return where
 }
 
 // NoProcess returns why the row has no process.
 func (r *row) NoProcess() string {
-	switch r.Owner {
+	switch owner := r.Get("owner"); owner {
 	case "none":
 		return "no process"
 	case "":
 		return "unknown"
 	default:
-		return "owner " + r.Owner
+		return "owner " + owner
 	}
+}
+
+// Since returns when the listener was first seen, or the zero time if it listened before
+// sockwatch did.
+func (r *row) Since() time.Time { return fieldTime(r.point, "first_seen_time_seconds") }
+
+// Started returns when the process was started, or the zero time if that is not known.
+func (r *row) Started() time.Time { return fieldTime(r.point, "process_start_time_seconds") }
+
+// Changed returns when the listener last changed or its process was started, or the zero time
+// if neither is known.
+func (r *row) Changed() time.Time {
+	changed, started := fieldTime(r.point, "changed_time_seconds"), r.Started()
+	if started.After(changed) {
+		return started
+	}
+	return changed
+}
+
+// since returns the earliest time that is known of the row: it has listened for that long,
+// or, if that is not known, its process has run for that long.
+func (r *row) since() time.Time {
+	if since := r.Since(); !since.IsZero() {
+		return since
+	}
+	return r.Started()
+}
+
+// A queue is an accept queue.
+type queue struct{ Waiting, Limit uint64 }
+
+// Queue returns the accept queue, or nil if its limit is not known.
+func (r *row) Queue() *queue {
+	if _, ok := r.point.Field("backlog_limit"); !ok {
+		return nil
+	}
+	return &queue{fieldUint(r.point, "backlog"), fieldUint(r.point, "backlog_limit")}
+}
+
+// Full returns how many waiting connections fill the queue. The kernel takes one more than the
+// limit, so a limit of 0 is not nothing.
+func (q *queue) Full() uint64 { return max(1, q.Limit) }
+
+// Share returns a part of Full.
+func (q *queue) Share(percent float64) float64 { return float64(q.Full()) * percent / 100 }
+
+// fill returns how full the queue is; -1: not known.
+func (q *queue) fill() float64 {
+	if q == nil {
+		return -1
+	}
+	return float64(q.Waiting) / float64(q.Full())
+}
+
+// unix returns a time in Unix seconds; the zero time is before all others.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return math.Inf(-1)
+	}
+	return float64(t.UnixNano()) / 1e9
 }
 
 // noExposure is the exposure that is shown for an unreachable listener.
@@ -205,15 +237,7 @@ func addLine(lower, inner *strings.Builder, v audience, value string) {
 	}
 }
 
-// text implements subject.
-func (s *searchable) text(trusted bool) string {
-	if trusted && s.inner != "" {
-		return s.lower + "\n" + s.inner
-	}
-	return s.lower
-}
-
-// value implements subject.
+// value returns the value of a key, and false if the reader may not see it or it is absent.
 func (s *searchable) value(key string, trusted bool) (string, bool) {
 	if v := s.point.Tag(key); v != "" {
 		return v, visibility(key, metric.KindString, true).includes(trusted)

@@ -3,7 +3,6 @@ package livepage
 import (
 	"slices"
 	"strings"
-	"sync"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -25,30 +24,14 @@ type source struct {
 	other  []*metric.Point
 }
 
-// A snapshotCache holds the last snapshot.
-type snapshotCache struct {
-	mu   sync.Mutex
-	last *snapshot
-}
-
 // snapshot returns the snapshot of the board's latest batches. It is the same pointer
 // until a source publishes.
 func (p *Page) snapshot() *snapshot {
 	p.idle.Reset(keepFor)
 	latest := p.board.Latest()
-	p.snapshots.mu.Lock()
-	defer p.snapshots.mu.Unlock()
-	if last := p.snapshots.last; last == nil || !slices.Equal(last.batches, latest) {
-		p.snapshots.last = newSnapshot(latest, last)
-	}
-	return p.snapshots.last
-}
-
-// forget empties the cache.
-func (c *snapshotCache) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = nil
+	return p.snapshots.get(
+		func(last *snapshot) bool { return slices.Equal(last.batches, latest) },
+		func(last *snapshot) *snapshot { return newSnapshot(latest, last) })
 }
 
 // newSnapshot returns the snapshot of batches. It reuses the rows of the last one that have

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -23,29 +22,13 @@ type event struct {
 	cause string // events with the same cause are one entry; "": it is alone
 }
 
-// A timelineCache holds the last timeline.
-type timelineCache struct {
-	mu   sync.Mutex
-	last *timeline
-}
-
 // timeline returns the timeline of the board's events. It is the same pointer until there
 // is a new event.
 func (p *Page) timeline() *timeline {
 	board := p.board.Events()
-	p.timelines.mu.Lock()
-	defer p.timelines.mu.Unlock()
-	if last := p.timelines.last; last == nil || !sameEvents(last.board, board) {
-		p.timelines.last = newTimeline(board, last)
-	}
-	return p.timelines.last
-}
-
-// forget empties the cache.
-func (c *timelineCache) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = nil
+	return p.timelines.get(
+		func(last *timeline) bool { return sameEvents(last.board, board) },
+		func(last *timeline) *timeline { return newTimeline(board, last) })
 }
 
 // sameEvents reports whether two results of Board.Events are the same.
@@ -100,7 +83,7 @@ const sameCause = time.Second
 func (t *timeline) entries(q *query, trusted bool) (entries []*entry) {
 	byCause := map[string]*entry{} // the last one
 	for _, e := range t.events {
-		if !q.matches(e, trusted) {
+		if !q.matches(&e.searchable, trusted) {
 			continue
 		}
 		if other := byCause[e.cause]; other != nil && e.cause != "" && other.Time().Sub(e.point.Time) <= sameCause {

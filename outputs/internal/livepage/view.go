@@ -60,7 +60,7 @@ func (p *Page) view(q query, trusted bool) *view {
 	}
 	v.Alerts = snap.alerts()
 	v.Problems = problems(p.board, trusted)
-	v.Messages = append(v.problems, p.missing(snap, trusted)...)
+	v.Messages = append(v.messages(), p.missing(snap, trusted)...)
 	return v
 }
 
@@ -69,7 +69,7 @@ func (v *view) selectRows(snap *snapshot) []*row {
 	facets := newFacets(&v.query)
 	rows := make([]*row, 0, len(snap.rows))
 	for _, r := range snap.rows {
-		failed := v.evaluate(r, v.Trusted)
+		failed := v.evaluate(&r.searchable, v.Trusted)
 		if failed == allMatch {
 			rows = append(rows, r)
 		}
@@ -87,15 +87,15 @@ func (v *view) selectRows(snap *snapshot) []*row {
 type facetCounter struct {
 	key    string
 	values []string // all that it can have
-	of     func(*row) string
-	terms  int // the index of the query's terms for the key, or -1
+	terms  int      // the index of the query's terms for the key, or -1
 	counts []int
+	some   bool // a listener has one of the values, even if it does not match
 }
 
 func newFacets(q *query) []*facetCounter {
 	facets := []*facetCounter{
-		{key: "exposure", values: exposures[:], of: func(r *row) string { return r.Exposure }},
-		{key: "expected", values: verdicts[:len(verdicts)-1], of: func(r *row) string { return r.Expected }},
+		{key: "exposure", values: exposures[:]},
+		{key: "expected", values: verdicts[:len(verdicts)-1]},
 	}
 	for _, f := range facets {
 		f.terms = slices.IndexFunc(q.terms, func(k keyTerms) bool { return k.key == f.key })
@@ -107,10 +107,12 @@ func newFacets(q *query) []*facetCounter {
 // count counts a row that all terms of the query match, except, perhaps, those for the key
 // of the facet. failed is the result of query.evaluate.
 func (f *facetCounter) count(r *row, failed int) {
-	if failed != allMatch && (failed != f.terms || f.terms < 0) {
+	i := slices.Index(f.values, r.Get(f.key))
+	if i < 0 {
 		return
 	}
-	if i := slices.Index(f.values, f.of(r)); i >= 0 {
+	f.some = true
+	if failed == allMatch || failed == f.terms && f.terms >= 0 {
 		f.counts[i]++
 	}
 }
@@ -118,14 +120,13 @@ func (f *facetCounter) count(r *row, failed int) {
 // facet returns the facet with its links, or nothing if no listener has a value.
 func (f *facetCounter) facet(q *query) []facet {
 	values := make([]facetValue, 0, len(f.values))
-	some := false
 	for i, value := range f.values {
 		w := exactly(f.key, value)
 		active := q.has(w)
-		some = some || f.counts[i] > 0 || active
+		f.some = f.some || active
 		values = append(values, facetValue{value, f.counts[i], active, searchLink(rootPath, q.toggled(w), q.Sort, 0)})
 	}
-	if !some {
+	if !f.some {
 		return nil
 	}
 	return []facet{{f.key, values}}
@@ -169,6 +170,14 @@ func (v *view) Next() string {
 // Remaining returns how many matching rows come after those that are shown.
 func (v *view) Remaining() int { return v.Left - v.From - len(v.Rows) }
 
+// Latest returns the latest matching entry of the timeline, or nil.
+func (v *view) Latest() *entry {
+	if len(v.Entries) == 0 {
+		return nil
+	}
+	return v.Entries[0]
+}
+
 // EventsLink returns the link to all events that the query selects.
 func (v *view) EventsLink() string { return searchLink(eventsPath, v.Text, "", 0) }
 
@@ -188,7 +197,7 @@ func (v *view) Columns() []columnHead {
 		h := columnHead{Name: c.Name, Text: c.Text}
 		next := c.Name
 		switch {
-		case v.Sort == c.Name || v.Sort == "" && c.compare == nil:
+		case v.Sort == c.Name || v.Sort == "" && c.Name == defaultSort:
 			h.Order, next = "ascending", "-"+c.Name
 		case v.Sort == "-"+c.Name:
 			h.Order = "descending"
@@ -203,7 +212,7 @@ func (v *view) Columns() []columnHead {
 // events. Each is one element whose id is the name of the template. It is rendered from a
 // view, and depends on nothing else: as long as nothing changes on the host, it is the same
 // text.
-var parts = [...]string{"messages", "alerts", "facets", "count", "more", "earlier", "health", "columns"}
+var parts = [...]string{"messages", "alerts", "latest", "facets", "count", "more", "earlier", "health", "columns"}
 
 // part renders one of parts.
 func (p *Page) part(name string, v *view) (template.HTML, error) { return p.render(name, v) }

@@ -72,9 +72,29 @@ func TestEqualRowsStayInTheOrderOfPorts(t *testing.T) {
 			}
 			ports = append(ports, n)
 		}
-		if rows[0].Process != first || !slices.IsSorted(ports[:100]) || !slices.IsSorted(ports[100:]) {
-			t.Errorf("%s: %s first, ports %v", sort, rows[0].Process, ports)
+		if rows[0].Get("process") != first || !slices.IsSorted(ports[:100]) || !slices.IsSorted(ports[100:]) {
+			t.Errorf("%s: %s first, ports %v", sort, rows[0].Get("process"), ports)
 		}
+	}
+}
+
+// TestFullAcceptQueueIsShownAsFull, also the shortest: a meter is at its worst if its value is above
+// high and its optimum below low.
+func TestFullAcceptQueueIsShownAsFull(t *testing.T) {
+	queues := map[string]string{}
+	for limit, waiting := range map[int64]int64{0: 1, 1: 1, 5: 2, 128: 129} {
+		p := with(with(listener(80, "nginx"), "backlog_limit", metric.Int(limit)), "backlog", metric.Int(waiting))
+		for _, e := range parse(t, body(t, get(pageOf(boardOf(p)), "/"))) {
+			if e.Data == "meter" {
+				queues[fmt.Sprint(limit)] = textOf(e.Parent) + " low " + attribute(e, "low") + " high " + attribute(e, "high") + " max " + attribute(e, "max")
+			}
+		}
+	}
+	want := map[string]string{
+		"0": "1/0 low 0.5 high 0.9 max 1", "1": "1/1 low 0.5 high 0.9 max 1", "5": "2/5 low 2.5 high 4.5 max 5", "128": "129/128 low 64 high 115.2 max 128",
+	}
+	if diff := cmp.Diff(want, queues); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -121,6 +141,9 @@ func TestFacetsCountWhatTheyWouldShow(t *testing.T) {
 		{search: "exposure:public", key: "expected", wantLeft: 2, want: []value{
 			{"forbidden", 0, false, "/?q=exposure%3Apublic+expected%3Aforbidden"}, {"no", 0, false, "/?q=exposure%3Apublic+expected%3Ano"},
 			{"undecided", 0, false, "/?q=exposure%3Apublic+expected%3Aundecided"}, {"yes", 2, false, "/?q=exposure%3Apublic+expected%3Ayes"}}},
+		{search: "port:1", key: "expected", wantLeft: 0, want: []value{
+			{"forbidden", 0, false, "/?q=port%3A1+expected%3Aforbidden"}, {"no", 0, false, "/?q=port%3A1+expected%3Ano"},
+			{"undecided", 0, false, "/?q=port%3A1+expected%3Aundecided"}, {"yes", 0, false, "/?q=port%3A1+expected%3Ayes"}}},
 		{search: "nginx exposure:private", key: "exposure", wantLeft: 0, want: []value{
 			{"public", 2, false, "/?q=nginx+exposure%3Aprivate+exposure%3Apublic"}, {"private", 0, true, "/?q=nginx"}, {"link_local", 0, false, "/?q=nginx+exposure%3Aprivate+exposure%3Alink_local"},
 			{"loopback", 0, false, "/?q=nginx+exposure%3Aprivate+exposure%3Aloopback"}, {"none", 0, false, "/?q=nginx+exposure%3Aprivate+exposure%3Anone"}}},

@@ -8,9 +8,22 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"sockwatch/agent/plugin"
 )
+
+// ValidateURLs returns the errors of an option with at least one URL, joined.
+func ValidateURLs(option string, values []string, allowQuery bool) error {
+	if len(values) == 0 {
+		return plugin.Invalid(option, "must name a server")
+	}
+	var errs []error
+	for _, v := range values {
+		errs = append(errs, ValidateURL(option, v, allowQuery))
+	}
+	return errors.Join(errs...)
+}
 
 // ValidateURL returns the error of a URL in an option. A query is an error unless
 // allowQuery is set.
@@ -32,6 +45,8 @@ func parseURL(s string, allowQuery bool) (*url.URL, error) {
 	if i := strings.IndexAny(s, "?#"); i >= 0 {
 		shown = s[:i]
 	}
+	scheme, rest, hasScheme := strings.Cut(shown, "://")
+	host, _, _ := strings.Cut(rest, "/")
 	u, err := url.Parse(s)
 	switch {
 	case strings.Contains(s, "@"):
@@ -40,10 +55,14 @@ func parseURL(s string, allowQuery bool) (*url.URL, error) {
 		return nil, plugin.Errorf(`%q is followed by "#", which is not allowed`, shown)
 	case shown != s && !allowQuery:
 		return nil, plugin.Errorf(`%q is followed by "?" or "#", which is not allowed: set the options instead`, shown)
+	case strings.ContainsFunc(shown, unicode.IsSpace):
+		return nil, plugin.Errorf("%q contains a blank", shown)
+	case !hasScheme || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
+		return nil, plugin.Errorf("%q does not begin with http:// or https://", shown)
+	case err != nil && strings.Count(host, ":") > 1 && !strings.Contains(host, "["):
+		return nil, plugin.Errorf("%q is not a URL: write an IPv6 address in brackets", shown)
 	case err != nil:
 		return nil, plugin.Errorf("%q is not a URL", shown)
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, plugin.Errorf("%q does not begin with http:// or https://", shown)
 	case u.Hostname() == "":
 		return nil, plugin.Errorf("%q has no host", shown)
 	}

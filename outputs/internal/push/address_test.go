@@ -34,6 +34,11 @@ func TestMistypedURLs(t *testing.T) {
 		{name: "fragment behind a query", url: "http://h/p?x=s3cret#s3cret", allowQuery: true, want: `urls: "http://h/p" is followed by "#", which is not allowed`},
 		{name: "user", url: "http://u:s3cret@h", allowQuery: true, want: `urls: a URL contains "@", as in user:password@host: set username and password instead`},
 		{name: "another scheme", url: "ftp://h", want: `urls: "ftp://h" does not begin with http:// or https://`},
+		{name: "no scheme", url: "127.0.0.1:9090/api/v1/write", want: `urls: "127.0.0.1:9090/api/v1/write" does not begin with http:// or https://`},
+		{name: "one slash", url: "http:/h/p", want: `urls: "http:/h/p" does not begin with http:// or https://`},
+		{name: "capital letters", url: "HTTP://h", want: "<nil>"},
+		{name: "blank", url: " http://h", want: `urls: " http://h" contains a blank`},
+		{name: "IPv6 without brackets", url: "http://::1:9090/p", want: `urls: "http://::1:9090/p" is not a URL: write an IPv6 address in brackets`},
 		{name: "no host", url: "http://:80", want: `urls: "http://:80" has no host`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

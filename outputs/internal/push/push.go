@@ -202,22 +202,42 @@ func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Response, er
 
 // withAdvice adds to the error of a connection which options it is about.
 func (c *Client) withAdvice(err error) error {
+	t := &c.config.Transport
 	_, unknownCA := errors.AsType[x509.UnknownAuthorityError](err)
 	_, otherHost := errors.AsType[x509.HostnameError](err)
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	text := err.Error()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer within timeout: %w", err)
-	case strings.Contains(err.Error(), "malformed HTTP response"):
+	case strings.Contains(text, "malformed HTTP response"):
 		return fmt.Errorf("%w: this is not the port of an HTTP/1.1 server: check %s", err, c.config.URLOption)
-	case unknownCA:
+	case unknownCA && t.TLSCA == "":
 		return fmt.Errorf("%w: set tls_ca", err)
+	case unknownCA:
+		return fmt.Errorf("%w: check tls_ca", err)
 	case otherHost:
 		return fmt.Errorf("%w: set tls_server_name, or check %s", err, c.config.URLOption)
+	case invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w: renew the server's certificate, or set this host's clock", err)
+	case refusesClientCertificate(text) && t.TLSCert == "":
+		return fmt.Errorf("%w: set tls_cert and tls_key", err)
+	case refusesClientCertificate(text):
+		return fmt.Errorf("%w: check tls_cert", err)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("%w: write http:// in %s", err, c.config.URLOption)
 	default:
 		return err
 	}
+}
+
+// refusesClientCertificate reports whether the text of an error is a TLS alert by which a
+// server asks for a client certificate, or refuses the one that it got.
+func refusesClientCertificate(text string) bool {
+	_, alert, ok := strings.Cut(text, "remote error: tls: ")
+	return ok && slices.Contains([]string{
+		"certificate required", "bad certificate", "expired certificate", "revoked certificate", "unknown certificate", "unknown certificate authority",
+	}, alert)
 }
 
 // target returns the URL of a request.

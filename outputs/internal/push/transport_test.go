@@ -170,6 +170,8 @@ func TestConnectionErrorsSayWhatToDo(t *testing.T) {
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	write(t, caFile, ca.certPEM())
 	secure, plain := newTLSServer(t, issue(t, ca, nil).tls(), nil), pushtest.NewServer(t)
+	foreign := newTLSServer(t, issue(t, newCA(t), nil).tls(), nil)
+	expired := newTLSServer(t, issue(t, ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }).tls(), nil)
 	for _, tt := range []struct {
 		name   string
 		url    string
@@ -177,6 +179,8 @@ func TestConnectionErrorsSayWhatToDo(t *testing.T) {
 		want   string // end of the error
 	}{
 		{name: "https without the CA", url: secure.URL, change: func(o *options) { o.TLSCA = "" }, want: "certificate signed by unknown authority: set tls_ca"},
+		{name: "https with another CA", url: foreign.URL, want: ": check tls_ca"},
+		{name: "https with an expired certificate", url: expired.URL, want: ": renew the server's certificate, or set this host's clock"},
 		{name: "https with another name", url: secure.URL, change: func(o *options) { o.TLSServerName = "other.example" },
 			want: "certificate is valid for server.example, not other.example: set tls_server_name, or check urls"},
 		{name: "https to a server for http", url: strings.Replace(plain.URL, "http:", "https:", 1),
@@ -235,7 +239,7 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 
 	out, _ := newOutput(t, overTLS(server.URL, caFile))
 	// net/http may put its own words before it.
-	if err, want := send(t, out, "m v=1i 1"), "remote error: tls: certificate required"; !strings.HasSuffix(fmt.Sprint(err), want) || pushtest.Kind(err) != "kept" {
+	if err, want := send(t, out, "m v=1i 1"), "remote error: tls: certificate required: set tls_cert and tls_key"; !strings.HasSuffix(fmt.Sprint(err), want) || pushtest.Kind(err) != "kept" {
 		t.Errorf("%s: error\n%v, want\n%s", pushtest.Kind(err), err, want)
 	}
 
@@ -245,7 +249,7 @@ func TestPointsWaitForTheClientCertificate(t *testing.T) {
 	o := overTLS(server.URL, caFile)
 	o.TLSCert, o.TLSKey = certFile, keyFile
 	out, _ = newOutput(t, o)
-	if err := send(t, out, "m v=1i 1"); pushtest.Kind(err) != "kept" {
+	if err := send(t, out, "m v=1i 1"); pushtest.Kind(err) != "kept" || !strings.HasSuffix(fmt.Sprint(err), ": check tls_cert") {
 		t.Errorf("an unknown certificate: %s: %v", pushtest.Kind(err), err)
 	}
 	write(t, certFile, known.certPEM())

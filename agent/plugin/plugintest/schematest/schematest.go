@@ -4,13 +4,14 @@
 package schematest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/google/jsonschema-go/jsonschema"
 
 	"sockwatch/agent/metric"
 )
@@ -114,16 +115,38 @@ func API(t testing.TB, answer []byte) {
 	}
 }
 
-func validate(compile func() (*jsonschema.Schema, error), line []byte) error {
-	schema, err := compile()
+func validate(resolve func() (*jsonschema.Resolved, error), text []byte) error {
+	schema, err := resolve()
 	if err != nil {
 		return err
 	}
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
-	if err != nil {
+	var value any
+	if err := json.Unmarshal(text, &value); err != nil {
 		return err
 	}
-	return schema.Validate(value)
+	return errors.Join(schema.Validate(value), checkTimes(value))
+}
+
+// checkTimes checks the times of lines and reports, in the place of "format": the library
+// does not check formats.
+func checkTimes(value any) error {
+	switch value := value.(type) {
+	case []any:
+		for _, v := range value {
+			if err := checkTimes(v); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, key := range []string{"time", "timestamp"} {
+			if text, ok := value[key].(string); ok {
+				if _, err := time.Parse(time.RFC3339, text); err != nil {
+					return fmt.Errorf("%s: %w", key, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // encode returns the JSON of a point, with encoding/json: the tests of inputs cannot
@@ -159,29 +182,25 @@ func encode(p *metric.Point, at time.Time) ([]byte, error) {
 
 // The schemas are read once.
 var (
-	compileLines  = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("jsonlines.schema.json") })
-	compileAPI    = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("api.schema.json", "jsonlines.schema.json") })
-	compileReport = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile("report.schema.json") })
+	compileLines  = sync.OnceValues(func() (*jsonschema.Resolved, error) { return compile("jsonlines.schema.json") })
+	compileAPI    = sync.OnceValues(func() (*jsonschema.Resolved, error) { return compile("api.schema.json") })
+	compileReport = sync.OnceValues(func() (*jsonschema.Resolved, error) { return compile("report.schema.json") })
 )
 
 // compile compiles a schema of docs. It may refer to the others.
-func compile(name string, others ...string) (*jsonschema.Schema, error) {
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	for _, name := range append(others, name) {
-		value, err := read(name)
-		if err != nil {
-			return nil, fmt.Errorf("docs/%s: %w", name, err)
-		}
-		if err := c.AddResource(name, value); err != nil {
-			return nil, err
-		}
+func compile(name string) (*jsonschema.Resolved, error) {
+	schema, err := read(name)
+	if err != nil {
+		return nil, err
 	}
-	return c.Compile(name)
+	return schema.Resolve(&jsonschema.ResolveOptions{
+		BaseURI: "file:///docs/" + name,
+		Loader:  func(other *url.URL) (*jsonschema.Schema, error) { return read(path.Base(other.Path)) },
+	})
 }
 
 // read reads a schema of docs.
-func read(name string) (any, error) {
+func read(name string) (*jsonschema.Schema, error) {
 	dir, err := os.Getwd() // that of the package under test
 	if err != nil {
 		return nil, err
@@ -194,5 +213,9 @@ func read(name string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	schema := new(jsonschema.Schema)
+	if err := json.Unmarshal(text, schema); err != nil {
+		return nil, fmt.Errorf("docs/%s: %w", name, err)
+	}
+	return schema, nil
 }

@@ -23,20 +23,21 @@ func TestValidLines(t *testing.T) {
 
 func TestInvalidLines(t *testing.T) {
 	for _, test := range []struct{ name, line, old, new, want string }{
-		{name: "not JSON", line: listener, old: "}", new: "", want: "unexpected EOF"},
-		{name: "no time", line: listener, old: `,"timestamp":"2026-11-26T14:39:16.064224555Z"`, new: "", want: "missing property 'timestamp'"},
-		{name: "another zone", line: listener, old: "555Z", new: "555+01:00", want: "at '/timestamp': 'anyOf' failed"},
-		{name: "a further key", line: listener, old: `"tags"`, new: `"host":"a","tags"`, want: "additional properties 'host' not allowed"},
-		{name: "an empty tag", line: listener, old: `"user":"root"`, new: `"user":""`, want: "at '/tags/user': minLength"},
-		{name: "a null field", line: listener, old: `"uid":0`, new: `"uid":null`, want: "at '/fields/uid'"},
-		{name: "an unknown class", line: listener, old: `"public"`, new: `"world"`, want: "at '/tags/exposure': value must be one of 'loopback', 'link_local', 'private', 'public'"},
-		{name: "no port", line: listener, old: `"port":"80",`, new: "", want: "at '/tags': missing property 'port'"},
-		{name: "a field that is not described", line: listener, old: `"uid":0`, new: `"gid":0,"uid":0`, want: "at '/fields': additional properties 'gid' not allowed"},
-		{name: "an owner without a pid", line: listener, old: `"unreadable"`, new: `"resolved"`, want: "missing property 'pid'"},
-		{name: "an unknown kind", line: event, old: `"opened"`, new: `"gone"`, want: "at '/tags/event'"},
-		{name: "no identity", line: event, old: `"sequence":1,`, new: "", want: "missing property 'sequence'"},
-		{name: "restarted without down_seconds", line: event, old: `"opened"`, new: `"restarted"`, want: "missing property 'down_seconds'"},
-		{name: "a count as a string", line: event, old: `"sequence":1`, new: `"sequence":"1"`, want: "at '/fields/sequence'"},
+		{name: "not JSON", line: listener, old: "}", new: "", want: "unexpected end of JSON input"},
+		{name: "no time", line: listener, old: `,"timestamp":"2026-11-26T14:39:16.064224555Z"`, new: "", want: `validating root: required: missing properties: ["timestamp"]`},
+		{name: "another zone", line: listener, old: "555Z", new: "555+01:00", want: "/properties/timestamp: anyOf: did not validate"},
+		{name: "a further key", line: listener, old: `"tags"`, new: `"host":"a","tags"`, want: `unexpected additional properties ["host"]`},
+		{name: "an empty tag", line: listener, old: `"user":"root"`, new: `"user":""`, want: "/tags/additionalProperties: minLength"},
+		{name: "a null field", line: listener, old: `"uid":0`, new: `"uid":null`, want: "/fields/properties/uid: type"},
+		{name: "an unknown class", line: listener, old: `"public"`, new: `"world"`, want: "/tags/properties/exposure: enum: world does not equal any of: [loopback link_local private public]"},
+		{name: "no port", line: listener, old: `"port":"80",`, new: "", want: `/tags: required: missing properties: ["port"]`},
+		{name: "a field that is not described", line: listener, old: `"uid":0`, new: `"gid":0,"uid":0`, want: `/fields: unexpected additional properties ["gid"]`},
+		{name: "an owner without a pid", line: listener, old: `"unreadable"`, new: `"resolved"`, want: `missing properties: ["pid"]`},
+		{name: "an unknown kind", line: event, old: `"opened"`, new: `"gone"`, want: "/tags/properties/event: enum: gone"},
+		{name: "no identity", line: event, old: `"sequence":1,`, new: "", want: `missing properties: ["sequence"]`},
+		{name: "restarted without down_seconds", line: event, old: `"opened"`, new: `"restarted"`, want: `missing properties: ["down_seconds"]`},
+		{name: "no such month", line: listener, old: "2026-11", new: "2026-13", want: "month out of range"},
+		{name: "a count as a string", line: event, old: `"sequence":1`, new: `"sequence":"1"`, want: "/fields/properties/sequence: type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			line := strings.Replace(test.line, test.old, test.new, 1)
@@ -52,9 +53,13 @@ func TestInvalidLines(t *testing.T) {
 }
 
 func TestBatchChecksEventsAndPoints(t *testing.T) {
-	wrong := metric.Point{Name: "tcp_listen_events", Fields: []metric.Field{{Key: "total", Value: metric.Int(-1)}}}
+	wrong := metric.Point{
+		Name:   "tcp_listen_events",
+		Tags:   []metric.Tag{{Key: "event", Value: "opened"}},
+		Fields: []metric.Field{{Key: "total", Value: metric.Int(-1)}},
+	}
 	for _, b := range []metric.Batch{{Points: []metric.Point{wrong}}, {Events: []metric.Point{wrong}}} {
-		if err := CheckBatch(&b); err == nil || !strings.Contains(err.Error(), "missing property 'event'") || !strings.Contains(err.Error(), "minimum") {
+		if err := CheckBatch(&b); err == nil || !strings.Contains(err.Error(), "/fields/properties/total: minimum") {
 			t.Errorf("CheckBatch: %v", err)
 		}
 	}

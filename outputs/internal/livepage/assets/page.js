@@ -191,6 +191,7 @@ class Live {
   /** @type {Update | null} what was missed while paused */
   missed = null;
   heard = 0; // when the last message came
+  asOf = ""; // the time of what is shown: old data must not look current
   /** @type {number | undefined} */
   retry = undefined;
 
@@ -213,7 +214,7 @@ class Live {
     this.close();
     this.wanted = location.search;
     this.heard = Date.now();
-    this.say("connecting", "connecting…");
+    this.say("connecting", "connecting");
     const parameters = new URLSearchParams(this.wanted);
     if (this.version && this.wanted === this.shown) parameters.set("have", this.version);
     const source = new EventSource("/stream?" + parameters);
@@ -221,7 +222,7 @@ class Live {
     source.addEventListener("heartbeat", (e) => this.beat(e.data));
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CLOSED) this.refused();
-      else this.say("connecting", "reconnecting…");
+      else this.say("connecting", "reconnecting");
     });
     this.source = source;
   }
@@ -236,8 +237,10 @@ class Live {
   async refused() {
     this.close();
     const status = await fetch("/stream", { method: "HEAD" }).then((r) => r.status, () => 0);
+    if (this.source) return; // it was opened meanwhile
     if (status && this.wanted !== this.shown) location.reload(); // its address is the new one
-    this.say("off", status === 503 ? "too many live pages, reload to update" : "disconnected");
+    if (status === 503) this.say("off", "too many live pages", ", reload to update");
+    else this.say("off", "disconnected");
     this.retry = setTimeout(() => document.hidden || this.open(), status === 503 ? 30_000 : 5_000);
   }
 
@@ -259,21 +262,20 @@ class Live {
   /** @param {string} gathered */
   beat(gathered) {
     this.heard = Date.now();
-    if (!this.paused) {
-      this.marks.show(gathered);
-      this.say("on", this.marks.latest ? `live, as of ${gathered.slice(11, 19)}` : "live");
-    } else this.say("paused", this.missed ? "paused, changes are waiting" : "paused");
+    if (this.paused) return this.say("paused", "paused", this.missed ? ", changes are waiting" : "");
+    this.marks.show(gathered);
+    this.asOf = this.marks.latest ? `, as of ${gathered.slice(11, 19)}` : "";
+    this.say("on", "live");
   }
 
   /** @param {boolean} paused */
   pause(paused) {
     this.paused = paused;
     this.button.textContent = paused ? "Resume" : "Pause";
-    if (!paused && this.missed) {
-      this.apply(this.missed);
-      this.beat(this.missed.gathered);
-      this.missed = null;
-    } else this.say(paused ? "paused" : "on", paused ? "paused" : "live");
+    if (paused) return this.say("paused", "paused");
+    if (this.missed) this.apply(this.missed);
+    this.missed = null;
+    this.open(); // the connection may have ended meanwhile
   }
 
   /** @param {Update} update */
@@ -299,9 +301,9 @@ class Live {
    * @param {"on" | "off" | "connecting" | "paused"} state
    * @param {string} text
    */
-  say(state, text) {
+  say(state, text, more = "") {
     byID("live").dataset.state = state;
-    byID("state").textContent = text;
+    byID("state").textContent = text + this.asOf + more;
   }
 
   /**
@@ -310,9 +312,7 @@ class Live {
    * @param {boolean} replace the current entry of the history
    */
   go(query, replace) {
-    const address = "/" + query;
-    if (replace) history.replaceState(null, "", address);
-    else history.pushState(null, "", address);
+    history[replace ? "replaceState" : "pushState"](null, "", "/" + query);
     this.open();
   }
 }
@@ -356,10 +356,11 @@ function navigate(live, input) {
     const link = e.target instanceof Element && e.target.closest("a");
     if (!link || e.button || e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return;
     const address = new URL(link.href);
-    if (address.origin !== location.origin || address.pathname !== "/" || !link.closest("main")) return;
+    if (address.origin !== location.origin || address.pathname !== "/" || address.hash || !link.closest("main")) return;
     e.preventDefault();
     typing = false;
     live.go(address.search, false);
+    scrollTo(0, 0);
     show();
   });
 }
@@ -368,7 +369,7 @@ function navigate(live, input) {
 function keyboard() {
   const links = () => /** @type {HTMLElement[]} */ ([...(rows?.querySelectorAll("tr td:first-child a") ?? [])]);
   document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
     const inText = e.target instanceof HTMLInputElement;
     if (e.key === "/" && !inText) {
       if (!search) return location.assign(table());

@@ -1,4 +1,4 @@
-package agent
+package delivery
 
 import (
 	"slices"
@@ -8,31 +8,33 @@ import (
 	"sockwatch/agent/buffer"
 )
 
-// A receipt confirms to an input that the events of a batch are stored, once every holder
+// A Receipt confirms to an input that the events of a batch are stored, once every holder
 // has released it. A holder that loses an event never releases it. A receipt is nil if the
 // input does not ask for confirmation.
-type receipt struct {
+type Receipt struct {
 	holds  atomic.Int64
 	stored func()
 }
 
-// newReceipt returns a receipt that the caller holds, or nil if stored is nil.
-func newReceipt(stored func()) *receipt {
+// NewReceipt returns a receipt that the caller holds, or nil if stored is nil.
+func NewReceipt(stored func()) *Receipt {
 	if stored == nil {
 		return nil
 	}
-	r := &receipt{stored: stored}
-	r.hold()
+	r := &Receipt{stored: stored}
+	r.Hold()
 	return r
 }
 
-func (r *receipt) hold() {
+// Hold adds a holder.
+func (r *Receipt) Hold() {
 	if r != nil {
 		r.holds.Add(1)
 	}
 }
 
-func (r *receipt) release() {
+// Release removes a holder. The last one confirms the events.
+func (r *Receipt) Release() {
 	if r != nil && r.holds.Add(-1) == 0 {
 		r.stored()
 	}
@@ -50,19 +52,19 @@ type ledger struct {
 // A span is a run of consecutive records: a block of events, or any number of points.
 type span struct {
 	records int
-	receipt *receipt // nil: points
+	receipt *Receipt // nil: points
 	lost    bool     // some of them were dropped
 }
 
 // append appends a block of records to the queue.
-func (l *ledger) append(q buffer.Queue, records [][]byte, r *receipt) (dropped int, err error) {
+func (l *ledger) append(q buffer.Queue, records [][]byte, r *Receipt) (dropped int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if dropped, err = q.Append(records); err != nil {
 		return dropped, err
 	}
 	l.lockedDrop(dropped)
-	r.hold()
+	r.Hold()
 	if last := len(l.spans) - 1; r == nil && last >= 0 && l.spans[last].receipt == nil {
 		l.spans[last].records += len(records)
 	} else {
@@ -103,14 +105,14 @@ func (l *ledger) ack(q buffer.Queue, n int) error {
 	gone := l.lockedRemove(n)
 	l.mu.Unlock()
 	for _, r := range gone { // without the lock, since the input may take a while
-		r.release()
+		r.Release()
 	}
 	return err
 }
 
 // lockedRemove removes the first n records. It returns the receipts of the spans that have
 // no records left and lost none.
-func (l *ledger) lockedRemove(n int) (gone []*receipt) {
+func (l *ledger) lockedRemove(n int) (gone []*Receipt) {
 	l.spans = slices.DeleteFunc(l.spans, func(s span) bool { return s.records == 0 && s.lost })
 	for len(l.spans) > 0 {
 		s := &l.spans[0]
@@ -134,6 +136,6 @@ func (l *ledger) releaseAll() {
 	l.spans = nil
 	l.mu.Unlock()
 	for _, s := range spans {
-		s.receipt.release()
+		s.receipt.Release()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
 
@@ -39,7 +40,7 @@ func TestCountersHaveStartTimes(t *testing.T) {
 		counters := 0
 		for _, b := range board.Latest() {
 			for _, p := range b.Points {
-				for _, d := range Descs {
+				for _, d := range health.Descs {
 					if _, ok := p.Field(d.Field); !ok || d.Name != p.Name || d.Type != metric.Counter {
 						continue
 					}

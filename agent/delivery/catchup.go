@@ -1,4 +1,4 @@
-package agent
+package delivery
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 
 	"sockwatch/agent/buffer"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/schedule"
 )
 
 // A catchUp bounds how fast an output sends a backlog: the records that have waited for
@@ -59,7 +60,9 @@ func (c *catchUp) failed(err error) {
 func (c *catchUp) resumed() { c.all = false }
 
 // wait returns the time until the next period.
-func (c *catchUp) wait() time.Duration { return untilTick(time.Now(), c.period, c.phase, true) }
+func (c *catchUp) wait() time.Duration {
+	return schedule.UntilTick(time.Now(), c.period, c.phase, true)
+}
 
 // next begins the next period.
 func (c *catchUp) next() {

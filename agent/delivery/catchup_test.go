@@ -1,10 +1,8 @@
-package agent
+package delivery
 
 import (
-	"context"
 	"errors"
 	"math"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/buffer"
-	"sockwatch/agent/plugin"
 )
 
 // Stats with an age instead of a time.
@@ -108,67 +105,4 @@ func TestAnotherOutageMakesAnotherPlan(t *testing.T) {
 			t.Errorf("%d are due, want 12,000 records over half an hour: 67", got)
 		}
 	})
-}
-
-// While one of two destinations is down for an hour, the other one gets every record at once.
-func TestADestinationThatFailsDoesNotDelayTheOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		var seen atomic.Int64
-		out := &fakePusher{push: func(_ context.Context, records []string) error {
-			seen.Store(int64(len(records)))
-			return &plugin.ProgressError{Err: errors.New("connection refused")}
-		}}
-		r.agent.input("a", counting())
-		p := r.agent.push("out", out)
-		p.Options.FlushInterval, p.Options.NamePass = plugin.Duration(10*time.Second), []string{"count"}
-		r.start()
-		after(time.Hour)
-		if n := seen.Load(); n < 350 {
-			t.Errorf("the last of an hour's requests has %d of 360 records", n)
-		}
-		r.stop()
-		r.end()
-	})
-}
-
-// A stop, or the removal of the output, does not wait for a slow backlog: all of it is sent
-// within the grace period.
-func TestStopSendsTheWholeBacklog(t *testing.T) {
-	for _, disk := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t)
-			r.agent.Options.StateDirectory = t.TempDir()
-			var up atomic.Bool
-			out := &fakePusher{push: func(context.Context, []string) error {
-				if !up.Load() {
-					return errors.New("connection refused")
-				}
-				return nil
-			}}
-			r.agent.input("a", counting())
-			p := r.agent.push("out", out)
-			p.Options.FlushInterval = plugin.Duration(10 * time.Second)
-			if disk {
-				onDisk(p)
-			}
-			r.start()
-			after(time.Hour)
-			up.Store(true)
-			after(2 * time.Minute)
-			if n := len(out.got("count")); n == 0 || n > 150 {
-				t.Errorf("%d points of an hour are delivered two minutes after the outage", n)
-			}
-			began := time.Now()
-			if err := r.end(); err != nil {
-				t.Error(err)
-			}
-			if n := len(out.got("count")); n < 372 {
-				t.Errorf("%d points are delivered, want all of 62 minutes", n)
-			}
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("the stop took %v", took)
-			}
-		})
-	}
 }
