@@ -45,9 +45,8 @@ func (t *Tracker) Reconfigure(o Options) {
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
 	l.reportShortLived(s.ShortLived)
-	present, absent := l.place(s.Sockets)
-	present, absent = l.reunite(present, absent)
-	absent = l.indexMissing(absent)
+	present, absent := l.assign(s.Sockets)
+	absent = l.indexMissing(l.followRenames(present, absent))
 	for _, e := range present {
 		l.step(e)
 	}

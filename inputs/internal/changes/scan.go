@@ -108,9 +108,9 @@ func (l *scan) reboot(e *endpoint) {
 	}
 }
 
-// place finds the endpoints of all sockets. It returns those that are present and the
+// assign assigns the sockets to their endpoints. It returns those that are present and the
 // others, in an order that makes the choice of origins deterministic.
-func (l *scan) place(sockets []Socket) (present, absent []*endpoint) {
+func (l *scan) assign(sockets []Socket) (present, absent []*endpoint) {
 	for i := range sockets {
 		s := &sockets[i]
 		if l.failed[s.Netns] {
