@@ -103,7 +103,9 @@ func appendRecords(b []byte, key string, records map[string]json.RawMessage, spi
 		return b
 	}
 	b = append(appendKey(b, key), '{')
-	for _, name := range slices.Sorted(maps.Keys(records)) {
+	names := slices.AppendSeq(make([]string, 0, len(records)), maps.Keys(records))
+	slices.Sort(names)
+	for _, name := range names {
 		b = append(appendString(b, name), ':')
 		if record := records[name]; record != nil {
 			b = append(b, record...)
