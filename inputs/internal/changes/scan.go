@@ -10,7 +10,8 @@ import (
 
 // A view is what is kept about a scan as a whole.
 type view struct {
-	Moment
+	Moment                       // of the last scan or listing
+	Gathered   Moment            `json:"gathered,omitzero"` // of the last scan; zero: written by an earlier version
 	Number     uint64            `json:"number"`
 	Began      time.Time         `json:"began,omitzero"` // of the first scan; zero: written by an earlier version
 	Scope      string            `json:"scope"`
@@ -53,7 +54,7 @@ func (t *Tracker) begin(s *Snapshot) *scan {
 	if first {
 		began = s.Time.Round(0)
 	}
-	l.view = view{Moment: s.Moment, Number: t.last.Number + 1, Began: began, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
+	l.view = view{Moment: s.Moment, Gathered: s.Moment, Number: t.last.Number + 1, Began: began, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
 	l.rescoped = !first && t.last.Scope != s.Scope
 	rebooted := !first && t.last.Boot != s.Boot
 	baseline := make(map[string]bool)
@@ -79,6 +80,21 @@ func (t *Tracker) begin(s *Snapshot) *scan {
 		}
 	}
 	return l
+}
+
+// markOfKnown returns the mark of a difference in what is known about sockets, such as their
+// holders and addresses. Only a scan shows it, no listing.
+func (l *scan) markOfKnown() mark {
+	m := l.mark
+	m.Window = l.before.gathered().until(l.Moment)
+	return m
+}
+
+func (v *view) gathered() Moment {
+	if v.Gathered.Boot == "" {
+		return v.Moment
+	}
+	return v.Gathered
 }
 
 // until returns the time between two moments, by the best clock that they have in common.
