@@ -47,6 +47,7 @@ func (t *Tracker) Observe(s *Snapshot) Result {
 	l.reportShortLived(s.ShortLived)
 	present, absent := l.assign(s.Sockets)
 	absent = l.indexMissing(l.followRenames(present, absent))
+	l.limitBrief(absent)
 	for _, e := range present {
 		l.step(e)
 	}

@@ -227,3 +227,45 @@ func TestListingsMakeOnlySocketsMoreExact(t *testing.T) {
 		t.Errorf("%v since the last scan, want 51s", got)
 	}
 }
+
+// TestTheLastOfAGroupClosesTheEndpoint takes the end of a socket that joined while the first one
+// closed, although its owner was never found.
+func TestTheLastOfAGroupClosesTheEndpoint(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	first := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{first}
+	h.wants(h.scan(), opened, first.Opened, "window_seconds", "0")
+
+	h.pass(time.Second)
+	second := h.socket(80, 500*time.Millisecond, 6)
+	second.Status, second.Holders = Pending, nil
+	h.sockets = []Socket{second}
+	h.closed[first.ID.Cookie] = h.now.Time.Add(-200 * time.Millisecond)
+	if events := h.scan(); len(events) > 0 {
+		t.Fatalf("events %v during the search, want none", events)
+	}
+
+	h.pass(time.Second)
+	h.sockets = nil
+	gone := h.now.Time.Add(-100 * time.Millisecond)
+	h.closed[second.ID.Cookie] = gone
+	h.scan()
+	h.pass(time.Minute)
+	h.wants(h.scan(), closed, gone, "window_seconds", "0", "age_seconds", "8")
+}
+
+// TestTheLastOfSeveralBriefSocketsClosesTheEndpoint does so if all of them opened and closed
+// between two scans.
+func TestTheLastOfSeveralBriefSocketsClosesTheEndpoint(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	first, second := h.socket(80, 7*time.Second, 5), h.socket(80, 6*time.Second, 6)
+	second.Holders[0].Key.Process = "haproxy"
+	gone := second.Opened.Add(20 * time.Millisecond)
+	h.closed[first.ID.Cookie], h.closed[second.ID.Cookie] = second.Opened.Add(10*time.Millisecond), gone
+	events := h.scan(ShortLived{Time: first.Opened, Socket: first}, ShortLived{Time: second.Opened, Socket: second})
+	h.wants(events, opened, first.Opened, "window_seconds", "0")
+	h.pass(time.Minute)
+	h.wants(h.scan(), closed, gone, "window_seconds", "0")
+}

@@ -28,7 +28,7 @@ func (l *scan) followRenames(present, absent []*endpoint) (stillAbsent []*endpoi
 				continue
 			}
 			l.drop(old)
-			e.record, e.dirty = old.record, true
+			e.record, e.last, e.dirty = old.record, old.last, true
 			break
 		}
 	}

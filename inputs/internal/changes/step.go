@@ -88,9 +88,11 @@ func (l *scan) compare(e *endpoint, m *match) {
 		l.differ(e, m)
 		if e.event == l.Number { // one per scan; the next scan reports the rest
 			l.next.now = true
+			e.postpone()
 			return
 		}
 		if m.searching && l.waiting(e.Change.Mono, l.options.OwnerWait) {
+			e.postpone()
 			return
 		}
 	}
@@ -246,7 +248,7 @@ func (l *scan) miss(e *endpoint) bool {
 // enough, and no search is under way for an owner that may have moved from it.
 func (l *scan) stepAbsent(e *endpoint) {
 	switch {
-	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
+	case !e.early && l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
 	case e.event == l.Number || l.mayHaveMoved(e):
 		l.next.now = true
 	default:
