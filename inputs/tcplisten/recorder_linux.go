@@ -133,7 +133,7 @@ func (r *recorder) scannedBefore() bool { return r.restored || r.last.Mono != 0 
 // unchanged records a scan between gathers that found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {
 	m.Boot = r.boot
-	r.changes.Unchanged(m)
+	r.changes.Listed(m)
 	r.last = m
 }
 
