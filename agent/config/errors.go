@@ -85,8 +85,7 @@ func (r *report) newError(t table, at *node, format string, args ...any) *Error 
 func (r *report) invalid(t table, err error, bad badOptions) {
 	for _, e := range flatten(err) {
 		of, option := t, ""
-		var invalid *plugin.OptionError
-		if errors.As(e, &invalid) {
+		if invalid, ok := errors.AsType[*plugin.OptionError](e); ok {
 			if bad.cover(invalid.Option) {
 				continue
 			}

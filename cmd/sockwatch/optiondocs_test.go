@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -93,9 +94,16 @@ func packageDir(path string) string {
 	return filepath.Join(root, strings.TrimPrefix(path, "sockwatch/"))
 }
 
-// parsePackage parses the sources of a folder, without its tests.
+// parsedPackages are the packages that parsePackage has parsed, by folder.
+var parsedPackages sync.Map
+
+// parsePackage parses the sources of a folder, without its tests, once. The files must not
+// be changed.
 func parsePackage(t *testing.T, dir string) []*ast.File {
 	t.Helper()
+	if files, ok := parsedPackages.Load(dir); ok {
+		return files.([]*ast.File)
+	}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +113,7 @@ func parsePackage(t *testing.T, dir string) []*ast.File {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,6 +122,7 @@ func parsePackage(t *testing.T, dir string) []*ast.File {
 	if len(files) == 0 {
 		t.Fatalf("%s holds no Go files", dir)
 	}
+	parsedPackages.Store(dir, files)
 	return files
 }
 
