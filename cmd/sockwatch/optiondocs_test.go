@@ -49,11 +49,14 @@ func structOptions(t *testing.T, v reflect.Value) []option {
 			continue
 		}
 		o := option{name: f.Tag.Get("toml"), doc: docs[f.Name], value: v.Field(i)}
+		if hint, ok := f.Tag.Lookup("deprecated"); ok {
+			o.doc = append(o.doc, "Deprecated: "+hint+".")
+		}
 		if o.name == "" || len(o.doc) == 0 {
 			t.Fatalf("%v.%s has no toml tag or no doc comment", v.Type(), f.Name)
 		}
 		if len(o.doc) > 3 {
-			t.Errorf("%v.%s: a doc comment has three lines at most", v.Type(), f.Name)
+			t.Errorf("%v.%s: a doc comment has three lines at most, that of a deprecated option two", v.Type(), f.Name)
 		}
 		if _, value := o.value.Interface().(toml.Marshaler); !value && f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
 			for j := range o.value.Len() {

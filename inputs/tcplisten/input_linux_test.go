@@ -1059,3 +1059,24 @@ func TestFirstSeenWithoutUserNames(t *testing.T) {
 		up = i > 3
 	}
 }
+
+// TestListenersComeBeforeTheProgramsOfBPF lists the listeners although there is no time to load
+// programs, which takes seconds on a busy host. The next gather loads them.
+func TestListenersComeBeforeTheProgramsOfBPF(t *testing.T) {
+	if probe, err := openChanges("/proc"); err != nil {
+		t.Skip(err)
+	} else if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	options := Defaults()
+	options.OwnerSource = ownerSourceBPF
+	in := open(t, options).(*input)
+	now := time.Now()
+	if p := one(t, gatherCut(t, in, now), ports[0]); p.Tag("owner") != "pending" || in.open.holders != nil {
+		t.Errorf("%s, programs %v, want a pending owner, none", p.Series(), in.open.holders)
+	}
+	if p := one(t, gather(t, in), ports[0]); p.Tag("owner") != "resolved" || in.open.holders == nil {
+		t.Errorf("then %s, programs %v, want a resolved owner, some", p.Series(), in.open.holders)
+	}
+}

@@ -90,7 +90,11 @@ type brokenFiles struct {
 	err error
 }
 
-func (b brokenFiles) Sockets(ctx context.Context, visit func(int, procfs.File)) error {
+func (b brokenFiles) Verify(context.Context, []procfs.File, func(int, procfs.State)) error {
+	return b.err
+}
+
+func (b brokenFiles) Sockets(ctx context.Context, visit func(procfs.File, procfs.State)) error {
 	return b.err
 }
 
