@@ -48,6 +48,7 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	if err != nil {
 		t.Fatal(err)
 	}
+	in.(*input).writeWait = 20 * time.Second // a busy machine delays no event
 	t.Cleanup(func() { closeInput(t, in) })
 	return in, &log
 }
