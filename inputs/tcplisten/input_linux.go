@@ -32,9 +32,9 @@ type input struct {
 	open      *readers // nil before the first gather
 	listeners listenerSet
 	groups    groupSet
-	recorder  *recorder // nil before the first gather
+	recorder  *recorder     // nil before the first gather
 	writeWait time.Duration // see the constant
-	exporter  *exporter // nil without custom_port_exporter
+	exporter  *exporter     // nil without custom_port_exporter
 	warned    warnings
 	limits    limitations
 
