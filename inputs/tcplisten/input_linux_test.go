@@ -48,6 +48,7 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	if err != nil {
 		t.Fatal(err)
 	}
+	in.(*input).writeWait = 20 * time.Second // a busy machine delays no event
 	t.Cleanup(func() { closeInput(t, in) })
 	return in, &log
 }
@@ -756,7 +757,7 @@ func TestRenamedProcess(t *testing.T) {
 func TestFirstSeen(t *testing.T) {
 	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
 	_, stood := start(t, job)
-	env := plugin.Env{Name: "tcp_listen-x", StateDir: t.TempDir()}
+	env := plugin.Env{Name: "tcp_listen-x", StateDir: fastDir(t)}
 	now := time.Unix(2_000_000_000, 0)
 	in, log := openLogging(t, Defaults(), env)
 	if got := firstSeen(t, in, stood[0], now); got != "absent" {
@@ -962,7 +963,7 @@ func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 	rules := Defaults()
 	telnetd := ownName("telnetd")
 	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{telnetd}}}}
-	env := plugin.Env{Name: pointListener, StateDir: t.TempDir()}
+	env := plugin.Env{Name: pointListener, StateDir: fastDir(t)}
 	now := moment(time.Unix(2_000_000_000, 0))
 	in, _ := openLogging(t, rules, env)
 	if _, err := in.(*input).gather(t.Context(), now); err != nil {

@@ -272,9 +272,10 @@ func expectMoment(m changes.Moment) expect.Moment {
 // batch. Events whose write takes longer are in the next batch.
 const writeWait = 100 * time.Millisecond
 
-// events returns the events to publish, and a function to call when all outputs have them.
-func (r *recorder) events() (events []metric.Point, stored func()) {
-	return r.history.Events(writeWait)
+// events returns the events to publish, and a function to call when all outputs have them. It
+// waits for the disk.
+func (r *recorder) events(wait time.Duration) (events []metric.Point, stored func()) {
+	return r.history.Events(wait)
 }
 
 // close saves the state for the next run.
