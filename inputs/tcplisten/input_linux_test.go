@@ -395,6 +395,9 @@ func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
 // The unit and the container come from the owner's cgroup, or from the socket's own if the
 // owner may not be read.
 func TestUnitsAndContainers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes in cgroups")
+	}
 	const id = "abababababababababababababababababababababababababababababababab"
 	tests := []struct{ name, path, want string }{
 		{name: "a service", path: "system.slice/sockwatch-test.service", want: `unit="sockwatch-test.service"`},
@@ -493,6 +496,9 @@ func TestNoProcfs(t *testing.T) {
 
 // TestWithoutNetlink gives the same result without netlink, and logs that once.
 func TestWithoutNetlink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes")
+	}
 	own, done := isolated(t)
 	if done {
 		return
@@ -639,6 +645,9 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 
 // TestSteadyAllocations builds nothing again for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers many times")
+	}
 	if elsewhere(t, unix.CLONE_NEWPID) { // other programs would open and close sockets
 		return
 	}
@@ -679,6 +688,9 @@ func churn() {
 // TestNeverAWrongOwner reports only the right owner, and logs nothing, while thousands of
 // sockets per second come and go and their owner changes its name.
 func TestNeverAWrongOwner(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers many times")
+	}
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return
 	}
@@ -691,7 +703,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	// pid namespace that cannot be proven.
 	in.(*input).warned.logged[hiddenOwners] = true
 	status := make(map[string]int)
-	for range soak.Times(500) {
+	for range soak.Times(150) {
 		for _, p := range gather(t, in).Points {
 			status[p.Tag("owner")]++
 			if process := p.Tag("process"); process != "" && process != p.Tag("address") {

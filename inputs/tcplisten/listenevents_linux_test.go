@@ -546,7 +546,7 @@ func TestStormOfListeners(t *testing.T) {
 	var storm sync.WaitGroup
 	for i := range 2 {
 		storm.Go(func() {
-			for j := range 20 {
+			for j := range 6 {
 				child := startInNamespace(t, nil, task{Name: []byte("storm"), Brief: 1, Listen: []listenTask{{Addr: "127.0.0.1", Port: 5000 + 1000*i, Count: 1000}}})
 				if err := child.Hear(new([]int)); err != nil {
 					t.Error(j, err)
@@ -584,7 +584,7 @@ func TestStormOfListeners(t *testing.T) {
 	})
 }
 
-var listenEventSeeds = soak.Times(3)
+var listenEventSeeds = soak.Times(2)
 
 // TestRandomListenEvents runs programs that listen, fork, pass on their socket, become another
 // program, close and die at random times, and compares the events with what the test itself

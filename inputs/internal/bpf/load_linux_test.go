@@ -166,6 +166,9 @@ func start(t *testing.T, task task, attr *syscall.SysProcAttr, answer any) *test
 // TestTwoCapabilitiesSuffice loads the programs with exactly CAP_BPF and CAP_PERFMON, and shows
 // that an error names what is missing without one of them.
 func TestTwoCapabilitiesSuffice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads the programs several times")
+	}
 	h, err := OpenHolders(1)
 	skipWithout(t, err)
 	h.Close()
@@ -193,6 +196,9 @@ func TestTwoCapabilitiesSuffice(t *testing.T) {
 // TestNothingStaysAfterAKill loads the programs in a child, kills it, and finds none of them
 // in the kernel.
 func TestNothingStaysAfterAKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads the programs several times")
+	}
 	h, err := OpenHolders(1)
 	skipWithout(t, err)
 	h.Close()

@@ -69,6 +69,15 @@ type exposure struct {
 	Since    *mark      `json:"since"` // of Next; nil: the class is the one that was reported
 }
 
+// known returns the record of a socket, or nil if there is none.
+func (e *endpoint) known(id SocketID) *socket {
+	i, found := slices.BinarySearchFunc(e.Sockets, id, func(s socket, id SocketID) int { return compareIDs(s.ID, id) })
+	if !found {
+		return nil
+	}
+	return &e.Sockets[i]
+}
+
 // class returns from how far away the endpoint can be reached, or false if that is not known.
 func (e *endpoint) class() (widest inet.Class, known bool) {
 	for _, s := range e.current {

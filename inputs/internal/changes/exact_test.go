@@ -177,6 +177,20 @@ func TestWhoCalledListenOutlivesARestart(t *testing.T) {
 	hasFields(t, &events[0], "listen_pid", "5", "window_seconds", "10")
 }
 
+// After the clock was set back, known sockets seem to have opened later than the last scan.
+func TestSetClockDoesNotMakeKnownSocketsNew(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	h.sockets = []Socket{h.socket(80, 7*time.Second, 5)}
+	h.scan()
+	h.now.Time = h.now.Time.Add(-24 * time.Hour)
+	h.pass(10 * time.Second)
+	h.scan()
+	h.pass(10 * time.Second)
+	h.sockets[0].Holders = []Holder{{PID: 6, Start: 6, Key: Key{Process: "other", UID: 33}}} // it was handed over
+	h.wants(h.scan(), ownerChanged, h.now.Time, "window_seconds", "10", "previous_pid", "5")
+}
+
 // TestTheLastOfAGroupClosesTheEndpoint takes the end of a socket that joined while the first one
 // closed, although its owner was never found.
 func TestTheLastOfAGroupClosesTheEndpoint(t *testing.T) {

@@ -124,7 +124,10 @@ func (l *scan) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
 	}
-	c := &change{mark: l.markOf(m.newest(e))}
+	c := &change{mark: l.mark}
+	if s := m.newest(e); e.known(s.ID) == nil {
+		c.mark = l.markOf(s)
+	}
 	closed := l.closedAt(e)
 	if e.Gone != nil && e.Gone.Window == 0 {
 		closed = e.Gone.Time

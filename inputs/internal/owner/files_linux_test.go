@@ -38,6 +38,9 @@ func openFiles(t testing.TB) Files {
 
 // TestKernelFindsTheSame runs the tests with real processes again, with package bpf.
 func TestKernelFindsTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs most tests of the search again")
+	}
 	openFiles(t)
 	searchKernel = true
 	defer func() { searchKernel = false }()

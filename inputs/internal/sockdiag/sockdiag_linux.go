@@ -46,15 +46,6 @@ type transport interface {
 	Close() error
 }
 
-// Dial opens a connection in the namespace with the file descriptor netns, which needs
-// CAP_SYS_ADMIN, or in the program's own namespace if netns is 0. The descriptor must stay open
-// for as long as the connection.
-func Dial(netns int) (*Conn, error) {
-	return dial(func() (transport, error) {
-		return netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: netns})
-	})
-}
-
 // Open opens a connection in the namespace of enter, which must call its argument on a thread
 // in that namespace. It is called again when a connection has failed and is reopened.
 func Open(enter func(do func() error) error) (*Conn, error) {
@@ -186,7 +177,7 @@ func (c *Conn) send(request []byte) error {
 	var sent error
 	err := c.raw.Write(func(fd uintptr) bool {
 		_, sent = uninterrupted(func() (int, error) { return unix.Write(int(fd), request) }) // the socket is not connected, so this goes to the kernel
-		return sent != unix.EAGAIN
+		return !errors.Is(sent, unix.EAGAIN)
 	})
 	return errors.Join(err, sent)
 }
