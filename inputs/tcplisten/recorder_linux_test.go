@@ -759,3 +759,41 @@ func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
 		t.Errorf("%d events recalled a second time", len(got))
 	}
 }
+
+// TestClocksAreReadTogether reads the clocks again if the program was interrupted between them, so
+// that the kernel's times are not converted with an error.
+func TestClocksAreReadTogether(t *testing.T) {
+	wall, uptime := time.Unix(1_800_000_000, 0), time.Hour
+	pauses := []time.Duration{60 * time.Millisecond, 0, time.Millisecond} // after the reads of the wall clock
+	pass := func(d time.Duration) { wall, uptime = wall.Add(d), uptime+d }
+	m := readTogether(
+		func(int32) time.Duration { pass(time.Microsecond); return uptime },
+		func() time.Time {
+			read := wall
+			pass(pauses[0])
+			pauses = pauses[1:]
+			return read
+		})
+	if diff := wall.Add(-uptime).Sub(m.Time.Add(-m.Uptime)); diff.Abs() > 10*time.Microsecond || len(pauses) != 1 {
+		t.Errorf("the clocks are %v apart after %d reads, want less than 10us after 2", diff, 3-len(pauses))
+	}
+}
+
+// TestClocksOfABusyHostAreTheBestOfTen gives up after ten reads, and takes the shortest.
+func TestClocksOfABusyHostAreTheBestOfTen(t *testing.T) {
+	uptime, reads := time.Hour, 0
+	m := readTogether(
+		func(int32) time.Duration { return uptime },
+		func() time.Time {
+			reads++
+			pause := time.Second
+			if reads == 4 {
+				pause = time.Millisecond
+			}
+			uptime += pause
+			return time.Unix(int64(reads), 0)
+		})
+	if reads != 10 || !m.Time.Equal(time.Unix(4, 0)) {
+		t.Errorf("%v after %d reads, want the fourth of 10", m.Time, reads)
+	}
+}

@@ -126,12 +126,32 @@ func sorted(names []string) []string { return slices.Sorted(slices.Values(names)
 // onlyVariable is how the machine's init gets the flag kernel.run.
 const onlyVariable = "KERNEL_RUN"
 
+// failedTests returns the names of the tests that have failed.
+func failedTests(out string) (names []string) {
+	for _, m := range failedTest.FindAllStringSubmatch(out, -1) {
+		if !slices.Contains(names, m[1]) {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
+var failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\S+) `)
+
+// TestFailedTestsAreFound finds tests that failed, and not their subtests.
+func TestFailedTestsAreFound(t *testing.T) {
+	out := "=== RUN   TestA\n--- PASS: TestA (0.00s)\n--- FAIL: TestB (1.20s)\n    --- FAIL: TestB/one (1.00s)\n    --- FAIL: TestInner (0.10s)\n--- FAIL: TestC (0.00s)\nFAIL\n"
+	if diff := cmp.Diff([]string{"TestB", "TestC"}, failedTests(out)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 var skippedTest = regexp.MustCompile(`(?m)^--- SKIP: (\S+)`)
 
 // emulate runs the machine until it powers off, and returns what the suites print. The
 // kernel's own messages go to the test's log.
 func emulate(t *testing.T, image, initramfs string) string {
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
 	defer cancel()
 	console := filepath.Join(t.TempDir(), "console")
 	cmd := exec.CommandContext(ctx, program(t, "qemu-system-x86_64"),
@@ -153,7 +173,7 @@ func emulate(t *testing.T, image, initramfs string) string {
 	for lines.Scan() {
 		line := strings.TrimSuffix(lines.Text(), "\r")
 		out.WriteString(line + "\n")
-		if strings.HasPrefix(line, "=== suite") || strings.HasPrefix(line, "=== exit") || strings.HasPrefix(line, "--- FAIL") {
+		if strings.HasPrefix(line, "=== suite") || strings.HasPrefix(line, "=== exit") || strings.HasPrefix(line, "=== again") || strings.HasPrefix(line, "--- FAIL") {
 			t.Logf("after %v: %s", time.Since(began).Round(time.Second), line)
 		}
 	}
