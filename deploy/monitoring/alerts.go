@@ -78,7 +78,7 @@ func alerts() []alert {
 			name: "OwnerUnreadable",
 			expr: `count by (job, instance, host) (tcp_listen_sockets{owner="unreadable"}) > 0`,
 			hold: "15m", severity: "info",
-			summary: `Listeners on {{ $labels.host }} whose owner sockwatch may not read: {{ $value }}`,
+			summary: `Listeners on {{ $labels.host }} whose owner sockwatch cannot read: {{ $value }}`,
 			todo:    "The log names the capability or the security module that is in the way. Rules about processes are undecided meanwhile.",
 		}, {
 			name: "QueueGrowing",
@@ -90,8 +90,8 @@ func alerts() []alert {
 			name:     "PointsLost",
 			expr:     `increase(sockwatch_output_dropped_points_total[15m]) + increase(sockwatch_output_rejected_points_total[15m]) + increase(sockwatch_output_damaged_points_total[15m]) > 0`,
 			severity: "warning",
-			summary:  `{{ $labels.output }} on {{ $labels.host }} has dropped points, or the destination has rejected them`,
-			todo:     "Rejected points are in `NAME.rejected.jsonl` with the reply of the server; dropped points did not fit into the queue.",
+			summary:  `{{ $labels.output }} on {{ $labels.host }} has lost points: dropped, rejected or damaged`,
+			todo:     "Rejected points are in `NAME.rejected.jsonl` with the reply of the server; dropped points did not fit into the queue; damaged ones were in a queue file that is damaged.",
 		}, {
 			name:     "RuleExpiring",
 			expr:     `min by (job, instance, host) (tcp_listen_rules_expires_time_seconds) - time() < 14 * 86400`,
