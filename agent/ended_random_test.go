@@ -227,8 +227,9 @@ func (h *changingHost) living(dropped string) []string {
 // database shows at the end is what the inputs have. Only what a crash, a long stop or an
 // outage has lost may be shown for longer, until nobody looks back at it any more.
 func TestRandomHistoriesEndWhatHasEnded(t *testing.T) {
-	for seed := range uint64(soak.Times(4)) {
+	for seed := range uint64(soak.Times(2)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { randomHistory(t, seed) })
 		})
 	}

@@ -45,6 +45,7 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 			if testing.Short() && tt.after > 3*time.Minute {
 				t.Skip("plays half an hour of a fleet")
 			}
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				f := startFleet(t, *fleetHosts, tt.minInterval)
 				defer f.stop()

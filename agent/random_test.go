@@ -119,7 +119,7 @@ func (m moodyPusher) store(records [][]byte) error {
 // do: points queued on disk are delivered, or saved as dead-letter entries if rejected,
 // in order.
 func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
-	for seed := range uint64(soak.Times(4)) {
+	for seed := range uint64(soak.Times(2)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -213,8 +213,9 @@ func TestRandomReloadsAndStopsLoseNothing(t *testing.T) {
 // does whatever one may do: a confirmed event is stored or a dead-letter entry, and in the
 // in the end every event of the last run is confirmed.
 func TestRandomReloadsAndStopsConfirmWhatIsStored(t *testing.T) {
-	for seed := range uint64(soak.Times(6)) {
+	for seed := range uint64(soak.Times(3)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				rng, gathers := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 9))
 				r := newRig(t)

@@ -42,7 +42,7 @@ const openGrace = time.Second
 // new ones do, each in its own goroutine. Inputs and endpoints run until ctx is done,
 // outputs until haltCtx is done.
 func (s *supervisor) adopt(ctx, haltCtx context.Context, next *Agent) (changes, error) {
-	next.Inputs = append(next.Inputs[:len(next.Inputs):len(next.Inputs)], next.ownInput(s.health))
+	next.Inputs = append(slices.Clip(next.Inputs), next.ownInput(s.health))
 	t, err := s.open(ctx, next)
 	if err != nil {
 		t.undo()

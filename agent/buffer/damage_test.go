@@ -184,7 +184,7 @@ func TestGarbageLosesOnlyWhatItOverwrites(t *testing.T) {
 	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(4, 4))
-	for range soak.Times(2000) {
+	for range soak.Times(600) {
 		name := s.names[rng.IntN(len(s.names))]
 		data := slices.Clone(s.files[name])
 		from := rng.IntN(len(data))

@@ -137,6 +137,9 @@ func asNobody(t *testing.T, do func() error) error {
 // TestNamesSurviveALossOfPower: also the name of a directory that existed, because a kill
 // may have kept it from being synced, and of a dead-letter file.
 func TestNamesSurviveALossOfPower(t *testing.T) {
+	if testing.Short() {
+		t.Skip("formats a disk, and stops it many times")
+	}
 	tests := []struct {
 		name string
 		make func(t *testing.T, dir string)

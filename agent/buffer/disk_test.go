@@ -17,7 +17,7 @@ import (
 // restarts and at the limit.
 func TestDiskAgainstModel(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(soak.Times(40)) {
+	for seed := range uint64(soak.Times(20)) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		d, l := newFakeFolder(), newLedger()
 		limit := int64(40+rng.IntN(200)) << 10
@@ -76,7 +76,7 @@ func meanwhile(rng *rand.Rand, do func()) func() {
 func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 	t.Parallel()
 	errs := []error{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EDQUOT}
-	for seed := range uint64(soak.Times(60)) {
+	for seed := range uint64(soak.Times(20)) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		d, l := newFakeFolder(), newLedger()
 		l.faulty = true
@@ -131,7 +131,7 @@ func TestNothingIsLostIfEverythingFailsNowAndThen(t *testing.T) {
 func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 	t.Parallel()
 	losses := 0
-	for seed := range uint64(soak.Times(60)) {
+	for seed := range uint64(soak.Times(20)) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		d, l := newFakeFolder(), newLedger()
 		const limit = 256 << 10 // never reached, but the segments are small
@@ -183,7 +183,7 @@ func TestQueuedRecordsSurviveLossesOfPower(t *testing.T) {
 // counted; records appended later are queued without an error and arrive.
 func TestNothingIsLostAfterForeignChanges(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(soak.Times(150)) {
+	for seed := range uint64(soak.Times(50)) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		d, l := newFakeFolder(), newLedger()
 		const limit = 1 << 20 // never reached, but the segments are small
@@ -406,6 +406,9 @@ func TestTemporaryReadErrors(t *testing.T) {
 }
 
 func TestDrainsWhileAppending(t *testing.T) {
+	if testing.Short() {
+		t.Skip("appends 12,000 records")
+	}
 	q, err := OpenDisk(t.TempDir()+"/q", 1<<30, discard())
 	must(t, err)
 	drainWhileAppending(t, q, 300, 40)

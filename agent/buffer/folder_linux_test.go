@@ -16,6 +16,9 @@ import (
 // TestForeignChanges: something changes the files and the directory of an open
 // queue, on a real file system.
 func TestForeignChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tries many changes on a real disk")
+	}
 	inPlace := func(put func(path string) error) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
 			must(t, os.RemoveAll(path))

@@ -13,10 +13,13 @@ import (
 // Acks may be undone, and a block that was being
 // written may be torn, which counts as damage.
 func TestPowerLostAtRandomMoments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("formats a disk, and stops it many times")
+	}
 	disk := newPowerDisk(t)
 	dir := filepath.Join(disk.dir, "q")
 	rng := rand.New(rand.NewPCG(1, 8))
-	losses := soak.Times(10)
+	losses := soak.Times(4)
 	first, last := uint32(1), uint32(0) // records that are queued for certain
 	total, undone, torn := 0, 0, 0
 	for loss := range losses {

@@ -102,7 +102,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "q")
 	rng := rand.New(rand.NewPCG(1, 7))
-	kills := soak.Times(50)
+	kills := soak.Times(20)
 	first, last := uint32(1), uint32(0) // records in the queue
 	total, inAppend, inAck := 0, 0, 0
 	for kill := range kills {

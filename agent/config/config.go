@@ -64,10 +64,13 @@ func Load(files []File, plugins []plugin.Plugin, host Host) (*agent.Agent, error
 		l.build(a, in, settings)
 	}
 	if len(l.errs) > 0 {
-		return nil, l.sorted()
+		return nil, sorted(l.errs)
 	}
 	for _, in := range l.instances {
 		l.warn(in)
+	}
+	for _, w := range sorted(l.warnings) {
+		host.Log.Warn(w.Message, "file", w.File, "line", w.Line)
 	}
 	for _, file := range slices.Sorted(maps.Keys(l.secrets)) {
 		if l.files[file].Shared {
@@ -363,8 +366,8 @@ func (l *loader) build(a *agent.Agent, in *instance, s settings) {
 	}
 }
 
-// warn logs the options of an instance that are valid, but look wrong. It omits values that come
-// from variables or may be secret: a warning may contain them in another form.
+// warn records a warning for each option of an instance that is valid, but looks wrong. It omits
+// values that come from variables or may be secret: a warning may contain them in another form.
 func (l *loader) warn(in *instance) {
 	all := report{files: l.files}
 	for _, options := range []plugin.Options{in.common, in.settings} {
@@ -378,9 +381,7 @@ func (l *loader) warn(in *instance) {
 			}
 		}
 	}
-	for _, e := range all.sorted() {
-		l.host.Log.Warn(e.Message, "file", e.File, "line", e.Line)
-	}
+	l.warnings = append(l.warnings, all.errs...)
 }
 
 // merged returns the tags of all tables. Later tables win, and an empty value removes a

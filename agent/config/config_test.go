@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -315,15 +316,49 @@ func TestSecretInAFileThatEveryoneCanReadIsAWarning(t *testing.T) {
 	}
 }
 
-func TestRegularExpressionIsAWarning(t *testing.T) {
-	var log strings.Builder
-	host := fakeHost(map[string]string{"NAME": "^t0p$"})
-	host.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+// withoutTime returns a log without times.
+func withoutTime(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
 	}}))
+}
+
+// TestDeprecatedOptionWorksAndIsAWarning: a deprecated option keeps its effect, and the warning
+// says where it is and what to write instead, also of an included file.
+func TestDeprecatedOptionWorksAndIsAWarning(t *testing.T) {
+	var log strings.Builder
+	host := fakeHost(nil)
+	host.Log = withoutTime(&log)
+	host.ReadFile = func(path string) (config.File, error) {
+		return config.File{Text: "[[expect]]\nname = \"a\"\nport = 1\nlevel = \"high\"\n"}, nil
+	}
+	text := `[[outputs.prometheus]]
+[[inputs.tcp_listen]]
+  expect_file = "/r.toml"
+  cache_ttl = "7s"
+`
+	a, err := config.Load([]config.File{{Name: "s.toml", Text: text}}, fakePlugins(), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Inputs[0].Input.(fake).options.(listenOptions); got.CacheTTL != plugin.Duration(7*time.Second) || got.Expect[0].Level != "high" {
+		t.Errorf("options %+v", got)
+	}
+	want := `level=WARN msg="inputs.tcp_listen: cache_ttl: is deprecated and will be removed: write owner_refresh" file=s.toml line=4
+level=WARN msg="expect: level: is deprecated and will be removed: write labels" file=/r.toml line=4
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestRegularExpressionIsAWarning(t *testing.T) {
+	var log strings.Builder
+	host := fakeHost(map[string]string{"NAME": "^t0p$"})
+	host.Log = withoutTime(&log)
 	text := `[[inputs.tcp_listen]]
 namepass = ["tcp_listen*"]
 fieldexclude = ["pid",

@@ -47,14 +47,24 @@ func (e *Error) Error() string {
 	}
 }
 
-// A report collects the errors of the files.
+// A report collects the errors of the files, and warnings, which have the same form.
 type report struct {
-	files []File
-	errs  Errors
+	files    []File
+	errs     Errors
+	warnings Errors
 }
 
 // errorf records an error of a table at one of its nodes.
 func (r *report) errorf(t table, at *node, format string, args ...any) {
+	r.errs = append(r.errs, r.newError(t, at, format, args...))
+}
+
+// warnf records a warning about a table at one of its nodes.
+func (r *report) warnf(t table, at *node, format string, args ...any) {
+	r.warnings = append(r.warnings, r.newError(t, at, format, args...))
+}
+
+func (r *report) newError(t table, at *node, format string, args ...any) *Error {
 	e := &Error{file: t.file, Message: fmt.Sprintf(format, args...)}
 	if t.path != "" {
 		e.Message = t.path + ": " + e.Message
@@ -65,7 +75,7 @@ func (r *report) errorf(t table, at *node, format string, args ...any) {
 	if at != nil {
 		e.Line = at.line
 	}
-	r.errs = append(r.errs, e)
+	return e
 }
 
 // invalid records the errors of Validate or a constructor, each at the line of its
@@ -75,8 +85,7 @@ func (r *report) errorf(t table, at *node, format string, args ...any) {
 func (r *report) invalid(t table, err error, bad badOptions) {
 	for _, e := range flatten(err) {
 		of, option := t, ""
-		var invalid *plugin.OptionError
-		if errors.As(e, &invalid) {
+		if invalid, ok := errors.AsType[*plugin.OptionError](e); ok {
 			if bad.cover(invalid.Option) {
 				continue
 			}
@@ -133,13 +142,12 @@ func (r *report) place(file int, at *node) string {
 	return fmt.Sprintf("%s:%d", r.files[file].Name, at.line)
 }
 
-// sorted returns the errors, sorted by file and line.
-func (r *report) sorted() Errors {
-	slices.SortFunc(r.errs, func(a, b *Error) int {
+// sorted returns errors without repetitions, sorted by file and line.
+func sorted(errs Errors) Errors {
+	slices.SortFunc(errs, func(a, b *Error) int {
 		return cmp.Or(a.file-b.file, a.Line-b.Line, strings.Compare(a.Message, b.Message))
 	})
-	r.errs = slices.CompactFunc(r.errs, func(a, b *Error) bool { return *a == *b })
-	return r.errs
+	return slices.CompactFunc(errs, func(a, b *Error) bool { return *a == *b })
 }
 
 // didYouMean returns `did you mean "x"?` for the nearest known word, or "" if none is

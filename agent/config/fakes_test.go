@@ -28,6 +28,7 @@ type listenOptions struct {
 	MaxListeners int               `toml:"max_listeners"`
 	OwnerRefresh plugin.Duration   `toml:"owner_refresh"`
 	Ratio        float64           `toml:"ratio"`
+	CacheTTL     plugin.Duration   `toml:"cache_ttl" deprecated:"write owner_refresh"`
 	Labels       map[string]string `toml:"labels"`
 	ExpectFile   plugin.Strings    `toml:"expect_file"`
 	Expect       []expectOptions   `toml:"expect"`
@@ -38,6 +39,7 @@ type expectOptions struct {
 	Name   string            `toml:"name"`
 	Port   int               `toml:"port"`
 	Min    int               `toml:"min"`
+	Level  string            `toml:"level" deprecated:"write labels"`
 	Labels map[string]string `toml:"labels"`
 }
 

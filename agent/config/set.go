@@ -22,17 +22,19 @@ type decoder struct {
 
 // set sets the options of a table in structs, which are pointers: each option in the
 // struct that has it. It records an error for each unknown option and each value of a
-// wrong type, and returns the options with such values. The library would stop at the
-// first error, ignore the case of keys, and name Go types in its messages.
+// wrong type, and returns the options with such values. It records a warning for each
+// deprecated option. The library would stop at the first error, ignore the case of keys, and
+// name Go types in its messages.
 //
 // foreign maps Telegraf's options to what to write instead.
 func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad badOptions) {
 	bad = make(badOptions)
 	fields := make(map[string]reflect.Value)
-	secrets := make(map[string]bool)
+	secrets, deprecated := make(map[string]string), make(map[string]string)
 	for _, s := range structs {
 		maps.Copy(fields, optionFields(s))
-		maps.Copy(secrets, secretOptions(s))
+		maps.Copy(secrets, optionTags(s, "secret"))
+		maps.Copy(deprecated, optionTags(s, "deprecated"))
 	}
 	for key, v := range t.values {
 		at := t.at.key(key)
@@ -42,7 +44,10 @@ func (d *decoder) set(t table, foreign []map[string]string, structs ...any) (bad
 			d.errorf(t, at, "unknown option %q%s", key, inParentheses(hint))
 			continue
 		}
-		if secrets[key] {
+		if hint, ok := deprecated[key]; ok {
+			d.warnf(t, at, "%s: is deprecated and will be removed: %s", key, hint)
+		}
+		if _, ok := secrets[key]; ok {
 			if holdsSecret(v) {
 				d.secrets[t.file] = true
 			}
@@ -245,16 +250,16 @@ func optionFields(options any) map[string]reflect.Value {
 	return fields
 }
 
-// secretOptions returns the options of a struct that are tagged as secrets. options is a
+// optionTags returns a tag of the options of a struct that have it, by option. options is a
 // pointer to the struct.
-func secretOptions(options any) map[string]bool {
-	secrets := make(map[string]bool)
+func optionTags(options any, tag string) map[string]string {
+	tags := make(map[string]string)
 	for _, f := range reflect.VisibleFields(reflect.TypeOf(options).Elem()) {
-		if _, ok := f.Tag.Lookup("secret"); ok {
-			secrets[f.Tag.Get("toml")] = true
+		if value, ok := f.Tag.Lookup(tag); ok {
+			tags[f.Tag.Get("toml")] = value
 		}
 	}
-	return secrets
+	return tags
 }
 
 // tables returns the elements of a list of tables in either TOML notation.

@@ -13,7 +13,7 @@ import (
 // The ledger confirms exactly the blocks of events of which every record was removed by
 // an ack, and no other.
 func TestLedgerAgainstModel(t *testing.T) {
-	for seed := range uint64(soak.Times(300)) {
+	for seed := range uint64(soak.Times(100)) {
 		rng := rand.New(rand.NewPCG(seed, 12))
 		q, l := buffer.NewMemory(500), &ledger{}
 		acked := map[string]bool{}

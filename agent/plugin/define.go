@@ -33,7 +33,9 @@ type Env struct {
 // plain data: exported fields with toml tags and doc comments. Their types are string,
 // bool, int, float64, Duration, Size, Strings, []string, []int, map[string]string, types with
 // UnmarshalTOML, and slices of structs of these. A field for a secret also has the tag
-// `secret:""`.
+// `secret:""`. A field for an option that will be removed has the tag `deprecated:"HINT"`, where
+// HINT says what to write instead: "write flush_interval". It still works, and each use is a
+// warning.
 type Options interface {
 	// Validate returns all errors of the options, joined. Errors of one option are made
 	// by Invalid, other errors with operands by Errorf. An option in a slice of structs is

@@ -98,7 +98,7 @@ func TestRulesOfExpectHoldAfterRestarts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many hosts")
 	}
-	for seed := range soak.Times(10) {
+	for seed := range soak.Times(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			h := newNetHost(t)
@@ -211,6 +211,9 @@ unexpected  0.0.0.0:8443 of nginx X: port 8443 is not 8080 of rule web
 
 // Each input that has rules has its own report; the others have none.
 func TestCheckLiveOfSeveralInputs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	awaitLine(t, h.serve("nginx", 0, "tcp4/0.0.0.0:8080"))
@@ -264,6 +267,9 @@ forbidden   0.0.0.0:8080 of nginx X: matches forbid rule no-web
 // Without permission to read the owners, expect still prints a draft, and says that it must not be
 // approved. check --live is then undecided, and so fails.
 func TestAuditWithoutOwnersFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	awaitLine(t, h.serve("nginx", 0, "tcp4/0.0.0.0:8080"))
@@ -295,6 +301,9 @@ func TestAuditWithoutOwnersFails(t *testing.T) {
 
 // The commands of docs/baseline.md lead from an empty host to a report without faults.
 func TestBaselineCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	bash := servertest.Binary(t, "bash")
 	text := readFile(t, "docs", "baseline.md")

@@ -14,6 +14,9 @@ import (
 // The alerts and queries of docs/baseline.md find in the points of 90 days what the document
 // says: a missing service, a listener that is not approved, a host without rules.
 func TestBaselineAlertsAndQueries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts promtool")
+	}
 	promtool := servertest.Binary(t, "promtool")
 	text := readFile(t, "docs", "baseline.md")
 	const alerts = `

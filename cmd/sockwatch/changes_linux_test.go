@@ -343,7 +343,7 @@ func TestChangesSurviveKills(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	kills := soak.Times(10)
+	kills := soak.Times(4)
 	for range kills {
 		for until := time.Now().Add(time.Duration(random.IntN(2000)) * time.Millisecond); time.Now().Before(until); {
 			if p := ports[random.IntN(len(ports))]; settled(p) {

@@ -80,13 +80,13 @@ type sortKey struct {
 }
 
 func (k *sortKey) UnmarshalText(text []byte) error {
-	key, descending := strings.CutPrefix(string(text), "-")
+	key, descending := strings.CutPrefix(strings.ToLower(string(text)), "-") // the table shows titles in upper case
 	by := order{compare: byPort}
 	if key != "port" {
 		columns := listColumns()
 		i := slices.IndexFunc(columns, func(l listColumn) bool { return l.key == key })
 		if i < 0 {
-			return fmt.Errorf("unknown column %q (known: %s)", key, strings.Join(k.choices(), ", "))
+			return unknown("column", key, k.choices())
 		}
 		by = columns[i].order
 		if cell := columns[i].cell; by.number == nil && by.compare == nil {

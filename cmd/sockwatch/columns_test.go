@@ -108,6 +108,7 @@ func TestSortByEveryColumn(t *testing.T) {
 		{"pid", "213"}, {"-pid", "123"}, {"user", "321"}, {"-user", "123"}, {"unit", "312"}, {"-unit", "213"},
 		{"container", "132"}, {"-container", "231"}, {"queue", "123"}, {"-queue", "213"},
 		{"since", "213"}, {"-since", "123"}, {"exe", "321"}, {"-exe", "123"}, {"netns", "213"}, {"-netns", "312"},
+		{"-QUEUE", "213"}, // as the title of the column is written
 	}
 	sorted := make(map[string]bool)
 	for _, tt := range tests {
@@ -115,7 +116,7 @@ func TestSortByEveryColumn(t *testing.T) {
 		if err := key.UnmarshalText([]byte(tt.key)); err != nil {
 			t.Fatal(err)
 		}
-		sorted[strings.TrimPrefix(tt.key, "-")] = true
+		sorted[strings.ToLower(strings.TrimPrefix(tt.key, "-"))] = true
 		shuffled := slices.Clone(listeners)
 		slices.Reverse(shuffled)
 		key.sort(shuffled)

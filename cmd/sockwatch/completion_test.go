@@ -106,6 +106,9 @@ func TestBashCompletes(t *testing.T) {
 }
 
 func TestFishCompletes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts fish")
+	}
 	t.Parallel()
 	s := newCompletionShell(t, "fish")
 	s.run(t, "--no-execute", s.script)

@@ -44,7 +44,7 @@ func TestNothingQueuedIsLost(t *testing.T) {
 		t.Skip("kills the program many times")
 	}
 	t.Parallel()
-	kills := soak.Times(20)
+	kills := soak.Times(7)
 	server := newFickleServer(t)
 	state := fastDir(t)
 	file := filepath.Join(t.TempDir(), "sockwatch.toml")

@@ -2,18 +2,22 @@ package main
 
 import (
 	"io/fs"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"sockwatch/agent/plugin/plugintest/servertest"
 )
 
 // Every TOML block of the documentation is a configuration that loads
 // unchanged.
 func TestDocumentedConfigurationsLoad(t *testing.T) {
-	block := regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
+	block := regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```") // those of lists are indented
 	count := 0
 	for _, path := range markdownFiles(t) {
 		for _, m := range block.FindAllStringSubmatch(readFile(t, path), -1) {
@@ -24,6 +28,38 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 		}
 	}
 	t.Logf("%d blocks", count)
+}
+
+// A running program answers the commands of docs/page.md. What is public differs from machine to
+// machine; on loopback, the program finds itself.
+func TestDocumentedRequestsOfThePage(t *testing.T) {
+	servertest.Binary(t, "jq")
+	servertest.Binary(t, "curl")
+	block := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindStringSubmatch(readFile(t, "docs/page.md"))
+	if block == nil {
+		t.Fatal("docs/page.md has no commands")
+	}
+	_, address, _ := startOnExample(t)
+	script := strings.ReplaceAll(block[1], "localhost:8088", address)
+	script = strings.ReplaceAll(script, "curl -s ", "curl -sS --fail ")
+	if strings.Count(script, address) != 2 {
+		t.Fatalf("docs/page.md has other requests:\n%s", script)
+	}
+	sh := func(script string) string {
+		output, err := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, output)
+		}
+		return string(output)
+	}
+	if out := sh(script); !strings.HasSuffix(out, "]\n") {
+		t.Errorf("%q, want that the events are a list", out)
+	}
+	_, port, _ := net.SplitHostPort(address)
+	want := port + " " + filepath.Base(os.Args[0])
+	if out := sh(strings.Replace(script, "exposure:public", "exposure:loopback", 1)); !strings.Contains(out, want) {
+		t.Errorf("the listeners are %q, want %q among them", out, want)
+	}
 }
 
 // A TOML block with the word "rules" after its language is a rule file.

@@ -108,6 +108,9 @@ func (s *source) read(visit func(path string)) ([]config.File, error) {
 			}
 		}
 	}
+	if s.optional && errors.Is(errors.Join(errs...), fs.ErrPermission) {
+		errs = append(errs, errors.New("run as root, or as a member of the group that owns the configuration, or pass another one with --config"))
+	}
 	switch {
 	case len(files)+len(errs) > 0:
 		return files, errors.Join(errs...)

@@ -47,6 +47,9 @@ func parseExample(t *testing.T, line string) (*kong.Context, error) {
 // Every command's help has an example, and the program accepts each
 // example.
 func TestExamplesOfTheHelp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	for _, c := range commandsOf(newParser().Model) {
 		lines := examples(&c)
 		if len(lines) == 0 {
@@ -70,6 +73,9 @@ func TestExamplesOfTheHelp(t *testing.T) {
 // The program accepts every command line in the documentation. Those of list and execd end
 // by themselves and change nothing, so they are run.
 func TestDocumentedCommandLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program many times")
+	}
 	block := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 	line := regexp.MustCompile(`(?m)^(?:echo \| )?sockwatch .*$`)
 	count := 0

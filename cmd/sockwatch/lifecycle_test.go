@@ -15,6 +15,9 @@ import (
 // delivers them. (TestStopEndsInTimeInEveryState of the agent shows in fake time that
 // shutdown_timeout is kept exactly.)
 func TestSIGTERMInEveryState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	tests := []struct {
 		name  string
@@ -204,6 +207,9 @@ func TestHangupWhileTheConfigurationIsRead(t *testing.T) {
 // A reload that removes an output with a backlog keeps the backlog and reports it. A reload
 // that adds the output again delivers it, and so does a later start.
 func TestRemovedOutputComesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for an output to recover")
+	}
 	t.Parallel()
 	s := newSink(t)
 	s.stop()

@@ -25,6 +25,7 @@ type listCommand struct {
 
 // Run prints one scan or, with --watch, redraws the table until a signal.
 func (c *listCommand) Run(p *program) error {
+	c.warn(p)
 	if c.Watch > 0 {
 		return c.watch(p)
 	}

@@ -44,6 +44,9 @@ func shows(page, words string) bool {
 }
 
 func TestManPagesAreClean(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts man and groff")
+	}
 	t.Parallel()
 	groff, lexgrog := servertest.Binary(t, "groff"), servertest.Binary(t, "lexgrog")
 	for page, whatis := range manPages {

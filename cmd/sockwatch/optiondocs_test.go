@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -48,11 +49,14 @@ func structOptions(t *testing.T, v reflect.Value) []option {
 			continue
 		}
 		o := option{name: f.Tag.Get("toml"), doc: docs[f.Name], value: v.Field(i)}
+		if hint, ok := f.Tag.Lookup("deprecated"); ok {
+			o.doc = append(o.doc, "Deprecated: "+hint+".")
+		}
 		if o.name == "" || len(o.doc) == 0 {
 			t.Fatalf("%v.%s has no toml tag or no doc comment", v.Type(), f.Name)
 		}
 		if len(o.doc) > 3 {
-			t.Errorf("%v.%s: a doc comment has three lines at most", v.Type(), f.Name)
+			t.Errorf("%v.%s: a doc comment has three lines at most, that of a deprecated option two", v.Type(), f.Name)
 		}
 		if _, value := o.value.Interface().(toml.Marshaler); !value && f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct {
 			for j := range o.value.Len() {
@@ -90,9 +94,16 @@ func packageDir(path string) string {
 	return filepath.Join(root, strings.TrimPrefix(path, "sockwatch/"))
 }
 
-// parsePackage parses the sources of a folder, without its tests.
+// parsedPackages are the packages that parsePackage has parsed, by folder.
+var parsedPackages sync.Map
+
+// parsePackage parses the sources of a folder, without its tests, once. The files must not
+// be changed.
 func parsePackage(t *testing.T, dir string) []*ast.File {
 	t.Helper()
+	if files, ok := parsedPackages.Load(dir); ok {
+		return files.([]*ast.File)
+	}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +113,7 @@ func parsePackage(t *testing.T, dir string) []*ast.File {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,6 +122,7 @@ func parsePackage(t *testing.T, dir string) []*ast.File {
 	if len(files) == 0 {
 		t.Fatalf("%s holds no Go files", dir)
 	}
+	parsedPackages.Store(dir, files)
 	return files
 }
 

@@ -97,16 +97,7 @@ func TestListenersAndEventsByOTLP(t *testing.T) {
 	eventually(t, "its event", happened(first, "opened"))
 
 	victoriaLogs.Shutdown()
-	closed := time.Now()
-	child.stdin.Close()
-	eventually(t, "the end of the first listener", func() bool {
-		last := lastSecond(queryRange(t, prometheus, query(first), began, closed.Add(time.Minute)))
-		return last.Before(closed.Add(30 * time.Second))
-	})
-	last := lastSecond(queryRange(t, prometheus, query(first), began, closed.Add(time.Minute)))
-	if late := last.Sub(closed); late > 30*time.Second || late < -30*time.Second {
-		t.Errorf("the first listener ends %v after it was closed", late)
-	}
+	awaitEnd(t, prometheus, query(first), closeListener(t, child))
 	_, second := open()
 	eventually(t, "the second listener", shown(second))
 	victoriaLogs.Start()

@@ -282,6 +282,9 @@ func TestReadyOnlyAfterTheFirstGather(t *testing.T) {
 }
 
 func TestReloadOfABrokenFileIsReported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a running program")
+	}
 	t.Parallel()
 	p, address, path := startOnExample(t)
 	rewrite := func(text string) {
@@ -383,6 +386,9 @@ func TestRestartOfTheProgramIsNotAnEvent(t *testing.T) {
 }
 
 func TestHangupAHundredTimes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a running program")
+	}
 	p, address, _ := startOnExample(t)
 	for range 100 {
 		p.Process.Signal(syscall.SIGHUP)

@@ -14,6 +14,9 @@ import (
 // A dashboard or an alert that was made without rules must not break when somebody writes
 // the first one: all series of the listener stay, under the same names and labels.
 func TestTheFirstRuleRenamesNoSeries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a running program")
+	}
 	t.Parallel()
 	listener := start(t, "listener", nil)
 	eventually(t, "the listener's port", func() bool { return strings.HasSuffix(listener.stdout.String(), "\n") })

@@ -42,6 +42,9 @@ func awaitMore(t *testing.T, file string) {
 
 // A pipe that nobody reads delays neither gathers, delivery, reloads nor the stop.
 func TestLogThatNobodyReadsDelaysNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a pipe to fill")
+	}
 	t.Parallel()
 	for _, level := range []string{"info", "debug"} {
 		t.Run(level, func(t *testing.T) {
@@ -94,6 +97,9 @@ func TestLogThatNobodyReadsDelaysNothing(t *testing.T) {
 }
 
 func TestFullNotifySocketDelaysNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a full socket")
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -128,6 +134,9 @@ func TestFullNotifySocketDelaysNothing(t *testing.T) {
 }
 
 func TestStopWithAFullNotifySocket(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a full socket")
+	}
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -167,6 +176,9 @@ func fillSocket(t *testing.T, path string) {
 // A configuration that has become a pipe without a writer delays neither gathers
 // nor the stop, and the log names it.
 func TestHangingReloadDelaysNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a reload that hangs")
+	}
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
 	config := writeFile(t, t.TempDir(), "s.toml", fileConfig("info", file))

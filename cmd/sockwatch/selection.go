@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -18,6 +16,19 @@ type selection struct {
 	User     plugin.Patterns `placeholder:"GLOB" help:"Only listeners of these users: by name, or by number if they have none."`
 	Unit     plugin.Patterns `placeholder:"GLOB" help:"Only listeners of these units, containers or pods, as shown in the column UNIT, such as ssh.service."`
 	Exposure exposures       `placeholder:"CLASS" help:"Only listeners of these classes: public, private, link_local, loopback or none."`
+}
+
+// warn prints on stderr which globs look like regular expressions: an empty list would look like
+// an answer.
+func (s *selection) warn(p *program) {
+	err := errors.Join(
+		plugin.WarnOfRegexps("--process", s.Process.Texts(), true),
+		plugin.WarnOfRegexps("--user", s.User.Texts(), true),
+		plugin.WarnOfRegexps("--unit", s.Unit.Texts(), false),
+	)
+	if err != nil {
+		printError(p.stderr, err)
+	}
 }
 
 // match reports whether a listener is selected.
@@ -132,7 +143,7 @@ func (e *exposures) UnmarshalText(text []byte) error {
 	for _, class := range added.Texts() {
 		var one plugin.Patterns
 		if err := one.UnmarshalText([]byte(class)); err != nil || !slices.ContainsFunc(exposureClasses[:], one.Match) {
-			errs = append(errs, fmt.Errorf("unknown class %q (known: %s)", class, strings.Join(exposureClasses[:], ", ")))
+			errs = append(errs, unknown("class", class, exposureClasses[:]))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -111,8 +111,9 @@ func TestWrongListFlags(t *testing.T) {
 		{"--port 90-80", `--port: the range 90-80 is empty: write 80-90`},
 		{"--process {a", `--process: pattern "{a": "{" without "}"`},
 		{"--user ,", "--user: pattern \"\": is empty and matches nothing\npattern \"\": is empty and matches nothing"},
-		{"--exposure publik,none", `--exposure: unknown class "publik" (known: public, private, link_local, loopback, none)`},
+		{"--exposure publik,none", `--exposure: unknown class "publik" (did you mean "public"? known: public, private, link_local, loopback, none)`},
 		{"--sort size", `--sort: unknown column "size" (known: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe)`},
+		{"--sort=-queu", `--sort: unknown column "queu" (did you mean "queue"? known: port, netns, address, family, exposure, process, pid, user, unit, container, queue, since, exe)`},
 		{"--watch soon", `unexpected argument soon`},
 		{"--watch=", `--watch: "" is not an interval such as 2s`},
 		{"--watch=soon", `--watch: "soon" is not an interval such as 2s`},
@@ -127,6 +128,16 @@ func TestWrongListFlags(t *testing.T) {
 		if diff := cmp.Diff(want, sockwatchRun(nil, append([]string{"list"}, strings.Fields(tt.flags)...)...)); diff != "" {
 			t.Errorf("list %s (-want +got):\n%s", tt.flags, diff)
 		}
+	}
+}
+
+func TestRegularExpressionInAFlagIsAWarning(t *testing.T) {
+	want := `sockwatch: --process: pattern "^nothing$" looks like a regular expression, but is a glob, which matches whole values: write "nothing"
+sockwatch: --unit: pattern "(a|b).service" looks like a regular expression, but is a glob, which matches whole values: write "{a,b}.service"
+`
+	r := sockwatchRun(nil, "list", "--json", "--process", "^nothing$", "--process", "other*", "--unit", "(a|b).service")
+	if r.Code != 0 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) { // as another user than root it goes on
+		t.Errorf("%+v, want on stderr first:\n%s", r, want)
 	}
 }
 

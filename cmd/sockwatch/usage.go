@@ -58,8 +58,21 @@ func explain(model *kong.Application, args []string, err error) error {
 		err = withHint(text, "--", config.Nearest(flag, known))
 	} else if word, ok := strings.CutPrefix(text, "unexpected argument "); ok && word == args[0] {
 		err = withHint(text, "", config.Nearest(word, commandNames(commandsOf(model))))
+	} else if flag, ok := withoutValue(text); ok {
+		err = fmt.Errorf("%s needs a value", flag)
+	} else if argument, ok := strings.CutPrefix(text, "expected \"<"); ok {
+		argument, _, _ = strings.Cut(argument, ">")
+		err = fmt.Errorf("%s is missing", strings.ToUpper(argument))
+	} else if argument, rest, ok := strings.Cut(text, ">: "); ok && argument[0] == '<' {
+		err = fmt.Errorf("%s: %s", strings.ToUpper(argument[1:]), rest)
 	}
 	return forTelegrafUsers(model, args, err)
+}
+
+// withoutValue returns the flag that kong's error says has no value.
+func withoutValue(text string) (flag string, ok bool) {
+	flag, rest, _ := strings.Cut(text, ": ")
+	return flag, strings.HasPrefix(rest, "missing value") || strings.HasPrefix(rest, "expected ") && strings.Contains(rest, " value but got ")
 }
 
 func withHint(text, prefix, nearest string) error {
@@ -67,4 +80,13 @@ func withHint(text, prefix, nearest string) error {
 		return errors.New(text)
 	}
 	return fmt.Errorf("%s, did you mean %q?", text, prefix+nearest)
+}
+
+// unknown returns the error for a word that is none of the known ones.
+func unknown(kind, word string, known []string) error {
+	hint := ""
+	if nearest := config.Nearest(word, known); nearest != "" {
+		hint = fmt.Sprintf("did you mean %q? ", nearest)
+	}
+	return fmt.Errorf("unknown %s %q (%sknown: %s)", kind, word, hint, strings.Join(known, ", "))
 }

@@ -35,6 +35,7 @@ func (c *watchCommand) Validate() error {
 
 // Run prints changes until a signal.
 func (c *watchCommand) Run(p *program) error {
+	c.warn(p)
 	ctx, stop := untilSignal()
 	defer stop()
 	var past *pastChanges

@@ -166,6 +166,9 @@ func TestWatchPrintsJSON(t *testing.T) {
 // On a terminal, times have no date and events have colors, unless NO_COLOR is set. Ctrl-C
 // ends the program.
 func TestWatchOnATerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	for _, test := range []struct{ noColor, want string }{
 		{"", "  \x1b[32mopened\x1b[0m         127.0.0.1:8080         loopback  nginx["},
@@ -265,6 +268,9 @@ func TestWatchPrintsThePast(t *testing.T) {
 
 // If the history cannot be read, watch says why, and watches.
 func TestWatchWithoutAPast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program several times")
+	}
 	t.Parallel()
 	h := newNetHost(t)
 	state := t.TempDir()

@@ -384,13 +384,13 @@ func TestPodMonitorLeavesTheLabelsOfOwnersAlone(t *testing.T) {
 	all := objects(t, valueSets(t)["web"])
 	monitor := only[*monitoring.PodMonitor](t, all)
 	want := monitoring.PodMonitorSpec{
-		JobLabel: "app.kubernetes.io/name",
 		PodMetricsEndpoints: []monitoring.PodMetricsEndpoint{{
 			Port: new("metrics"), Path: "/metrics", Scheme: new(monitoring.Scheme("https")), Interval: "30s", ScrapeTimeout: "10s",
 			HTTPConfigWithProxy: monitor.Spec.PodMetricsEndpoints[0].HTTPConfigWithProxy, // below
 			RelabelConfigs: []monitoring.RelabelConfig{
 				{Action: "labeldrop", Regex: "pod|container"},
 				{Action: "replace", SourceLabels: []monitoring.LabelName{"__meta_kubernetes_pod_node_name"}, TargetLabel: "node"},
+				{Action: "replace", Replacement: new("sockwatch"), TargetLabel: "job"}, // whatever the chart's name is: the rules select it
 				{Action: "replace", Replacement: new("fra1"), TargetLabel: "cluster"},
 			},
 		}},

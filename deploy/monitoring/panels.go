@@ -14,7 +14,8 @@ type panel struct {
 	unit    string // of Grafana; "" is a plain number
 	width   int    // of 24
 	queries []query
-	alarm   bool // stat: anything above 0 is red
+	alarm   bool   // stat: anything above 0 is red
+	value   string // table: the title of the column of values; "": it is not shown
 }
 
 // A query is one expression and how its series are called.
@@ -63,6 +64,7 @@ func rows() []row {
 			{kind: "stat", title: "Owners changed within a day", width: 6, queries: one(`sum(increase(tcp_listen_events_total{` + selected + `,event="owner_changed"}[1d]))`)},
 			{kind: "table", title: "Changed within a day", width: 24, unit: "dateTimeAsIso",
 				help:    "When the listener opened, returned, or changed its owner or exposure. The events themselves are in the logs: they also show what closed, and who owned it before.",
+				value:   "changed",
 				queries: one(`sort_desc(1000 * max by (host, netns, address, port, exposure, process, user, unit, container) (tcp_listen_changed_time_seconds{` + selected + `}))`)},
 		}},
 		{"Accept queues", []panel{
@@ -82,9 +84,9 @@ func rows() []row {
 				queries: []query{{`sum by (exposure) (tcp_listen_unexpected_listeners{` + selected + `})`, "{{exposure}}"}}},
 			{kind: "timeseries", title: "Rules that cannot be decided", width: 12, help: "Their owner is not known.",
 				queries: []query{{`sum by (host, name) (tcp_listen_expect_undecided{` + selected + `})`, "{{host}} {{name}}"}}},
-			{kind: "table", title: "Rules in force", width: 12, help: "Two hosts have the same digest if their rules mean the same.",
+			{kind: "table", title: "Rules in force", width: 12, value: "hosts", help: "Two hosts have the same digest if their rules mean the same.",
 				queries: one(`count by (digest) (tcp_listen_rules_expect{` + selected + `})`)},
-			{kind: "table", title: "Time until the first approval ends", width: 12, unit: "s",
+			{kind: "table", title: "Time until the first approval ends", width: 12, unit: "s", value: "left",
 				queries: one(`sort(min by (host) (tcp_listen_rules_expires_time_seconds{` + selected + `}) - time())`)},
 		}},
 		{"Agent", []panel{
@@ -109,7 +111,7 @@ func rows() []row {
 				queries: []query{{`process_resident_memory_bytes and on (job, instance) sockwatch_build_info{` + selected + `}`, "{{instance}}"}}},
 			{kind: "timeseries", title: "CPU", width: 8, unit: "percentunit", help: "Of one core; only of hosts that are scraped.",
 				queries: []query{{`rate(process_cpu_seconds_total[$__rate_interval]) and on (job, instance) sockwatch_build_info{` + selected + `}`, "{{instance}}"}}},
-			{kind: "table", title: "Versions", width: 8, queries: one(`count by (version) (sockwatch_build_info{` + selected + `})`)},
+			{kind: "table", title: "Versions", width: 8, value: "hosts", queries: one(`count by (version) (sockwatch_build_info{` + selected + `})`)},
 		}},
 	}
 }

@@ -135,7 +135,7 @@ func TestAlertsOverRecordedPages(t *testing.T) {
 		for _, a := range alerts() {
 			test += fmt.Sprintf("      - {eval_time: %dm, alertname: %s, exp_alerts: [", minute, a.name)
 			for _, f := range want[minute][a.name] {
-				test += fmt.Sprintf("{exp_labels: {job: sockwatch, instance: \"web1:8088\", host: web1, severity: %s, %s}, exp_annotations: {summary: %q}}, ", a.severity, f.labels, f.summary)
+				test += fmt.Sprintf("{exp_labels: {job: sockwatch, instance: \"web1:8088\", host: web1, severity: %s, %s}, exp_annotations: {summary: %q, description: %q}}, ", a.severity, f.labels, f.summary, a.description())
 			}
 			test += "]}\n"
 		}
@@ -146,16 +146,18 @@ func TestAlertsOverRecordedPages(t *testing.T) {
 // TestAlertsOfAgents shows the rules series of healthy and of sick agents.
 func TestAlertsOfAgents(t *testing.T) {
 	promtool := servertest.Binary(t, "promtool")
-	test, err := os.ReadFile("testdata/agents.yml")
+	text, err := os.ReadFile("testdata/agents.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	test := string(text)
 	for _, a := range alerts() {
-		if !a.first && !strings.Contains(string(test), "alertname: "+a.name+"\n        exp_alerts:") {
+		if !a.first && !strings.Contains(test, "alertname: "+a.name+"\n        exp_alerts:") {
 			t.Errorf("no test lets %s fire", a.name)
 		}
+		test = strings.ReplaceAll(test, "$"+a.name, strconv.Quote(a.description()))
 	}
-	runPromtool(t, promtool, string(test))
+	runPromtool(t, promtool, test)
 }
 
 // Prometheus takes the configuration that docs/alerts.md shows.
@@ -171,7 +173,7 @@ func TestDocumentedScrapeConfiguration(t *testing.T) {
 		t.Fatalf("no configuration with the job sockwatch in docs/alerts.md: %q", block)
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"rules.yml": renderRules(alerts()), "prometheus.yml": block} {
+	for name, text := range map[string]string{"rules.yml": renderRules(alerts(), true), "prometheus.yml": block} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +189,7 @@ func TestDocumentedScrapeConfiguration(t *testing.T) {
 func runPromtool(t *testing.T, promtool, test string) {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"rules.yml": renderRules(alerts()), "test.yml": test} {
+	for name, text := range map[string]string{"rules.yml": renderRules(alerts(), true), "test.yml": test} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

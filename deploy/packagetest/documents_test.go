@@ -69,3 +69,27 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 		}
 	})
 }
+
+// TestCommandsForTelegraf runs telegraf.md as someone who has installed the package and Telegraf.
+// TestInsideTelegraf of cmd/sockwatch runs a real Telegraf.
+func TestCommandsForTelegraf(t *testing.T) {
+	files := debs(t)
+	if files != nil {
+		files["telegraf.md"] = "../../docs/telegraf.md"
+	}
+	booted(t, "", files, func(t *testing.T) {
+		must(t, "dpkg -i /current.deb; useradd --system telegraf")
+		const asTelegraf = "echo | setpriv --reuid telegraf --regid telegraf --init-groups "
+		if got, want := refused(t, "set -o pipefail; "+asTelegraf+"sockwatch execd"), "E! sockwatch: run as root, or as a member of the group that owns the configuration"; !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		for _, b := range blocks(t, "/telegraf.md") {
+			must(t, "set -euo pipefail\n"+b.script)
+		}
+		prints(t, "systemctl is-active sockwatch", "inactive")
+		must(t, "systemd-run --unit=other /packagetest listen 127.0.0.1:7777")
+		const owner = " execd 2>/dev/null | grep '^tcp_listen,.*port=7777' | grep -o 'owner=[a-z]*'"
+		eventually(t, asTelegraf+"sockwatch"+owner, "owner=unreadable")
+		eventually(t, asTelegraf+"sockwatch-telegraf"+owner, "owner=resolved")
+	})
+}

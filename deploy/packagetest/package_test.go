@@ -187,6 +187,7 @@ func TestServiceFromInstallToPurge(t *testing.T) {
 			{"BPF", testBPF},
 			{"socket unit", testSocketUnit},
 			{"watchdog", testWatchdog},
+			{"address that comes up late", testLateAddress},
 			{"upgrade", testUpgrade},
 			{"remove", testRemove},
 			{"purge", testPurge},
@@ -291,13 +292,13 @@ func testEvents(t *testing.T) {
 	must(t, "systemctl stop forbidden; rm /etc/sockwatch/expect.d/test.toml; systemctl reload sockwatch")
 }
 
+// testFiles adds a second output of a kind that the packaged configuration has, without an edit of it.
 func testFiles(t *testing.T) {
 	write(t, "/etc/sockwatch/sockwatch.d/file.toml", "[[outputs.file]]\nalias = \"all\"\npath = \"/var/log/sockwatch/all.jsonl\"\n")
-	must(t, `sed -i 's/^\[\[outputs.file\]\]/&\n  alias = "events"/' /etc/sockwatch/sockwatch.toml`) // there are two now
 	must(t, "systemctl reload sockwatch")
 	eventually(t, "cat /var/log/sockwatch/all.jsonl", `"name":"tcp_listen"`)
 	prints(t, "stat -c '%a %U:%G' /var/log/sockwatch/all.jsonl", "640 sockwatch:sockwatch")
-	must(t, `rm /etc/sockwatch/sockwatch.d/file.toml; sed -i '/alias = "events"/d' /etc/sockwatch/sockwatch.toml; systemctl reload sockwatch`)
+	must(t, "rm /etc/sockwatch/sockwatch.d/file.toml; systemctl reload sockwatch")
 }
 
 func testUnixSocket(t *testing.T) {
@@ -389,6 +390,17 @@ func testWatchdog(t *testing.T) {
 	eventually(t, "systemctl show --value -p NRestarts sockwatch", "1")
 	eventually(t, "systemctl is-active sockwatch", "active")
 	must(t, "rm /etc/systemd/system/sockwatch.service.d/watchdog.conf; systemctl daemon-reload; systemctl restart sockwatch")
+}
+
+// testLateAddress starts the service on an address that the host gets after more failures than
+// systemd allows in a row, as a slow DHCP server causes at boot.
+func testLateAddress(t *testing.T) {
+	must(t, `sed -i 's/listen = "127.0.0.1:8088"/listen = "10.9.9.9:8088"/' /etc/sockwatch/sockwatch.toml`)
+	refused(t, "systemctl restart sockwatch")
+	must(t, "sleep 8") // with systemd's own 100 ms it gives up after less than a second
+	must(t, "ip address add 10.9.9.9/32 dev lo")
+	eventually(t, "curl -s http://10.9.9.9:8088/metrics", "tcp_listen_sockets{")
+	must(t, `sed -i 's/listen = "10.9.9.9:8088"/listen = "127.0.0.1:8088"/' /etc/sockwatch/sockwatch.toml; systemctl restart sockwatch`)
 }
 
 func testUpgrade(t *testing.T) {

@@ -217,7 +217,7 @@ func benchmarkHolders(b *testing.B) {
 	}
 	defer holders.Close()
 	measure(b, false, 1, func() {
-		if err := holders.Sockets(context.Background(), func(int, procfs.File) {}); err != nil {
+		if err := holders.Sockets(context.Background(), func(procfs.File, procfs.State) {}); err != nil {
 			b.Fatal(err)
 		}
 	})

@@ -34,6 +34,7 @@ const envIsolated = "SOCKWATCH_TEST_ISOLATED"
 func TestMain(m *testing.M) {
 	synthetic.Main()
 	testchild.Main((*task).run)
+	flag.Set("test.parallel", "4") // tests wait for their children; -parallel overrides it
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() != "" {
 		synthetic.Alone()
@@ -206,7 +207,9 @@ func end(cmd *exec.Cmd) { testchild.End(cmd) }
 
 // isolated runs the calling test again in its own network and mount namespaces, and those of
 // more. There it returns own. In the original process it returns done afterwards, or neither
-// if that is not permitted: the test then continues in the shared namespaces.
+// if that is not permitted: the test then continues in the shared namespaces. With a pid
+// namespace of its own, where a test does not see the processes of others, it runs beside
+// other tests.
 func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	t.Helper()
 	if os.Getenv(envIsolated) != "" {
@@ -217,6 +220,9 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	}
 	if os.Geteuid() != 0 {
 		return false, false
+	}
+	if slices.Contains(more, unix.CLONE_NEWPID) {
+		t.Parallel()
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m", fmt.Sprint("-test.short=", testing.Short()))
 	flag.Visit(func(f *flag.Flag) {

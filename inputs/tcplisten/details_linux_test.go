@@ -314,6 +314,9 @@ func TestDetailsWaitForAGatherOnlyWithinTheirContext(t *testing.T) {
 
 // The detector of data races sees whether Details shares anything with gathers.
 func TestDetailsDuringGathers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks for details during many gathers")
+	}
 	if elsewhere(t) {
 		return
 	}

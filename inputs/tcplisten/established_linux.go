@@ -47,7 +47,8 @@ func (in *input) countEstablished(ctx context.Context, partial *notes) {
 
 // listenerOf returns the listener that a connection belongs to, or nil.
 func listenerOf(s *inet.Socket, endpoints map[endpoint][]*listener) *listener {
-	addrs, n := [3]netip.Addr{s.Addr}, 1
+	addrs := [3]netip.Addr{s.Addr}
+	var n int
 	switch {
 	case s.Addr.Is4():
 		addrs[1], n = netip.IPv4Unspecified(), 2

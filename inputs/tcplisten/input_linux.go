@@ -279,6 +279,9 @@ func (in *input) remove(gone func(*listener) bool) {
 
 // findOwners updates the owners of all listeners. searchCtx ends before ctx does.
 func (in *input) findOwners(ctx, searchCtx context.Context, now time.Time, partial *notes) error {
+	if err := in.openHolders(searchCtx); err != nil {
+		return err
+	}
 	report := in.open.owners.Update(searchCtx, now)
 	if report.Partial != "" {
 		partial.add("%s", report.Partial)
@@ -329,23 +332,23 @@ func (in *input) describe(ctx context.Context, now time.Time) (changed bool) {
 // record records what has changed since the last gather. It reports whether the records
 // of the groups have changed.
 func (in *input) record(ctx context.Context, at changes.Moment, described bool) (changed bool) {
-	l := &scan{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
-	l.shortLived = in.shortLived()
+	o := &observation{Moment: at, listeners: in.listeners.all, namespaces: in.listeners.namespaces()}
+	o.shortLived = in.shortLived()
 	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
-	l.closed = in.listenEvents.closings(at, in.listeners.isOpen)
+	o.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
 	lineage := in.recorder.scannedBefore()
 	again := lineage && !in.hasLineage
 	in.hasLineage = lineage
-	if l.changed = described || again; l.changed || in.open.sums != nil {
-		for _, li := range in.listeners.all {
-			if again || !li.isObserved() || li.hasNewSum(in.open.sums) {
-				li.observe(in.open, lineage)
-				l.changed = true
+	if o.changed = described || again; o.changed || in.open.sums != nil {
+		for _, l := range in.listeners.all {
+			if again || !l.isObserved() || l.hasNewSum(in.open.sums) {
+				l.observe(in.open, lineage)
+				o.changed = true
 			}
 		}
 	}
-	if !in.recorder.record(l, in.open.users) {
+	if !in.recorder.record(o, in.open.users) {
 		return false
 	}
 	in.groups.changed = true

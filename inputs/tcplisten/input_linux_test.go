@@ -395,6 +395,9 @@ func makeCgroup(t *testing.T, path string) *syscall.SysProcAttr {
 // The unit and the container come from the owner's cgroup, or from the socket's own if the
 // owner may not be read.
 func TestUnitsAndContainers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes in cgroups")
+	}
 	const id = "abababababababababababababababababababababababababababababababab"
 	tests := []struct{ name, path, want string }{
 		{name: "a service", path: "system.slice/sockwatch-test.service", want: `unit="sockwatch-test.service"`},
@@ -493,6 +496,9 @@ func TestNoProcfs(t *testing.T) {
 
 // TestWithoutNetlink gives the same result without netlink, and logs that once.
 func TestWithoutNetlink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes")
+	}
 	own, done := isolated(t)
 	if done {
 		return
@@ -639,6 +645,9 @@ func TestHostProcOfOwnNamespace(t *testing.T) {
 
 // TestSteadyAllocations builds nothing again for listeners that have not changed.
 func TestSteadyAllocations(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers many times")
+	}
 	if elsewhere(t, unix.CLONE_NEWPID) { // other programs would open and close sockets
 		return
 	}
@@ -679,6 +688,9 @@ func churn() {
 // TestNeverAWrongOwner reports only the right owner, and logs nothing, while thousands of
 // sockets per second come and go and their owner changes its name.
 func TestNeverAWrongOwner(t *testing.T) {
+	if testing.Short() {
+		t.Skip("gathers many times")
+	}
 	if elsewhere(t, unix.CLONE_NEWPID) {
 		return
 	}
@@ -691,7 +703,7 @@ func TestNeverAWrongOwner(t *testing.T) {
 	// pid namespace that cannot be proven.
 	in.(*input).warned.logged[hiddenOwners] = true
 	status := make(map[string]int)
-	for range soak.Times(500) {
+	for range soak.Times(150) {
 		for _, p := range gather(t, in).Points {
 			status[p.Tag("owner")]++
 			if process := p.Tag("process"); process != "" && process != p.Tag("address") {
@@ -1045,5 +1057,26 @@ func TestFirstSeenWithoutUserNames(t *testing.T) {
 			in = restart(in)
 		}
 		up = i > 3
+	}
+}
+
+// TestListenersComeBeforeTheProgramsOfBPF lists the listeners although there is no time to load
+// programs, which takes seconds on a busy host. The next gather loads them.
+func TestListenersComeBeforeTheProgramsOfBPF(t *testing.T) {
+	if probe, err := openChanges("/proc"); err != nil {
+		t.Skip(err)
+	} else if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, ports := start(t, task{Listen: []listenTask{{Addr: "127.0.0.1"}}})
+	options := Defaults()
+	options.OwnerSource = ownerSourceBPF
+	in := open(t, options).(*input)
+	now := time.Now()
+	if p := one(t, gatherCut(t, in, now), ports[0]); p.Tag("owner") != "pending" || in.open.holders != nil {
+		t.Errorf("%s, programs %v, want a pending owner, none", p.Series(), in.open.holders)
+	}
+	if p := one(t, gather(t, in), ports[0]); p.Tag("owner") != "resolved" || in.open.holders == nil {
+		t.Errorf("then %s, programs %v, want a resolved owner, some", p.Series(), in.open.holders)
 	}
 }

@@ -12,6 +12,7 @@ import (
 // A listenerSet holds the listeners of all network namespaces.
 type listenerSet struct {
 	tables  []*table // one for each namespace, the host's first
+	ended   []*table // of the namespaces that have ended since the last gather
 	all     []*listener
 	changed bool // listeners were added or removed since the last describe
 
@@ -37,6 +38,7 @@ type table struct {
 
 // begin starts a gather of the namespaces, with a table for each.
 func (ls *listenerSet) begin(namespaces []*netns.Namespace) {
+	ls.ended = nil
 	if !slices.EqualFunc(ls.tables, namespaces, func(t *table, ns *netns.Namespace) bool { return t.ns == ns }) {
 		ls.replaceTables(namespaces)
 	}
@@ -56,14 +58,28 @@ func (ls *listenerSet) replaceTables(namespaces []*netns.Namespace) {
 	for _, ns := range namespaces {
 		t := before[ns]
 		if t == nil {
-			t = &table{ns: ns, byCookie: make(map[uint64]*listener)}
+			t = newTable(ns)
 		}
 		delete(before, ns)
 		ls.tables = append(ls.tables, t)
 	}
 	for _, t := range before {
 		t.generation++
+		ls.ended = append(ls.ended, t)
 	}
+}
+
+func newTable(ns *netns.Namespace) *table {
+	return &table{ns: ns, name: ns.Name(), byCookie: make(map[uint64]*listener)}
+}
+
+// byNamespace returns the tables by the inode numbers of their namespaces.
+func (ls *listenerSet) byNamespace() map[uint64]*table {
+	tables := make(map[uint64]*table, len(ls.tables)+len(ls.ended))
+	for _, t := range slices.Concat(ls.ended, ls.tables) {
+		tables[t.ns.Inode()] = t
+	}
+	return tables
 }
 
 // gathered records that a gather has succeeded.

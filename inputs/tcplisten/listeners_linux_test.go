@@ -64,7 +64,7 @@ func TestNeverPassesOver(t *testing.T) {
 			options.Backend = backend
 			in := open(t, options)
 			least, short := int64(n), 0
-			for range soak.Times(50) {
+			for range soak.Times(15) {
 				got := int64(0)
 				for _, p := range gather(t, in).Points {
 					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {
@@ -165,6 +165,9 @@ func TestNamespaceThatCannotBeListed(t *testing.T) {
 // TestNamespaces finds the listeners of other network namespaces, both those of processes and
 // those of mounts, with their exposure there.
 func TestNamespaces(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes in several namespaces")
+	}
 	if elsewhere(t) {
 		return
 	}
@@ -262,6 +265,9 @@ func TestNamespaces(t *testing.T) {
 
 // TestChurnLeavesNothingBehind forgets listeners that come and go.
 func TestChurnLeavesNothingBehind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens 5,000 listeners")
+	}
 	in := open(t, Defaults()).(*input)
 	gather(t, in)
 	ctx, stop := context.WithCancel(t.Context())

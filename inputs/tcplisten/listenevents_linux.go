@@ -14,6 +14,7 @@ import (
 	"sockwatch/inputs/internal/escape"
 	"sockwatch/inputs/internal/host"
 	"sockwatch/inputs/internal/inet"
+	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/owner"
 	"sockwatch/inputs/internal/procfs"
 )
@@ -359,16 +360,16 @@ func (a *listenEvents) inherit(old *listenEvents) {
 // keep keeps a listen event for the next gather, once, because a gather has not found its
 // socket: the kernel may still be about to list it, or its end has not been received yet. If
 // the end has been, keep returns it instead.
-func (a *listenEvents) keep(o *listenEvent) (kept bool, end bpf.Change) {
+func (a *listenEvents) keep(o *listenEvent) (kept, ended bool, end bpf.Change) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	end, ended := a.closed[o.Cookie]
+	end, ended = a.closed[o.Cookie]
 	if ended || o.kept {
-		return false, end
+		return false, ended, end
 	}
 	o.kept = true
 	a.opened = append(a.opened, o)
-	return true, end
+	return true, false, end
 }
 
 // closings returns when sockets closed, by cookie, and forgets them. Those that are still
@@ -399,15 +400,13 @@ func wallClock(at changes.Moment, uptime time.Duration) time.Time {
 }
 
 // applyListenEvents gives new listeners what the kernel has reported about them. opened was taken
-// before the sockets were listed, so one that was not found has closed again.
+// before the sockets were listed, so one that was not found has closed again. Its namespace may
+// have begun and ended with it.
 func (in *input) applyListenEvents(opened []*listenEvent, at changes.Moment) {
 	if len(opened) == 0 {
 		return
 	}
-	tables := make(map[uint64]*table, len(in.listeners.tables))
-	for _, t := range in.listeners.tables {
-		tables[t.ns.Inode()] = t
-	}
+	tables := in.listeners.byNamespace()
 	again := false
 	for _, o := range opened {
 		t := tables[uint64(o.Netns)]
@@ -420,10 +419,17 @@ func (in *input) applyListenEvents(opened []*listenEvent, at changes.Moment) {
 				continue
 			}
 		}
-		kept, end := in.listenEvents.keep(o)
+		kept, ended, end := in.listenEvents.keep(o)
 		again = again || kept
-		if kept || t == nil || t.failed || o.hasFailed(&end) {
+		if t == nil && ended && in.options.Namespaces {
+			t = newTable(netns.Ended(uint64(o.Netns)))
+			tables[uint64(o.Netns)] = t
+		}
+		switch {
+		case kept || t == nil || t.failed || o.hasFailed(&end):
 			continue
+		case t.ns.Gone() && !ended:
+			continue // its namespace still exists, but was not found
 		}
 		s := o.socket()
 		if s.Port == 0 {

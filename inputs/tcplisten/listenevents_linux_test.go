@@ -9,9 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/metric"
@@ -19,6 +21,7 @@ import (
 	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/bpf"
 	"sockwatch/inputs/internal/owner"
+	"sockwatch/inputs/internal/testchild"
 )
 
 // An eventInput is an input that gathers when the kernel reports a change, as the agent
@@ -213,6 +216,79 @@ func TestBriefListenerIsReported(t *testing.T) {
 		a.exactly(4000+i, "closed", before.Add(5*time.Millisecond), after, fields)
 		if e := a.of(4000 + i)[0]; e.Tag("process") != "brief" || (e.Tag("netns") == "other") != (netns != nil) {
 			t.Errorf("tags %v", e.Tags)
+		}
+	}
+}
+
+// TestListenerOfABriefNamespaceIsReported reports a listener whose namespace begins and ends
+// between two gathers: one that was never seen by its number, one that was known by its name.
+func TestListenerOfABriefNamespaceIsReported(t *testing.T) {
+	options := eventsNow()
+	options.Namespaces = true
+	a := startWithEvents(t, options)
+	if a == nil {
+		return
+	}
+	ip(t, "netns add named")
+	named, err := os.Open("/run/netns/named")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.gather() // it finds the namespace
+	// Each child closes its listener, answers, and ends: with it ends its namespace.
+	brief := task{Name: []byte("brief"), Brief: 5 * time.Millisecond, Listen: []listenTask{{Addr: "0.0.0.0", Port: 4000}}}
+	unseen, err := testchild.Start(&brief, nil, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	if err != nil {
+		t.Fatal(err)
+	}
+	brief.Listen[0].Port = 4001
+	known := startInNamespace(t, named, brief)
+	number := make(map[int]string)
+	for port, child := range map[int]*testchild.Child{4000: unseen, 4001: known} {
+		if err := child.Hear(new([]int)); err != nil {
+			t.Fatal(err)
+		}
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		number[port] = strings.TrimSuffix(strings.TrimPrefix(link, "net:["), "]")
+	}
+	a.reported(2, 2)
+	unseen.End()
+	known.End()
+	named.Close()
+	ip(t, "netns delete named")
+	a.until("the listeners have closed", func(metric.Batch) bool {
+		closed := 0
+		for _, e := range a.events {
+			if e.Tag("event") == "closed" {
+				closed++
+			}
+		}
+		return closed == 2
+	})
+	for _, want := range []struct {
+		port  string
+		netns string
+		pid   int
+	}{
+		{port: "4000", netns: number[4000], pid: unseen.Process.Pid},
+		{port: "4001", netns: "named", pid: known.Process.Pid},
+	} {
+		var kinds []string
+		for _, e := range a.events {
+			if e.Tag("port") != want.port {
+				continue
+			}
+			kinds = append(kinds, e.Tag("event"))
+			got := []string{e.Tag("netns"), e.Tag("process"), fieldText(e, "listen_pid"), fieldText(e, "parent_pid"), fieldText(e, "window_seconds")}
+			if diff := cmp.Diff([]string{want.netns, "brief", strconv.Itoa(want.pid), strconv.Itoa(os.Getpid()), "0"}, got); diff != "" {
+				t.Errorf("port %s, %s (-want +got):\n%s", want.port, e.Tag("event"), diff)
+			}
+		}
+		if diff := cmp.Diff([]string{"opened", "closed"}, kinds); diff != "" {
+			t.Errorf("port %s (-want +got):\n%s", want.port, diff)
 		}
 	}
 }
@@ -470,7 +546,7 @@ func TestStormOfListeners(t *testing.T) {
 	var storm sync.WaitGroup
 	for i := range 2 {
 		storm.Go(func() {
-			for j := range 20 {
+			for j := range 6 {
 				child := startInNamespace(t, nil, task{Name: []byte("storm"), Brief: 1, Listen: []listenTask{{Addr: "127.0.0.1", Port: 5000 + 1000*i, Count: 1000}}})
 				if err := child.Hear(new([]int)); err != nil {
 					t.Error(j, err)
@@ -508,7 +584,7 @@ func TestStormOfListeners(t *testing.T) {
 	})
 }
 
-var listenEventSeeds = soak.Times(3)
+var listenEventSeeds = soak.Times(2)
 
 // TestRandomListenEvents runs programs that listen, fork, pass on their socket, become another
 // program, close and die at random times, and compares the events with what the test itself

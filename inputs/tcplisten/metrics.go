@@ -60,7 +60,7 @@ func descs() []metric.Desc {
 // too.
 func ruleEventDescs() []metric.Desc {
 	shared := []string{
-		"history", "sequence", "window_seconds", "while_down", "pid", "uid", "exe", "exe_deleted", "exe_sha256",
+		"history", "sequence", "window_seconds", "while_down", "pid", "uid", "listen_pid", "exe", "exe_deleted", "exe_sha256",
 		"process_start_time_seconds", "parent_pid", "parent_process", "parent_exe", "login_uid", "cmdline",
 	}
 	descs := slices.DeleteFunc(changes.Descs(pointListener), func(d metric.Desc) bool { return !slices.Contains(shared, d.Field) })

@@ -81,7 +81,7 @@ func (l *listener) forRules(users userNames) *expect.Listener {
 	tag := (&metric.Point{Tags: l.tags}).Tag
 	e := &expect.Listener{
 		Netns: l.table.name, Address: s.Addr.WithZone(""), Device: l.device(), Port: s.Port,
-		Family: s.Family(), Exposure: l.exposure(),
+		Family: s.Family(), Exposure: l.exposure(), ExposureUnknown: l.table.local == nil,
 		User: tag("user"), UserPending: users.Pending(s.UID), Unit: l.cgroup.Unit, UserUnit: l.cgroup.UserUnit, Container: l.cgroup.Container, Pod: l.cgroup.Pod,
 		OwnerUnknown: l.owner.Status != owner.Resolved && l.owner.Status != owner.None,
 		OwnerPending: l.owner.Status == owner.Pending,

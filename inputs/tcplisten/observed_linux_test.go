@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/testchild"
 )
 
@@ -186,6 +187,17 @@ func withoutReading(t *testing.T, do func()) {
 		}
 	}()
 	do()
+}
+
+func TestRulesKnowThatAddressesAreUnknown(t *testing.T) {
+	l := groupsOf(0, 80, 1, 1)[0].members[0]
+	if e := l.forRules(namesOf(func(uint32) string { return "root" })); !e.ExposureUnknown {
+		t.Error("the exposure counts as known, although no addresses were read")
+	}
+	l.table.local = new(netns.Local)
+	if e := l.forRules(namesOf(func(uint32) string { return "root" })); e.ExposureUnknown {
+		t.Error("the exposure counts as unknown, although addresses were read")
+	}
 }
 
 func TestHostileNamesInEvents(t *testing.T) {

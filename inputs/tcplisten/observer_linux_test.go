@@ -71,8 +71,12 @@ func fastDir(t *testing.T) string {
 	return dir
 }
 
-// start starts the agent.
+// start starts the agent. With -short it looks for owners in procfs only: to load the BPF
+// programs takes a third of the time of most of these tests, and package owner compares both.
 func (o *observer) start(options Options) {
+	if testing.Short() && options.OwnerSource == ownerSourceAuto {
+		options.OwnerSource, options.ListenEvents = ownerSourceProcfs, listenEventsOff
+	}
 	in, log := openLogging(o.t, options, o.env)
 	o.input, o.log = in.(*input), log
 }

@@ -25,6 +25,7 @@ type readers struct {
 	namespaces *netns.Set
 	owners     *owner.Finder
 	holders    *bpf.Holders // nil if owners are searched in procfs
+	asked      bool         // holders were opened, or cannot be
 	cgroups    *cgroup.Tree // nil if no cgroup2 is mounted
 	users      userNames
 	sums       *exehash.Sums // nil without exe_sha256
@@ -67,12 +68,7 @@ func (in *input) openReaders() (err error) {
 	}
 	// Without a cgroup2 hierarchy, unit and container are known only from the owners.
 	r.cgroups, _ = cgroup.OpenTree(path + "/self/mountinfo")
-	files, err := in.openHolders(r)
-	if err != nil {
-		return err
-	}
 	r.owners, err = owner.NewFinder(r.procfs, owner.Options{
-		Files:   files,
 		Verify:  time.Duration(in.options.OwnerVerify),
 		Refresh: time.Duration(in.options.OwnerRefresh),
 		Cmdline: in.options.cmdlineBytes(),
@@ -93,10 +89,13 @@ func (in *input) openReaders() (err error) {
 	return nil
 }
 
-// openHolders opens the kernel's list of holders, unless owners are searched in procfs.
-func (in *input) openHolders(r *readers) (owner.Files, error) {
-	if in.options.OwnerSource == ownerSourceProcfs {
-		return nil, nil
+// openHolders opens the kernel's list of holders, unless owners are searched in procfs. It is
+// called after the sockets are listed: on a busy host, loading the programs takes seconds that a
+// listing must not wait for.
+func (in *input) openHolders(ctx context.Context) error {
+	r := in.open
+	if r.asked || in.options.OwnerSource == ownerSourceProcfs || ctx.Err() != nil {
+		return nil
 	}
 	pids, err := pidNamespace(r.procfs.OwnPIDs())
 	if err == nil {
@@ -104,13 +103,14 @@ func (in *input) openHolders(r *readers) (owner.Files, error) {
 	}
 	switch {
 	case err == nil:
-		return r.holders, nil
+		r.owners.Use(r.holders)
 	case in.options.OwnerSource == ownerSourceBPF:
-		return nil, fmt.Errorf("owner_source: %w", err)
+		return fmt.Errorf("owner_source: %w", err)
 	default:
 		in.noteWithoutBPF(err)
-		return nil, nil
 	}
+	r.asked = true
+	return nil
 }
 
 func (r *readers) closeHolders() (err error) {

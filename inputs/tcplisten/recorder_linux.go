@@ -137,8 +137,8 @@ func (r *recorder) unchanged(m changes.Moment) {
 	r.last = m
 }
 
-// A scan is the result of a gather.
-type scan struct {
+// An observation is what one gather has found.
+type observation struct {
 	changes.Moment
 	namespaces []changes.Namespace
 	listeners  []*listener
@@ -147,28 +147,28 @@ type scan struct {
 	closed     map[uint64]time.Time // when sockets closed, by cookie, if the kernel reported it
 }
 
-// record compares a scan with the previous one, and writes the changes. It reports whether
+// record compares an observation with the previous one, and writes the changes. It reports whether
 // its points, or the record of any listener, may have changed.
-func (r *recorder) record(l *scan, users userNames) (changed bool) {
-	l.Boot = r.boot
-	judged := r.judge(l, users)
-	window := r.changes.Since(l.Moment)
+func (r *recorder) record(o *observation, users userNames) (changed bool) {
+	o.Boot = r.boot
+	judged := r.judge(o, users)
+	window := r.changes.Since(o.Moment)
 	var w history.Write
-	l.changed = l.changed || judged || len(l.shortLived) > 0 || len(l.closed) > 0 || !slices.Equal(l.namespaces, r.namespaces)
-	if l.changed || r.changes.Unchanged(l.Moment) {
-		result := r.changes.Observe(r.snapshot(l))
+	o.changed = o.changed || judged || len(o.shortLived) > 0 || len(o.closed) > 0 || !slices.Equal(o.namespaces, r.namespaces)
+	if o.changed || r.changes.Unchanged(o.Moment) {
+		result := r.changes.Observe(r.snapshot(o))
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
-	if !r.expect.Idle() && (l.changed || r.hadShortLived || r.expect.Unchanged(expectMoment(l.Moment))) {
-		result := r.expect.Evaluate(r.rulesScan(l, window))
+	if !r.expect.Idle() && (o.changed || r.hadShortLived || r.expect.Unchanged(expectMoment(o.Moment))) {
+		result := r.expect.Evaluate(r.rulesScan(o, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
 			w.Set = result.Set
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
-		r.hadShortLived = len(l.shortLived) > 0
+		r.hadShortLived = len(o.shortLived) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -183,7 +183,7 @@ func (r *recorder) record(l *scan, users userNames) (changed bool) {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
 	}
-	r.last, r.namespaces = l.Moment, l.namespaces
+	r.last, r.namespaces = o.Moment, o.namespaces
 	return changed
 }
 
@@ -203,17 +203,17 @@ func (b backlog) point(opened time.Time) metric.Point {
 
 // judge evaluates the rules for the listeners that have changed, or for all of them if a rule
 // has expired. It reports whether any verdict may have changed.
-func (r *recorder) judge(l *scan, users userNames) (changed bool) {
+func (r *recorder) judge(o *observation, users userNames) (changed bool) {
 	if r.expect.Idle() {
 		return false
 	}
-	version := r.rules.Version(l.Time)
+	version := r.rules.Version(o.Time)
 	all := version != r.version
 	r.version = version
-	for _, listeners := range [][]*listener{l.listeners, l.shortLived} {
-		for _, li := range listeners {
-			if li.judged == nil || all {
-				li.judge(r.rules, users, l.Time)
+	for _, listeners := range [][]*listener{o.listeners, o.shortLived} {
+		for _, l := range listeners {
+			if l.judged == nil || all {
+				l.judge(r.rules, users, o.Time)
 				changed = true
 			}
 		}
@@ -237,28 +237,28 @@ func (l *listener) judge(rules *expect.Rules, users userNames, now time.Time) {
 	l.observed.Verdict = changes.Verdict{Expected: l.verdict.Expected, Rule: l.verdict.Rule, Why: reason.Why}
 }
 
-func (r *recorder) snapshot(l *scan) *changes.Snapshot {
+func (r *recorder) snapshot(o *observation) *changes.Snapshot {
 	s := &changes.Snapshot{
-		Moment: l.Moment, Scope: r.scope, Namespaces: l.namespaces,
-		Sockets: make([]changes.Socket, 0, len(l.listeners)), Closed: l.closed,
+		Moment: o.Moment, Scope: r.scope, Namespaces: o.namespaces,
+		Sockets: make([]changes.Socket, 0, len(o.listeners)), Closed: o.closed,
 	}
-	for _, li := range l.listeners {
-		s.Sockets = append(s.Sockets, li.observed)
+	for _, l := range o.listeners {
+		s.Sockets = append(s.Sockets, l.observed)
 	}
-	for _, li := range l.shortLived {
-		s.ShortLived = append(s.ShortLived, changes.ShortLived{Time: li.seen, Socket: li.observed})
+	for _, l := range o.shortLived {
+		s.ShortLived = append(s.ShortLived, changes.ShortLived{Time: l.seen, Socket: l.observed})
 	}
 	return s
 }
 
-func (r *recorder) rulesScan(l *scan, window time.Duration) *expect.Scan {
+func (r *recorder) rulesScan(o *observation, window time.Duration) *expect.Scan {
 	e := &expect.Scan{
-		Moment: expectMoment(l.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
-		Listeners: make([]expect.Judged, 0, len(l.listeners)),
+		Moment: expectMoment(o.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Listeners: make([]expect.Judged, 0, len(o.listeners)),
 	}
-	for _, listeners := range [][]*listener{l.listeners, l.shortLived} {
-		for _, li := range listeners {
-			e.Listeners = append(e.Listeners, expect.Judged{Listener: li.judged, Verdict: li.verdict})
+	for _, listeners := range [][]*listener{o.listeners, o.shortLived} {
+		for _, l := range listeners {
+			e.Listeners = append(e.Listeners, expect.Judged{Listener: l.judged, Verdict: l.verdict})
 		}
 	}
 	return e

@@ -398,6 +398,9 @@ func TestNamespaceThatCannotBeListedForAWhileIsABaseline(t *testing.T) {
 }
 
 func TestReloadThatIncludesNamespacesIsABaselineOfThem(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes in several namespaces")
+	}
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -433,6 +436,9 @@ func TestReloadThatIncludesNamespacesIsABaselineOfThem(t *testing.T) {
 }
 
 func TestAnotherBackEndIsABaseline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes")
+	}
 	o := observe(t, eventOptions())
 	if o == nil {
 		return
@@ -698,6 +704,9 @@ func identities(events []metric.Point) (all []string) {
 }
 
 func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes 2,000 events")
+	}
 	options := eventOptions()
 	options.Settle = 0
 	o := observe(t, options)

@@ -146,6 +146,9 @@ func TestGatherDoesNotWaitForAScan(t *testing.T) {
 }
 
 func TestShortLivedListenersBeyondTheLimitAreLogged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("handles thousands of listeners")
+	}
 	o := observe(t, eventOptions())
 	if o == nil {
 		return

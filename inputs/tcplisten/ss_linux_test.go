@@ -19,6 +19,9 @@ type row struct {
 
 // TestAgreesWithSS compares every row with that of `ss -Hltnp`.
 func TestAgreesWithSS(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many processes")
+	}
 	own, done := isolated(t)
 	if done {
 		return

@@ -124,16 +124,11 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	request := &push.Request{
 		Method: o.options.Method, ContentType: o.body.contentType, ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
 	}
-	return o.client.Try(ctx, func(ctx context.Context, s *push.Server) error {
-		a, err := o.client.Post(ctx, s, request)
-		switch {
-		case err != nil:
-			return err
-		case slices.Contains(o.options.NonRetryableStatusCodes, a.Status):
+	return o.client.Push(ctx, request, func(s *push.Server, a *push.Response) error {
+		if slices.Contains(o.options.NonRetryableStatusCodes, a.Status) {
 			return plugin.RejectAll(len(records), errors.New(s.Name+": "+o.client.Describe(a)))
-		default:
-			return o.client.Classify(s, a, len(records))
 		}
+		return o.client.Classify(s, a, len(records))
 	})
 }
 

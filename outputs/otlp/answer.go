@@ -19,16 +19,10 @@ func answerText(a *push.Response) string {
 	return a.Text()
 }
 
+// isProtobuf reports whether an answer is protobuf. Loki and Mimir send it as octets.
 func isProtobuf(a *push.Response) bool {
 	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
-	return kind == "application/x-protobuf" || kind == "application/protobuf"
-}
-
-// isPage reports whether an answer is a page for people: it comes from a login portal or a
-// proxy, not from a receiver of OTLP.
-func isPage(a *push.Response) bool {
-	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
-	return kind == "text/html" && len(a.Body) > 0
+	return kind == "application/x-protobuf" || kind == "application/protobuf" || kind == "application/octet-stream"
 }
 
 // parsePartialSuccess returns what an ExportMetricsServiceResponse or

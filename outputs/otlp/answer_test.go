@@ -19,6 +19,7 @@ func TestTextOfAnAnswer(t *testing.T) {
 		want              string
 	}{
 		{name: "a status", contentType: "application/x-protobuf", body: message(2, "bad name"), want: "bad name"},
+		{name: "a status of Loki", contentType: "application/octet-stream", body: message(2, "entry for stream '{}' has timestamp too old"), want: "entry for stream '{}' has timestamp too old"},
 		{name: "a status without a message", contentType: "application/x-protobuf", body: message(3, "details"), want: "\x1a\adetails"},
 		{name: "damaged", contentType: "application/x-protobuf", body: message(2, "bad name")[:5], want: "\x12\bbad"},
 		{name: "text", contentType: "text/plain; charset=utf-8", body: []byte("bad name\n"), want: "bad name\n"},

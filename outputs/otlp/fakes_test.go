@@ -202,6 +202,12 @@ func valueText(p *metricspb.NumberDataPoint) string {
 // its log. A nil receiver gets nothing.
 func newOutput(t testing.TB, metrics, logs *receiver, change func(*Options)) (*output, *strings.Builder) {
 	t.Helper()
+	return newOutputIn(t, "", metrics, logs, change)
+}
+
+// newOutputIn returns an output with a state directory; "": none.
+func newOutputIn(t testing.TB, stateDir string, metrics, logs *receiver, change func(*Options)) (*output, *strings.Builder) {
+	t.Helper()
 	o := Defaults()
 	if metrics != nil {
 		o.MetricsURL = metrics.server.URL + "/v1/metrics"
@@ -216,7 +222,7 @@ func newOutput(t testing.TB, metrics, logs *receiver, change func(*Options)) (*o
 		t.Fatal(err)
 	}
 	env := plugintest.Env(Plugin)
-	env.Hostname = "web1"
+	env.Hostname, env.StateDir = "web1", stateDir
 	log := &strings.Builder{}
 	env.Log = textLog(log)
 	out, err := New(o, env)

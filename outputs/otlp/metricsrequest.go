@@ -1,14 +1,10 @@
 package otlp
 
 import (
-	"strings"
-	"sync"
-
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"sockwatch/agent/metric"
 	"sockwatch/outputs/internal/promname"
 )
 
@@ -25,7 +21,7 @@ const (
 // A metricsRequest collects points. Data points of the same metric are together, in order.
 type metricsRequest struct {
 	resource resource
-	help     *descriptions
+	docs     *promname.Docs
 	sum      []byte // the fields of each Sum except its data points: a cumulative counter
 	groups   []group
 	index    map[string]int // of groups, by key
@@ -43,11 +39,11 @@ type group struct {
 }
 
 // newMetricsRequest returns an empty request.
-func newMetricsRequest(r resource, help *descriptions) (*metricsRequest, error) {
+func newMetricsRequest(r resource, docs *promname.Docs) (*metricsRequest, error) {
 	sum, err := proto.Marshal(&metricspb.Sum{
 		AggregationTemporality: metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE, IsMonotonic: true,
 	})
-	return &metricsRequest{resource: r, help: help, sum: sum}, err
+	return &metricsRequest{resource: r, docs: docs, sum: sum}, err
 }
 
 // keepBuffers is the size of a request above which its buffers are not kept for the next one.
@@ -75,7 +71,7 @@ func (r *metricsRequest) add(record []byte, limit int) (bool, error) {
 		s := &p.metrics[i]
 		size += sizeOf(p.dataPoint(s))
 		if _, ok := r.groupOf(s); !ok {
-			size += len(s.header) + len(r.help.of(s.header)) + len(r.sum) + 3*maxPrefix
+			size += len(s.header) + len(r.helpOf(s.header)) + len(r.sum) + 3*maxPrefix
 		}
 	}
 	if r.points > 0 && r.bytes+size > limit {
@@ -115,7 +111,7 @@ func (r *metricsRequest) group(s *sample) *group {
 			r.groups = append(r.groups, group{})
 		}
 		r.groups[i].header = append(r.groups[i].header[:0], s.header...)
-		if help := r.help.of(s.header); help != "" {
+		if help := r.helpOf(s.header); help != "" {
 			r.groups[i].header = appendField(r.groups[i].header, fieldDescription, []byte(help))
 		}
 		r.groups[i].sum = s.sum
@@ -171,29 +167,10 @@ func (r *metricsRequest) content() []byte {
 	return content
 }
 
-// descriptions are the descriptions of metrics. They are not part of records: they would make
-// these twice as large. Records that were queued before a restart may be sent without them.
-type descriptions struct {
-	mu     sync.Mutex
-	byName map[string]string
-}
-
-// add adds the descriptions of metrics.
-func (d *descriptions) add(descs []metric.Desc) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.byName == nil || len(d.byName) >= maxHeaders {
-		d.byName = map[string]string{}
-	}
-	for _, desc := range descs {
-		d.byName[promname.Metric(desc.Name, desc.Field)] = strings.ToValidUTF8(desc.Help, "?")
-	}
-}
-
-// of returns the description of a metric, which is encoded.
-func (d *descriptions) of(header []byte) string {
+// helpOf returns the description of a metric, which is encoded. Descriptions are not part of
+// records: they would make these twice as large. Records that were queued before a restart may
+// be sent without them.
+func (r *metricsRequest) helpOf(header []byte) string {
 	name, _ := field(header, fieldName, protowire.BytesType)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.byName[string(name.bytes)]
+	return r.docs.All()[string(name.bytes)].Help
 }

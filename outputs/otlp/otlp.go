@@ -10,12 +10,15 @@ package otlp
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/promname"
+	"sockwatch/outputs/internal/push"
 )
 
 // Plugin is the output otlp.
@@ -54,8 +57,14 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &output{urls: [2]string{o.MetricsURL, o.LogsURL}, events: eventEncoder{hostname: env.Hostname}}
-	points, err := newMetricsRequest(resource, &out.help)
+	out := &output{
+		events:   eventEncoder{hostname: env.Hostname},
+		progress: progress{urls: map[byte]string{kindMetrics: o.MetricsURL, kindLogs: o.LogsURL}, log: env.Log},
+	}
+	if env.StateDir != "" && o.MetricsURL != "" && o.LogsURL != "" {
+		out.progress.path = filepath.Join(env.StateDir, env.Name+".stored")
+	}
+	points, err := newMetricsRequest(resource, &out.docs)
 	if err != nil {
 		return nil, err
 	}
@@ -69,9 +78,8 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 }
 
 type output struct {
-	urls          [2]string // of metrics and logs
 	points        pointEncoder
-	help          descriptions
+	docs          promname.Docs
 	events        eventEncoder
 	metrics, logs *signal // nil if the URL is empty
 	progress      progress
@@ -87,7 +95,7 @@ func (*output) MaxBytes() int { return window }
 // UseDescs gives the following points the types, units and descriptions of their metrics.
 func (o *output) UseDescs(descs []metric.Desc) {
 	o.points.use(descs)
-	o.help.add(descs)
+	o.docs.Learn(descs)
 }
 
 // Encode appends a point as metrics, unless no metrics are sent or none of its fields is a
@@ -190,25 +198,13 @@ func (o *output) failure(metricsErr, logsErr error) error {
 	case mustSplit(logsErr):
 		return metricsErr
 	default:
-		return bothFailed(metricsErr, logsErr)
+		return push.JoinFailures(metricsErr, logsErr)
 	}
 }
 
 // mustSplit reports whether fewer records may succeed at once.
 func mustSplit(err error) bool {
 	return errors.Is(err, plugin.ErrTooLarge) || errors.Is(err, plugin.ErrRejected)
-}
-
-// bothFailed returns the failures of both kinds as one error. If both servers said when to
-// retry, the shorter wait counts; otherwise the agent decides.
-func bothFailed(metricsErr, logsErr error) error {
-	err := errors.New(metricsErr.Error() + "; " + logsErr.Error())
-	a, waitA := errors.AsType[*plugin.RetryAfterError](metricsErr)
-	b, waitB := errors.AsType[*plugin.RetryAfterError](logsErr)
-	if waitA && waitB {
-		return &plugin.RetryAfterError{Wait: min(a.Wait, b.Wait), Err: err}
-	}
-	return err
 }
 
 // rejection returns the error of a Push in which every record was stored or rejected, or nil
@@ -234,11 +230,10 @@ func (o *output) rejection(results []result) error {
 	return nil
 }
 
-// InheritFrom takes over what a predecessor has stored of records that are still queued, if
-// it has stored them at the same URLs.
+// InheritFrom takes over what a predecessor has stored of records that are still queued.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
-	if p, ok := predecessor.(*output); ok && p.urls == o.urls {
-		o.progress = p.progress
+	if p, ok := predecessor.(*output); ok {
+		o.progress.inherit(&p.progress)
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,33 +238,102 @@ func TestRetryAfterOfTheOnlyKindIsTheAgents(t *testing.T) {
 	}
 }
 
-// A reload in the middle of an outage sends nothing twice, unless another server gets it.
+// A reload or a restart in the middle of an outage sends nothing twice, unless another server
+// gets it.
 func TestAReplacedOutputKnowsWhatWasStored(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		moved bool // the new output sends metrics to another server
+		name     string
+		stateDir string // "": none
+		reload   bool   // the new output inherits from the old one
+		moved    bool   // the new output sends metrics to another server
+		again    bool   // the same server gets the metrics twice
 	}{
-		{name: "the same URLs"},
-		{name: "another URL", moved: true},
+		{name: "reload", reload: true},
+		{name: "reload with another URL", reload: true, moved: true},
+		{name: "restart", stateDir: t.TempDir()},
+		{name: "restart with another URL", stateDir: t.TempDir(), moved: true},
+		{name: "restart without a state directory", again: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			metrics, logs := newReceiver(t), newReceiver(t)
-			old, _ := newOutput(t, metrics, logs, nil)
+			old, _ := newOutputIn(t, test.stateDir, metrics, logs, nil)
 			logs.respond(status(http.StatusBadGateway, ""))
-			if err := old.Push(t.Context(), mixed(t, old, 0, 2)); err == nil {
-				t.Fatal("Push has not failed")
+			for to := range 2 {
+				if err := old.Push(t.Context(), mixed(t, old, 0, to+1)); err == nil {
+					t.Fatal("Push has not failed")
+				}
 			}
 			logs.respond(nil)
 			if test.moved {
 				metrics = newReceiver(t)
 			}
-			out, _ := newOutput(t, metrics, logs, nil)
-			out.InheritFrom(old)
-			if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
+			out, log := newOutputIn(t, test.stateDir, metrics, logs, nil)
+			if test.reload {
+				out.InheritFrom(old)
+			}
+			if err := out.Push(t.Context(), mixed(t, out, 0, 3)); err != nil {
 				t.Fatal(err)
 			}
-			wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
+			want := xs(0, 3)
+			if test.again {
+				want = append(xs(0, 2), want...)
+			}
+			wantStored(t, metrics, logs, want, opened(0, 3))
+			if log.Len() > 0 {
+				t.Errorf("log: %s", log)
+			}
+			if test.stateDir == "" || test.moved {
+				return
+			}
+			if left, err := os.ReadDir(test.stateDir); err != nil || len(left) > 0 {
+				t.Errorf("files when nothing waits: %v, %v", left, err)
+			}
 		})
+	}
+}
+
+// A rejected record is not lost in a restart: it is sent again, and its reason is known again.
+func TestARestartKeepsRejectedRecords(t *testing.T) {
+	metrics, logs := newReceiver(t), newReceiver(t)
+	dir := t.TempDir()
+	old, _ := newOutputIn(t, dir, metrics, logs, nil)
+	logs.respond(status(http.StatusBadGateway, ""))
+	metrics.respond(status(http.StatusBadRequest, "out of bounds"))
+	records := mixed(t, old, 0, 1)
+	if err := old.Push(t.Context(), records); err == nil {
+		t.Fatal("Push has not failed")
+	}
+	logs.respond(nil)
+	out, _ := newOutputIn(t, dir, metrics, logs, nil)
+	err := out.Push(t.Context(), records)
+	rejected, ok := errors.AsType[*plugin.RejectedError](err)
+	if !ok || len(rejected.Records) != 1 || !rejected.OthersStored {
+		t.Errorf("Push = %v, want one rejected record", err)
+	}
+	wantStored(t, metrics, logs, nil, opened(0, 1))
+}
+
+// A file that cannot be used is logged once, and changes nothing else.
+func TestAnUnusableFileOfWhatWasStoredIsLogged(t *testing.T) {
+	metrics, logs := newReceiver(t), newReceiver(t)
+	dir := t.TempDir()
+	out, log := newOutputIn(t, dir, metrics, logs, nil)
+	if err := os.MkdirAll(filepath.Join(dir, "otlp.stored", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	logs.respond(status(http.StatusBadGateway, ""))
+	for to := range 2 {
+		if err := out.Push(t.Context(), mixed(t, out, 0, to+1)); err == nil {
+			t.Fatal("Push has not failed")
+		}
+	}
+	logs.respond(nil)
+	if err := out.Push(t.Context(), mixed(t, out, 0, 2)); err != nil {
+		t.Fatal(err)
+	}
+	wantStored(t, metrics, logs, xs(0, 2), opened(0, 2))
+	if n := strings.Count(log.String(), "cannot keep what one URL has stored"); n != 1 {
+		t.Errorf("%d warnings: %s", n, log)
 	}
 }
 

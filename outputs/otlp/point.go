@@ -242,6 +242,11 @@ func restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	return dst, nil
 }
 
+// timeOf returns the time of a record of a point.
+func timeOf(record []byte) int64 {
+	return int64(binary.LittleEndian.Uint64(record[timeOffset:])) //nolint:gosec // unixNano has checked it
+}
+
 // A point is the parsed record of a point.
 type point struct {
 	time, start uint64

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 var testDescs = []metric.Desc{
@@ -22,9 +23,9 @@ var testDescs = []metric.Desc{
 	{Name: "queue", Field: "bytes", Type: metric.Gauge, Unit: "bytes", Help: "Bytes"},
 }
 
-func testHelp() *descriptions {
-	d := &descriptions{}
-	d.add(testDescs)
+func testDocs() *promname.Docs {
+	d := &promname.Docs{}
+	d.Learn(testDescs)
 	return d
 }
 
@@ -35,7 +36,7 @@ func newRequest(t testing.TB, records ...[]byte) *metricspb.MetricsData {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newMetricsRequest(res, testHelp())
+	r, err := newMetricsRequest(res, testDocs())
 	if err != nil {
 		t.Fatal(err)
 	}

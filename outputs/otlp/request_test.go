@@ -43,7 +43,7 @@ func TestRequestsFillTheLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics, err := newMetricsRequest(res, testHelp())
+	metrics, err := newMetricsRequest(res, testDocs())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestABodyDoesNotChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newMetricsRequest(res, testHelp())
+	r, err := newMetricsRequest(res, testDocs())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("M1234567812345678\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		before := string(record)
-		r, err := newMetricsRequest(resource{}, testHelp())
+		r, err := newMetricsRequest(resource{}, testDocs())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func BenchmarkRequest(b *testing.B) {
 		}
 		records = append(records, r)
 	}
-	r, err := newMetricsRequest(resource{}, testHelp())
+	r, err := newMetricsRequest(resource{}, testDocs())
 	if err != nil {
 		b.Fatal(err)
 	}

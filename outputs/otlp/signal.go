@@ -2,11 +2,9 @@ package otlp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -18,7 +16,6 @@ import (
 // A signal sends the records of one kind to their URL. A nil signal has no URL.
 type signal struct {
 	name       string // "metrics" or "logs"
-	option     string // with its URL
 	client     *push.Client
 	compressor *push.Compressor
 	maxBody    int
@@ -75,14 +72,15 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 		return nil, nil
 	}
 	client, err := push.New(push.Config{
-		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport, Text: answerText, Log: log,
+		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport,
+		Text: answerText, Receiver: "a receiver of OTLP", Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	samples, _ := r.(*metricsRequest)
 	return &signal{
-		name: name, option: option, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
+		name: name, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
 		request: r, samples: samples, log: log, uncertain: true,
 	}, nil
 }
@@ -149,17 +147,14 @@ func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []in
 	if !ok {
 		return err
 	}
-	if groups := byTime(records, pending); s.uncertain && len(groups) > 1 {
+	if groups := push.ByTime(pending, func(i int) int64 { return timeOf(records[i]) }); s.uncertain && len(groups) > 1 {
 		return s.sendByTime(ctx, records, groups, results)
 	}
 	rejectAll(pending, results, refused)
 	return nil
 }
 
-// sendByTime sends one request per timestamp. It is used if a request is refused that repeats
-// one without an answer, or one from before a restart: its older samples may be stored
-// already, and Prometheus stores nothing of a request that has a sample older than the latest
-// of its series. All newer samples would be lost.
+// sendByTime sends one request per timestamp: see push.ByTime.
 func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]int, results []result) error {
 	for _, group := range groups {
 		s.request.reset()
@@ -174,20 +169,6 @@ func (s *signal) sendByTime(ctx context.Context, records [][]byte, groups [][]in
 		}
 	}
 	return nil
-}
-
-// byTime groups records of points by their time, in order.
-func byTime(records [][]byte, indexes []int) [][]int {
-	groups := map[uint64][]int{}
-	for _, i := range indexes {
-		t := binary.LittleEndian.Uint64(records[i][timeOffset:])
-		groups[t] = append(groups[t], i)
-	}
-	split := make([][]int, 0, len(groups))
-	for _, t := range slices.Sorted(maps.Keys(groups)) {
-		split = append(split, groups[t])
-	}
-	return split
 }
 
 func rejectAll(indexes []int, results []result, reason error) {
@@ -216,13 +197,10 @@ func (s *signal) post(ctx context.Context, body []byte, indexes []int, results [
 		return err
 	}
 	var a *accepted
-	err = s.client.Try(ctx, func(ctx context.Context, server *push.Server) error {
-		answer, err := s.client.Post(ctx, server, &push.Request{
-			ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: len(indexes),
-		})
-		if err == nil {
-			a, err = s.classify(server, answer, len(indexes))
-		}
+	err = s.client.Push(ctx, &push.Request{
+		ContentType: "application/x-protobuf", ContentEncoding: s.compressor.Encoding(), Body: compressed, Records: len(indexes),
+	}, func(server *push.Server, answer *push.Response) (err error) {
+		a, err = s.classify(server, answer, len(indexes))
 		return err
 	})
 	if rejected, ok := errors.AsType[*plugin.RejectedError](err); ok && len(rejected.Records) > 0 {
@@ -248,9 +226,6 @@ func (s *signal) classify(server *push.Server, answer *push.Response, n int) (*a
 	}
 	if err := s.client.Classify(server, answer, n); err != nil {
 		return nil, err
-	}
-	if isPage(answer) {
-		return nil, fmt.Errorf("%s: %s with a page of HTML: this is not how a receiver of OTLP answers: check %s", server.Name, s.client.Line(answer.Status, ""), s.option)
 	}
 	a := &accepted{}
 	a.rejected, a.message = parsePartialSuccess(answer.Body)

@@ -71,11 +71,16 @@ func TestAnswers(t *testing.T) {
 		{name: "a login portal", records: 1, answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			io.WriteString(w, "<h1>Welcome</h1>")
-		}, want: "metrics: URL: 200 OK with a page of HTML: this is not how a receiver of OTLP answers: check metrics_url", stored: 1},
+		}, want: "metrics: URL: 200 OK: a web page: this is not how a receiver of OTLP answers: check metrics_url", stored: 1},
 		{name: "400 for one", records: 1, answer: rpcStatus(400, "bad\nname"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "400 for several", records: 2, answer: rpcStatus(400, "bad name"), want: "metrics: URL: 400 Bad Request: bad name (rejected)", is: plugin.ErrRejected},
 		{name: "text of a 400", records: 1, answer: status(400, "bad name"), want: "URL: 400 Bad Request: bad name", rejected: 1, is: plugin.ErrRejected},
 		{name: "out of order", records: 3, answer: status(400, final), want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 5, is: plugin.ErrRejected},
+		{name: "out of order, as octets with a quote for a length", records: 3, answer: func(w http.ResponseWriter, _ *http.Request) { // Mimir
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.WriteHeader(http.StatusBadRequest)
+			w.Write(protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), fmt.Sprintf("%34s", "out of order sample")))
+		}, want: "URL: 400 Bad Request: out of order sample (and 2 more rejected records)", rejected: 3, requests: 5, is: plugin.ErrRejected},
 		{name: "401", records: 1, answer: rpcStatus(401, "who?"), want: "metrics: URL: 401 Unauthorized: who?: set username or token"},
 		{name: "404", records: 1, answer: status(404, ""), want: "metrics: URL: 404 Not Found: check metrics_url"},
 		{name: "413", records: 2, answer: rpcStatus(413, ""), want: "metrics: URL: 413 Request Entity Too Large (too large)", is: plugin.ErrTooLarge},

@@ -151,6 +151,9 @@ func TestSlowReadersDelayNobody(t *testing.T) {
 // TestSlowReadersAreDisconnectedAtTheMemoryLimit over a real connection, whose write
 // ends with an error.
 func TestSlowReadersAreDisconnectedAtTheMemoryLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens many connections")
+	}
 	e, _ := newTestEndpoint(t, nil)
 	e.responder = respond.New(respond.Options{Log: e.env.Log, MaxRequests: maxRequests, MaxUnread: 1, Refused: e.own.refused.Inc})
 	board := boardOf(batch("tcp_listen", listeners(benchListeners)...)) // more than sockets buffer

@@ -140,6 +140,9 @@ func TestTheConnectionIdleLongestIsClosed(t *testing.T) {
 // TestIdleClientsDoNotBlockScrapes over plain HTTP and over TLS, both with the maximum
 // number of idle connections.
 func TestIdleClientsDoNotBlockScrapes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens hundreds of connections")
+	}
 	t.Parallel()
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {

@@ -272,6 +272,9 @@ func TestArgumentsAndPathsAreNotLabels(t *testing.T) {
 }
 
 func TestListenersThatComeAndGoTakeNoMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes very many series")
+	}
 	e, _ := newTestEndpoint(t, nil)
 	board := boardOf()
 	heap := func() uint64 {
@@ -503,6 +506,9 @@ func TestDroppedSeriesAreCountedAndNamed(t *testing.T) {
 }
 
 func TestPageStaysBelowWhatScrapersTake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes very large pages")
+	}
 	long := strings.Repeat("\\\"\n", 200) // each byte is two on the page
 	var points []metric.Point
 	for u := range 20 {

@@ -342,6 +342,9 @@ func TestPrometheusDiscoversListeners(t *testing.T) {
 }
 
 func TestPromtool(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts promtool")
+	}
 	promtool := server(t, "promtool")
 	run := func(stdin string, args ...string) {
 		t.Helper()

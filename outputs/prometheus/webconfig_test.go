@@ -221,6 +221,9 @@ func TestHangingReadIsTheOnlyOne(t *testing.T) {
 // handshake and request, for ever. The endpoint is down meanwhile, and up again when the
 // file is back.
 func TestFIFOTakesNoThreads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a TLS server for each file")
+	}
 	const config = webConfigTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n"
 	for _, file := range []string{"web.yml", "server.crt", "server.key", "ca.crt"} {
 		t.Run(file, func(t *testing.T) {

@@ -45,8 +45,6 @@ func (o *output) classify(s *push.Server, a *push.Response, c *collection, versi
 		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(a), fmt.Sprintf(format, args...))
 	}
 	switch {
-	case a.Status/100 == 2 && a.IsHTML() && len(a.Body) > 0: // a login portal or a proxy
-		return text("this is not how a receiver of remote write answers: check urls")
 	case a.Status == http.StatusUnsupportedMediaType || version == version2 && a.Status/100 == 2 && !says:
 		return text("the server does not understand version %s of remote write: check urls and protocol_version", version)
 	case a.Status/100 == 2 && says && stored < c.samples:

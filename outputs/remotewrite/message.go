@@ -2,6 +2,7 @@ package remotewrite
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 // The messages of both versions of the protocol, written field by field: they are few, and
@@ -22,13 +24,6 @@ func position(set []label) int {
 	return i
 }
 
-// A metadata is the documentation of a metric.
-type metadata struct {
-	kind metric.Type
-	help string
-	unit string
-}
-
 // appendV1 appends a prometheus.WriteRequest (remote write 1.0) of all samples, and of the
 // documentation of metrics by name.
 //
@@ -37,7 +32,7 @@ type metadata struct {
 //	message Label          { string name = 1; string value = 2; }
 //	message Sample         { double value = 1; int64 timestamp = 2; }
 //	message MetricMetadata { MetricType type = 1; string metric_family_name = 2; string help = 4; string unit = 5; }
-func appendV1(dst []byte, c *collection, docs map[string]metadata) []byte {
+func appendV1(dst []byte, c *collection, docs map[string]promname.Doc) []byte {
 	type encoded struct{ before, after []byte } // the labels on both sides of the name
 	sets := make([]encoded, len(c.sets))
 	for i, set := range c.sets {
@@ -66,12 +61,15 @@ func appendV1(dst []byte, c *collection, docs map[string]metadata) []byte {
 		dst = protowire.AppendVarint(dst, uint64(len(set.before)+len(name)+len(set.after)+len(samples)))
 		dst = append(append(append(append(dst, set.before...), name...), set.after...), samples...)
 	}
-	for _, name := range sortedNames(docs) {
+	for _, name := range slices.Sorted(maps.Keys(docs)) {
 		d := docs[name]
-		m := appendInt(nil, 1, uint64(kindNumbers[d.kind]))
+		if d.Type == metric.Untyped { // mostly a string
+			continue
+		}
+		m := appendInt(nil, 1, uint64(kindNumbers[d.Type]))
 		m = appendString(m, 2, name)
-		m = appendString(m, 4, d.help)
-		m = appendString(m, 5, d.unit)
+		m = appendString(m, 4, d.Help)
+		m = appendString(m, 5, d.Unit)
 		dst = appendMessage(dst, 3, m)
 	}
 	return dst
@@ -96,7 +94,7 @@ var kindNumbers = [...]byte{metric.Untyped: 0, metric.Counter: 1, metric.Gauge: 
 //	message TimeSeries { repeated uint32 labels_refs = 1; repeated Sample samples = 2; Metadata metadata = 5; }
 //	message Sample     { double value = 1; int64 timestamp = 2; int64 start_timestamp = 3; }
 //	message Metadata   { MetricType type = 1; uint32 help_ref = 3; uint32 unit_ref = 4; }
-func appendV2(dst []byte, c *collection, docs map[string]metadata) []byte {
+func appendV2(dst []byte, c *collection, docs map[string]promname.Doc) []byte {
 	table := symbols{refs: map[string]uint32{}}
 	table.ref("") // the first symbol is empty
 	nameRef := table.ref(nameLabel)
@@ -116,8 +114,8 @@ func appendV2(dst []byte, c *collection, docs map[string]metadata) []byte {
 	names, meta := make([][]byte, len(c.metrics)), make([][]byte, len(c.metrics))
 	for i, name := range c.metrics {
 		names[i] = protowire.AppendVarint(protowire.AppendVarint(nil, uint64(nameRef)), uint64(table.ref(name)))
-		meta[i] = appendInt(meta[i], 3, uint64(table.ref(docs[name].help)))
-		meta[i] = appendInt(meta[i], 4, uint64(table.ref(docs[name].unit)))
+		meta[i] = appendInt(meta[i], 3, uint64(table.ref(docs[name].Help)))
+		meta[i] = appendInt(meta[i], 4, uint64(table.ref(docs[name].Unit)))
 	}
 	for _, s := range table.list {
 		dst = protowire.AppendTag(dst, 4, protowire.BytesType)

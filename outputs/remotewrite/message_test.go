@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"sockwatch/agent/metric"
+	"sockwatch/outputs/internal/promname"
 )
 
 // labelsToo lets cmp compare labels.
@@ -195,8 +196,8 @@ func decodeV2(t testing.TB, message []byte) []decodedSeries {
 
 // TestMessages decodes requests of both versions with the reference messages.
 func TestMessages(t *testing.T) {
-	var docs catalog
-	docs.learn(testDescs)
+	var docs promname.Docs
+	docs.Learn(testDescs)
 	c, rejected := newCollector().collect([][]byte{
 		[]byte(`2000 {A="x",a="y"} tcp_listen_backlog=g1 tcp_listen_drops_total=c7@1500 other=u0`),
 		[]byte(`1000 {A="x",a="y"} tcp_listen_backlog=g-2`), // the clock was set back
@@ -225,7 +226,7 @@ func TestMessages(t *testing.T) {
 			Type:    "GAUGE", Help: "Age of the process", Unit: "seconds",
 		},
 	}
-	if diff := cmp.Diff(want, decodeV2(t, appendV2(nil, c, docs.all())), labelsToo); diff != "" {
+	if diff := cmp.Diff(want, decodeV2(t, appendV2(nil, c, docs.All())), labelsToo); diff != "" {
 		t.Errorf("2.0 (-want +got):\n%s", diff)
 	}
 	for i := range want {
@@ -234,7 +235,7 @@ func TestMessages(t *testing.T) {
 			want[i].Samples[j].Start = 0
 		}
 	}
-	series, gotDocs := decodeV1(t, appendV1(nil, c, docs.due()))
+	series, gotDocs := decodeV1(t, appendV1(nil, c, docs.All()))
 	if diff := cmp.Diff(want, series, labelsToo); diff != "" {
 		t.Errorf("1.0 (-want +got):\n%s", diff)
 	}
@@ -351,3 +352,5 @@ func plainRequest(t testing.TB, points []metric.Point) []byte {
 	}
 	return message
 }
+
+func isStale(v float64) bool { return math.Float64bits(v) == math.Float64bits(stale) }

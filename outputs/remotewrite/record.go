@@ -32,8 +32,6 @@ const staleText = "stale"
 // kinds are the letters of the types of metrics.
 var kinds = [...]byte{metric.Untyped: 'u', metric.Gauge: 'g', metric.Counter: 'c'}
 
-func isStale(v float64) bool { return math.Float64bits(v) == math.Float64bits(stale) }
-
 // restamp appends a record to dst with another time.
 func restamp(dst, record []byte, t time.Time) ([]byte, error) {
 	i := bytes.IndexByte(record, ' ')
@@ -74,6 +72,12 @@ func parse(record []byte) (point, error) {
 		return point{}, errors.New("record: labels do not end")
 	}
 	return point{time: t, labels: record[i+1 : i+1+n], samples: record[i+1+n:]}, nil
+}
+
+// timeOf returns the time of a record that parse accepts.
+func timeOf(record []byte) int64 {
+	p, _ := parse(record)
+	return p.time
 }
 
 // labelsLength returns the length of the labels that b begins with, or -1.

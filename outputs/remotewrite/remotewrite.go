@@ -3,8 +3,8 @@
 //
 // remotewrite.go has the main path: Encode makes records, Push collects their samples and
 // sends them. record.go has the format of a record and its parser, encoder.go encodes points
-// as records, series.go has the samples of a request, message.go the protobuf messages,
-// catalog.go the documentation of metrics, and classify.go classifies responses.
+// as records, series.go has the samples of a request, message.go the protobuf messages, and
+// classify.go classifies responses.
 package remotewrite
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/outputs/internal/promname"
 	"sockwatch/outputs/internal/push"
 )
 
@@ -50,13 +51,13 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Log: env.Log})
+	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Receiver: "a receiver of remote write", Log: env.Log})
 	if err != nil {
 		return nil, err
 	}
 	out := &output{
 		options: o, log: env.Log, client: client, compressor: push.NewCompressor("snappy"),
-		collector: newCollector(), speaks1: map[*push.Server]time.Time{}, uncertain: true,
+		collector: newCollector(), speaks1: map[string]time.Time{}, uncertain: true,
 	}
 	out.encoder.dropped = newDropLog(env.Log)
 	return out, nil
@@ -66,14 +67,15 @@ type output struct {
 	options Options
 	log     *slog.Logger
 	encoder encoder
-	docs    catalog
+	docs    promname.Docs
 
 	// Only Push uses the rest.
 	client     *push.Client
 	compressor *push.Compressor
 	collector  *collector
-	speaks1    map[*push.Server]time.Time // until when a server gets version 1.0 instead of 2.0
-	uncertain  bool                       // the records may have been stored without an answer: see pushByTime
+	speaks1    map[string]time.Time // by URL: until when a server gets version 1.0 instead of 2.0
+	docsSent   time.Time            // when the last request of version 1.0 had the documentation
+	uncertain  bool                 // the records may have been stored without an answer: see pushByTime
 }
 
 // MaxBytes limits the size of one request.
@@ -82,7 +84,7 @@ func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
 // UseDescs sets the documentation of the points that follow.
 func (o *output) UseDescs(descs []metric.Desc) {
 	o.encoder.useDescs(descs)
-	o.docs.learn(descs)
+	o.docs.Learn(descs)
 }
 
 // Encode appends the point as one record, or nothing if it has only strings.
@@ -133,13 +135,14 @@ func (o *output) oldest() int64 {
 	return time.Now().Add(-time.Duration(o.options.SampleAgeLimit)).UnixMilli()
 }
 
-// pushByTime sends one request per timestamp. It is used if a request is refused that repeats
-// one without an answer, or one from before a restart: its older samples may be stored
-// already, and Prometheus stores nothing of a request of version 1.0 that has a sample older
-// than the latest of its series. All newer samples would be lost.
+// pushByTime sends one request per timestamp: see push.ByTime.
 func (o *output) pushByTime(ctx context.Context, records [][]byte) error {
 	rejected := &plugin.RejectedError{Records: map[int]error{}, OthersStored: true}
-	for _, group := range byTime(records) {
+	all := make([]int, len(records))
+	for i := range all {
+		all[i] = i
+	}
+	for _, group := range push.ByTime(all, func(i int) int64 { return timeOf(records[i]) }) {
 		part := make([][]byte, len(group))
 		for i, index := range group {
 			part[i] = records[index]
@@ -180,9 +183,9 @@ const askAgain = time.Hour
 
 // sendTo sends a collection to one server.
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
-	version := o.options.ProtocolVersion
-	if version == version2 || version == auto && time.Now().After(o.speaks1[s]) {
-		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.all()))
+	version, url := o.options.ProtocolVersion, s.URL.String()
+	if version == version2 || version == auto && time.Now().After(o.speaks1[url]) {
+		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.All()))
 		if err != nil {
 			return err
 		}
@@ -190,7 +193,7 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 			return o.classify(s, a, c, version2)
 		}
 	}
-	docs := o.docs.due()
+	docs := o.dueDocs()
 	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
@@ -199,15 +202,27 @@ func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) erro
 		return err
 	}
 	if docs != nil {
-		o.docs.sent = time.Now()
+		o.docsSent = time.Now()
 	}
-	if version == auto && time.Now().After(o.speaks1[s]) {
-		if o.speaks1[s].IsZero() {
+	if version == auto && time.Now().After(o.speaks1[url]) {
+		if o.speaks1[url].IsZero() {
 			o.log.Info("server does not understand remote write 2.0, using 1.0", "url", s.Name)
 		}
-		o.speaks1[s] = time.Now().Add(askAgain)
+		o.speaks1[url] = time.Now().Add(askAgain)
 	}
 	return nil
+}
+
+// resendDocs is how often requests of version 1.0 contain the documentation of all metrics.
+// Grafana Mimir forgets it after ten minutes.
+const resendDocs = 5 * time.Minute
+
+// dueDocs returns all of the documentation if it has to be sent again.
+func (o *output) dueDocs() map[string]promname.Doc {
+	if time.Since(o.docsSent) < resendDocs {
+		return nil
+	}
+	return o.docs.All()
 }
 
 // versionHeader holds the version of a request.
@@ -230,10 +245,10 @@ func (o *output) post(ctx context.Context, s *push.Server, version string, c *co
 	return o.client.Post(ctx, s, r)
 }
 
-// InheritFrom takes over which samples were sent last.
+// InheritFrom takes over which samples were sent last, and which servers get version 1.0.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
 	if p, ok := predecessor.(*output); ok {
-		o.collector, o.uncertain = p.collector, p.uncertain
+		o.collector, o.uncertain, o.speaks1 = p.collector, p.uncertain, p.speaks1
 	}
 }
 

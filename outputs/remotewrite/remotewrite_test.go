@@ -391,6 +391,32 @@ func TestAReloadKeepsWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestAReloadKeepsTheVersions: a server that understands only 1.0 is not asked again.
+func TestAReloadKeepsTheVersions(t *testing.T) {
+	server := pushtest.NewServer(t) // answers without saying what it has stored
+	before, _ := newTestOutput(t, server.URL, nil)
+	out, log := newTestOutput(t, server.URL, nil)
+	if err := pushText(t, before, `1 {} m=g1`); err != nil {
+		t.Fatal(err)
+	}
+	server.Took()
+	out.InheritFrom(before)
+	before.Close()
+	if err := pushText(t, out, `2 {} m=g2`); err != nil {
+		t.Fatal(err)
+	}
+	var versions []string
+	for _, r := range server.Took() {
+		versions = append(versions, r.Header.Get(versionHeader))
+	}
+	if diff := cmp.Diff([]string{"0.1.0"}, versions); diff != "" {
+		t.Errorf("versions (-want +got):\n%s", diff)
+	}
+	if lines := log.Lines(); len(lines) > 0 {
+		t.Errorf("log: %q", lines)
+	}
+}
+
 // TestRepeatedNamesAreLoggedOnce has a tag and a field whose names become those of others.
 func TestRepeatedNamesAreLoggedOnce(t *testing.T) {
 	out, log := newTestOutput(t, "http://127.0.0.1:1", nil)
@@ -406,5 +432,28 @@ func TestRepeatedNamesAreLoggedOnce(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, log.Lines()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// TestDocumentationIsSentAgain has version 1.0, which sends it apart from the samples.
+func TestDocumentationIsSentAgain(t *testing.T) {
+	server := pushtest.NewServer(t)
+	out, _ := newTestOutput(t, server.URL, useVersion(version1))
+	out.UseDescs(testDescs)
+	n := 0
+	documented := func() int {
+		t.Helper()
+		n++
+		if err := pushText(t, out, fmt.Sprintf(`%d {} m=g1`, n)); err != nil {
+			t.Fatal(err)
+		}
+		_, docs := decodeV1(t, []byte(server.Took()[0].Body))
+		return len(docs)
+	}
+	got := []int{documented(), documented()}
+	out.docsSent = time.Now().Add(-resendDocs)
+	got = append(got, documented(), documented())
+	if diff := cmp.Diff([]int{3, 0, 3, 0}, got); diff != "" {
+		t.Errorf("documented metrics (-want +got):\n%s", diff)
 	}
 }

@@ -235,26 +235,3 @@ func (b *builder) assign() {
 	}
 	b.series = slices.DeleteFunc(b.series, func(s series) bool { return len(s.samples) == 0 })
 }
-
-// byTime splits records into groups with the same time, the earliest first. It returns
-// their indexes.
-func byTime(records [][]byte) [][]int {
-	groups := map[int64][]int{}
-	var times []int64
-	for i, r := range records {
-		p, err := parse(r)
-		if err != nil {
-			continue // rejected before
-		}
-		if groups[p.time] == nil {
-			times = append(times, p.time)
-		}
-		groups[p.time] = append(groups[p.time], i)
-	}
-	slices.Sort(times)
-	split := make([][]int, 0, len(times))
-	for _, t := range times {
-		split = append(split, groups[t])
-	}
-	return split
-}

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -cflags "-O2 -Wall -Werror" -type holder -type change listeners programs/listeners.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -cflags "-O2 -Wall -Werror" -type change listeners programs/listeners.c
 
 // ErrUnsupported means that sockwatch was built for an architecture without these programs.
 var ErrUnsupported = errors.New("bpf: only on amd64 and arm64")

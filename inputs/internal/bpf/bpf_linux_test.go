@@ -19,6 +19,9 @@ import (
 // TestCommittedObjectIsOfThisSource compiles the programs as "go generate" does and compares
 // them with the committed ones: every instruction and relocation, the maps, and the Go types.
 func TestCommittedObjectIsOfThisSource(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts clang")
+	}
 	servertest.Binary(t, "clang-14")
 	servertest.Binary(t, "llvm-strip-14")
 	source, err := os.ReadFile("bpf.go")

@@ -41,7 +41,14 @@ type listenersHolder struct {
 	Pid     uint32
 	Tid     uint32
 	Fd      uint32
-	Padding uint32
+	Held    uint32
+	Process struct {
+		_         structs.HostLayout
+		Start     uint64
+		Cgroup    uint64
+		CgroupSet uint64
+		Comm      [16]int8
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -49,14 +56,17 @@ type listenersHolder struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	listenersMapChanges        = "changes"
+	listenersMapChecks         = "checks"
 	listenersProgHolders       = "holders"
 	listenersProgListenChanges = "listen_changes"
+	listenersProgVerify        = "verify"
+	listenersVarChecksEnd      = "checks_end"
+	listenersVarChecksNext     = "checks_next"
 	listenersVarLost           = "lost"
 	listenersVarOnlyRings      = "only_rings"
 	listenersVarPidNamespace   = "pid_namespace"
 	listenersVarSent           = "sent"
 	listenersVarUnusedChange   = "unused_change"
-	listenersVarUnusedHolder   = "unused_holder"
 )
 
 // loadListeners returns the embedded CollectionSpec for listeners.
@@ -103,6 +113,7 @@ type listenersSpecs struct {
 type listenersProgramSpecs struct {
 	Holders       *ebpf.ProgramSpec `ebpf:"holders"`
 	ListenChanges *ebpf.ProgramSpec `ebpf:"listen_changes"`
+	Verify        *ebpf.ProgramSpec `ebpf:"verify"`
 }
 
 // listenersMapSpecs contains maps before they are loaded into the kernel.
@@ -110,18 +121,20 @@ type listenersProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type listenersMapSpecs struct {
 	Changes *ebpf.MapSpec `ebpf:"changes"`
+	Checks  *ebpf.MapSpec `ebpf:"checks"`
 }
 
 // listenersVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type listenersVariableSpecs struct {
+	ChecksEnd    *ebpf.VariableSpec `ebpf:"checks_end"`
+	ChecksNext   *ebpf.VariableSpec `ebpf:"checks_next"`
 	Lost         *ebpf.VariableSpec `ebpf:"lost"`
 	OnlyRings    *ebpf.VariableSpec `ebpf:"only_rings"`
 	PidNamespace *ebpf.VariableSpec `ebpf:"pid_namespace"`
 	Sent         *ebpf.VariableSpec `ebpf:"sent"`
 	UnusedChange *ebpf.VariableSpec `ebpf:"unused_change"`
-	UnusedHolder *ebpf.VariableSpec `ebpf:"unused_holder"`
 }
 
 // listenersObjects contains all objects after they have been loaded into the kernel.
@@ -145,11 +158,13 @@ func (o *listenersObjects) Close() error {
 // It can be passed to loadListenersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type listenersMaps struct {
 	Changes *ebpf.Map `ebpf:"changes"`
+	Checks  *ebpf.Map `ebpf:"checks"`
 }
 
 func (m *listenersMaps) Close() error {
 	return _ListenersClose(
 		m.Changes,
+		m.Checks,
 	)
 }
 
@@ -157,12 +172,13 @@ func (m *listenersMaps) Close() error {
 //
 // It can be passed to loadListenersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type listenersVariables struct {
+	ChecksEnd    *ebpf.Variable `ebpf:"checks_end"`
+	ChecksNext   *ebpf.Variable `ebpf:"checks_next"`
 	Lost         *ebpf.Variable `ebpf:"lost"`
 	OnlyRings    *ebpf.Variable `ebpf:"only_rings"`
 	PidNamespace *ebpf.Variable `ebpf:"pid_namespace"`
 	Sent         *ebpf.Variable `ebpf:"sent"`
 	UnusedChange *ebpf.Variable `ebpf:"unused_change"`
-	UnusedHolder *ebpf.Variable `ebpf:"unused_holder"`
 }
 
 // listenersPrograms contains all programs after they have been loaded into the kernel.
@@ -171,12 +187,14 @@ type listenersVariables struct {
 type listenersPrograms struct {
 	Holders       *ebpf.Program `ebpf:"holders"`
 	ListenChanges *ebpf.Program `ebpf:"listen_changes"`
+	Verify        *ebpf.Program `ebpf:"verify"`
 }
 
 func (p *listenersPrograms) Close() error {
 	return _ListenersClose(
 		p.Holders,
 		p.ListenChanges,
+		p.Verify,
 	)
 }
 

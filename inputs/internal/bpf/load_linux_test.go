@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // A task is what a child process does.
 type task struct {
-	Capabilities []int                // it keeps no others, loads both programs, answers with the error, and waits
+	Capabilities []int                // it keeps no others, loads all programs, answers with the error, and waits
 	Listen       []testchild.Listener // what it listens on; it answers with the ports
 	Thread       bool                 // it listens in a thread with a table of files of its own
 	OnLine       bool                 // for each line of input it listens and closes that often, and answers
@@ -98,7 +99,7 @@ func (t *task) listenOnLine() error {
 	}
 }
 
-// load loads both programs with the capabilities of the task.
+// load loads all programs with the capabilities of the task.
 func (t *task) load() error {
 	runtime.LockOSThread() // capabilities belong to the thread
 	var set [2]unix.CapUserData
@@ -113,6 +114,9 @@ func (t *task) load() error {
 	holders, err := OpenHolders(1)
 	if err == nil {
 		defer holders.Close()
+		err = holders.Verify(context.Background(), nil, nil)
+	}
+	if err == nil {
 		_, err = OpenChanges(1)
 	}
 	if err != nil {
@@ -162,6 +166,9 @@ func start(t *testing.T, task task, attr *syscall.SysProcAttr, answer any) *test
 // TestTwoCapabilitiesSuffice loads the programs with exactly CAP_BPF and CAP_PERFMON, and shows
 // that an error names what is missing without one of them.
 func TestTwoCapabilitiesSuffice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads the programs several times")
+	}
 	h, err := OpenHolders(1)
 	skipWithout(t, err)
 	h.Close()
@@ -189,6 +196,9 @@ func TestTwoCapabilitiesSuffice(t *testing.T) {
 // TestNothingStaysAfterAKill loads the programs in a child, kills it, and finds none of them
 // in the kernel.
 func TestNothingStaysAfterAKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads the programs several times")
+	}
 	h, err := OpenHolders(1)
 	skipWithout(t, err)
 	h.Close()
@@ -201,8 +211,8 @@ func TestNothingStaysAfterAKill(t *testing.T) {
 		t.Fatal(text)
 	}
 	loaded := programsOf(t, c.Process.Pid)
-	if len(loaded) != 2 {
-		t.Errorf("programs %v are loaded, want two", loaded)
+	if len(loaded) != 3 {
+		t.Errorf("programs %v are loaded, want three", loaded)
 	}
 	c.End()
 	// The kernel releases a program a little after its last user has gone.

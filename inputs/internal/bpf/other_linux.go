@@ -18,10 +18,17 @@ func OpenHolders(uint32) (*Holders, error) { return nil, ErrUnsupported }
 func (*Holders) Close() error { return nil }
 
 // Sockets returns ErrUnsupported.
-func (*Holders) Sockets(context.Context, func(int, procfs.File)) error { return ErrUnsupported }
+func (*Holders) Sockets(context.Context, func(procfs.File, procfs.State)) error {
+	return ErrUnsupported
+}
 
 // Rings returns ErrUnsupported.
-func (*Holders) Rings(context.Context, func(int, procfs.File)) error { return ErrUnsupported }
+func (*Holders) Rings(context.Context, func(procfs.File, procfs.State)) error { return ErrUnsupported }
+
+// Verify returns ErrUnsupported.
+func (*Holders) Verify(context.Context, []procfs.File, func(int, procfs.State)) error {
+	return ErrUnsupported
+}
 
 // Changes receives the changes of all network namespaces.
 type Changes struct{}

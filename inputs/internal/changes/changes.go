@@ -10,7 +10,6 @@ package changes
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -49,6 +48,7 @@ func (t *Tracker) Observe(s *Snapshot) Result {
 	present, absent := l.place(s.Sockets)
 	present, absent = l.reunite(present, absent)
 	absent = l.indexMissing(absent)
+	l.limitBrief(absent)
 	for _, e := range present {
 		l.step(e)
 	}
@@ -91,8 +91,8 @@ func (t *Tracker) Times(at Endpoint, id SocketID) (firstSeen, changed int64) {
 	if e.Changed != 0 && t.last.Time.Unix() < e.Changed+changedFor {
 		changed = e.Changed
 	}
-	if i, known := slices.BinarySearchFunc(e.Sockets, id, func(s socket, id SocketID) int { return compareIDs(s.ID, id) }); known {
-		return e.Owners[e.Sockets[i].Owner].FirstSeen, changed
+	if s := e.known(id); s != nil {
+		return e.Owners[s.Owner].FirstSeen, changed
 	}
 	if e.Change != nil {
 		return e.Change.Time.Unix(), changed

@@ -12,8 +12,12 @@ type endpoint struct {
 	Endpoint
 	record
 	current []*Socket // in the current scan, in the order of compareIDs; none: it is missing
-	event   uint64    // the last scan that reported one of its first five kinds of events
-	dirty   bool      // record has changed
+	// last are the sockets of the last scan that saw it, if they are not in the record yet.
+	last  []SocketID
+	event uint64 // the last scan that reported one of its first five kinds of events
+	dirty bool   // record has changed
+	brief bool   // no scan has found it, it was only reported as ShortLived
+	early bool   // it closes without waiting for settle, since too many brief ones wait
 }
 
 // A record is the part of an endpoint that outlives the program.
@@ -65,6 +69,15 @@ type exposure struct {
 	Since    *mark      `json:"since"` // of Next; nil: the class is the one that was reported
 }
 
+// known returns the record of a socket, or nil if there is none.
+func (e *endpoint) known(id SocketID) *socket {
+	i, found := slices.BinarySearchFunc(e.Sockets, id, func(s socket, id SocketID) int { return compareIDs(s.ID, id) })
+	if !found {
+		return nil
+	}
+	return &e.Sockets[i]
+}
+
 // class returns from how far away the endpoint can be reached, or false if that is not known.
 func (e *endpoint) class() (widest inet.Class, known bool) {
 	for _, s := range e.current {
@@ -94,6 +107,7 @@ func (e *endpoint) commit(m *match, reported bool, firstSeen int64) {
 
 // update is like commit, but leaves waiting changes as they are.
 func (e *endpoint) update(m *match, reported bool, firstSeen int64) {
+	e.last = nil
 	for i := range m.owners {
 		o := m.owners[i]
 		if i >= m.before {
@@ -117,6 +131,26 @@ func (e *endpoint) update(m *match, reported bool, firstSeen int64) {
 		e.dirty = true
 		e.Owners, e.Sockets = slices.Clone(m.owners), slices.Clone(m.sockets)
 	}
+}
+
+// postpone keeps which sockets the scan found, since the record stays as it is.
+func (e *endpoint) postpone() {
+	e.last = nil
+	for _, s := range e.current {
+		e.last = append(e.last, s.ID)
+	}
+}
+
+// lastSockets returns the sockets of the last scan that saw the endpoint.
+func (e *endpoint) lastSockets() []SocketID {
+	if e.last != nil {
+		return e.last
+	}
+	ids := make([]SocketID, len(e.Sockets))
+	for i := range e.Sockets {
+		ids[i] = e.Sockets[i].ID
+	}
+	return ids
 }
 
 func (s socket) equal(other socket) bool {

@@ -176,3 +176,59 @@ func TestWhoCalledListenOutlivesARestart(t *testing.T) {
 	}
 	hasFields(t, &events[0], "listen_pid", "5", "window_seconds", "10")
 }
+
+// After the clock was set back, known sockets seem to have opened later than the last scan.
+func TestSetClockDoesNotMakeKnownSocketsNew(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	h.sockets = []Socket{h.socket(80, 7*time.Second, 5)}
+	h.scan()
+	h.now.Time = h.now.Time.Add(-24 * time.Hour)
+	h.pass(10 * time.Second)
+	h.scan()
+	h.pass(10 * time.Second)
+	h.sockets[0].Holders = []Holder{{PID: 6, Start: 6, Key: Key{Process: "other", UID: 33}}} // it was handed over
+	h.wants(h.scan(), ownerChanged, h.now.Time, "window_seconds", "10", "previous_pid", "5")
+}
+
+// TestTheLastOfAGroupClosesTheEndpoint takes the end of a socket that joined while the first one
+// closed, although its owner was never found.
+func TestTheLastOfAGroupClosesTheEndpoint(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	first := h.socket(80, 7*time.Second, 5)
+	h.sockets = []Socket{first}
+	h.wants(h.scan(), opened, first.Opened, "window_seconds", "0")
+
+	h.pass(time.Second)
+	second := h.socket(80, 500*time.Millisecond, 6)
+	second.Status, second.Holders = Pending, nil
+	h.sockets = []Socket{second}
+	h.closed[first.ID.Cookie] = h.now.Time.Add(-200 * time.Millisecond)
+	if events := h.scan(); len(events) > 0 {
+		t.Fatalf("events %v during the search, want none", events)
+	}
+
+	h.pass(time.Second)
+	h.sockets = nil
+	gone := h.now.Time.Add(-100 * time.Millisecond)
+	h.closed[second.ID.Cookie] = gone
+	h.scan()
+	h.pass(time.Minute)
+	h.wants(h.scan(), closed, gone, "window_seconds", "0", "age_seconds", "8")
+}
+
+// TestTheLastOfSeveralBriefSocketsClosesTheEndpoint does so if all of them opened and closed
+// between two scans.
+func TestTheLastOfSeveralBriefSocketsClosesTheEndpoint(t *testing.T) {
+	h := newExactHost(t)
+	h.pass(10 * time.Second)
+	first, second := h.socket(80, 7*time.Second, 5), h.socket(80, 6*time.Second, 6)
+	second.Holders[0].Key.Process = "haproxy"
+	gone := second.Opened.Add(20 * time.Millisecond)
+	h.closed[first.ID.Cookie], h.closed[second.ID.Cookie] = second.Opened.Add(10*time.Millisecond), gone
+	events := h.scan(ShortLived{Time: first.Opened, Socket: first}, ShortLived{Time: second.Opened, Socket: second})
+	h.wants(events, opened, first.Opened, "window_seconds", "0")
+	h.pass(time.Minute)
+	h.wants(h.scan(), closed, gone, "window_seconds", "0")
+}

@@ -28,7 +28,7 @@ func (l *scan) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 				continue
 			}
 			l.drop(old)
-			e.record, e.dirty = old.record, true
+			e.record, e.last, e.dirty = old.record, old.last, true
 			break
 		}
 	}

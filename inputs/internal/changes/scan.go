@@ -93,7 +93,7 @@ func (m Moment) until(later Moment) time.Duration {
 // reboot records that a boot has ended all sockets and processes.
 func (l *scan) reboot(e *endpoint) {
 	e.dirty = true
-	e.Sockets, e.Exposure.Since, e.Lost = nil, nil, nil
+	e.Sockets, e.last, e.Exposure.Since, e.Lost = nil, nil, nil, nil
 	for i := range e.Owners {
 		e.Owners[i].Shown.Process.Start, e.Owners[i].Reported = 0, nil
 	}
@@ -123,7 +123,7 @@ func (l *scan) place(sockets []Socket) (present, absent []*endpoint) {
 		} else if at := l.markOf(s); e.Unreported && e.Change.Mono == l.mark.Mono && at.Time.Before(e.Change.Time) {
 			e.Change.mark, e.FirstSeen = at, at.Time.Unix() // this scan is the first to see the endpoint
 		}
-		e.current = append(e.current, s)
+		e.current, e.brief = append(e.current, s), false
 	}
 	for _, e := range l.endpoints {
 		switch {
@@ -159,8 +159,8 @@ func (l *scan) markOf(s *Socket) mark {
 // closedAt returns when the last socket of an endpoint closed, or the zero time if that is not
 // known exactly.
 func (l *scan) closedAt(e *endpoint) (last time.Time) {
-	for i := range e.Sockets {
-		at, known := l.closed[e.Sockets[i].ID.Cookie]
+	for _, id := range e.lastSockets() {
+		at, known := l.closed[id.Cookie]
 		if !known {
 			return time.Time{}
 		}

@@ -1,6 +1,10 @@
 package changes
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // reportShortLived reports sockets that were seen only between the last scan and this one. It is too
 // late to search for their owners. Sockets of one endpoint that were seen at the same time are
@@ -49,6 +53,7 @@ func (l *scan) reportTogether(at Endpoint, sockets []*Socket) {
 	e := l.endpoints[at]
 	if e == nil {
 		e = l.add(at, l.mark)
+		e.brief = true
 	}
 	e.current = sockets
 	if e.Gone == nil { // as far as is known, the others are present
@@ -69,6 +74,30 @@ func (l *scan) reportTogether(at Endpoint, sockets []*Socket) {
 		l.arrive(e, &l.match)
 	} else {
 		l.compare(e, &l.match)
+	}
+}
+
+// maxBrief is how many endpoints that no scan has found wait for settle. It bounds the memory for
+// programs that open and close sockets faster than settle passes.
+const maxBrief = 10_000
+
+// limitBrief lets the first of the missing endpoints that no scan has found close now, if there are
+// too many.
+func (l *scan) limitBrief(missing []*endpoint) {
+	var brief []*endpoint
+	for _, e := range missing {
+		if e.early = false; e.brief {
+			brief = append(brief, e)
+		}
+	}
+	if len(brief) <= maxBrief {
+		return
+	}
+	slices.SortStableFunc(brief, func(a, b *endpoint) int {
+		return cmp.Or(cmp.Compare(a.Gone.Mono, b.Gone.Mono), a.Gone.Time.Compare(b.Gone.Time))
+	})
+	for _, e := range brief[:len(brief)-maxBrief] {
+		e.early = true
 	}
 }
 

@@ -82,6 +82,9 @@ func night(t *testing.T, play func(h *simHost)) {
 	t.Helper()
 	for _, crashes := range []bool{false, true} {
 		t.Run(map[bool]string{false: "running", true: "restarting"}[crashes], func(t *testing.T) {
+			if crashes && testing.Short() {
+				t.Skip("restarts before every scan, as random histories do now and then")
+			}
 			h := newSimHost(t)
 			h.crashes = crashes
 			play(h)

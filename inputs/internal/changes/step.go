@@ -88,9 +88,11 @@ func (l *scan) compare(e *endpoint, m *match) {
 		l.differ(e, m)
 		if e.event == l.Number { // one per scan; the next scan reports the rest
 			l.next.now = true
+			e.postpone()
 			return
 		}
 		if m.searching && l.waiting(e.Change.Mono, l.options.OwnerWait) {
+			e.postpone()
 			return
 		}
 	}
@@ -122,7 +124,10 @@ func (l *scan) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
 	}
-	c := &change{mark: l.markOf(m.newest(e))}
+	c := &change{mark: l.mark}
+	if s := m.newest(e); e.known(s.ID) == nil {
+		c.mark = l.markOf(s)
+	}
 	closed := l.closedAt(e)
 	if e.Gone != nil && e.Gone.Window == 0 {
 		closed = e.Gone.Time
@@ -243,7 +248,7 @@ func (l *scan) miss(e *endpoint) bool {
 // enough, and no search is under way for an owner that may have moved from it.
 func (l *scan) stepAbsent(e *endpoint) {
 	switch {
-	case l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
+	case !e.early && l.waiting(e.Gone.Mono, l.settle(&e.Gone.mark)):
 	case e.event == l.Number || l.mayHaveMoved(e):
 		l.next.now = true
 	default:

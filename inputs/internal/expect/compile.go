@@ -5,58 +5,43 @@ import (
 	"time"
 )
 
-// A rule is one compiled rule.
+// A rule is one compiled rule. An allow rule without a name is named for display.
 type rule struct {
-	index    int // in Rules.rules
-	kind     string
-	name     string // for display; generated for an allow rule without a name
-	ports    Ports
-	address  []addressPattern
-	globs    []globCriterion
-	criteria *Criteria // as written, to explain mismatches
-	min      int
-	hold     time.Duration // the option "for"
-	approval Approval
-	expires  time.Time // the end of its last day; zero: never
-	labels   map[string]string
+	declaration
+	index   int // in Rules.rules
+	ports   Ports
+	address []addressPattern
+	globs   []globCriterion
+	expires time.Time // the end of its last day; zero: never
 }
 
 // Compile compiles options that have passed ValidateRules. Otherwise it returns the first
 // error.
 func Compile(o Options) (*Rules, error) {
-	r := &Rules{byPort: make(map[uint16][]*rule), digest: digest(o)}
-	for i := range o.Forbid {
-		f := &o.Forbid[i]
-		err := r.add(&rule{
-			kind: kindForbid, name: f.Name, criteria: &f.Criteria, hold: time.Duration(f.For), approval: f.Approval, labels: f.Labels,
-		})
-		if err != nil {
-			return nil, err
+	r := &Rules{byPort: make(map[uint16][]*rule), digest: digest(&o), unlisted: o.reportsUnlisted()}
+	all := o.declarations()
+	for _, kind := range [...]string{kindForbid, kindExpect, kindAllow} {
+		number := 0
+		for _, d := range all {
+			if d.kind != kind {
+				continue
+			}
+			number++
+			if d.name == "" {
+				d.name = fmt.Sprintf("%s %d", kind, number)
+			}
+			if err := r.add(&rule{declaration: d}); err != nil {
+				return nil, err
+			}
 		}
 	}
-	for i := range o.Expect {
-		e := &o.Expect[i]
-		err := r.add(&rule{
-			kind: kindExpect, name: e.Name, criteria: &e.Criteria, min: max(e.Min, 1), hold: time.Duration(e.For),
-			approval: e.Approval, labels: e.Labels,
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	for i := range o.Allow {
-		a := &o.Allow[i]
-		name := a.Name
-		if name == "" {
-			name = fmt.Sprintf("allow %d", i+1)
-		}
-		if err := r.add(&rule{kind: kindAllow, name: name, criteria: &a.Criteria, approval: a.Approval}); err != nil {
-			return nil, err
-		}
-	}
-	r.unlisted = o.Unlisted == UnlistedUnexpected || o.Unlisted != UnlistedIgnore && len(o.Allow) > 0
 	r.active = len(r.rules) > 0 || len(o.ExpectFile) > 0 || o.Unlisted == UnlistedUnexpected
 	return r, nil
+}
+
+// reportsUnlisted reports whether a listener that no rule matches is unexpected.
+func (o *Options) reportsUnlisted() bool {
+	return o.Unlisted == UnlistedUnexpected || o.Unlisted != UnlistedIgnore && len(o.Allow) > 0
 }
 
 // manyPorts is the largest number of ports for which a rule is indexed by port.

@@ -26,7 +26,7 @@ const (
 const (
 	Forbidden = "forbidden" // a forbid rule matches
 	Yes       = "yes"       // an expect or allow rule matches
-	Undecided = "undecided" // a rule matches everything that is known, but the owner is unknown
+	Undecided = "undecided" // a rule matches everything that is known, but something is unknown, such as the owner
 	No        = "no"        // none of these; only if Options.Unlisted applies
 )
 

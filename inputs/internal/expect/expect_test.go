@@ -149,6 +149,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "unreadable, and what is known differs", rules: "[[allow]]\nprocess = 'nginx'\nunit = 'apache.service'", listener: nginx(80, unreadable), want: "no"},
 		{name: "allowed for certain comes before what may be forbidden", rules: "[[allow]]\nport = 80\n[[forbid]]\nname = 'x'\nprocess = 'nc'", listener: nginx(80, unreadable), want: "yes allow 1"},
 		{name: "an exe that cannot be read", rules: "[[allow]]\nexe = '/usr/sbin/nginx'", listener: nginx(80, held(Holder{Process: "nginx"})), want: "undecided allow 1"},
+		{name: "an exposure that is not known", rules: "[[forbid]]\nname = 'p'\nexposure = 'public'\n[[allow]]\nuser = 'x'", listener: nginx(80, func(l *Listener) { l.Exposure, l.ExposureUnknown = 0, true }), want: "undecided p"},
+		{name: "an unknown exposure and a rule for unreachable listeners", rules: "[[allow]]\nexposure = ''", listener: nginx(80, func(l *Listener) { l.Exposure, l.ExposureUnknown = 0, true }), want: "undecided allow 1"},
 		{name: "a user whose name is not known yet", rules: "[[allow]]\nuser = 'www'", listener: nginx(80, func(l *Listener) { l.User, l.UserPending = "33", true }), want: "undecided allow 1"},
 		{name: "proven to have no owner", rules: "[[allow]]\nprocess = 'nginx'", listener: nginx(2049, none), want: "no"},
 		{name: "proven to have no owner, and that is allowed", rules: "[[allow]]\nprocess = ''", listener: nginx(2049, none), want: "yes allow 1"},
@@ -336,6 +338,27 @@ labels = {}
 	}
 }
 
+func TestDigestDoesNotDependOnTheSpelling(t *testing.T) {
+	tests := []struct{ name, one, same string }{
+		{"ports of an allow rule", "[[allow]]\nport = [82, 80, 81, 443]", "[[allow]]\nport = ['80-82', 443]"},
+		{"overlapping ports of a forbid rule", "[[forbid]]\nname = 'x'\nport = ['1-20', '10-30']", "[[forbid]]\nname = 'x'\nport = '1-30'"},
+		{"an IPv4 network as IPv6", "[[allow]]\naddress = '::ffff:10.0.0.0/104'", "[[allow]]\naddress = '10.0.0.0/8'"},
+		{"auto with an allow rule", "unlisted = 'auto'\n[[allow]]\nport = 80", "unlisted = 'unexpected'\n[[allow]]\nport = 80"},
+		{"auto without one", "unlisted = 'auto'\n[[forbid]]\nname = 'x'\nport = 80", "unlisted = 'ignore'\n[[forbid]]\nname = 'x'\nport = 80"},
+		{"a rule twice", "[[allow]]\nport = 80\n[[allow]]\nport = 80", "[[allow]]\nport = 80"},
+		{"defaults", "[[expect]]\nname = 'x'\nport = 80\nmin = 1\nfor = '60s'", "[[expect]]\nname = 'x'\nport = 80"},
+	}
+	for _, tt := range tests {
+		if one, same := compile(t, tt.one).Digest(), compile(t, tt.same).Digest(); one != same {
+			t.Errorf("%s: digests %s and %s, want the same", tt.name, one, same)
+		}
+	}
+	range80, list80 := compile(t, "[[expect]]\nname = 'x'\nport = '80-81'"), compile(t, "[[expect]]\nname = 'x'\nport = [80, 81]")
+	if range80.Digest() == list80.Digest() {
+		t.Error("an expect rule demands each element of a list, but one port of a range: the digests are the same")
+	}
+}
+
 func TestReasons(t *testing.T) {
 	const rules = `
 [[expect]]
@@ -408,7 +431,7 @@ process = "nginx"
 		want     []string
 	}{
 		{name: "several", listener: nginx(80), want: []string{"expect web: public site", "allow old, which no longer allows anything: 2026-11-01 was the last day", "allow allow 3"}},
-		{name: "unknown owner", listener: nginx(443, unreadable), want: []string{"forbid nc, perhaps: its owner is not known", "allow allow 3, perhaps: its owner is not known"}},
+		{name: "unknown owner", listener: nginx(443, unreadable), want: []string{"forbid nc, perhaps: process is not known to be nc", "allow allow 3, perhaps: process is not known to be nginx"}},
 		{name: "none", listener: nginx(443, by("x"))},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -35,39 +35,38 @@ func (e *evaluation) followViolations() {
 // A candidate is a violation in the current scan that is not tracked yet.
 type candidate struct {
 	Judged
-	key string
+	key  violationKey
+	hold time.Duration // the option "for" of the rule
 }
 
-func (c *candidate) rule() (name string, hold time.Duration) {
-	if c.Expected == Forbidden {
-		return c.by.name, c.by.hold
+// newCandidate returns a listener as a candidate. Its verdict is Forbidden or No.
+func newCandidate(j Judged) candidate {
+	c := candidate{Judged: j, key: violationKey{verdict: j.Expected, identity: identityOf(j.Tags)}}
+	if j.Expected == Forbidden {
+		c.key.rule, c.hold = j.by.name, j.by.hold
 	}
-	return "", 0
+	return c
 }
 
 // findViolations renews the tracked violations that are still present. It returns the new
 // ones, in order.
 func (e *evaluation) findViolations() []*candidate {
 	vs := &e.tracker.violations
-	byKey := make(map[string]*candidate)
+	byKey := make(map[violationKey]*candidate)
 	var fresh []*candidate
-	var key []byte
 	for _, j := range e.scan.Listeners {
 		if j.Expected != Forbidden && j.Expected != No {
 			continue
 		}
-		c := candidate{Judged: j}
-		rule, hold := c.rule()
-		key = appendKey(key[:0], j.Expected, rule, j.Tags)
-		if v := vs.byKey[string(key)]; v != nil {
+		c := newCandidate(j)
+		if v := vs.byKey[c.key]; v != nil {
 			if v.scan != vs.scans || compareListeners(j.Listener, v.last) < 0 {
-				e.renew(v, j.Listener, hold)
+				e.renew(v, &c)
 			}
 			continue
 		}
-		switch known := byKey[string(key)]; {
+		switch known := byKey[c.key]; {
 		case known == nil:
-			c.key = string(key)
 			byKey[c.key] = &c
 			fresh = append(fresh, &c)
 		case compareListeners(j.Listener, known.Listener) < 0:
@@ -75,19 +74,19 @@ func (e *evaluation) findViolations() []*candidate {
 		}
 	}
 	slices.SortFunc(fresh, func(a, b *candidate) int {
-		return cmp.Or(compareListeners(a.Listener, b.Listener), cmp.Compare(a.key, b.key))
+		return cmp.Or(compareListeners(a.Listener, b.Listener), a.key.compare(b.key))
 	})
 	return fresh
 }
 
 // renew records that a violation is present, and its current details.
-func (e *evaluation) renew(v *violation, l *Listener, hold time.Duration) {
-	changed := v.Gone != nil || v.Unknown != l.OwnerUnknown || v.Hold != hold || !slices.Equal(v.Tags, l.Tags)
-	v.Tags, v.Unknown, v.Hold, v.Gone = l.Tags, l.OwnerUnknown, hold, nil
+func (e *evaluation) renew(v *violation, c *candidate) {
+	changed := v.Gone != nil || v.Unknown != c.OwnerUnknown || v.Hold != c.hold || !slices.Equal(v.Tags, c.Tags)
+	v.Tags, v.Unknown, v.Hold, v.Gone = c.Tags, c.OwnerUnknown, c.hold, nil
 	if !v.Unknown {
-		v.Owner = ownerTags(l)
+		v.Owner = ownerTags(c.Listener)
 	}
-	v.last, v.scan = l, e.tracker.violations.scans
+	v.last, v.scan = c.Listener, e.tracker.violations.scans
 	if changed {
 		v.point = nil
 		e.save(v)
@@ -104,15 +103,12 @@ func ownerTags(l *Listener) tagSet {
 // An owner that becomes known is compared with the last known one.
 func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*candidate, []*violation) {
 	vs := &e.tracker.violations
-	byEndpoint := make(map[string]*violation)
+	byEndpoint := make(map[violationKey]*violation)
 	for _, v := range missing {
-		if !v.Overflow {
-			byEndpoint[endpointKey(v.Verdict, v.Rule, v.Tags)] = v
-		}
+		byEndpoint[v.key.withoutOwner()] = v
 	}
 	fresh = slices.DeleteFunc(fresh, func(c *candidate) bool {
-		rule, hold := c.rule()
-		endpoint := endpointKey(c.Expected, rule, c.Tags)
+		endpoint := c.key.withoutOwner()
 		v := byEndpoint[endpoint]
 		switch {
 		case v == nil:
@@ -123,10 +119,10 @@ func (e *evaluation) takeOver(fresh []*candidate, missing []*violation) ([]*cand
 		}
 		delete(byEndpoint, endpoint)
 		delete(vs.byKey, v.key)
-		e.set[v.recordKey()] = nil
+		e.set[v.key.recordKey()] = nil
 		v.key = c.key
 		vs.byKey[v.key] = v
-		e.renew(v, c.Listener, hold)
+		e.renew(v, c)
 		e.save(v)
 		return true
 	})
@@ -192,9 +188,8 @@ func (vs *violations) overflowing() bool {
 // begins starts to track a violation.
 func (e *evaluation) begins(c *candidate) {
 	vs := &e.tracker.violations
-	rule, hold := c.rule()
 	v := &violation{key: c.key, last: c.Listener, scan: vs.scans, violationRecord: violationRecord{
-		Verdict: c.Expected, Rule: rule, Tags: c.Tags, Unknown: c.OwnerUnknown, Hold: hold, Since: e.begin(),
+		Verdict: c.Expected, Rule: c.key.rule, Tags: c.Tags, Unknown: c.OwnerUnknown, Hold: c.hold, Since: e.begin(),
 	}}
 	if !v.Unknown {
 		v.Owner = ownerTags(c.Listener)
@@ -207,7 +202,7 @@ func (e *evaluation) begins(c *candidate) {
 }
 
 // save adds the record of a violation to the changes for the history.
-func (e *evaluation) save(v *violation) { e.set[v.recordKey()] = encode(&v.violationRecord) }
+func (e *evaluation) save(v *violation) { e.set[v.key.recordKey()] = encode(&v.violationRecord) }
 
 // ownerWait returns how long the event of a violation waits for the search for the owner.
 func (e *evaluation) ownerWait(v *violation) time.Duration {
@@ -244,7 +239,7 @@ func (e *evaluation) violated(v *violation, wait time.Duration) {
 // missing handles a violation that is not in this scan. While that is undecided, the
 // violation and its point stay unchanged.
 func (e *evaluation) missing(v *violation, p presence) {
-	verdict, listens := p.verdicts[identity(v.Tags)]
+	verdict, listens := p.verdicts[identityOf(v.Tags)]
 	listens = listens && !v.Overflow
 	if listens && verdict == Undecided || !listens && p.mayBe(v) {
 		if e.tracker.rules.mayDecide(v) {
@@ -282,7 +277,7 @@ func (e *evaluation) missing(v *violation, p presence) {
 			text("why", why), text("verdict", v.Verdict), seconds("lasted_seconds", v.Since.until(v.Gone)))
 	}
 	delete(e.tracker.violations.byKey, v.key)
-	e.set[v.recordKey()] = nil
+	e.set[v.key.recordKey()] = nil
 }
 
 // mayDecide reports whether the rules can still result in the verdict of a violation. After
@@ -296,17 +291,17 @@ func (r *Rules) mayDecide(v *violation) bool {
 
 // A presence summarizes the listeners of a scan.
 type presence struct {
-	verdicts map[string]string // the worst verdict by identity
-	unknown  map[string]bool   // by endpointIdentity: whether an undecided listener has an unknown owner
+	verdicts map[identity]string // the worst verdict
+	unknown  map[identity]bool   // by identity.withoutOwner: whether an undecided listener has an unknown owner
 }
 
 func presenceOf(listeners []Judged) presence {
-	p := presence{verdicts: make(map[string]string, len(listeners)), unknown: make(map[string]bool)}
+	p := presence{verdicts: make(map[identity]string, len(listeners)), unknown: make(map[identity]bool)}
 	for _, j := range listeners {
-		key := identity(j.Tags)
+		key := identityOf(j.Tags)
 		p.verdicts[key] = Worst(Verdict{Expected: p.verdicts[key]}, j.Verdict).Expected
 		if j.OwnerUnknown && j.Expected == Undecided {
-			p.unknown[endpointIdentity(j.Tags)] = true
+			p.unknown[key.withoutOwner()] = true
 		}
 	}
 	return p
@@ -314,4 +309,6 @@ func presenceOf(listeners []Judged) presence {
 
 // mayBe reports whether one of the listeners may be the violation's, with an owner that is
 // currently unknown.
-func (p presence) mayBe(v *violation) bool { return !v.Overflow && p.unknown[endpointIdentity(v.Tags)] }
+func (p presence) mayBe(v *violation) bool {
+	return !v.Overflow && p.unknown[identityOf(v.Tags).withoutOwner()]
+}

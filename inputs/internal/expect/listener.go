@@ -17,6 +17,9 @@ type Listener struct {
 	Port     uint16
 	Family   string // "ipv4", "ipv6" or "dual"
 	Exposure inet.Class
+	// ExposureUnknown reports that the addresses of the namespace could not be read, so Exposure
+	// has no meaning.
+	ExposureUnknown bool
 
 	// These describe the socket. They are used if the owner is unknown.
 	User, Unit, UserUnit, Container, Pod string

@@ -80,7 +80,7 @@ func (l *Listener) value(option string, h *Holder) (value string, known bool) {
 	case "family":
 		return l.Family, true
 	case "exposure":
-		return l.Exposure.String(), true
+		return l.Exposure.String(), !l.ExposureUnknown
 	case "user":
 		if h != nil && h.User != "" {
 			return h.User, true

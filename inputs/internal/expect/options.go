@@ -161,21 +161,46 @@ func (o *Options) Includes() plugin.Include {
 // plugin.Warner.
 func (o *Options) Warn() error {
 	var errs []error
-	warn := func(list string, index int, c *Criteria) {
+	for _, d := range o.declarations() {
 		for _, g := range globOptions {
 			rare := g.name == "process" || g.name == "user" || g.name == "container"
-			errs = append(errs, plugin.WarnOfRegexps(fmt.Sprintf("%s[%d].%s", list, index, g.name), *g.patterns(c), rare))
+			errs = append(errs, plugin.WarnOfRegexps(d.option+"."+g.name, *g.patterns(d.criteria), rare))
 		}
-		errs = append(errs, plugin.WarnOfRegexps(fmt.Sprintf("%s[%d].address", list, index), c.Address, false))
-	}
-	for i := range o.Expect {
-		warn(kindExpect, i, &o.Expect[i].Criteria)
-	}
-	for i := range o.Allow {
-		warn(kindAllow, i, &o.Allow[i].Criteria)
-	}
-	for i := range o.Forbid {
-		warn(kindForbid, i, &o.Forbid[i].Criteria)
+		errs = append(errs, plugin.WarnOfRegexps(d.option+".address", d.criteria.Address, false))
 	}
 	return errors.Join(errs...)
+}
+
+// A declaration is a rule of any kind, as it is configured.
+type declaration struct {
+	kind     string
+	option   string // its path in the options, such as "expect[2]"
+	name     string
+	criteria *Criteria
+	min      int           // of an expect rule
+	hold     time.Duration // the option "for"; 0 for allow rules
+	approval *Approval
+	labels   map[string]string
+}
+
+// declarations returns all rules: expect, allow, then forbid rules.
+func (o *Options) declarations() []declaration {
+	var all []declaration
+	add := func(d declaration, index int) {
+		d.option = fmt.Sprintf("%s[%d]", d.kind, index)
+		all = append(all, d)
+	}
+	for i := range o.Expect {
+		r := &o.Expect[i]
+		add(declaration{kind: kindExpect, name: r.Name, criteria: &r.Criteria, min: r.Min, hold: time.Duration(r.For), approval: &r.Approval, labels: r.Labels}, i)
+	}
+	for i := range o.Allow {
+		r := &o.Allow[i]
+		add(declaration{kind: kindAllow, name: r.Name, criteria: &r.Criteria, approval: &r.Approval}, i)
+	}
+	for i := range o.Forbid {
+		r := &o.Forbid[i]
+		add(declaration{kind: kindForbid, name: r.Name, criteria: &r.Criteria, hold: time.Duration(r.For), approval: &r.Approval, labels: r.Labels}, i)
+	}
+	return all
 }

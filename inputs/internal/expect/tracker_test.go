@@ -82,7 +82,7 @@ func (s *simulation) scan(listeners ...*Listener) []string {
 func (s *simulation) check(events []metric.Point) {
 	s.t.Helper()
 	schematest.Events(s.t, events)
-	schematest.Batch(s.t, &metric.Batch{Time: s.clock, Points: s.tracker.Points()})
+	schematest.Points(s.t, s.clock, s.tracker.Points())
 	b := metric.Batch{Time: s.clock, Points: s.tracker.Points(), Events: events}
 	if err := b.Check(); err != nil {
 		s.t.Fatal(err)

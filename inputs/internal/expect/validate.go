@@ -2,7 +2,6 @@ package expect
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -27,30 +26,11 @@ func (o *Options) ValidateRules(tags []string) error {
 	default:
 		v.invalid("unlisted", "unknown value %q (known: auto, ignore, unexpected)", o.Unlisted)
 	}
-	for i := range o.Expect {
-		r, at := &o.Expect[i], fmt.Sprintf("expect[%d]", i)
-		v.name(at, r.Name)
-		v.criteria(at, &r.Criteria)
-		if r.Min < 1 {
-			v.invalid(at+".min", "must be at least 1")
-		}
-		v.approval(at, &r.Approval)
-		v.labels(at, r.Labels)
+	all := o.declarations()
+	for i := range all {
+		v.rule(&all[i])
 	}
-	for i := range o.Allow {
-		r, at := &o.Allow[i], fmt.Sprintf("allow[%d]", i)
-		v.text(at+".name", r.Name)
-		v.criteria(at, &r.Criteria)
-		v.approval(at, &r.Approval)
-	}
-	for i := range o.Forbid {
-		r, at := &o.Forbid[i], fmt.Sprintf("forbid[%d]", i)
-		v.name(at, r.Name)
-		v.criteria(at, &r.Criteria)
-		v.approval(at, &r.Approval)
-		v.labels(at, r.Labels)
-	}
-	v.uniqueNames(o)
+	v.uniqueNames(all)
 	return errors.Join(v.errs...)
 }
 
@@ -64,12 +44,17 @@ func (v *validator) invalid(option, format string, args ...any) {
 	v.errs = append(v.errs, plugin.Invalid(option, format, args...))
 }
 
-func (v *validator) name(at, name string) {
-	if name == "" {
-		v.invalid(at+".name", `is missing: expect and forbid rules need one, such as name = "web"`)
-		return
+func (v *validator) rule(d *declaration) {
+	if d.name == "" && d.kind != kindAllow {
+		v.invalid(d.option+".name", `is missing: expect and forbid rules need one, such as name = "web"`)
 	}
-	v.text(at+".name", name)
+	v.text(d.option+".name", d.name)
+	v.criteria(d.option, d.criteria)
+	if d.kind == kindExpect && d.min < 1 {
+		v.invalid(d.option+".min", "must be at least 1")
+	}
+	v.approval(d.option, d.approval)
+	v.labels(d.option, d.labels)
 }
 
 // text rejects control characters, and blanks at the beginning or end of a text.
@@ -83,13 +68,12 @@ func (v *validator) text(option, text string) {
 }
 
 // uniqueNames reports every use of a name that several expect and forbid rules share.
-func (v *validator) uniqueNames(o *Options) {
+func (v *validator) uniqueNames(rules []declaration) {
 	places := make(map[string][]string)
-	for i, r := range o.Expect {
-		places[r.Name] = append(places[r.Name], fmt.Sprintf("expect[%d].name", i))
-	}
-	for i, r := range o.Forbid {
-		places[r.Name] = append(places[r.Name], fmt.Sprintf("forbid[%d].name", i))
+	for _, d := range rules {
+		if d.kind != kindAllow {
+			places[d.name] = append(places[d.name], d.option+".name")
+		}
 	}
 	delete(places, "")
 	for _, name := range slices.Sorted(maps.Keys(places)) {

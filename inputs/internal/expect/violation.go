@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,7 +18,7 @@ import (
 // it has been gone long enough. Listeners with the same key share a violation.
 type violation struct {
 	violationRecord
-	key   string
+	key   violationKey
 	last  *Listener // from the last scan that found it; nil if that was before a restart
 	scan  uint64    // the number of that scan
 	count int       // for an overflow violation: the number of listeners that it covers
@@ -69,50 +70,74 @@ func (s *tagSet) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// The tags that distinguish violations with the same verdict and rule: those of the endpoint
-// and the user, and those of the owner. The exposure is not one of them, because a laptop
-// that changes its network still violates the same rule.
-var (
-	endpointKeys = []string{"address", "port", "user"}
-	ownerKeys    = []string{"process", "unit"}
-)
+// A violationKey identifies a violation.
+type violationKey struct {
+	verdict, rule string // the rule is "" for No
+	overflow      bool   // only the verdict and the user are set
+	identity
+}
 
-// appendValues appends the values of some tags. The appended bytes are unique to them.
-func appendValues(dst []byte, tags []metric.Tag, keys []string) []byte {
-	for _, key := range keys {
-		dst = append(dst, 0xff) // never occurs in UTF-8
-		dst = append(dst, tagOf(tags, key)...)
+// An identity distinguishes the listeners of violations with the same verdict and rule. The
+// exposure is not part of it, because a laptop that changes its network still violates the
+// same rule.
+type identity struct{ address, port, user, process, unit string }
+
+func identityOf(tags []metric.Tag) (i identity) {
+	for _, t := range tags {
+		switch t.Key {
+		case "address":
+			i.address = t.Value
+		case "port":
+			i.port = t.Value
+		case "user":
+			i.user = t.Value
+		case "process":
+			i.process = t.Value
+		case "unit":
+			i.unit = t.Value
+		}
 	}
-	return dst
+	return i
 }
 
-// appendKey appends the key that identifies a violation.
-func appendKey(dst []byte, verdict, rule string, tags []metric.Tag) []byte {
-	dst = append(dst, verdict...)
-	dst = append(dst, 0xff)
-	dst = append(dst, rule...)
-	return appendValues(appendValues(dst, tags, endpointKeys), tags, ownerKeys)
+// withoutOwner returns the part of the identity that does not depend on the owner.
+func (i identity) withoutOwner() identity {
+	i.process, i.unit = "", ""
+	return i
 }
 
-// endpointKey returns the part of the key that does not depend on the owner.
-func endpointKey(verdict, rule string, tags []metric.Tag) string {
-	return string(appendValues([]byte(verdict+"\xff"+rule), tags, endpointKeys))
+// withoutOwner returns the part of the key that does not depend on the owner.
+func (k violationKey) withoutOwner() violationKey {
+	k.identity = k.identity.withoutOwner()
+	return k
 }
 
-// identity returns the part of the key that does not depend on the rules.
-func identity(tags []metric.Tag) string {
-	return string(appendValues(appendValues(nil, tags, endpointKeys), tags, ownerKeys))
+func overflowKey(verdict, user string) violationKey {
+	return violationKey{verdict: verdict, overflow: true, identity: identity{user: user}}
 }
 
-// endpointIdentity returns the part of identity that does not depend on the owner.
-func endpointIdentity(tags []metric.Tag) string { return string(appendValues(nil, tags, endpointKeys)) }
+func (k violationKey) compare(other violationKey) int {
+	return cmp.Or(
+		cmp.Compare(k.verdict, other.verdict), cmp.Compare(k.rule, other.rule), cmp.Compare(k.user, other.user),
+		cmp.Compare(k.process, other.process), cmp.Compare(k.unit, other.unit),
+	)
+}
 
-// overflowKey returns the key of a user's overflow violation.
-func overflowKey(verdict, user string) string { return verdict + "\xff\xff\xff" + user }
-
-func (v *violation) recordKey() string {
-	sum := sha256.Sum256([]byte(v.key))
+// recordKey is the key of the violation's record in the history.
+func (k violationKey) recordKey() string {
+	parts := []string{k.verdict, k.rule, k.address, k.port, k.user, k.process, k.unit}
+	if k.overflow {
+		parts = []string{k.verdict, "", "", k.user}
+	}
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\xff"))) // 0xff never occurs in UTF-8
 	return violationPrefix + hex.EncodeToString(sum[:9])
+}
+
+func (r *violationRecord) key() violationKey {
+	if r.Overflow {
+		return overflowKey(r.Verdict, tagOf(r.Tags, "user"))
+	}
+	return violationKey{verdict: r.Verdict, rule: r.Rule, identity: identityOf(r.Tags)}
 }
 
 // restoreViolation returns the violation of a record, or nil if it is damaged.
@@ -121,11 +146,7 @@ func restoreViolation(record json.RawMessage) *violation {
 	if json.Unmarshal(record, &v.violationRecord) != nil || v.Verdict != Forbidden && v.Verdict != No {
 		return nil
 	}
-	if v.Overflow {
-		v.key = overflowKey(v.Verdict, tagOf(v.Tags, "user"))
-	} else {
-		v.key = string(appendKey(nil, v.Verdict, v.Rule, v.Tags))
-	}
+	v.key = v.violationRecord.key()
 	return &v
 }
 
@@ -138,7 +159,7 @@ const (
 
 // violations are the tracked violations.
 type violations struct {
-	byKey map[string]*violation
+	byKey map[violationKey]*violation
 	scans uint64 // the number of scans so far
 }
 
@@ -173,7 +194,7 @@ func compareViolations(a, b *violation) int {
 		cmp.Compare(tagOf(a.Tags, "netns"), tagOf(b.Tags, "netns")),
 		cmp.Compare(len(portA), len(portB)), cmp.Compare(portA, portB),
 		cmp.Compare(tagOf(a.Tags, "address"), tagOf(b.Tags, "address")),
-		cmp.Compare(a.key, b.key),
+		a.key.compare(b.key),
 	)
 }
 

@@ -33,7 +33,7 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 }
 
 // Matching returns the rules that match a listener or may match it, in the order of the rules:
-// "expect web", "allow ssh: the bastion", "forbid telnet, perhaps: its owner is not known".
+// "expect web", "allow ssh: the bastion", "forbid nc, perhaps: process is not known to be nc".
 func (r *Rules) Matching(l *Listener, now time.Time) (matching []string) {
 	owners := l.owners()
 	for _, n := range r.rules {
@@ -45,7 +45,8 @@ func (r *Rules) Matching(l *Listener, now time.Time) (matching []string) {
 		case falsely:
 			continue
 		case unknown:
-			sentence += ", perhaps: its owner is not known"
+			h, _ := n.nearestOwner(l, owners, now)
+			sentence += ", perhaps: " + strings.Join(n.explain(l, h, time.Time{}), " and ")
 		}
 		if n.kind != kindForbid && n.expired(now) {
 			sentence += ", which no longer allows anything: " + n.approval.Expires + " was the last day"

@@ -32,24 +32,6 @@ type content struct {
 	recent   []*event // handed out, by sequence; at most 2*maxRecent
 }
 
-// An event is a point with its sequence number. The slice of its fields may be replaced, but
-// is never modified.
-type event struct {
-	sequence int64
-	point    metric.Point
-	state    state
-}
-
-// A state is the progress of an event.
-type state int
-
-const (
-	unwritten state = iota
-	ready           // to be handed out
-	handedOut
-	finished // delivered or dropped
-)
-
 func newContent() content {
 	c := content{isNew: true, records: map[string]json.RawMessage{}}
 	c.newID()

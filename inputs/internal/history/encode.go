@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"time"
 
 	"sockwatch/inputs/internal/jsonappend"
 )
@@ -118,7 +117,7 @@ func appendRecords(b []byte, key string, records map[string]json.RawMessage, spi
 	return jsonappend.End(b, '}')
 }
 
-func appendEvents(b []byte, key string, events []savedEvent, spill func([]byte) []byte) []byte {
+func appendEvents(b []byte, key string, events []event, spill func([]byte) []byte) []byte {
 	if len(events) == 0 {
 		return b
 	}
@@ -127,44 +126,6 @@ func appendEvents(b []byte, key string, events []savedEvent, spill func([]byte) 
 		b = spill(events[i].append(b))
 	}
 	return jsonappend.End(b, ']')
-}
-
-func (s *savedEvent) append(b []byte) []byte {
-	b = append(strconv.AppendInt(append(b, `{"sequence":`...), s.Sequence, 10), `,"time":"`...)
-	b = append(s.Time.AppendFormat(b, time.RFC3339Nano), `","name":`...)
-	b = append(jsonappend.String(b, s.Name), ',')
-	if len(s.Tags) > 0 {
-		b = append(jsonappend.Key(b, "tags"), '{')
-		for _, key := range slices.Sorted(maps.Keys(s.Tags)) {
-			b = append(jsonappend.String(append(jsonappend.String(b, key), ':'), s.Tags[key]), ',')
-		}
-		b = jsonappend.End(b, '}')
-	}
-	b = append(b, `"fields":[`...)
-	for i := range s.Fields {
-		b = s.Fields[i].append(b)
-	}
-	return jsonappend.End(jsonappend.End(b, ']'), '}')
-}
-
-func (f *savedField) append(b []byte) []byte {
-	b = append(jsonappend.String(append(b, `{"key":`...), f.Key), ',')
-	if f.Float != nil {
-		b = append(jsonappend.String(jsonappend.Key(b, "float"), *f.Float), ',')
-	}
-	if f.Int != nil {
-		b = append(strconv.AppendInt(jsonappend.Key(b, "int"), *f.Int, 10), ',')
-	}
-	if f.Uint != nil {
-		b = append(strconv.AppendUint(jsonappend.Key(b, "uint"), *f.Uint, 10), ',')
-	}
-	if f.Bool != nil {
-		b = append(strconv.AppendBool(jsonappend.Key(b, "bool"), *f.Bool), ',')
-	}
-	if f.String != nil {
-		b = append(jsonappend.String(jsonappend.Key(b, "string"), *f.String), ',')
-	}
-	return jsonappend.End(b, '}')
 }
 
 // appendText appends a member unless its value is "".

@@ -11,47 +11,64 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/metric"
 )
 
-// A line is encoded exactly as by encoding/json.
-func TestLineIsWhatEncodingJSONWrites(t *testing.T) {
+func TestLinesAreReadAsTheyWere(t *testing.T) {
 	c := newContent()
 	e, err := c.stamp(extremeEvent(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	saved := saveEvents([]*event{e})
+	first := event{sequence: -1, point: metric.Point{Name: "e", Time: time.Date(1999, 1, 1, 0, 0, 0, 1, time.UTC), Fields: []metric.Field{{Key: "f"}}}}
 	records := map[string]json.RawMessage{
-		"e:80 0.0.0.0 ": json.RawMessage(`{"n":[1,{"a":"b"}]}`), "e:a\n\"\xc3\xa9<": json.RawMessage(`"x"`), "r:gone": nil,
+		"e:80 0.0.0.0 ": json.RawMessage(`{"n":[1,{"a":"b"}]}`), "e:a\n\"\xc3\xa9<": json.RawMessage(`"x"`), "r:gone": json.RawMessage("null"),
 	}
 	tests := []struct {
 		name string
 		line line
 	}{
 		{name: "nothing", line: line{}},
-		{name: "a write", line: line{ID: "6f1d", Sequence: 7, Set: records, Events: saved, Delivered: [][2]int64{{-1, 2}, {4, 4}}}},
+		{name: "a write", line: line{ID: "6f1d", Sequence: 7, Set: records, Events: []event{*e}, Delivered: [][2]int64{{-1, 2}, {4, 4}}}},
 		{name: "an empty snapshot", line: line{Snapshot: &snapshot{}}},
 		{name: "a snapshot", line: line{Snapshot: &snapshot{
-			Version: 1, Machine: "m<&>", ID: "6f1d", Sequence: 7, Records: records, Waiting: append(saved, saved...),
-			Recent: []savedEvent{{Time: time.Date(1999, 1, 1, 0, 0, 0, 1, time.UTC), Fields: []savedField{{}, {Key: "none"}}}},
+			Version: 1, Machine: "m<&>", ID: "6f1d", Sequence: 7, Records: records, Waiting: []event{first, *e}, Recent: []event{*e, first},
 		}}},
 	}
 	for _, tt := range tests {
-		want, err := json.Marshal(tt.line)
+		text, err := appendLine(nil, tt.line)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := append(append([]byte{'{'}, tt.line.append(nil, func(b []byte) []byte { return b })...), '}')
-		var wantValue, value any
-		if err := json.Unmarshal(want, &wantValue); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(text, &value); err != nil {
+		got, err := parseLine(bytes.TrimSuffix(text, []byte("\n")))
+		if err != nil {
 			t.Fatalf("%s: %v: %s", tt.name, err, text)
 		}
-		if diff := cmp.Diff(wantValue, value); diff != "" {
-			t.Errorf("%s (-encoding/json +got):\n%s", tt.name, diff)
+		if diff := cmp.Diff(tt.line, got, cmp.AllowUnexported(line{}, event{}), samePoints); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
+	}
+}
+
+// The names of the members are those of version 1 of the file.
+func TestLineIsWrittenAsBefore(t *testing.T) {
+	e := event{sequence: 7, point: metric.Point{
+		Name: "tcp_listen_event", Tags: metric.NewTags("event", "opened", "port", "80"), Time: time.Date(2026, 11, 26, 3, 12, 0, 5, time.UTC),
+		Fields: []metric.Field{
+			{Key: "pid", Value: metric.Int(5)}, {Key: "uid", Value: metric.Uint(33)}, {Key: "while_down", Value: metric.Bool(false)},
+			{Key: "exe", Value: metric.String("/bin/x")}, {Key: "window_seconds", Value: metric.Float(0.5)},
+		},
+	}}
+	text, err := appendLine(nil, line{ID: "6f1d", Sequence: 7, Set: map[string]json.RawMessage{"e:1": nil}, Events: []event{e}, Delivered: [][2]int64{{5, 6}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"history":"6f1d","sequence":7,"set":{"e:1":null},"events":[{"sequence":7,"time":"2026-11-26T03:12:00.000000005Z",` +
+		`"name":"tcp_listen_event","tags":{"event":"opened","port":"80"},"fields":[{"key":"pid","int":5},{"key":"uid","uint":33},` +
+		`{"key":"while_down","bool":false},{"key":"exe","string":"/bin/x"},{"key":"window_seconds","float":"0.5"}]}],"delivered":[[5,6]]}` + "\n"
+	if diff := cmp.Diff(want, string(text[prefixLen:])); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -288,6 +288,9 @@ func TestInvalidEventIsDroppedAlone(t *testing.T) {
 
 // At the limit, the events that outputs have queued are dropped first.
 func TestOldestEventsAreDroppedAtTheLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 10,000 events")
+	}
 	dir := t.TempDir()
 	var l testLog
 	s, _ := Open(options(dir, &l))
@@ -653,6 +656,9 @@ func TestFailedWriteStillPublishesItsEvents(t *testing.T) {
 
 // Unwritten changes use bounded memory, however long the disk fails.
 func TestLongFailureIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes very many events")
+	}
 	dir := fastDir(t)
 	var l testLog
 	s, _ := Open(options(dir, &l))

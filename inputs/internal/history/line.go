@@ -9,10 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
-	"strconv"
-	"time"
-
-	"sockwatch/agent/metric"
 )
 
 // The file consists of lines of JSON. The first line is a snapshot, and each other line
@@ -34,7 +30,7 @@ type line struct {
 	ID        string                     `json:"history,omitempty"` // for the next event
 	Sequence  int64                      `json:"sequence,omitempty"`
 	Set       map[string]json.RawMessage `json:"set,omitempty"`
-	Events    []savedEvent               `json:"events,omitempty"`
+	Events    []event                    `json:"events,omitempty"`
 	Delivered [][2]int64                 `json:"delivered,omitempty"` // ranges of sequences
 
 	all bool // the line must contain a snapshot
@@ -47,44 +43,25 @@ type snapshot struct {
 	ID       string                     `json:"history"`
 	Sequence int64                      `json:"sequence"`
 	Records  map[string]json.RawMessage `json:"records,omitempty"`
-	Waiting  []savedEvent               `json:"waiting,omitempty"`
-	Recent   []savedEvent               `json:"recent,omitempty"` // without the waiting ones
-}
-
-// A savedEvent is the written form of an event. It preserves the order and types of fields.
-type savedEvent struct {
-	Sequence int64             `json:"sequence"`
-	Time     time.Time         `json:"time"`
-	Name     string            `json:"name"`
-	Tags     map[string]string `json:"tags,omitempty"`
-	Fields   []savedField      `json:"fields"`
-}
-
-// A savedField has exactly one of its values set.
-type savedField struct {
-	Key    string  `json:"key"`
-	Float  *string `json:"float,omitempty"` // JSON has no NaN
-	Int    *int64  `json:"int,omitempty"`
-	Uint   *uint64 `json:"uint,omitempty"`
-	Bool   *bool   `json:"bool,omitempty"`
-	String *string `json:"string,omitempty"`
+	Waiting  []event                    `json:"waiting,omitempty"`
+	Recent   []event                    `json:"recent,omitempty"` // without the waiting ones
 }
 
 // line returns the line to be written: the pending changes and, if whole, also the snapshot. It
 // shares no mutable data with the content.
 func (c *content) line(changed *pending, whole bool) line {
 	l := line{
-		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: saveEvents(changed.events), Delivered: ranges(changed.finished),
+		ID: c.id, Sequence: c.sequence, Set: changed.records, Events: copyEvents(changed.events), Delivered: ranges(changed.finished),
 		all: changed.all,
 	}
 	if whole {
 		s := &snapshot{
 			Version: version, Machine: c.machine, ID: c.id, Sequence: c.sequence,
-			Records: c.copyRecords(), Waiting: saveEvents(c.waiting),
+			Records: c.copyRecords(), Waiting: copyEvents(c.waiting),
 		}
 		for _, e := range c.lastRecent() {
 			if e.state == finished {
-				s.Recent = append(s.Recent, saveEvent(e))
+				s.Recent = append(s.Recent, *e)
 			}
 		}
 		l.Snapshot = s
@@ -100,18 +77,13 @@ func (c *content) apply(l *line) error {
 		}
 		*c = content{id: s.ID, machine: s.Machine, sequence: s.Sequence, records: map[string]json.RawMessage{}}
 		c.applyRecords(s.Records)
-		recent, err := loadEvents(s.Recent, finished)
-		if err != nil {
-			return err
-		}
-		c.remember(recent)
-		return c.applyEvents(s.Waiting)
+		c.remember(inState(finished, s.Recent))
+		c.applyEvents(s.Waiting)
+		return nil
 	}
 	c.id, c.sequence = l.ID, l.Sequence
 	c.applyRecords(l.Set)
-	if err := c.applyEvents(l.Events); err != nil {
-		return err
-	}
+	c.applyEvents(l.Events)
 	c.applyDelivered(l.Delivered)
 	return nil
 }
@@ -122,13 +94,11 @@ func (c *content) applyRecords(set map[string]json.RawMessage) {
 	}
 }
 
-func (c *content) applyEvents(saved []savedEvent) error {
-	events, err := loadEvents(saved, ready)
-	c.waiting = append(c.waiting, events...)
+func (c *content) applyEvents(events []event) {
+	c.waiting = append(c.waiting, inState(ready, events)...)
 	if n := len(c.waiting); n > 0 {
 		c.sequence = max(c.sequence, c.waiting[n-1].sequence)
 	}
-	return err
 }
 
 func (c *content) applyDelivered(ranges [][2]int64) {
@@ -243,87 +213,4 @@ func readLine(r *bufio.Reader) (text []byte, ended bool, err error) {
 			return nil, false, errors.New("has a line that is too long")
 		}
 	}
-}
-
-func saveEvents(events []*event) []savedEvent {
-	var saved []savedEvent
-	for _, e := range events {
-		saved = append(saved, saveEvent(e))
-	}
-	return saved
-}
-
-func saveEvent(e *event) savedEvent {
-	s := savedEvent{Sequence: e.sequence, Time: e.point.Time, Name: e.point.Name}
-	for _, t := range e.point.Tags {
-		if s.Tags == nil {
-			s.Tags = map[string]string{}
-		}
-		s.Tags[t.Key] = t.Value
-	}
-	for _, f := range e.point.Fields {
-		s.Fields = append(s.Fields, saveField(f))
-	}
-	return s
-}
-
-func saveField(f metric.Field) savedField {
-	s := savedField{Key: f.Key}
-	switch f.Value.Kind() {
-	case metric.KindInt:
-		s.Int = new(f.Value.AsInt())
-	case metric.KindUint:
-		s.Uint = new(f.Value.AsUint())
-	case metric.KindBool:
-		s.Bool = new(f.Value.AsBool())
-	case metric.KindString:
-		s.String = new(f.Value.AsString())
-	default:
-		s.Float = new(strconv.FormatFloat(f.Value.AsFloat(), 'g', -1, 64))
-	}
-	return s
-}
-
-// loadEvents decodes saved events. The error identifies the first invalid one.
-func loadEvents(saved []savedEvent, state state) ([]*event, error) {
-	var events []*event
-	for _, s := range saved {
-		p := metric.Point{Name: s.Name, Time: s.Time.UTC()}
-		for key, value := range s.Tags {
-			p.Tags = append(p.Tags, metric.Tag{Key: key, Value: value})
-		}
-		metric.SortTags(p.Tags)
-		for _, f := range s.Fields {
-			v, err := f.value()
-			if err != nil {
-				return nil, fmt.Errorf("event %d: %w", s.Sequence, err)
-			}
-			p.Fields = append(p.Fields, metric.Field{Key: f.Key, Value: v})
-		}
-		if err := p.Check(); err != nil {
-			return nil, fmt.Errorf("event %d: %w", s.Sequence, err)
-		}
-		if p.Time.IsZero() {
-			return nil, fmt.Errorf("event %d has no time", s.Sequence)
-		}
-		events = append(events, &event{sequence: s.Sequence, point: p, state: state})
-	}
-	return events, nil
-}
-
-func (f *savedField) value() (metric.Value, error) {
-	switch {
-	case f.Int != nil:
-		return metric.Int(*f.Int), nil
-	case f.Uint != nil:
-		return metric.Uint(*f.Uint), nil
-	case f.Bool != nil:
-		return metric.Bool(*f.Bool), nil
-	case f.String != nil:
-		return metric.String(*f.String), nil
-	case f.Float != nil:
-		v, err := strconv.ParseFloat(*f.Float, 64)
-		return metric.Float(v), err
-	}
-	return metric.Value{}, fmt.Errorf("field %q has no value", f.Key)
 }

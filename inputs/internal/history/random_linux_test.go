@@ -49,7 +49,7 @@ func (j *moodyJournal) write(l line) error {
 // share an identity. The records are not older than the last events that were handed out
 // while the disk worked.
 func TestRandomRuns(t *testing.T) {
-	for seed := range uint64(soak.Times(30)) {
+	for seed := range uint64(soak.Times(10)) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 3))
 			dir := t.TempDir()

@@ -27,6 +27,11 @@ func newNamespace(p *location, s *shared) *Namespace {
 	return n
 }
 
+// Ended returns a namespace that has ended before it was found: nothing but its number is known.
+func Ended(number uint64) *Namespace {
+	return &Namespace{location: &location{number: number}, gone: true}
+}
+
 // Host reports whether this is the host's namespace.
 func (n *Namespace) Host() bool { return n.root }
 

@@ -119,6 +119,9 @@ func batchIn(t *testing.T, netns string, commands iter.Seq[string]) {
 // TestHostileNamespaceCostsNobodyElse lists the host while another namespace changes
 // constantly.
 func TestHostileNamespaceCostsNobodyElse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("adds 5,000 addresses")
+	}
 	isolated(t)
 	start(t, "", task{Listen: []listener{{Addr: "127.0.0.1"}}}, nil)
 	ip(t, "netns add hostile")

@@ -335,6 +335,9 @@ func TestOtherFilesAreNotNamespaces(t *testing.T) {
 // TestUnprivilegedUserFindsNamespaces finds the namespaces of other users' processes by
 // their tables, once each, and lists them by procfs.
 func TestUnprivilegedUserFindsNamespaces(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts several processes")
+	}
 	isolated(t)
 	if err := os.Chmod("/run", 0o755); err != nil {
 		t.Fatal(err)

@@ -38,6 +38,9 @@ func openFiles(t testing.TB) Files {
 
 // TestKernelFindsTheSame runs the tests with real processes again, with package bpf.
 func TestKernelFindsTheSame(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs most tests of the search again")
+	}
 	openFiles(t)
 	searchKernel = true
 	defer func() { searchKernel = false }()
@@ -87,7 +90,11 @@ type brokenFiles struct {
 	err error
 }
 
-func (b brokenFiles) Sockets(ctx context.Context, visit func(int, procfs.File)) error {
+func (b brokenFiles) Verify(context.Context, []procfs.File, func(int, procfs.State)) error {
+	return b.err
+}
+
+func (b brokenFiles) Sockets(ctx context.Context, visit func(procfs.File, procfs.State)) error {
 	return b.err
 }
 

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -27,9 +28,12 @@ type Options struct {
 type Files interface {
 	// Sockets calls visit for each file that is a listening TCP socket, in any thread with a
 	// table of files of its own. It visits the files of a process one after the other.
-	Sockets(ctx context.Context, visit func(pid int, file procfs.File)) error
+	Sockets(ctx context.Context, visit func(file procfs.File, of procfs.State)) error
 	// Rings calls visit for each file that is an io_uring.
-	Rings(ctx context.Context, visit func(pid int, file procfs.File)) error
+	Rings(ctx context.Context, visit func(file procfs.File, of procfs.State)) error
+	// Verify calls visit for files that are still open, by their index. The files are sockets,
+	// in ascending order of their threads. It may leave out some that are open.
+	Verify(ctx context.Context, files []procfs.File, visit func(i int, of procfs.State)) error
 }
 
 // A Finder finds the holders of the sockets that were added to it. It must be used by one
@@ -44,6 +48,7 @@ type Finder struct {
 	// program.
 	holders   verifier[*Socket]
 	facts     verifier[*Process]
+	verified  time.Time // when Options.Files last verified all holders
 	scanner   scanner
 	walk      *walk     // the walk in progress, or nil
 	refreshed time.Time // the end of the last walk
@@ -86,6 +91,9 @@ func NewFinder(fs *procfs.FS, options Options) (*Finder, error) {
 		scanner: scanner{fs: fs, processes: ps, sockets: make(map[uint64]*Socket)},
 	}, nil
 }
+
+// Use sets Options.Files. A search in progress begins again.
+func (f *Finder) Use(files Files) { f.options.Files, f.walk = files, nil }
 
 // Close closes the pidfds of all known processes.
 func (f *Finder) Close() error { return f.processes.close() }
@@ -139,14 +147,15 @@ func (f *Finder) dropGone() {
 
 // verify verifies the known holders that are due.
 func (f *Finder) verify(ctx context.Context, now time.Time) {
-	f.holders.visit(ctx, now, f.sockets, func(s *Socket) {
-		f.drop(s, func(h Holder) bool { return !stillHolds(f.fs, h) })
-	})
-	f.facts.visit(ctx, now, f.processes.list, func(p *Process) {
-		if p.read && !p.gone {
-			f.processes.refresh(p)
-		}
-	})
+	if f.options.Files != nil {
+		f.verifyAll(ctx, now)
+	}
+	if f.options.Files == nil {
+		f.holders.visit(ctx, now, f.sockets, func(s *Socket) {
+			f.drop(s, func(h Holder) bool { return !stillHolds(f.fs, h) })
+		})
+	}
+	f.facts.visit(ctx, now, f.processes.list, f.processes.verify)
 	f.dropGone()
 	if f.processes.changed { // a process that has become another program may no longer be a holder
 		for i, s := range f.sockets {
@@ -156,6 +165,73 @@ func (f *Finder) verify(ctx context.Context, now time.Time) {
 			f.drop(s, func(h Holder) bool { return h.Process.change && !stillHolds(f.fs, h) })
 		}
 	}
+}
+
+// verifyAll verifies all known holders by Options.Files once within Options.Verify, and the
+// facts of those processes that have changed. Only what Files does not confirm is looked up in
+// procfs.
+func (f *Finder) verifyAll(ctx context.Context, now time.Time) {
+	elapsed := now.Sub(f.holders.last)
+	f.holders.last = now
+	if elapsed <= 0 || !now.Add(elapsed).After(f.verified.Add(f.options.Verify)) {
+		return // the next Update is early enough
+	}
+	checks := f.checks()
+	if len(checks) == 0 {
+		return
+	}
+	files, states := make([]procfs.File, len(checks)), make(map[*Process]procfs.State)
+	for i := range checks {
+		files[i] = checks[i].file
+	}
+	err := f.options.Files.Verify(ctx, files, func(i int, of procfs.State) {
+		checks[i].confirmed = true
+		states[checks[i].Process] = of
+	})
+	if err != nil {
+		if err, passes := passing(ctx, err); !passes {
+			f.options.Files, f.report.FilesLost = nil, err
+		}
+		return
+	}
+	f.verified = now
+	for i := range checks {
+		if i%64 == 63 && !more(ctx) {
+			return
+		}
+		if c := &checks[i]; !c.confirmed {
+			f.drop(c.socket, func(h Holder) bool { return h == c.Holder && !stillHolds(f.fs, h) })
+		}
+	}
+	for i, p := range f.processes.list {
+		if i%64 == 63 && !more(ctx) {
+			return
+		}
+		if state, confirmed := states[p]; confirmed {
+			f.processes.observe(p, state)
+		} else {
+			p.state = procfs.State{} // its facts are read again when they are due
+		}
+	}
+}
+
+// A check is a known holder that is to be verified.
+type check struct {
+	Holder
+	socket    *Socket
+	confirmed bool
+}
+
+// checks returns all known holders, in the order that Files.Verify wants.
+func (f *Finder) checks() []check {
+	checks := make([]check, 0, len(f.sockets))
+	for _, s := range f.sockets {
+		for _, h := range s.Holders {
+			checks = append(checks, check{Holder: h, socket: s})
+		}
+	}
+	slices.SortFunc(checks, func(a, b check) int { return cmp.Compare(a.file.TID, b.file.TID) })
+	return checks
 }
 
 // drop removes the holders of a socket for which closed returns true. They may still hold

@@ -38,7 +38,7 @@ func Inspect(fs *procfs.FS, pid int, start uint64) (*Inspection, error) {
 	defer proc.Close()
 	i := &Inspection{Process: Process{PID: pid, Start: start}}
 	ps := &processes{fs: fs}
-	if err := ps.read(proc, &i.Process); err != nil {
+	if err := ps.read(proc, &i.Process, procfs.State{}); err != nil {
 		return nil, err
 	}
 	if uid, err := proc.UID(); err == nil {

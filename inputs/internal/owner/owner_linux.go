@@ -98,8 +98,10 @@ type Process struct {
 	Cgroup     cgroup.Name
 	CgroupRead bool
 
-	slot   int32  // its number in a bitset, unique among known processes
-	pidfd  int    // -1 if it has none
+	slot  int32 // its number in a bitset, unique among known processes
+	pidfd int   // -1 if it has none
+	// state is what Files reported before the facts were read; zero if that is not known.
+	state  procfs.State
 	walk   uint32 // the last walk that has read all its files
 	read   bool   // its facts are known
 	gone   bool   // it has exited

@@ -123,20 +123,44 @@ func (ps *processes) reap(ctx context.Context) {
 	}
 }
 
+// observe reads the facts of a known process again if its state has changed since.
+func (ps *processes) observe(p *Process, state procfs.State) {
+	if p.read && !p.gone && p.state != state {
+		ps.refresh(p, state)
+	}
+}
+
+// verify reads the facts of a known process again, unless they are known to be the same.
+func (ps *processes) verify(p *Process) {
+	if p.read && !p.gone && !ps.unchanged(p) {
+		ps.refresh(p, p.state)
+	}
+}
+
+// unchanged reports whether the facts of a process are the same as long as its state is: its
+// arguments are not among them, and its program has the same path.
+func (ps *processes) unchanged(p *Process) bool {
+	if p.state == (procfs.State{}) || ps.cmdline > 0 || p.ExeDeleted {
+		return false
+	}
+	exe, err := ps.fs.ExeLink(p.PID)
+	return err == nil && escape.Name(exe) == p.Exe
+}
+
 // refresh reads the facts of a known process again. If the process cannot be opened, it is
-// now hidden or has exited, which reap will find.
-func (ps *processes) refresh(p *Process) {
+// now hidden or has exited, which reap will find. state is as in read.
+func (ps *processes) refresh(p *Process, state procfs.State) {
 	proc, err := ps.fs.Process(p.PID)
 	if err != nil {
 		return
 	}
 	defer proc.Close()
-	_ = ps.read(proc, p) // after an error the known facts stay
+	_ = ps.read(proc, p, state) // after an error the known facts stay
 }
 
 // read reads the facts of a process through its open directory. It leaves out facts that
-// cannot be read.
-func (ps *processes) read(proc procfs.Process, p *Process) error {
+// cannot be read. state is the state of the process before, or zero if that is not known.
+func (ps *processes) read(proc procfs.Process, p *Process, state procfs.State) error {
 	st, err := proc.Stat()
 	if err != nil {
 		return err
@@ -144,7 +168,16 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 	if st.Start != p.Start {
 		return procfs.ErrExited
 	}
+	p.state = procfs.State{} // until all facts are read
 	before := *p
+	complete := true
+	// known reports whether a read has given a final result, even if that is an error. If
+	// there was no descriptor for it, the known fact stays.
+	known := func(err error) bool {
+		final := !errors.Is(err, procfs.ErrNoResources)
+		complete = complete && final
+		return final
+	}
 	p.Comm = escape.Name(st.Comm)
 	if p.Comm == "" {
 		p.Comm = `\x00` // the process has an empty name, which must not look unknown
@@ -168,12 +201,11 @@ func (ps *processes) read(proc procfs.Process, p *Process) error {
 	if before.read && *p != before {
 		p.change, ps.changed = true, true
 	}
+	if complete && procfs.Ticks(state.Start) == p.Start {
+		p.state = state
+	}
 	return nil
 }
-
-// known reports whether a read has given a final result, even if that is an error. If there
-// was no descriptor for it, the known fact stays.
-func known(err error) bool { return !errors.Is(err, procfs.ErrNoResources) }
 
 // forget removes the processes that are gone, and those that hold no socket. used has the
 // slots of the processes that hold one. forget returns the new index of the process at index

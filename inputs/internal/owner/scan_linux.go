@@ -17,6 +17,7 @@ type scanner struct {
 	limits    limits
 	walk      uint32 // the number of the last walk
 	hits      []hit
+	state     procfs.State // of the process that is scanned, as Files reported it; or zero
 }
 
 type hit struct {
@@ -64,6 +65,21 @@ func (sc *scanner) scan(ctx context.Context, pid int, look look, c *procfs.Curso
 	return done && err == nil, err
 }
 
+// knows reports whether a process is known, with its facts as they are now, as a holder of all
+// of its files that are sockets in question. Then it records that they were found again.
+func (sc *scanner) knows(of procfs.State, files []procfs.File) bool {
+	p := sc.processes.byPID[of.PID]
+	if p == nil || p.Start != procfs.Ticks(of.Start) || p.read && p.state != of {
+		return false
+	}
+	for _, file := range files {
+		if s := sc.sockets[file.Inode]; s != nil && !s.find(Holder{p, file, sc.walk}, sc.limits) {
+			return false
+		}
+	}
+	return true
+}
+
 // take makes the process a holder of the sockets among the hits.
 func (sc *scanner) take(proc procfs.Process) error {
 	if len(sc.hits) == 0 {
@@ -79,7 +95,7 @@ func (sc *scanner) take(proc procfs.Process) error {
 	// Read the facts if the process will be kept in Holders. If they were read before,
 	// read them again: the process may have become another program.
 	if slices.ContainsFunc(sc.hits, func(h hit) bool { return p.read || h.socket.keeps(p, sc.limits) }) {
-		if err := sc.processes.read(proc, p); err != nil {
+		if err := sc.processes.read(proc, p, sc.state); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	filesOfOne = flag.Int("files", soak.Times(100_000), "open files of the one process that has very many")
+	filesOfOne = flag.Int("files", soak.Times(50_000), "open files of the one process that has very many")
 	hostSize   = flag.Int("processes", 1000, "processes of a host that has very many")
 )
 

@@ -95,60 +95,71 @@ func (w *walk) readThreads(ctx context.Context) error {
 		return nil
 	}
 	w.rings = w.rings[:0]
-	if err := w.files.Rings(ctx, w.addRing); err != nil {
+	if err := w.files.Rings(ctx, func(file procfs.File, of procfs.State) { w.addRing(of.PID, file) }); err != nil {
 		return w.orProcfs(ctx, err, procfs.Process.ThreadFiles)
 	}
 	w.next = len(w.pids)
 	return nil
 }
 
-// orProcfs searches procfs instead of w.files after an error, unless the deadline or a lack of
-// resources is the reason.
+// orProcfs searches procfs instead of w.files after an error, unless it will pass.
 func (w *walk) orProcfs(ctx context.Context, err error, look look) error {
-	switch {
-	case ctx.Err() != nil:
-		return errDeadline
-	case errors.Is(err, procfs.ErrNoResources):
+	if err, passes := passing(ctx, err); passes {
 		return err
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("%w: %w", procfs.ErrNoResources, err)
 	}
 	w.files, w.lost = nil, err
 	return w.each(ctx, look)
 }
 
+// passing reports whether an error of Files is due to the deadline or a lack of resources, and
+// returns it in the form that a search reports.
+func passing(ctx context.Context, err error) (reported error, passes bool) {
+	switch {
+	case ctx.Err() != nil:
+		return errDeadline, true
+	case errors.Is(err, procfs.ErrNoResources):
+		return err, true
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", procfs.ErrNoResources, err), true
+	}
+	return err, false
+}
+
 // readAll takes the holders of all sockets from w.files, also those of threads. If it has not
 // ended, the next call begins again.
 func (w *walk) readAll(ctx context.Context) error {
-	pid, held, failed := 0, []procfs.File(nil), error(nil)
+	var process procfs.State
+	held, failed := []procfs.File(nil), error(nil)
 	unread := make(map[int]bool)
+	visitHeld := func(_ procfs.Process, _ *procfs.Cursor, _ func() bool, visit func(procfs.File)) (bool, error) {
+		for _, file := range held {
+			visit(file)
+		}
+		return true, nil
+	}
 	take := func() {
-		if len(held) == 0 || failed != nil {
+		if len(held) == 0 || failed != nil || w.scanner.knows(process, held) {
 			return
 		}
-		visitHeld := func(_ procfs.Process, _ *procfs.Cursor, _ func() bool, visit func(procfs.File)) (bool, error) {
-			for _, file := range held {
-				visit(file)
-			}
-			return true, nil
-		}
-		_, err := w.scanner.scan(ctx, pid, visitHeld, &procfs.Cursor{}, nil)
+		w.scanner.state = process
+		_, err := w.scanner.scan(ctx, process.PID, visitHeld, &procfs.Cursor{}, nil)
 		switch {
 		case errors.Is(err, procfs.ErrNoResources):
 			failed = err
 		case err != nil && !errors.Is(err, procfs.ErrExited):
-			unread[pid] = true
+			unread[process.PID] = true
 			w.countFailure(err)
 		}
 	}
+	defer func() { w.scanner.state = procfs.State{} }()
 	w.refused = 0
-	err := w.files.Sockets(ctx, func(of int, file procfs.File) {
+	err := w.files.Sockets(ctx, func(file procfs.File, of procfs.State) {
 		if w.scanner.sockets[file.Inode] == nil {
 			return
 		}
-		if of != pid || len(held) == maxHits {
+		if of != process || len(held) == maxHits {
 			take()
-			pid, held = of, held[:0]
+			process, held = of, held[:0]
 		}
 		held = append(held, file)
 	})

@@ -235,6 +235,9 @@ func TestThreadsFilesAreCopies(t *testing.T) {
 // TestSocketIsPendingWhileThreadsAreSearched: it is pending until the search among threads
 // has ended, then none or unreadable.
 func TestSocketIsPendingWhileThreadsAreSearched(t *testing.T) {
+	if testing.Short() {
+		t.Skip("searches again with every budget")
+	}
 	ownFiles(t, func() error { return nil })
 	for budget := 1; ; budget += 7 {
 		f := newFinder(t, rarely())

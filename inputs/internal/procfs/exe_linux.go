@@ -26,6 +26,12 @@ func (p Process) Exe() (path []byte, deleted bool, err error) {
 	return path, false, nil
 }
 
+// ExeLink returns the link exe of the process that has a pid now. Unlike Exe, it leaves
+// " (deleted)" at its end. The link is valid until the next read.
+func (f *FS) ExeLink(pid int) ([]byte, error) {
+	return f.readLink(f.dir, append(strconv.AppendInt(nil, int64(pid), 10), "/exe"...))
+}
+
 // threadExe reads the link exe of the first thread that has one.
 func (p Process) threadExe() (link string, path []byte, err error) {
 	if single, err := p.singleThreaded(); single || err != nil {

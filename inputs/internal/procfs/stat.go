@@ -18,6 +18,17 @@ type Stat struct {
 	Start  uint64 // when it started, in ticks of userHZ after boot
 }
 
+// A State is what package bpf reads of a process. As long as it stays the same, so do the name
+// and the cgroups that procfs shows, but not always the program and the arguments.
+type State struct {
+	PID    int
+	Start  uint64 // in nanoseconds of CLOCK_BOOTTIME
+	Comm   [16]byte
+	Cgroup uint64 // inode number of its cgroup v2 directory
+	// CgroupSet identifies the cgroups of all hierarchies, as long as some process is in them.
+	CgroupSet uint64
+}
+
 // kernelThread is PF_KTHREAD in include/linux/sched.h.
 const kernelThread = 0x200000
 

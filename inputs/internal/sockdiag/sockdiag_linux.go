@@ -46,15 +46,6 @@ type transport interface {
 	Close() error
 }
 
-// Dial opens a connection in the namespace with the file descriptor netns, which needs
-// CAP_SYS_ADMIN, or in the program's own namespace if netns is 0. The descriptor must stay open
-// for as long as the connection.
-func Dial(netns int) (*Conn, error) {
-	return dial(func() (transport, error) {
-		return netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: netns})
-	})
-}
-
 // Open opens a connection in the namespace of enter, which must call its argument on a thread
 // in that namespace. It is called again when a connection has failed and is reopened.
 func Open(enter func(do func() error) error) (*Conn, error) {
@@ -185,10 +176,21 @@ func (c *Conn) dump(family byte, states uint32, padding byte, visit func(*inet.S
 func (c *Conn) send(request []byte) error {
 	var sent error
 	err := c.raw.Write(func(fd uintptr) bool {
-		_, sent = unix.Write(int(fd), request) // the socket is not connected, so this goes to the kernel
-		return sent != unix.EAGAIN && sent != unix.EINTR
+		_, sent = uninterrupted(func() (int, error) { return unix.Write(int(fd), request) }) // the socket is not connected, so this goes to the kernel
+		return !errors.Is(sent, unix.EAGAIN)
 	})
 	return errors.Join(err, sent)
+}
+
+// uninterrupted repeats a call that a signal has interrupted. Go's poller must not: it would wait
+// for data that has already arrived, until the deadline.
+func uninterrupted(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // receive returns the next datagram, which is valid until the next call.
@@ -196,8 +198,11 @@ func (c *Conn) receive() ([]byte, error) {
 	n, received := 0, error(nil)
 	err := c.raw.Read(func(fd uintptr) bool {
 		// With MSG_TRUNC, n is the length of the whole datagram.
-		n, _, received = unix.Recvfrom(int(fd), c.buf, unix.MSG_TRUNC)
-		return !errors.Is(received, unix.EAGAIN) && !errors.Is(received, unix.EINTR)
+		n, received = uninterrupted(func() (n int, err error) {
+			n, _, err = unix.Recvfrom(int(fd), c.buf, unix.MSG_TRUNC)
+			return n, err
+		})
+		return !errors.Is(received, unix.EAGAIN)
 	})
 	if err := errors.Join(err, received); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func TestDump(t *testing.T) {
 	}
 	defer l.Close()
 	want := netip.MustParseAddrPort(l.Addr().String())
-	c, err := Dial(0)
+	c, err := Open(func(do func() error) error { return do() }) // in the own namespace
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,4 +375,18 @@ func FuzzParseDatagram(f *testing.F) {
 			t.Errorf("%d sockets in %d bytes", n, len(b))
 		}
 	})
+}
+
+// TestInterruptedCallIsRepeated repeats a call at once, without waiting for the poller.
+func TestInterruptedCallIsRepeated(t *testing.T) {
+	calls := 0
+	n, err := uninterrupted(func() (int, error) {
+		if calls++; calls < 3 {
+			return -1, unix.EINTR
+		}
+		return 5, unix.EAGAIN
+	})
+	if n != 5 || err != unix.EAGAIN || calls != 3 {
+		t.Errorf("%d, %v after %d calls, want 5, %v after 3", n, err, calls, unix.EAGAIN)
+	}
 }

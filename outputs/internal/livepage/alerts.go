@@ -13,7 +13,7 @@ const maxAlerts = 10
 type alert struct {
 	Kind string // "missing", "forbidden" or "unexpected"
 	Text string
-	Link string // to the listeners that it is about, or ""
+	Link string // to the listeners that it is about, or to the events that name the rule, or ""
 }
 
 // isViolation reports whether a point is a listener that breaks a rule.
@@ -32,7 +32,8 @@ func (s *snapshot) alerts() []alert {
 		case verdict != "":
 			unexpected = append(unexpected, violation(p, "unexpected", ""))
 		case p.Tag("rule") == "expect" && p.Tag("name") != "" && decided && n == 0:
-			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: expected listener not found", isolate(p.Tag("name"))), ""})
+			name := p.Tag("name")
+			missing = append(missing, alert{"missing", fmt.Sprintf("rule %s: expected listener not found", isolate(name)), searchLink(eventsPath, word{value: name}.String(), "", 0)})
 		}
 	}
 	return append(append(limit(missing, ""),

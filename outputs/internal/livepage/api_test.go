@@ -93,6 +93,9 @@ func TestScriptsAreToldHowManyListenersAreMissing(t *testing.T) {
 
 // TestCursorsVisitEveryListenerOnce while others open and close between the requests.
 func TestCursorsVisitEveryListenerOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("visits thousands of listeners")
+	}
 	points := make([]metric.Point, 0, 12000)
 	for i := range 12000 {
 		points = append(points, listener(1+i, "p"))

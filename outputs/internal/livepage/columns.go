@@ -28,7 +28,7 @@ func columns() []column {
 		{Name: "exposure", Text: "Reachable from", key: byRank("exposure", exposures[:]),
 			cell: `{{with .Get "exposure"}}<span class="tag exposure-{{.}}">{{.}}</span>{{end}}`},
 		{Name: "process", Text: "Process", key: byText("process"),
-			cell: `{{with .Get "process"}}<bdi>{{.}}</bdi>{{with $.Get "pid"}} <span class="pid">{{.}}</span>{{end}}{{else}}<span class="unknown">{{.NoProcess}}</span>{{end}}`},
+			cell: `{{with .Get "process"}}<bdi>{{.}}</bdi>{{with $.Get "pid"}} <span class="pid">{{.}}</span>{{end}}{{else}}{{if eq (.Get "owner") "unreadable"}}<a class="unknown" href="/health#limits">{{.NoProcess}}</a>{{else}}<span class="unknown">{{.NoProcess}}</span>{{end}}{{end}}`},
 		{Name: "user", Text: "User", label: "user", key: byText("user"), cell: `{{.Get "user"}}`},
 		{Name: "where", Text: "Unit or container", key: func(r *row) sortKey { return textKey(r.Where()) }, cell: `{{.Where}}`},
 		{Name: "queue", Text: "Accept queue", label: "queue", key: func(r *row) sortKey { return sortKey{number: -r.Queue().fill()} },

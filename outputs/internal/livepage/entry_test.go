@@ -60,7 +60,7 @@ func TestNamesFromRightToLeftDoNotMoveWhatIsBesideThem(t *testing.T) {
 	}
 	alerts := newSnapshot(boardOf(violated("verdict", "no", "address", "::", "port", "9", "process", name), rule("expect", name, 0)).latest, nil).alerts()
 	wantAlerts := []alert{
-		{Kind: "missing", Text: "rule " + isolated + ": expected listener not found"},
+		{Kind: "missing", Text: "rule " + isolated + ": expected listener not found", Link: "/events?q=%D7%90%D7%91%D7%92%D7%93"},
 		{Kind: "unexpected", Text: "[::]:9 " + isolated, Link: "/?q=port%3A9+address%3A%3A%3A"},
 	}
 	if diff := cmp.Diff(wantAlerts, alerts); diff != "" {

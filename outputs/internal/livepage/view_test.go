@@ -192,6 +192,9 @@ func TestWithoutRulesThereIsNoFacetOfVerdicts(t *testing.T) {
 
 // TestEveryRowIsOnSomePage without JavaScript: following the links shows each row once.
 func TestEveryRowIsOnSomePage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("renders very many pages")
+	}
 	const n = 1203
 	points := make([]metric.Point, n)
 	for i := range points {

@@ -20,7 +20,7 @@ import (
 // request, else the error for the agent. The error names the server and says what to do.
 // The status decides, even if the body is incomplete.
 //
-//	2xx                        nil
+//	2xx                        nil; for a web page an error, if Config.Receiver is set
 //	3xx, 5xx                   see Failure
 //	401 to 405, 407, 408, 411, 413, 414, 415, 421, 425, 426, 429, 431, and 400 about the URL
 //	                           see Failure: these are not about records
@@ -28,6 +28,8 @@ import (
 //	                           several, which the agent bisects
 func (c *Client) Classify(s *Server, a *Response, records int) error {
 	switch {
+	case a.Status >= 200 && a.Status < 300 && c.config.Receiver != "" && a.IsHTML() && len(a.Body) > 0:
+		return fmt.Errorf("%s: %s: this is not how %s answers: check %s", s.Name, c.Describe(a), c.config.Receiver, c.config.URLOption)
 	case a.Status >= 200 && a.Status < 300:
 		return nil
 	case a.Status >= 400 && a.Status < 500 && !keepsRecords(a):

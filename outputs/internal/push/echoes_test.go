@@ -104,7 +104,7 @@ func TestLongPartsOfAURLAreHidden(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close()
-			_, err = client.Push(t.Context(), &Request{Records: 1})
+			err = client.Push(t.Context(), &Request{Records: 1}, nil)
 			if got, want := fmt.Sprint(err), server.URL+": 500 Internal Server Error: "+tt.want; got != want {
 				t.Errorf("error\n%s, want\n%s", got, want)
 			}

@@ -54,10 +54,9 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = o.client.Push(ctx, &Request{
+	return o.client.Push(ctx, &Request{
 		Path: "write", Query: "db=d", ContentType: "text/plain", ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
-	})
-	return err
+	}, nil)
 }
 
 // send pushes with a timeout that only a fault exceeds.
@@ -95,6 +94,5 @@ func within(t testing.TB, timeout time.Duration, out *output, r *Request) error 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	_, err := out.client.Push(ctx, r)
-	return err
+	return out.client.Push(ctx, r, nil)
 }

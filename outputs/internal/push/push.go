@@ -15,14 +15,14 @@
 //		if err != nil {
 //			return err
 //		}
-//		_, err = o.client.Push(ctx, &push.Request{
+//		return o.client.Push(ctx, &push.Request{
 //			ContentType: "application/json", ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
-//		})
-//		return err
+//		}, nil)
 //	}
 //
-// Outputs that send more than one request, or classify responses in their own way, use Try,
-// Post, Classify, Rejection and Failure instead.
+// Outputs that classify responses in their own way give Push a function for it, which uses
+// Classify, Rejection and Failure. Those that send a server more than one request use Try
+// and Post.
 package push
 
 import (
@@ -57,6 +57,9 @@ type Config struct {
 	// Text returns the message in an answer, which need not be one line. If it is nil,
 	// Response.Text is used.
 	Text func(*Response) string
+	// Receiver is what answers a request, for messages: "a receiver of OTLP". If it is set, a
+	// web page with a status of success is an error: it comes from a login portal or a proxy.
+	Receiver string
 	// Advice returns what to do about an answer that is neither about records nor about
 	// the state of the server: "create the bucket". If it returns "" or is nil, the error
 	// has general advice.
@@ -118,22 +121,25 @@ func New(config Config) (*Client, error) {
 // the others in turn, within the time that ctx leaves. If an error is about the records
 // themselves, no other server is tried.
 //
-// The answer is that of the server tried last, or nil if it gave none. The error is that of
-// Classify, or of the connection.
-func (c *Client) Push(ctx context.Context, r *Request) (a *Response, err error) {
-	err = c.Try(ctx, func(ctx context.Context, s *Server) error {
-		if a, err = c.Post(ctx, s, r); err != nil {
+// classify returns the error for an answer, or nil if the records are stored. If it is nil,
+// Classify is used.
+func (c *Client) Push(ctx context.Context, r *Request, classify func(*Server, *Response) error) error {
+	if classify == nil {
+		classify = func(s *Server, a *Response) error { return c.Classify(s, a, r.Records) }
+	}
+	return c.Try(ctx, func(ctx context.Context, s *Server) error {
+		a, err := c.Post(ctx, s, r)
+		if err != nil {
 			return err
 		}
-		return c.Classify(s, a, r.Records)
+		return classify(s, a)
 	})
-	return a, err
 }
 
 // Try calls try for the server that worked last, and then for the others in turn, until it
 // returns nil or an error about the records: a plugin.RejectedError, plugin.PartialError,
-// plugin.ErrRejected or plugin.ErrTooLarge. It is for outputs that send more than one request, or classify
-// answers themselves. Each call gets an equal share of the time that ctx leaves.
+// plugin.ErrRejected or plugin.ErrTooLarge. It is for outputs that send a server more than
+// one request. Each call gets an equal share of the time that ctx leaves.
 //
 // An error of try must name the server.
 func (c *Client) Try(ctx context.Context, try func(context.Context, *Server) error) error {
@@ -157,7 +163,7 @@ func (c *Client) Try(ctx context.Context, try func(context.Context, *Server) err
 		failures = append(failures, err)
 		c.current = (c.current + 1) % len(c.servers)
 	}
-	return joinFailures(failures)
+	return JoinFailures(failures...)
 }
 
 // expectAbove is the size above which a body is announced with "Expect: 100-continue". A
@@ -275,9 +281,9 @@ func concernsRecords(err error) bool {
 	return partly || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
 }
 
-// joinFailures returns the failures of all servers as one error. If every server said
+// JoinFailures returns the failures of all servers as one error. If every server said
 // when to retry, the shortest wait counts; otherwise the agent decides.
-func joinFailures(failures []error) error {
+func JoinFailures(failures ...error) error {
 	if len(failures) == 1 {
 		return failures[0]
 	}

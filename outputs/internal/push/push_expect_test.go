@@ -47,6 +47,9 @@ func large(url string) (options, string) {
 // TestLargeBodyThatIsRefusedEarly has a server that answers 413 to the headers, and
 // resets the connection if the body is sent anyway.
 func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends large bodies")
+	}
 	url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
 		if _, err := http.ReadRequest(in); err != nil {
 			return
@@ -68,6 +71,9 @@ func TestLargeBodyThatIsRefusedEarly(t *testing.T) {
 // TestLargeBodyIsDelivered to servers that answer "Expect: 100-continue" correctly, with 417,
 // or not at all.
 func TestLargeBodyIsDelivered(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends large bodies")
+	}
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	client, err := New(Config{URLs: []string{url}, Log: slog.New(slog.DiscardHandler)})
 	if err == nil {
-		_, err = client.Push(context.Background(), &Request{Path: "write", Body: []byte("m v=1i 1\n"), Records: 1})
+		err = client.Push(context.Background(), &Request{Path: "write", Body: []byte("m v=1i 1\n"), Records: 1}, nil)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -111,20 +111,21 @@ func TestErrorsAboutRecordsEndTheTry(t *testing.T) {
 	}
 }
 
-// TestPushReturnsTheAnswer of the server tried last, also with an error.
-func TestPushReturnsTheAnswer(t *testing.T) {
+// TestAnswersAreClassifiedByTheOutput: its function gets every answer, and decides.
+func TestAnswersAreClassifiedByTheOutput(t *testing.T) {
 	server := pushtest.NewServer(t)
 	out, _ := newOutput(t, to(server.URL))
+	own := errors.New("the output's error")
 	for _, status := range []int{200, 400, 415, 503} {
 		server.Answers(status, "words", "X-Written: 3")
-		a, err := out.client.Push(t.Context(), &Request{Body: []byte("x"), Records: 1})
-		if a == nil || a.Status != status || string(a.Body) != "words" || a.Header.Get("X-Written") != "3" {
+		var a *Response
+		err := out.client.Push(t.Context(), &Request{Body: []byte("x"), Records: 1}, func(_ *Server, answer *Response) error {
+			a = answer
+			return own
+		})
+		if a == nil || a.Status != status || string(a.Body) != "words" || a.Header.Get("X-Written") != "3" || !errors.Is(err, own) {
 			t.Errorf("%d: answer %+v, %v", status, a, err)
 		}
-	}
-	server.Close()
-	if a, err := out.client.Push(t.Context(), &Request{Body: []byte("x"), Records: 1}); a != nil || err == nil {
-		t.Errorf("without a server: answer %+v, %v", a, err)
 	}
 }
 
@@ -153,7 +154,7 @@ func TestHeadersOfARequest(t *testing.T) {
 	out, _ := newOutput(t, o)
 	r := &Request{Method: "PUT", ContentType: "text/plain", Header: http.Header{"X-One": {"1"}, "x-two": {"2"}}, Records: 1}
 	for range 2 {
-		if _, err := out.client.Push(t.Context(), r); err != nil {
+		if err := out.client.Push(t.Context(), r, nil); err != nil {
 			t.Fatal(err)
 		}
 		got := server.Took()[0]

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -41,4 +42,22 @@ func ownWords(text string) string {
 		return text[:i]
 	}
 	return text
+}
+
+// ByTime splits records, given by their indexes, into groups of the same time, the earliest
+// first. Outputs send each group by itself if a request is refused that repeats one without
+// an answer, or one from before a restart: its older samples may be stored already, and
+// Prometheus stores nothing of a request (of version 1.0) that has a sample older than the
+// latest of its series. All newer samples would be lost.
+func ByTime(indexes []int, timeOf func(int) int64) [][]int {
+	groups := map[int64][]int{}
+	for _, i := range indexes {
+		t := timeOf(i)
+		groups[t] = append(groups[t], i)
+	}
+	split := make([][]int, 0, len(groups))
+	for _, t := range slices.Sorted(maps.Keys(groups)) {
+		split = append(split, groups[t])
+	}
+	return split
 }

@@ -74,24 +74,40 @@ func CheckBatch(b *metric.Batch) error {
 func Events(t testing.TB, events []metric.Point) {
 	t.Helper()
 	for i := range events {
-		e := events[i]
-		shape := e.Name + " " + e.Tag("event")
-		for _, tag := range e.Tags {
-			shape += " " + tag.Key
-		}
-		for _, f := range e.Fields {
-			shape += " " + f.Key
-		}
-		if _, checked := shapes.LoadOrStore(shape, true); checked {
+		if checkedBefore(&events[i]) {
 			continue
 		}
+		e := events[i]
 		e.Fields = append(slices.Clone(e.Fields),
 			metric.Field{Key: "history", Value: metric.String("1f06e09a45b4a474")}, metric.Field{Key: "sequence", Value: metric.Int(1)})
 		Batch(t, &metric.Batch{Events: []metric.Point{e}})
 	}
 }
 
-// shapes are the shapes that Events has checked.
+// Points checks points of a simulation: one of each shape.
+func Points(t testing.TB, at time.Time, points []metric.Point) {
+	t.Helper()
+	for i := range points {
+		if !checkedBefore(&points[i]) {
+			Batch(t, &metric.Batch{Time: at, Points: points[i : i+1]})
+		}
+	}
+}
+
+// checkedBefore reports whether it has had a point of this shape before.
+func checkedBefore(p *metric.Point) bool {
+	shape := p.Name + " " + p.Tag("event")
+	for _, tag := range p.Tags {
+		shape += " " + tag.Key
+	}
+	for _, f := range p.Fields {
+		shape += " " + f.Key
+	}
+	_, before := shapes.LoadOrStore(shape, true)
+	return before
+}
+
+// shapes are the shapes of the points that Events and Points have checked.
 var shapes sync.Map
 
 // Check returns why a line is not valid, or nil.

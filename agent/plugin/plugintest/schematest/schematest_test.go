@@ -1,8 +1,10 @@
 package schematest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sockwatch/agent/metric"
 )
@@ -73,6 +75,26 @@ func TestAPIAnswersAreArraysOfLines(t *testing.T) {
 	for _, answer := range []string{listener, "[1]", "[" + strings.Replace(listener, `"uid":0`, `"gid":0`, 1) + "]"} {
 		if err := validate(compileAPI, []byte(answer)); err == nil {
 			t.Errorf("valid: %s", answer)
+		}
+	}
+}
+
+// TestSimulatedPointsAreCheckedOncePerShape also checks that another shape is not skipped.
+func TestSimulatedPointsAreCheckedOncePerShape(t *testing.T) {
+	name := fmt.Sprint("simulated_", time.Now().UnixNano()) // new also with -count=2
+	for _, tt := range []struct {
+		tags   []metric.Tag
+		before bool
+	}{
+		{tags: []metric.Tag{{Key: "a", Value: "1"}}, before: false},
+		{tags: []metric.Tag{{Key: "a", Value: "2"}}, before: true},
+		{tags: []metric.Tag{{Key: "a", Value: "2"}, {Key: "b", Value: "1"}}, before: false},
+		{tags: []metric.Tag{{Key: "event", Value: "opened"}}, before: false},
+		{tags: []metric.Tag{{Key: "event", Value: "closed"}}, before: false},
+	} {
+		p := metric.Point{Name: name, Tags: tt.tags, Fields: []metric.Field{{Key: "n", Value: metric.Int(1)}}}
+		if got := checkedBefore(&p); got != tt.before {
+			t.Errorf("%s: got %t, want %t", p.Series(), got, tt.before)
 		}
 	}
 }

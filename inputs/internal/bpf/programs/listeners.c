@@ -42,13 +42,32 @@ static __always_inline bool is_inet(struct sock *sk, __u16 protocol)
 	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == protocol;
 }
 
+// A process is what is compared to find out whether a process has changed.
+struct process {
+	__u64 start;      // nanoseconds of CLOCK_BOOTTIME
+	__u64 cgroup;     // inode number of its cgroup v2 directory
+	__u64 cgroup_set; // address of its set of cgroups, which also changes with those of v1
+	char comm[16];
+};
+
+static __always_inline void fill_process(struct process *p, struct task_struct *leader)
+{
+	struct css_set *set = BPF_CORE_READ(leader, cgroups);
+
+	p->start = BPF_CORE_READ(leader, start_boottime);
+	p->cgroup = BPF_CORE_READ(set, dfl_cgrp, kn, id);
+	p->cgroup_set = (__u64)set;
+	bpf_probe_read_kernel_str(p->comm, sizeof(p->comm), leader->comm);
+}
+
 // A holder is an open file that is a listening socket or, if inode is 0, an io_uring.
 struct holder {
 	__u64 inode; // no two sockets of a host have the same
 	__u32 pid;
 	__u32 tid; // of a thread with this table of files, usually the pid
 	__u32 fd;
-	__u32 padding;
+	__u32 held; // 0 for a check that verify has not found to be open
+	struct process process;
 };
 
 // Whether to write the io_urings instead of the sockets. The program sets it before it reads.
@@ -75,7 +94,9 @@ static __always_inline void write_holder(struct bpf_iter__task_file *ctx, struct
 		.pid = pid_in_namespace(task->group_leader),
 		.tid = pid_in_namespace(task),
 		.fd = ctx->fd,
+		.held = 1,
 	};
+	fill_process(&h.process, task->group_leader);
 
 	// A full buffer loses nothing: the kernel calls again with the same file.
 	bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
@@ -112,6 +133,65 @@ int holders(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
+#define MAX_CHECKS 4096
+#define MAX_CHECKS_PER_TASK 128 // the verifier follows each of them
+
+// Sockets that were open files of tasks, in ascending order of tid. The program sets inode, tid
+// and fd of each; verify sets the rest of those that are still open.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_CHECKS);
+	__type(key, __u32);
+	__type(value, struct holder);
+} checks SEC(".maps");
+
+// Number of checks, and the next one to look at.
+__u32 checks_end, checks_next;
+
+// is_socket reports whether a task has a socket open as fd. Nothing keeps the file from being
+// closed meanwhile: then the answer is as of just before or after.
+static __always_inline bool is_socket(struct task_struct *task, __u32 fd, __u64 inode)
+{
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(fdt, fd), *file = 0;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return false;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return BPF_CORE_READ(file, f_inode, i_ino) == inode && BPF_CORE_READ(file, f_inode, i_sb, s_magic) == SOCKFS_MAGIC;
+}
+
+// verify looks at the checks. The kernel calls it for each task, in ascending order of the
+// numbers in the pid namespace of whoever reads, and once more without a task at the end.
+SEC("iter/task")
+int verify(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	if (!task)
+		return 0;
+	struct task_struct *leader = task->group_leader;
+	if (task != leader && task->files == leader->files)
+		return 0;
+	__u32 pid = pid_in_namespace(leader), tid = task == leader ? pid : pid_in_namespace(task);
+	for (int i = 0; i < MAX_CHECKS_PER_TASK; i++) {
+		__u32 next = checks_next;
+		if (next >= checks_end)
+			return 0;
+		struct holder *c = bpf_map_lookup_elem(&checks, &next);
+		if (!c || c->tid > tid)
+			return 0;
+		if (c->tid == tid && is_socket(task, c->fd, c->inode)) {
+			c->pid = pid;
+			fill_process(&c->process, leader);
+			c->held = 1;
+		}
+		checks_next = next + 1;
+	}
+	return 0;
+}
+
 // A change is a socket that began or ceased to listen.
 struct change {
 	__u64 time; // nanoseconds of CLOCK_BOOTTIME
@@ -134,8 +214,7 @@ struct change {
 	char comm[16];
 };
 
-// Without a variable of their types, bpf2go would not see the structs.
-const struct holder *unused_holder __attribute__((unused));
+// Without a variable of its type, bpf2go would not see the struct.
 const struct change *unused_change __attribute__((unused));
 
 struct {

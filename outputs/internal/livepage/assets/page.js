@@ -378,8 +378,9 @@ function keyboard() {
     } else if ((e.key === "ArrowDown" || e.key === "ArrowUp") && rows) {
       const all = links();
       const at = all.findIndex((link) => link.closest("tr")?.contains(document.activeElement));
-      const to = at < 0 ? 0 : at + (e.key === "ArrowDown" ? 1 : -1);
-      if (at < 0 && e.key === "ArrowUp") return;
+      const visible = all.findIndex((link) => link.getBoundingClientRect().top >= 0);
+      const to = at < 0 ? visible : at + (e.key === "ArrowDown" ? 1 : -1);
+      if (at < 0 && (to < 0 || e.key === "ArrowUp")) return; // it scrolls
       (all[to] ?? (to < 0 ? search : all[at]))?.focus();
     } else if (e.key === "Escape") {
       if (!rows) return location.assign(table());

@@ -311,6 +311,11 @@ func TestFiveThousandListeners(t *testing.T) {
 	tb.is("location.search", "?from=500")
 	tb.is(addresses+".length", "500")
 
+	// Arrows begin at what is visible.
+	tb.do(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur(); scrollTo(0, 5000); undefined`))
+	tb.keys(kb.ArrowDown)
+	tb.wait(`document.activeElement.matches("td.address a") && scrollY > 4000 && document.activeElement.getBoundingClientRect().top >= 0`)
+
 	tb.keys("/port:24999")
 	tb.is(`document.getElementById("q").value`, "port:24999")
 	tb.wait(addresses + `.join() === "127.0.0.1:24999"`)
@@ -481,7 +486,7 @@ database = "d"
 	for _, url := range []string{origin + "/", origin + "/events", origin + "/health", listener} {
 		tb.do(chromedp.Navigate(url))
 		tb.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("td.address").forEach((e) => e.insertAdjacentHTML("beforeend", "<span class=netns></span>"));
-			document.querySelectorAll("td.address a").forEach((e) => (e.textContent = "[2001:db8:1234:5678:9abc:def0:1234:5678%a-long-device]:65535"));
+			document.querySelectorAll("td.address a").forEach((e) => (e.textContent = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"));
 			document.querySelectorAll("td.user, td.where, .netns, .rule, bdi, td[data-label=State], dd, li > a, .owner, .before, main li:not(:has(*)), header li, main p, h2").forEach((e) => (e.textContent = "long".repeat(100)));
 			undefined`))
 		for _, width := range []int64{320, 640, 768, 941, 960, 1201, 1280, 1701, 1920} {
