@@ -652,3 +652,11 @@ func TestDamagedRecordsAreSkipped(t *testing.T) {
 	slices.Sort(want)
 	s.want("records", slices.Sorted(maps.Keys(s.records)), want...)
 }
+
+func TestDurationsHaveThreeDecimals(t *testing.T) {
+	for d, want := range map[time.Duration]string{8556*time.Millisecond + 999: "8.556", 1001 * time.Millisecond: "1.001", 0: "0"} {
+		if got := seconds("lasted_seconds", d); got.Value.String() != want {
+			t.Errorf("%v is %s, want %s", d, got.Value, want)
+		}
+	}
+}
