@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"sockwatch/agent/calls"
@@ -36,20 +35,6 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 	case <-overdue:
 		return &HungError{After: s.gracePeriod(), Calls: s.calls.List()}
 	}
-}
-
-// A HungError says that something did not stop in time.
-type HungError struct {
-	After time.Duration // the grace period
-	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
-}
-
-// Error lists the calls that have not returned.
-func (e *HungError) Error() string {
-	if len(e.Calls) == 0 {
-		return fmt.Sprintf("not stopped within %v", e.After)
-	}
-	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {

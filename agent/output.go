@@ -75,7 +75,7 @@ func newOutput(a *Agent, p *Push, h *health.Output, c *calls.Pending, stopping <
 	o.delivery = delivery.New(delivery.Config{
 		Name: p.Name, Pusher: p.Pusher, Timeout: time.Duration(p.Options.Timeout), MinInterval: minInterval,
 		FlushEvery: time.Duration(p.Options.FlushInterval), FlushJitter: p.Options.FlushJitter, Host: a.Options.Hostname,
-		BufferLimit: p.Options.BufferLimit, QueueDir: queueDir(a, p), DeadLetters: deadLetterPath(a, p),
+		BufferLimit: p.Options.BufferLimit, QueueDir: queueDir(a, p), DeadLetters: stateFile(a, p, deadLetterFile),
 		Stopping: stopping, Filled: o.filled, HandedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		Health: h, Calls: c, Log: o.log,
 	})

@@ -136,7 +136,7 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
 		if err == nil {
-			o.encoder.OpenSeries(openCtx, seriesPath(next, c), inputs, old == nil)
+			o.encoder.OpenSeries(openCtx, stateFile(next, c, seriesFile), inputs, old == nil)
 		}
 		return o, err
 	})

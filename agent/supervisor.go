@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -73,6 +74,20 @@ func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, ove
 		}
 	})
 	return haltCtx, over, func() { unused(); cancel() }
+}
+
+// A HungError says that something did not stop in time.
+type HungError struct {
+	After time.Duration // the grace period
+	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
+}
+
+// Error lists the calls that have not returned.
+func (e *HungError) Error() string {
+	if len(e.Calls) == 0 {
+		return fmt.Sprintf("not stopped within %v", e.After)
+	}
+	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 // gracePeriod is how long an output may drain after SIGTERM or its removal.
