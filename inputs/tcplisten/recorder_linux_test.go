@@ -542,7 +542,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 		{Event: "opened 127.0.0.1:4000 web expected=yes", Rule: "web", Why: "matches rule web: public site", PointExpected: "yes", PointRule: "web"},
 		{Event: "opened 127.0.0.1:4001 db expected=yes", Rule: "db", Why: "matches rule db", PointExpected: "yes", PointRule: "db"},
 		{Event: "opened 127.0.0.1:4002 telnetd expected=forbidden", Rule: "telnet", Why: "matches forbid rule telnet: clear text", PointExpected: "forbidden", PointRule: "telnet"},
-		{Event: "opened 127.0.0.1:4003 unknown expected=no", Why: "no rule is near: none is about this port, process, program, unit or container", PointExpected: "no"},
+		{Event: "opened 127.0.0.1:4003 unknown expected=no", Why: "no rule comes close: none names this port, process, program, unit or container", PointExpected: "no"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events and points (-want +got):\n%s", diff)

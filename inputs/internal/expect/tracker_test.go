@@ -564,7 +564,7 @@ func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
 		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
 	s.want("events", s.events, "violated 0.0.0.0 80 nginx", "violated 0.0.0.0 81 nginx", "violated 127.0.0.1 82 nginx")
-	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: none is about this port, process, program, unit or container" {
+	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule comes close: none names this port, process, program, unit or container" {
 		t.Errorf("why: %v", v)
 	}
 }
