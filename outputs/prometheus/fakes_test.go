@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -137,6 +138,11 @@ func (l *logBook) all() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.lines...)
+}
+
+// warnings returns the lines that are not mere information.
+func (l *logBook) warnings() []string {
+	return slices.DeleteFunc(l.all(), func(line string) bool { return strings.HasPrefix(line, "level=INFO") })
 }
 
 // logger logs into the book, without times.

@@ -96,7 +96,7 @@ func (e *endpoint) Listen(ctx context.Context) error {
 			return errors.Join(err, e.Close())
 		}
 	}
-	e.warnOpen()
+	e.logAddresses()
 	return nil
 }
 
@@ -204,18 +204,21 @@ func (e *endpoint) logHandler() slog.Handler {
 	return demotingHandler{e.env.Log.Handler(), e.watch.checkSoon}
 }
 
-// warnOpen warns if anyone who can reach this host can read the metrics.
-func (e *endpoint) warnOpen() {
-	if e.opts.WebConfigFile != "" {
-		return
-	}
-	var open []string
+// logAddresses logs what is served where, and warns if anyone who can reach this host can read it.
+func (e *endpoint) logAddresses() {
+	var all, open []string
 	for _, l := range e.listeners {
+		all = append(all, l.Addr().String())
 		if !isLoopback(l.Addr()) {
 			open = append(open, l.Addr().String())
 		}
 	}
-	if len(open) > 0 {
+	served := "serving metrics"
+	if e.opts.Page {
+		served = "serving metrics and the live page"
+	}
+	e.env.Log.Info(served, "listen", strings.Join(all, ", "))
+	if len(open) > 0 && e.opts.WebConfigFile == "" {
 		e.env.Log.Warn("anyone who can reach this address can read what listens here and who owns it; "+
 			"to restrict that, set web_config_file (TLS, basic auth) or a loopback address", "listen", strings.Join(open, ", "))
 	}

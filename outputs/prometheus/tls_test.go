@@ -309,7 +309,7 @@ func TestWebConfigOpenToOthers(t *testing.T) {
 	}
 	defer e.Close()
 	want := `level=WARN msg="every user of this host can read web_config_file; to fix that, run chmod o-r" file=` + web
-	if lines := book.all(); len(lines) != 1 || lines[0] != want {
+	if lines := book.warnings(); len(lines) != 1 || lines[0] != want {
 		t.Errorf("logged %q, want %q", lines, want)
 	}
 }
