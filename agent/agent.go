@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"sockwatch/agent/calls"
 	"sockwatch/agent/delivery"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/schedule"
 )
@@ -35,20 +35,6 @@ func (a *Agent) Run(ctx context.Context, reload <-chan struct{}, load func() (*A
 	case <-overdue:
 		return &HungError{After: s.gracePeriod(), Calls: s.calls.List()}
 	}
-}
-
-// A HungError says that something did not stop in time.
-type HungError struct {
-	After time.Duration // the grace period
-	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
-}
-
-// Error lists the calls that have not returned.
-func (e *HungError) Error() string {
-	if len(e.Calls) == 0 {
-		return fmt.Sprintf("not stopped within %v", e.After)
-	}
-	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-chan struct{}, load func() (*Agent, error)) error {
@@ -186,7 +172,7 @@ func (in *runningInput) failed(began time.Time, err error) {
 	} else {
 		in.log.Debug("gather failed", "error", err)
 	}
-	in.sink.withdraw(began, changed)
+	in.supervisor.withdraw(in, began, changed)
 }
 
 // succeeded publishes a batch. A late one has already been counted as failed.
@@ -198,33 +184,49 @@ func (in *runningInput) succeeded(began time.Time, batch *metric.Batch, late boo
 	if batch.Partial != "" {
 		in.log.Debug("partial batch", "missing", batch.Partial)
 	}
-	in.recallEvents()
-	in.sink.publish(batch, changed)
+	in.supervisor.publish(in, batch, changed)
+}
+
+// publish puts a batch on the board and offers it to every output. changed: the input was down
+// before. The input learns when all outputs have the events of the batch.
+func (s *supervisor) publish(in *runningInput, b *metric.Batch, changed bool) {
+	s.recall(in)
+	s.show(in, b, changed)
+	r := delivery.NewReceipt(b.EventsStored)
+	s.offer(in, b, r)
+	r.Release()
+}
+
+// withdraw removes the batch of an input that has failed from the board, and ends its series.
+// changed: the input was not down before.
+func (s *supervisor) withdraw(in *runningInput, at time.Time, changed bool) {
+	s.show(in, nil, changed)
+	s.offerWithdrawal(in, at)
 }
 
 // offer puts a batch of an input into the output's inbox. The inbox is full only if the queue
 // hangs, because its disk is not responding. Then the points are dropped; the events
 // wait for the queue.
-func (o *runningOutput) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
+func (o *runningOutput) offer(in *encode.Source, b *metric.Batch, r *delivery.Receipt) {
 	turn := o.offerEvents(b, r)
 	if len(o.inbox) < inboxBatches {
 		select {
-		case o.inbox <- offered{input: in, batch: b, turn: turn}:
+		case o.inbox <- offered{encode.Entry{Source: in, Batch: b}, turn}:
 			return
 		default:
 		}
 	}
-	o.queue.Drop(len(o.encoder.filter.Points(b.Points)), errQueueHangs)
+	o.queue.Drop(len(o.encoder.Filter.Points(b.Points)), errQueueHangs)
 }
 
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
 // is full, only a removal is certain to fit: a failed input fails again.
-func (o *runningOutput) offerWithdrawal(in *runningInput, at time.Time, removed bool) {
+func (o *runningOutput) offerWithdrawal(in *encode.Source, at time.Time, removed bool) {
 	if !removed && len(o.inbox) >= inboxBatches {
 		return
 	}
 	select {
-	case o.inbox <- offered{input: in, at: at}:
+	case o.inbox <- offered{Entry: encode.Entry{Source: in, At: at}}:
 	default:
 	}
 }
@@ -247,17 +249,15 @@ func (o *runningOutput) start(haltCtx context.Context, replaced *runningOutput) 
 // fill encodes and queues what is in the inbox, until it is closed.
 func (o *runningOutput) fill() {
 	defer close(o.filled)
-	if o.encoder.live != nil {
-		o.encoder.live.start()
-	}
+	o.encoder.Start()
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
-		records := o.encoder.encode(next)
+		records := o.encoder.Encode(next.Entry)
 		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue
 		}
-		o.encoder.queued()
-		if b := next.batch; len(records) > 0 && b != nil {
+		o.encoder.Queued()
+		if b := next.Batch; len(records) > 0 && b != nil {
 			o.log.Debug("queued", "points", len(records), "input", b.Source, "batch_time", b.Time)
 		}
 	}

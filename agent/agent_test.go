@@ -318,7 +318,7 @@ func TestTransformRenamesTagsAndFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := d.batch(raw); err != nil || !same(again.Points, b.Points) {
+	if again, err := d.batch(raw); err != nil || !metric.Same(again.Points, b.Points) {
 		t.Error("unchanged points were transformed again")
 	}
 	want := []metric.Point{pointOf("p_x_s", 1, "a", "1", "b", "instance", "k", "own")}

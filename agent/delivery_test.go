@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -315,15 +314,7 @@ func TestStopEndsInTimeInEveryState(t *testing.T) {
 func TestFullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var down atomic.Bool
-		down.Store(true)
-		out, page := &fakePusher{}, newFakeEndpoint()
-		out.push = func(context.Context, []string) error {
-			if down.Load() {
-				return errors.New("no")
-			}
-			return nil
-		}
+		out, page := newSwitchedPusher(errors.New("no")), newFakeEndpoint()
 		r.agent.input("a", counting())
 		push := r.agent.push("out", out)
 		push.Options.BufferLimit = 1000 // about thirty records
@@ -332,7 +323,7 @@ func TestFullQueueDropsTheOldestAndCountsThem(t *testing.T) {
 		r.start()
 		board := <-page.board
 		after(1000*time.Second + time.Second)
-		down.Store(false)
+		out.set(nil)
 		after(95 * time.Second)
 		dropped := value(t, board, "sockwatch_output", "dropped_points_total", "output", "out").AsInt()
 		written := value(t, board, "sockwatch_output", "written_points_total", "output", "out").AsInt()

@@ -15,7 +15,7 @@
 //	                                  │
 //	                                  │ offer: the inbox of each output that pushes
 //	   one goroutine fills its queue  ▼
-//	                               fill: filter, min_interval, what has ended, Encode
+//	                               fill: Encode (filter, min_interval, what has ended)
 //	                                  │ block of records
 //	                                  ▼
 //	                            buffer.Queue (in memory or on disk)
@@ -46,10 +46,7 @@
 //   - agent.go: the path of the data
 //   - supervisor.go: the running instances, the watchdog and the stop; reload.go: a reload
 //   - input.go, output.go, endpoint.go: one running instance of each kind
-//   - transform.go: names, tags and filters; encode.go: from batches to records, with the
-//     calls of the Pusher in serializer.go; mininterval.go: which points pass
-//   - ended.go: the live series of an output, and what ends; seriesdiff.go: the comparison of
-//     two batches; seriesfile.go: the file with the live series
+//   - transform.go: names, tags and filters
 //   - events.go: events that wait for a queue; watch.go: gathers between the ticks
 //   - board.go: the latest batches and events; details.go: questions of endpoints to inputs
 //   - keepalive.go: reports to the service manager
@@ -57,7 +54,7 @@
 //     statedirectory.go: the paths in the state directory
 //   - once.go and gatherer.go: the one-shot commands
 //
-// The packages, of which none knows a running instance: delivery (from the queue to the
-// destination), buffer (the queue itself), health (counters), schedule (ticks and phases), filter,
-// and calls (calls that may hang, panic or fail again and again).
+// The packages, of which none knows a running instance: encode (from batches to records, and what has
+// ended), delivery (from the queue to the destination), buffer (the queue itself), health (counters),
+// schedule (ticks and phases), filter, and calls (calls that may hang, panic or fail again and again).
 package agent

@@ -15,7 +15,7 @@ import (
 // offerEvents puts the events of a batch that pass the output's filter into its inbox, and
 // returns the batch's turn.
 func (o *runningOutput) offerEvents(b *metric.Batch, r *delivery.Receipt) (turn int) {
-	block := &eventBlock{events: o.encoder.filter.Points(b.Events), descs: b.Descs, time: b.Time, receipt: r}
+	block := &eventBlock{events: o.encoder.Filter.Points(b.Events), descs: b.Descs, time: b.Time, receipt: r}
 	if len(block.events) > 0 {
 		r.Hold()
 	}
@@ -29,7 +29,7 @@ func (o *runningOutput) offerEvents(b *metric.Batch, r *delivery.Receipt) (turn 
 func (o *runningOutput) fillEvents(turn int) {
 	for b := o.events.first(turn); b != nil; b = o.events.first(turn) {
 		if b.records == nil {
-			b.records = o.encoder.encodeEvents(b.events, b.descs, b.time)
+			b.records = o.encoder.EncodeEvents(b.events, b.descs, b.time)
 		}
 		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
 			if n := o.events.log.Add(len(b.events)); n > 0 {

@@ -94,6 +94,29 @@ func (f *fakePusher) got(name string) []string {
 	return got
 }
 
+// A switchedPusher is a destination that is down until it is switched on.
+type switchedPusher struct {
+	fakePusher
+	mu  sync.Mutex
+	err error // of Push
+}
+
+func newSwitchedPusher(err error) *switchedPusher {
+	p := &switchedPusher{err: err}
+	p.push = func(context.Context, []string) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.err
+	}
+	return p
+}
+
+func (p *switchedPusher) set(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
 // A fakeEndpoint gives tests access to its board.
 type fakeEndpoint struct {
 	listen func() error
@@ -136,6 +159,24 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
+}
+
+// notes are what plugins have noted, in order.
+type notes struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (n *notes) add(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, s)
+}
+
+func (n *notes) all() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.list)
 }
 
 // A rig is an agent under test, in a synctest bubble.

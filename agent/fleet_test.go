@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -168,7 +169,7 @@ type fleet struct {
 	t       *testing.T
 	server  *fleetServer
 	period  time.Duration // of the requests of a host
-	input   *runningInput
+	input   *encode.Source
 	outputs []*runningOutput
 	points  [][]metric.Point // of each host: 15 to 64
 	tick    time.Time        // of the next gather
@@ -176,8 +177,8 @@ type fleet struct {
 }
 
 func startFleet(t *testing.T, hosts int, minInterval time.Duration) *fleet {
-	f := &fleet{t: t, period: max(10*time.Second, minInterval), input: inputNamed("in"), tick: time.Now().Truncate(10 * time.Second)}
-	f.input.RoundInterval, f.input.Options.Interval = true, plugin.Duration(10*time.Second)
+	f := &fleet{t: t, period: max(10*time.Second, minInterval), input: &encode.Source{Name: "in", Round: true}, tick: time.Now().Truncate(10 * time.Second)}
+	f.input.Interval = 10 * time.Second
 	f.server = &fleetServer{bin: min(f.period, max(f.period/10, 1000*f.period/time.Duration(hosts))), began: time.Now()}
 	ctx, cancel := context.WithCancel(t.Context())
 	f.cancel = cancel

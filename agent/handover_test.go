@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,14 +47,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		r.start()
 		after(5 * time.Second)
 
-		var down atomic.Bool
-		down.Store(true)
-		successor := &fakePusher{push: func(context.Context, []string) error {
-			if down.Load() {
-				return errors.New("down")
-			}
-			return nil
-		}}
+		successor := newSwitchedPusher(errDown)
 		next := r.sibling()
 		next.input("a", in)
 		onDisk(next.push("out", successor)).Settings = &fakeSettings{Version: 2}
@@ -67,7 +58,7 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 		}
 		close(release)
 		after(10 * time.Second)
-		down.Store(false)
+		successor.set(nil)
 		after(time.Minute)
 		if got := successor.got("count"); len(got) < 8 || cmp.Diff(counts(1, len(got)), got) != "" {
 			t.Errorf("the successor delivered %v", got)
@@ -425,19 +416,11 @@ func (h *pushHeir) InheritFrom(predecessor plugin.Pusher) {
 func TestReloadLetsPushersInherit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var mu sync.Mutex
-		var notes []string
-		note := func(s string) {
-			mu.Lock()
-			defer mu.Unlock()
-			if len(notes) == 0 || notes[len(notes)-1] != s || !strings.HasSuffix(s, " pushes") {
-				notes = append(notes, s)
-			}
-		}
+		var notes notes
 		hang := make(chan struct{})
 		heirOf := func(name string, hang chan struct{}) *pushHeir {
-			return &pushHeir{name: name, note: note, fakePusher: &fakePusher{push: func(context.Context, []string) error {
-				note(name + " pushes")
+			return &pushHeir{name: name, note: notes.add, fakePusher: &fakePusher{push: func(context.Context, []string) error {
+				notes.add(name + " pushes")
 				if hang != nil {
 					<-hang
 				}
@@ -463,7 +446,8 @@ func TestReloadLetsPushersInherit(t *testing.T) {
 			"first pushes", "second inherits from first", "first is closed", "second pushes",
 			"third pushes", "second is closed", "third is closed",
 		}
-		if diff := cmp.Diff(want, notes); diff != "" {
+		got := slices.CompactFunc(notes.all(), func(a, b string) bool { return a == b && strings.HasSuffix(a, " pushes") })
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -21,7 +22,8 @@ type runningInput struct {
 	health     *health.Input
 	calls      *calls.Pending
 	transform  *transform
-	sink       sink
+	source     *encode.Source                // as encoders see it
+	supervisor *supervisor                   // takes the results; nil for a Gatherer
 	firstDone  func()                        // called when the first gather has ended
 	startAfter <-chan struct{}               // the first gather waits for it; nil: it does not wait
 	demand     chan chan<- (<-chan struct{}) // asks for a gather; the reply is closed when it is published
@@ -34,14 +36,7 @@ type runningInput struct {
 	inFlight *inFlight // the gather that has not ended, or nil
 }
 
-// A sink takes the results of an input.
-type sink struct {
-	publish  func(b *metric.Batch, changed bool)  // changed: the input was down before
-	withdraw func(at time.Time, changed bool)     // changed: the input was not down before
-	recall   func(recalled func() []metric.Point) // called before the first publish
-}
-
-// newInput prepares an input. The caller sets its sink.
+// newInput prepares an input. The caller sets its supervisor, if any.
 func newInput(a *Agent, in *Input, h *health.Input, c *calls.Pending) (*runningInput, error) {
 	t, err := newTransform(in)
 	if err != nil {
@@ -49,6 +44,7 @@ func newInput(a *Agent, in *Input, h *health.Input, c *calls.Pending) (*runningI
 	}
 	return &runningInput{
 		Input: in, log: a.Log.With("plugin", "inputs."+in.Name), health: h, calls: c, transform: t,
+		source:    &encode.Source{Name: in.Name, Interval: time.Duration(in.Options.Interval), Round: in.RoundInterval},
 		firstDone: func() {}, demand: make(chan chan<- (<-chan struct{})), watch: watch{changed: make(chan struct{}, 1)},
 		requests: requests{stopped: make(chan struct{})}, done: make(chan struct{}),
 	}, nil
@@ -165,26 +161,17 @@ func (in *runningInput) limits() []string {
 	return r.Limits()
 }
 
-// recallEvents hands the events from before the start to the sink, before the first batch is
-// published.
-func (in *runningInput) recallEvents() {
-	r, ok := in.Input.Input.(plugin.EventRecaller)
-	if !ok || in.sink.recall == nil {
-		return
+// recalled returns the events from before the start.
+func (in *runningInput) recalled(r plugin.EventRecaller) []metric.Point {
+	var err error // logged by recover
+	defer in.health.Panics.Recover(&err, in.log)
+	events := r.RecallEvents()
+	b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
+	if err != nil {
+		in.log.Error("events from before the start are invalid, not showing them", "error", err)
+		return nil
 	}
-	recall := in.sink.recall
-	in.sink.recall = nil
-	recall(func() []metric.Point {
-		var err error // logged by recover
-		defer in.health.Panics.Recover(&err, in.log)
-		events := r.RecallEvents()
-		b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
-		if err != nil {
-			in.log.Error("events from before the start are invalid, not showing them", "error", err)
-			return nil
-		}
-		return b.Events
-	})
+	return b.Events
 }
 
 // retire waits until the input has ended, but no longer than wait.

@@ -10,6 +10,7 @@ import (
 
 	"sockwatch/agent/calls"
 	"sockwatch/agent/delivery"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 )
@@ -90,7 +91,7 @@ func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch
 	o.queue.OpenMemory()
 	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {
-		o.inbox <- offered{batch: b, turn: o.offerEvents(b, receipts[i])}
+		o.inbox <- offered{encode.Entry{Batch: b}, o.offerEvents(b, receipts[i])}
 	}
 	close(o.inbox)
 	o.fill()

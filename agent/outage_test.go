@@ -18,15 +18,7 @@ import (
 func TestOutageIsRiddenOutInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var down atomic.Bool
-		down.Store(true)
-		out, page := &fakePusher{}, newFakeEndpoint()
-		out.push = func(context.Context, []string) error {
-			if down.Load() {
-				return errors.New("connection refused")
-			}
-			return nil
-		}
+		out, page := newSwitchedPusher(errors.New("connection refused")), newFakeEndpoint()
 		r.agent.input("a", counting())
 		r.agent.push("out", out).Options.NamePass = []string{"count"}
 		r.agent.pull("page", page)
@@ -43,7 +35,7 @@ func TestOutageIsRiddenOutInOrder(t *testing.T) {
 		if out.pushes.Load() < 250 || out.pushes.Load() > 1500 {
 			t.Errorf("%d attempts in six hours", out.pushes.Load())
 		}
-		down.Store(false)
+		out.set(nil)
 		after(2 * time.Minute)
 		got := out.got("count")
 		if len(got) < 2160 {
@@ -203,13 +195,7 @@ func TestStopSendsTheWholeBacklog(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.agent.Options.StateDirectory = t.TempDir()
-			var up atomic.Bool
-			out := &fakePusher{push: func(context.Context, []string) error {
-				if !up.Load() {
-					return errors.New("connection refused")
-				}
-				return nil
-			}}
+			out := newSwitchedPusher(errors.New("connection refused"))
 			r.agent.input("a", counting())
 			p := r.agent.push("out", out)
 			p.Options.FlushInterval = plugin.Duration(10 * time.Second)
@@ -218,7 +204,7 @@ func TestStopSendsTheWholeBacklog(t *testing.T) {
 			}
 			r.start()
 			after(time.Hour)
-			up.Store(true)
+			out.set(nil)
 			after(2 * time.Minute)
 			if n := len(out.got("count")); n == 0 || n > 150 {
 				t.Errorf("%d points of an hour are delivered two minutes after the outage", n)

@@ -10,9 +10,9 @@ import (
 
 	"sockwatch/agent/calls"
 	"sockwatch/agent/delivery"
+	"sockwatch/agent/encode"
 	"sockwatch/agent/filter"
 	"sockwatch/agent/health"
-	"sockwatch/agent/metric"
 	"sockwatch/agent/schedule"
 )
 
@@ -23,7 +23,7 @@ type runningOutput struct {
 	log      *slog.Logger
 	health   *health.Output
 	calls    *calls.Pending
-	encoder  *encoder
+	encoder  *encode.Encoder
 	inbox    chan offered
 	events   eventInbox
 	queue    *delivery.Queue // of the delivery
@@ -44,13 +44,10 @@ const (
 	stageClosed
 )
 
-// An offered is an entry in the inbox of an output: a batch, or the withdrawal of an input
-// that has failed or was removed.
+// An offered is an entry in the inbox of an output.
 type offered struct {
-	input *runningInput // nil in Once
-	batch *metric.Batch // nil: a withdrawal
-	turn  int           // of its events (see eventInbox)
-	at    time.Time     // of the withdrawal
+	encode.Entry
+	turn int // of the batch's events (see eventInbox)
 }
 
 // inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how
@@ -74,16 +71,19 @@ func newOutput(a *Agent, p *Push, h *health.Output, c *calls.Pending, stopping <
 		inbox:  make(chan offered, inboxBatches+inboxWithdrawals),
 		filled: make(chan struct{}), left: make(chan struct{}),
 	}
+	minInterval := time.Duration(p.Options.MinInterval)
 	o.delivery = delivery.New(delivery.Config{
-		Name: p.Name, Pusher: p.Pusher, Timeout: time.Duration(p.Options.Timeout), MinInterval: time.Duration(p.Options.MinInterval),
+		Name: p.Name, Pusher: p.Pusher, Timeout: time.Duration(p.Options.Timeout), MinInterval: minInterval,
 		FlushEvery: time.Duration(p.Options.FlushInterval), FlushJitter: p.Options.FlushJitter, Host: a.Options.Hostname,
-		BufferLimit: p.Options.BufferLimit, QueueDir: queueDir(a, p), DeadLetters: deadLetterPath(a, p),
+		BufferLimit: p.Options.BufferLimit, QueueDir: queueDir(a, p), DeadLetters: stateFile(a, p, deadLetterFile),
 		Stopping: stopping, Filled: o.filled, HandedOver: func() bool { return o.stage.Load() == stageHandedOver },
 		Health: h, Calls: c, Log: o.log,
 	})
 	o.queue = o.delivery.Queue
-	o.encoder = newEncoder(p, f, &h.Panics, o.log, o.delivery.RejectUnencoded)
-	o.encoder.minInterval.phase = schedule.HostPhase(a.Options.Hostname, p.Name, time.Duration(p.Options.MinInterval))
+	o.encoder = encode.New(encode.Config{
+		Name: p.Name, Pusher: p.Pusher, Filter: f, MinInterval: minInterval, Phase: schedule.HostPhase(a.Options.Hostname, p.Name, minInterval),
+		Reject: o.delivery.RejectUnencoded, Panics: &h.Panics, Calls: c, Log: o.log,
+	})
 	return o, nil
 }
 
@@ -112,27 +112,6 @@ func (o *runningOutput) openQueue(ctx context.Context, leaving *runningOutput) e
 	return err
 }
 
-// openSeries prepares the live series of an output that has to be told what has ended. If
-// load, they are those of the last run, unless the disk hangs.
-func (o *runningOutput) openSeries(ctx context.Context, a *Agent, load bool) {
-	live := o.encoder.live
-	if live == nil {
-		return
-	}
-	live.inputs = map[string]bool{}
-	for _, in := range a.Inputs {
-		live.inputs[in.Name] = true
-	}
-	path := seriesPath(a, o.Push)
-	if path == "" {
-		return
-	}
-	live.file, live.changed = &seriesFile{path: path, title: o.title(), calls: o.calls, log: o.log}, true
-	if load {
-		live.load(ctx)
-	}
-}
-
 // handOver closes the inbox and leaves the queue to another output. It reports false if
 // the queue is already closed.
 func (o *runningOutput) handOver() bool {
@@ -158,9 +137,7 @@ func (o *runningOutput) takeOver(ctx context.Context, replaced *runningOutput) {
 	}
 	replaced.delivery.PassOn(o.delivery)
 	o.events.takeOver(&replaced.events)
-	if o.encoder.live != nil && replaced.encoder.live != nil {
-		o.encoder.live.takeOver(replaced.encoder.live)
-	}
+	o.encoder.TakeOver(replaced.encoder)
 	if o.queue.Buffer == nil {
 		o.queue.TakeOver(replaced.queue)
 		return
@@ -191,9 +168,7 @@ func (o *runningOutput) leave(drainCtx context.Context, removed bool) {
 		o.cancel()
 		<-o.delivery.Done()
 	}
-	if o.encoder.live != nil {
-		o.encoder.live.end()
-	}
+	o.encoder.End()
 	defer o.calls.Begin(o.title() + ": closing its queue")()
 	o.queue.Close()
 	o.closeEvents(removed)

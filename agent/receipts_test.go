@@ -62,29 +62,6 @@ func (in *eventInput) want(t *testing.T, when string, want ...string) {
 	}
 }
 
-// A switchedPusher is a destination that is down until it is switched on.
-type switchedPusher struct {
-	fakePusher
-	mu  sync.Mutex
-	err error // of Push
-}
-
-func newSwitchedPusher(err error) *switchedPusher {
-	p := &switchedPusher{err: err}
-	p.push = func(context.Context, []string) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.err
-	}
-	return p
-}
-
-func (p *switchedPusher) set(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err = err
-}
-
 var errDown = errors.New("down")
 
 func TestEventsAreConfirmedWhenEveryOutputHasThem(t *testing.T) {
@@ -455,6 +432,32 @@ func TestEventsAreEncodedByAnEventEncoder(t *testing.T) {
 		}
 		if o := board.Health().Outputs[0]; o.WrittenPoints != 2 || o.RejectedPoints != 0 {
 			t.Errorf("written %d, rejected %d, want 2 and 0", o.WrittenPoints, o.RejectedPoints)
+		}
+		r.end()
+	})
+}
+
+func TestEventsDoNotWaitForMinInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		p, n := &fakePusher{}, int64(0)
+		r.agent.input("in", fakeInput(func(context.Context) (metric.Batch, error) {
+			n++
+			b := batchOf(pointOf("point", n))
+			event := pointOf("event", n)
+			event.Time = b.Time
+			b.Events = []metric.Point{event}
+			return b, nil
+		}))
+		r.agent.push("out", p).Options.MinInterval = plugin.Duration(time.Minute)
+		r.start()
+		after(65 * time.Second)
+		want := []string{"event 1", "event 2", "event 3", "event 4", "event 5", "event 6", "event 7"}
+		if diff := cmp.Diff(want, p.got("event")); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if got := p.got("point"); len(got) != 2 || got[0] != "point 1" {
+			t.Errorf("points %q, want the first and one later", got)
 		}
 		r.end()
 	})

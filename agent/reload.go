@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sockwatch/agent/calls"
-	"sockwatch/agent/delivery"
 	"sockwatch/agent/filter"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
@@ -127,13 +126,17 @@ func (s *supervisor) open(ctx context.Context, next *Agent) (t transition, err e
 	if err != nil {
 		return t, err
 	}
+	inputs := map[string]bool{}
+	for _, in := range next.Inputs {
+		inputs[in.Name] = true
+	}
 	t.outputs, err = plan(s.running.outputs, next.Push, alike, func(c *Push, old *runningOutput) (*runningOutput, error) {
 		o, err := newOutput(next, c, s.health.Output(c.Name), s.calls, s.stopping)
 		if err == nil && (old == nil || old.queue.Dir != o.queue.Dir) {
 			err = o.openQueue(openCtx, s.leaving[c.Name])
 		}
 		if err == nil {
-			o.openSeries(openCtx, next, old == nil)
+			o.encoder.OpenSeries(openCtx, stateFile(next, c, seriesFile), inputs, old == nil)
 		}
 		return o, err
 	})
@@ -146,19 +149,7 @@ func (s *supervisor) newInput(a *Agent, c *Input) (*runningInput, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.sink = sink{
-		publish: func(b *metric.Batch, changed bool) {
-			s.show(in, b, changed)
-			r := delivery.NewReceipt(b.EventsStored)
-			s.offer(in, b, r)
-			r.Release()
-		},
-		withdraw: func(at time.Time, changed bool) {
-			s.show(in, nil, changed)
-			s.offerWithdrawal(in, at)
-		},
-		recall: func(recalled func() []metric.Point) { s.recall(in, recalled) },
-	}
+	in.supervisor = s
 	if in.Name == health.Source {
 		in.startAfter = s.firsts.opened // when the first gather of every other input has ended
 	}
@@ -248,7 +239,7 @@ func (s *supervisor) retire(haltCtx context.Context, t transition, switched time
 		if t.inputs.new[name] == nil {
 			gone[name] = nil
 			for _, o := range s.running.outputs {
-				o.offerWithdrawal(in, switched, true)
+				o.offerWithdrawal(in.source, switched, true)
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -289,19 +288,13 @@ func (h *heir) InheritFrom(predecessor plugin.Input) {
 func TestReloadLetsInputsInherit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var mu sync.Mutex
-		var notes []string
-		note := func(s string) {
-			mu.Lock()
-			defer mu.Unlock()
-			notes = append(notes, s)
-		}
+		var notes notes
 		hang := make(chan struct{})
-		r.agent.input("a", &heir{"first", note, nil})
+		r.agent.input("a", &heir{"first", notes.add, nil})
 		r.agent.push("out", &fakePusher{})
 		r.start()
 		after(time.Second)
-		for i, h := range []*heir{{"second", note, hang}, {"third", note, nil}} {
+		for i, h := range []*heir{{"second", notes.add, hang}, {"third", notes.add, nil}} {
 			next := r.sibling()
 			next.input("a", h).Settings = &fakeSettings{Version: i + 2}
 			r.reloadTo(next, nil)
@@ -310,7 +303,7 @@ func TestReloadLetsInputsInherit(t *testing.T) {
 		close(hang)
 		synctest.Wait() // nobody else waits for the one that hung
 		r.end()
-		got := slices.Compact(notes)
+		got := slices.Compact(notes.all())
 		want := []string{
 			"first gathers", "first is closed", "second inherits from first", "second gathers",
 			"third gathers", "second is closed", "third is closed",
@@ -326,21 +319,15 @@ func TestReloadLetsInputsInherit(t *testing.T) {
 func TestReloadsInARowHandOnWhatTheFirstKnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		var mu sync.Mutex
-		var notes []string
-		note := func(s string) {
-			mu.Lock()
-			defer mu.Unlock()
-			notes = append(notes, s)
-		}
+		var notes notes
 		hang := make(chan struct{})
-		r.agent.input("a", &heir{"first", note, hang})
+		r.agent.input("a", &heir{"first", notes.add, hang})
 		r.agent.push("out", &fakePusher{})
 		r.start()
 		after(time.Second)
 		for i, name := range []string{"second", "third"} {
 			next := r.sibling()
-			next.input("a", &heir{name, note, nil}).Settings = &fakeSettings{Version: i + 2}
+			next.input("a", &heir{name, notes.add, nil}).Settings = &fakeSettings{Version: i + 2}
 			r.reloadTo(next, nil)
 		}
 		after(time.Second)
@@ -350,7 +337,7 @@ func TestReloadsInARowHandOnWhatTheFirstKnew(t *testing.T) {
 		want := []string{
 			"first gathers", "first is closed", "second inherits from first", "second is closed", "third inherits from second", "third gathers", "third is closed",
 		}
-		if diff := cmp.Diff(want, notes); diff != "" {
+		if diff := cmp.Diff(want, notes.all()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})

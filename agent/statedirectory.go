@@ -19,12 +19,22 @@ func queueDir(a *Agent, p *Push) string {
 	return filepath.Join(state, p.Name)
 }
 
-// deadLetterPath returns the path of the output's dead-letter file, or "" for none.
-func deadLetterPath(a *Agent, p *Push) string {
+// The files that an output keeps beside its queue.
+const (
+	deadLetterFile = ".rejected.jsonl"
+	seriesFile     = ".series.json"
+)
+
+// stateFiles are the suffixes of the files that instances keep in the state directory. An alias
+// must not contain one: the queue named after it would collide with such a file.
+var stateFiles = []string{deadLetterFile, ".first_seen.json", ".history.jsonl", seriesFile}
+
+// stateFile returns the path of a file of an output, or "" without a state directory.
+func stateFile(a *Agent, p *Push, suffix string) string {
 	if a.Options.StateDirectory == "" {
 		return ""
 	}
-	return filepath.Join(a.Options.StateDirectory, p.Name+".rejected.jsonl")
+	return filepath.Join(a.Options.StateDirectory, p.Name+suffix)
 }
 
 // makeStateDirectory creates the state directory if it does not exist, and checks that

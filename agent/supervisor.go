@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -73,6 +74,20 @@ func (s *supervisor) watchdog(ctx context.Context) (haltCtx context.Context, ove
 		}
 	})
 	return haltCtx, over, func() { unused(); cancel() }
+}
+
+// A HungError says that something did not stop in time.
+type HungError struct {
+	After time.Duration // the grace period
+	Calls []string      // calls that have not returned, such as "outputs.influxdb: Push"
+}
+
+// Error lists the calls that have not returned.
+func (e *HungError) Error() string {
+	if len(e.Calls) == 0 {
+		return fmt.Sprintf("not stopped within %v", e.After)
+	}
+	return fmt.Sprintf("not stopped within %v, not returned: %s", e.After, strings.Join(e.Calls, ", "))
 }
 
 // gracePeriod is how long an output may drain after SIGTERM or its removal.
@@ -162,7 +177,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
 	}
 	for _, o := range s.running.outputs {
-		o.offer(in, b, r)
+		o.offer(in.source, b, r)
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.Hold() // for ever: the program stops, and no output accepts events any longer
@@ -177,9 +192,13 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 	s.board.changed()
 }
 
-// recall hands an input's events from before the start to every endpoint, unless an input with
-// that name has done so already.
-func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
+// recall hands an input's events from before the start to every endpoint, before its first batch
+// is published, unless an input with that name has done so already.
+func (s *supervisor) recall(in *runningInput) {
+	recaller, ok := in.Input.Input.(plugin.EventRecaller)
+	if !ok {
+		return
+	}
 	wanted := func() bool { return s.running.inputs[in.Name] == in && !s.recalled[in.Name] }
 	s.mu.RLock()
 	ask := wanted()
@@ -187,7 +206,7 @@ func (s *supervisor) recall(in *runningInput, recalled func() []metric.Point) {
 	if !ask {
 		return
 	}
-	events := recalled()
+	events := in.recalled(recaller)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !wanted() { // a reload has replaced it meanwhile
@@ -208,7 +227,7 @@ func (s *supervisor) offerWithdrawal(in *runningInput, at time.Time) {
 		return // a reload has replaced or removed it meanwhile
 	}
 	for _, o := range s.running.outputs {
-		o.offerWithdrawal(in, at, false)
+		o.offerWithdrawal(in.source, at, false)
 	}
 }
 

@@ -57,22 +57,17 @@ func newTransform(in *Input) (*transform, error) {
 func (t *transform) batch(raw metric.Batch) (*metric.Batch, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !same(raw.Points, t.raw) || len(raw.Events) > 0 || raw.Time.IsZero() {
+	if !metric.Same(raw.Points, t.raw) || len(raw.Events) > 0 || raw.Time.IsZero() {
 		if err := raw.Check(); err != nil {
 			return nil, err
 		}
 	}
-	if !same(raw.Points, t.raw) {
+	if !metric.Same(raw.Points, t.raw) {
 		t.raw, t.result = raw.Points, t.points(raw.Points)
 	}
 	raw.Source, raw.Descs = t.source, t.descs
 	raw.Points, raw.Events = t.result, t.points(raw.Events)
 	return &raw, nil
-}
-
-// same reports whether a and b are the same slice.
-func same(a, b []metric.Point) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 func (t *transform) points(raw []metric.Point) []metric.Point {

@@ -60,10 +60,6 @@ func oneOf(option, value string, known ...string) error {
 
 var aliasForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
 
-// stateFiles are the suffixes of the files that instances keep in the state directory.
-// An alias must not contain one: the queue named after it would collide with such a file.
-var stateFiles = []string{".rejected.jsonl", ".first_seen.json", ".history.jsonl", ".series.json", ".stored"}
-
 // checkAlias rejects an alias that is not safe as a file name, or is a state file's.
 func checkAlias(alias string) error {
 	for _, name := range stateFiles {

@@ -21,6 +21,7 @@ func TestCallsThatHangAreListed(t *testing.T) {
 		if p.Within(ctx, "b: Push", func() { <-answer }) {
 			t.Error("Within reports that a hanging call has returned")
 		}
+		synctest.Wait() // for the log
 		end := p.Begin("a: Close")
 		if got, want := p.List(), []string{"a: Close", "b: Push"}; !slices.Equal(got, want) {
 			t.Errorf("List = %q, want %q", got, want)

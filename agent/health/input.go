@@ -12,9 +12,11 @@ import (
 
 // An Input counts the gathers of one input.
 type Input struct {
-	gathers, errors, Skipped, partial atomic.Int64
-	Panics                            calls.Panics
-	added                             time.Time // since when they count
+	Skipped atomic.Int64 // ticks while a gather was in flight
+	Panics  calls.Panics
+
+	gathers, errors, partial atomic.Int64
+	added                    time.Time // since when all of these count
 
 	mu       sync.Mutex
 	gathered bool      // a gather has ended

@@ -14,12 +14,13 @@ import (
 // An Output counts the points of one output. For an endpoint it holds only the state
 // and the panics.
 type Output struct {
-	Written, Rejected, Dropped, Retried, Errors atomic.Int64
-	Panics                                      calls.Panics
-	added                                       time.Time // since when they count
+	Written, Rejected, Dropped, Retried atomic.Int64 // points
+	Errors                              atomic.Int64 // failed attempts
+	Panics                              calls.Panics
+	Endpoint                            atomic.Bool // it serves instead of pushing
 
-	Endpoint atomic.Bool // it serves instead of pushing
-	changed  func()
+	added   time.Time // since when all of these count
+	changed func()
 
 	mu    sync.Mutex
 	err   error        // of the last attempt; nil if it delivers or serves

@@ -96,10 +96,17 @@ const scanConfig = `
 `
 
 func (p *program) newScanner(c *listCommand) (*scanner, error) {
+	g, err := p.gatherer("list", fmt.Sprintf(scanConfig, c.Namespaces), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	return &scanner{command: c, gatherer: g}, nil
+}
+
+// gatherer returns the input of a configuration that is part of the program.
+func (p *program) gatherer(name, text string, log *slog.Logger) (*agent.Gatherer, error) {
 	p.inputsOnly = true
-	s := &scanner{command: c}
-	text := fmt.Sprintf(scanConfig, c.Namespaces)
-	a, err := p.buildLogging([]config.File{{Name: "list", Text: text}}, slog.New(slog.DiscardHandler))
+	a, err := p.buildLogging([]config.File{{Name: name, Text: text}}, log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +114,7 @@ func (p *program) newScanner(c *listCommand) (*scanner, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.gatherer = gatherers[0]
-	return s, nil
+	return gatherers[0], nil
 }
 
 func (s *scanner) close() { s.gatherer.Close() }

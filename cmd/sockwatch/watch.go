@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sockwatch/agent"
-	"sockwatch/agent/config"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/inputs/tcplisten"
@@ -97,18 +96,12 @@ const watchConfig = `
 `
 
 func (c *watchCommand) newChangeWatcher(p *program) (*changeWatcher, error) {
-	p.inputsOnly = true
 	w := &changeWatcher{command: c, program: p, warned: &warnings{}}
 	text := fmt.Sprintf(watchConfig, c.Namespaces, c.Interval.String(), c.Settle.String(), plugin.MaxDuration.String())
-	a, err := p.buildLogging([]config.File{{Name: "watch", Text: text}}, slog.New(w.warned))
-	if err != nil {
+	var err error
+	if w.gatherer, err = p.gatherer("watch", text, slog.New(w.warned)); err != nil {
 		return nil, err
 	}
-	gatherers, err := a.Gatherers()
-	if err != nil {
-		return nil, err
-	}
-	w.gatherer = gatherers[0]
 	if c.JSON {
 		w.printer, err = p.newPointPrinter("json")
 	} else {

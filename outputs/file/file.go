@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
 	"sockwatch/outputs/internal/lines"
@@ -38,12 +36,12 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	return &output{options: o, encoder: format.New(o.DataFormat, o.TimestampFormat), stream: newStream(env.Log)}, nil
+	return &output{options: o, Encoder: format.New(o.DataFormat, o.TimestampFormat), stream: newStream(env.Log)}, nil
 }
 
 type output struct {
+	format.Encoder
 	options Options
-	encoder format.Encoder
 	stream  *stream
 }
 
@@ -69,16 +67,6 @@ func (f *output) InheritFrom(predecessor plugin.Pusher) {
 
 // MaxBytes limits the size of one Push.
 func (f *output) MaxBytes() int { return lines.MaxBytes }
-
-// Encode appends the point as one line without its newline.
-func (f *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return f.encoder.Append(dst, p)
-}
-
-// Restamp appends a record with another time.
-func (f *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
-	return f.encoder.Restamp(dst, record, t)
-}
 
 // Push writes records as lines. When it returns, the kernel has them: they survive the end
 // of the program, but not a crash of the host before the kernel has written them to disk.

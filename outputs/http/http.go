@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
 	"sockwatch/outputs/internal/push"
@@ -56,17 +55,17 @@ const oauth = "let a helper write the access token into token_file, which is rea
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	client, err := push.New(push.Config{
-		URLs: o.URL, URLOption: "url", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Advice: advice, Log: env.Log,
+		URLs: o.URL, URLOption: "url", Options: o.Options, Advice: advice, Log: env.Log,
 	})
 	return &output{
-		options: o, encoder: format.NewJSON(o.TimestampFormat), body: bodyOf(o.Format),
+		options: o, JSON: format.NewJSON(o.TimestampFormat), body: bodyOf(o.Format),
 		compressor: push.NewCompressor(o.ContentEncoding), client: client,
 	}, err
 }
 
 type output struct {
+	*format.JSON
 	options    Options
-	encoder    *format.JSON
 	body       body
 	compressor *push.Compressor
 	client     *push.Client
@@ -103,16 +102,6 @@ func (o *output) MaxBytes() int {
 	}
 	f := o.body.framing
 	return max(1, int(o.options.MaxBody)-len(f.Before)-len(f.After)+len(f.Between))
-}
-
-// Encode appends the point as one JSON object.
-func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return o.encoder.Append(dst, p)
-}
-
-// Restamp appends an object with another time.
-func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
-	return o.encoder.Restamp(dst, record, t)
 }
 
 // Push sends records in one request.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
 	"sockwatch/outputs/internal/push"
@@ -51,7 +50,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	}
 	out.classifier = classifier{options: o, databases: out.databases}
 	config := push.Config{
-		URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.HTTPHeaders, Transport: o.Transport,
+		URLs: o.URLs, URLOption: "urls", Options: push.Options{Login: o.Login, Headers: o.HTTPHeaders, Transport: o.Transport},
 		Text: message, Advice: out.classifier.advice, Log: env.Log,
 	}
 	if o.api() == "v2" {
@@ -64,9 +63,9 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 }
 
 type output struct {
+	format.LineProtocol
 	options    Options
 	log        *slog.Logger
-	encoder    format.LineProtocol
 	compressor *push.Compressor
 	client     *push.Client
 	classifier classifier
@@ -75,16 +74,6 @@ type output struct {
 
 // MaxBytes limits the size of one request.
 func (o *output) MaxBytes() int { return int(o.options.MaxBody) }
-
-// Encode appends the point as one line of line protocol, without its newline.
-func (o *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return o.encoder.Append(dst, p)
-}
-
-// Restamp appends a record with another time.
-func (o *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
-	return o.encoder.Restamp(dst, record, t)
-}
 
 // Push posts records to the server that worked last, or to the next one if that fails. If
 // the database is missing, it is created, and the records are posted again.

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 
-	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
 	"sockwatch/outputs/internal/format"
 	"sockwatch/outputs/internal/lines"
@@ -40,12 +38,12 @@ func New(o Options, _ plugin.Env) (plugin.Pusher, error) {
 }
 
 func newOutput(o Options, open func() (*os.File, error)) *output {
-	return &output{encoder: format.New(o.DataFormat, o.TimestampFormat), stream: &stream{lines: lines.NewWriter(), open: open}}
+	return &output{Encoder: format.New(o.DataFormat, o.TimestampFormat), stream: &stream{lines: lines.NewWriter(), open: open}}
 }
 
 type output struct {
-	encoder format.Encoder
-	stream  *stream
+	format.Encoder
+	stream *stream
 }
 
 // InheritFrom continues the stream of the output that this one replaces: a reader that
@@ -58,16 +56,6 @@ func (s *output) InheritFrom(predecessor plugin.Pusher) {
 
 // MaxBytes limits the size of one Push.
 func (s *output) MaxBytes() int { return lines.MaxBytes }
-
-// Encode appends the point as one line without its newline.
-func (s *output) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	return s.encoder.Append(dst, p)
-}
-
-// Restamp appends a record with another time.
-func (s *output) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
-	return s.encoder.Restamp(dst, record, t)
-}
 
 // Push writes records as lines.
 func (s *output) Push(ctx context.Context, records [][]byte) error {

@@ -55,11 +55,11 @@ func BenchmarkEncode(b *testing.B) {
 	var l LineProtocol
 	j := NewJSON("rfc3339")
 	var e lineprotocol.Encoder
-	line, err := l.Append(nil, &p)
+	line, err := l.Encode(nil, &p)
 	if err != nil {
 		b.Fatal(err)
 	}
-	object, err := j.Append(nil, &p)
+	object, err := j.Encode(nil, &p)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -67,10 +67,10 @@ func BenchmarkEncode(b *testing.B) {
 	var buf []byte
 	turns := []func(){
 		func() { bare(&e, &p) },
-		func() { buf, _ = l.Append(buf[:0], &p) },
+		func() { buf, _ = l.Encode(buf[:0], &p) },
 		func() { buf, _ = l.Restamp(buf[:0], line, later) },
 		func() { buf, _ = marshal(&p) },
-		func() { buf, _ = j.Append(buf[:0], &p) },
+		func() { buf, _ = j.Encode(buf[:0], &p) },
 		func() { buf, _ = j.Restamp(buf[:0], object, later) },
 	}
 	fastest := make([]time.Duration, len(turns))

@@ -12,12 +12,13 @@ import (
 	"sockwatch/agent/plugin"
 )
 
-// An Encoder encodes points in one format. It is not safe for concurrent use.
+// An Encoder encodes points in one format, as a plugin.Pusher and plugin.Restamper that embeds it
+// does. It is not safe for concurrent use.
 type Encoder interface {
-	// Append appends one point to dst as one line without a newline. The point must have
-	// a time. On an error, Append returns dst unchanged.
-	Append(dst []byte, p *metric.Point) ([]byte, error)
-	// Restamp appends a line that Append made to dst, with another time. On an error, it
+	// Encode appends one point to dst as one line without a newline. The point must have
+	// a time. On an error, Encode returns dst unchanged.
+	Encode(dst []byte, p *metric.Point) ([]byte, error)
+	// Restamp appends a line that Encode made to dst, with another time. On an error, it
 	// returns dst unchanged.
 	Restamp(dst, line []byte, t time.Time) ([]byte, error)
 }

@@ -61,7 +61,7 @@ func TestUnusualValuesInJSON(t *testing.T) {
 			want: `{"name":"m","tags":{},"fields":{"v":1},"timestamp":1795341600}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := NewJSON(tt.timestamp).Append([]byte("before "), &tt.point)
+			got, err := NewJSON(tt.timestamp).Encode([]byte("before "), &tt.point)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,7 +117,7 @@ func TestUnusualValuesInLineProtocol(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var l LineProtocol
-			got, err := l.Append([]byte("before "), &tt.point)
+			got, err := l.Encode([]byte("before "), &tt.point)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func TestRefused(t *testing.T) {
 				enc  Encoder
 				want string
 			}{{NewJSON("unix_ns"), tt.json}, {New("influx", "rfc3339"), tt.influx}} {
-				got, err := e.enc.Append([]byte("before"), &tt.point)
+				got, err := e.enc.Encode([]byte("before"), &tt.point)
 				if text := errorText(err); text != e.want {
 					t.Errorf("%T: error %q, want %q", e.enc, text, e.want)
 				}
@@ -163,7 +163,7 @@ func TestRefused(t *testing.T) {
 					t.Errorf("%T: %q appended beside the error", e.enc, got)
 				}
 				good := metric.Point{Name: "m", Time: at, Fields: one}
-				if got, err := e.enc.Append(nil, &good); err != nil || len(got) == 0 {
+				if got, err := e.enc.Encode(nil, &good); err != nil || len(got) == 0 {
 					t.Errorf("%T: the next point: %q, %v", e.enc, got, err)
 				}
 			}
@@ -212,7 +212,7 @@ func TestNamesStayApart(t *testing.T) {
 			for _, name := range names {
 				p := metric.Point{Name: "m", Time: at, Fields: []metric.Field{{Key: "f", Value: metric.Int(1)}}}
 				place(&p, name)
-				line, err := e.Append(nil, &p)
+				line, err := e.Encode(nil, &p)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -229,7 +229,7 @@ func TestNamesStayApart(t *testing.T) {
 func TestJSONIsOneLine(t *testing.T) {
 	for _, c := range []string{"\n", "\r", "\v", "\f", "\x00", "\u0085", "\u2028", "\u2029"} {
 		p := metric.Point{Name: c, Time: at, Tags: []metric.Tag{{Key: c, Value: c}}, Fields: []metric.Field{{Key: c, Value: metric.String(c)}}}
-		line, err := NewJSON("unix").Append(nil, &p)
+		line, err := NewJSON("unix").Encode(nil, &p)
 		if err != nil || strings.ContainsAny(string(line), "\r\n\v\f\x00\u2028\u2029") || !json.Valid(line) {
 			t.Errorf("%q: %q, %v", c, line, err)
 		}
@@ -239,7 +239,7 @@ func TestJSONIsOneLine(t *testing.T) {
 func ExampleJSON() {
 	p := metric.Point{Name: "tcp_listen", Time: at, Tags: metric.NewTags("port", "22", "process", "sshd"),
 		Fields: []metric.Field{{Key: "pid", Value: metric.Int(812)}}}
-	line, _ := NewJSON("rfc3339").Append(nil, &p)
+	line, _ := NewJSON("rfc3339").Encode(nil, &p)
 	fmt.Printf("%s\n", line)
 	// Output: {"name":"tcp_listen","tags":{"port":"22","process":"sshd"},"fields":{"pid":812},"timestamp":"2026-11-22T10:00:00.123456789Z"}
 }

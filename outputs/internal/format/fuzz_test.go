@@ -49,7 +49,7 @@ func FuzzLineProtocol(f *testing.F) {
 			t.Skip()
 		}
 		var l LineProtocol
-		line, err := l.Append(nil, &p)
+		line, err := l.Encode(nil, &p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func checkRestamp(t *testing.T, e Encoder, line []byte, p metric.Point) {
 	t.Helper()
 	for _, at := range []time.Time{p.Time.Add(1), p.Time.Add(-time.Hour), time.Unix(0, 0), time.Unix(1e9, 0), time.Unix(0, -1), time.Unix(-1e12, 0), time.Unix(1e12, 0)} {
 		p.Time = at
-		want, err := e.Append([]byte("before "), &p)
+		want, err := e.Encode([]byte("before "), &p)
 		got, rerr := e.Restamp([]byte("before "), line, at)
 		if (err != nil) != (rerr != nil) || err == nil && string(got) != string(want) || err != nil && string(got) != "before " {
 			t.Errorf("%q at %v: Restamp gives %q, %v, want %q, %v", line, at, got, rerr, want, err)
@@ -203,7 +203,7 @@ func FuzzJSON(f *testing.F) {
 		}
 		for _, format := range []string{"unix", "unix_ms", "unix_us", "unix_ns"} {
 			j := NewJSON(format)
-			line, err := j.Append(nil, &p)
+			line, err := j.Encode(nil, &p)
 			switch {
 			case err == nil:
 				checkRestamp(t, j, line, p)
@@ -212,7 +212,7 @@ func FuzzJSON(f *testing.F) {
 			}
 		}
 		j := NewJSON("rfc3339")
-		line, err := j.Append(nil, &p)
+		line, err := j.Encode(nil, &p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func FuzzJSON(f *testing.F) {
 		}
 		unknown := p
 		unknown.Name = "fuzzed " + p.Name // points of this program have fixed fields
-		if other, err := j.Append(nil, &unknown); err == nil {
+		if other, err := j.Encode(nil, &unknown); err == nil {
 			schematest.Line(t, other)
 		}
 		if bytes.ContainsAny(line, "\r\n") || !utf8.Valid(line) {

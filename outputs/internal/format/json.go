@@ -24,8 +24,8 @@ type JSON struct {
 // NewJSON returns an encoder that writes times in timestampFormat.
 func NewJSON(timestampFormat string) *JSON { return &JSON{timestamp: timestampFormat} }
 
-// Append appends p as one JSON object.
-func (j *JSON) Append(dst []byte, p *metric.Point) ([]byte, error) {
+// Encode appends p as one JSON object.
+func (j *JSON) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	b, err := j.appendPoint(dst, p)
 	if err != nil {
 		return dst, err
@@ -70,7 +70,7 @@ func (j *JSON) appendPoint(b []byte, p *metric.Point) (_ []byte, err error) {
 	return j.appendEnd(b, p.Time)
 }
 
-// Restamp appends an object that Append made, with another time.
+// Restamp appends an object that Encode made, with another time.
 func (j *JSON) Restamp(dst, object []byte, t time.Time) ([]byte, error) {
 	colon := bytes.LastIndex(object, []byte(`":`)) + 1 // a time never contains ":
 	b, err := j.appendEnd(append(dst, object[:colon+1]...), t)

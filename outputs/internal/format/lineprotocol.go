@@ -23,8 +23,8 @@ type LineProtocol struct{ enc lineprotocol.Encoder }
 
 var errNoFields = errors.New("no field that line protocol can express")
 
-// Append appends p as one line.
-func (l *LineProtocol) Append(dst []byte, p *metric.Point) ([]byte, error) {
+// Encode appends p as one line.
+func (l *LineProtocol) Encode(dst []byte, p *metric.Point) ([]byte, error) {
 	if p.Time.IsZero() {
 		return dst, errNoTime
 	}

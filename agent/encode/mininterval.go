@@ -1,4 +1,4 @@
-package agent
+package encode
 
 import "time"
 
@@ -11,8 +11,8 @@ type minInterval struct {
 
 // A slot is the span in which points of an input last passed. The zero slot is none.
 type slot struct {
-	input  *runningInput // whose points passed
-	began  time.Time     // when the first points of this input passed
+	input  *Source   // whose points passed
+	began  time.Time // when the first points of this input passed
 	number int64
 }
 
@@ -20,7 +20,7 @@ type slot struct {
 // gathers at multiples of its interval begin at one of these, the others when its first
 // points pass. They begin a little early, so that neither the clock nor jitter moves a
 // gather to the slot before.
-func (m minInterval) next(last slot, in *runningInput, at time.Time) (slot, bool) {
+func (m minInterval) next(last slot, in *Source, at time.Time) (slot, bool) {
 	if m.length == 0 {
 		return last, true
 	}
@@ -31,8 +31,8 @@ func (m minInterval) next(last slot, in *runningInput, at time.Time) (slot, bool
 	}
 	switch {
 	case in == nil:
-	case in.RoundInterval:
-		phase := m.phase.Truncate(time.Duration(in.Options.Interval))
+	case in.Round:
+		phase := m.phase.Truncate(in.Interval)
 		early := min(m.length/20, time.Second/4)
 		next.number = at.Add(early-phase).UnixNano() / int64(m.length)
 	default:

@@ -1,30 +1,27 @@
-package agent
+package encode
 
 import (
-	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 )
 
 // passesAt returns the seconds at which the points of gathers at these seconds pass.
 func passesAt(t *testing.T, minInterval, phase time.Duration, round bool, gathers ...float64) []float64 {
-	o := encodingOutput(t, &fakePusher{}, func(o *PushOptions) { o.MinInterval = plugin.Duration(minInterval) })
+	o := encodingOutput(t, storingPusher{}, func(o *testOptions) { o.MinInterval = minInterval })
 	o.encoder.minInterval.phase = phase
 	in := inputNamed("in")
-	in.RoundInterval, in.Options.Interval = round, plugin.Duration(10*time.Second)
+	in.Round, in.Interval = round, 10*time.Second
 	passed := []float64{}
 	for i, at := range gathers {
 		b := metric.Batch{Source: "in", Time: time.UnixMicro(int64(at * 1e6)), Points: []metric.Point{pointOf("a", int64(i))}}
-		if len(o.encoder.encode(offered{input: in, batch: &b})) > 0 {
+		if len(o.encoder.Encode(Entry{Source: in, Batch: &b})) > 0 {
 			passed = append(passed, at)
 		}
-		o.encoder.queued()
+		o.encoder.Queued()
 	}
 	return passed
 }
@@ -74,19 +71,19 @@ func TestPointsPassOncePerMinInterval(t *testing.T) {
 // Points pass at once after a failure, after a reload has replaced the input, and if the
 // queue has dropped those that passed.
 func TestPointsPassAtOnceAfterAGap(t *testing.T) {
-	o := encodingOutput(t, &fakePusher{}, func(o *PushOptions) { o.MinInterval = plugin.Duration(time.Minute) })
+	o := encodingOutput(t, storingPusher{}, func(o *testOptions) { o.MinInterval = time.Minute })
 	o.encoder.minInterval.phase = 0
 	in := inputNamed("in")
-	passes := func(in *runningInput, at int64, queued bool) bool {
+	passes := func(in *Source, at int64, queued bool) bool {
 		b := metric.Batch{Source: "in", Time: time.Unix(at, 0), Points: []metric.Point{pointOf("a", at)}}
-		records := o.encoder.encode(offered{input: in, batch: &b})
+		records := o.encoder.Encode(Entry{Source: in, Batch: &b})
 		if queued {
-			o.encoder.queued()
+			o.encoder.Queued()
 		}
 		return len(records) > 0
 	}
 	replaced := inputNamed("in")
-	o.encoder.encode(offered{input: in, at: time.Unix(1, 0)})
+	o.encoder.Encode(Entry{Source: in, At: time.Unix(1, 0)})
 	for _, tt := range []struct {
 		name string
 		got  bool
@@ -104,8 +101,8 @@ func TestPointsPassAtOnceAfterAGap(t *testing.T) {
 			t.Errorf("%s: passed is %v, want %v", tt.name, tt.got, tt.want)
 		}
 	}
-	o.encoder.encode(offered{input: replaced, at: time.Unix(150, 0)})
-	o.encoder.queued()
+	o.encoder.Encode(Entry{Source: replaced, At: time.Unix(150, 0)})
+	o.encoder.Queued()
 	if !passes(replaced, 160, true) {
 		t.Error("points of an input that recovered do not pass")
 	}
@@ -113,7 +110,7 @@ func TestPointsPassAtOnceAfterAGap(t *testing.T) {
 
 // What has ended passes at once. A series that no points of which passed does not end.
 func TestEndedSeriesDoNotWaitForMinInterval(t *testing.T) {
-	e := encodingOutput(t, &endingPusher{}, func(o *PushOptions) { o.MinInterval = plugin.Duration(time.Minute) }).encoder
+	e := encodingOutput(t, &endingPusher{}, func(o *testOptions) { o.MinInterval = time.Minute }).encoder
 	e.minInterval.phase = 0
 	p := func(fields ...string) metric.Point {
 		point := metric.Point{Name: "p"}
@@ -130,30 +127,4 @@ func TestEndedSeriesDoNotWaitForMinInterval(t *testing.T) {
 	wantRecords(t, "a is missing", e.step(100, p("v")), "end a{} [value]@100")
 	wantRecords(t, "next", e.step(120, b, p("v")), "b{} [{value 1}]@120", "p{} [{v 1}]@120")
 	wantRecords(t, "failed", e.fails("in", 130), "end b{} [value]@130", "end p{} [v]@130")
-}
-
-func TestEventsDoNotWaitForMinInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		p, n := &fakePusher{}, int64(0)
-		r.agent.input("in", fakeInput(func(context.Context) (metric.Batch, error) {
-			n++
-			b := batchOf(pointOf("point", n))
-			event := pointOf("event", n)
-			event.Time = b.Time
-			b.Events = []metric.Point{event}
-			return b, nil
-		}))
-		r.agent.push("out", p).Options.MinInterval = plugin.Duration(time.Minute)
-		r.start()
-		after(65 * time.Second)
-		want := []string{"event 1", "event 2", "event 3", "event 4", "event 5", "event 6", "event 7"}
-		if diff := cmp.Diff(want, p.got("event")); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
-		}
-		if got := p.got("point"); len(got) != 2 || got[0] != "point 1" {
-			t.Errorf("points %q, want the first and one later", got)
-		}
-		r.end()
-	})
 }

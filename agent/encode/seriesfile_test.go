@@ -1,8 +1,9 @@
-package agent
+package encode
 
 import (
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -122,11 +123,12 @@ func FuzzSeries(f *testing.F) {
 	})
 }
 
-// newSeriesFile returns a file in a new directory.
-func newSeriesFile(t *testing.T) (*seriesFile, *logBuffer) {
-	r := newRig(t)
+// newSeriesFile returns a file in a new directory, and its log.
+func newSeriesFile(t *testing.T) (*seriesFile, *strings.Builder) {
+	var text strings.Builder
+	log := slog.New(slog.NewTextHandler(&text, nil))
 	path := filepath.Join(t.TempDir(), "out.series.json")
-	return &seriesFile{path: path, title: "outputs.out", calls: &calls.Pending{Log: r.agent.Log}, log: r.agent.Log}, r.log
+	return &seriesFile{path: path, title: "outputs.out", calls: &calls.Pending{Log: log}, log: log}, &text
 }
 
 func TestSeriesFileIsIgnoredAfterALongStop(t *testing.T) {

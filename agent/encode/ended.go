@@ -1,4 +1,4 @@
-package agent
+package encode
 
 import (
 	"maps"
@@ -88,7 +88,7 @@ func (l *liveSeries) observe(name string, descs []metric.Desc, at time.Time, all
 	u := liveUpdate{name: name, source: *before}
 	if queued != nil {
 		all = queued.encoded()
-		unchanged = same(all, before.points)
+		unchanged = metric.Same(all, before.points)
 		u.source.points, u.source.descs, u.source.latest = all, descs, lastSample(before.latest, queued.latest)
 		u.changed = !sameDescs(before.descs, descs)
 	}

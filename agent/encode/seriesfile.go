@@ -1,4 +1,4 @@
-package agent
+package encode
 
 import (
 	"bytes"
@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -42,15 +41,6 @@ const (
 	// maxSeriesFile is the maximum size, enough for more than 100,000 points.
 	maxSeriesFile = 64 << 20
 )
-
-// seriesPath returns the path of the file with the live series of an output, or "" if there
-// is none.
-func seriesPath(a *Agent, p *Push) string {
-	if a.Options.StateDirectory == "" {
-		return ""
-	}
-	return filepath.Join(a.Options.StateDirectory, p.Name+".series.json")
-}
 
 // seriesLoadTimeout is how long a start or reload waits for the disk.
 const seriesLoadTimeout = 5 * time.Second

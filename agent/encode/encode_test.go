@@ -1,4 +1,4 @@
-package agent
+package encode
 
 import (
 	"errors"
@@ -11,80 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"sockwatch/agent/calls"
-	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
-	"sockwatch/agent/plugin"
 )
-
-// A restampingPusher writes records as "NAME TAGS FIELDS@TIME". It records what it
-// encodes, and cannot encode a negative value.
-type restampingPusher struct {
-	fakePusher
-	encoded    []string // names and tags, since it was last taken
-	restampErr error
-}
-
-func (r *restampingPusher) Encode(dst []byte, p *metric.Point) ([]byte, error) {
-	r.encoded = append(r.encoded, p.Series())
-	if v, _ := p.Field("value"); v.AsInt() < 0 {
-		return append(dst, "half a rec"...), errors.New("negative")
-	}
-	return fmt.Appendf(dst, "%s %v@%d", p.Series(), p.Fields, p.Time.Unix()), nil
-}
-
-func (r *restampingPusher) Restamp(dst, record []byte, t time.Time) ([]byte, error) {
-	if r.restampErr != nil {
-		return append(dst, "half a rec"...), r.restampErr
-	}
-	at := strings.LastIndexByte(string(record), '@')
-	return fmt.Appendf(append(dst, record[:at]...), "@%d", t.Unix()), nil
-}
-
-func (r *restampingPusher) take() []string {
-	encoded := r.encoded
-	r.encoded = nil
-	return encoded
-}
-
-// encodingOutput returns an output that encodes by p.
-func encodingOutput(t testing.TB, p plugin.Pusher, change func(*PushOptions)) *runningOutput {
-	t.Helper()
-	push := &Push{Name: "out", Pusher: p, Options: DefaultPushOptions(plugin.Plugin{})}
-	if change != nil {
-		change(&push.Options)
-	}
-	o, err := newOutput(&Agent{Log: newRig(nil).agent.Log}, push, health.NewOutput(nil), &calls.Pending{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
-// encodeAgain returns an encoder for the same output that has not encoded anything.
-func encodeAgain(o *runningOutput) *encoder {
-	return newEncoder(o.Push, o.encoder.filter, &o.health.Panics, o.log, o.delivery.RejectUnencoded)
-}
-
-// inputNamed returns an input for the inbox.
-func inputNamed(name string) *runningInput {
-	return &runningInput{Input: &Input{Name: name, RoundInterval: true}}
-}
-
-// encodeQueued encodes a batch for a queue that accepts it.
-func (e *encoder) encodeQueued(b *metric.Batch) [][]byte {
-	records := e.encode(offered{batch: b})
-	e.queued()
-	return records
-}
-
-func texts(records [][]byte) []string {
-	texts := []string{}
-	for _, r := range records {
-		texts = append(texts, string(r))
-	}
-	return texts
-}
 
 func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 	numbered := func(from, to int) (points []metric.Point) {
@@ -97,7 +25,7 @@ func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 	tests := []struct {
 		name         string
 		before, next []metric.Point
-		filter       func(*PushOptions)
+		filter       func(*testOptions)
 		want         []string // the points that were encoded again in the second batch
 	}{
 		{name: "nothing changed", before: abc, next: abc},
@@ -114,10 +42,10 @@ func TestOnlyChangedPointsAreEncodedAgain(t *testing.T) {
 		{name: "a point that cannot be encoded", before: []metric.Point{abc[0], pointOf("p", -1, "n", "b"), abc[2]},
 			next: []metric.Point{abc[0], pointOf("p", -1, "n", "b"), abc[2]}, want: []string{`p{n="b"}`}},
 		{name: "behind filters that make other points", before: abc, next: []metric.Point{abc[0], pointOf("p", 2, "n", "b"), abc[2]},
-			filter: func(o *PushOptions) { o.FieldExclude, o.TagExclude = []string{"none"}, []string{"none"} }, want: []string{`p{n="b"}`}},
+			filter: func(o *testOptions) { o.FieldExclude, o.TagExclude = []string{"none"}, []string{"none"} }, want: []string{`p{n="b"}`}},
 		{name: "what filters leave out changed", before: []metric.Point{{Name: "p", Fields: []metric.Field{{Key: "a", Value: metric.Int(1)}, {Key: "b", Value: metric.Int(1)}}}},
 			next:   []metric.Point{{Name: "p", Fields: []metric.Field{{Key: "a", Value: metric.Int(1)}, {Key: "b", Value: metric.Int(2)}}}},
-			filter: func(o *PushOptions) { o.FieldExclude = []string{"b"} }},
+			filter: func(o *testOptions) { o.FieldExclude = []string{"b"} }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -218,23 +146,23 @@ func TestEncoderKeepsOnlyTheLastBatches(t *testing.T) {
 		e.encodeQueued(&metric.Batch{Source: fmt.Sprint(source), Time: began, Points: large.Points})
 	}
 	for _, removed := range []string{"1", "2"} {
-		e.encode(offered{input: inputNamed(removed), at: began})
-		e.queued()
+		e.Encode(Entry{Source: inputNamed(removed), At: began})
+		e.Queued()
 	}
 	for minutes := range 4 {
 		e.encodeQueued(&metric.Batch{Source: "0", Time: began.Add(time.Duration(minutes) * time.Minute), Points: large.Points[:2]})
 	}
 	kept := 0
-	for _, s := range e.sources {
+	for _, s := range e.kept {
 		kept += cap(s.last.bytes)
 	}
-	if len(e.sources) != 1 || kept+cap(e.spare.bytes) > 10_000 || e.spare.points != nil {
-		t.Errorf("%d sources, %d and %d spare bytes are kept for two points", len(e.sources), kept, cap(e.spare.bytes))
+	if len(e.kept) != 1 || kept+cap(e.spare.bytes) > 10_000 || e.spare.points != nil {
+		t.Errorf("%d sources, %d and %d spare bytes are kept for two points", len(e.kept), kept, cap(e.spare.bytes))
 	}
 
-	o = encodingOutput(t, &fakePusher{}, nil)
+	o = encodingOutput(t, storingPusher{}, nil)
 	o.encoder.encodeQueued(&metric.Batch{Source: "in", Time: began, Points: large.Points})
-	if kept := o.encoder.sources["in"].last; kept.bytes != nil || kept.points != nil {
+	if kept := o.encoder.kept["in"].last; kept.bytes != nil || kept.points != nil {
 		t.Errorf("%d bytes are kept for an output that cannot restamp", len(kept.bytes))
 	}
 }
@@ -280,7 +208,7 @@ func TestRecordsUseTheDescsOfTheirBatch(t *testing.T) {
 	wantRecords(t, "the first again", batch("in", 30, meters, a, b), "a in m@30", "b in m@30")
 	wantRecords(t, "other Descs", batch("in", 40, feet, a, b), "a in ft@40", "b in ft@40")
 	wantRecords(t, "ended", batch("in", 50, meters, a), "end b in ft@50", "a in m@50")
-	wantRecords(t, "events", texts(o.encoder.encodeEvents([]metric.Point{b}, feet, time.Unix(60, 0))), "b in ft@60")
+	wantRecords(t, "events", texts(o.encoder.EncodeEvents([]metric.Point{b}, feet, time.Unix(60, 0))), "b in ft@60")
 }
 
 func TestRecordWithAnotherStartIsEncodedAgain(t *testing.T) {
