@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", 0, "random histories to play; 0: 1,000 times SOCKWATCH_SOAK")
+	histories = flag.Int("histories", 0, "random histories to play; 0: 300 times SOCKWATCH_SOAK")
 	firstSeed = flag.Int64("seed", 1, "seed of the first random history")
 )
 
@@ -25,7 +25,7 @@ var (
 func TestRandomHistories(t *testing.T) {
 	n := *histories
 	if n == 0 {
-		n = soak.Times(1000)
+		n = soak.Times(300)
 	}
 	for seed := *firstSeed; seed < *firstSeed+int64(n) && !t.Failed(); seed++ {
 		w := &randomHost{simHost: newSimHost(t), random: rand.New(rand.NewSource(seed))}
