@@ -291,6 +291,13 @@ func executeWith(t *testing.T, stdin, file *os.File, program string, arguments .
 	}
 	t.Cleanup(func() { end(cmd) })
 	file.Close()
+	// Start returns when exec has closed what is to be closed. Linux 6.1 sets the name after that.
+	name := filepath.Base(program)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)); err != nil || string(text) == name[:min(len(name), 15)]+"\n" {
+			break
+		}
+	}
 	return cmd
 }
 
