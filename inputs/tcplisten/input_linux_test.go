@@ -962,7 +962,7 @@ func TestRuleEventsAfterAStartHaveAWindow(t *testing.T) {
 	rules := Defaults()
 	telnetd := ownName("telnetd")
 	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{telnetd}}}}
-	env := plugin.Env{Name: pointListener, StateDir: t.TempDir()}
+	env := plugin.Env{Name: pointListener, StateDir: fastDir(t)}
 	now := moment(time.Unix(2_000_000_000, 0))
 	in, _ := openLogging(t, rules, env)
 	if _, err := in.(*input).gather(t.Context(), now); err != nil {
