@@ -20,7 +20,10 @@ cd "$(dirname "$0")/.."
 export LC_ALL=C VERSION MAINTAINER SOURCE_DATE_EPOCH ARCH
 VERSION=$(sed -n 's/^const sourceVersion = "\(.*\)"$/\1/p' cmd/sockwatch/version.go)
 MAINTAINER=${MAINTAINER:-The sockwatch authors <maintainers@users.noreply.github.com>}
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+if ! SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}; then
+	echo "$0: outside of a clone, set SOURCE_DATE_EPOCH to the time of the release, in seconds since 1970" >&2
+	exit 1
+fi
 read -ra arches <<<"${ARCHES:-amd64 arm64}"
 
 # "go build" at a tag takes the version from it: the packages must have the same one.

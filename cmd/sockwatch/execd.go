@@ -99,7 +99,7 @@ func (c *execdCommand) openInputs(ctx context.Context, p *program) ([]*execdInpu
 	}
 	p.log.set(a.Options.LogLevel, "")
 	if err := protect(); err != nil {
-		log.Warn("cannot protect the process, others of this user may trace it", "error", err)
+		log.Warn("cannot protect the process, other processes of this user may trace it", "error", err)
 	}
 	gatherers, err := a.Gatherers()
 	if err != nil {

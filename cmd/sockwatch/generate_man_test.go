@@ -33,7 +33,7 @@ More of it, read next, in the order of their names.
 .I /var/lib/sockwatch
 The usual
 .BR state_directory :
-queues, rejected points, and when listeners were first seen.
+queues, rejected points, and the history of the listeners.
 Only
 .B run
 and

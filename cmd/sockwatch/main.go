@@ -97,9 +97,9 @@ func parse(args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 func newParser(options ...kong.Option) *kong.Kong {
 	return kong.Must(&commandLine{}, append(options,
 		kong.Name("sockwatch"),
-		kong.Description("Finds every listening TCP socket of this host and its owner, and sends the result to\n"+
-			"Prometheus, OTLP, InfluxDB, webhooks or files, as configured in TOML. The default command\n"+
-			"is run: \"sockwatch run --help\" shows its flags."),
+		kong.Description("Finds every listening TCP socket of this host and its owner, shows them on a live page,\n"+
+			"and sends them to Prometheus, OTLP, InfluxDB, webhooks or files, as configured in TOML.\n"+
+			"The default command is run: \"sockwatch run --help\" shows its flags."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 	)...)
 }

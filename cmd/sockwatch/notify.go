@@ -59,7 +59,7 @@ func (n *notifier) keepalive(getenv func(string) (string, bool)) agent.Keepalive
 	warnedOnce := false
 	return agent.Keepalive{Interval: time.Duration(limit) * time.Microsecond / 3, Report: func(ctx context.Context) {
 		if err := n.send(ctx, "WATCHDOG=1"); err != nil && ctx.Err() == nil && !warnedOnce {
-			n.log.Warn("watchdog of the service manager not fed", "socket", n.path, "error", err)
+			n.log.Warn("cannot feed the watchdog of the service manager", "socket", n.path, "error", err)
 			warnedOnce = true
 		}
 	}}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"sockwatch/agent/metric"
@@ -71,21 +70,29 @@ func (w *changeWatcher) printPast(ctx context.Context, past *pastChanges, now ti
 			w.say("no history: %s", historyError(err, past.stateDir, input))
 			continue
 		}
-		first := slices.IndexFunc(changes, func(p metric.Point) bool { return !p.Time.Before(since) })
-		if first < 0 {
-			first = len(changes)
-		}
-		begins := since
-		if first == 0 && len(changes) > 0 && sequence(&changes[0]) > 1 {
-			begins = changes[0].Time // older ones are not kept
-		}
-		selected := w.selected(changes[first:])
+		changes, begins := changesSince(changes, since)
+		selected := w.selected(changes)
 		w.say("inputs.%s: %s since %s", input, counted(len(selected), "change"), begins.Local().Format(time.DateTime))
 		if err := w.printer.print(now, selected); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// changesSince returns those of the recorded changes that happened since a time, and the time from
+// which on they are complete. They are in the order in which they were reported: a listener
+// that closed is reported later than it closed.
+func changesSince(recorded []metric.Point, since time.Time) (changes []metric.Point, complete time.Time) {
+	for _, p := range recorded {
+		if !p.Time.Before(since) {
+			changes = append(changes, p)
+		}
+	}
+	if len(changes) == len(recorded) && len(recorded) > 0 && sequence(&recorded[0]) > 1 {
+		return changes, recorded[0].Time // older ones are not kept
+	}
+	return changes, since
 }
 
 // read reads the history of an input. A mount that is stalled does not keep it.

@@ -31,7 +31,7 @@ func (c *runCommand) Run(p *program) error {
 	}
 	slog.SetDefault(a.Log) // for messages of the standard library
 	if err := protect(); err != nil {
-		a.Log.Warn("cannot protect the process, others of this user may trace it", "error", err)
+		a.Log.Warn("cannot protect the process, other processes of this user may trace it", "error", err)
 	}
 	for _, f := range files {
 		a.Log.Info("configuration read", "file", f.Name)

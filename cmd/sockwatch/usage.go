@@ -8,7 +8,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"sockwatch/agent/config"
+	"sockwatch/agent/plugin"
 )
 
 // A usageError is a wrong command line.
@@ -55,9 +55,9 @@ func explain(model *kong.Application, args []string, err error) error {
 				known = append(known, f.Name)
 			}
 		}
-		err = withHint(text, "--", config.Nearest(flag, known))
+		err = withHint(text, "--", plugin.Nearest(flag, known))
 	} else if word, ok := strings.CutPrefix(text, "unexpected argument "); ok && word == args[0] {
-		err = withHint(text, "", config.Nearest(word, commandNames(commandsOf(model))))
+		err = withHint(text, "", plugin.Nearest(word, commandNames(commandsOf(model))))
 	} else if flag, ok := withoutValue(text); ok {
 		err = fmt.Errorf("%s needs a value", flag)
 	} else if argument, ok := strings.CutPrefix(text, "expected \"<"); ok {
@@ -85,7 +85,7 @@ func withHint(text, prefix, nearest string) error {
 // unknown returns the error for a word that is none of the known ones.
 func unknown(kind, word string, known []string) error {
 	hint := ""
-	if nearest := config.Nearest(word, known); nearest != "" {
+	if nearest := plugin.Nearest(word, known); nearest != "" {
 		hint = fmt.Sprintf("did you mean %q? ", nearest)
 	}
 	return fmt.Errorf("unknown %s %q (%sknown: %s)", kind, word, hint, strings.Join(known, ", "))

@@ -70,6 +70,12 @@ func alerts() []alert {
 			summary: `{{ $labels.input }} on {{ $labels.host }} cannot gather`,
 			todo:    "The log on the host says why: `journalctl -u sockwatch`. Its listeners are unknown meanwhile.",
 		}, {
+			name: "SockwatchReloadFailed",
+			expr: `sockwatch_config_last_reload_successful == 0`,
+			hold: "5m", severity: "warning",
+			summary: `The last reload of sockwatch on {{ $labels.host }} failed: an older configuration is in force`,
+			todo:    "Correct what the log names: `journalctl -u sockwatch`. `sockwatch check` finds everything but addresses that cannot be used. Then run `systemctl reload sockwatch`.",
+		}, {
 			name: "AcceptQueueFilling",
 			expr: `max without (owner) (tcp_listen_backlog / (tcp_listen_backlog_limit > 0)) > 0.8`,
 			hold: "2m", severity: "warning",
@@ -79,20 +85,20 @@ func alerts() []alert {
 			name: "OwnerUnreadable",
 			expr: `count by (job, instance, host) (tcp_listen_sockets{owner="unreadable"}) > 0`,
 			hold: "15m", severity: "info",
-			summary: `Listeners on {{ $labels.host }} whose owner sockwatch may not read: {{ $value }}`,
+			summary: `Listeners on {{ $labels.host }} whose owner sockwatch cannot read: {{ $value }}`,
 			todo:    "Grant what the log names: `journalctl -u sockwatch` has the missing capability, or the security module that is in the way. Rules about processes are undecided meanwhile.",
 		}, {
 			name: "QueueGrowing",
 			expr: `sockwatch_output_oldest_queued_seconds > 300 and deriv(sockwatch_output_queue_points[10m]) > 0`,
 			hold: "5m", severity: "warning",
 			summary: `{{ $labels.output }} on {{ $labels.host }} is {{ $value | humanizeDuration }} behind, and falling further behind`,
-			todo:    "Look after the destination, which is down or too slow: `journalctl -u sockwatch` has its errors. Nothing is lost before the queue reaches `buffer_limit`.",
+			todo:    "Check the destination, which is down or too slow: `journalctl -u sockwatch` has its errors. Nothing is lost before the queue reaches `buffer_limit`.",
 		}, {
 			name:     "PointsLost",
 			expr:     `increase(sockwatch_output_dropped_points_total[15m]) + increase(sockwatch_output_rejected_points_total[15m]) + increase(sockwatch_output_damaged_points_total[15m]) > 0`,
 			severity: "warning",
-			summary:  `{{ $labels.output }} on {{ $labels.host }} has dropped points, or the destination has rejected them`,
-			todo:     "Rejected points are in `NAME.rejected.jsonl` in the state directory, with the reply of the server. Dropped points did not fit into the queue: raise `buffer_limit`.",
+			summary:  `{{ $labels.output }} on {{ $labels.host }} has lost points: dropped, rejected or damaged`,
+			todo:     "Rejected points are in `NAME.rejected.jsonl` in the state directory, with the reply of the server. Dropped points did not fit into the queue: raise `buffer_limit`. Damaged ones were in a queue file that is damaged.",
 		}, {
 			name:     "RuleExpiring",
 			expr:     `min by (job, instance, host) (tcp_listen_rules_expires_time_seconds) - time() < 14 * 86400`,

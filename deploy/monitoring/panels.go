@@ -33,10 +33,10 @@ func rows() []row {
 	return []row{
 		{"Fleet", []panel{
 			{kind: "stat", title: "Hosts", width: 4, queries: one(`count(group by (host) (sockwatch_build_info{` + fleet + `}))`),
-				help: "Hosts that report now."},
+				help: "Hosts that are reporting now."},
 			{kind: "stat", title: "Silent hosts", width: 4, alarm: true,
 				queries: one(`count(group by (host) (present_over_time(sockwatch_build_info{` + fleet + `}[1d])) unless group by (host) (sockwatch_build_info{` + fleet + `})) or vector(0)`),
-				help:    "Hosts that have reported within a day, and do not now."},
+				help:    "Hosts that reported in the last 24 hours, but not now."},
 			{kind: "stat", title: "Listeners", width: 4, queries: one(`count(tcp_listen_sockets{` + fleet + `})`)},
 			{kind: "stat", title: "Public listeners", width: 4, queries: one(`count(tcp_listen_sockets{` + fleet + `,exposure="public"}) or vector(0)`),
 				help: "Listeners that peers can reach at a public address. Firewalls are not taken into account."},
@@ -54,7 +54,7 @@ func rows() []row {
 			{kind: "timeseries", title: "Processes that hold listening sockets", width: 12,
 				queries: []query{{`sum by (host, process) (tcp_listen_processes{` + selected + `})`, "{{host}} {{process}}"}}},
 			{kind: "table", title: "Programs that were deleted or replaced since they started", width: 12,
-				help:    "The service runs an old version: restart it. Or somebody has removed the traces of a program.",
+				help:    "Either the service still runs an old version: restart it. Or somebody has deleted a program to hide it.",
 				queries: one(`group by (host, address, port, process, unit) (tcp_listen_exe_deleted{` + selected + `} == 1)`)},
 		}},
 		{"Changes", []panel{
@@ -63,7 +63,7 @@ func rows() []row {
 				help: "Public listeners that opened, or changed their owner or exposure, within 24 hours."},
 			{kind: "stat", title: "Owners changed within a day", width: 6, queries: one(`sum(increase(tcp_listen_events_total{` + selected + `,event="owner_changed"}[1d]))`)},
 			{kind: "table", title: "Changed within a day", width: 24, unit: "dateTimeAsIso",
-				help:    "When the listener opened, returned, or changed its owner or exposure. The events themselves are in the logs: they also tell what closed, and who it was before.",
+				help:    "When the listener opened, returned, or changed its owner or exposure. The events themselves are in the logs: they also show what closed, and who owned it before.",
 				value:   "changed",
 				queries: one(`sort_desc(1000 * max by (host, netns, address, port, exposure, process, user, unit, container) (tcp_listen_changed_time_seconds{` + selected + `}))`)},
 		}},

@@ -23,7 +23,7 @@ import (
 //	web1   a listener that is missing, one that is forbidden, public ones, a full accept
 //	       queue, an approval that ends, one output that is behind and one that drops
 //	web2   sockwatch without capabilities: owners that it may not read
-//	web3   an input that cannot gather
+//	web3   an input that cannot gather, and a configuration that cannot be reloaded
 //	down   no sockwatch at all
 //	pushed a host that has pushed its points until an hour ago
 const (
@@ -127,13 +127,17 @@ func TestEveryExpressionReturnsData(t *testing.T) {
 
 	startProgram(t, 0, sockwatch, "--config", write("web1.toml", fmt.Sprintf(web1, tomorrow)))
 	startProgram(t, 65534, sockwatch, "--config", write("web2.toml", web2))
-	startProgram(t, 0, sockwatch, "--config", write("web3.toml", fmt.Sprintf(web3, empty)))
+	third := startProgram(t, 0, sockwatch, "--config", write("web3.toml", fmt.Sprintf(web3, empty)))
 	pages := make([]string, 3)
 	for i := range pages {
 		eventually(t, fmt.Sprintf("a page of web%d", i+1), func() bool {
 			pages[i] = get(fmt.Sprintf("http://127.0.0.1:910%d/metrics", i+1))
 			return pages[i] != ""
 		})
+	}
+	write("web3.toml", "[agent]\nintervall = \"1s\"\n")
+	if err := third.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
 	}
 	data := filepath.Join(dir, "data")
 	importPushed(t, promtool, pages[0], data)

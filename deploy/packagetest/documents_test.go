@@ -73,6 +73,9 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 // TestCommandsForTelegraf runs telegraf.md as someone who has installed the package and Telegraf.
 // TestInsideTelegraf of cmd/sockwatch runs a real Telegraf.
 func TestCommandsForTelegraf(t *testing.T) {
+	if os.Getenv("SOCKWATCH_BOOTED") == "" {
+		need(t, "setcap")
+	}
 	files := debs(t)
 	if files != nil {
 		files["telegraf.md"] = "../../docs/telegraf.md"

@@ -2,6 +2,7 @@ package packagetest
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -52,6 +53,16 @@ rm -rf "$R"/var/lib/prometheus/metrics2/*`
 			t.Errorf("%q does not end with %q", needs, build)
 		}
 		must(t, strings.TrimSuffix(needs, build))
+
+		// Without a package, or with an older one beside it, the play says so before it changes anything.
+		for count, prepare := range []string{"mv /source/out/sockwatch_0_*.deb /source/", "mv /source/sockwatch_0_*.deb /source/out/; touch /source/out/sockwatch_00_" + runtime.GOARCH + ".deb"} {
+			must(t, prepare)
+			want := fmt.Sprintf("The folder out has %d packages for %s, want one: run deploy/package.sh out, or remove the older ones.", 2*count, runtime.GOARCH)
+			if said := refused(t, "cd /source && "+play); !strings.Contains(said, want) || !strings.Contains(said, "changed=0") {
+				t.Errorf("it says %s\nwant %q", said, want)
+			}
+		}
+		must(t, "rm /source/out/sockwatch_00_*.deb")
 
 		first := must(t, "cd /source && "+play)
 		if strings.Contains(first, "[WARNING]") {

@@ -94,6 +94,21 @@ func TestTagOfAnotherVersionIsRefused(t *testing.T) {
 	}
 }
 
+// TestSourceWithoutGitNeedsATime: an unpacked archive has no commit.
+func TestSourceWithoutGitNeedsATime(t *testing.T) {
+	source := t.TempDir()
+	if err := copySource(source); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(source, "deploy/package.sh"), filepath.Join(source, "out"))
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=", "GIT_CEILING_DIRECTORIES="+filepath.Dir(source))
+	output, err := cmd.CombinedOutput()
+	want := "outside of a clone, set SOURCE_DATE_EPOCH to the time of the release, in seconds since 1970\n"
+	if err == nil || !strings.HasSuffix(string(output), want) {
+		t.Errorf("%v: %s, want %q", err, output, want)
+	}
+}
+
 func TestPackagesHoldTheSameFiles(t *testing.T) {
 	need(t, "rpm")
 	build(t)

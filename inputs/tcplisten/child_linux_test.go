@@ -224,7 +224,7 @@ func isolated(t *testing.T, more ...uintptr) (own, done bool) {
 	if slices.Contains(more, unix.CLONE_NEWPID) {
 		t.Parallel()
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "5m", fmt.Sprint("-test.short=", testing.Short()))
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "25m", fmt.Sprint("-test.short=", testing.Short()))
 	flag.Visit(func(f *flag.Flag) {
 		if !strings.HasPrefix(f.Name, "test.") {
 			cmd.Args = append(cmd.Args, "-"+f.Name, f.Value.String())

@@ -32,8 +32,9 @@ type input struct {
 	open      *readers // nil before the first gather
 	listeners listenerSet
 	groups    groupSet
-	recorder  *recorder // nil before the first gather
-	exporter  *exporter // nil without custom_port_exporter
+	recorder  *recorder     // nil before the first gather
+	writeWait time.Duration // see the constant
+	exporter  *exporter     // nil without custom_port_exporter
 	warned    warnings
 	limits    limitations
 
@@ -48,7 +49,7 @@ func newInput(o Options, env plugin.Env) (plugin.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{options: o, rules: rules, env: env, scans: scans{mu: make(mutex, 1)}}
+	in := &input{options: o, rules: rules, env: env, writeWait: writeWait, scans: scans{mu: make(mutex, 1)}}
 	if o.CustomPortExporter {
 		in.exporter = newExporter(env.Hostname, o.ResolveAddresses)
 	}
@@ -111,7 +112,7 @@ func (in *input) finish(ctx context.Context, at changes.Moment) metric.Batch {
 	in.groups.update(in.open.procfs.StartTime)
 	in.listeners.gathered()
 	b := metric.Batch{Time: at.Time, Points: in.points(ctx, at.Time)}
-	b.Events, b.EventsStored = in.recorder.events()
+	b.Events, b.EventsStored = in.recorder.events(in.writeWait)
 	return b
 }
 

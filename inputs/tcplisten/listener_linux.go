@@ -134,7 +134,11 @@ func (l *listener) device() string {
 
 // seriesKey joins tags into a string that is unique to them.
 func seriesKey(tags []metric.Tag) string {
-	var b []byte
+	n := 0
+	for _, t := range tags {
+		n += len(t.Key) + len(t.Value) + 2
+	}
+	b := make([]byte, 0, n)
 	for _, t := range tags {
 		b = append(b, t.Key...)
 		b = append(b, 0xff) // never occurs in UTF-8

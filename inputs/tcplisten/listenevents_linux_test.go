@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -255,6 +256,11 @@ func TestListenerOfABriefNamespaceIsReported(t *testing.T) {
 		number[port] = strings.TrimSuffix(strings.TrimPrefix(link, "net:["), "]")
 	}
 	a.reported(2, 2)
+	soon(t, "the processes are read", func() bool {
+		a.in.listenEvents.mu.Lock()
+		defer a.in.listenEvents.mu.Unlock()
+		return !slices.ContainsFunc(a.in.listenEvents.opened, func(o *listenEvent) bool { return o.inspection() == nil })
+	})
 	unseen.End()
 	known.End()
 	named.Close()

@@ -38,8 +38,8 @@ type Options struct {
 	// Also add the series custom_port_exporter{app,host,pid,port,state}, one for each
 	// owner of each listener. They count towards max_listeners.
 	CustomPortExporter bool `toml:"custom_port_exporter"`
-	// Show host names instead of addresses in the tag port of custom_port_exporter, as
-	// in "localhost:2379".
+	// Show host names, from reverse DNS lookups, instead of addresses in the tag port of
+	// custom_port_exporter, as in "localhost:2379".
 	ResolveAddresses bool `toml:"resolve_addresses"`
 
 	// How long a listener must be gone before it is reported as closed. A listener that

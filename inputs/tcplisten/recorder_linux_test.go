@@ -542,7 +542,7 @@ func TestRulesJudgeEventsAndPoints(t *testing.T) {
 		{Event: "opened 127.0.0.1:4000 web expected=yes", Rule: "web", Why: "matches rule web: public site", PointExpected: "yes", PointRule: "web"},
 		{Event: "opened 127.0.0.1:4001 db expected=yes", Rule: "db", Why: "matches rule db", PointExpected: "yes", PointRule: "db"},
 		{Event: "opened 127.0.0.1:4002 telnetd expected=forbidden", Rule: "telnet", Why: "matches forbid rule telnet: clear text", PointExpected: "forbidden", PointRule: "telnet"},
-		{Event: "opened 127.0.0.1:4003 unknown expected=no", Why: "no rule is near: none is about this port, process, program, unit or container", PointExpected: "no"},
+		{Event: "opened 127.0.0.1:4003 unknown expected=no", Why: "no rule comes close: none names this port, process, program, unit or container", PointExpected: "no"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events and points (-want +got):\n%s", diff)
@@ -757,5 +757,43 @@ func TestEventsFromBeforeAKillAreRecalledOnce(t *testing.T) {
 	}
 	if got := o.RecallEvents(); len(got) > 0 {
 		t.Errorf("%d events recalled a second time", len(got))
+	}
+}
+
+// TestClocksAreReadTogether reads the clocks again if the program was interrupted between them, so
+// that the kernel's times are not converted with an error.
+func TestClocksAreReadTogether(t *testing.T) {
+	wall, uptime := time.Unix(1_800_000_000, 0), time.Hour
+	pauses := []time.Duration{60 * time.Millisecond, 0, time.Millisecond} // after the reads of the wall clock
+	pass := func(d time.Duration) { wall, uptime = wall.Add(d), uptime+d }
+	m := readTogether(
+		func(int32) time.Duration { pass(time.Microsecond); return uptime },
+		func() time.Time {
+			read := wall
+			pass(pauses[0])
+			pauses = pauses[1:]
+			return read
+		})
+	if diff := wall.Add(-uptime).Sub(m.Time.Add(-m.Uptime)); diff.Abs() > 10*time.Microsecond || len(pauses) != 1 {
+		t.Errorf("the clocks are %v apart after %d reads, want less than 10us after 2", diff, 3-len(pauses))
+	}
+}
+
+// TestClocksOfABusyHostAreTheBestOfTen gives up after ten reads, and takes the shortest.
+func TestClocksOfABusyHostAreTheBestOfTen(t *testing.T) {
+	uptime, reads := time.Hour, 0
+	m := readTogether(
+		func(int32) time.Duration { return uptime },
+		func() time.Time {
+			reads++
+			pause := time.Second
+			if reads == 4 {
+				pause = time.Millisecond
+			}
+			uptime += pause
+			return time.Unix(int64(reads), 0)
+		})
+	if reads != 10 || !m.Time.Equal(time.Unix(4, 0)) {
+		t.Errorf("%v after %d reads, want the fourth of 10", m.Time, reads)
 	}
 }

@@ -55,7 +55,7 @@ const oauth = "let a helper write the access token into token_file, which is rea
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	client, err := push.New(push.Config{
-		URLs: o.URL, URLOption: "url", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Advice: advice, Log: env.Log,
+		URLs: o.URL, URLOption: "url", Options: o.Options, Advice: advice, Log: env.Log,
 	})
 	return &output{
 		options: o, JSON: format.NewJSON(o.TimestampFormat), body: bodyOf(o.Format),

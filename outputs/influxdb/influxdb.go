@@ -50,7 +50,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 	}
 	out.classifier = classifier{options: o, databases: out.databases}
 	config := push.Config{
-		URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.HTTPHeaders, Transport: o.Transport,
+		URLs: o.URLs, URLOption: "urls", Options: push.Options{Login: o.Login, Headers: o.HTTPHeaders, Transport: o.Transport},
 		Text: message, Advice: out.classifier.advice, Log: env.Log,
 	}
 	if o.api() == "v2" {

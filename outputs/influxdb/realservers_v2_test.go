@@ -18,6 +18,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/outputs/internal/push/pushtest"
 )
 
@@ -94,6 +95,7 @@ func flux(t *testing.T, server *servertest.Server, pipeline string) []map[string
 
 // TestInfluxDB2WriteAPI starts the server once: compiling Flux takes it ten seconds.
 func TestInfluxDB2WriteAPI(t *testing.T) {
+	soak.Only(t, "starts InfluxDB 1.8, which takes four seconds of CPU")
 	t.Parallel()
 	server := newV2Server(t)
 	t.Run("Flux returns what was written", func(t *testing.T) { testFluxReturnsWhatWasWritten(t, server) })

@@ -84,13 +84,20 @@ func (o *Options) Validate() error {
 	)...)
 }
 
-// Warn returns a warning for each URL with the port of OTLP over gRPC. It implements
-// plugin.Warner.
+// Warn returns a warning for each URL with the port of OTLP over gRPC, or with the path of the
+// other kind. It implements plugin.Warner.
 func (o *Options) Warn() error {
 	var errs []error
-	for _, option := range []struct{ name, value string }{{"metrics_url", o.MetricsURL}, {"logs_url", o.LogsURL}} {
-		if u, err := url.Parse(option.value); err == nil && u.Port() == "4317" {
+	for _, option := range []struct{ name, value, otherPath, other string }{
+		{"metrics_url", o.MetricsURL, "/v1/logs", "logs_url"}, {"logs_url", o.LogsURL, "/v1/metrics", "metrics_url"},
+	} {
+		u, err := url.Parse(option.value)
+		switch {
+		case err != nil:
+		case u.Port() == "4317":
 			errs = append(errs, plugin.Invalid(option.name, "4317 is usually the port of OTLP over gRPC: that of OTLP over HTTP is 4318"))
+		case strings.HasSuffix(u.Path, option.otherPath):
+			errs = append(errs, plugin.Invalid(option.name, "%q is the path for %s: a receiver rejects everything else there", option.otherPath, option.other))
 		}
 	}
 	return errors.Join(errs...)

@@ -61,3 +61,13 @@ func TestPortOfGRPCIsWarnedOf(t *testing.T) {
 		t.Errorf("warning %v, want %s", err, want)
 	}
 }
+
+func TestSwappedURLsAreWarnedOf(t *testing.T) {
+	o := Defaults()
+	o.MetricsURL, o.LogsURL = "http://h:4318/v1/logs", "http://h:4318/v1/metrics"
+	want := "metrics_url: \"/v1/logs\" is the path for logs_url: a receiver rejects everything else there\n" +
+		"logs_url: \"/v1/metrics\" is the path for metrics_url: a receiver rejects everything else there"
+	if err := o.Warn(); err == nil || err.Error() != want {
+		t.Errorf("warning %v, want %s", err, want)
+	}
+}

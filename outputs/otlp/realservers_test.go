@@ -6,10 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -38,46 +35,6 @@ func outputTo(t testing.TB, prometheus, victoriaLogs *servertest.Server) *output
 	})
 	out.UseDescs(testDescs)
 	return out
-}
-
-// get returns the body of a GET.
-func get(t testing.TB, server *servertest.Server, path string, parameters ...string) []byte {
-	t.Helper()
-	values := url.Values{}
-	for i := 0; i < len(parameters); i += 2 {
-		values.Set(parameters[i], parameters[i+1])
-	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path+"?"+values.Encode(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s: %s, %v", path, response.Status, body, err)
-	}
-	return body
-}
-
-// A promSeries is a series in an answer of Prometheus.
-type promSeries struct {
-	Metric map[string]string
-	Value  [2]any   // of a query at one time: seconds and the value
-	Values [][2]any // of a query of a range
-}
-
-func query(t testing.TB, server *servertest.Server, path string, parameters ...string) []promSeries {
-	t.Helper()
-	var answer struct{ Data struct{ Result []promSeries } }
-	body := get(t, server, "/api/v1/"+path, parameters...)
-	if err := json.Unmarshal(body, &answer); err != nil {
-		t.Fatalf("%s: %v", body, err)
-	}
-	return answer.Data.Result
 }
 
 func seconds3(at time.Time) string { return fmt.Sprintf("%.3f", float64(at.UnixMilli())/1000) }
@@ -127,13 +84,13 @@ func TestPrometheusStoresTheNamesOfThePage(t *testing.T) {
 			}
 			slices.SortFunc(want, byName)
 			servertest.Until(t, want, func() (got []map[string]string) {
-				for _, s := range query(t, server, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
+				for _, s := range server.Query(t, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
 					got = append(got, s.Metric)
 				}
 				slices.SortFunc(got, byName)
 				return got
 			})
-			if info := query(t, server, "query", "query", "target_info", "time", seconds3(now)); len(info) != 2 || info[0].Metric["host_name"]+info[0].Metric["host.name"] != "web1" {
+			if info := server.Query(t, "query", "query", "target_info", "time", seconds3(now)); len(info) != 2 || info[0].Metric["host_name"]+info[0].Metric["host.name"] != "web1" {
 				t.Errorf("target_info: %v", info)
 			}
 		})
@@ -172,7 +129,7 @@ func TestAnEndedSeriesEndsAtOnce(t *testing.T) {
 	}
 	for _, name := range []string{"tcp_listen_events_total", "tcp_listen_backlog"} {
 		servertest.Until(t, want, func() (got []int) {
-			for _, s := range query(t, server, "query_range", "query", name, "start", seconds3(start), "end", seconds3(start.Add(40*time.Second)), "step", "1") {
+			for _, s := range server.Query(t, "query_range", "query", name, "start", seconds3(start), "end", seconds3(start.Add(40*time.Second)), "step", "1") {
 				for _, v := range s.Values {
 					got = append(got, int(v[0].(float64)-float64(start.Unix())))
 				}
@@ -227,7 +184,7 @@ func TestNothingIsMissingAfterOutages(t *testing.T) {
 		sequences = append(sequences, fmt.Sprint("h1 ", i))
 	}
 	servertest.Until(t, values, func() (got []string) {
-		for _, s := range query(t, metrics, "query", "query", "x[5m]", "time", seconds3(start.Add(2*time.Minute))) {
+		for _, s := range metrics.Query(t, "query", "query", "x[5m]", "time", seconds3(start.Add(2*time.Minute))) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))
 			}
@@ -246,8 +203,8 @@ func TestNothingIsMissingAfterOutages(t *testing.T) {
 // logRows returns the answer of VictoriaLogs to a query.
 func logRows(t testing.TB, server *servertest.Server, q string) (rows []map[string]string) {
 	t.Helper()
-	get(t, server, "/internal/force_flush")
-	for line := range strings.Lines(string(get(t, server, "/select/logsql/query", "query", q))) {
+	server.Get(t, "/internal/force_flush")
+	for line := range strings.Lines(string(server.Get(t, "/select/logsql/query", "query", q))) {
 		var row map[string]string
 		if err := json.Unmarshal([]byte(line), &row); err != nil {
 			t.Fatalf("%q: %v", line, err)
@@ -296,7 +253,7 @@ func TestPrometheusStoresPointsOlderThanTheLastRequest(t *testing.T) {
 		pushUntilStored(t, out, encode(t, out, p))
 	}
 	servertest.Until(t, []string{"a", "b", "c"}, func() (names []string) {
-		for _, s := range query(t, server, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
+		for _, s := range server.Query(t, "query", "query", `{job="sockwatch",__name__!="target_info"}`, "time", seconds3(now)) {
 			names = append(names, s.Metric["__name__"])
 		}
 		slices.Sort(names)
@@ -327,14 +284,14 @@ func TestPrometheusStoresWhatFollowsRepeatedPoints(t *testing.T) {
 		t.Errorf("Push = %v, want the first two records rejected", err)
 	}
 	servertest.Until(t, []string{"0", "1", "2", "3", "4", "5"}, func() (got []string) {
-		for _, s := range query(t, server, "query", "query", "x[1m]", "time", seconds3(now)) {
+		for _, s := range server.Query(t, "query", "query", "x[1m]", "time", seconds3(now)) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))
 			}
 		}
 		return got
 	})
-	if out.metrics.uncertain {
+	if out.metrics.unanswered > 0 {
 		t.Error("the output expects further repetitions")
 	}
 }

@@ -23,10 +23,10 @@ type signal struct {
 	samples    *metricsRequest // the request, if it is of metrics
 	log        *slog.Logger
 
-	unnamed   unnamed
-	refusal   refusal
-	uncertain bool   // the records may have been stored without an answer
-	warnedOf  string // the last warning of the receiver
+	unnamed    unnamed
+	refusal    refusal
+	unanswered push.Unanswered // more than 0: see sendByTime
+	warnedOf   string          // the last warning of the receiver
 }
 
 // An unnamed counts the records that the receiver has rejected without naming them, until a
@@ -72,7 +72,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 		return nil, nil
 	}
 	client, err := push.New(push.Config{
-		URLs: []string{url}, URLOption: option, Login: o.Login, Headers: o.Headers, Transport: o.Transport,
+		URLs: []string{url}, URLOption: option, Options: o.Options,
 		Text: answerText, Receiver: "a receiver of OTLP", Log: log,
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func newSignal(name, option, url string, o *Options, log *slog.Logger, r request
 	samples, _ := r.(*metricsRequest)
 	return &signal{
 		name: name, client: client, compressor: push.NewCompressor(o.ContentEncoding), maxBody: int(o.MaxBody),
-		request: r, samples: samples, log: log, uncertain: true,
+		request: r, samples: samples, log: log, unanswered: window,
 	}, nil
 }
 
@@ -102,9 +102,7 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 	for len(indexes) > 0 {
 		n := s.fill(records, indexes, results)
 		err := s.sendRequest(ctx, records, indexes[:n], results)
-		if !mustSplit(err) {
-			s.uncertain = err != nil
-		}
+		s.trackUnanswered(records, indexes[:n], results, err)
 		if after, ok := errors.AsType[*plugin.RetryAfterError](err); ok {
 			s.refusal = refusal{until: time.Now().Add(after.Wait), err: fmt.Errorf("%s: %w", s.name, after.Err)}
 			return &plugin.RetryAfterError{Wait: after.Wait, Err: s.refusal.err}
@@ -115,6 +113,24 @@ func (s *signal) send(ctx context.Context, records [][]byte, indexes []int, resu
 		indexes = indexes[n:]
 	}
 	return nil
+}
+
+// trackUnanswered keeps count of what the receiver may have stored without an answer.
+func (s *signal) trackUnanswered(records [][]byte, indexes []int, results []result, err error) {
+	size, isStored := 0, false
+	for _, i := range indexes {
+		size += len(records[i])
+		isStored = isStored || results[i] == stored
+	}
+	switch {
+	case mustSplit(err): // fewer of the same records are next
+	case err != nil:
+		s.unanswered.Failed(size)
+	case isStored:
+		s.unanswered.Stored()
+	default:
+		s.unanswered.Rejected(size)
+	}
 }
 
 // fill adds records to a new request, and returns how many. Those that are damaged are
@@ -147,7 +163,7 @@ func (s *signal) sendRequest(ctx context.Context, records [][]byte, indexes []in
 	if !ok {
 		return err
 	}
-	if groups := push.ByTime(pending, func(i int) int64 { return timeOf(records[i]) }); s.uncertain && len(groups) > 1 {
+	if groups := push.ByTime(pending, func(i int) int64 { return timeOf(records[i]) }); s.unanswered > 0 && len(groups) > 1 {
 		return s.sendByTime(ctx, records, groups, results)
 	}
 	rejectAll(pending, results, refused)

@@ -131,6 +131,29 @@ func namedBy(e *plugin.RejectedError) int {
 	return len(e.Records)
 }
 
+// After a restart, requests are split by time until one of them is stored: those that are
+// refused before may all have been stored before the restart.
+func TestRequestsAreSplitUntilOneIsStored(t *testing.T) {
+	r := newReceiver(t)
+	out, _ := newOutput(t, r, nil, nil)
+	var got []int
+	push := func(answer http.HandlerFunc) {
+		before := r.requests()
+		r.respond(answer)
+		out.Push(t.Context(), many(t, out, 3))
+		got = append(got, r.requests()-before)
+	}
+	refuse := status(http.StatusBadRequest, "out of order sample")
+	push(refuse)
+	push(refuse)
+	push(nil)
+	push(refuse)
+	// Of each refusal: the request, once more without the resource, and then three times.
+	if diff := cmp.Diff([]int{5, 5, 1, 2}, got); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
 // A server that says the same in every answer is logged once.
 func TestAWarningIsLoggedOnce(t *testing.T) {
 	r := newReceiver(t)

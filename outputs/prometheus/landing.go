@@ -9,8 +9,8 @@ import (
 )
 
 // land answers with a small page for people: links to the other pages, and what the
-// sources have published. The page may be public, so the reason why a source failed is
-// only in the log.
+// sources have published. The page may be public, so the reason why a source failed or
+// something is missing is only in the log.
 func (e *endpoint) land(board plugin.Board) (*respond.Response, error) {
 	var page bytes.Buffer
 	err := landing.Execute(&page, map[string]any{
@@ -44,7 +44,7 @@ var landing = template.Must(template.New("landing").Parse(`<!DOCTYPE html>
 <table>
 <tr><th>Source</th><th>Points</th><th>Gathered</th><th>Missing</th></tr>
 {{- range .Batches}}
-<tr><td>{{.Source}}</td><td>{{len .Points}}</td><td>{{.Time.Format "2006-01-02 15:04:05 MST"}}</td><td>{{.Partial}}</td></tr>
+<tr><td>{{.Source}}</td><td>{{len .Points}}</td><td>{{.Time.Format "2006-01-02 15:04:05 MST"}}</td><td>{{if .Partial}}some data{{end}}</td></tr>
 {{- end}}
 </table>
 {{- else}}

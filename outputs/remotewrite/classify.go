@@ -73,10 +73,3 @@ func isFinalRejection(err error) bool {
 	rejected, ok := errors.AsType[*plugin.RejectedError](err)
 	return ok && rejected.OthersStored && len(rejected.Records) > 0
 }
-
-// isDecided reports whether an error settles what happens to the records: the server has
-// answered, and the request is not repeated as it was.
-func isDecided(err error) bool {
-	_, isPartial := errors.AsType[*plugin.PartialError](err)
-	return err == nil || isPartial || errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge)
-}

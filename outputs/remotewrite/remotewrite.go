@@ -51,13 +51,13 @@ var Plugin = plugin.DefinePush(plugin.Definition[Options, plugin.Pusher]{
 
 // New returns the output of one instance.
 func New(o Options, env plugin.Env) (plugin.Pusher, error) {
-	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Receiver: "a receiver of remote write", Log: env.Log})
+	client, err := push.New(push.Config{URLs: o.URLs, URLOption: "urls", Options: o.Options, Receiver: "a receiver of remote write", Log: env.Log})
 	if err != nil {
 		return nil, err
 	}
 	out := &output{
 		options: o, log: env.Log, client: client, compressor: push.NewCompressor("snappy"),
-		collector: newCollector(), speaks1: map[string]time.Time{}, uncertain: true,
+		collector: newCollector(), speaks1: map[string]time.Time{}, unanswered: push.Unanswered(o.MaxBody),
 	}
 	out.encoder.dropped = newDropLog(env.Log)
 	return out, nil
@@ -75,7 +75,7 @@ type output struct {
 	collector  *collector
 	speaks1    map[string]time.Time // by URL: until when a server gets version 1.0 instead of 2.0
 	docsSent   time.Time            // when the last request of version 1.0 had the documentation
-	uncertain  bool                 // the records may have been stored without an answer: see pushByTime
+	unanswered push.Unanswered      // more than 0: see pushByTime
 }
 
 // MaxBytes limits the size of one request.
@@ -120,11 +120,30 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 		return &plugin.RejectedError{Records: rejected}
 	}
 	err := o.send(ctx, c)
-	if isFinalRejection(err) && o.uncertain && c.first != c.last {
+	if isFinalRejection(err) && o.unanswered > 0 && c.first != c.last {
 		err = o.pushByTime(ctx, records)
 	}
-	o.uncertain = !isDecided(err)
+	o.trackUnanswered(records, err)
 	return err
+}
+
+// trackUnanswered keeps count of what the server may have stored without an answer.
+func (o *output) trackUnanswered(records [][]byte, err error) {
+	size := 0
+	for _, r := range records {
+		size += len(r)
+	}
+	rejected, isRejected := errors.AsType[*plugin.RejectedError](err)
+	_, isPartial := errors.AsType[*plugin.PartialError](err)
+	switch {
+	case err == nil || isPartial || isRejected && len(rejected.Records) < len(records):
+		o.unanswered.Stored()
+	case isRejected:
+		o.unanswered.Rejected(size)
+	case errors.Is(err, plugin.ErrRejected) || errors.Is(err, plugin.ErrTooLarge): // fewer of the same records are next
+	default:
+		o.unanswered.Failed(size)
+	}
 }
 
 // oldest returns the time of the oldest sample that may be sent, in milliseconds.
@@ -248,7 +267,7 @@ func (o *output) post(ctx context.Context, s *push.Server, version string, c *co
 // InheritFrom takes over which samples were sent last, and which servers get version 1.0.
 func (o *output) InheritFrom(predecessor plugin.Pusher) {
 	if p, ok := predecessor.(*output); ok {
-		o.collector, o.uncertain, o.speaks1 = p.collector, p.uncertain, p.speaks1
+		o.collector, o.unanswered, o.speaks1 = p.collector, p.unanswered, p.speaks1
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,6 +312,38 @@ func TestNewRecordsSurviveARepeatedRequest(t *testing.T) {
 			t.Errorf("%s: %v", kind(err), err)
 		}
 	})
+}
+
+// TestNewRecordsSurviveARepetitionInParts: the request that repeats the one without an answer
+// is too large now, so that its parts repeat it.
+func TestNewRecordsSurviveARepetitionInParts(t *testing.T) {
+	store := &atomicServer{t: t, hangUp: true}
+	server := pushtest.NewServer(t)
+	var requests atomic.Int32
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 2 {
+			w.WriteHeader(http.StatusRequestEntityTooLarge)
+			return
+		}
+		store.ServeHTTP(w, r)
+	})
+	out, _ := newTestOutput(t, server.URL, useVersion(version1))
+	records := []string{`1 {} m=g1`, `2 {} m=g2`, `3 {} m=g3`, `4 {} m=g4`, `5 {} m=g5`, `6 {} m=g6`}
+	if err := pushText(t, out, records[:5]...); kind(err) != "kept" {
+		t.Fatalf("%s: %v", kind(err), err)
+	}
+	if err := pushText(t, out, records...); kind(err) != "too large" {
+		t.Fatalf("%s: %v", kind(err), err)
+	}
+	if err := pushText(t, out, records[:3]...); kind(err) != "rejected [0 1 2], others stored" {
+		t.Errorf("%s: %v", kind(err), err)
+	}
+	if err := pushText(t, out, records[3:]...); kind(err) != "rejected [0], others stored" {
+		t.Errorf("%s: %v", kind(err), err)
+	}
+	if diff := cmp.Diff([]string{"1@1", "2@2", "3@3", "4@4", "5@5", "6@6"}, store.stored); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
 }
 
 // TestEveryTimestampIsSentAfterOneIsStoredInPart goes on with the records of later times. The

@@ -5,10 +5,7 @@ package remotewrite
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -47,40 +44,6 @@ func onEachServer(t *testing.T, test func(t *testing.T, of realServer, server *s
 	}
 }
 
-// A promSeries is a series in an answer of the query API.
-type promSeries struct {
-	Metric map[string]string
-	Value  [2]any   // of a query at one time: seconds and the value
-	Values [][2]any // of a query of a range
-}
-
-// query asks the query API.
-func query(t testing.TB, server *servertest.Server, path string, parameters ...string) []promSeries {
-	t.Helper()
-	values := url.Values{"nocache": {"1"}} // VictoriaMetrics
-	for i := 0; i < len(parameters); i += 2 {
-		values.Set(parameters[i], parameters[i+1])
-	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v1/"+path+"?"+values.Encode(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var answer struct{ Data struct{ Result []promSeries } }
-	if err := json.Unmarshal(body, &answer); err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s: %s, %v", path, response.Status, body, err)
-	}
-	return answer.Data.Result
-}
-
 func seconds(at time.Time) string { return fmt.Sprintf("%.3f", float64(at.UnixMilli())/1000) }
 
 // TestServersReturnWhatWasWritten writes hostile names and values.
@@ -116,7 +79,7 @@ func TestServersReturnWhatWasWritten(t *testing.T) {
 		}
 		servertest.Until(t, want, func() map[string]string {
 			got := map[string]string{}
-			for _, s := range query(t, server, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
+			for _, s := range server.Query(t, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
 				got[fmt.Sprint(s.Metric)] = s.Value[1].(string)
 			}
 			return got
@@ -158,7 +121,7 @@ func TestAnEndedSeriesEndsAtOnce(t *testing.T) {
 			}
 		}
 		servertest.Until(t, want, func() (got []int) {
-			for _, s := range query(t, server, "query_range", "query", "m", "start", seconds(start), "end", seconds(start.Add(40*time.Second)), "step", "1") {
+			for _, s := range server.Query(t, "query_range", "query", "m", "start", seconds(start), "end", seconds(start.Add(40*time.Second)), "step", "1") {
 				for _, v := range s.Values {
 					got = append(got, int(v[0].(float64)-float64(start.Unix())))
 				}
@@ -193,7 +156,7 @@ func TestQueuedRecordsArriveAfterAnOutage(t *testing.T) {
 		server.Start()
 		servertest.Until(t, "stored", func() string { return kind(out.Push(t.Context(), records(3, 9))) })
 		servertest.Until(t, []string{"0", "1", "2", "3", "4", "5", "6", "7", "8"}, func() (got []string) {
-			for _, s := range query(t, server, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
+			for _, s := range server.Query(t, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
 				for _, v := range s.Values {
 					got = append(got, v[1].(string))
 				}
@@ -223,7 +186,7 @@ func TestPrometheus2StoresWhatFollowsARepeatedRequest(t *testing.T) {
 		t.Errorf("%s: %v, want %s", kind(err), err, want)
 	}
 	servertest.Until(t, []string{"0", "1", "2", "3", "4"}, func() (got []string) {
-		for _, s := range query(t, server, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
+		for _, s := range server.Query(t, "query", "query", "m[2m]", "time", seconds(start.Add(time.Minute))) {
 			for _, v := range s.Values {
 				got = append(got, v[1].(string))
 			}
@@ -321,7 +284,7 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 		"tcp_listen_drops_total map[__type__:counter]", "tcp_listen_up map[]",
 	}
 	servertest.Until(t, want, func() (got []string) {
-		for _, s := range query(t, server, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
+		for _, s := range server.Query(t, "query", "query", `{__name__=~"tcp_listen.*"}`, "time", seconds(at)) {
 			name := s.Metric["__name__"]
 			delete(s.Metric, "__name__")
 			got = append(got, fmt.Sprint(name, " ", maps.Collect(maps.All(s.Metric))))
@@ -330,7 +293,7 @@ func TestPrometheus3KeepsMetadataAndStartTimes(t *testing.T) {
 		return got
 	})
 	servertest.Until(t, []string{fmt.Sprint(p.Start.Unix())}, func() (got []string) {
-		for _, s := range query(t, server, "query", "query", "start_timestamp(tcp_listen_drops_total)", "time", seconds(at)) {
+		for _, s := range server.Query(t, "query", "query", "start_timestamp(tcp_listen_drops_total)", "time", seconds(at)) {
 			got = append(got, s.Value[1].(string))
 		}
 		return got
@@ -393,7 +356,7 @@ func TestPrometheusStoresAnOldBacklogWithAWindow(t *testing.T) {
 				t.Fatal(err)
 			}
 			servertest.Until(t, want, func() (got []string) {
-				for _, s := range query(t, server, "query", "query", `m{host="b"}[12h]`, "time", seconds(now)) {
+				for _, s := range server.Query(t, "query", "query", `m{host="b"}[12h]`, "time", seconds(now)) {
 					for _, v := range s.Values {
 						got = append(got, v[1].(string))
 					}
@@ -425,13 +388,8 @@ func TestVictoriaMetricsKeepsMetadata(t *testing.T) {
 		"tcp_listen_age_seconds": {{Type: "gauge", Help: "Age of the process", Unit: "seconds"}},
 	}
 	servertest.Until(t, want, func() map[string][]metadata {
-		response, err := http.Get(server.URL + "/api/v1/metadata")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
 		var answer struct{ Data map[string][]metadata }
-		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		if err := json.Unmarshal(server.Get(t, "/api/v1/metadata"), &answer); err != nil {
 			t.Fatal(err)
 		}
 		return answer.Data

@@ -1,6 +1,6 @@
 // Package bpf reads from the kernel what procfs does not show, or shows only slowly: which open
-// files of all processes are listening sockets, in one pass (Holders), and each socket that
-// begins or ceases to listen, as it happens (Changes).
+// files of all processes are listening sockets, in one pass, and which of the known ones still are
+// (Holders), and each socket that begins or ceases to listen, as it happens (Changes).
 //
 // Both need the capabilities CAP_BPF and CAP_PERFMON, and Linux 5.12 with BTF for the kernel
 // itself (CONFIG_DEBUG_INFO_BTF). Without them the constructors return an error that

@@ -52,9 +52,9 @@ func (h *Holders) Close() error {
 }
 
 // Sockets calls visit for each open file that is a listening TCP socket of any network
-// namespace, with its process, ordered by process and thread. Files that are opened or closed meanwhile may be
-// missing. After an error, such as that of ctx, some have not been visited. The kernel looks
-// at up to a million files before it looks at ctx again.
+// namespace, with its process, ordered by process and thread. Files that are opened or closed
+// meanwhile may be missing. After an error, such as that of ctx, some have not been visited. The
+// kernel looks at up to a million files before it looks at ctx again.
 func (h *Holders) Sockets(ctx context.Context, visit func(procfs.File, procfs.State)) error {
 	return h.each(ctx, false, visit)
 }

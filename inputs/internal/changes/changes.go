@@ -45,9 +45,8 @@ func (t *Tracker) Reconfigure(o Options) {
 func (t *Tracker) Observe(s *Snapshot) Result {
 	l := t.begin(s)
 	l.reportShortLived(s.ShortLived)
-	present, absent := l.place(s.Sockets)
-	present, absent = l.reunite(present, absent)
-	absent = l.indexMissing(absent)
+	present, absent := l.assign(s.Sockets)
+	absent = l.indexMissing(l.followRenames(present, absent))
 	l.limitBrief(absent)
 	for _, e := range present {
 		l.step(e)
@@ -67,17 +66,25 @@ func (t *Tracker) Unchanged(now Moment) (due bool) {
 	if !t.started || now.Boot != t.last.Boot || t.due.reached(now) {
 		return true
 	}
-	t.last.Moment = now
+	t.last.Moment, t.last.Gathered = now, now
 	return false
 }
 
+// Listed is called if a listing of the sockets between two scans found nothing changed. It
+// makes the times of sockets that open and close more exact.
+func (t *Tracker) Listed(now Moment) {
+	if t.started && now.Boot == t.last.Boot {
+		t.last.Moment = now
+	}
+}
+
 // Since returns the time since the last complete scan, even if that was before a restart, or
-// 0 if there was none. It becomes the window of what the next scan finds.
+// 0 if there was none.
 func (t *Tracker) Since(m Moment) time.Duration {
 	if t.last.Number == 0 {
 		return 0
 	}
-	return t.last.until(m)
+	return t.last.gathered().until(m)
 }
 
 // Times returns the values of the fields first_seen_time_seconds and changed_time_seconds

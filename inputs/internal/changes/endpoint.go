@@ -22,51 +22,51 @@ type endpoint struct {
 
 // A record is the part of an endpoint that outlives the program.
 type record struct {
-	Unreported bool     `json:"new"`      // opened or returned has not been reported yet
-	Returns    bool     `json:"returned"` // the event will be returned
-	FirstSeen  int64    `json:"f"`        // Unix time; 0: at a baseline
-	Changed    int64    `json:"c"`        // Unix time of the last event that counts as a change; 0: none
-	Owners     []*owner `json:"o"`        // at least one
-	Sockets    []socket `json:"s"`        // in the order of compareIDs; none after a boot
-	Exposure   exposure `json:"e"`
-	Gone       *absence `json:"gone"`   // nil while it is present
-	Change     *change  `json:"change"` // not reported yet, since the search for the owner is under way
-	Lost       *loss    `json:"lost"`   // nil while every owner has a socket
+	Unreported bool     `json:"new,omitzero"`      // opened or returned has not been reported yet
+	Returns    bool     `json:"returned,omitzero"` // the event will be returned
+	FirstSeen  int64    `json:"f,omitzero"`        // Unix time; 0: at a baseline
+	Changed    int64    `json:"c,omitzero"`        // Unix time of the last event that counts as a change; 0: none
+	Owners     []*owner `json:"o,omitzero"`        // at least one
+	Sockets    []socket `json:"s,omitzero"`        // in the order of compareIDs; none after a boot
+	Exposure   exposure `json:"e,omitzero"`
+	Gone       *absence `json:"gone,omitzero"`   // nil while it is present
+	Change     *change  `json:"change,omitzero"` // not reported yet, since the search for the owner is under way
+	Lost       *loss    `json:"lost,omitzero"`   // nil while every owner has a socket
 }
 
 // A mark records when something was first seen.
 type mark struct {
-	Time      time.Time     `json:"t"`
-	Mono      time.Duration `json:"m"`
-	Window    time.Duration `json:"w"` // how long ago it may have happened; 0: Time is exact
-	WhileDown bool          `json:"d"`
-	Boot      bool          `json:"b"` // first seen in the first scan after a boot, to which settle_boot applies
+	Time      time.Time     `json:"t,omitzero"`
+	Mono      time.Duration `json:"m,omitzero"`
+	Window    time.Duration `json:"w,omitzero"` // how long ago it may have happened; 0: Time is exact
+	WhileDown bool          `json:"d,omitzero"`
+	Boot      bool          `json:"b,omitzero"` // first seen in the first scan after a boot, to which settle_boot applies
 }
 
 // An absence marks the first scan without an endpoint.
 type absence struct {
 	mark
-	Last Moment `json:"last"` // the last scan that saw it
+	Last Moment `json:"last,omitzero"` // the last scan that saw it
 }
 
 // A change marks the first scan that saw another owner or other sockets.
 type change struct {
 	mark
-	Down time.Duration `json:"down"` // how long the endpoint may have been gone
+	Down time.Duration `json:"down,omitzero"` // how long the endpoint may have been gone
 }
 
 // A loss marks the first scan in which an owner had no socket while others had.
 type loss struct {
 	mark
-	Known bool `json:"known"` // that owner was identified
+	Known bool `json:"known,omitzero"` // that owner was identified
 }
 
 // An exposure is the class that was last reported, and the one that may be reported next.
 type exposure struct {
-	Reported inet.Class `json:"told"`
-	Known    bool       `json:"known"` // whether Reported is known
-	Next     inet.Class `json:"next"`
-	Since    *mark      `json:"since"` // of Next; nil: the class is the one that was reported
+	Reported inet.Class `json:"told,omitzero"`
+	Known    bool       `json:"known,omitzero"` // whether Reported is known
+	Next     inet.Class `json:"next,omitzero"`
+	Since    *mark      `json:"since,omitzero"` // of Next; nil: the class is the one that was reported
 }
 
 // known returns the record of a socket, or nil if there is none.

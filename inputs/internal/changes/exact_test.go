@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
+	"sockwatch/inputs/internal/inet"
 )
 
 // An exactHost is a host whose kernel tells when sockets open and close.
@@ -189,6 +190,42 @@ func TestSetClockDoesNotMakeKnownSocketsNew(t *testing.T) {
 	h.pass(10 * time.Second)
 	h.sockets[0].Holders = []Holder{{PID: 6, Start: 6, Key: Key{Process: "other", UID: 33}}} // it was handed over
 	h.wants(h.scan(), ownerChanged, h.now.Time, "window_seconds", "10", "previous_pid", "5")
+}
+
+// A listing shows that no socket has opened or closed since, but neither who holds them nor the
+// host's addresses.
+func TestListingsMakeOnlySocketsMoreExact(t *testing.T) {
+	h := newExactHost(t)
+	h.tracker = New(simOptions()) // the kernel reports nothing
+	socket := func(port uint16, process string, class inet.Class) Socket {
+		s := h.socket(port, 0, len(process))
+		s.Opened, s.Holders[0].Key.Process, s.Exposure = time.Time{}, process, class
+		return s
+	}
+	listed := func() {
+		h.pass(50 * time.Second)
+		h.tracker.Listed(h.now)
+		h.pass(time.Second)
+	}
+	s := socket(80, "nginx", inet.Private)
+	h.sockets = []Socket{s}
+	h.scan()
+	listed()
+	h.sockets = []Socket{s, socket(81, "new", inet.Private)}
+	h.wants(h.scan(), opened, h.now.Time, "window_seconds", "1")
+	listed()
+	h.sockets[0].Holders = socket(80, "another", inet.Private).Holders
+	h.wants(h.scan(), ownerChanged, h.now.Time, "window_seconds", "51")
+	listed()
+	h.sockets[0].Exposure = inet.Public
+	h.wants(h.scan(), exposureChanged, h.now.Time, "window_seconds", "51")
+	if got := h.tracker.Since(h.now); got != 0 {
+		t.Errorf("%v since the last scan, want 0", got)
+	}
+	listed()
+	if got := h.tracker.Since(h.now); got != 51*time.Second {
+		t.Errorf("%v since the last scan, want 51s", got)
+	}
 }
 
 // TestTheLastOfAGroupClosesTheEndpoint takes the end of a socket that joined while the first one

@@ -7,13 +7,13 @@ import (
 
 // A socket is the record of one of an endpoint's sockets.
 type socket struct {
-	ID    SocketID `json:"i"`
-	Owner int      `json:"o"` // index into endpoint.owners
+	ID    SocketID `json:"i,omitzero"`
+	Owner int      `json:"o,omitzero"` // index into endpoint.owners
 	// Processes begin with the one by which Owner was identified; there are none if Owner is
 	// assumed. For an activated socket they are all its services.
-	Processes []process `json:"p"`
-	Reported  bool      `json:"t"` // it was open at the last event
-	Activated bool      `json:"a"` // a manager has been seen to hold it
+	Processes []process `json:"p,omitzero"`
+	Reported  bool      `json:"t,omitzero"` // it was open at the last event
+	Activated bool      `json:"a,omitzero"` // a manager has been seen to hold it
 }
 
 // maxOwners limits how many owners of an endpoint are distinguished, because each one costs

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// reunite gives a new endpoint the state of a missing one if they have a socket in common: its
-// namespace or its device was renamed.
-func (l *scan) reunite(present, absent []*endpoint) (stillPresent, stillAbsent []*endpoint) {
+// followRenames gives a new endpoint the state of a missing one if they have a socket in common: its
+// namespace or its device was renamed. It returns those that are still missing.
+func (l *scan) followRenames(present, absent []*endpoint) (stillAbsent []*endpoint) {
 	bySocket := make(map[SocketID]*endpoint)
 	for _, e := range absent {
 		for i := range e.Sockets {
@@ -16,7 +16,7 @@ func (l *scan) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 		}
 	}
 	if len(bySocket) == 0 {
-		return present, absent
+		return absent
 	}
 	for _, e := range present {
 		if len(e.Sockets) > 0 || !e.Unreported {
@@ -32,8 +32,7 @@ func (l *scan) reunite(present, absent []*endpoint) (stillPresent, stillAbsent [
 			break
 		}
 	}
-	absent = slices.DeleteFunc(absent, func(e *endpoint) bool { return l.endpoints[e.Endpoint] != e })
-	return present, absent
+	return slices.DeleteFunc(absent, func(e *endpoint) bool { return l.endpoints[e.Endpoint] != e })
 }
 
 // indexMissing indexes the missing endpoints for origin, and returns them.

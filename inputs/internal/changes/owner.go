@@ -12,12 +12,12 @@ import (
 type owner struct {
 	// Keys are the generalized keys that it had: a process that renames itself remains the same
 	// owner. An owner without keys has not been identified yet, and equals every other.
-	Keys      []Key `json:"k"`
-	FirstSeen int64 `json:"f"` // Unix time; 0: at a baseline
-	Shown     shown `json:"s"`
+	Keys      []Key `json:"k,omitzero"`
+	FirstSeen int64 `json:"f,omitzero"` // Unix time; 0: at a baseline
+	Shown     shown `json:"s,omitzero"`
 	// Reported is the value of Shown at the last event if that was another process; else nil.
 	// In a rolling update, new processes are seen before the event that reports it.
-	Reported *shown `json:"b"`
+	Reported *shown `json:"b,omitzero"`
 
 	latest Key // last seen, not generalized; zero after Restore
 }
@@ -27,18 +27,18 @@ const maxKeys = 4
 
 // shown is what an event reports about an owner.
 type shown struct {
-	UID     uint32       `json:"u"` // of the socket
-	Listen  int          `json:"l"` // the process that called listen, 0 if it is not known
-	Process process      `json:"p"`
-	Facts   Facts        `json:"f"`
-	Tags    []metric.Tag `json:"t"`
-	Verdict Verdict      `json:"v"`
+	UID     uint32       `json:"u,omitzero"` // of the socket
+	Listen  int          `json:"l,omitzero"` // the process that called listen, 0 if it is not known
+	Process process      `json:"p,omitzero"`
+	Facts   Facts        `json:"f,omitzero"`
+	Tags    []metric.Tag `json:"t,omitzero"`
+	Verdict Verdict      `json:"v,omitzero"`
 }
 
 // A process is one of this boot. Its start is 0 if it is from an earlier one.
 type process struct {
-	PID   int    `json:"p"`
-	Start uint64 `json:"s"`
+	PID   int    `json:"p,omitzero"`
+	Start uint64 `json:"s,omitzero"`
 }
 
 func (p process) is(h *Holder) bool { return p.Start != 0 && p.PID == h.PID && p.Start == h.Start }

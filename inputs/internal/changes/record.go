@@ -35,6 +35,15 @@ func parseRecordKey(key string) (at Endpoint, ok bool) {
 	return at, ok && err == nil && recordKey(at) == key
 }
 
+// encode returns a record. It cannot fail: records contain nothing that JSON cannot represent.
+func encode(v any) json.RawMessage {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
 // addr returns the address without its device.
 func (at Endpoint) addr() netip.Addr {
 	address, _, _ := strings.Cut(at.Address, "%")

@@ -10,7 +10,8 @@ import (
 
 // A view is what is kept about a scan as a whole.
 type view struct {
-	Moment
+	Moment                       // of the last scan or listing
+	Gathered   Moment            `json:"gathered,omitzero"` // of the last scan; zero: written by an earlier version
 	Number     uint64            `json:"number"`
 	Began      time.Time         `json:"began,omitzero"` // of the first scan; zero: written by an earlier version
 	Scope      string            `json:"scope"`
@@ -33,7 +34,6 @@ type scan struct {
 	baseline func(netns string) bool // nothing in that namespace is an event
 	closed   map[uint64]time.Time    // of the snapshot
 	failed   map[string]bool         // namespaces that could not be listed
-	scratch  []byte                  // of encode
 	rescoped bool                    // the options include other namespaces than before
 	missing  map[uint16][]*endpoint  // by port: reported endpoints that are missing
 	arriving map[uint16][]*endpoint  // by port: those that wait until their owners are found
@@ -54,7 +54,7 @@ func (t *Tracker) begin(s *Snapshot) *scan {
 	if first {
 		began = s.Time.Round(0)
 	}
-	l.view = view{Moment: s.Moment, Number: t.last.Number + 1, Began: began, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
+	l.view = view{Moment: s.Moment, Gathered: s.Moment, Number: t.last.Number + 1, Began: began, Scope: s.Scope, Namespaces: make(map[string]nsSeen, len(s.Namespaces))}
 	l.rescoped = !first && t.last.Scope != s.Scope
 	rebooted := !first && t.last.Boot != s.Boot
 	baseline := make(map[string]bool)
@@ -80,6 +80,21 @@ func (t *Tracker) begin(s *Snapshot) *scan {
 		}
 	}
 	return l
+}
+
+// markOfKnown returns the mark of a difference in what is known about sockets, such as their
+// holders and addresses. Only a scan shows it, no listing.
+func (l *scan) markOfKnown() mark {
+	m := l.mark
+	m.Window = l.before.gathered().until(l.Moment)
+	return m
+}
+
+func (v *view) gathered() Moment {
+	if v.Gathered.Boot == "" {
+		return v.Moment
+	}
+	return v.Gathered
 }
 
 // until returns the time between two moments, by the best clock that they have in common.
@@ -109,9 +124,9 @@ func (l *scan) reboot(e *endpoint) {
 	}
 }
 
-// place finds the endpoints of all sockets. It returns those that are present and the
+// assign assigns the sockets to their endpoints. It returns those that are present and the
 // others, in an order that makes the choice of origins deterministic.
-func (l *scan) place(sockets []Socket) (present, absent []*endpoint) {
+func (l *scan) assign(sockets []Socket) (present, absent []*endpoint) {
 	for i := range sockets {
 		s := &sockets[i]
 		if l.failed[s.Netns] {
@@ -191,7 +206,7 @@ func (l *scan) end() Result {
 			l.next.atWall(e.Changed + changedFor)
 		}
 		if e.dirty {
-			l.set[recordKey(at)] = l.encode(&e.record)
+			l.set[recordKey(at)] = encode(&e.record)
 			e.dirty = false
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // late to search for their owners. Sockets of one endpoint that were seen at the same time are
 // matched together, since there may be thousands.
 func (l *scan) reportShortLived(all []ShortLived) {
-	type place struct {
+	type instant struct {
 		Endpoint
 		nano int64
 	}
@@ -19,13 +19,13 @@ func (l *scan) reportShortLived(all []ShortLived) {
 		sockets []*Socket
 	}
 	var groups []*group
-	at := make(map[place]*group)
+	at := make(map[instant]*group)
 	for i := range all {
 		seen := &all[i]
 		if l.failed[seen.Netns] || l.baseline(seen.Netns) {
 			continue
 		}
-		key := place{seen.Endpoint, seen.Time.UnixNano()}
+		key := instant{seen.Endpoint, seen.Time.UnixNano()}
 		g := at[key]
 		if g == nil {
 			g = &group{first: seen}

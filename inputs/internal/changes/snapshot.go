@@ -71,9 +71,9 @@ type Endpoint struct {
 
 // A SocketID identifies a socket among all sockets of a boot.
 type SocketID struct {
-	Netns  uint64 `json:"n"` // inode of the namespace
-	Cookie uint64 `json:"c"`
-	Inode  uint64 `json:"i"`
+	Netns  uint64 `json:"n,omitzero"` // inode of the namespace
+	Cookie uint64 `json:"c,omitzero"`
+	Inode  uint64 `json:"i,omitzero"`
 }
 
 // A Socket is one listening socket as a scan found it.
@@ -125,38 +125,38 @@ type Holder struct {
 // A Key is what identifies an owner across restarts. The user is a number, so an owner stays
 // the same when the name of the user resolves later.
 type Key struct {
-	Process     string `json:"p"`
-	UID         uint32 `json:"u"`
-	Unit        string `json:"unit"`
-	UserUnit    string `json:"user_unit"`
-	InContainer bool   `json:"c"`
+	Process     string `json:"p,omitzero"`
+	UID         uint32 `json:"u,omitzero"`
+	Unit        string `json:"unit,omitzero"`
+	UserUnit    string `json:"user_unit,omitzero"`
+	InContainer bool   `json:"c,omitzero"`
 }
 
 // Facts are what the fields of events report about a process. Unknown facts are zero, and
 // their fields are absent.
 type Facts struct {
-	Exe         string    `json:"exe"`
-	ExeDeleted  bool      `json:"deleted"`
-	ExeSHA256   string    `json:"sha256"`
-	Start       time.Time `json:"start"`
-	Parent      Parent    `json:"parent"`
-	LoginUID    uint32    `json:"login"`
-	HasLoginUID bool      `json:"has_login"`
-	Cmdline     string    `json:"cmdline"`
+	Exe         string    `json:"exe,omitzero"`
+	ExeDeleted  bool      `json:"deleted,omitzero"`
+	ExeSHA256   string    `json:"sha256,omitzero"`
+	Start       time.Time `json:"start,omitzero"`
+	Parent      Parent    `json:"parent,omitzero"`
+	LoginUID    uint32    `json:"login,omitzero"`
+	HasLoginUID bool      `json:"has_login,omitzero"`
+	Cmdline     string    `json:"cmdline,omitzero"`
 }
 
 // A Parent is what an event reports about the process that started another.
 type Parent struct {
-	PID     int    `json:"pid"`
-	Process string `json:"process"`
-	Exe     string `json:"exe"`
+	PID     int    `json:"pid,omitzero"`
+	Process string `json:"process,omitzero"`
+	Exe     string `json:"exe,omitzero"`
 }
 
 // A Verdict is the outcome of the rules for a socket. Without rules it is zero.
 type Verdict struct {
-	Expected string `json:"expected"`
-	Rule     string `json:"rule"`
-	Why      string `json:"why"`
+	Expected string `json:"expected,omitzero"`
+	Rule     string `json:"rule,omitzero"`
+	Why      string `json:"why,omitzero"`
 }
 
 // A Result is the outcome of a scan.

@@ -124,7 +124,7 @@ func (l *scan) differ(e *endpoint, m *match) {
 	if e.Change != nil {
 		return
 	}
-	c := &change{mark: l.mark}
+	c := &change{mark: l.markOfKnown()}
 	if s := m.newest(e); e.known(s.ID) == nil {
 		c.mark = l.markOf(s)
 	}
@@ -208,7 +208,7 @@ func (l *scan) compareExposure(e *endpoint) {
 		}
 		return
 	case x.Since == nil || x.Next != class:
-		since := l.mark
+		since := l.markOfKnown()
 		x.Next, x.Since = class, &since
 		e.dirty = true
 	}

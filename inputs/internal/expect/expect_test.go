@@ -395,7 +395,7 @@ process = "nc"
 		{name: "unknown owner that may be forbidden", listener: nginx(99, by("x"), unreadable), want: Reason{"nc", "process is not known to be nc of forbid rule nc"}},
 		{name: "no owner", listener: nginx(80, www, none), want: Reason{"web", "process is absent, not nginx of rule web"}},
 		{name: "expired", listener: nginx(22, by("sshd")), want: Reason{"ssh", "2026-11-01 was the last day of rule ssh"}},
-		{name: "nothing in common", listener: nginx(99, by("x")), want: Reason{"", "no rule is near: none is about this port, process, program, unit or container"}},
+		{name: "nothing in common", listener: nginx(99, by("x")), want: Reason{"", "no rule comes close: none names this port, process, program, unit or container"}},
 		{name: "the nearest holder counts", listener: nginx(80, held(Holder{Process: "a"}, Holder{Process: "nginx"})), want: Reason{"web", "user root is not www-data of rule web"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -195,7 +195,7 @@ address = "10.0.0.0/8"
 user = "bob"
 `)
 	report := NewReport(r, []*Listener{nginx(8080), nginx(8081, at("10.1.2.3"))}, now)
-	want := `unexpected  0.0.0.0:8080 of nginx (root, nginx.service): no rule is near: none is about this port, process, program, unit or container
+	want := `unexpected  0.0.0.0:8080 of nginx (root, nginx.service): no rule comes close: none names this port, process, program, unit or container
 unexpected  10.1.2.3:8081 of nginx (root, nginx.service): user root is not bob of rule bob
 2 listeners, 3 rules (digest ` + r.Digest() + `): 2 unexpected
 `

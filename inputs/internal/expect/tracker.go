@@ -187,7 +187,7 @@ func (s *start) until(end *start) time.Duration {
 
 // seconds returns a field with a duration, with millisecond precision.
 func seconds(key string, d time.Duration) metric.Field {
-	return metric.Field{Key: key, Value: metric.Float(d.Truncate(time.Millisecond).Seconds())}
+	return metric.Field{Key: key, Value: metric.Float(float64(d.Milliseconds()) / 1000)}
 }
 
 func text(key, value string) metric.Field {

@@ -564,7 +564,7 @@ func TestUnexpectedListenersAreCountedByExposure(t *testing.T) {
 		"{exposure=none} listeners=0", "{exposure=loopback} listeners=1", "{exposure=link_local} listeners=0",
 		"{exposure=private} listeners=0", "{exposure=public} listeners=2")
 	s.want("events", s.events, "violated 0.0.0.0 80 nginx", "violated 0.0.0.0 81 nginx", "violated 127.0.0.1 82 nginx")
-	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule is near: none is about this port, process, program, unit or container" {
+	if v, _ := s.last[0].Field("why"); v.AsString() != "no rule comes close: none names this port, process, program, unit or container" {
 		t.Errorf("why: %v", v)
 	}
 }
@@ -651,4 +651,12 @@ func TestDamagedRecordsAreSkipped(t *testing.T) {
 	want := slices.Concat(slices.Sorted(maps.Keys(good)), []string{"e:other"})
 	slices.Sort(want)
 	s.want("records", slices.Sorted(maps.Keys(s.records)), want...)
+}
+
+func TestDurationsHaveThreeDecimals(t *testing.T) {
+	for d, want := range map[time.Duration]string{8556*time.Millisecond + 999: "8.556", 1001 * time.Millisecond: "1.001", 0: "0"} {
+		if got := seconds("lasted_seconds", d); got.Value.String() != want {
+			t.Errorf("%v is %s, want %s", d, got.Value, want)
+		}
+	}
 }

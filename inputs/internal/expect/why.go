@@ -11,7 +11,7 @@ import (
 
 // A Reason is a sentence and the rule that it refers to.
 type Reason struct {
-	Rule string // "" if no rule is near
+	Rule string // "" if no rule comes close
 	Why  string // "port 8443 is not in 80,443 of rule web"
 }
 
@@ -27,7 +27,7 @@ func (r *Rules) Why(l *Listener, now time.Time) Reason {
 	case len(r.rules) == 0:
 		return Reason{Why: "there are no rules"}
 	case n == nil:
-		return Reason{Why: "no rule is near: none is about this port, process, program, unit or container"}
+		return Reason{Why: "no rule comes close: none names this port, process, program, unit or container"}
 	}
 	return Reason{n.name, strings.Join(n.explain(l, h, now), " and ") + " of " + n.title()}
 }
@@ -73,7 +73,7 @@ func (n *rule) because(sentence string) string {
 }
 
 // nearest returns the rule that is closest to matching, and the owner that comes closest to
-// it, or nil if no rule is near. A rule that may match once the owner is known takes
+// it, or nil if no rule comes close. A rule that may match once the owner is known takes
 // precedence.
 func (r *Rules) nearest(l *Listener, now time.Time) (nearest *rule, of *Holder) {
 	var least distance

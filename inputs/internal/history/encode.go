@@ -8,8 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-
-	"sockwatch/inputs/internal/jsonappend"
 )
 
 // The lines are encoded without encoding/json, which takes several times as long: a deploy
@@ -46,7 +44,7 @@ func writeLine(file io.WriterAt, offset int64, l line) (length int64, err error)
 	return length, w.err
 }
 
-// spill writes a piece if it is long enough, except for its last byte, which jsonappend.End may
+// spill writes a piece if it is long enough, except for its last byte, which end may
 // still replace. It returns the rest.
 func (w *lineWriter) spill(b []byte) []byte {
 	last := len(b) - 1
@@ -70,29 +68,29 @@ func (w *lineWriter) write(piece []byte) {
 // event it passes what it has appended to spill, and continues with the result.
 func (l *line) append(b []byte, spill func([]byte) []byte) []byte {
 	if s := l.Snapshot; s != nil {
-		b = append(jsonappend.Key(b, "snapshot"), '{')
-		b = append(strconv.AppendInt(jsonappend.Key(b, "version"), int64(s.Version), 10), ',')
+		b = append(appendKey(b, "snapshot"), '{')
+		b = append(strconv.AppendInt(appendKey(b, "version"), int64(s.Version), 10), ',')
 		b = appendText(b, "machine_id", s.Machine)
-		b = append(jsonappend.String(jsonappend.Key(b, "history"), s.ID), ',')
-		b = append(strconv.AppendInt(jsonappend.Key(b, "sequence"), s.Sequence, 10), ',')
+		b = append(appendString(appendKey(b, "history"), s.ID), ',')
+		b = append(strconv.AppendInt(appendKey(b, "sequence"), s.Sequence, 10), ',')
 		b = appendRecords(b, "records", s.Records, spill)
 		b = appendEvents(b, "waiting", s.Waiting, spill)
 		b = appendEvents(b, "recent", s.Recent, spill)
-		b = jsonappend.End(b, '}')
+		b = end(b, '}')
 	}
 	b = appendText(b, "history", l.ID)
 	if l.Sequence != 0 {
-		b = append(strconv.AppendInt(jsonappend.Key(b, "sequence"), l.Sequence, 10), ',')
+		b = append(strconv.AppendInt(appendKey(b, "sequence"), l.Sequence, 10), ',')
 	}
 	b = appendRecords(b, "set", l.Set, spill)
 	b = appendEvents(b, "events", l.Events, spill)
 	if len(l.Delivered) > 0 {
-		b = append(jsonappend.Key(b, "delivered"), '[')
+		b = append(appendKey(b, "delivered"), '[')
 		for _, r := range l.Delivered {
 			b = append(strconv.AppendInt(append(b, '['), r[0], 10), ',')
 			b = append(strconv.AppendInt(b, r[1], 10), "],"...)
 		}
-		b = jsonappend.End(b, ']')
+		b = end(b, ']')
 	}
 	if n := len(b); n > 0 && b[n-1] == ',' {
 		b = b[:n-1]
@@ -104,9 +102,11 @@ func appendRecords(b []byte, key string, records map[string]json.RawMessage, spi
 	if len(records) == 0 {
 		return b
 	}
-	b = append(jsonappend.Key(b, key), '{')
-	for _, name := range slices.Sorted(maps.Keys(records)) {
-		b = append(jsonappend.String(b, name), ':')
+	b = append(appendKey(b, key), '{')
+	names := slices.AppendSeq(make([]string, 0, len(records)), maps.Keys(records))
+	slices.Sort(names)
+	for _, name := range names {
+		b = append(appendString(b, name), ':')
 		if record := records[name]; record != nil {
 			b = append(b, record...)
 		} else {
@@ -114,18 +114,18 @@ func appendRecords(b []byte, key string, records map[string]json.RawMessage, spi
 		}
 		b = spill(append(b, ','))
 	}
-	return jsonappend.End(b, '}')
+	return end(b, '}')
 }
 
 func appendEvents(b []byte, key string, events []event, spill func([]byte) []byte) []byte {
 	if len(events) == 0 {
 		return b
 	}
-	b = append(jsonappend.Key(b, key), '[')
+	b = append(appendKey(b, key), '[')
 	for i := range events {
 		b = spill(events[i].append(b))
 	}
-	return jsonappend.End(b, ']')
+	return end(b, ']')
 }
 
 // appendText appends a member unless its value is "".
@@ -133,5 +133,5 @@ func appendText(b []byte, key, value string) []byte {
 	if value == "" {
 		return b
 	}
-	return append(jsonappend.String(jsonappend.Key(b, key), value), ',')
+	return append(appendString(appendKey(b, key), value), ',')
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sockwatch/agent/metric"
-	"sockwatch/inputs/internal/jsonappend"
 )
 
 // An event is a point with its sequence number. The slice of its fields may be replaced, but
@@ -53,34 +52,34 @@ func (e *event) append(b []byte) []byte {
 	p := &e.point
 	b = append(strconv.AppendInt(append(b, `{"sequence":`...), e.sequence, 10), `,"time":"`...)
 	b = append(p.Time.AppendFormat(b, time.RFC3339Nano), `","name":`...)
-	b = append(jsonappend.String(b, p.Name), ',')
+	b = append(appendString(b, p.Name), ',')
 	if len(p.Tags) > 0 {
-		b = append(jsonappend.Key(b, "tags"), '{')
+		b = append(appendKey(b, "tags"), '{')
 		for _, t := range p.Tags {
-			b = append(jsonappend.String(append(jsonappend.String(b, t.Key), ':'), t.Value), ',')
+			b = append(appendString(append(appendString(b, t.Key), ':'), t.Value), ',')
 		}
-		b = jsonappend.End(b, '}')
+		b = end(b, '}')
 	}
 	b = append(b, `"fields":[`...)
 	for _, f := range p.Fields {
-		b = append(jsonappend.String(append(b, `{"key":`...), f.Key), ',')
+		b = append(appendString(append(b, `{"key":`...), f.Key), ',')
 		b = append(appendValue(b, f.Value), "},"...)
 	}
-	return jsonappend.End(jsonappend.End(b, ']'), '}')
+	return end(end(b, ']'), '}')
 }
 
 func appendValue(b []byte, v metric.Value) []byte {
 	switch v.Kind() {
 	case metric.KindInt:
-		return strconv.AppendInt(jsonappend.Key(b, "int"), v.AsInt(), 10)
+		return strconv.AppendInt(appendKey(b, "int"), v.AsInt(), 10)
 	case metric.KindUint:
-		return strconv.AppendUint(jsonappend.Key(b, "uint"), v.AsUint(), 10)
+		return strconv.AppendUint(appendKey(b, "uint"), v.AsUint(), 10)
 	case metric.KindBool:
-		return strconv.AppendBool(jsonappend.Key(b, "bool"), v.AsBool())
+		return strconv.AppendBool(appendKey(b, "bool"), v.AsBool())
 	case metric.KindString:
-		return jsonappend.String(jsonappend.Key(b, "string"), v.AsString())
+		return appendString(appendKey(b, "string"), v.AsString())
 	default: // as a string, since JSON has no NaN
-		return jsonappend.String(jsonappend.Key(b, "float"), strconv.FormatFloat(v.AsFloat(), 'g', -1, 64))
+		return appendString(appendKey(b, "float"), strconv.FormatFloat(v.AsFloat(), 'g', -1, 64))
 	}
 }
 

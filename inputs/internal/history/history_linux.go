@@ -2,8 +2,8 @@
 // some output has not received yet. It interprets neither.
 //
 // history_linux.go shows the path of a write from top to bottom: Append changes the content
-// (content.go) and starts a writer, which encodes the changes as a line (line.go) and
-// gives it to the journal (journal_linux.go). Events returns the events that are written.
+// (content.go) and starts a writer, which gives them as a line (line.go) to the
+// journal (journal_linux.go), which encodes it (encode.go, event.go, json.go). Events returns the events that are written.
 package history
 
 import (

@@ -3,9 +3,11 @@ package kerneltest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,19 +53,34 @@ func run() error {
 	}
 	for _, s := range suites {
 		fmt.Fprintf(line, "=== suite %s\n", s.name)
-		cmd := exec.Command(s.program(), s.arguments(os.Getenv(onlyVariable))...)
-		cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Dir(s.program()), line, line
-		err := cmd.Run()
-		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-			errs = append(errs, err)
+		code, out, err := s.run(line, s.arguments(os.Getenv(onlyVariable)))
+		// Beside much other work the machine may stand still for longer than a test, or the
+		// input, waits. So those that fail get a second chance, once.
+		if failed := failedTests(out); err == nil && code == 1 && len(failed) > 0 {
+			fmt.Fprintf(line, "=== again: %s\n", strings.Join(failed, " "))
+			code, _, err = s.run(line, append(s.arguments(""), "-test.run=^("+strings.Join(failed, "|")+")$"))
 		}
-		fmt.Fprintf(line, "=== exit %s: %d\n", s.name, cmd.ProcessState.ExitCode())
+		errs = append(errs, err)
+		fmt.Fprintf(line, "=== exit %s: %d\n", s.name, code)
 	}
 	err = errors.Join(errs...)
 	if err != nil {
 		fmt.Fprintln(line, "init:", err)
 	}
 	return err
+}
+
+// run runs the program of the suite, and also returns its output.
+func (s *suite) run(line io.Writer, arguments []string) (code int, out string, err error) {
+	var b strings.Builder
+	cmd := exec.Command(s.program(), arguments...)
+	cmd.Dir, cmd.Stdout = filepath.Dir(s.program()), io.MultiWriter(line, &b)
+	cmd.Stderr = cmd.Stdout
+	err = cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = nil
+	}
+	return cmd.ProcessState.ExitCode(), b.String(), err
 }
 
 // load loads a kernel module.

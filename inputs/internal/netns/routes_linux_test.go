@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/inputs/internal/inet"
 )
 
@@ -71,9 +72,7 @@ func TestWatchIgnoresOtherRoutes(t *testing.T) {
 // TestLargeRoutingTable: the local routes of a router with 200,000 others are read
 // in a fraction of the time that it takes to read all routes.
 func TestLargeRoutingTable(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it makes 200,000 routes")
-	}
+	soak.Only(t, "makes 200,000 routes")
 	isolated(t)
 	ip(t, "netns add router")
 	t.Cleanup(func() { ip(t, "netns delete router") })

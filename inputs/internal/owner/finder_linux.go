@@ -48,7 +48,7 @@ type Finder struct {
 	// program.
 	holders   verifier[*Socket]
 	facts     verifier[*Process]
-	verified  time.Time // when Options.Files last verified all holders
+	atOnce    schedule // of verifyAll
 	scanner   scanner
 	walk      *walk     // the walk in progress, or nil
 	refreshed time.Time // the end of the last walk
@@ -171,13 +171,12 @@ func (f *Finder) verify(ctx context.Context, now time.Time) {
 // facts of those processes that have changed. Only what Files does not confirm is looked up in
 // procfs.
 func (f *Finder) verifyAll(ctx context.Context, now time.Time) {
-	elapsed := now.Sub(f.holders.last)
-	f.holders.last = now
-	if elapsed <= 0 || !now.Add(elapsed).After(f.verified.Add(f.options.Verify)) {
-		return // the next Update is early enough
+	if !f.atOnce.due(now, f.options.Verify) {
+		return
 	}
 	checks := f.checks()
 	if len(checks) == 0 {
+		f.atOnce.finish(now)
 		return
 	}
 	files, states := make([]procfs.File, len(checks)), make(map[*Process]procfs.State)
@@ -194,7 +193,7 @@ func (f *Finder) verifyAll(ctx context.Context, now time.Time) {
 		}
 		return
 	}
-	f.verified = now
+	f.atOnce.finish(now)
 	for i := range checks {
 		if i%64 == 63 && !more(ctx) {
 			return

@@ -168,8 +168,8 @@ func change(t *testing.T, random *rand.Rand, s *shell, groups []string) (line st
 		line = "echo $$ > " + groups[random.IntN(len(groups))]
 	case n < 6:
 		line = fmt.Sprintf("exec %d<&-", 3+random.IntN(3))
-	case n < 7: // a program of the same name that follows the same lines
-		line = fmt.Sprintf("echo done; exec /bin/sh -c '%s'", shellLoop)
+	case n < 7: // another program that runs lines
+		line = fmt.Sprintf("exec /bin/sh -c 'echo done; %s'", shellLoop)
 	case n < 8:
 		err := os.Rename(s.program, s.program+"x")
 		s.program += "x"

@@ -26,6 +26,26 @@ func (v *verifier[T]) visit(ctx context.Context, now time.Time, all []T, visit f
 	}
 }
 
+// A schedule decides in which Updates to verify everything at once, so that this happens within
+// each period, if Updates are not farther apart than they were.
+type schedule struct {
+	last, done      time.Time     // the last Update, and the last verification
+	longest, before time.Duration // between two Updates since then, and before it
+}
+
+// due reports whether the next Update may be too late.
+func (s *schedule) due(now time.Time, period time.Duration) bool {
+	first, elapsed := s.last.IsZero(), now.Sub(s.last)
+	s.last = now
+	if first || elapsed <= 0 {
+		return first
+	}
+	s.longest = max(s.longest, elapsed)
+	return now.Add(max(s.longest, s.before)).After(s.done.Add(period))
+}
+
+func (s *schedule) finish(now time.Time) { s.done, s.before, s.longest = now, s.longest, 0 }
+
 // share returns how many of n elements are due, if all of them are visited once per period
 // and elapsed is the time since the last visit.
 func share(n int, elapsed, period time.Duration) int {

@@ -30,7 +30,7 @@ func TestBrokenRules(t *testing.T) {
 	}
 	want := []alert{
 		{Kind: "missing", Text: "rule db: expected listener not found", Link: "/events?q=db"},
-		{Kind: "forbidden", Text: "0.0.0.0:23 unknown process (rule telnet), exposure private", Link: "/?q=port%3A23+address%3A0.0.0.0"},
+		{Kind: "forbidden", Text: "0.0.0.0:23 no known process (rule telnet), exposure private", Link: "/?q=port%3A23+address%3A0.0.0.0"},
 		{Kind: "unexpected", Text: "[::]:9 nc, bob, exposure public", Link: "/?q=port%3A9+address%3A%3A%3A"},
 		{Kind: "unexpected", Text: "more of user bob", Link: "/?q=user%3Abob"},
 	}

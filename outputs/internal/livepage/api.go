@@ -100,7 +100,7 @@ func (p *Page) apiQuery(r *http.Request, snap *snapshot, trusted bool, known ...
 			return query{}, respond.Errorf(http.StatusBadRequest, "unknown parameter %.100q (known: %s)", key, strings.Join(known, ", "))
 		}
 		if len(values[key]) > 1 {
-			return query{}, respond.Errorf(http.StatusBadRequest, "the parameter %s is there %d times: write all terms into one", key, len(values[key]))
+			return query{}, respond.Errorf(http.StatusBadRequest, "the parameter %s is given %d times: write all terms into one", key, len(values[key]))
 		}
 	}
 	q := parseQuery(values)

@@ -142,7 +142,7 @@ func TestScriptsGetErrorsInsteadOfMessages(t *testing.T) {
 		{name: "bad port", path: "/api/events?q=port:x", board: five(), wantStatus: 400, wantBody: "\"x\" is not a port (1 to 65535) or a range such as 8000-8100.\n"},
 		{name: "unknown parameter", path: "/api/listeners?port=1", board: five(), wantStatus: 400, wantBody: "unknown parameter \"port\" (known: q, cursor)\n"},
 		{name: "cursor of events", path: "/api/events?cursor=x", board: five(), wantStatus: 400, wantBody: "unknown parameter \"cursor\" (known: q)\n"},
-		{name: "two searches", path: "/api/listeners?q=port:80&q=user:root", board: five(), wantStatus: 400, wantBody: "the parameter q is there 2 times: write all terms into one\n"},
+		{name: "two searches", path: "/api/listeners?q=port:80&q=user:root", board: five(), wantStatus: 400, wantBody: "the parameter q is given 2 times: write all terms into one\n"},
 		{name: "long search", path: "/api/events?q=" + strings.Repeat("x", 10000), board: five(), wantStatus: 400, wantBody: "The search is longer than 1024 bytes.\n"},
 		{name: "many terms", path: "/api/listeners?q=" + strings.Repeat("x+", 33), board: five(), wantStatus: 400, wantBody: "The search has more than 32 terms.\n"},
 		{name: "bad query", path: "/api/listeners?q=%zz", board: five(), wantStatus: 400, wantBody: "invalid URL escape \"%zz\"\n"},

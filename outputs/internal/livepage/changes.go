@@ -6,6 +6,7 @@ const changesEntries = 200
 // A changesView is the page of all changes.
 type changesView struct {
 	query
+	window
 	Total   int // entries that match
 	Entries []*entry
 }
@@ -16,27 +17,10 @@ func (p *Page) changes(q query, trusted bool) *changesView {
 	v := &changesView{query: q.restrict(snap.knownKeys(t, p.board.Sources()), trusted)}
 	all := t.entries(&v.query, trusted)
 	v.Total = len(all)
-	v.From = min(v.From, max(0, (v.Total-1)/changesEntries*changesEntries))
-	v.Entries = all[v.From:min(v.Total, v.From+changesEntries)]
+	v.window = newWindow(v.From, changesEntries, v.Total, func(from int) string { return searchLink(eventsPath, v.Text, "", from) })
+	v.Entries = all[v.first:v.end()]
 	return v
 }
 
 // Messages returns what is ignored of the search.
 func (v *changesView) Messages() []string { return v.messages() }
-
-// Later and Earlier return the links to the entries after and before those that are shown,
-// or "".
-func (v *changesView) Later() string {
-	if v.From == 0 {
-		return ""
-	}
-	return searchLink(eventsPath, v.Text, "", max(0, v.From-changesEntries))
-}
-
-// Earlier: see Later.
-func (v *changesView) Earlier() string {
-	if v.From+len(v.Entries) == v.Total {
-		return ""
-	}
-	return searchLink(eventsPath, v.Text, "", v.From+changesEntries)
-}

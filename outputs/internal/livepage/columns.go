@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A column of the table. Its entry in columns is all that it needs, unless style.css shall give
-// it a width of its own or hide it while it is empty.
+// A column of the table. Its entry in columns is all that it needs. Only a column that has a
+// width of its own, or is hidden while it is empty, is named in style.css, too.
 type column struct {
 	Name  string // class of its head and cells, and its value of the parameter sort
 	Text  string // of its head

@@ -79,7 +79,7 @@ func (e *entry) Owner() string {
 func ownerText(process, pid, user string, units ...string) string {
 	s := isolate(process)
 	if s == "" {
-		s = "unknown process"
+		s = "no known process"
 	}
 	if pid != "" {
 		s += "[" + pid + "]"

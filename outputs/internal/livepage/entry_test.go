@@ -19,7 +19,7 @@ func TestWhatAnEventSays(t *testing.T) {
 		{event: change(0, "opened", web, "pid", "812"),
 			want: []string{"0.0.0.0:443", "nginx[812], www-data, nginx.service", "nothing listened here before", "/?q=port%3A443+address%3A0.0.0.0"}},
 		{event: change(0, "returned", []string{"address", "::1", "port", "53", "netns", "blue", "expected", "no"}),
-			want: []string{"[::1]:53", "unknown process", "had been closed; not expected", "/?q=port%3A53+address%3A%3A%3A1+netns%3Ablue"}},
+			want: []string{"[::1]:53", "no known process", "had been closed; not expected", "/?q=port%3A53+address%3A%3A%3A1+netns%3Ablue"}},
 		{event: change(0, "closed", web, "age_seconds", "7200"),
 			want: []string{"0.0.0.0:443", "nginx, www-data, nginx.service", "had been open for 2h0m", "/?q=port%3A443+address%3A0.0.0.0"}},
 		{event: change(0, "restarted", web, "pid", "9", "previous_pid", "8", "down_seconds", "1.5", "exe_changed", "true", "exe", "/b", "previous_exe", "/a", "while_down", "true"),

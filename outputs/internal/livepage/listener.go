@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -57,12 +58,7 @@ func (p *Page) listener(ctx context.Context, id string, trusted bool) *listenerV
 	}
 
 	search := endpointSearch(point)
-	q := query{Text: search}
-	for _, w := range splitWords(search) {
-		if err := q.add(w); err != nil {
-			continue // the value of a tag is never empty, so its glob is valid
-		}
-	}
+	q := parseQuery(url.Values{"q": {search}})
 	v.Search, v.Events = searchLink(rootPath, search, "", 0), searchLink(eventsPath, search, "", 0)
 	v.Entries = p.timeline().entries(&q, trusted)
 	v.Entries = v.Entries[:min(len(v.Entries), pageEntries)]

@@ -149,12 +149,18 @@ func TestUnknownPathsAre404(t *testing.T) {
 	}
 }
 
-// TestPagesThatAreNotLiveSaySo: in an incident nobody may take an old page for the current state.
-func TestPagesThatAreNotLiveSaySo(t *testing.T) {
+// TestPagesSayWhenTheyWereMade: in an incident nobody may take an old page for the current state. The
+// page of listeners has the time of the gather, until its script replaces it.
+func TestPagesSayWhenTheyWereMade(t *testing.T) {
 	p := pageOf(five())
 	for path, want := range map[string]bool{"/": false, "/events": true, "/health": true, "/listener/" + p.snapshot().rows[0].ID: true} {
 		if got := strings.Contains(body(t, get(p, path)), ", reload to update."); got != want {
 			t.Errorf("%s says that it is not live: %v, want %v", path, got, want)
+		}
+	}
+	for want, board := range map[string]*fakeBoard{"as of 2026-11-22 10:00:00": five(), "": {}} {
+		if got := textOf(byID(t, parse(t, body(t, get(pageOf(board), "/"))), "static")); got != want {
+			t.Errorf("the page of listeners says %q, want %q", got, want)
 		}
 	}
 }

@@ -2,10 +2,13 @@ package livepage
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"sockwatch/agent/plugin"
 )
 
 // Limits of a search. What is beyond them is ignored, with a message.
@@ -131,7 +134,7 @@ func (q query) restrict(known map[string]audience, trusted bool) query {
 		}
 		w := slices.Concat(k.include, k.exclude)[0].word
 		hint := ""
-		if near := nearest(k.key, known); near != "" {
+		if near := nearestKey(k.key, known); near != "" {
 			hint = fmt.Sprintf(" Did you mean %q?", near)
 		}
 		q.problem(ignoresTerm, "No listener or event has %q.%s To search for the text, write %v.", k.key, hint, word{value: k.key + ":" + w.value})
@@ -144,6 +147,16 @@ const (
 	allMatch     = -1
 	severalDoNot = -2
 )
+
+// nearestKey returns the key that was probably meant, or "". What is still being typed is the
+// beginning of a key.
+func nearestKey(typed string, known map[string]audience) string {
+	keys := slices.Sorted(maps.Keys(known))
+	if i := slices.IndexFunc(keys, func(k string) bool { return strings.HasPrefix(k, strings.ToLower(typed)) }); i >= 0 {
+		return keys[i]
+	}
+	return plugin.Nearest(typed, keys)
+}
 
 // matches reports whether the query selects a listener or an event.
 func (q *query) matches(s *searchable, trusted bool) bool { return q.evaluate(s, trusted) == allMatch }

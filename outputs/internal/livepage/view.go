@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // pageRows is how many rows a page shows, and pageEntries how many entries of the
@@ -17,12 +18,14 @@ const (
 // A view is what one reader sees of the board.
 type view struct {
 	query
+	window  // of the rows
 	Trusted bool
 
-	Total    int    // listeners
-	Left     int    // listeners that match the query
-	Rows     []*row // at most pageRows of them, from the row query.From on
-	Facets   []facet
+	Gathered time.Time // the latest gather; zero: none yet
+	Total    int       // listeners
+	Left     int       // listeners that match the query
+	Rows     []*row    // at most pageRows of them
+	Facets   []*facet
 	Messages []string // about the query, and about what is missing
 	Problems []string // of inputs, outputs and the configuration
 	Alerts   []alert  // broken rules
@@ -30,10 +33,44 @@ type view struct {
 	Earlier  int      // matching entries that are not in Entries
 }
 
-// A facet is a tag with a count for each of its values.
+// A window is the part of a list that a page shows, with links to the parts before and after it.
+type window struct {
+	first, size, total int
+	link               func(from int) string
+}
+
+// newWindow returns the window that begins at from, or else the last one.
+func newWindow(from, size, total int, link func(from int) string) window {
+	return window{min(from, max(0, (total-1)/size*size)), size, total, link}
+}
+
+func (w window) end() int { return min(w.total, w.first+w.size) }
+
+// Remaining returns how many elements come after the window.
+func (w window) Remaining() int { return w.total - w.end() }
+
+// Previous returns the link to the elements before the window, or "".
+func (w window) Previous() string {
+	if w.first == 0 {
+		return ""
+	}
+	return w.link(max(0, w.first-w.size))
+}
+
+// Next returns the link to the elements after the window, or "".
+func (w window) Next() string {
+	if w.Remaining() == 0 {
+		return ""
+	}
+	return w.link(w.end())
+}
+
+// A facet is a tag or field with a count for each of its values.
 type facet struct {
 	Key    string
 	Values []facetValue
+	terms  int  // the index of the query's terms for the key, or -1
+	some   bool // a listener has one of the values, even if it does not match
 }
 
 // A facetValue is one value of a facet. Its link adds it to the query or removes it.
@@ -48,12 +85,12 @@ type facetValue struct {
 func (p *Page) view(q query, trusted bool) *view {
 	snap, timeline := p.snapshot(), p.timeline()
 	keys := snap.knownKeys(timeline, p.board.Sources())
-	v := &view{query: q.restrict(keys, trusted), Trusted: trusted, Total: len(snap.rows)}
+	v := &view{query: q.restrict(keys, trusted), Trusted: trusted, Gathered: snap.gathered(), Total: len(snap.rows)}
 	rows := v.selectRows(snap)
 	v.Left = len(rows)
 	sortRows(rows, v.Sort)
-	v.From = min(v.From, max(0, (v.Left-1)/pageRows*pageRows))
-	v.Rows = rows[v.From:min(v.Left, v.From+pageRows)]
+	v.window = newWindow(v.From, pageRows, v.Left, func(from int) string { return searchLink(rootPath, v.Text, v.Sort, from) })
+	v.Rows = rows[v.first:v.end()]
 	v.Entries = timeline.entries(&v.query, trusted)
 	if n := len(v.Entries); n > pageEntries {
 		v.Entries, v.Earlier = v.Entries[:pageEntries], n-pageEntries
@@ -66,70 +103,45 @@ func (p *Page) view(q query, trusted bool) *view {
 
 // selectRows returns the rows that match, and counts the values of the facets.
 func (v *view) selectRows(snap *snapshot) []*row {
-	facets := newFacets(&v.query)
+	facets := []*facet{newFacet("exposure", exposures[:], &v.query), newFacet("expected", verdicts[:len(verdicts)-1], &v.query)}
 	rows := make([]*row, 0, len(snap.rows))
 	for _, r := range snap.rows {
 		failed := v.evaluate(&r.searchable, v.Trusted)
 		if failed == allMatch {
 			rows = append(rows, r)
 		}
-		for i := range facets {
-			facets[i].count(r, failed)
+		for _, f := range facets {
+			f.count(r, failed)
 		}
 	}
-	for _, f := range facets {
-		v.Facets = append(v.Facets, f.facet(&v.query)...)
-	}
+	v.Facets = slices.DeleteFunc(facets, func(f *facet) bool { return !f.some })
 	return rows
 }
 
-// A facetCounter counts the values of one facet.
-type facetCounter struct {
-	key    string
-	values []string // all that it can have
-	terms  int      // the index of the query's terms for the key, or -1
-	counts []int
-	some   bool // a listener has one of the values, even if it does not match
-}
-
-func newFacets(q *query) []*facetCounter {
-	facets := []*facetCounter{
-		{key: "exposure", values: exposures[:]},
-		{key: "expected", values: verdicts[:len(verdicts)-1]},
+// newFacet returns a facet with all values that its key can have.
+func newFacet(key string, values []string, q *query) *facet {
+	f := &facet{Key: key, terms: slices.IndexFunc(q.terms, func(k keyTerms) bool { return k.key == key })}
+	for _, value := range values {
+		w := exactly(key, value)
+		active := q.has(w)
+		f.Values = append(f.Values, facetValue{Value: value, Active: active, Link: searchLink(rootPath, q.toggled(w), q.Sort, 0)})
+		f.some = f.some || active
 	}
-	for _, f := range facets {
-		f.terms = slices.IndexFunc(q.terms, func(k keyTerms) bool { return k.key == f.key })
-		f.counts = make([]int, len(f.values))
-	}
-	return facets
+	return f
 }
 
 // count counts a row that all terms of the query match, except, perhaps, those for the key
 // of the facet. failed is the result of query.evaluate.
-func (f *facetCounter) count(r *row, failed int) {
-	i := slices.Index(f.values, r.Get(f.key))
+func (f *facet) count(r *row, failed int) {
+	value := r.Get(f.Key)
+	i := slices.IndexFunc(f.Values, func(v facetValue) bool { return v.Value == value })
 	if i < 0 {
 		return
 	}
 	f.some = true
 	if failed == allMatch || failed == f.terms && f.terms >= 0 {
-		f.counts[i]++
+		f.Values[i].Count++
 	}
-}
-
-// facet returns the facet with its links, or nothing if no listener has a value.
-func (f *facetCounter) facet(q *query) []facet {
-	values := make([]facetValue, 0, len(f.values))
-	for i, value := range f.values {
-		w := exactly(f.key, value)
-		active := q.has(w)
-		f.some = f.some || active
-		values = append(values, facetValue{value, f.counts[i], active, searchLink(rootPath, q.toggled(w), q.Sort, 0)})
-	}
-	if !f.some {
-		return nil
-	}
-	return []facet{{f.key, values}}
 }
 
 // searchLink returns the URL of a page with a search.
@@ -149,26 +161,6 @@ func searchLink(path, search, sort string, from int) string {
 	}
 	return path + "?" + values.Encode()
 }
-
-// Previous and Next return the links to the rows before and after those that are shown,
-// or "".
-func (v *view) Previous() string {
-	if v.From == 0 {
-		return ""
-	}
-	return searchLink(rootPath, v.Text, v.Sort, max(0, v.From-pageRows))
-}
-
-// Next: see Previous.
-func (v *view) Next() string {
-	if v.Remaining() == 0 {
-		return ""
-	}
-	return searchLink(rootPath, v.Text, v.Sort, v.From+pageRows)
-}
-
-// Remaining returns how many matching rows come after those that are shown.
-func (v *view) Remaining() int { return v.Left - v.From - len(v.Rows) }
 
 // Latest returns the latest matching entry of the timeline, or nil.
 func (v *view) Latest() *entry {

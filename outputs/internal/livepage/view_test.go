@@ -224,8 +224,8 @@ func TestEveryRowIsOnSomePage(t *testing.T) {
 		t.Errorf("%d rows, want %d", len(seen), n)
 	}
 	last := page.view(search("", "from", "99999"), false)
-	if last.From != 1000 || len(last.Rows) != 203 || last.Previous() != "/?from=500" || last.Next() != "" {
-		t.Errorf("beyond the end: from %d, %d rows, %q, %q", last.From, len(last.Rows), last.Previous(), last.Next())
+	if last.first != 1000 || len(last.Rows) != 203 || last.Previous() != "/?from=500" || last.Next() != "" {
+		t.Errorf("beyond the end: from %d, %d rows, %q, %q", last.first, len(last.Rows), last.Previous(), last.Next())
 	}
 }
 

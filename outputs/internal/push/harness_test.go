@@ -40,7 +40,7 @@ func newOutput(t testing.TB, o options) (*output, *pushtest.Log) {
 		t.Fatal(err)
 	}
 	log := &pushtest.Log{}
-	client, err := New(Config{URLs: o.URLs, URLOption: "urls", Login: o.Login, Headers: o.Headers, Transport: o.Transport, Log: log.Logger()})
+	client, err := New(Config{URLs: o.URLs, URLOption: "urls", Options: o.Options, Log: log.Logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,10 +48,8 @@ type Config struct {
 	URLs []string
 	// URLOption is the option with the URLs, for messages: "urls".
 	URLOption string
-	// Login, Headers and Transport are options that are valid.
-	Login     Login
-	Headers   map[string]string
-	Transport Transport
+	// Options are the output's. They are valid.
+	Options
 	// TokenScheme precedes the token in the header Authorization. "": Bearer.
 	TokenScheme string
 	// Text returns the message in an answer, which need not be one line. If it is nil,

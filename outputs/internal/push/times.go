@@ -44,6 +44,20 @@ func ownWords(text string) string {
 	return text
 }
 
+// An Unanswered is how many bytes of records, from the oldest queued one on, a server may have
+// stored without an answer that has arrived. Records are sent in the order of the queue: if
+// the server stores one, it does not yet have those behind it.
+type Unanswered int
+
+// Failed is called when records of a size were sent, and no answer says what became of them.
+func (u *Unanswered) Failed(size int) { *u = max(*u, Unanswered(size)) }
+
+// Rejected is called when the server has rejected all records of a request.
+func (u *Unanswered) Rejected(size int) { *u = max(0, *u-Unanswered(size)) }
+
+// Stored is called when the server has stored records of a request.
+func (u *Unanswered) Stored() { *u = 0 }
+
 // ByTime splits records, given by their indexes, into groups of the same time, the earliest
 // first. Outputs send each group by itself if a request is refused that repeats one without
 // an answer, or one from before a restart: its older samples may be stored already, and

@@ -62,16 +62,16 @@ func New(o Options) *Responder {
 // Respond makes a response and writes it. At most MaxRequests responses are made at the
 // same time; further requests are refused. No slot is held while the client reads, so
 // slow clients keep nobody else waiting.
-func (o *Responder) Respond(w http.ResponseWriter, r *http.Request, do func() (*Response, error)) {
+func (rs *Responder) Respond(w http.ResponseWriter, r *http.Request, do func() (*Response, error)) {
 	select {
-	case o.slots <- struct{}{}:
+	case rs.slots <- struct{}{}:
 	default:
-		o.opts.Refused()
-		ServiceUnavailable(w, fmt.Sprintf("%d requests are being answered", o.opts.MaxRequests))
+		rs.opts.Refused()
+		ServiceUnavailable(w, fmt.Sprintf("%d requests are being answered", rs.opts.MaxRequests))
 		return
 	}
-	a, err := o.protected(r, do)
-	<-o.slots
+	a, err := rs.protected(r, do)
+	<-rs.slots
 	if err != nil {
 		WriteError(w, err)
 		return
@@ -85,21 +85,21 @@ func (o *Responder) Respond(w http.ResponseWriter, r *http.Request, do func() (*
 	}
 	extendWriteDeadline(w)
 	expire := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
-	defer o.unread.begin(a.Body, expire)()
+	defer rs.unread.begin(a.Body, expire)()
 	_, _ = w.Write(a.Body) // an error means that the client is gone
 }
 
 // protected calls do, and turns a panic into an error.
-func (o *Responder) protected(r *http.Request, do func() (*Response, error)) (a *Response, err error) {
+func (rs *Responder) protected(r *http.Request, do func() (*Response, error)) (a *Response, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			o.opts.Log.Error("panic while answering", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+			rs.opts.Log.Error("panic while answering", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 			err = errInternal
 		}
 	}()
 	a, err = do()
 	if known := (*Error)(nil); err != nil && !errors.As(err, &known) {
-		o.opts.Log.Error("request failed, answering 500", "path", r.URL.Path, "error", err)
+		rs.opts.Log.Error("request failed, answering 500", "path", r.URL.Path, "error", err)
 	}
 	return a, err
 }

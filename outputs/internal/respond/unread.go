@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// unread bounds the memory of answers that clients have not read yet. Beyond most bytes,
+// unread bounds the memory of responses that clients have not read yet. Beyond most bytes,
 // the client that has been reading longest is disconnected. Clients that read the same
 // body count once.
 type unread struct {
@@ -18,18 +18,18 @@ type unread struct {
 
 // A read is one client reading one body.
 type read struct {
-	body []byte
-	cut  func()
+	body       []byte
+	disconnect func()
 }
 
 func newUnread(most int) *unread { return &unread{most: most, readers: map[*byte]int{}} }
 
 // begin records that a client is reading a body, which must not be empty, until end is
-// called. cut disconnects the client. It may be called until then, and must not block.
-func (u *unread) begin(body []byte, cut func()) (end func()) {
+// called. disconnect may be called until then, and must not block.
+func (u *unread) begin(body []byte, disconnect func()) (end func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	r := &read{body, cut}
+	r := &read{body, disconnect}
 	u.reads = append(u.reads, r)
 	if u.readers[&body[0]]++; u.readers[&body[0]] == 1 {
 		u.bytes += len(body)
@@ -37,7 +37,7 @@ func (u *unread) begin(body []byte, cut func()) (end func()) {
 	for u.bytes > u.most && u.reads[0] != r {
 		oldest := u.reads[0]
 		u.remove(oldest)
-		oldest.cut()
+		oldest.disconnect()
 	}
 	return func() {
 		u.mu.Lock()

@@ -3,7 +3,11 @@
 package servertest
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,4 +39,49 @@ func startPrometheus(t testing.TB, program, config string, args []string) *Serve
 	}, args...)...)
 	s.Start()
 	return s
+}
+
+// A Series is a series in an answer of the query API of Prometheus, which VictoriaMetrics has,
+// too. A value is a time in seconds, and text.
+type Series struct {
+	Metric map[string]string
+	Value  [2]any   // of a query at one time
+	Values [][2]any // of a query of a range, or of samples
+}
+
+// Query asks the query API, "query" or "query_range", with names and values of parameters in
+// turn. An error ends the test.
+func (s *Server) Query(t testing.TB, api string, parameters ...string) []Series {
+	t.Helper()
+	// VictoriaMetrics otherwise leaves out the last 30 seconds.
+	body := s.Get(t, "/api/v1/"+api, append([]string{"nocache", "1"}, parameters...)...)
+	var answer struct{ Data struct{ Result []Series } }
+	if err := json.Unmarshal(body, &answer); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return answer.Data.Result
+}
+
+// Get returns the body of a GET, with names and values of parameters in turn. An error ends
+// the test.
+func (s *Server) Get(t testing.TB, path string, parameters ...string) []byte {
+	t.Helper()
+	values := url.Values{}
+	for i := 0; i < len(parameters); i += 2 {
+		values.Set(parameters[i], parameters[i+1])
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path+"?"+values.Encode(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s: %s, %v", path, response.Status, body, err)
+	}
+	return body
 }

@@ -1,11 +1,12 @@
 // Package soak scales the tests that run many random cases. The module's tests have three
 // sizes:
 //
-//   - go test -short ./...  skips tests that take longer than a few seconds or need a
-//     foreign server, and runs a tenth of the random cases.
-//   - go test ./...  runs every test, with enough random cases to notice what a change
-//     breaks.
-//   - SOCKWATCH_SOAK=10 go test ./...  runs ten times as many. .ci/run does this.
+//   - go test -short ./...  skips tests that take more than 0.2 s of CPU or need a foreign
+//     server, if faster tests cover the same code, and runs a tenth of the random cases.
+//   - go test ./...  runs every test but the few that call Only, with enough random cases to
+//     notice what a change breaks.
+//   - SOCKWATCH_SOAK=10 go test ./...  runs every test, and ten times as many random cases.
+//     .ci/run does this.
 //
 // A test whose foreign server is not installed is skipped, or fails if
 // SOCKWATCH_REQUIRE_SERVERS is 1. No other variable or flag makes a test longer.
@@ -39,4 +40,13 @@ func Times(n int) int {
 		panic(fmt.Sprintf("%s=%q is not an integer of at least 1", Variable, text))
 	}
 	return n * factor
+}
+
+// Only skips a test that runs in a soak only, because it takes seconds of CPU and a faster
+// test notices most faults. What it does is the reason.
+func Only(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv(Variable) == "" {
+		t.Skipf("%s: runs only with %s", what, Variable)
+	}
 }

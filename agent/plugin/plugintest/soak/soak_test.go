@@ -48,3 +48,17 @@ func TestFactorThatIsNotAPositiveIntegerPanics(t *testing.T) {
 		}()
 	}
 }
+
+func TestOnlySkipsWithoutTheVariable(t *testing.T) {
+	for factor, want := range map[string]bool{"": true, "1": false, "10": false} {
+		t.Setenv(Variable, factor)
+		var skipped bool
+		t.Run("factor "+factor, func(t *testing.T) {
+			defer func() { skipped = t.Skipped() }()
+			Only(t, "does nothing")
+		})
+		if skipped != want {
+			t.Errorf("%s=%q: skipped %t, want %t", Variable, factor, skipped, want)
+		}
+	}
+}

@@ -185,13 +185,12 @@ class Live {
   /** The query that the rows belong to, and the one that the stream is for. */
   shown = location.search;
   wanted = location.search;
-  /** The version of what is shown; "": unknown. */
-  version = "";
+  version = ""; // of what is shown; "": unknown
   paused = false;
   /** @type {Update | null} what was missed while paused */
   missed = null;
   heard = 0; // when the last message came
-  asOf = ""; // the time of what is shown: old data must not look current
+  asOf = (byID("static").textContent ?? "").replace("as of", ", as of"); // old data must not look current
   /** @type {number | undefined} */
   retry = undefined;
 
@@ -202,6 +201,7 @@ class Live {
     this.button = byID("pause");
     this.button.addEventListener("click", () => this.pause(!this.paused));
     byID("live").hidden = false;
+    byID("static").hidden = true;
     document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
     addEventListener("pagehide", () => this.close());
     addEventListener("pageshow", (e) => e.persisted && this.open());
@@ -370,8 +370,7 @@ function keyboard() {
   const links = () => /** @type {HTMLElement[]} */ ([...(rows?.querySelectorAll("tr td:first-child a") ?? [])]);
   document.addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
-    const inText = e.target instanceof HTMLInputElement;
-    if (e.key === "/" && !inText) {
+    if (e.key === "/" && !(e.target instanceof HTMLInputElement)) {
       if (!search) return location.assign(table());
       search.focus();
       search.select();

@@ -3,6 +3,7 @@ package browsertest
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -367,6 +368,53 @@ func TestPageReconnectsByItself(t *testing.T) {
 	tb.is("window.sameDocument", "true")
 }
 
+// TestRandomChangesEndInTheServedPage: whatever a page has gone through, it shows what the server
+// would send for its address now.
+func TestRandomChangesEndInTheServedPage(t *testing.T) {
+	startProgram(t, listeners)
+	c := startChild(t, "web", "127.0.0.1:9000")
+	tb := newTab(t, origin)
+	tb.open(origin + "/")
+	r := rand.New(rand.NewPCG(14, 0))
+	open := map[string]bool{}
+	script := func(text string) func() {
+		return func() { tb.do(chromedp.Evaluate[chromedp.Void](text + "; undefined")) }
+	}
+	visible := func(hidden bool) func() {
+		return script(fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %v, configurable: true }); document.dispatchEvent(new Event("visibilitychange"))`, hidden))
+	}
+	steps := []func(){
+		script(`document.getElementById("pause").click()`), script(`document.getElementById("pause").click()`), visible(true), visible(false),
+		script(`document.querySelector("a.facet-loopback")?.click()`), script(`document.querySelector("th.since a").click()`),
+		script(`document.querySelector("th.process a").click()`), script(`if (location.search) history.back()`), script(`document.getElementById("clear").click()`),
+		script(`document.querySelector("#count a")?.click()`),
+	}
+	for range 15 {
+		for range 6 {
+			if r.IntN(2) == 0 {
+				steps[r.IntN(len(steps))]()
+				continue
+			}
+			a := fmt.Sprint("127.0.0.1:", 9001+r.IntN(8))
+			if open[a] {
+				c.do("close " + a)
+			} else {
+				c.do("open " + a)
+			}
+			open[a] = !open[a]
+		}
+		visible(false)()
+		script(`if (document.getElementById("pause").textContent === "Resume") document.getElementById("pause").click()`)()
+		tb.wait(`document.body.dataset.page === "page" && fetch(location.href).then((r) => r.text()).then((text) => {
+			const of = (page) => JSON.stringify([
+				[...page.querySelectorAll("#rows tr")].filter((r) => !r.dataset.closed).map((r) => r.id + r.textContent),
+				[...page.querySelectorAll("#events li")].map((e) => e.id + e.textContent),
+				...["count", "facets", "messages", "latest", "more", "earlier", "columns"].map((id) => page.getElementById(id).outerHTML)]);
+			return of(document) === of(new DOMParser().parseFromString(text, "text/html"));
+		})`)
+	}
+}
+
 // A page that cannot have a stream says so, and a hidden one gives its stream to others.
 func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	startProgram(t, listeners)
@@ -411,6 +459,7 @@ func TestStreamsAreLimitedAndFreedByHiddenPages(t *testing.T) {
 	tb.do(chromedp.Evaluate[chromedp.Void](`window.sameDocument = true; undefined`))
 	tb.do(chromedp.Click(chromedp.CSS("th.process a")))
 	tb.wait(`window.sameDocument === undefined && document.querySelector("th.process").ariaSort === "ascending"`)
+	tb.wait(`document.getElementById("state").textContent.match(/^too many live pages, as of [0-9-]{10} [0-9:]{8}, reload to update$/)`)
 	closeAll()
 	tb.do(chromedp.Reload())
 	tb.wait(`document.getElementById("live").dataset.state === "on"`)

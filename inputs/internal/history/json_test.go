@@ -1,4 +1,4 @@
-package jsonappend
+package history
 
 import (
 	"encoding/json"
@@ -18,7 +18,7 @@ func FuzzString(f *testing.F) {
 		if err := json.Unmarshal(text, &want); err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(String(nil, s), &got); err != nil || got != want {
+		if err := json.Unmarshal(appendString(nil, s), &got); err != nil || got != want {
 			t.Errorf("%q reads as %q, %v", s, got, err)
 		}
 	})
@@ -26,10 +26,10 @@ func FuzzString(f *testing.F) {
 
 func TestObjectsAndArrays(t *testing.T) {
 	b := append([]byte{}, '{')
-	b = append(String(Key(b, "a"), "x"), ',')
-	b = End(append(Key(b, "b"), '['), ']')
-	b = End(append(Key(b, "c"), '{'), '}')
-	b = End(b, '}')
+	b = append(appendString(appendKey(b, "a"), "x"), ',')
+	b = end(append(appendKey(b, "b"), '['), ']')
+	b = end(append(appendKey(b, "c"), '{'), '}')
+	b = end(b, '}')
 	if want := `{"a":"x","b":[],"c":{}},`; string(b) != want {
 		t.Errorf("%s, want %s", b, want)
 	}
