@@ -236,7 +236,13 @@ func newSink(t *testing.T) *sink {
 
 func (s *sink) start(t *testing.T) {
 	t.Helper()
+	// A child that another test starts may have a copy of the closed socket for a moment: from
+	// fork until exec.
 	l, err := net.Listen("tcp", strings.TrimPrefix(s.URL, "http://"))
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		l, err = net.Listen("tcp", strings.TrimPrefix(s.URL, "http://"))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
