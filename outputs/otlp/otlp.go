@@ -3,7 +3,7 @@
 //
 // otlp.go has the main path, point.go and event.go encode points and events as records,
 // sentence.go writes the text of an event, request.go and metricsrequest.go make requests from
-// records, signal.go sends the requests of one kind, answer.go parses responses, and
+// records, signal.go sends the requests of one kind, response.go parses responses, and
 // progress.go remembers what was stored when a Push fails in part.
 package otlp
 

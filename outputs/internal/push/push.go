@@ -4,7 +4,7 @@
 //
 // push.go has the main path, from Push to Post. options.go and address.go have the options
 // that the outputs share, transport.go the connections, credentials.go and echoes.go how
-// secrets are sent and hidden, file.go the files that are read again, answer.go how a
+// secrets are sent and hidden, file.go the files that are read again, response.go how a
 // response is read, classify.go what it means, and compress.go the compression.
 //
 // An output embeds Options, or Login and Transport, in its own options. Its Push makes a body
@@ -201,7 +201,7 @@ func (c *Client) Post(ctx context.Context, s *Server, r *Request) (*Response, er
 		s.refusesExpect = true
 		return c.Post(ctx, s, r)
 	}
-	return readAnswer(resp), nil
+	return readResponse(resp), nil
 }
 
 // withAdvice adds to the error of a connection which options it is about.

@@ -114,8 +114,8 @@ func newHTTPClient(config *tls.Config, proxy proxyFunc) *http.Client {
 			OnProxyConnectResponse: checkConnect,
 			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:        config,
-			DisableCompression:     true, // readAnswer decompresses, up to a limit
-			MaxResponseHeaderBytes: MaxAnswer,
+			DisableCompression:     true, // readResponse decompresses, up to a limit
+			MaxResponseHeaderBytes: MaxResponse,
 			IdleConnTimeout:        90 * time.Second,
 			ExpectContinueTimeout:  time.Second,
 		},

@@ -158,7 +158,7 @@ func FuzzAnswer(f *testing.F) {
 		o := to("http://127.0.0.1:1")
 		o.Username, o.Password = "user", secret
 		out, _ := newOutput(t, o)
-		a := readAnswer(&http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body + " " + secret)), Header: http.Header{
+		a := readResponse(&http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body + " " + secret)), Header: http.Header{
 			"Content-Type": {contentType}, "Content-Encoding": {encoding}, "Retry-After": {retry}, "Date": {date}, "Location": {body}}})
 		err := out.client.Classify(out.client.servers[0], a, max(records, 1))
 		if (err == nil) != (status >= 200 && status < 300) {

@@ -11,30 +11,30 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// A Response is a server's response to a request, unchanged. It may quote secrets: only
+// A Response is how a server has answered a request, unchanged. It may quote secrets: only
 // Client.Describe and Client.Line make text from it that may be shown.
 type Response struct {
 	Status int
 	Header http.Header
 	// Body is the body after decompression. It is empty if Err is set.
 	Body []byte
-	// Cut reports that the body was longer than MaxAnswer, and that the rest was not read.
+	// Cut reports that the body was longer than MaxResponse, and that the rest was not read.
 	Cut bool
 	// Err is why the body is incomplete. Status and Header are still valid.
 	Err error
 }
 
-// MaxAnswer is how much of an answer is read, both before and after decompression.
-const MaxAnswer = 64 << 10
+// MaxResponse is how much of a response is read, both before and after decompression.
+const MaxResponse = 64 << 10
 
-// readAnswer reads the answer from a response.
-func readAnswer(resp *http.Response) *Response {
+// readResponse reads the rest of a response of net/http.
+func readResponse(resp *http.Response) *Response {
 	a := &Response{Status: resp.StatusCode, Header: resp.Header}
 	a.Body, a.Err = a.readBody(resp.Body)
 	return a
 }
 
-// readBody reads the body, up to MaxAnswer, and decompresses it: some proxies compress
+// readBody reads the body, up to MaxResponse, and decompresses it: some proxies compress
 // without being asked.
 func (a *Response) readBody(from io.Reader) ([]byte, error) {
 	raw, err := readUpTo(from, &a.Cut)
@@ -63,12 +63,12 @@ func (a *Response) readBody(from io.Reader) ([]byte, error) {
 	}
 }
 
-// readUpTo reads at most MaxAnswer bytes, and sets cut if there are more.
+// readUpTo reads at most MaxResponse bytes, and sets cut if there are more.
 func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxAnswer+1))
-	if len(data) > MaxAnswer {
+	data, err := io.ReadAll(io.LimitReader(r, MaxResponse+1))
+	if len(data) > MaxResponse {
 		*cut = true
-		return data[:MaxAnswer], nil
+		return data[:MaxResponse], nil
 	}
 	return data, err
 }
