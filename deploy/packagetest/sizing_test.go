@@ -42,7 +42,7 @@ func TestSizing(t *testing.T) {
 		got := map[string][2]float64{}
 		got["series"] = [2]float64{series(t), 0}
 		cpu, memory := consumed(t)
-		got["CPU time"], got["memory"] = [2]float64{cpu, unmeasured}, [2]float64{memory, unmeasured}
+		got["CPU time"], got["private memory"] = [2]float64{cpu, unmeasured}, [2]float64{memory, unmeasured}
 
 		all, few := recorded(t, ""), recorded(t, leanFilters(t, document))
 		got["InfluxDB"] = [2]float64{inInflux(t, all.influx), inInflux(t, few.influx)}
