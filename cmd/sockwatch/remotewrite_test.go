@@ -44,11 +44,14 @@ func queryRange(t *testing.T, server *servertest.Server, query string, from, to 
 }
 
 // sampleTimes returns the times of all samples that match a selector, in milliseconds.
+// VictoriaMetrics shows stale markers among them, as NaN.
 func sampleTimes(t *testing.T, server *servertest.Server, selector string) (times []int64) {
 	t.Helper()
 	for _, s := range server.Query(t, "query", "query", selector+"[15m]", "time", strconv.FormatInt(time.Now().Unix()+5, 10)) {
 		for _, v := range s.Values {
-			times = append(times, int64(math.Round(1000*v[0].(float64))))
+			if v[1] != "NaN" {
+				times = append(times, int64(math.Round(1000*v[0].(float64))))
+			}
 		}
 	}
 	slices.Sort(times)
