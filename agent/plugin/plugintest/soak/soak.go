@@ -6,6 +6,7 @@
 //   - go test ./...  runs every test but the few that call Only, with enough random cases to
 //     notice what a change breaks.
 //   - SOCKWATCH_SOAK=10 go test ./...  runs every test, and ten times as many random cases.
+//     .ci/run soak does this. A factor of 1 runs every test, with as many cases as without:
 //     .ci/run does this.
 //
 // A test whose foreign server is not installed is skipped, or fails if
