@@ -214,6 +214,24 @@ func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
 	}
 }
 
+// The errors of several outputs are in the order of the configuration, whichever comes first.
+func TestOnceSortsItsErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", counting())
+		for i, wait := range []time.Duration{2, 3, 1} {
+			r.agent.push(fmt.Sprint("out", i), &fakePusher{push: func(context.Context, []string) error {
+				time.Sleep(wait * time.Second)
+				return errors.New("refused")
+			}})
+		}
+		want := "outputs.out0: 1 point not delivered: refused\noutputs.out1: 1 point not delivered: refused\noutputs.out2: 1 point not delivered: refused"
+		if err := r.agent.Once(t.Context()); fmt.Sprint(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	})
+}
+
 // Once saves rejected records in the same place as Run, even if Run was never started.
 func TestOnceKeepsRejectedPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
