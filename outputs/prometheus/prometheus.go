@@ -189,8 +189,8 @@ func (e *endpoint) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
-		// It also ends the context of a request, so it must be longer than a gather. A
-		// body is waited for that long only if the client does not have the password.
+		// Longer than a scrape takes. A body is waited for that long only if the client does
+		// not have the password. A stream of the live page outlives both timeouts.
 		ReadTimeout:    maxGather + respond.WriteTimeout,
 		WriteTimeout:   maxGather + respond.WriteTimeout,
 		IdleTimeout:    idleTimeout,

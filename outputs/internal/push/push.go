@@ -123,14 +123,14 @@ func New(config Config) (*Client, error) {
 // Classify is used.
 func (c *Client) Push(ctx context.Context, r *Request, classify func(*Server, *Response) error) error {
 	if classify == nil {
-		classify = func(s *Server, a *Response) error { return c.Classify(s, a, r.Records) }
+		classify = func(s *Server, resp *Response) error { return c.Classify(s, resp, r.Records) }
 	}
 	return c.Try(ctx, func(ctx context.Context, s *Server) error {
-		a, err := c.Post(ctx, s, r)
+		resp, err := c.Post(ctx, s, r)
 		if err != nil {
 			return err
 		}
-		return classify(s, a)
+		return classify(s, resp)
 	})
 }
 
