@@ -219,6 +219,19 @@ func (o *runningOutput) offer(in *encode.Source, b *metric.Batch, r *delivery.Re
 	o.queue.Drop(len(o.encoder.Filter.Points(b.Points)), errQueueHangs)
 }
 
+// offerOnlyEvents puts the events of a batch into the output's inbox, but not its points: a reload
+// has replaced or removed the input.
+func (o *runningOutput) offerOnlyEvents(b *metric.Batch, r *delivery.Receipt) {
+	turn := o.offerEvents(b, r)
+	if len(o.inbox) >= inboxBatches {
+		return // the events wait for the next entry
+	}
+	select {
+	case o.inbox <- offered{turn: turn}:
+	default:
+	}
+}
+
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
 // is full, only a removal is certain to fit: a failed input fails again.
 func (o *runningOutput) offerWithdrawal(in *encode.Source, at time.Time, removed bool) {
@@ -252,6 +265,9 @@ func (o *runningOutput) fill() {
 	o.encoder.Start()
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
+		if next.onlyEvents() {
+			continue
+		}
 		records := o.encoder.Encode(next.Entry)
 		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue
