@@ -286,7 +286,7 @@ func (d *Delivery) PassOn(to *Delivery) {
 	}
 	defer d.sender.close()
 	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
-		var err error // logged by recover
+		var err error // logged by Recover
 		defer to.health.Panics.Recover(&err, to.sender.log)
 		inheritor.InheritFrom(d.sender.pusher)
 	}
