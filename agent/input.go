@@ -166,12 +166,12 @@ func (in *runningInput) recalled(r plugin.EventRecaller) []metric.Point {
 	var err error // logged by Recover
 	defer in.health.Panics.Recover(&err, in.log)
 	events := r.RecallEvents()
-	b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
-	if err != nil {
+	b := metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]}
+	if err := b.Check(); err != nil {
 		in.log.Error("events from before the start are invalid, not showing them", "error", err)
 		return nil
 	}
-	return b.Events
+	return in.transform.points(b.Events) // not batch: the raw points of the last one are still needed
 }
 
 // retire waits until the input has ended, but no longer than wait.
