@@ -125,7 +125,9 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	defer cancel()
 	began := time.Now()
 	overdue := time.AfterFunc(timeout, func() {
-		in.failed(began, fmt.Errorf("timed out after %v", timeout))
+		if ctx.Err() == nil { // else the input is stopped or replaced
+			in.failed(began, fmt.Errorf("timed out after %v", timeout))
+		}
 		g.publish()
 		in.firstDone()
 	})
@@ -135,9 +137,11 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 		<-g.published
 	}
 	switch {
-	case err == nil:
+	case err == nil && ctx.Err() == nil:
 		in.succeeded(began, batch, late)
-	case ctx.Err() != nil: // stopped: the error says nothing about the input
+	case err == nil: // stopped or replaced: the counters may be those of its successor
+		in.supervisor.publish(in, batch, false)
+	case ctx.Err() != nil: // likewise: the error says nothing about the input
 	case late: // withdrawn, counted and logged already
 		in.log.Debug("late gather failed", "error", err)
 	default:
