@@ -97,6 +97,9 @@ func New(c Config) *Delivery {
 		handedOver: c.HandedOver, done: make(chan struct{}), using: make(chan struct{}, 1),
 	}
 	d.sender.overdue = func() { // Run is waiting for Push, so the outage is not in use
+		if c.HandedOver() {
+			return // the health is that of the other output
+		}
 		d.outage.failed(fmt.Errorf("delivery has not ended after %v", plugin.Duration(c.Timeout)), 0)
 	}
 	return d
