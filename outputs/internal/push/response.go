@@ -18,14 +18,14 @@ type Response struct {
 	Header http.Header
 	// Body is the body after decompression. It is empty if Err is set.
 	Body []byte
-	// Cut reports that the body was longer than MaxResponse, and that the rest was not read.
+	// Cut reports that the body was longer than maxResponse, and that the rest was not read.
 	Cut bool
 	// Err is why the body is incomplete. Status and Header are still valid.
 	Err error
 }
 
-// MaxResponse is how much of a response is read, both before and after decompression.
-const MaxResponse = 64 << 10
+// maxResponse is how much of a response is read, both before and after decompression.
+const maxResponse = 64 << 10
 
 // readResponse reads the rest of a response of net/http.
 func readResponse(from *http.Response) *Response {
@@ -34,7 +34,7 @@ func readResponse(from *http.Response) *Response {
 	return resp
 }
 
-// readBody reads the body, up to MaxResponse, and decompresses it: some proxies compress
+// readBody reads the body, up to maxResponse, and decompresses it: some proxies compress
 // without being asked.
 func (r *Response) readBody(from io.Reader) ([]byte, error) {
 	raw, err := readUpTo(from, &r.Cut)
@@ -63,12 +63,12 @@ func (r *Response) readBody(from io.Reader) ([]byte, error) {
 	}
 }
 
-// readUpTo reads at most MaxResponse bytes, and sets cut if there are more.
+// readUpTo reads at most maxResponse bytes, and sets cut if there are more.
 func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxResponse+1))
-	if len(data) > MaxResponse {
+	data, err := io.ReadAll(io.LimitReader(r, maxResponse+1))
+	if len(data) > maxResponse {
 		*cut = true
-		return data[:MaxResponse], nil
+		return data[:maxResponse], nil
 	}
 	return data, err
 }
