@@ -530,4 +530,7 @@ func TestOnceFailsWithItsOutput(t *testing.T) {
 	if !strings.Contains(p.stderr.String(), "sockwatch: outputs.influxdb: ") || !strings.Contains(p.stderr.String(), "connection refused") {
 		t.Errorf("stderr %q", p.stderr)
 	}
+	if strings.Contains(p.stderr.String(), "retry") {
+		t.Errorf("stderr announces a retry that never comes: %q", p.stderr)
+	}
 }
