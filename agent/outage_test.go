@@ -16,6 +16,9 @@ import (
 )
 
 func TestOutageIsRiddenOutInOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays six hours of an outage")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		out, page := newSwitchedPusher(errors.New("connection refused")), newFakeEndpoint()
