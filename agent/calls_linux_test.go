@@ -120,7 +120,7 @@ func TestStopWhileTheStartHangs(t *testing.T) {
 	freeze()
 	r := newRig(t)
 	r.agent.Options.StateDirectory = filepath.Join(disk, "state")
-	r.agent.Options.ShutdownTimeout = plugin.Duration(time.Second)
+	r.agent.Options.ShutdownTimeout = plugin.Duration(100 * time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	err := r.agent.Run(ctx, nil, nil, nil)

@@ -241,6 +241,7 @@ func TestMinIntervalOfAFleetIsSpread(t *testing.T) {
 	if testing.Short() {
 		t.Skip("plays four minutes of 600 hosts")
 	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := startFleet(t, 600, time.Minute)
 		defer f.stop()

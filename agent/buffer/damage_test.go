@@ -126,6 +126,7 @@ func drainAll(d folder) (ids []uint32, s Stats, err error) {
 // frames beyond that are lost, and they are counted if a later segment shows how many
 // there were.
 func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
+	t.Parallel()
 	s := makeSpool(t, 0)
 	for i, name := range s.names {
 		for cut := 0; cut < len(s.files[name]); cut += soak.Step(7) {
@@ -151,6 +152,7 @@ func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 // TestChangedByteLosesOnlyItsBlock changes each byte of each segment: only the frame that
 // contains it is lost, and it is counted.
 func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
+	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(3, 3))
 	last := s.frames[len(s.frames)-1]

@@ -74,6 +74,7 @@ func TestDeadLettersWithoutAFileAreNotKept(t *testing.T) {
 }
 
 func TestDeadLettersRotateAndRepairTornLines(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := NewDeadLetters(filepath.Join(dir, "out"))
 	must(t, addEntry(d, "good", "why"))

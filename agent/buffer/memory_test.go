@@ -148,6 +148,7 @@ func TestMemoryOldest(t *testing.T) {
 }
 
 func TestMemoryAgainstModel(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(soak.Times(1000)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		script := make([]byte, 300)

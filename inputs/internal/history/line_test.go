@@ -79,6 +79,7 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 
 // A file with three writes that is truncated anywhere contains the complete writes.
 func TestFileCutAtEachOffset(t *testing.T) {
+	t.Parallel()
 	c := newContent()
 	c.set("e:1", json.RawMessage(`{"n":1}`))
 	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
