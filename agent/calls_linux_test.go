@@ -74,6 +74,9 @@ func (p askedPusher) MaxBytes() int {
 // A reload while the disk of the state directory hangs is adopted if it opens nothing
 // there. Otherwise it waits for the disk, but the stop does not wait for it.
 func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits a second for a disk")
+	}
 	t.Parallel()
 	disk, freeze := freezable(t)
 	r := newRig(t)
@@ -115,6 +118,9 @@ func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 
 // A start on a disk that hangs can be ended.
 func TestStopWhileTheStartHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits a second for a disk")
+	}
 	t.Parallel()
 	disk, freeze := freezable(t)
 	freeze()
