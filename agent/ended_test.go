@@ -196,6 +196,7 @@ func TestSeriesOfTheLastRun(t *testing.T) {
 }
 
 func TestReloadEndsWhatItRemoves(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		change func(next *Agent, p *endingPusher) // next has an input "in" with the series a and b, and an output

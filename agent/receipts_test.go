@@ -337,6 +337,7 @@ func TestEventsThatWaitAreHandedOver(t *testing.T) {
 }
 
 func TestAtMost10000EventsWaitForAQueue(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		in, p := &eventInput{}, &fakePusher{}

@@ -122,9 +122,10 @@ func (d *Delivery) Run(ctx context.Context) {
 // Done returns a channel that is closed when Run has returned.
 func (d *Delivery) Done() <-chan struct{} { return d.done }
 
-// RunOnce delivers what is queued, and gives up at the first attempt that fails.
+// RunOnce delivers what is queued, and gives up at the first attempt that fails. The health of the
+// output then has the error, which is not logged.
 func (d *Delivery) RunOnce(ctx context.Context) {
-	d.persistent = true // no retries
+	d.persistent, d.outage.once = true, true // no retries
 	d.Run(ctx)
 }
 
