@@ -339,7 +339,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
 	o.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
-	lineage := in.recorder.scannedBefore()
+	lineage := in.recorder.mayHaveEvents()
 	again := lineage && !in.hasLineage
 	in.hasLineage = lineage
 	if o.changed = described || again; o.changed || in.open.sums != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -38,6 +39,24 @@ func TestParentOfWhatListenedAtTheBaselineIsKnown(t *testing.T) {
 	}
 	if age := fieldText(e[0], "age_seconds"); age != "" {
 		t.Errorf("age_seconds %s, though nobody knows when it opened", age)
+	}
+}
+
+// The first gather has violations, though it has no changes.
+func TestParentOfAViolatorOfTheFirstGatherIsKnown(t *testing.T) {
+	options := eventOptions()
+	options.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	service(t, "telnetd", "127.0.0.1", 4000)
+	e := o.gatherAfter(0).Events
+	if len(e) != 1 || e[0].Tag("event") != "violated" {
+		t.Fatalf("events %v, want one violation", e)
+	}
+	if parent, want := fieldText(e[0], "parent_pid"), strconv.Itoa(os.Getpid()); parent != want {
+		t.Errorf("parent_pid %q, want %s", parent, want)
 	}
 }
 

@@ -257,6 +257,10 @@ func TestSubordinateUIDsDoNotDelayNames(t *testing.T) {
 }
 
 func TestCloseEndsWhatHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a second")
+	}
+	t.Parallel()
 	f := newFakeHost(t)
 	answer := make(chan struct{})
 	t.Cleanup(func() { close(answer) })
