@@ -18,8 +18,9 @@ const detailsTimeout = 5 * time.Second
 // A listenerView is the page of one listener.
 type listenerView struct {
 	Trusted  bool
-	Row      *row     // nil: it no longer listens, or Unknown
-	Unknown  bool     // whether it listens is not known: not everything has been gathered
+	Row      *row     // nil: it no longer listens, unless Unknown
+	Unknown  bool     // listeners are missing, and it may be one of these
+	Later    bool     // they are missing until a gather succeeds
 	Missing  []string // without Row: what is missing from the listeners, one sentence each
 	Facts    []fact
 	Sections []section
@@ -41,7 +42,8 @@ func (p *Page) listener(ctx context.Context, id string, trusted bool) *listenerV
 	snap := p.snapshot()
 	v := &listenerView{Trusted: trusted, Row: snap.byID[id]}
 	if v.Row == nil {
-		v.Unknown, v.Missing = p.complete(snap) != nil, p.missing(snap, trusted)
+		v.Later, v.Missing = p.complete(snap) != nil, p.missing(snap, trusted)
+		v.Unknown = v.Later || len(snap.limited()) > 0
 		return v
 	}
 	point := v.Row.point
@@ -118,7 +120,7 @@ func (v *listenerView) status() int {
 	switch {
 	case v.Row != nil:
 		return http.StatusOK
-	case v.Unknown:
+	case v.Later:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusNotFound

@@ -69,16 +69,19 @@ func TestListenerIsNotGoneWhileListenersAreNotKnown(t *testing.T) {
 	failed.latest = []*metric.Batch{{Source: "sockwatch", Time: at}}
 	failed.sources[0].Err = errorText("inner")
 	for _, test := range []struct {
-		name  string
-		board *fakeBoard
-		want  string
+		name       string
+		board      *fakeBoard
+		wantStatus int
+		want       string
 	}{
-		{name: "failed", board: failed, want: "The listeners of tcp_listen are not known: its last gather failed."},
-		{name: "nothing gathered", board: &fakeBoard{}, want: "Nothing has been gathered yet."},
+		{name: "failed", board: failed, wantStatus: 503, want: "The listeners of tcp_listen are not known: its last gather failed."},
+		{name: "nothing gathered", board: &fakeBoard{}, wantStatus: 503, want: "Nothing has been gathered yet."},
+		{name: "beyond the limit", board: boardOf(beyondLimit("root", 20)), wantStatus: 404,
+			want: "20 more listeners of tcp_listen are not shown: it reports at most max_listeners."},
 	} {
 		r := get(pageOf(test.board), "/listener/"+id)
 		text, err := io.ReadAll(r.Body)
-		if err != nil || r.StatusCode != http.StatusServiceUnavailable {
+		if err != nil || r.StatusCode != test.wantStatus {
 			t.Errorf("%s: status %d, %v", test.name, r.StatusCode, err)
 		}
 		if s := string(text); !strings.Contains(s, test.want) || strings.Contains(s, "has been closed") {
