@@ -74,6 +74,9 @@ func (p askedPusher) MaxBytes() int {
 // A reload while the disk of the state directory hangs is adopted if it opens nothing
 // there. Otherwise it waits for the disk, but the stop does not wait for it.
 func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits a second for a disk")
+	}
 	t.Parallel()
 	disk, freeze := freezable(t)
 	r := newRig(t)
@@ -115,12 +118,15 @@ func TestStopAndReloadWhileTheStateDiskHangs(t *testing.T) {
 
 // A start on a disk that hangs can be ended.
 func TestStopWhileTheStartHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits a second for a disk")
+	}
 	t.Parallel()
 	disk, freeze := freezable(t)
 	freeze()
 	r := newRig(t)
 	r.agent.Options.StateDirectory = filepath.Join(disk, "state")
-	r.agent.Options.ShutdownTimeout = plugin.Duration(time.Second)
+	r.agent.Options.ShutdownTimeout = plugin.Duration(100 * time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	err := r.agent.Run(ctx, nil, nil, nil)

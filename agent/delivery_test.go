@@ -196,6 +196,7 @@ func TestEncodeErrorRejectsThatPointAlone(t *testing.T) {
 }
 
 func TestAHangingOutputDelaysNobody(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		hanging, deaf, failing, fine := &fakePusher{}, &fakePusher{}, &fakePusher{}, &fakePusher{}

@@ -238,6 +238,10 @@ func (f *fleet) stop() {
 
 // With min_interval the hosts of a fleet send different gathers of each minute.
 func TestMinIntervalOfAFleetIsSpread(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays four minutes of 600 hosts")
+	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := startFleet(t, 600, time.Minute)
 		defer f.stop()

@@ -16,6 +16,10 @@ import (
 )
 
 func TestOutageIsRiddenOutInOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays six hours of an outage")
+	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		out, page := newSwitchedPusher(errors.New("connection refused")), newFakeEndpoint()
@@ -191,6 +195,7 @@ func TestADestinationThatFailsDoesNotDelayTheOther(t *testing.T) {
 // A stop, or the removal of the output, does not wait for a slow backlog: all of it is sent
 // within the grace period.
 func TestStopSendsTheWholeBacklog(t *testing.T) {
+	t.Parallel()
 	for _, disk := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)

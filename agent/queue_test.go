@@ -38,6 +38,7 @@ func (p boundedPusher) MaxBytes() int { return p.maxBytes }
 // A queue that is half full, or holds a full request, does not wait for the flush: no
 // point is dropped while the destination is healthy.
 func TestFullQueueIsFlushedAtOnce(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name     string
 		limit    plugin.Size

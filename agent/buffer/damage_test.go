@@ -126,9 +126,10 @@ func drainAll(d folder) (ids []uint32, s Stats, err error) {
 // frames beyond that are lost, and they are counted if a later segment shows how many
 // there were.
 func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
+	t.Parallel()
 	s := makeSpool(t, 0)
 	for i, name := range s.names {
-		for cut := range len(s.files[name]) {
+		for cut := 0; cut < len(s.files[name]); cut += soak.Step(7) {
 			want := s.ids(func(f *spoolFrame) bool { return f.name != name || f.end <= int64(cut) })
 			got, stats, err := drainAll(s.folder(name, slices.Clone(s.files[name][:cut])))
 			if err != nil {
@@ -151,11 +152,12 @@ func TestCutSegmentLosesOnlyCutBlocks(t *testing.T) {
 // TestChangedByteLosesOnlyItsBlock changes each byte of each segment: only the frame that
 // contains it is lost, and it is counted.
 func TestChangedByteLosesOnlyItsBlock(t *testing.T) {
+	t.Parallel()
 	s := makeSpool(t, 0)
 	rng := rand.New(rand.NewPCG(3, 3))
 	last := s.frames[len(s.frames)-1]
 	for _, name := range s.names {
-		for off := range len(s.files[name]) {
+		for off := 0; off < len(s.files[name]); off += soak.Step(7) {
 			data := slices.Clone(s.files[name])
 			data[off] ^= byte(1 + rng.IntN(255))
 			whole := func(f *spoolFrame) bool { return f.name != name || f.end <= int64(off) || f.off > int64(off) }

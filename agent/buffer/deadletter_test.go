@@ -74,6 +74,10 @@ func TestDeadLettersWithoutAFileAreNotKept(t *testing.T) {
 }
 
 func TestDeadLettersRotateAndRepairTornLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 25 MB")
+	}
+	t.Parallel()
 	dir := t.TempDir()
 	d := NewDeadLetters(filepath.Join(dir, "out"))
 	must(t, addEntry(d, "good", "why"))

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 func TestMemory(t *testing.T) {
@@ -146,7 +148,8 @@ func TestMemoryOldest(t *testing.T) {
 }
 
 func TestMemoryAgainstModel(t *testing.T) {
-	for seed := range uint64(1000) {
+	t.Parallel()
+	for seed := range uint64(soak.Times(1000)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		script := make([]byte, 300)
 		for i := range script {

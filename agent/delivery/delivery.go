@@ -97,6 +97,9 @@ func New(c Config) *Delivery {
 		handedOver: c.HandedOver, done: make(chan struct{}), using: make(chan struct{}, 1),
 	}
 	d.sender.overdue = func() { // Run is waiting for Push, so the outage is not in use
+		if c.HandedOver() {
+			return // the health is that of the other output
+		}
 		d.outage.failed(fmt.Errorf("delivery has not ended after %v", plugin.Duration(c.Timeout)), 0)
 	}
 	return d
@@ -287,7 +290,7 @@ func (d *Delivery) PassOn(to *Delivery) {
 	}
 	defer d.sender.close()
 	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
-		var err error // logged by recover
+		var err error // logged by Recover
 		defer to.health.Panics.Recover(&err, to.sender.log)
 		inheritor.InheritFrom(d.sender.pusher)
 	}

@@ -14,6 +14,9 @@ import (
 )
 
 func TestReloadReadsRuleFilesAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a running program")
+	}
 	t.Parallel()
 	dir, address := t.TempDir(), servertest.FreeAddress(t)
 	other := start(t, "listener", nil)

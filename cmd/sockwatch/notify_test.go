@@ -37,6 +37,9 @@ func TestWatchdogIsFedIfTheManagerAsks(t *testing.T) {
 }
 
 func TestProgramFeedsTheWatchdog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the third message")
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

@@ -147,6 +147,7 @@ rotation_max_size = "0B"
 // Prometheus 3 scrapes the unix socket as docs/operate.md shows. Its program is
 // $SOCKWATCH_PROMETHEUS3, or where .ci/run installs it.
 func TestPrometheusScrapesAUnixSocket(t *testing.T) {
+	t.Parallel()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func TestPrometheusScrapesAUnixSocket(t *testing.T) {
 	config := writeFile(t, dir, "prometheus.yml", "global: {scrape_interval: 1s}\n"+job)
 	port := servertest.FreePort(t)
 	server := servertest.New(t, program, port, "/-/ready", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port), "--scrape.discovery-reload-interval=100ms") // otherwise the first scrape is after 5 s
 	start(t, "sockwatch", nil, "run", "--config", writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
 [[inputs.tcp_listen]]
 [[outputs.prometheus]]

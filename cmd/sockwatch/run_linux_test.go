@@ -222,6 +222,9 @@ func TestStopWhileTheConfigurationIsNotRead(t *testing.T) {
 
 // A file that is briefly missing does not change the running configuration.
 func TestReloadOfAMissingFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reloads a running program")
+	}
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.jsonl")
 	config := writeFile(t, t.TempDir(), "s.toml", fileConfig("info", file))

@@ -13,6 +13,9 @@ import (
 // A command whose data is lost fails, and says so. Discarding the data on purpose is not an
 // error.
 func TestDataThatIsLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs each command with each redirection")
+	}
 	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {

@@ -75,12 +75,13 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	now := at.Time
 	in.limits.begin()
 	defer in.limits.commit()
-	opened := in.takeListenEvents()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
+	opened := in.takeListenEvents()
 	var partial notes
 	if err := in.list(ctx, now, &partial); err != nil {
+		in.listenEvents.giveBack(opened)
 		return metric.Batch{}, err
 	}
 	in.applyListenEvents(in.await(ctx, opened), at)

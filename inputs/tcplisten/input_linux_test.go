@@ -828,6 +828,9 @@ func firstSeen(t *testing.T, in plugin.Input, port int, now time.Time) string {
 // TestFirstSeenIsInherited: the field is unchanged by a reload that changes the input, without
 // a state directory, even if the new input does not find the owners in time.
 func TestFirstSeenIsInherited(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestFirstSeenIsInheritedTwice, with more reloads")
+	}
 	job := task{Name: []byte("service"), Listen: []listenTask{{Addr: "127.0.0.1"}}}
 	_, stood := start(t, job)
 	var in plugin.Input = open(t, Defaults())
@@ -898,6 +901,9 @@ func TestFirstSeenIsInherited(t *testing.T) {
 func ownName(name string) string { return fmt.Sprint(name, os.Getpid()) }
 
 func TestViolationsEndWhenTheLastRuleIsRemoved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens the input five times, each with BPF programs")
+	}
 	rules := Defaults()
 	telnetd := ownName("telnetd")
 	rules.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{telnetd}}}}
@@ -1027,6 +1033,9 @@ func (n namesOf) Close()                                                  {}
 // TestFirstSeenWithoutUserNames: the field is unchanged even if the service that resolves user
 // names is not running when the agent starts.
 func TestFirstSeenWithoutUserNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens the input twice, each with BPF programs")
+	}
 	dir, up := t.TempDir(), true
 	restart := func(in *input) *input {
 		if in != nil {

@@ -50,6 +50,9 @@ func TestEmptyName(t *testing.T) {
 // TestHugeArguments shows arguments only if the option is set, and at most 256 bytes of them,
 // cut between two characters.
 func TestHugeArguments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("passes 2 MB of arguments")
+	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -224,6 +224,9 @@ func TestBriefListenerIsReported(t *testing.T) {
 // TestListenerOfABriefNamespaceIsReported reports a listener whose namespace begins and ends
 // between two gathers: one that was never seen by its number, one that was known by its name.
 func TestListenerOfABriefNamespaceIsReported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestBriefListenerIsReported, in namespaces that end")
+	}
 	options := eventsNow()
 	options.Namespaces = true
 	a := startWithEvents(t, options)
@@ -302,6 +305,9 @@ func TestListenerOfABriefNamespaceIsReported(t *testing.T) {
 // TestFailedListenIsNotReported tells nothing of a socket that wanted an address which another
 // one had, although the kernel calls it a listener for a moment.
 func TestFailedListenIsNotReported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestListenerIsReportedAtOnce, with a failed listen")
+	}
 	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
@@ -351,6 +357,9 @@ func bound(t *testing.T, port int) int {
 
 // TestPortThatListenChoosesIsReported knows the port of a brief listener that was not bound.
 func TestPortThatListenChoosesIsReported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestBriefListenerIsReported, without bind")
+	}
 	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
@@ -375,6 +384,9 @@ func TestPortThatListenChoosesIsReported(t *testing.T) {
 // TestScannedListenerHasItsExactTime gives a listener that a scan has seen, and that has closed
 // before the gather, its exact time and its owner.
 func TestScannedListenerHasItsExactTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestListenerIsReportedAtOnce, after a scan")
+	}
 	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
@@ -427,6 +439,9 @@ func TestShutdownAndListenAgain(t *testing.T) {
 // TestListenEventBeforeTheListing keeps a listen event whose socket the kernel is about to
 // list, and asks for the gather that finds it.
 func TestListenEventBeforeTheListing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("as TestListenerIsReportedAtOnce, before the listing")
+	}
 	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
@@ -487,6 +502,9 @@ func TestUnseenProcessesListen(t *testing.T) {
 // TestListenEventsOutliveAReload reports what the kernel reported to the replaced input after its last
 // gather.
 func TestListenEventsOutliveAReload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens the input twice, each with BPF programs")
+	}
 	a := startWithEvents(t, eventsNow())
 	if a == nil {
 		return
@@ -511,8 +529,46 @@ func TestListenEventsOutliveAReload(t *testing.T) {
 	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
 }
 
+// TestListenEventsOutliveAFailedGather reports what the kernel reported before a gather that has
+// failed.
+func TestListenEventsOutliveAFailedGather(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
+	if a == nil {
+		return
+	}
+	before := time.Now()
+	socket(t, "127.0.0.1", 4000).Close()
+	after := time.Now()
+	a.reported(1, 1)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.in.Gather(canceled); err == nil {
+		t.Fatal("the gather has not failed")
+	}
+	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "opened", before, after, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
+	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
+}
+
+// TestReturnedListenEventsAreBounded keeps those that happened first.
+func TestReturnedListenEventsAreBounded(t *testing.T) {
+	var a listenEvents
+	first := make([]*listenEvent, maxListenEvents)
+	for i := range first {
+		first[i] = &listenEvent{}
+	}
+	a.add(&bpf.Change{Listens: true, Cookie: 1})
+	a.giveBack(first)
+	if opened, dropped := a.take(); !slices.Equal(opened, first) || !dropped {
+		t.Errorf("%d events, dropped %v, want the first %d, and that others were dropped", len(opened), dropped, len(first))
+	}
+}
+
 // TestExactDownTimeOfARestart measures how long nobody listened, by the kernel's clock.
 func TestExactDownTimeOfARestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second")
+	}
 	options := eventsNow()
 	options.Settle = plugin.Duration(20 * time.Second)
 	options.Remember = options.Settle

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/outputs/internal/push/pushtest"
 )
 
@@ -57,7 +58,7 @@ func TestLinesOfACutAnswer(t *testing.T) {
 		{name: "a text", body: `{"error":"partial write: ` + strings.Join(quoted, `\n`) + ` dropped=0"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for shift := range 8 { // the cut is once at each byte of an escape
+			for shift := 0; shift < 8; shift += soak.Step(4) { // the cut is once at each byte of an escape
 				server := pushtest.NewServer(t)
 				server.Answers(http.StatusBadRequest, strings.Repeat(" ", shift)+tt.body)
 				out, _ := newOutput(t, v1(server.URL))

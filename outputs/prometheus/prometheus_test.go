@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	o := Defaults()
 	o.Listen = plugin.Strings{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")}
 	plugintest.Endpoint(t, Plugin, &o)
@@ -306,6 +307,7 @@ func TestWarnsOfOpenAddresses(t *testing.T) {
 }
 
 func TestServeEndsGracefully(t *testing.T) {
+	t.Parallel()
 	e, _ := newTestEndpoint(t, func(o *Options) { o.GatherOnScrape = true })
 	entered, leave := make(chan struct{}), make(chan struct{})
 	board := boardOf(batch("tcp_listen", listener(80, "nginx", "root")))

@@ -229,6 +229,7 @@ func TestReplacedCertificatesAreUsed(t *testing.T) {
 }
 
 func TestReplacedPasswordsAreUsed(t *testing.T) {
+	t.Parallel()
 	_, url, dir, ca := serveTLS(t, webConfigTLS, nil)
 	c := client(t, &tls.Config{RootCAs: ca.pool()})
 	status := func(user, password string) int {

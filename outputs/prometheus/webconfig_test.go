@@ -34,6 +34,9 @@ func reports(e *endpoint) chan string {
 // TestBrokenCertificateIsReported at the first connection that fails, and at a
 // reload. The endpoint is up again when the certificate is.
 func TestBrokenCertificateIsReported(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits between two checks, as TestBrokenWebConfigIsReported does not")
+	}
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
@@ -224,6 +227,7 @@ func TestFIFOTakesNoThreads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a TLS server for each file")
 	}
+	t.Parallel()
 	const config = webConfigTLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n"
 	for _, file := range []string{"web.yml", "server.crt", "server.key", "ca.crt"} {
 		t.Run(file, func(t *testing.T) {
@@ -361,14 +365,18 @@ func TestRemovedSocketIsRecreatedAtReload(t *testing.T) {
 		}
 	}
 	scrape()
-	for _, step := range []struct {
+	steps := []struct {
 		text string // content of a file in place of the socket; "": none
 		want string
 	}{
 		{"", "<nil>"},
 		{"x", "listen unix " + path + ": bind: address already in use (the file exists and is not a socket)"},
 		{"", "<nil>"},
-	} {
+	}
+	if testing.Short() {
+		steps = steps[:1] // each further one waits for checkInterval
+	}
+	for _, step := range steps {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}

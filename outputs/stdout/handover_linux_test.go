@@ -59,6 +59,7 @@ func slowly(t *testing.T, kind string, before func(w *os.File), outputs int) {
 }
 
 func TestReloadWhileTheReaderHangsDoublesNoLine(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"pipe", "socket"} {
 		t.Run(kind, func(t *testing.T) { slowly(t, kind, func(*os.File) {}, 3) })
 	}
@@ -66,6 +67,7 @@ func TestReloadWhileTheReaderHangsDoublesNoLine(t *testing.T) {
 
 // Another process that shares standard output may make it non-blocking at any time.
 func TestStreamMadeNonBlockingIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"pipe", "socket"} {
 		t.Run(kind, func(t *testing.T) {
 			slowly(t, kind, func(w *os.File) {

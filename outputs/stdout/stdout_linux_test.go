@@ -56,6 +56,7 @@ func child(t *testing.T, cmd *exec.Cmd) string {
 // TestReaderGoneIsReported uses a pipe that nothing reads any more: on file descriptor 1 the
 // Go runtime would end the program by SIGPIPE.
 func TestReaderGoneIsReported(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +74,7 @@ func TestReaderGoneIsReported(t *testing.T) {
 
 // TestClosedAtStart distinguishes an output that was closed from one to /dev/null.
 func TestClosedAtStart(t *testing.T) {
+	t.Parallel()
 	const closed = "standard output was closed, or is /dev/null, when the program started\n"
 	for _, tt := range []struct{ redirect, want string }{
 		{">&-", closed + closed},
@@ -90,6 +92,7 @@ func TestClosedAtStart(t *testing.T) {
 
 // TestDevFullIsReported uses a disk that is always full.
 func TestDevFullIsReported(t *testing.T) {
+	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +149,7 @@ func TestNoHalfLineAfterRecovery(t *testing.T) {
 // returns within its timeout, and the rest is written afterwards, each line once
 // and whole.
 func TestSlowReaderIsWaitedForWithinBounds(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"pipe", "socket"} {
 		t.Run(kind, func(t *testing.T) {
 			r, w := connected(t, kind)

@@ -567,6 +567,9 @@ func TestSettleOfZeroReportsAtOnce(t *testing.T) {
 // TestManyAddressesOfOnePortAreBounded limits the cost of a user who listens on many addresses
 // of 127.0.0.0/8.
 func TestManyAddressesOfOnePortAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("listens on 6,000 addresses")
+	}
 	h := newSimHost(t)
 	h.options.MaxPerUser = 100_000
 	h.tracker = New(h.options)

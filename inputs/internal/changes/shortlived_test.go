@@ -42,6 +42,9 @@ func TestShortLivedOfOnePortAreMatchedTogether(t *testing.T) {
 // TestBriefEndpointsAreBounded lets very many endpoints open and close within settle: each is
 // reported once, in a count at least, and only so many wait for settle.
 func TestBriefEndpointsAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens 30,000 endpoints")
+	}
 	const scans = 3
 	h := newExactHost(t)
 	reported := map[string]int{}
@@ -83,6 +86,9 @@ func TestBriefEndpointsAreBounded(t *testing.T) {
 
 // TestManyListedEndpointsWaitForSettle closes no endpoint early that a scan has found.
 func TestManyListedEndpointsWaitForSettle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("scans 11,000 endpoints three times")
+	}
 	h := newExactHost(t)
 	for i := range maxBrief + 1000 {
 		s := h.socket(uint16(1000+i), 0, 5)

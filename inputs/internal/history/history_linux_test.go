@@ -238,6 +238,7 @@ func TestDeliveryAfterCloseIsNoted(t *testing.T) {
 }
 
 func TestRecentEventsAreTheLast2000(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := open(t, dir)
 	waiting, _ := func() ([]metric.Point, func()) {

@@ -209,6 +209,7 @@ func TestFilesSetAsideAreBounded(t *testing.T) {
 
 // The file is replaced when its size has doubled, and not more often.
 func TestFileIsReplacedWhenItHasDoubled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := open(t, dir)
 	var largest, replaced int64

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/metric"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 var samePoints = cmp.Comparer(func(a, b metric.Value) bool { return a == b })
@@ -78,6 +79,7 @@ func TestEventsAreReadAsTheyWere(t *testing.T) {
 
 // A file with three writes that is truncated anywhere contains the complete writes.
 func TestFileCutAtEachOffset(t *testing.T) {
+	t.Parallel()
 	c := newContent()
 	c.set("e:1", json.RawMessage(`{"n":1}`))
 	text, err := appendLine(nil, line{Snapshot: c.line(&pending{}, true).Snapshot})
@@ -110,7 +112,7 @@ func TestFileCutAtEachOffset(t *testing.T) {
 		}
 		states = append(states, contentText(whole))
 	}
-	for cut := range len(text) + 1 {
+	for cut := 0; cut <= len(text); cut += soak.Step(7) {
 		got, err := read(bytes.NewReader(text[:cut]))
 		if cut < ends[0] {
 			if err == nil {

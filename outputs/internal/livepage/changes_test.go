@@ -11,6 +11,7 @@ import (
 // TestEveryEventIsOnThePageOfChanges: the page of listeners has the latest, and says how
 // many more there are.
 func TestEveryEventIsOnThePageOfChanges(t *testing.T) {
+	t.Parallel()
 	const n = 450
 	board := boardOf(listener(1, "a"))
 	for i := range n {

@@ -422,6 +422,7 @@ func TestEndEndsEveryStream(t *testing.T) {
 // A reader that never reads is cut off. What the kernel cannot take is one message, however
 // often something changes.
 func TestReaderThatNeverReadsIsDisconnected(t *testing.T) {
+	t.Parallel()
 	board := newChangingBoard()
 	ports := make([]int, pageRows)
 	for i := range ports {
@@ -459,6 +460,7 @@ func TestReaderThatNeverReadsIsDisconnected(t *testing.T) {
 // The timeouts of a server are for single responses. A stream outlives them, and so does one
 // of HTTP/2.
 func TestStreamOutlivesTheTimeoutsOfTheServer(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		http2 bool

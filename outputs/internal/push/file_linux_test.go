@@ -14,6 +14,7 @@ import (
 // TestStalledMount has the token on a FUSE file system whose server never answers:
 // every push ends within its timeout and names the file.
 func TestStalledMount(t *testing.T) {
+	t.Parallel()
 	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip(err)

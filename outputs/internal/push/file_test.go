@@ -72,6 +72,7 @@ func TestLinkToARegularFileIsRead(t *testing.T) {
 // within its timeout with an error that names the file, no second read is started, and the
 // result of the late read is not used.
 func TestHangingMount(t *testing.T) {
+	t.Parallel()
 	server := pushtest.NewServer(t)
 	out, _ := newOutput(t, withToken(server.URL, "/mnt/token"))
 	f := out.client.credentials.file

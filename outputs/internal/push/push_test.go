@@ -219,6 +219,9 @@ func TestResetBeforeTheAnswer(t *testing.T) {
 // TestBlackHoleLeavesTimeForTheNextServer shares the time among the servers: one that does
 // not answer leaves time for the next.
 func TestBlackHoleLeavesTimeForTheNextServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a second")
+	}
 	t.Parallel()
 	hole, server := pushtest.NewServer(t), pushtest.NewServer(t)
 	hole.Does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })

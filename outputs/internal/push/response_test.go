@@ -20,6 +20,7 @@ import (
 // TestSlowAnswerEndsAtTheDeadline has a server whose answer never ends: it gets only the time
 // that Push has, however the answer began.
 func TestSlowAnswerEndsAtTheDeadline(t *testing.T) {
+	t.Parallel()
 	server := pushtest.NewServer(t)
 	server.Does(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")

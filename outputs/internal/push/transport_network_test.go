@@ -273,6 +273,7 @@ func dnsAnswer(query []byte, records map[uint16][]byte) []byte {
 // push that notices fails within its time, and the next one opens a new
 // connection.
 func TestHalfOpenConnectionIsReplaced(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

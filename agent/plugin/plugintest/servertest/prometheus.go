@@ -53,6 +53,9 @@ type Series struct {
 // turn. An error ends the test.
 func (s *Server) Query(t testing.TB, api string, parameters ...string) []Series {
 	t.Helper()
+	if s.flush != "" {
+		s.Get(t, s.flush)
+	}
 	// VictoriaMetrics otherwise leaves out the last 30 seconds.
 	body := s.Get(t, "/api/v1/"+api, append([]string{"nocache", "1"}, parameters...)...)
 	var answer struct{ Data struct{ Result []Series } }

@@ -30,6 +30,7 @@ type Server struct {
 	bin   string
 	args  []string
 	ready string // path that answers 200 or 204 when the server is ready
+	flush string // path that makes what was written visible to queries; "": it is at once
 	log   lockedBuffer
 
 	cmd    *exec.Cmd  // nil: not running
@@ -157,6 +158,7 @@ func VictoriaMetrics(t testing.TB, args ...string) *Server {
 	s := New(t, "victoria-metrics", port, "/health", append([]string{
 		"-storageDataPath=" + t.TempDir(), "-retentionPeriod=100y", fmt.Sprintf("-httpListenAddr=127.0.0.1:%d", port), "-search.latencyOffset=0s",
 	}, args...)...)
+	s.flush = "/internal/force_flush" // otherwise a query that came too early hides new series for 10 s
 	s.Start()
 	return s
 }

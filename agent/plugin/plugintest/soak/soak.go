@@ -2,7 +2,8 @@
 // sizes:
 //
 //   - go test -short ./...  skips tests that take more than 0.2 s of CPU or need a foreign
-//     server, if faster tests cover the same code, and runs a tenth of the random cases.
+//     server, if faster tests cover the same code, and runs a part of the random
+//     and the systematic cases.
 //   - go test ./...  runs every test but the few that call Only, with enough random cases to
 //     notice what a change breaks.
 //   - SOCKWATCH_SOAK=10 go test ./...  runs every test, and ten times as many random cases.
@@ -41,6 +42,15 @@ func Times(n int) int {
 		panic(fmt.Sprintf("%s=%q is not an integer of at least 1", Variable, text))
 	}
 	return n * factor
+}
+
+// Step returns 1 or, with -short and without the variable, n: a test of every case, such as a
+// file that is truncated at each offset, then takes each n-th only.
+func Step(n int) int {
+	if os.Getenv(Variable) == "" && testing.Short() {
+		return n
+	}
+	return 1
 }
 
 // Only skips a test that runs in a soak only, because it takes seconds of CPU and a faster

@@ -31,6 +31,28 @@ func TestTimes(t *testing.T) {
 	}
 }
 
+func TestStepIsLongerWithShort(t *testing.T) {
+	short := testing.Short()
+	defer flag.Set("test.short", strconv.FormatBool(short))
+	tests := []struct {
+		factor string
+		short  bool
+		want   int
+	}{
+		{factor: "", want: 1},
+		{factor: "10", want: 1},
+		{factor: "", short: true, want: 7},
+		{factor: "10", short: true, want: 1},
+	}
+	for _, tt := range tests {
+		t.Setenv(Variable, tt.factor)
+		flag.Set("test.short", strconv.FormatBool(tt.short))
+		if got := Step(7); got != tt.want {
+			t.Errorf("%s=%q, short %t: got %d, want %d", Variable, tt.factor, tt.short, got, tt.want)
+		}
+	}
+}
+
 func TestFactorThatIsNotAPositiveIntegerPanics(t *testing.T) {
 	for factor, want := range map[string]string{
 		"0":    `SOCKWATCH_SOAK="0" is not an integer of at least 1`,
