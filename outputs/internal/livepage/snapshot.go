@@ -180,3 +180,14 @@ func (s *snapshot) beyond(source string) (listeners uint64) {
 	}
 	return listeners
 }
+
+// limited returns the sources that have more listeners than rows.
+func (s *snapshot) limited() map[string]bool {
+	limited := map[string]bool{}
+	for name := range s.sources {
+		if s.beyond(name) > 0 {
+			limited[name] = true
+		}
+	}
+	return limited
+}
