@@ -56,7 +56,7 @@ func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-ch
 }
 
 // gatherEvery takes over from the replaced input, if any. It gathers at once, then at
-// each tick of the interval and whenever Refresh asks, until ctx is done. A tick
+// each tick of the interval and whenever Refresh or the input's Watch asks, until ctx is done. A tick
 // during a gather is skipped and counted. Before it returns it waits for the gather in
 // flight and closes the input.
 func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput, wait time.Duration) {
@@ -125,7 +125,9 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 	defer cancel()
 	began := time.Now()
 	overdue := time.AfterFunc(timeout, func() {
-		in.failed(began, fmt.Errorf("timed out after %v", timeout))
+		if ctx.Err() == nil { // else the input is stopped or replaced
+			in.failed(began, fmt.Errorf("timed out after %v", timeout))
+		}
 		g.publish()
 		in.firstDone()
 	})
@@ -135,9 +137,11 @@ func (in *runningInput) runGather(ctx context.Context, g *inFlight) {
 		<-g.published
 	}
 	switch {
-	case err == nil:
+	case err == nil && ctx.Err() == nil:
 		in.succeeded(began, batch, late)
-	case ctx.Err() != nil: // stopped: the error says nothing about the input
+	case err == nil: // stopped or replaced: the counters may be those of its successor
+		in.supervisor.publish(in, batch, false)
+	case ctx.Err() != nil: // likewise: the error says nothing about the input
 	case late: // withdrawn, counted and logged already
 		in.log.Debug("late gather failed", "error", err)
 	default:
@@ -219,6 +223,19 @@ func (o *runningOutput) offer(in *encode.Source, b *metric.Batch, r *delivery.Re
 	o.queue.Drop(len(o.encoder.Filter.Points(b.Points)), errQueueHangs)
 }
 
+// offerOnlyEvents puts the events of a batch into the output's inbox, but not its points: a reload
+// has replaced or removed the input.
+func (o *runningOutput) offerOnlyEvents(b *metric.Batch, r *delivery.Receipt) {
+	turn := o.offerEvents(b, r)
+	if len(o.inbox) >= inboxBatches {
+		return // the events wait for the next entry
+	}
+	select {
+	case o.inbox <- offered{turn: turn}:
+	default:
+	}
+}
+
 // offerWithdrawal ends the series of an input that has failed or was removed. If the inbox
 // is full, only a removal is certain to fit: a failed input fails again.
 func (o *runningOutput) offerWithdrawal(in *encode.Source, at time.Time, removed bool) {
@@ -252,6 +269,9 @@ func (o *runningOutput) fill() {
 	o.encoder.Start()
 	for next := range o.inbox {
 		o.fillEvents(next.turn)
+		if next.onlyEvents() {
+			continue
+		}
 		records := o.encoder.Encode(next.Entry)
 		if len(records) > 0 && !o.queue.AppendPoints(records) {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sockwatch/agent/calls"
+	"sockwatch/agent/filter"
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
@@ -419,6 +421,38 @@ func TestEachGatherPublishesAnotherBatch(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// A batch is the same pointer for all requests, also for those that come while it is replaced.
+func TestConcurrentRequestsGetTheSameBatch(t *testing.T) {
+	r := newRig(t)
+	f, err := filter.New(filter.Options{NamePass: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSupervisor(r.agent, nil)
+	v := &view{supervisor: s, filter: f}
+	s.board.open()
+	var known sync.Map // the results of Latest, by time of the batch
+	stopped := make(chan struct{})
+	var requests sync.WaitGroup
+	for range 4 {
+		requests.Go(func() {
+			for !calls.IsClosed(stopped) {
+				for _, b := range v.Latest() {
+					if first, _ := known.LoadOrStore(b.Time, b); first != b {
+						t.Errorf("two results for the batch of %v", b.Time)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 20_000 {
+		s.board.set(map[string]*metric.Batch{"in": {Source: "in", Time: time.Unix(int64(i), 0), Points: []metric.Point{pointOf("x", 1)}}})
+	}
+	close(stopped)
+	requests.Wait()
 }
 
 // A limitedInput cannot see everything.

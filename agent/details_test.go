@@ -94,6 +94,43 @@ func TestDetailsAreAskedForThePointThatTheInputGave(t *testing.T) {
 	})
 }
 
+// A rememberingDetailedInput has details, and events from before the start.
+type rememberingDetailedInput struct {
+	detailedInput
+	recall func() []metric.Point
+}
+
+func (r *rememberingDetailedInput) RecallEvents() []metric.Point { return r.recall() }
+
+// An input that remembers events has details from its first batch on.
+func TestDetailsAfterEventsWereRecalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		event := pointOf("opened", 1)
+		event.Time = time.Now().Add(-time.Hour)
+		in := r.agent.input("a", &rememberingDetailedInput{
+			detailedInput: detailedInput{
+				fakeInput: func(context.Context) (metric.Batch, error) { return batchOf(pointOf("listen", 1, "port", "80")), nil },
+				details:   series,
+			},
+			recall: func() []metric.Point { return []metric.Point{event} },
+		})
+		in.Options.NamePrefix = "x_"
+		page := newFakeEndpoint()
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		if got := board.Events(); len(got) != 1 || got[0].Name != "x_opened" {
+			t.Errorf("events %v, want x_opened", got)
+		}
+		sections, err := board.Details(t.Context(), "a", &board.Latest()[0].Points[0])
+		if got, want := fmt.Sprint(sections, err), `[{listen{port="80"} 1 []}] <nil>`; got != want {
+			t.Errorf("details %s, want %s", got, want)
+		}
+		r.end()
+	})
+}
+
 func TestDetailsPassTheFilterOfTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -408,6 +408,45 @@ func TestEndedSeriesWaitForADiskThatIsFull(t *testing.T) {
 	})
 }
 
+// A batch of an input that a reload has replaced meanwhile ends no series: its successor has them.
+func TestBatchOfAReplacedInputEndsNothing(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		hang time.Duration
+	}{
+		{name: "before the first batch of its successor", hang: 5 * time.Second},
+		{name: "after it", hang: 25 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				old, in, p := &settableInput{}, &settableInput{}, &endingPusher{}
+				old.set(nil, "a")
+				in.set(nil, "a")
+				r.agent.input("in", old).Options.Timeout = plugin.Duration(time.Minute)
+				r.agent.withPush(p)
+				r.start()
+				after(time.Second)
+				old.mu.Lock()
+				old.hang = test.hang
+				old.mu.Unlock()
+				after(10 * time.Second)
+				next := r.sibling()
+				next.input("in", in).Options.Timeout = plugin.Duration(2 * time.Minute)
+				next.withPush(p)
+				r.reloadTo(next, nil)
+				after(40 * time.Second)
+				got := p.taken()
+				wantRecords(t, "all", slices.Compact(got), "a{}")
+				if len(got) < 4 {
+					t.Errorf("%d samples", len(got))
+				}
+				r.end()
+			})
+		})
+	}
+}
+
 // An input that a reload removes during a gather does not come back with its batch.
 func TestBatchOfARemovedInputIsNotDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

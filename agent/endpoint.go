@@ -98,12 +98,12 @@ func (v *view) Latest() []*metric.Batch {
 	if !board.opened() {
 		return nil
 	}
-	all := board.all()
 	if v.filter.PassesAll() {
-		return all
+		return board.all()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	all := board.all() // with the lock, so that no earlier call removes what a later one has added
 	if v.filtered == nil {
 		v.filtered = map[*metric.Batch]*metric.Batch{}
 	}

@@ -31,7 +31,7 @@ func (o *runningOutput) fillEvents(turn int) {
 		if b.records == nil {
 			b.records = o.encoder.EncodeEvents(b.events, b.descs, b.time)
 		}
-		if err := o.enqueueEvents(b.records, b.receipt); err != nil {
+		if err := o.enqueueEvents(b); err != nil {
 			if n := o.events.log.Add(len(b.events)); n > 0 {
 				o.log.Error("queueing events failed, will retry", "events", n, "error", err)
 			}
@@ -42,26 +42,26 @@ func (o *runningOutput) fillEvents(turn int) {
 	}
 }
 
-// enqueueEvents appends records to the queue, split into several blocks if a single block
-// would exceed the whole limit. A single record that is too large is dropped.
-func (o *runningOutput) enqueueEvents(records [][]byte, r *delivery.Receipt) error {
-	if len(records) == 0 {
-		return nil
+// enqueueEvents moves the records of a block to the queue, in several parts if all at once would
+// exceed the whole limit. A single record that is too large is dropped. After an error the records
+// that are not queued remain in the block.
+func (o *runningOutput) enqueueEvents(b *eventBlock) error {
+	for n := len(b.records); len(b.records) > 0; n = min(n, len(b.records)) {
+		err := o.queue.Append(b.records[:n], b.receipt)
+		_, tooLarge := errors.AsType[*buffer.TooLargeError](err)
+		switch {
+		case tooLarge && n > 1:
+			n /= 2
+			continue
+		case tooLarge:
+			b.receipt.Hold() // forever: the event is lost
+			o.queue.Drop(1, err)
+		case err != nil:
+			return err
+		}
+		b.records = b.records[n:]
 	}
-	err := o.queue.Append(records, r)
-	if _, tooLarge := errors.AsType[*buffer.TooLargeError](err); !tooLarge {
-		return err
-	}
-	half := len(records) / 2
-	if half == 0 {
-		r.Hold() // forever: the event is lost
-		o.queue.Drop(1, err)
-		return nil
-	}
-	if err := o.enqueueEvents(records[:half], r); err != nil {
-		return err
-	}
-	return o.enqueueEvents(records[half:], r)
+	return nil
 }
 
 // closeEvents empties the inbox of an output when the output is removed or the program stops.
@@ -99,7 +99,7 @@ type eventBlock struct {
 	descs   []metric.Desc // of the batch
 	time    time.Time     // of the batch
 	turn    int           // batches are queued in order of turn
-	records [][]byte      // of the events; nil: not encoded yet
+	records [][]byte      // of the events that are not queued yet; nil: not encoded yet
 	receipt *delivery.Receipt
 }
 

@@ -95,7 +95,7 @@ func (g *Gatherer) Watch(ctx context.Context, changed func()) {
 	if !ok {
 		return
 	}
-	var err error // logged by recover
+	var err error // logged by Recover
 	defer g.in.health.Panics.Recover(&err, g.in.log)
 	watcher.Watch(ctx, changed)
 }

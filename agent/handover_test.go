@@ -67,6 +67,37 @@ func TestPushThatDoesNotReturnLosesItsQueue(t *testing.T) {
 	})
 }
 
+// A Push that was abandoned says nothing about the output that replaced its own.
+func TestAbandonedPushIsNotThatOfItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release := make(chan struct{})
+		deaf := &fakePusher{push: func(context.Context, []string) error { <-release; return nil }}
+		in, page := counting(), newFakeEndpoint()
+		r.agent.input("a", in)
+		r.agent.push("out", deaf).Options.Timeout = plugin.Duration(20 * time.Second)
+		r.agent.pull("page", page)
+		r.start()
+		board := <-page.board
+		after(5 * time.Second)
+		next := r.sibling()
+		next.input("a", in)
+		next.push("out", &fakePusher{}).Settings = &fakeSettings{Version: 2}
+		next.Push[0].Options.FlushInterval = plugin.Duration(time.Hour)
+		next.Pull = r.agent.Pull
+		r.reloadTo(next, nil)
+		after(time.Minute)
+		if o := board.Health().Outputs[0]; o.Name != "out" || o.Err != nil {
+			t.Errorf("the state of %s is %v", o.Name, o.Err)
+		}
+		if log := r.log.String(); strings.Contains(log, "delivery failed") {
+			t.Errorf("the log says that the delivery failed:\n%s", log)
+		}
+		close(release)
+		r.end()
+	})
+}
+
 // A reload lets the Push in flight finish: its records are not sent again.
 func TestReloadWhileSendingLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

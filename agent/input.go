@@ -81,7 +81,7 @@ func (in *runningInput) takeOver(replaced *runningInput, wait time.Duration) {
 	if !in.await(ctx, replaced.done) || !ok {
 		return
 	}
-	var err error // logged by recover
+	var err error // logged by Recover
 	defer in.health.Panics.Recover(&err, in.log)
 	inheritor.InheritFrom(replaced.Input.Input)
 }
@@ -129,7 +129,7 @@ func (in *runningInput) guardStored(stored func()) func() {
 	}
 	return func() {
 		defer in.calls.Begin(in.title() + ": EventsStored")()
-		var err error // logged by recover
+		var err error // logged by Recover
 		defer in.health.Panics.Recover(&err, in.log)
 		stored()
 	}
@@ -156,22 +156,22 @@ func (in *runningInput) limits() []string {
 	if !ok {
 		return nil
 	}
-	var err error // logged by recover
+	var err error // logged by Recover
 	defer in.health.Panics.Recover(&err, in.log)
 	return r.Limits()
 }
 
 // recalled returns the events from before the start.
 func (in *runningInput) recalled(r plugin.EventRecaller) []metric.Point {
-	var err error // logged by recover
+	var err error // logged by Recover
 	defer in.health.Panics.Recover(&err, in.log)
 	events := r.RecallEvents()
-	b, err := in.transform.batch(metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]})
-	if err != nil {
+	b := metric.Batch{Time: time.Now(), Events: events[max(0, len(events)-plugin.MaxEvents):]}
+	if err := b.Check(); err != nil {
 		in.log.Error("events from before the start are invalid, not showing them", "error", err)
 		return nil
 	}
-	return b.Events
+	return in.transform.points(b.Events) // not batch: the raw points of the last one are still needed
 }
 
 // retire waits until the input has ended, but no longer than wait.

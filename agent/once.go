@@ -46,7 +46,7 @@ func (a *Agent) GatherOnce(ctx context.Context) ([]*metric.Batch, error) {
 }
 
 // Once gathers every input once and delivers the batches to every output that pushes,
-// through queues in memory. It returns all errors, joined.
+// through queues in memory. It returns all errors, joined, in the order of the configuration.
 func (a *Agent) Once(ctx context.Context) error {
 	if len(a.Push) > 0 { // rejected points are saved there
 		if err := makeStateDirectory(ctx, &calls.Pending{Log: a.Log}, a.Options.StateDirectory); err != nil {
@@ -64,18 +64,12 @@ func (a *Agent) Once(ctx context.Context) error {
 	for i, b := range batches {
 		receipts[i] = delivery.NewReceipt(b.EventsStored)
 	}
-	var mu sync.Mutex
+	results := make([]error, len(a.Push))
 	var wg sync.WaitGroup
-	for _, push := range a.Push {
-		o, err := newOutput(a, push, health.NewOutput(nil), &calls.Pending{Log: a.Log}, nil)
-		if err != nil {
-			return err
-		}
+	for i, push := range a.Push {
 		wg.Go(func() {
-			if err := o.deliverOnce(ctx, batches, receipts); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("outputs.%s: %w", push.Name, err))
+			if err := a.deliverOnce(ctx, push, batches, receipts); err != nil {
+				results[i] = fmt.Errorf("outputs.%s: %w", push.Name, err)
 			}
 		})
 	}
@@ -83,11 +77,15 @@ func (a *Agent) Once(ctx context.Context) error {
 	for _, r := range receipts {
 		r.Release()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, results...)...)
 }
 
-// deliverOnce delivers batches and gives up at the first attempt that fails.
-func (o *runningOutput) deliverOnce(ctx context.Context, batches []*metric.Batch, receipts []*delivery.Receipt) error {
+// deliverOnce delivers batches to an output and gives up at the first attempt that fails.
+func (a *Agent) deliverOnce(ctx context.Context, push *Push, batches []*metric.Batch, receipts []*delivery.Receipt) error {
+	o, err := newOutput(a, push, health.NewOutput(nil), &calls.Pending{Log: a.Log}, nil)
+	if err != nil {
+		return err
+	}
 	o.queue.OpenMemory()
 	o.inbox = make(chan offered, len(batches))
 	for i, b := range batches {

@@ -46,9 +46,11 @@ const (
 
 // An offered is an entry in the inbox of an output.
 type offered struct {
-	encode.Entry
-	turn int // of the batch's events (see eventInbox)
+	encode.Entry     // zero: only events
+	turn         int // of the batch's events (see eventInbox)
 }
+
+func (o *offered) onlyEvents() bool { return o.Batch == nil && o.Source == nil }
 
 // inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how
 // many inputs can be removed while the inbox is full.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -397,6 +398,41 @@ func TestEventsLargerThanTheQueue(t *testing.T) {
 		}
 		if got := o.health.Dropped.Load(); got != 1 {
 			t.Errorf("%d dropped, want 1", got)
+		}
+	})
+}
+
+// If the queue has accepted only the first part of such events, the rest waits, and no event is
+// queued twice.
+func TestPartOfTheEventsWaitsForAFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release := make(chan struct{})
+		p := &fakePusher{}
+		p.push = func(context.Context, []string) error { <-release; return nil }
+		o := newFilledOutput(t, r, buffer.NewMemory(140), p)
+		offer := func(lengths ...int) {
+			b := &metric.Batch{Time: time.Now()}
+			for i, n := range lengths {
+				b.Events = append(b.Events, pointOf(strings.Repeat("e", n), int64(i)))
+			}
+			o.offer(nil, b, nil)
+			after(time.Second)
+		}
+		offer(54) // 80 bytes of 140, which the queue cannot drop during the Push
+		offer(1, 35, 35)
+		offer()
+		close(release)
+		after(time.Second)
+		offer()
+		go o.leave(t.Context(), false)
+		after(time.Minute)
+		got := []int{}
+		for _, record := range p.stored {
+			got = append(got, strings.Index(record, " "))
+		}
+		if diff := cmp.Diff([]int{54, 1, 35, 35}, got); diff != "" {
+			t.Errorf("lengths of the delivered events (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -22,13 +22,12 @@ func (s *supervisor) reload(ctx, haltCtx context.Context, load func() (*Agent, e
 	loadCtx, cancel := withGrace(ctx, openGrace)
 	defer cancel()
 	var next *Agent
-	var err error
-	var c changes
-	switch {
-	case !s.calls.Within(loadCtx, "reading the configuration", func() { next, err = load() }):
-		err = errors.New("the program is stopping")
-	case err == nil:
-		c, err = s.adopt(ctx, haltCtx, next)
+	var loadErr error // must not be read, like next, unless load has returned
+	c, err := changes{}, errors.New("the program is stopping")
+	if s.calls.Within(loadCtx, "reading the configuration", func() { next, loadErr = load() }) {
+		if err = loadErr; err == nil {
+			c, err = s.adopt(ctx, haltCtx, next)
+		}
 	}
 	s.reloaded(c, err)
 }

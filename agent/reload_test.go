@@ -214,6 +214,24 @@ func TestOnceDeliversOrSaysWhatFailed(t *testing.T) {
 	}
 }
 
+// The errors of several outputs are in the order of the configuration, whichever comes first.
+func TestOnceSortsItsErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.agent.input("a", counting())
+		for i, wait := range []time.Duration{2, 3, 1} {
+			r.agent.push(fmt.Sprint("out", i), &fakePusher{push: func(context.Context, []string) error {
+				time.Sleep(wait * time.Second)
+				return errors.New("refused")
+			}})
+		}
+		want := "outputs.out0: 1 point not delivered: refused\noutputs.out1: 1 point not delivered: refused\noutputs.out2: 1 point not delivered: refused"
+		if err := r.agent.Once(t.Context()); fmt.Sprint(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	})
+}
+
 // Once saves rejected records in the same place as Run, even if Run was never started.
 func TestOnceKeepsRejectedPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -529,6 +547,56 @@ func TestRemovedOutputDelaysNoReload(t *testing.T) {
 					t.Errorf("lost or dropped:\n%s", r.log)
 				}
 				r.end()
+			})
+		})
+	}
+}
+
+// What becomes of a hanging gather of an old input says nothing about its successor: neither its
+// timeout nor its late batch.
+func TestHungGatherOfAnOldInputIsNotThatOfItsSuccessor(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		late time.Duration // when the old gather returns
+		err  error         // of the successor
+	}{
+		{name: "timeout", late: time.Hour},
+		{name: "late batch", late: 40 * time.Second, err: errDown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				n := 0
+				r.agent.input("a", fakeInput(func(context.Context) (metric.Batch, error) {
+					if n++; n > 1 {
+						time.Sleep(test.late)
+					}
+					return batchOf(pointOf("x", 1)), nil
+				})).Options.Timeout = plugin.Duration(time.Minute)
+				page := newFakeEndpoint()
+				r.agent.pull("page", page)
+				r.start()
+				board := <-page.board
+				after(15 * time.Second) // the second gather hangs from the tenth second on
+				next := r.sibling()
+				next.input("a", fakeInput(func(context.Context) (metric.Batch, error) { return batchOf(pointOf("x", 2)), test.err })).Options.Interval = plugin.Duration(time.Hour)
+				next.Inputs[0].Options.Timeout = plugin.Duration(time.Minute)
+				next.Pull = r.agent.Pull
+				r.reloadTo(next, nil)
+				after(2 * time.Minute)
+				state := board.Sources()[0]
+				if state.Name != "a" || !errors.Is(state.Err, test.err) {
+					t.Errorf("the state of %s is %v, want %v", state.Name, state.Err, test.err)
+				}
+				want := 0
+				if test.err != nil {
+					want = 1
+				}
+				if got := strings.Count(r.log.String(), "gather failed"); got != want {
+					t.Errorf("%d failed gathers in the log, want %d:\n%s", got, want, r.log)
+				}
+				r.end()
+				after(test.late) // until the old gather has returned
 			})
 		})
 	}

@@ -27,7 +27,7 @@ const (
 
 // stateFiles are the suffixes of the files that instances keep in the state directory. An alias
 // must not contain one: the queue named after it would collide with such a file.
-var stateFiles = []string{deadLetterFile, ".first_seen.json", ".history.jsonl", seriesFile}
+var stateFiles = []string{deadLetterFile, ".first_seen.json", ".history.jsonl", seriesFile, ".stored"}
 
 // stateFile returns the path of a file of an output, or "" without a state directory.
 func stateFile(a *Agent, p *Push, suffix string) string {

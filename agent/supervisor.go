@@ -173,11 +173,14 @@ func (s *supervisor) show(in *runningInput, b *metric.Batch, changed bool) {
 func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receipt) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.running.inputs[in.Name] != in {
-		b = &metric.Batch{Source: b.Source, Time: b.Time, Events: b.Events, Descs: b.Descs}
-	}
+	isRunning := s.running.inputs[in.Name] == in
 	for _, o := range s.running.outputs {
-		o.offer(in.source, b, r)
+		switch {
+		case isRunning:
+			o.offer(in.source, b, r)
+		case len(b.Events) > 0:
+			o.offerOnlyEvents(b, r)
+		}
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
 		r.Hold() // for ever: the program stops, and no output accepts events any longer

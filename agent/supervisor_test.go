@@ -129,6 +129,33 @@ func TestStopWhileTheConfigurationIsRead(t *testing.T) {
 	})
 }
 
+// A configuration that is read at the moment when a stop no longer waits for it is not used. The
+// race detector checks that its error is not read, either.
+func TestStopWhileTheConfigurationArrives(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.agent.input("a", counting())
+			ctx, stop := context.WithCancel(t.Context())
+			load := func() (*Agent, error) {
+				<-ctx.Done()
+				time.Sleep(openGrace)
+				return nil, errors.New("late")
+			}
+			go func() { r.ended <- r.agent.Run(ctx, r.reload, load, nil) }()
+			r.reload <- struct{}{}
+			after(time.Second)
+			stop()
+			if err := <-r.ended; err != nil {
+				t.Error(err)
+			}
+			if got := strings.Count(r.log.String(), "reload failed"); got != 1 {
+				t.Errorf("%d errors of reloads in the log, want 1", got)
+			}
+		})
+	}
+}
+
 // A reload that is pending at a stop is neither done nor logged as an error of the
 // configuration: the one whose reading hung is logged once.
 func TestStopSkipsPendingReloads(t *testing.T) {

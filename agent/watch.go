@@ -24,7 +24,7 @@ func (w *watch) start(ctx context.Context, in *runningInput) {
 	w.once.Do(func() {
 		w.running.Go(func() {
 			defer in.calls.Begin(in.title() + ": Watch")()
-			var err error // logged by recover
+			var err error // logged by Recover
 			defer in.health.Panics.Recover(&err, in.log)
 			watcher.Watch(ctx, func() {
 				select {

@@ -66,8 +66,11 @@ min_interval = "60s"
 alias = "x.first_seen.json"
 [[outputs.file]]
 alias = "eu.rejected.jsonl"
+[[outputs.file]]
+alias = "eu.stored"
 `, `s.toml:2: inputs.tcp_listen: alias: "x.first_seen.json" contains ".first_seen.json", which is reserved for files in the state directory
-s.toml:4: outputs.file: alias: "eu.rejected.jsonl" contains ".rejected.jsonl", which is reserved for files in the state directory`},
+s.toml:4: outputs.file: alias: "eu.rejected.jsonl" contains ".rejected.jsonl", which is reserved for files in the state directory
+s.toml:6: outputs.file: alias: "eu.stored" contains ".stored", which is reserved for files in the state directory`},
 		{"names that nobody sees", `[agent]
 hostname = " "
 [global_tags]

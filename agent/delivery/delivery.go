@@ -97,6 +97,9 @@ func New(c Config) *Delivery {
 		handedOver: c.HandedOver, done: make(chan struct{}), using: make(chan struct{}, 1),
 	}
 	d.sender.overdue = func() { // Run is waiting for Push, so the outage is not in use
+		if c.HandedOver() {
+			return // the health is that of the other output
+		}
 		d.outage.failed(fmt.Errorf("delivery has not ended after %v", plugin.Duration(c.Timeout)), 0)
 	}
 	return d
@@ -119,9 +122,10 @@ func (d *Delivery) Run(ctx context.Context) {
 // Done returns a channel that is closed when Run has returned.
 func (d *Delivery) Done() <-chan struct{} { return d.done }
 
-// RunOnce delivers what is queued, and gives up at the first attempt that fails.
+// RunOnce delivers what is queued, and gives up at the first attempt that fails. The health of the
+// output then has the error, which is not logged.
 func (d *Delivery) RunOnce(ctx context.Context) {
-	d.persistent = true // no retries
+	d.persistent, d.outage.once = true, true // no retries
 	d.Run(ctx)
 }
 
@@ -286,7 +290,7 @@ func (d *Delivery) PassOn(to *Delivery) {
 	}
 	defer d.sender.close()
 	if inheritor, ok := to.sender.pusher.(plugin.PushInheritor); ok {
-		var err error // logged by recover
+		var err error // logged by Recover
 		defer to.health.Panics.Recover(&err, to.sender.log)
 		inheritor.InheritFrom(d.sender.pusher)
 	}

@@ -14,6 +14,7 @@ type outage struct {
 	log    *slog.Logger
 	health *health.Output
 	queue  *Queue
+	once   bool // nothing is retried, and the caller reports the error: log nothing
 
 	logged error // the last one logged; nil if there is no outage
 	limit  calls.Throttle
@@ -22,6 +23,8 @@ type outage struct {
 func (o *outage) failed(err error, retryIn time.Duration) {
 	o.health.SetState(err)
 	switch {
+	case o.once:
+		return
 	case o.logged == nil:
 		o.limit = calls.Throttle{}
 	case err.Error() == o.logged.Error():

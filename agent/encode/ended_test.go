@@ -75,6 +75,12 @@ func TestEndedSeriesPrecedeThePoints(t *testing.T) {
 			filter: func(o *testOptions) { o.NameDrop = []string{"a"} }},
 		{name: "filters drop the fields", before: []metric.Point{p("a", "v", 1, "w", 1, "x", 1)}, next: []metric.Point{a},
 			filter: func(o *testOptions) { o.FieldExclude = []string{"x"} }, want: []string{"end a{} [w]@20"}},
+		{name: "filters make two points one series, one remains", before: []metric.Point{pointOf("a", 1, "t", "1"), pointOf("a", 1, "t", "2"), b},
+			next: []metric.Point{pointOf("a", 1, "t", "2"), b}, filter: func(o *testOptions) { o.TagExclude = []string{"t"} }},
+		{name: "filters make two points one series, one remains behind others", before: []metric.Point{pointOf("a", 1, "t", "1"), pointOf("a", 1, "t", "2"), b},
+			next: []metric.Point{b, pointOf("a", 1, "t", "2")}, filter: func(o *testOptions) { o.TagExclude = []string{"t"} }},
+		{name: "filters make two points one series, both are missing", before: []metric.Point{pointOf("a", 1, "t", "1"), pointOf("a", 1, "t", "2"), b},
+			next: []metric.Point{b}, filter: func(o *testOptions) { o.TagExclude = []string{"t"} }, want: []string{"end a{} [value]@20", "end a{} [value]@20"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

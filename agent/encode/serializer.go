@@ -82,7 +82,7 @@ func (s *serializer) useDescs(descs []metric.Desc) {
 		return
 	}
 	s.descs = descs
-	var err error // logged by recover
+	var err error // logged by Recover
 	defer s.panics.Recover(&err, s.log)
 	s.descUser.UseDescs(descs)
 }

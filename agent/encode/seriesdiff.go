@@ -41,7 +41,7 @@ func (d *seriesDiff) compare(before, now []metric.Point) {
 	for ; cursor < len(before); cursor++ {
 		d.missing = append(d.missing, cursor)
 	}
-	d.findMoved(before, now)
+	d.findContinued(before, now)
 	d.more = d.more || len(d.added) > 0
 	for _, j := range d.missing {
 		d.ends = append(d.ends, seriesEnd{index: j, fields: zeroed(before[j].Fields), whole: true})
@@ -49,28 +49,40 @@ func (d *seriesDiff) compare(before, now []metric.Point) {
 	slices.SortFunc(d.ends, func(a, b seriesEnd) int { return a.index - b.index })
 }
 
-// findMoved finds the points that both batches have, but not in the same order.
-func (d *seriesDiff) findMoved(before, now []metric.Point) {
-	if len(d.missing) == 0 || len(d.added) == 0 {
+// findContinued removes from the missing and the added points those of series that both batches
+// have: in another order, or, if filters remove the tags that distinguish several points, as
+// another of these points.
+func (d *seriesDiff) findContinued(before, now []metric.Point) {
+	if len(d.missing) == 0 {
 		return
 	}
-	index := make(map[string]int, len(d.added))
 	var key []byte
-	for _, i := range d.added {
-		key = appendSeriesKey(key[:0], &now[i])
-		index[string(key)] = i
+	keyOf := func(p *metric.Point) []byte {
+		key = appendSeriesKey(key[:0], p)
+		return key
 	}
-	added := len(d.added)
-	d.missing = slices.DeleteFunc(d.missing, func(j int) bool {
-		key = appendSeriesKey(key[:0], &before[j])
-		i, moved := index[string(key)]
-		if moved {
-			d.compareFields(j, &before[j], &now[i])
-			added--
+	later := make(map[string]*metric.Point, len(d.missing)) // of the missing series; nil: none
+	for _, j := range d.missing {
+		later[string(keyOf(&before[j]))] = nil
+	}
+	for i := range now {
+		if k := keyOf(&now[i]); hasKey(later, k) {
+			later[string(k)] = &now[i]
 		}
-		return moved
+	}
+	d.missing = slices.DeleteFunc(d.missing, func(j int) bool {
+		p := later[string(keyOf(&before[j]))]
+		if p != nil {
+			d.compareFields(j, &before[j], p)
+		}
+		return p != nil
 	})
-	d.added = d.added[:added] // only their number matters from here on
+	d.added = slices.DeleteFunc(d.added, func(i int) bool { return hasKey(later, keyOf(&now[i])) })
+}
+
+func hasKey(m map[string]*metric.Point, key []byte) bool {
+	_, ok := m[string(key)]
+	return ok
 }
 
 // compareFields finds the fields of a point that a later one of the same series no longer has.

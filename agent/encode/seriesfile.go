@@ -51,13 +51,15 @@ func (l *liveSeries) load(ctx context.Context) {
 	defer cancel()
 	f := l.file
 	var sources map[string]*liveSource
-	var err error
-	if !f.calls.Within(ctx, f.title+": reading its series", func() { sources, err = f.load() }) {
-		sources, err = nil, calls.ErrDiskHangs
+	var loadErr error // must not be read, like sources, unless load has returned
+	err := calls.ErrDiskHangs
+	if f.calls.Within(ctx, f.title+": reading its series", func() { sources, loadErr = f.load() }) {
+		err = loadErr
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		f.log.Warn("cannot read which series were live, those that have ended since keep their last value for about five minutes", "error", err)
-	} else if sources != nil {
+	case sources != nil:
 		l.sources, l.changed = sources, false
 	}
 }

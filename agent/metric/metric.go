@@ -15,8 +15,8 @@ import (
 // Points is a snapshot. It replaces the Points that the same source published before:
 // a series that is missing from it has ended. Points are unique by name and tags, the
 // most important first: an output without room for all drops the last. Events happened
-// since the previous gather. Each is delivered once and has its own time; endpoints
-// ignore them. A Batch is immutable once published.
+// since the previous gather. Each is in one batch only and has its own time; outputs that
+// push deliver it, and endpoints can show the last ones. A Batch is immutable once published.
 type Batch struct {
 	Source  string    // the input instance; set by the agent
 	Time    time.Time // when the gather began; applies to points without a time

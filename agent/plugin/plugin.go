@@ -3,8 +3,9 @@
 //
 // plugin.go has the contracts and the Board, optional.go the optional interfaces,
 // errors.go the errors that have a meaning to the agent, define.go the definition of a
-// plugin, types.go the types of options, glob.go the globs in them, and lists.go the lists
-// of globs and ports that people type.
+// plugin, types.go the types of options, optionerror.go their errors, glob.go the globs in
+// them (regex.go warns of regular expressions in their place), and lists.go the lists of
+// globs and ports that people type. nearest.go finds the word that was probably meant.
 package plugin
 
 import (

@@ -295,8 +295,12 @@ func (versionCommand) Run(p *program) error {
 	return err
 }
 
+// repeatedSignal is how soon after a signal another one is taken for the same: timeout(1) sends
+// it twice, to the program and to its process group.
+const repeatedSignal = 20 * time.Millisecond
+
 // untilSignal returns a context that ends at SIGTERM or SIGINT, and a function that ends
-// it. A second signal ends the program at once.
+// it. A second signal ends the program at once, unless it comes within repeatedSignal.
 func untilSignal() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
@@ -306,6 +310,7 @@ func untilSignal() (context.Context, func()) {
 		defer close(done)
 		select {
 		case <-signals:
+			time.Sleep(repeatedSignal)
 		case <-ctx.Done():
 		}
 		signal.Stop(signals) // before cancel, so that a second signal is not lost

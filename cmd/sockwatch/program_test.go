@@ -403,6 +403,29 @@ func TestHangupAHundredTimes(t *testing.T) {
 	}
 }
 
+// timeout(1) sends SIGTERM to the program, and then to its process group.
+func TestRepeatedSIGTERMIsOne(t *testing.T) {
+	path := writeFile(t, t.TempDir(), "s.toml", "[[inputs.tcp_listen]]\n[[outputs.stdout]]\n")
+	for range 100 {
+		p := start(t, "sockwatch", nil, "--config", path)
+		eventually(t, "the first points", func() bool { return p.stdout.String() != "" })
+		first := time.Now()
+		p.Process.Signal(syscall.SIGTERM)
+		time.Sleep(time.Millisecond) // else both are one to the kernel, too
+		p.Process.Signal(syscall.SIGTERM)
+		if time.Since(first) > repeatedSignal/2 {
+			p.Process.Kill()
+			p.exitCode(t)
+			continue // this machine was busy
+		}
+		if code := p.exitCode(t); code != exitDone || !strings.Contains(p.stderr.String(), "stopping") {
+			t.Errorf("exit code %d, want %d; stderr %q", code, exitDone, p.stderr)
+		}
+		return
+	}
+	t.Error("this machine is too busy to send two signals within a few milliseconds")
+}
+
 // A hanging destination makes the first SIGTERM wait for shutdown_timeout.
 func TestSecondSIGTERMEndsAtOnce(t *testing.T) {
 	hole, err := net.Listen("tcp", "127.0.0.1:0")
@@ -529,5 +552,8 @@ func TestOnceFailsWithItsOutput(t *testing.T) {
 	}
 	if !strings.Contains(p.stderr.String(), "sockwatch: outputs.influxdb: ") || !strings.Contains(p.stderr.String(), "connection refused") {
 		t.Errorf("stderr %q", p.stderr)
+	}
+	if strings.Contains(p.stderr.String(), "retry") {
+		t.Errorf("stderr announces a retry that never comes: %q", p.stderr)
 	}
 }

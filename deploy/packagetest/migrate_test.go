@@ -42,7 +42,8 @@ func TestStateOfTheFormerUnitIsKept(t *testing.T) {
 	})
 }
 
-// The operator's own unit stays in force and keeps its state, and the installation says so.
+// The operator's own unit stays in force and keeps its state, and the installation says so. Once
+// the unit is removed, an upgrade moves the state, and the service runs on.
 func TestUnitOfTheOperatorStaysInForce(t *testing.T) {
 	booted(t, "", formerFiles(t), func(t *testing.T) {
 		startFormerUnit(t)
@@ -52,6 +53,11 @@ func TestUnitOfTheOperatorStaysInForce(t *testing.T) {
 		}
 		prints(t, "readlink /var/lib/sockwatch", "private/sockwatch")
 		prints(t, "systemctl is-active sockwatch", "active")
+		must(t, "rm /etc/systemd/system/sockwatch.service; systemctl daemon-reload") // the program runs on
+		must(t, "dpkg --force-confold -i /current.deb")
+		prints(t, "stat -c '%F %U:%G' /var/lib/sockwatch", "directory sockwatch:sockwatch")
+		prints(t, "systemctl is-active sockwatch", "active")
+		prints(t, "systemctl show --value -p DynamicUser sockwatch", "no")
 	})
 }
 

@@ -75,12 +75,13 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	now := at.Time
 	in.limits.begin()
 	defer in.limits.commit()
-	opened := in.takeListenEvents()
 	if err := in.openReaders(); err != nil {
 		return metric.Batch{}, err
 	}
+	opened := in.takeListenEvents()
 	var partial notes
 	if err := in.list(ctx, now, &partial); err != nil {
+		in.listenEvents.giveBack(opened)
 		return metric.Batch{}, err
 	}
 	in.applyListenEvents(in.await(ctx, opened), at)
@@ -338,7 +339,7 @@ func (in *input) record(ctx context.Context, at changes.Moment, described bool) 
 	in.listenEvents.receiveAll(ctx) // an endpoint has closed when the last of its sockets has
 	o.closed = in.listenEvents.closings(at, in.listeners.isOpen)
 	in.sumPrograms(ctx, at.Time)
-	lineage := in.recorder.scannedBefore()
+	lineage := in.recorder.mayHaveEvents()
 	again := lineage && !in.hasLineage
 	in.hasLineage = lineage
 	if o.changed = described || again; o.changed || in.open.sums != nil {

@@ -349,6 +349,16 @@ func (a *listenEvents) take() (opened []*listenEvent, dropped bool) {
 	return opened, dropped
 }
 
+// giveBack returns what take has returned, for the next gather, since this one has failed.
+func (a *listenEvents) giveBack(opened []*listenEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opened = slices.Concat(opened, a.opened)
+	if len(a.opened) > maxListenEvents {
+		a.opened, a.dropped = a.opened[:maxListenEvents:maxListenEvents], true
+	}
+}
+
 // inherit takes over what nobody has gathered yet.
 func (a *listenEvents) inherit(old *listenEvents) {
 	a.mu.Lock()

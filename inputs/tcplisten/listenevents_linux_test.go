@@ -529,6 +529,41 @@ func TestListenEventsOutliveAReload(t *testing.T) {
 	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
 }
 
+// TestListenEventsOutliveAFailedGather reports what the kernel reported before a gather that has
+// failed.
+func TestListenEventsOutliveAFailedGather(t *testing.T) {
+	a := startWithEvents(t, eventsNow())
+	if a == nil {
+		return
+	}
+	before := time.Now()
+	socket(t, "127.0.0.1", 4000).Close()
+	after := time.Now()
+	a.reported(1, 1)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.in.Gather(canceled); err == nil {
+		t.Fatal("the gather has not failed")
+	}
+	a.until("it has closed", func(metric.Batch) bool { return a.has(4000, "closed") })
+	a.exactly(4000, "opened", before, after, map[string]string{"window_seconds": "0", "pid": strconv.Itoa(os.Getpid())})
+	a.exactly(4000, "closed", before, after, map[string]string{"window_seconds": "0"})
+}
+
+// TestReturnedListenEventsAreBounded keeps those that happened first.
+func TestReturnedListenEventsAreBounded(t *testing.T) {
+	var a listenEvents
+	first := make([]*listenEvent, maxListenEvents)
+	for i := range first {
+		first[i] = &listenEvent{}
+	}
+	a.add(&bpf.Change{Listens: true, Cookie: 1})
+	a.giveBack(first)
+	if opened, dropped := a.take(); !slices.Equal(opened, first) || !dropped {
+		t.Errorf("%d events, dropped %v, want the first %d, and that others were dropped", len(opened), dropped, len(first))
+	}
+}
+
 // TestExactDownTimeOfARestart measures how long nobody listened, by the kernel's clock.
 func TestExactDownTimeOfARestart(t *testing.T) {
 	if testing.Short() {

@@ -63,7 +63,7 @@ func (l *listener) holder(r *readers, p *owner.Process, lineage bool) changes.Ho
 		Facts: changes.Facts{Exe: p.Exe, ExeDeleted: p.ExeDeleted, Start: r.procfs.StartTime(p.Start), Cmdline: p.Cmdline},
 	}
 	if r.sums != nil {
-		h.Facts.ExeSHA256 = r.sums.Sum(exehash.Process{PID: p.PID, Start: p.Start})
+		h.Facts.ExeSHA256 = r.sums.Sum(exehash.Process{PID: p.PID, Start: p.Start, Exe: p.Exe})
 	}
 	if !lineage {
 		return h
@@ -107,18 +107,19 @@ func (in *input) sumPrograms(ctx context.Context, now time.Time) {
 	named := make(map[exehash.Process]bool)
 	for _, l := range in.listeners.all {
 		if p := l.owner.Named(); p != nil {
-			named[exehash.Process{PID: p.PID, Start: p.Start}] = true
+			named[exehash.Process{PID: p.PID, Start: p.Start, Exe: p.Exe}] = true
 		}
 	}
 	in.open.sums.Update(ctx, named, now)
 }
 
-// hasNewSum reports whether the sum of the named owner's program has become known since the
-// listener was last observed.
+// hasNewSum reports whether the sum of the named owner's program has become known or changed
+// since the listener was last observed.
 func (l *listener) hasNewSum(sums *exehash.Sums) bool {
 	if sums == nil || len(l.observed.Holders) == 0 {
 		return false
 	}
 	h := &l.observed.Holders[0]
-	return h.Facts.ExeSHA256 == "" && sums.Sum(exehash.Process{PID: h.PID, Start: h.Start}) != ""
+	sum := sums.Sum(exehash.Process{PID: h.PID, Start: h.Start, Exe: h.Facts.Exe})
+	return sum != "" && sum != h.Facts.ExeSHA256
 }

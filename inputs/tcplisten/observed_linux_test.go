@@ -1,16 +1,22 @@
 package tcplisten
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"sockwatch/agent/plugin"
+	"sockwatch/inputs/internal/expect"
 	"sockwatch/inputs/internal/netns"
 	"sockwatch/inputs/internal/testchild"
 )
@@ -33,6 +39,24 @@ func TestParentOfWhatListenedAtTheBaselineIsKnown(t *testing.T) {
 	}
 	if age := fieldText(e[0], "age_seconds"); age != "" {
 		t.Errorf("age_seconds %s, though nobody knows when it opened", age)
+	}
+}
+
+// The first gather has violations, though it has no changes.
+func TestParentOfAViolatorOfTheFirstGatherIsKnown(t *testing.T) {
+	options := eventOptions()
+	options.Forbid = []expect.Forbid{{Name: "telnet", Criteria: expect.Criteria{Process: plugin.Strings{"telnetd"}}}}
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	service(t, "telnetd", "127.0.0.1", 4000)
+	e := o.gatherAfter(0).Events
+	if len(e) != 1 || e[0].Tag("event") != "violated" {
+		t.Fatalf("events %v, want one violation", e)
+	}
+	if parent, want := fieldText(e[0], "parent_pid"), strconv.Itoa(os.Getpid()); parent != want {
+		t.Errorf("parent_pid %q, want %s", parent, want)
 	}
 }
 
@@ -93,6 +117,64 @@ func TestSumOfTheProgramShowsThatItWasReplaced(t *testing.T) {
 	if got := fieldText(e[0], "exe_sha256"); len(got) != 64 || got == sum {
 		t.Errorf("exe_sha256 %s, before %s", got, sum)
 	}
+}
+
+// TestSumIsThatOfTheProgramThatTheOwnerRunsNow: a program such as systemd-socket-activate listens
+// and executes another one, and a server may execute its own successor.
+func TestSumIsThatOfTheProgramThatTheOwnerRunsNow(t *testing.T) {
+	options := eventOptions()
+	options.ExeSHA256, options.OwnerRefresh = true, plugin.Duration(5*time.Minute)
+	o := observe(t, options)
+	if o == nil {
+		return
+	}
+	shell, err := exec.LookPath("dash")
+	if err != nil {
+		t.Skip(err)
+	}
+	text, err := os.ReadFile(shell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := make(map[string]string) // paths, by sum
+	// install puts a copy of the shell at a path, and returns its sum.
+	install := func(path string, version byte) string {
+		t.Helper()
+		program := append(slices.Clip(text), version)
+		if err := errors.Join(os.WriteFile(path+".new", program, 0o755), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+		sum := fmt.Sprintf("%x", sha256.Sum256(program))
+		programs[sum] = path
+		return sum
+	}
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	first, second := install(one, 1), install(two, 2)
+	stdin, next, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	executeWith(t, stdin, socket(t, "127.0.0.1", 4000), one, "-c", `read next; exec "$0" -c 'read next; exec "$0" -c "read next" "$0"' "$0"`, two)
+	stdin.Close()
+	wants := func(what, path, sum string, between time.Duration) {
+		t.Helper()
+		soon(t, "the sum is that of "+what, func() bool {
+			o.wants(between)
+			facts := &o.listeners.all[0].observed.Holders[0].Facts
+			if facts.ExeSHA256 != "" && facts.Exe != programs[facts.ExeSHA256] {
+				t.Errorf("%s has the sum of %s", facts.Exe, programs[facts.ExeSHA256])
+			}
+			return facts.Exe == path && facts.ExeSHA256 == sum
+		})
+	}
+	wants("the first program", one, first, time.Second)
+	next.WriteString("\n")
+	wants("the second program", two, second, time.Second)
+	third := install(two, 3)
+	next.WriteString("\n")
+	wants("the successor of the second program", two, third, time.Minute)
 }
 
 // manager starts a child that counts as a manager, because it is in an init.scope.

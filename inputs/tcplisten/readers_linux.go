@@ -78,7 +78,7 @@ func (in *input) openReaders() (err error) {
 		return err
 	}
 	if in.options.ExeSHA256 {
-		r.sums = exehash.New(path)
+		r.sums = exehash.New(path, time.Duration(in.options.OwnerRefresh))
 	}
 	if in.recorder == nil {
 		in.recorder = openRecorder(&in.options, in.rules, in.env, h)

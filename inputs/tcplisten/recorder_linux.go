@@ -143,9 +143,11 @@ func clock(id int32) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// scannedBefore reports whether new listeners have opened since a known scan, so that there
-// may be events.
-func (r *recorder) scannedBefore() bool { return r.restored || r.last.Mono != 0 }
+// mayHaveEvents reports whether the next scan may have events: it is not the first one, or there
+// are rules that its listeners may violate.
+func (r *recorder) mayHaveEvents() bool {
+	return r.restored || r.last.Mono != 0 || r.rules.Active()
+}
 
 // unchanged records a scan between gathers that found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {

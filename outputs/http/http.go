@@ -113,17 +113,17 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	request := &push.Request{
 		Method: o.options.Method, ContentType: o.body.contentType, ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
 	}
-	return o.client.Push(ctx, request, func(s *push.Server, a *push.Response) error {
-		if slices.Contains(o.options.NonRetryableStatusCodes, a.Status) {
-			return plugin.RejectAll(len(records), errors.New(s.Name+": "+o.client.Describe(a)))
+	return o.client.Push(ctx, request, func(s *push.Server, resp *push.Response) error {
+		if slices.Contains(o.options.NonRetryableStatusCodes, resp.Status) {
+			return plugin.RejectAll(len(records), errors.New(s.Name+": "+o.client.Describe(resp)))
 		}
-		return o.client.Classify(s, a, len(records))
+		return o.client.Classify(s, resp, len(records))
 	})
 }
 
 // advice returns what to do about an answer, or "" for the general advice.
-func advice(_ *push.Server, a *push.Response) string {
-	if a.Status == http.StatusMethodNotAllowed {
+func advice(_ *push.Server, resp *push.Response) string {
+	if resp.Status == http.StatusMethodNotAllowed {
 		return "check url and method"
 	}
 	return ""

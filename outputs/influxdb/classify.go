@@ -73,7 +73,7 @@ func (c *classifier) rejection(s *push.Server, a *answer, records [][]byte) erro
 }
 
 // advice returns what to do about an answer that does not depend on the points.
-func (c *classifier) advice(s *push.Server, a *push.Response) string {
+func (c *classifier) advice(s *push.Server, resp *push.Response) string {
 	api := c.options.api()
 	target, login := fmt.Sprintf("database %q", c.options.Database), "token"
 	switch api {
@@ -83,7 +83,7 @@ func (c *classifier) advice(s *push.Server, a *push.Response) string {
 		target = fmt.Sprintf("bucket %q of organization %q", c.options.Bucket, c.options.Organization)
 	}
 	guessed := c.options.API == "auto" && api == "v3"
-	switch a.Status {
+	switch resp.Status {
 	case http.StatusUnauthorized:
 		return "check " + login
 	case http.StatusForbidden:
@@ -103,7 +103,7 @@ func (c *classifier) advice(s *push.Server, a *push.Response) string {
 		}
 		return "check urls and api"
 	case http.StatusUnprocessableEntity:
-		if api == "v3" || parseAnswer(a).saysAny("limit", "exceed") {
+		if api == "v3" || parseAnswer(resp).saysAny("limit", "exceed") {
 			return "raise this limit on the server, or send it fewer series and fields"
 		}
 		return "check the options"

@@ -40,10 +40,10 @@ type databases map[*push.Server]string
 
 // mayCreateDatabase reports whether InfluxDB 1.x answered that the database is missing and
 // has not been asked to create it before.
-func (o *output) mayCreateDatabase(s *push.Server, a *push.Response) bool {
+func (o *output) mayCreateDatabase(s *push.Server, resp *push.Response) bool {
 	_, asked := o.databases[s]
 	return o.options.api() == "v1" && !o.options.SkipDatabaseCreation && !asked &&
-		a.Status == http.StatusNotFound && parseAnswer(a).says("database not found")
+		resp.Status == http.StatusNotFound && parseAnswer(resp).says("database not found")
 }
 
 // identifierEscapes escapes a quoted identifier of InfluxQL.
@@ -59,16 +59,16 @@ func creation(name string) *push.Request {
 // here: the server's answer becomes part of the error of the write, which keeps the
 // points.
 func (o *output) createDatabase(ctx context.Context, s *push.Server) error {
-	a, err := o.client.Post(ctx, s, creation(o.options.Database))
+	resp, err := o.client.Post(ctx, s, creation(o.options.Database))
 	if err != nil {
 		return fmt.Errorf("create database %q: %w", o.options.Database, err)
 	}
-	if a.Status == http.StatusTooManyRequests || a.Status >= 500 { // about the server's state, so it may be asked again
-		return fmt.Errorf("%s: create database %q: %s", s.Name, o.options.Database, o.client.Describe(a))
+	if resp.Status == http.StatusTooManyRequests || resp.Status >= 500 { // about the server's state, so it may be asked again
+		return fmt.Errorf("%s: create database %q: %s", s.Name, o.options.Database, o.client.Describe(resp))
 	}
 	o.databases[s] = ""
-	if a.Status >= 300 || a.Err != nil || strings.Contains(parseAnswer(a).text, `"error"`) { // an error in the statement has status 200
-		o.databases[s] = o.client.Describe(a)
+	if resp.Status >= 300 || resp.Err != nil || strings.Contains(parseAnswer(resp).text, `"error"`) { // an error in the statement has status 200
+		o.databases[s] = o.client.Describe(resp)
 	} else {
 		o.log.Info("database created", "database", o.options.Database, "url", s.Name)
 	}

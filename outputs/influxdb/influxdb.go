@@ -88,16 +88,16 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 		ContentEncoding: o.compressor.Encoding(), Body: body, Records: len(records),
 	}
 	return o.client.Try(ctx, func(ctx context.Context, s *push.Server) error {
-		a, err := o.client.Post(ctx, s, write)
-		if err == nil && o.mayCreateDatabase(s, a) {
+		resp, err := o.client.Post(ctx, s, write)
+		if err == nil && o.mayCreateDatabase(s, resp) {
 			if err = o.createDatabase(ctx, s); err == nil {
-				a, err = o.client.Post(ctx, s, write)
+				resp, err = o.client.Post(ctx, s, write)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		return o.classifier.classify(s, parseAnswer(a), records)
+		return o.classifier.classify(s, parseAnswer(resp), records)
 	})
 }
 

@@ -10,18 +10,18 @@ import (
 
 // answerText returns the message of an answer: that of a google.rpc.Status, which OTLP
 // requires, or else the text.
-func answerText(a *push.Response) string {
-	if isProtobuf(a) && a.Status >= 300 {
-		if text, ok := parseStatus(a.Body); ok {
+func answerText(resp *push.Response) string {
+	if isProtobuf(resp) && resp.Status >= 300 {
+		if text, ok := parseStatus(resp.Body); ok {
 			return text
 		}
 	}
-	return a.Text()
+	return resp.Text()
 }
 
 // isProtobuf reports whether an answer is protobuf. Loki and Mimir send it as octets.
-func isProtobuf(a *push.Response) bool {
-	kind, _, _ := mime.ParseMediaType(a.Header.Get("Content-Type"))
+func isProtobuf(resp *push.Response) bool {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return kind == "application/x-protobuf" || kind == "application/protobuf" || kind == "application/octet-stream"
 }
 

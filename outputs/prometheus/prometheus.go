@@ -1,10 +1,13 @@
 // Package prometheus is the output prometheus: an endpoint that serves the latest
 // batches as metrics.
 //
-// The files follow a scrape. This one binds, serves and routes. scrape.go serves the
-// metrics: page.go turns the board into metric families (source.go those of one source),
-// and scrape.go encodes them together with the metrics of metrics.go. sd.go and
-// landing.go serve the other pages. Package respond writes the responses.
+// The files follow a scrape. This one binds (address.go, activation.go), serves and routes.
+// connections.go limits the clients, and webconfig.go reads what exporter-toolkit needs for
+// TLS and passwords. scrape.go serves the metrics in the form that negotiate.go chooses:
+// page.go turns the board into metric families (source.go those of one source, dropped.go
+// counts what does not fit), and scrape.go encodes them together with the metrics of
+// metrics.go. sd.go, landing.go and livepage.go serve the other pages. Package respond writes
+// the responses.
 package prometheus
 
 import (
@@ -189,8 +192,8 @@ func (e *endpoint) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
-		// It also ends the context of a request, so it must be longer than a gather. A
-		// body is waited for that long only if the client does not have the password.
+		// Longer than a scrape takes. A body is waited for that long only if the client does
+		// not have the password. A stream of the live page outlives both timeouts.
 		ReadTimeout:    maxGather + respond.WriteTimeout,
 		WriteTimeout:   maxGather + respond.WriteTimeout,
 		IdleTimeout:    idleTimeout,

@@ -15,8 +15,8 @@ const writtenHeader = "X-Prometheus-Remote-Write-Samples-Written"
 
 // written returns the number of samples that a server says it has stored. It reports false
 // if the server does not say.
-func written(a *push.Response) (int, bool) {
-	n, err := strconv.Atoi(a.Header.Get(writtenHeader))
+func written(resp *push.Response) (int, bool) {
+	n, err := strconv.Atoi(resp.Header.Get(writtenHeader))
 	return n, err == nil && n >= 0
 }
 
@@ -24,37 +24,37 @@ func written(a *push.Response) (int, bool) {
 // understands it. A server that does not look at the content type takes the request for an
 // empty one of version 1.0, and answers with success; another cannot decode it. The header
 // tells them apart.
-func understands2(a *push.Response) bool {
-	switch a.Status {
+func understands2(resp *push.Response) bool {
+	switch resp.Status {
 	case http.StatusUnsupportedMediaType:
 		return false
 	case http.StatusBadRequest, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusNotImplemented:
-		_, ok := written(a)
+		_, ok := written(resp)
 		return ok
 	default:
-		_, ok := written(a)
-		return ok || a.Status/100 != 2
+		_, ok := written(resp)
+		return ok || resp.Status/100 != 2
 	}
 }
 
 // classify returns the error for an answer to a request of either version.
-func (o *output) classify(s *push.Server, a *push.Response, c *collection, version string) error {
-	stored, says := written(a)
+func (o *output) classify(s *push.Server, resp *push.Response, c *collection, version string) error {
+	stored, says := written(resp)
 	says = says && version == version2
 	text := func(format string, args ...any) error {
-		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(a), fmt.Sprintf(format, args...))
+		return fmt.Errorf("%s: %s: %s", s.Name, o.client.Describe(resp), fmt.Sprintf(format, args...))
 	}
 	switch {
-	case a.Status == http.StatusUnsupportedMediaType || version == version2 && a.Status/100 == 2 && !says:
+	case resp.Status == http.StatusUnsupportedMediaType || version == version2 && resp.Status/100 == 2 && !says:
 		return text("the server does not understand version %s of remote write: check urls and protocol_version", version)
-	case a.Status/100 == 2 && says && stored < c.samples:
+	case resp.Status/100 == 2 && says && stored < c.samples:
 		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
-	case says && stored > 0 && (a.Status/100 == 4 && isFinal(a) || a.Status == http.StatusBadRequest):
+	case says && stored > 0 && (resp.Status/100 == 4 && isFinal(resp) || resp.Status == http.StatusBadRequest):
 		return partial(c, stored, text("stored only %d of %d samples", stored, c.samples))
-	case isFinal(a):
-		return plugin.RejectAll(c.records, fmt.Errorf("%s: %s", s.Name, o.client.Describe(a)))
+	case isFinal(resp):
+		return plugin.RejectAll(c.records, fmt.Errorf("%s: %s", s.Name, o.client.Describe(resp)))
 	default:
-		return o.client.Classify(s, a, c.records)
+		return o.client.Classify(s, resp, c.records)
 	}
 }
 
@@ -66,7 +66,7 @@ func partial(c *collection, stored int, err error) error {
 
 // isFinal reports whether an answer says that samples are too old, too new, out of order or
 // duplicate.
-func isFinal(a *push.Response) bool { return push.RefusesTimes(a.Status, a.Text()) }
+func isFinal(resp *push.Response) bool { return push.RefusesTimes(resp.Status, resp.Text()) }
 
 // isFinalRejection reports whether an error rejects all records of a request.
 func isFinalRejection(err error) bool {

@@ -204,20 +204,20 @@ const askAgain = time.Hour
 func (o *output) sendTo(ctx context.Context, s *push.Server, c *collection) error {
 	version, url := o.options.ProtocolVersion, s.URL.String()
 	if version == version2 || version == auto && time.Now().After(o.speaks1[url]) {
-		a, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.All()))
+		resp, err := o.post(ctx, s, version2, c, appendV2(nil, c, o.docs.All()))
 		if err != nil {
 			return err
 		}
-		if version == version2 || understands2(a) {
-			return o.classify(s, a, c, version2)
+		if version == version2 || understands2(resp) {
+			return o.classify(s, resp, c, version2)
 		}
 	}
 	docs := o.dueDocs()
-	a, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
+	resp, err := o.post(ctx, s, version1, c, appendV1(nil, c, docs))
 	if err != nil {
 		return err
 	}
-	if err := o.classify(s, a, c, version1); err != nil {
+	if err := o.classify(s, resp, c, version1); err != nil {
 		return err
 	}
 	if docs != nil {

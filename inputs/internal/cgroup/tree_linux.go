@@ -3,13 +3,15 @@ package cgroup
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"os"
 	"path"
-	"sockwatch/inputs/internal/mountinfo"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"sockwatch/inputs/internal/mountinfo"
 )
 
 // A Tree maps the numbers of cgroups in the unified hierarchy to their paths. The number of a
@@ -17,6 +19,7 @@ import (
 // used by one goroutine at a time.
 type Tree struct {
 	mount  string
+	most   int               // how many cgroups are known at most: maxCgroups
 	paths  map[uint64]string // by inode, below mount: "/", "/system.slice/nginx.service"
 	walked bool              // since the last Begin
 }
@@ -35,7 +38,7 @@ func OpenTree(path string) (*Tree, error) {
 	if mount == "" {
 		return nil, ErrNoTree
 	}
-	return &Tree{mount: mount}, nil
+	return &Tree{mount: mount, most: maxCgroups}, nil
 }
 
 // mountPoint returns the mount point of the first cgroup2 file system, or "".
@@ -58,8 +61,8 @@ func (t *Tree) Mount() string { return t.mount }
 // Begin allows the next Path of an unknown number to read the tree again.
 func (t *Tree) Begin() { t.walked = false }
 
-// Path returns the path of the cgroup with a number, or false if the cgroup was removed or is
-// hidden. Numbers are not reused, so known paths stay valid.
+// Path returns the path of the cgroup with a number, or false if the cgroup was removed, is
+// hidden, or is one of too many. Numbers are not reused, so known paths stay valid.
 func (t *Tree) Path(number uint64) (string, bool) {
 	inode := number
 	if strconv.IntSize == 32 {
@@ -74,7 +77,7 @@ func (t *Tree) Path(number uint64) (string, bool) {
 	var st unix.Stat_t
 	if unix.Stat(t.mount, &st) == nil {
 		t.paths[st.Ino] = "/"
-		t.walk("/")
+		t.walk()
 	}
 	p, ok = t.paths[inode]
 	return p, ok
@@ -84,22 +87,46 @@ func (t *Tree) Path(number uint64) (string, bool) {
 // is a generation: kernfs_id_ino.
 func lowHalf(number uint64) uint64 { return number & (1<<32 - 1) }
 
-// walk adds all cgroups below dir. It skips what it cannot read, since a cgroup may have been
-// removed meanwhile.
-func (t *Tree) walk(dir string) {
-	entries, err := os.ReadDir(t.mount + dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
+// maxCgroups limits how many cgroups are known. A user can create any number below their own, and
+// use up the time of a gather. Those of the host's services are nearer to the root.
+const maxCgroups = 1 << 14
+
+// walk adds the cgroups below the root, those nearest to it first. It skips what it cannot read,
+// since a cgroup may have been removed meanwhile.
+func (t *Tree) walk() {
+	for dirs := []string{"/"}; len(dirs) > 0; dirs = dirs[1:] {
+		for name := range subdirectories(t.mount + dirs[0]) {
+			if len(t.paths) >= t.most {
+				return
+			}
+			var st unix.Stat_t
+			below := path.Join(dirs[0], name)
+			if unix.Lstat(t.mount+below, &st) == nil {
+				t.paths[st.Ino] = below
+				dirs = append(dirs, below)
+			}
 		}
-		var st unix.Stat_t
-		below := path.Join(dir, e.Name())
-		if unix.Lstat(t.mount+below, &st) == nil {
-			t.paths[st.Ino] = below
-			t.walk(below)
+	}
+}
+
+// subdirectories returns the names of the directories in a directory, as far as they can be read.
+func subdirectories(dir string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		file, err := os.Open(dir)
+		if err != nil {
+			return
+		}
+		defer file.Close()
+		for {
+			entries, err := file.ReadDir(256)
+			for _, e := range entries {
+				if e.IsDir() && !yield(e.Name()) {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
 		}
 	}
 }

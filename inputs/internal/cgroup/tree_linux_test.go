@@ -39,6 +39,36 @@ func TestNumbersOf32BitKernelsHoldAGeneration(t *testing.T) {
 	}
 }
 
+// TestManyCgroupsOfAUserHideNoService: the user's are farther from the root.
+func TestManyCgroupsOfAUserHideNoService(t *testing.T) {
+	tree := &Tree{mount: t.TempDir(), most: 20}
+	service := filepath.Join(tree.mount, "system.slice", "nginx.service")
+	if err := os.MkdirAll(service, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if err := os.MkdirAll(filepath.Join(tree.mount, "a", "b", strconv.Itoa(i), "c"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, ok := tree.Path(number(t, service)); !ok || got != "/system.slice/nginx.service" {
+		t.Errorf("the service is %q, %v", got, ok)
+	}
+	if n := len(tree.paths); n != tree.most {
+		t.Errorf("%d cgroups are known, want %d", n, tree.most)
+	}
+}
+
+// number returns the number of a cgroup.
+func number(t *testing.T, dir string) uint64 {
+	t.Helper()
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
 // TestTree finds nested cgroups by their numbers, and the processes in them.
 func TestTree(t *testing.T) {
 	tree, err := OpenTree("/proc/self/mountinfo")
@@ -60,18 +90,10 @@ func TestTree(t *testing.T) {
 			}
 		}
 	}()
-	number := func(dir string) uint64 {
-		t.Helper()
-		info, err := os.Stat(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return info.Sys().(*syscall.Stat_t).Ino
-	}
-	if got, ok := tree.Path(number(nested)); !ok || got != "/sockwatch-test/system.slice/nested.service" {
+	if got, ok := tree.Path(number(t, nested)); !ok || got != "/sockwatch-test/system.slice/nested.service" {
 		t.Errorf("the nested cgroup is %q, %v", got, ok)
 	}
-	if got, ok := tree.Path(number(tree.mount)); !ok || got != "/" {
+	if got, ok := tree.Path(number(t, tree.mount)); !ok || got != "/" {
 		t.Errorf("the root is %q, %v", got, ok)
 	}
 	later := filepath.Join(root, "later.scope")
@@ -79,11 +101,11 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Remove(later)
-	if got, ok := tree.Path(number(later)); ok {
+	if got, ok := tree.Path(number(t, later)); ok {
 		t.Errorf("a new cgroup is known as %q before the tree was read again", got)
 	}
 	tree.Begin()
-	if got, ok := tree.Path(number(later)); !ok || got != "/sockwatch-test/later.scope" {
+	if got, ok := tree.Path(number(t, later)); !ok || got != "/sockwatch-test/later.scope" {
 		t.Errorf("the new cgroup is %q, %v", got, ok)
 	}
 	if pids := tree.PIDs("/sockwatch-test/later.scope"); len(pids) != 0 {

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -200,6 +201,31 @@ func TestContainersOnRandomPortsOpenAndCloseOnceEach(t *testing.T) {
 		if n := len(h.records); n != 50+2 { // the scan and the totals
 			t.Errorf("%d records, want 52", n)
 		}
+	})
+}
+
+// TestAsManyAsPossibleAreRemembered: thousands may close in the same second.
+func TestAsManyAsPossibleAreRemembered(t *testing.T) {
+	night(t, func(h *simHost) {
+		h.options.MaxKnown = 3
+		h.tracker = New(h.options)
+		h.pass(time.Minute)
+		var want []string
+		for _, opens := range [...]string{"opened opened opened opened opened", "opened opened returned returned returned"} {
+			var sockets []*simSocket
+			for i, kind := range strings.Fields(opens) {
+				at := fmt.Sprintf("0.0.0.0:%d web", 8000+i)
+				sockets = append(sockets, h.listen(strings.TrimSuffix(at, " web"), h.process("web")))
+				want = append(want, kind+" "+at)
+			}
+			h.pass(20 * time.Second)
+			for i, s := range sockets {
+				h.close(s)
+				want = append(want, fmt.Sprintf("closed 0.0.0.0:%d web", 8000+i))
+			}
+			h.pass(2 * time.Minute)
+		}
+		h.wants(want...)
 	})
 }
 

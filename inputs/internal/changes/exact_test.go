@@ -195,7 +195,13 @@ func TestSetClockDoesNotMakeKnownSocketsNew(t *testing.T) {
 // A listing shows that no socket has opened or closed since, but neither who holds them nor the
 // host's addresses.
 func TestListingsMakeOnlySocketsMoreExact(t *testing.T) {
+	t.Run("boot id", func(t *testing.T) { listingsMakeOnlySocketsMoreExact(t, "boot 1") })
+	t.Run("no boot id", func(t *testing.T) { listingsMakeOnlySocketsMoreExact(t, "") }) // procfs with subset=pid
+}
+
+func listingsMakeOnlySocketsMoreExact(t *testing.T, boot string) {
 	h := newExactHost(t)
+	h.now.Boot = boot
 	h.tracker = New(simOptions()) // the kernel reports nothing
 	socket := func(port uint16, process string, class inet.Class) Socket {
 		s := h.socket(port, 0, len(process))

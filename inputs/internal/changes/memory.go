@@ -1,7 +1,9 @@
 package changes
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 )
@@ -33,29 +35,32 @@ func (m *memory) remove(at Endpoint, after int64) (known bool) {
 	return known && when > after
 }
 
-// forget drops endpoints that closed too long ago, and the oldest if there are too many.
+// forget drops endpoints that closed too long ago, and the first to close if there are too many.
 func (m *memory) forget(l *scan) {
-	until := l.forgotten()
-	excess := len(m.closed) - l.options.MaxKnown
-	if excess > 0 {
-		times := make([]int64, 0, len(m.closed))
-		for _, when := range m.closed {
-			times = append(times, when)
-		}
-		slices.Sort(times)
-		until = max(until, times[excess-1])
+	drop := func(at Endpoint) {
+		delete(m.closed, at)
+		l.set[recordKey(at)] = nil
 	}
-	if m.oldest > until {
+	if until := l.forgotten(); m.oldest <= until {
+		m.oldest = l.view.Time.Unix()
+		for at, when := range m.closed {
+			if when <= until {
+				drop(at)
+				continue
+			}
+			m.oldest = min(m.oldest, when)
+		}
+	}
+	excess := len(m.closed) - l.options.MaxKnown
+	if excess <= 0 {
 		return
 	}
-	m.oldest = l.view.Time.Unix()
-	for at, when := range m.closed {
-		if when <= until {
-			delete(m.closed, at)
-			l.set[recordKey(at)] = nil
-			continue
-		}
-		m.oldest = min(m.oldest, when)
+	first := slices.SortedFunc(maps.Keys(m.closed), func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(m.closed[a], m.closed[b]),
+			cmp.Compare(a.Netns, b.Netns), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address))
+	})
+	for _, at := range first[:excess] {
+		drop(at)
 	}
 }
 

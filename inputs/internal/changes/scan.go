@@ -91,7 +91,7 @@ func (l *scan) markOfKnown() mark {
 }
 
 func (v *view) gathered() Moment {
-	if v.Gathered.Boot == "" {
+	if v.Gathered.Time.IsZero() {
 		return v.Moment
 	}
 	return v.Gathered

@@ -23,11 +23,13 @@ import (
 // MaxSize is the size in bytes of the largest executable that is read.
 const MaxSize = 100 << 20
 
-// A Process identifies a process. Start, in ticks since boot, distinguishes it from other
-// processes that had the same pid.
+// A Process identifies a process that runs a program. Start, in ticks since boot, distinguishes
+// it from other processes that had the same pid. Exe, the path of the program or "",
+// distinguishes the programs that it executes one after the other.
 type Process struct {
 	PID   int
 	Start uint64
+	Exe   string
 }
 
 // Sums holds the sums of the executables of processes. A file that several processes run
@@ -57,11 +59,13 @@ type fileID struct {
 // maxFiles limits how many sums are cached.
 const maxFiles = 10_000
 
-// New returns the Sums for the procfs that is mounted at proc.
-func New(proc string) *Sums {
+// New returns the Sums for the procfs that is mounted at proc. again is how often all executables
+// are looked at again: a process can execute another file with the same path. The content is
+// read only if the file is another one.
+func New(proc string, again time.Duration) *Sums {
 	s := &Sums{proc: proc, reads: make(chan struct{}, maxReads), files: make(map[fileID]string)}
 	s.cache = lookup.New(s.read, lookup.Options{
-		Workers: 1, Timeout: time.Minute, Wait: 500 * time.Millisecond, Again: 1 << 62, Retry: 10 * time.Minute,
+		Workers: 1, Timeout: time.Minute, Wait: 500 * time.Millisecond, Again: again, Retry: 10 * time.Minute,
 	})
 	return s
 }

@@ -46,7 +46,7 @@ func start(t *testing.T, change func(path string)) (Process, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Process{cmd.Process.Pid, st.Start}, path
+	return Process{cmd.Process.Pid, st.Start, path}, path
 }
 
 func sumOf(t *testing.T, path string) string {
@@ -70,7 +70,7 @@ func update(t *testing.T, s *Sums, p Process) string {
 }
 
 func TestSumIsThatOfTheProgramThatRuns(t *testing.T) {
-	s := New("/proc")
+	s := New("/proc", time.Hour)
 	defer s.Close()
 	p, path := start(t, func(string) {})
 	want := sumOf(t, path)
@@ -86,7 +86,7 @@ func TestSumIsThatOfTheProgramThatRuns(t *testing.T) {
 }
 
 func TestLargeProgramsAreNotRead(t *testing.T) {
-	s := New("/proc")
+	s := New("/proc", time.Hour)
 	defer s.Close()
 	p, _ := start(t, func(path string) {
 		if err := os.Truncate(path, MaxSize+1); err != nil {
@@ -99,7 +99,7 @@ func TestLargeProgramsAreNotRead(t *testing.T) {
 }
 
 func TestNoSumOfAnotherProcessWithThePID(t *testing.T) {
-	s := New("/proc")
+	s := New("/proc", time.Hour)
 	defer s.Close()
 	p, _ := start(t, func(string) {})
 	p.Start++

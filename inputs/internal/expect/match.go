@@ -58,7 +58,7 @@ type globCriterion struct {
 
 // match compares the criterion with a holder, or with the socket if h is nil.
 func (c *globCriterion) match(l *Listener, h *Holder) truth {
-	value, known := l.value(globOptions[c.option].name, h)
+	value, known := globOptions[c.option].value(l, h)
 	switch {
 	case c.any:
 		return truly
@@ -68,53 +68,5 @@ func (c *globCriterion) match(l *Listener, h *Holder) truth {
 		return truly
 	default:
 		return falsely
-	}
-}
-
-// value returns the value of an option for a holder, or for the socket if h is nil, and
-// whether that is known.
-func (l *Listener) value(option string, h *Holder) (value string, known bool) {
-	switch option {
-	case "netns":
-		return l.Netns, true
-	case "family":
-		return l.Family, true
-	case "exposure":
-		return l.Exposure.String(), !l.ExposureUnknown
-	case "user":
-		if h != nil && h.User != "" {
-			return h.User, true
-		}
-		return l.User, !l.UserPending
-	}
-	if option == "process" || option == "exe" {
-		switch {
-		case h == nil:
-			return "", !l.OwnerUnknown
-		case option == "process":
-			return h.Process, h.Process != ""
-		default:
-			return h.Exe, h.Exe != ""
-		}
-	}
-	unit, userUnit, container, pod := l.Unit, l.UserUnit, l.Container, l.Pod
-	known = !l.OwnerUnknown
-	if h != nil {
-		known = !h.CgroupUnknown
-	}
-	if h != nil && known {
-		unit, userUnit, container, pod = h.Unit, h.UserUnit, h.Container, h.Pod
-	}
-	// If any of the four is set, the socket's cgroup is known.
-	known = known || unit+userUnit+container+pod != ""
-	switch option {
-	case "unit":
-		return unit, known
-	case "user_unit":
-		return userUnit, known
-	case "container":
-		return container, known
-	default:
-		return pod, known
 	}
 }

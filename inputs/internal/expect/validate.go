@@ -10,7 +10,6 @@ import (
 	"unicode"
 
 	"sockwatch/agent/plugin"
-	"sockwatch/inputs/internal/inet"
 )
 
 // maxLabels is the maximum number of labels of a rule.
@@ -103,8 +102,8 @@ func (v *validator) criteria(at string, c *Criteria) {
 			switch {
 			case err != nil:
 				v.invalid(at+"."+g.name, "%w", err)
-			case g.known != nil && !slices.ContainsFunc(g.known, globs.match):
-				v.invalid(at+"."+g.name, "unknown value %q (known: "+knownValues(g.known)+")", p)
+			case g.all != nil && !slices.ContainsFunc(g.all, globs.match):
+				v.invalid(at+"."+g.name, "unknown value %q (known: "+knownValues(g.all)+")", p)
 			}
 		}
 	}
@@ -162,33 +161,6 @@ func (v *validator) labels(at string, labels map[string]string) {
 	}
 }
 
-// globOptions are the criteria that compare one value with globs.
-var globOptions = []struct {
-	name     string
-	patterns func(*Criteria) *plugin.Strings
-	known    []string // all possible values, if they are few
-}{
-	{name: "process", patterns: func(c *Criteria) *plugin.Strings { return &c.Process }},
-	{name: "exe", patterns: func(c *Criteria) *plugin.Strings { return &c.Exe }},
-	{name: "user", patterns: func(c *Criteria) *plugin.Strings { return &c.User }},
-	{name: "unit", patterns: func(c *Criteria) *plugin.Strings { return &c.Unit }},
-	{name: "user_unit", patterns: func(c *Criteria) *plugin.Strings { return &c.UserUnit }},
-	{name: "container", patterns: func(c *Criteria) *plugin.Strings { return &c.Container }},
-	{name: "pod", patterns: func(c *Criteria) *plugin.Strings { return &c.Pod }},
-	{name: "netns", patterns: func(c *Criteria) *plugin.Strings { return &c.Netns }},
-	{name: "family", patterns: func(c *Criteria) *plugin.Strings { return &c.Family }, known: []string{"ipv4", "ipv6", "dual"}},
-	{name: "exposure", patterns: func(c *Criteria) *plugin.Strings { return &c.Exposure }, known: exposures()},
-}
-
-// exposures returns the values of the tag exposure. The last is "", for none.
-func exposures() []string {
-	var all []string
-	for class := inet.Loopback; class <= inet.Public; class++ {
-		all = append(all, class.String())
-	}
-	return append(all, "")
-}
-
 // knownValues formats values for an error.
 func knownValues(values []string) string {
 	shown := slices.Clone(values)
@@ -196,22 +168,4 @@ func knownValues(values []string) string {
 		shown[i] = `or "" for none`
 	}
 	return strings.Join(shown, ", ")
-}
-
-// A glob is a compiled value of a glob option. "" matches listeners without such a value.
-type glob struct{ globs plugin.Globs }
-
-func compileGlob(pattern string) (glob, error) {
-	if pattern == "" {
-		return glob{}, nil
-	}
-	globs, err := plugin.CompileGlobs([]string{pattern})
-	return glob{globs}, err
-}
-
-func (g glob) match(s string) bool {
-	if g.globs == nil {
-		return s == ""
-	}
-	return g.globs.Match(s)
 }

@@ -124,8 +124,8 @@ func TestEveryGlobOptionOfTheCriteriaIsCompiled(t *testing.T) {
 	for _, option := range globOptions {
 		var c Criteria
 		*option.patterns(&c) = plugin.Strings{"x"}
-		if option.known != nil {
-			*option.patterns(&c) = plugin.Strings{option.known[0]}
+		if option.all != nil {
+			*option.patterns(&c) = plugin.Strings{option.all[0]}
 		}
 		o := Options{Allow: []Allow{{Criteria: c}}}
 		if err := errorsOf(o); err != "" {

@@ -147,7 +147,8 @@ func (n *rule) distance(l *Listener, h *Holder) (d distance) {
 			case optionAddress:
 				d.address = true
 			default:
-				d.owner = d.owner || l.isTelling(globOptions[option].name, h)
+				value, _ := globOptions[option].value(l, h)
+				d.owner = d.owner || globOptions[option].telling && value != ""
 			}
 		case unknown:
 			d.unknown++
@@ -156,16 +157,6 @@ func (n *rule) distance(l *Listener, h *Holder) (d distance) {
 		}
 	})
 	return d
-}
-
-// isTelling reports whether a value of an owner distinguishes it from most others.
-func (l *Listener) isTelling(option string, h *Holder) bool {
-	switch option {
-	case "process", "exe", "unit", "user_unit", "container", "pod":
-		value, _ := l.value(option, h)
-		return value != ""
-	}
-	return false
 }
 
 // The criteria that are not globs. Their values are not valid indexes of globOptions.
@@ -196,8 +187,9 @@ func (n *rule) explain(l *Listener, h *Holder, now time.Time) (mismatches []stri
 		case optionAddress:
 			what, value, wanted = "address", l.address(), n.criteria.Address
 		default:
-			what, wanted = globOptions[option].name, *globOptions[option].patterns(n.criteria)
-			value, _ = l.value(what, h)
+			o := &globOptions[option]
+			what, wanted = o.name, *o.patterns(n.criteria)
+			value, _ = o.value(l, h)
 		}
 		switch {
 		case t == truly:

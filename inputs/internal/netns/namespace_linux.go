@@ -22,7 +22,7 @@ type Namespace struct {
 
 func newNamespace(p *location, s *shared) *Namespace {
 	n := &Namespace{location: p, shared: s}
-	n.sockets = sockets{location: p, backend: s.options.Backend}
+	n.sockets = sockets{location: p, backend: s.options.Backend, buf: s.buf}
 	n.routes = routes{location: p, backend: s.options.Backend, refresh: s.options.Refresh}
 	return n
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sockwatch/inputs/internal/host"
+	"sockwatch/inputs/internal/sockdiag"
 )
 
 // The values of Options.Backend.
@@ -49,11 +50,12 @@ type shared struct {
 	options Options
 	free    int                    // for how many more namespaces sockets may be kept open
 	find    func(p *location) bool // finds another process in a namespace; nil without Options.Others
+	buf     []byte                 // for sockdiag
 }
 
 // Open finds the host's namespace. Find finds the others.
 func Open(h host.Host, o Options) (*Set, error) {
-	s := &Set{shared: &shared{host: h, options: o, free: keepLimit()}}
+	s := &Set{shared: &shared{host: h, options: o, free: keepLimit(), buf: make([]byte, sockdiag.BufferSize)}}
 	own := &location{host: h, own: true}
 	root := own
 	if !h.OwnNetNS {

@@ -35,6 +35,7 @@ type Source struct {
 type sockets struct {
 	location *location
 	backend  string
+	buf      []byte         // for diag, shared by all namespaces
 	diag     *sockdiag.Conn // nil if the namespace has to be entered
 	refused  error          // why only procfs is used from now on
 	source   Source         // of the last listing
@@ -104,7 +105,7 @@ func (s *sockets) close() {
 
 func (s *sockets) listNetlink(ctx context.Context, l listing) error {
 	if s.diag == nil {
-		diag, err := sockdiag.Open(s.location.enter)
+		diag, err := sockdiag.Open(s.location.enter, s.buf)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,8 @@ func (e *exits) watch(pid int) int {
 	if err != nil {
 		return -1
 	}
-	// The event carries the pid, which no other process can get while the pidfd is open.
+	// The event carries the pid. Only one process with that pid is watched at a time: see
+	// processes.identify.
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(pid)}
 	if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		unix.Close(fd)

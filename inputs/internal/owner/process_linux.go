@@ -172,9 +172,9 @@ func (ps *processes) read(proc procfs.Process, p *Process, state procfs.State) e
 	before := *p
 	complete := true
 	// known reports whether a read has given a final result, even if that is an error. If
-	// there was no descriptor for it, the known fact stays.
+	// there was no descriptor for it, or it hangs, the known fact stays.
 	known := func(err error) bool {
-		final := !errors.Is(err, procfs.ErrNoResources)
+		final := !errors.Is(err, procfs.ErrNoResources) && !errors.Is(err, procfs.ErrHangs)
 		complete = complete && final
 		return final
 	}

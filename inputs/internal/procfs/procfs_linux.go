@@ -22,13 +22,13 @@ type FS struct {
 	dir   int
 	boot  time.Time // zero if unknown
 	rings ringFormat
-	// ringTimeout is the constant, except in tests. stuck is not nil while a read of an
-	// io_uring hangs: see ringSockets.
-	ringTimeout time.Duration
-	stuck       chan ringAnswer
-	dirs        []byte // buffer for getdents64
-	text        []byte // buffer for the text of a file
-	link        []byte // buffer for the target of a link
+
+	ringReads    guard
+	cmdlineReads guard
+
+	dirs []byte // buffer for getdents64
+	text []byte // buffer for the text of a file
+	link []byte // buffer for the target of a link
 }
 
 // Open opens the procfs of a host.
@@ -37,7 +37,11 @@ func Open(h host.Host) (*FS, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: h.Proc, Err: err}
 	}
-	f := &FS{host: h, dir: dir, rings: ownRingFormat(), ringTimeout: ringTimeout, dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096)}
+	f := &FS{
+		host: h, dir: dir, rings: ownRingFormat(),
+		ringReads: guard{timeout: hangTimeout}, cmdlineReads: guard{timeout: hangTimeout},
+		dirs: make([]byte, 32<<10), text: make([]byte, 4096), link: make([]byte, 4096),
+	}
 	// A procfs that is mounted with subset=pid has no stat.
 	if err := f.ReadBootTime(); err != nil && !f.mounted() {
 		f.Close()
@@ -163,8 +167,16 @@ func (f *FS) Start(pid int) (uint64, error) {
 func (p Process) Cgroup() ([]byte, error) { return p.read("cgroup", 64<<10) }
 
 // Cmdline returns at most limit bytes of the process's arguments, each followed by a zero
-// byte. They are valid until the next read of the FS.
-func (p Process) Cmdline(limit int) ([]byte, error) { return p.read("cmdline", limit) }
+// byte. They are in the memory of the process, so the kernel waits for its lock. A thread that
+// waits for a stalled file system may hold that: then the error is ErrHangs.
+func (p Process) Cmdline(limit int) ([]byte, error) {
+	const name = "cmdline"
+	text, err := guarded(&p.fs.cmdlineReads, p.dir, name, func(fd int) ([]byte, error) { return readAtMost(fd, name, nil, limit) })
+	if err != nil {
+		return nil, p.fs.processError(p.PID, name, err)
+	}
+	return text, nil
+}
 
 // LoginUID reads the uid of the login from which the process descends; false if there was
 // none, as for a service. Kernels without audit do not have it: ErrExited.
@@ -222,12 +234,23 @@ func (f *FS) readFile(dir int, name string, limit int) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
+	text, err := readAtMost(fd, name, f.text, limit)
+	if err != nil {
+		return nil, err
+	}
+	f.text = text
+	return text, nil
+}
+
+// readAtMost reads at most limit bytes into the array of buf, or into a larger one.
+func readAtMost(fd int, name string, buf []byte, limit int) ([]byte, error) {
+	buf = buf[:cap(buf)]
 	n := 0
 	for n < limit {
-		if n == len(f.text) {
-			f.text = append(f.text, make([]byte, len(f.text))...)
+		if n == len(buf) {
+			buf = append(buf, make([]byte, max(len(buf), 256))...)
 		}
-		m, err := unix.Read(fd, f.text[n:min(len(f.text), limit)])
+		m, err := unix.Read(fd, buf[n:min(len(buf), limit)])
 		if err == unix.EINTR {
 			continue
 		}
@@ -239,7 +262,7 @@ func (f *FS) readFile(dir int, name string, limit int) ([]byte, error) {
 		}
 		n += m
 	}
-	return f.text[:n], nil
+	return buf[:n], nil
 }
 
 // processError returns the error for a failed read of a process.

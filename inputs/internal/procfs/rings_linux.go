@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,70 +49,46 @@ func (p Process) RingSockets(ring File, visit func(File)) (known bool, err error
 	return err == nil, err
 }
 
-// ringTimeout is how long to wait for one io_uring.
-const ringTimeout = 2 * time.Second
-
 // A ringAnswer is the result of reading the fdinfo of an io_uring.
 type ringAnswer struct {
 	sockets []uint64 // inodes
 	known   bool     // sockets has all of them
-	err     error
 }
 
-// ringSockets reads one file in /proc/PID/fdinfo, within the timeout. If the owner of the
-// process has put an epoll in place of the io_uring, the kernel waits for a lock that the
-// owner can hold for as long as they like. Such a read is abandoned, and no other one is
-// started until it has ended.
+// ringSockets reads one file in /proc/PID/fdinfo, within a timeout: if the owner of the process
+// has put an epoll in place of the io_uring, the kernel waits for a lock that the owner can hold
+// for as long as they like.
 func (f *FS) ringSockets(dir int, name string, visit func(inode uint64)) (known bool, err error) {
-	select {
-	case <-f.stuck:
-		f.stuck = nil
-	default:
-		if f.stuck != nil {
-			return false, errRingBusy
-		}
+	a, err := guarded(&f.ringReads, dir, name, func(fd int) (ringAnswer, error) { return readRing(fd, name, f.rings) })
+	if errors.Is(err, ErrHangs) {
+		err = errRingBusy
 	}
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false, &fs.PathError{Op: "open", Path: name, Err: err}
+	for _, inode := range a.sockets {
+		visit(inode)
 	}
-	answers := make(chan ringAnswer, 1)
-	go func() {
-		defer unix.Close(fd)
-		answers <- readRing(fd, name, f.rings)
-	}()
-	timeout := time.NewTimer(f.ringTimeout)
-	defer timeout.Stop()
-	select {
-	case a := <-answers:
-		for _, inode := range a.sockets {
-			visit(inode)
-		}
-		return a.known, a.err
-	case <-timeout.C:
-		f.stuck = answers
-		return false, errRingBusy
-	}
+	return a.known, err
 }
 
 // readRing reads the fdinfo of an io_uring. If the io_uring is busy, it tries at most three
 // times.
-func readRing(fd int, name string, format ringFormat) (a ringAnswer) {
-	for try := 0; try < 3 && !a.known && a.err == nil; try++ {
+func readRing(fd int, name string, format ringFormat) (a ringAnswer, err error) {
+	for try := 0; try < 3 && !a.known; try++ {
 		if try > 0 {
-			if _, a.err = unix.Seek(fd, 0, unix.SEEK_SET); a.err != nil {
-				break
+			if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+				return a, err
 			}
 		}
 		a.sockets = a.sockets[:0]
 		r := ringParser{format: format, visit: func(inode uint64) { a.sockets = append(a.sockets, inode) }}
-		a.err = lines(fd, name, r.line)
-		a.known = a.err == nil && r.known()
+		if err := lines(fd, name, r.line); err != nil {
+			return a, err
+		}
+		a.known = r.known()
 		if r.unknown {
 			break
 		}
 	}
-	return a
+	return a, nil
 }
 
 // lines calls visit for each line of a file.

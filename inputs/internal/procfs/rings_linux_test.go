@@ -107,7 +107,7 @@ func TestBusyRing(t *testing.T) {
 func TestStuckRing(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/4": "->" + ringLink,
 		"7/fdinfo/4": "UserFiles:\t1\n    0: socket:[9]\nUserBufs:\t0\n"})
-	f.rings, f.ringTimeout = ringWhole, 10*time.Millisecond
+	f.rings, f.ringReads.timeout = ringWhole, 10*time.Millisecond
 	fifo := filepath.Join(f.Path(), "7/fdinfo/3")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestStuckRing(t *testing.T) {
 	}
 	writer.Write([]byte("x\n"))
 	writer.Close() // the end of the file, for the read that waits
-	f.ringTimeout = time.Minute
+	f.ringReads.timeout = time.Minute
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		var sockets []uint64
 		known, err := p.RingSockets(File{TID: 7, FD: 4, Ring: true}, func(file File) { sockets = append(sockets, file.Inode) })

@@ -46,9 +46,14 @@ type transport interface {
 	Close() error
 }
 
+// BufferSize is the size of the buffer for one datagram: the kernel puts at most that much into
+// one of a dump.
+const BufferSize = 32 << 10
+
 // Open opens a connection in the namespace of enter, which must call its argument on a thread
-// in that namespace. It is called again when a connection has failed and is reopened.
-func Open(enter func(do func() error) error) (*Conn, error) {
+// in that namespace. It is called again when a connection has failed and is reopened. Dump uses
+// the buffer, of BufferSize, which thousands of connections of one goroutine can share.
+func Open(enter func(do func() error) error, buf []byte) (*Conn, error) {
 	return dial(func() (transport, error) {
 		var socket *netlink.Conn
 		err := enter(func() (err error) {
@@ -59,12 +64,11 @@ func Open(enter func(do func() error) error) (*Conn, error) {
 			return nil, err
 		}
 		return socket, nil
-	})
+	}, buf)
 }
 
-func dial(open func() (transport, error)) (*Conn, error) {
-	// The kernel puts at most 32 KiB into one datagram of a dump.
-	c := &Conn{dial: open, buf: make([]byte, 32<<10)}
+func dial(open func() (transport, error), buf []byte) (*Conn, error) {
+	c := &Conn{dial: open, buf: buf}
 	return c, c.open()
 }
 

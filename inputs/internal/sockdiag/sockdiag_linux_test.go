@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -28,7 +29,7 @@ func TestDump(t *testing.T) {
 	}
 	defer l.Close()
 	want := netip.MustParseAddrPort(l.Addr().String())
-	c, err := Open(func(do func() error) error { return do() }) // in the own namespace
+	c, err := Open(func(do func() error) error { return do() }, make([]byte, BufferSize)) // in the own namespace
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +66,32 @@ func TestDump(t *testing.T) {
 }
 
 var sameAddress = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+// TestConnectionsShareABuffer: there may be one for each of thousands of namespaces.
+func TestConnectionsShareABuffer(t *testing.T) {
+	const connections, most = 100, 8 << 10 // bytes of each
+	buf := make([]byte, BufferSize)
+	memory := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := memory()
+	for range connections {
+		c, err := Open(func(do func() error) error { return do() }, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Dump(t.Context(), Listen, 0, func() {}, func(*inet.Socket) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used := int64(memory()-before) / connections; used > most {
+		t.Errorf("a connection takes %d bytes, want at most %d", used, most)
+	}
+}
 
 // A kernel answers the n-th request of a dump with datagrams.
 type kernel func(request int, sequence uint32) [][]byte
@@ -103,7 +130,7 @@ func dialKernel(t *testing.T, answer kernel) *Conn {
 			}
 		}()
 		return ours.(*net.UnixConn), nil
-	})
+	}, make([]byte, BufferSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +315,7 @@ func TestTransparent(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[uint16]bool{uint16(name.(*unix.SockaddrInet4).Port): true, uint16(plain.Addr().(*net.TCPAddr).Port): false}
-	c, err := Open(func(do func() error) error { return do() })
+	c, err := Open(func(do func() error) error { return do() }, make([]byte, BufferSize))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 // tables is the result of one read of /etc/passwd and /etc/subuid.
 type tables struct {
 	names  map[uint32]string // nil if /etc/passwd could not be read
+	absent bool              // there is no /etc/passwd
 	ranges []uidRange        // sorted by first
 	err    error
 	noSubs bool // /etc/subuid could not be read
@@ -47,7 +48,7 @@ func readTables(h host.Host, uids map[uint32]bool) tables {
 		return err
 	})
 	if errPasswd != nil {
-		t.names = nil
+		t.names, t.absent = nil, errors.Is(errPasswd, fs.ErrNotExist)
 	}
 	t.err = errors.Join(errPasswd, errSubuid)
 	return t
@@ -85,6 +86,7 @@ type files struct {
 	err     error
 
 	asked   map[uint32]bool // the uids of the last read
+	looked  map[uint32]bool // the uids of the last read that did not fail
 	due     time.Time       // when the files are due to be read again
 	reading chan tables     // receives the result of the read in progress; nil if there is none
 	slow    bool            // the last read took longer than wait
@@ -142,6 +144,9 @@ func (f *files) take(t tables, now time.Time) (changed bool) {
 	f.reading, f.err, f.slow = nil, t.err, t.slow
 	if t.err != nil {
 		f.due = now.Add(min(retry, f.again))
+	}
+	if t.names != nil || t.absent {
+		f.looked = f.asked
 	}
 	if t.names != nil && !maps.Equal(f.names, t.names) {
 		f.names, changed = t.names, true

@@ -84,7 +84,7 @@ func (n *Names) Name(uid uint32) string {
 }
 
 // Pending reports whether Name was a number at the last Update because a source had not
-// answered, or had failed. A host without userdb has no further names.
+// answered, or had failed. A host without userdb or /etc/passwd has no names there.
 func (n *Names) Pending(uid uint32) bool {
 	pending, updated := n.pending[uid]
 	return pending || !updated
@@ -102,7 +102,8 @@ func (n *Names) updatePending(uids map[uint32]bool) (changed bool) {
 		default:
 			err = n.subordinate.Err(uid)
 		}
-		pending := err != nil && !errors.Is(err, fs.ErrNotExist)
+		failed := err != nil && !errors.Is(err, fs.ErrNotExist)
+		pending := n.known(uid) == "" && (failed || !n.files.looked[uid])
 		before, updated := n.pending[uid]
 		changed = changed || updated && pending != before
 		n.pending[uid] = pending

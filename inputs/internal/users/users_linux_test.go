@@ -3,12 +3,16 @@ package users
 import (
 	"bytes"
 	"context"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"sockwatch/inputs/internal/host"
 )
@@ -159,6 +163,47 @@ func TestNamesArePendingUntilTheSourceAnswers(t *testing.T) {
 	f.write(multiplexerSocket, "")
 	f.serve(known(nil))
 	step("an answer", false)
+}
+
+// TestNamesArePendingUntilPasswdIsRead: until then the file may have a name for any user, even if
+// userdb has none. A host without the file has none there.
+func TestNamesArePendingUntilPasswdIsRead(t *testing.T) {
+	n := newFakeHost(t).names()
+	answers := make(chan tables)
+	n.files.read = func(map[uint32]bool) tables { return <-answers }
+	now := time.Now()
+	// step updates the names of uids, while a read gives an answer, if any.
+	step := func(situation string, uids map[uint32]bool, answer *tables, want ...uint32) {
+		t.Helper()
+		if answer != nil {
+			go func() { answers <- *answer }()
+		}
+		n.Update(t.Context(), uids, now)
+		now = now.Add(retry)
+		var pending []uint32
+		for _, uid := range slices.Sorted(maps.Keys(uids)) {
+			if n.Pending(uid) {
+				pending = append(pending, uid)
+			}
+		}
+		if diff := cmp.Diff(want, pending); diff != "" {
+			t.Errorf("%s: pending (-want +got):\n%s", situation, diff)
+		}
+	}
+	failed := &tables{err: unix.EMFILE}
+	step("a failure", setOf(1000), failed, 1000)
+	step("there is no file", setOf(1000), &tables{absent: true, err: fs.ErrNotExist})
+	step("a failure for a new user", setOf(1000, 1001), failed, 1001)
+	step("an answer", setOf(1000, 1001), &tables{names: map[uint32]string{1001: "web"}})
+	now = now.Add(10 * time.Minute)
+	step("a failure of what is known", setOf(1000, 1001), failed)
+	cut, cancel := context.WithCancel(t.Context())
+	cancel()
+	n.Update(cut, setOf(1002), now)
+	if !n.Pending(1002) {
+		t.Error("not pending while the file is being read")
+	}
+	answers <- tables{names: map[uint32]string{}}
 }
 
 // TestUserdbHangs: a user whose name only the service knows has a number until it answers;

@@ -127,6 +127,20 @@ func TestCursorsVisitEveryListenerOnce(t *testing.T) {
 	}
 }
 
+// A script asks for new events before there are any, and for fields that no listener has now.
+func TestFieldsThatNothingHasYetMatchNothing(t *testing.T) {
+	board := five()
+	board.events = nil
+	board.latest[0].Descs = append(board.latest[0].Descs,
+		metric.Desc{Name: "tcp_listen_event", Field: "sequence", Type: metric.Gauge}, metric.Desc{Name: "tcp_listen_event", Field: "cause"},
+		metric.Desc{Name: "tcp_listen", Field: "established", Type: metric.Gauge})
+	for _, path := range []string{"/api/events?q=sequence:%3E17", "/api/events?q=cause:host_address", "/api/listeners?q=established:%3E0"} {
+		if got := body(t, get(pageOf(board), path)); got != "[\n]\n" {
+			t.Errorf("%s: %s, want an empty array", path, got)
+		}
+	}
+}
+
 func TestScriptsGetErrorsInsteadOfMessages(t *testing.T) {
 	failed := five()
 	failed.latest = []*metric.Batch{{Source: "sockwatch", Time: at}}

@@ -3,11 +3,12 @@
 //
 // The files follow a request. This one routes, and guard.go decides who may see what. query.go
 // has the search (word.go splits it, match.go compiles its values), snapshot.go turns the
-// latest batches into rows (row.go), and view.go selects what one reader sees. timeline.go
-// does the same for events (entry.go explains one), alerts.go for rules, and health.go for the
-// agent. listener.go is the page of one listener, changes.go that of all events, api.go serves
-// scripts, and live.go keeps an open page current. templates/ has the HTML, assets/ the files
-// that it loads.
+// latest batches into rows (row.go) with columns (columns.go), and view.go selects what one
+// reader sees. timeline.go does the same for events (entry.go explains one), alerts.go for rules,
+// and health.go for the agent. listener.go is the page of one listener, changes.go that of all
+// events, and api.go serves scripts. live.go keeps an open page current with what frame.go finds
+// changed. cache.go keeps what was made last. render.go executes templates/, which has the HTML,
+// and assets.go serves assets/, the files that it loads.
 package livepage
 
 import (

@@ -88,6 +88,7 @@ func TestWhatIsIgnoredOfASearch(t *testing.T) {
 		{name: "begun", search: "proc:x", want: []string{`No listener or event has "proc". Did you mean "process"? To search for the text, write "proc:x". This term is ignored.`}},
 		{name: "nothing like it", search: "localhost:80", want: []string{`No listener or event has "localhost". To search for the text, write "localhost:80". This term is ignored.`}},
 		{name: "no value", search: "process: port:443", wantTerms: 1, want: []string{"process: has no value. This term is ignored."}},
+		{name: "empty quotes", search: `"" port:443`, wantTerms: 1, want: []string{`"" has no value. This term is ignored.`}},
 		{name: "no port", search: "port:http", want: []string{`"http" is not a port (1 to 65535) or a range such as 8000-8100. This term is ignored.`}},
 		{name: "no network", search: "address:10.0.0.0/99", want: []string{`"10.0.0.0/99" is not a network such as 10.0.0.0/8. This term is ignored.`}},
 		{name: "network of three numbers", search: "address:127.*,10.0.0/24", want: []string{`"10.0.0/24" is not a network such as 10.0.0.0/8. This term is ignored.`}},

@@ -62,16 +62,16 @@ func (p *Page) html(name, title string, status int, data any) (*respond.Response
 // compressed returns do with its response compressed, if the client accepts that.
 func compressed(r *http.Request, do func() (*respond.Response, error)) func() (*respond.Response, error) {
 	return func() (*respond.Response, error) {
-		a, err := do()
+		resp, err := do()
 		if err != nil {
 			return nil, err
 		}
-		a.Header["Vary"] = "Accept-Encoding"
+		resp.Header["Vary"] = "Accept-Encoding"
 		if acceptsGzip(r) {
-			a.Header["Content-Encoding"] = "gzip"
-			a.Body = compress(a.Body)
+			resp.Header["Content-Encoding"] = "gzip"
+			resp.Body = compress(resp.Body)
 		}
-		return a, nil
+		return resp, nil
 	}
 }
 

@@ -115,6 +115,19 @@ func addKeys(keys map[string]audience, p *metric.Point) {
 	}
 }
 
+// addFields adds fields that points may have, unless there is a tag with that key.
+func addFields(keys map[string]audience, descs []metric.Desc) {
+	for _, d := range descs {
+		kind := metric.KindFloat
+		if d.Type == metric.Untyped {
+			kind = metric.KindString
+		}
+		if _, ok := keys[d.Field]; !ok {
+			keys[d.Field] = visibility(d.Field, kind, false)
+		}
+	}
+}
+
 // knownKeys returns the keys of all tags and fields that there are, or that the inputs say
 // there can be.
 func (s *snapshot) knownKeys(t *timeline, sources []plugin.SourceState) map[string]audience {
@@ -122,6 +135,14 @@ func (s *snapshot) knownKeys(t *timeline, sources []plugin.SourceState) map[stri
 	for _, state := range sources {
 		for _, tag := range state.Tags {
 			known[tag] = visibility(tag, metric.KindString, true)
+		}
+		if !listsListeners(state) {
+			continue
+		}
+		for _, b := range s.batches {
+			if b.Source == state.Name {
+				addFields(known, b.Descs)
+			}
 		}
 	}
 	for _, keys := range []map[string]audience{s.keys, t.keys} {

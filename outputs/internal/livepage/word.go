@@ -18,7 +18,7 @@ type word struct {
 // String returns the word as splitWords reads it.
 func (w word) String() string {
 	s := w.value
-	if strings.ContainsFunc(s, unicode.IsSpace) || strings.Contains(s, `"`) || w.key == "" && isMoreThanText(s) {
+	if strings.ContainsFunc(s, unicode.IsSpace) || strings.Contains(s, `"`) || w.key == "" && (s == "" || isMoreThanText(s)) {
 		s = `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 	}
 	if w.key != "" {

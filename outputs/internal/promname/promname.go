@@ -25,9 +25,9 @@ func Metric(point, field string) string {
 	return Classic(point+"_"+field, true)
 }
 
-// Label returns the name of a tag's label: [a-zA-Z_][a-zA-Z0-9_]*, but with at most one
+// label returns the name of a tag's label: [a-zA-Z_][a-zA-Z0-9_]*, but with at most one
 // leading underscore, because Prometheus reserves names with two (__name__).
-func Label(tag string) string {
+func label(tag string) string {
 	name := Classic(tag, false)
 	for strings.HasPrefix(name, "__") {
 		name = name[1:]
@@ -94,7 +94,7 @@ func (l *Labeler) name(key string) *string {
 		if l.names == nil || len(l.names) >= maxNames {
 			l.names = map[string]*string{}
 		}
-		name = new(Label(key))
+		name = new(label(key))
 		l.names[key] = name
 	}
 	return name

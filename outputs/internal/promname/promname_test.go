@@ -35,8 +35,8 @@ func TestNames(t *testing.T) {
 		{"é", "_"},
 		{"--x", "_x"},
 	} {
-		if got := Label(test.tag); got != test.want {
-			t.Errorf("Label(%q) = %q, want %q", test.tag, got, test.want)
+		if got := label(test.tag); got != test.want {
+			t.Errorf("label(%q) = %q, want %q", test.tag, got, test.want)
 		}
 	}
 }

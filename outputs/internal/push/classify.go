@@ -26,36 +26,36 @@ import (
 //	                           see Failure: these are not about records
 //	other 4xx                  plugin.RejectedError for one record; plugin.ErrRejected for
 //	                           several, which the agent bisects
-func (c *Client) Classify(s *Server, a *Response, records int) error {
+func (c *Client) Classify(s *Server, resp *Response, records int) error {
 	switch {
-	case a.Status >= 200 && a.Status < 300 && c.config.Receiver != "" && a.IsHTML() && len(a.Body) > 0:
-		return fmt.Errorf("%s: %s: this is not how %s answers: check %s", s.Name, c.Describe(a), c.config.Receiver, c.config.URLOption)
-	case a.Status >= 200 && a.Status < 300:
+	case resp.Status >= 200 && resp.Status < 300 && c.config.Receiver != "" && resp.IsHTML() && len(resp.Body) > 0:
+		return fmt.Errorf("%s: %s: this is not how %s answers: check %s", s.Name, c.Describe(resp), c.config.Receiver, c.config.URLOption)
+	case resp.Status >= 200 && resp.Status < 300:
 		return nil
-	case a.Status >= 400 && a.Status < 500 && !keepsRecords(a):
-		return c.Rejection(s, a, records)
+	case resp.Status >= 400 && resp.Status < 500 && !keepsRecords(resp):
+		return c.Rejection(s, resp, records)
 	default:
-		return c.Failure(s, a)
+		return c.Failure(s, resp)
 	}
 }
 
 // keepsRecords reports whether an answer with a status of 4xx is about the server, the URL,
 // the headers or the login: the same records can be stored when that has changed.
-func keepsRecords(a *Response) bool {
-	switch a.Status {
+func keepsRecords(resp *Response) bool {
+	switch resp.Status {
 	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
 		http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
 		http.StatusRequestURITooLong, http.StatusUnsupportedMediaType, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusUpgradeRequired,
 		http.StatusTooManyRequests, http.StatusRequestHeaderFieldsTooLarge:
 		return true
 	default:
-		return a.isUnknownPath() || a.wantsHTTPS()
+		return resp.isUnknownPath() || resp.wantsHTTPS()
 	}
 }
 
 // isUnknownPath reports whether a server says in its own way that it has no such path.
-func (a *Response) isUnknownPath() bool {
-	return a.Status == http.StatusNotFound || a.Status == http.StatusBadRequest && unknownPath.Match(a.Body)
+func (r *Response) isUnknownPath() bool {
+	return r.Status == http.StatusNotFound || r.Status == http.StatusBadRequest && unknownPath.Match(r.Body)
 }
 
 // unknownPath matches how VictoriaMetrics and its relatives say so. Many versions precede it
@@ -64,17 +64,17 @@ var unknownPath = regexp.MustCompile(`^(remoteAddr: [^;]*; requestURI: [^;]*; )?
 
 // wantsHTTPS reports whether a server for https says that the request came over http. The
 // words are those of Go, nginx and Apache.
-func (a *Response) wantsHTTPS() bool {
-	return a.Status == http.StatusBadRequest && slices.ContainsFunc([]string{
+func (r *Response) wantsHTTPS() bool {
+	return r.Status == http.StatusBadRequest && slices.ContainsFunc([]string{
 		"Client sent an HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port", "speaking plain HTTP to an SSL-enabled server port",
-	}, func(words string) bool { return bytes.Contains(a.Body, []byte(words)) })
+	}, func(words string) bool { return bytes.Contains(r.Body, []byte(words)) })
 }
 
 // Rejection returns the error for an answer by which a server rejects the records of a
 // request and does not say which: a plugin.RejectedError for one record, else
 // plugin.ErrRejected.
-func (c *Client) Rejection(s *Server, a *Response, records int) error {
-	text := s.Name + ": " + c.Describe(a)
+func (c *Client) Rejection(s *Server, resp *Response, records int) error {
+	text := s.Name + ": " + c.Describe(resp)
 	if records == 1 {
 		return plugin.RejectAll(1, errors.New(text))
 	}
@@ -87,21 +87,21 @@ func (c *Client) Rejection(s *Server, a *Response, records int) error {
 //	413                           plugin.ErrTooLarge: fewer records may fit
 //	429 and 5xx with Retry-After  plugin.RetryAfterError
 //	any other                     an error with advice
-func (c *Client) Failure(s *Server, a *Response) error {
-	text := s.Name + ": " + c.Describe(a)
+func (c *Client) Failure(s *Server, resp *Response) error {
+	text := s.Name + ": " + c.Describe(resp)
 	switch {
-	case a.Status == http.StatusRequestEntityTooLarge:
+	case resp.Status == http.StatusRequestEntityTooLarge:
 		return fmt.Errorf("%s (%w)", text, plugin.ErrTooLarge)
-	case a.Status >= 300 && a.Status < 400:
-		return fmt.Errorf("%s: redirects to %s, and redirects are not followed: check %s", text, redirectTarget(a), c.config.URLOption)
-	case a.Status == http.StatusTooManyRequests || a.Status >= 500:
-		if wait := retryAfter(a.Header); wait > 0 {
+	case resp.Status >= 300 && resp.Status < 400:
+		return fmt.Errorf("%s: redirects to %s, and redirects are not followed: check %s", text, redirectTarget(resp), c.config.URLOption)
+	case resp.Status == http.StatusTooManyRequests || resp.Status >= 500:
+		if wait := retryAfter(resp.Header); wait > 0 {
 			return &plugin.RetryAfterError{Wait: wait, Err: errors.New(text)}
 		}
 		return errors.New(text)
 	}
-	if a.Err == nil {
-		if advice := c.advice(s, a); advice != "" {
+	if resp.Err == nil {
+		if advice := c.advice(s, resp); advice != "" {
 			text += ": " + advice
 		}
 	}
@@ -109,19 +109,19 @@ func (c *Client) Failure(s *Server, a *Response) error {
 }
 
 // advice returns what to do about an answer, or "".
-func (c *Client) advice(s *Server, a *Response) string {
-	if a.wantsHTTPS() {
+func (c *Client) advice(s *Server, resp *Response) string {
+	if resp.wantsHTTPS() {
 		return "write https:// in " + c.config.URLOption
 	}
 	if c.config.Advice != nil {
-		if advice := c.config.Advice(s, a); advice != "" {
+		if advice := c.config.Advice(s, resp); advice != "" {
 			return advice
 		}
 	}
-	if a.isUnknownPath() {
+	if resp.isUnknownPath() {
 		return "check " + c.config.URLOption
 	}
-	switch a.Status {
+	switch resp.Status {
 	case http.StatusUnauthorized:
 		return c.credentials.advice()
 	case http.StatusForbidden:
@@ -138,14 +138,14 @@ func (c *Client) advice(s *Server, a *Response) string {
 }
 
 // Describe returns the status and the message of an answer as one line to show.
-func (c *Client) Describe(a *Response) string {
+func (c *Client) Describe(resp *Response) string {
 	switch {
-	case a.Err != nil:
-		return c.Line(a.Status, fmt.Sprintf("the answer is incomplete: %v", a.Err))
+	case resp.Err != nil:
+		return c.Line(resp.Status, fmt.Sprintf("the answer is incomplete: %v", resp.Err))
 	case c.config.Text != nil:
-		return c.Line(a.Status, c.config.Text(a))
+		return c.Line(resp.Status, c.config.Text(resp))
 	default:
-		return c.Line(a.Status, a.Text())
+		return c.Line(resp.Status, resp.Text())
 	}
 }
 
@@ -172,8 +172,8 @@ func statusLine(status int) string {
 
 // redirectTarget returns where a redirect leads, without the parts of the URL that may be
 // secret.
-func redirectTarget(a *Response) string {
-	u, err := url.Parse(a.Header.Get("Location"))
+func redirectTarget(resp *Response) string {
+	u, err := url.Parse(resp.Header.Get("Location"))
 	if err != nil || u.Host == "" {
 		return "another URL"
 	}

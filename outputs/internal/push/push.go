@@ -5,7 +5,8 @@
 // push.go has the main path, from Push to Post. options.go and address.go have the options
 // that the outputs share, transport.go the connections, credentials.go and echoes.go how
 // secrets are sent and hidden, file.go the files that are read again, response.go how a
-// response is read, classify.go what it means, and compress.go the compression.
+// response is read, classify.go what it means (times.go, if it is about the times of samples),
+// and compress.go the compression.
 //
 // An output embeds Options, or Login and Transport, in its own options. Its Push makes a body
 // of the records and sends it:
@@ -123,14 +124,14 @@ func New(config Config) (*Client, error) {
 // Classify is used.
 func (c *Client) Push(ctx context.Context, r *Request, classify func(*Server, *Response) error) error {
 	if classify == nil {
-		classify = func(s *Server, a *Response) error { return c.Classify(s, a, r.Records) }
+		classify = func(s *Server, resp *Response) error { return c.Classify(s, resp, r.Records) }
 	}
 	return c.Try(ctx, func(ctx context.Context, s *Server) error {
-		a, err := c.Post(ctx, s, r)
+		resp, err := c.Post(ctx, s, r)
 		if err != nil {
 			return err
 		}
-		return classify(s, a)
+		return classify(s, resp)
 	})
 }
 

@@ -90,9 +90,6 @@ func TestBadServers(t *testing.T) {
 		}, kind: "kept", err: "403 Forbidden: the answer is incomplete: context deadline exceeded", within: 300 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.within > 0 {
-				t.Parallel() // it waits for the deadline
-			}
 			good := false
 			url := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
 				for {

@@ -18,30 +18,30 @@ type Response struct {
 	Header http.Header
 	// Body is the body after decompression. It is empty if Err is set.
 	Body []byte
-	// Cut reports that the body was longer than MaxResponse, and that the rest was not read.
+	// Cut reports that the body was longer than maxResponse, and that the rest was not read.
 	Cut bool
 	// Err is why the body is incomplete. Status and Header are still valid.
 	Err error
 }
 
-// MaxResponse is how much of a response is read, both before and after decompression.
-const MaxResponse = 64 << 10
+// maxResponse is how much of a response is read, both before and after decompression.
+const maxResponse = 64 << 10
 
 // readResponse reads the rest of a response of net/http.
-func readResponse(resp *http.Response) *Response {
-	a := &Response{Status: resp.StatusCode, Header: resp.Header}
-	a.Body, a.Err = a.readBody(resp.Body)
-	return a
+func readResponse(from *http.Response) *Response {
+	resp := &Response{Status: from.StatusCode, Header: from.Header}
+	resp.Body, resp.Err = resp.readBody(from.Body)
+	return resp
 }
 
-// readBody reads the body, up to MaxResponse, and decompresses it: some proxies compress
+// readBody reads the body, up to maxResponse, and decompresses it: some proxies compress
 // without being asked.
-func (a *Response) readBody(from io.Reader) ([]byte, error) {
-	raw, err := readUpTo(from, &a.Cut)
+func (r *Response) readBody(from io.Reader) ([]byte, error) {
+	raw, err := readUpTo(from, &r.Cut)
 	if err != nil {
 		return nil, err
 	}
-	switch encoding := strings.ToLower(a.Header.Get("Content-Encoding")); encoding {
+	switch encoding := strings.ToLower(r.Header.Get("Content-Encoding")); encoding {
 	case "", "identity":
 		return raw, nil
 	case "gzip", "x-gzip":
@@ -52,8 +52,8 @@ func (a *Response) readBody(from io.Reader) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("gzip: %w", err)
 		}
-		rawCut := a.Cut
-		body, err := readUpTo(z, &a.Cut)
+		rawCut := r.Cut
+		body, err := readUpTo(z, &r.Cut)
 		if err != nil && !rawCut {
 			return nil, fmt.Errorf("gzip: %w", err)
 		}
@@ -63,35 +63,35 @@ func (a *Response) readBody(from io.Reader) ([]byte, error) {
 	}
 }
 
-// readUpTo reads at most MaxResponse bytes, and sets cut if there are more.
+// readUpTo reads at most maxResponse bytes, and sets cut if there are more.
 func readUpTo(r io.Reader, cut *bool) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxResponse+1))
-	if len(data) > MaxResponse {
+	data, err := io.ReadAll(io.LimitReader(r, maxResponse+1))
+	if len(data) > maxResponse {
 		*cut = true
-		return data[:MaxResponse], nil
+		return data[:maxResponse], nil
 	}
 	return data, err
 }
 
 // IsHTML reports whether the body is a web page, whose text would not help.
-func (a *Response) IsHTML() bool { return strings.Contains(a.Header.Get("Content-Type"), "html") }
+func (r *Response) IsHTML() bool { return strings.Contains(r.Header.Get("Content-Type"), "html") }
 
 // Text returns the message in a body that is a JSON object: its "message" or "error",
 // which may itself be an object with a "message" or "reason". Otherwise it returns the
 // body.
-func (a *Response) Text() string {
-	if a.IsHTML() {
+func (r *Response) Text() string {
+	if r.IsHTML() {
 		return "a web page"
 	}
 	var object struct{ Message, Error json.RawMessage }
-	if json.Unmarshal(a.Body, &object) == nil {
+	if json.Unmarshal(r.Body, &object) == nil {
 		for _, value := range []json.RawMessage{object.Message, object.Error} {
 			if text := messageIn(value); text != "" {
 				return text
 			}
 		}
 	}
-	return string(a.Body)
+	return string(r.Body)
 }
 
 // messageIn returns the text of a JSON value that is a string or an object with one.

@@ -115,7 +115,7 @@ func newHTTPClient(config *tls.Config, proxy proxyFunc) *http.Client {
 			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:        config,
 			DisableCompression:     true, // readResponse decompresses, up to a limit
-			MaxResponseHeaderBytes: MaxResponse,
+			MaxResponseHeaderBytes: maxResponse,
 			IdleConnTimeout:        90 * time.Second,
 			ExpectContinueTimeout:  time.Second,
 		},

@@ -70,38 +70,38 @@ func (rs *Responder) Respond(w http.ResponseWriter, r *http.Request, do func() (
 		ServiceUnavailable(w, fmt.Sprintf("%d requests are being answered", rs.opts.MaxRequests))
 		return
 	}
-	a, err := rs.protected(r, do)
+	resp, err := rs.protected(r, do)
 	<-rs.slots
 	if err != nil {
 		WriteError(w, err)
 		return
 	}
-	for name, value := range a.Header {
+	for name, value := range resp.Header {
 		w.Header().Set(name, value)
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(a.Body)))
-	if a.Status != 0 {
-		w.WriteHeader(a.Status)
+	w.Header().Set("Content-Length", strconv.Itoa(len(resp.Body)))
+	if resp.Status != 0 {
+		w.WriteHeader(resp.Status)
 	}
 	extendWriteDeadline(w)
 	expire := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now()) }
-	defer rs.unread.begin(a.Body, expire)()
-	_, _ = w.Write(a.Body) // an error means that the client is gone
+	defer rs.unread.begin(resp.Body, expire)()
+	_, _ = w.Write(resp.Body) // an error means that the client is gone
 }
 
 // protected calls do, and turns a panic into an error.
-func (rs *Responder) protected(r *http.Request, do func() (*Response, error)) (a *Response, err error) {
+func (rs *Responder) protected(r *http.Request, do func() (*Response, error)) (resp *Response, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			rs.opts.Log.Error("panic while answering", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 			err = errInternal
 		}
 	}()
-	a, err = do()
+	resp, err = do()
 	if known := (*Error)(nil); err != nil && !errors.As(err, &known) {
 		rs.opts.Log.Error("request failed, answering 500", "path", r.URL.Path, "error", err)
 	}
-	return a, err
+	return resp, err
 }
 
 // WriteError answers with an Error. Another error is not shown to the client.
