@@ -35,7 +35,7 @@ import (
 //	RejectedError    Push         some records can never be stored
 //	ErrTooLarge      Push         fewer records may fit
 //	PartialError     Push         some records were rejected, and the destination does not say which
-//	ProgressError    Push         one of two destinations has stored records, the other one has failed
+//	ProgressError    Push         one of two destinations has failed, the other one has not
 //	RetryAfterError  Push         the destination said when to retry
 //	ErrGone          Push         the destination cannot come back: a stop does not wait for it
 
