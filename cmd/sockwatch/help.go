@@ -44,7 +44,7 @@ Examples:
 func (*watchCommand) Help() string {
 	return `One line per change: opened, returned, closed, restarted, owner_changed or exposure_changed, the listener, its owner, and the previous state. It needs no configuration and no running agent, and writes to no state directory. Flags that select listeners are those of list; a change is printed if they match the listener before or after it, or if the owner is unknown and might match.
 
-With --since, the changes that this host's agent has recorded come first, at most the last 2,000. Messages go to standard error. Ctrl-C ends the program with exit code 0.
+With --since, the changes that this host's agent has recorded come first, at most the last 2,000. --json also has the program of the owner, its parent and all other fields. Messages go to standard error. Ctrl-C ends the program with exit code 0.
 
 Examples:
 

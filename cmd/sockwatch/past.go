@@ -72,7 +72,7 @@ func (w *changeWatcher) printPast(ctx context.Context, past *pastChanges, now ti
 		}
 		changes, begins := changesSince(changes, since)
 		selected := w.selected(changes)
-		w.say("inputs.%s: %s since %s", input, counted(len(selected), "change"), begins.Local().Format(time.DateTime))
+		w.say("inputs.%s: %s since %s", input, counted(len(selected), "change"), begins.Local().Format(time.RFC3339))
 		if err := w.printer.print(now, selected); err != nil {
 			return err
 		}

@@ -251,7 +251,7 @@ func TestWatchPrintsThePast(t *testing.T) {
 	if got, want := masked(w.stdout.String()), "TIME  opened         127.0.0.1:8080         loopback  nginx[PID] root\n"; got != want {
 		t.Errorf("the past: %q, want %q", got, want)
 	}
-	if got := w.stderr.String(); !regexp.MustCompile(`^sockwatch: inputs.tcp_listen: 1 change since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\nsockwatch: watching 1 listener, 0 public, every 100ms; Ctrl-C ends\n$`).MatchString(got) {
+	if got := w.stderr.String(); !regexp.MustCompile(`^sockwatch: inputs.tcp_listen: 1 change since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)\nsockwatch: watching 1 listener, 0 public, every 100ms; Ctrl-C ends\n$`).MatchString(got) {
 		t.Errorf("stderr %q", got)
 	}
 	end(t, nginx)

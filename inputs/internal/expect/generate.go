@@ -262,7 +262,11 @@ func (s *suggested) comment() string {
 	if s.isEphemeral {
 		return "Ephemeral ports: " + owner
 	}
-	return fmt.Sprintf("Port %v of %s: %s", s.rule.Port, s.address, owner)
+	address := s.address
+	if strings.Contains(address, ":") {
+		address = "[" + address + "]"
+	}
+	return fmt.Sprintf("Port %v of %s: %s", s.rule.Port, address, owner)
 }
 
 // Print returns the rules as TOML: [[expect]] for a rule file, or, with the prefix of a table

@@ -57,7 +57,7 @@ exe = "/usr/sbin/nginx"
 user = "root"
 unit = "nginx.service"
 
-# Port 80 of ::: nginx of nginx.service
+# Port 80 of [::]: nginx of nginx.service
 [[expect]]
 name = "nginx-80-::"
 port = 80
