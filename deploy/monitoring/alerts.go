@@ -74,7 +74,7 @@ func alerts() []alert {
 			expr: `sockwatch_config_last_reload_successful == 0`,
 			hold: "5m", severity: "warning",
 			summary: `The last reload of sockwatch on {{ $labels.host }} failed: an older configuration is in force`,
-			todo:    "Correct what the log names: `journalctl -u sockwatch`. `sockwatch check` finds everything but addresses that cannot be used. Then run `systemctl reload sockwatch`.",
+			todo:    "Correct what the log names: `journalctl -u sockwatch`. `sockwatch check` finds everything but addresses, certificates and directories that cannot be used. Then run `systemctl reload sockwatch`.",
 		}, {
 			name: "AcceptQueueFilling",
 			expr: `max without (owner) (tcp_listen_backlog / (tcp_listen_backlog_limit > 0)) > 0.8`,
