@@ -45,7 +45,7 @@ func TestExecdCannotBeTracedByItsUser(t *testing.T) {
 	cmd := exec.Command(program, "execd", "--config", config)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=sockwatch")
-	log := &lines{}
+	log := &textBuffer{}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},

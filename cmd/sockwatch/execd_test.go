@@ -180,7 +180,7 @@ func TestExecdEndsEvenIfNobodyReads(t *testing.T) {
 	defer l.Close()
 	cmd := exec.Command(exe, "execd", "--config", config)
 	cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=sockwatch")
-	log := &lines{}
+	log := &textBuffer{}
 	cmd.Stderr = log
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -384,7 +384,7 @@ func TestInsideTelegraf(t *testing.T) {
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		listeners = append(listeners, port)
 	}
-	log := &lines{}
+	log := &textBuffer{}
 	cmd := exec.Command(telegraf, "--config", config)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

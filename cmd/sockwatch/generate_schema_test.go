@@ -290,14 +290,13 @@ func TestLineSchemaKnowsEveryPoint(t *testing.T) {
 			continue
 		}
 		for _, d := range p.Descs {
-			if _, ok := pointRules[d.Name]; !ok {
+			rule, ok := pointRules[d.Name]
+			if !ok {
 				t.Errorf("pointRules has no %s: which tags and fields does each have?", d.Name)
 			}
-		}
-		for name, rule := range pointRules {
 			for _, tag := range slices.Concat(rule.tags, slices.Collect(maps.Keys(rule.values))) {
 				if !slices.Contains(p.Tags, tag) {
-					t.Errorf("pointRules: %s: %s has no tag %s", name, p.Name, tag)
+					t.Errorf("pointRules: %s: %s has no tag %s", d.Name, p.Name, tag)
 				}
 			}
 		}

@@ -79,7 +79,7 @@ func (h *netHost) program(path string) string {
 func (h *netHost) start(path, what string, env []string, args ...string) *process {
 	h.t.Helper()
 	env = append([]string{"SOCKWATCH_TEST_NETNS=" + h.path, "SOCKWATCH_TEST_THEN=" + what}, env...)
-	return startProgram(h.t, h.program(path), "in-netns", env, &lines{}, args...)
+	return startProgram(h.t, h.program(path), "in-netns", env, &textBuffer{}, args...)
 }
 
 // serve starts a service that listens at addresses: NETWORK/ADDRESS.

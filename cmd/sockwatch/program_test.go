@@ -72,8 +72,8 @@ func listenUntilEOF() int {
 type process struct {
 	*exec.Cmd
 	stdin  io.Closer
-	stdout *lines
-	stderr *lines
+	stdout *textBuffer
+	stderr *textBuffer
 	exited chan struct{} // closed when it has ended
 	err    error         // of Wait, then
 }
@@ -81,7 +81,7 @@ type process struct {
 // start runs the test binary with a task; it is killed at the end of the test.
 func start(t *testing.T, what string, env []string, args ...string) *process {
 	t.Helper()
-	return startWith(t, what, env, &lines{}, args...)
+	return startWith(t, what, env, &textBuffer{}, args...)
 }
 
 // startWith runs the test binary with a task, and a standard output that is a file or
@@ -99,8 +99,8 @@ func startWith(t *testing.T, what string, env []string, stdout io.Writer, args .
 func startProgram(t *testing.T, exe, what string, env []string, stdout io.Writer, args ...string) *process {
 	t.Helper()
 	var err error
-	p := &process{Cmd: exec.Command(exe, args...), stderr: &lines{}, exited: make(chan struct{})}
-	p.stdout, _ = stdout.(*lines)
+	p := &process{Cmd: exec.Command(exe, args...), stderr: &textBuffer{}, exited: make(chan struct{})}
+	p.stdout, _ = stdout.(*textBuffer)
 	p.SysProcAttr = dieWithParent()
 	p.Env = append(append(os.Environ(), "SOCKWATCH_TEST_BE="+what, "SOCKWATCH_CONFIG=", "STATE_DIRECTORY=", "NOTIFY_SOCKET=", "WATCHDOG_USEC="), env...)
 	p.Stdout, p.Stderr = stdout, p.stderr
@@ -138,19 +138,19 @@ func (p *process) exitCode(t *testing.T) int {
 	return p.ProcessState.ExitCode()
 }
 
-// lines collects the lines that a process writes.
-type lines struct {
+// A textBuffer collects what a process writes. Unlike bytes.Buffer it can be read meanwhile.
+type textBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *textBuffer) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
 }
 
-func (l *lines) String() string {
+func (l *textBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()

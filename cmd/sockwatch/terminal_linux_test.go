@@ -98,7 +98,7 @@ func TestListWatchesOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	terminal, other := openTerminal(t, 100)
-	screen := &lines{}
+	screen := &textBuffer{}
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)

@@ -176,7 +176,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	} {
 		h := newNetHost(t)
 		terminal, other := openTerminal(t, 100)
-		screen := &lines{}
+		screen := &textBuffer{}
 		go io.Copy(screen, terminal) // its error is the end of the other side
 		cmd := exec.Command(h.program("sockwatch"), "watch", "--interval=100ms")
 		cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_BE=in-netns", "SOCKWATCH_TEST_THEN=sockwatch", "SOCKWATCH_TEST_NETNS="+h.path,
