@@ -53,7 +53,7 @@ func (c *watchCommand) findPast(ctx context.Context, p *program) (*pastChanges, 
 // have been others. What cannot be read does not keep from watching.
 func (w *changeWatcher) printPast(ctx context.Context, past *pastChanges, now time.Time) error {
 	if past.stateDir == "" {
-		w.say("no history: the configuration has no state_directory")
+		w.say("no history: the configuration has no state_directory, and %s does not exist", packagedStateDir)
 		return nil
 	}
 	if len(past.inputs) == 0 {
@@ -72,7 +72,7 @@ func (w *changeWatcher) printPast(ctx context.Context, past *pastChanges, now ti
 		}
 		changes, begins := changesSince(changes, since)
 		selected := w.selected(changes)
-		w.say("inputs.%s: %s since %s", input, counted(len(selected), "change"), begins.Local().Format(time.RFC3339))
+		w.say("inputs.%s: %s since %s", input, counted(len(selected), "recorded change"), begins.Local().Format(time.RFC3339))
 		if err := w.printer.print(now, selected); err != nil {
 			return err
 		}

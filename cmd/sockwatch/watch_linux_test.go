@@ -251,7 +251,7 @@ func TestWatchPrintsThePast(t *testing.T) {
 	if got, want := masked(w.stdout.String()), "TIME  opened         127.0.0.1:8080         loopback  nginx[PID] root\n"; got != want {
 		t.Errorf("the past: %q, want %q", got, want)
 	}
-	if got := w.stderr.String(); !regexp.MustCompile(`^sockwatch: inputs.tcp_listen: 1 change since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)\nsockwatch: watching 1 listener, 0 public, every 100ms; Ctrl-C ends\n$`).MatchString(got) {
+	if got := w.stderr.String(); !regexp.MustCompile(`^sockwatch: inputs.tcp_listen: 1 recorded change since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)\nsockwatch: watching 1 listener, 0 public, every 100ms; Ctrl-C ends\n$`).MatchString(got) {
 		t.Errorf("stderr %q", got)
 	}
 	end(t, nginx)
@@ -261,7 +261,7 @@ func TestWatchPrintsThePast(t *testing.T) {
 	if log := running.stderr.String(); strings.Contains(log, "level=WARN msg=\"history") || strings.Contains(log, "level=ERROR") {
 		t.Errorf("the agent logged\n%s", log)
 	}
-	if w = startWatch(h, nil, "--since=1ns", "--config", config); !strings.Contains(w.stderr.String(), ": 0 changes since ") {
+	if w = startWatch(h, nil, "--since=1ns", "--config", config); !strings.Contains(w.stderr.String(), ": 0 recorded changes since ") {
 		t.Errorf("of a nanosecond: %s", w.stderr)
 	}
 }
@@ -302,7 +302,7 @@ func TestWatchWithoutAPast(t *testing.T) {
 	}
 
 	if _, err := os.Stat(packagedStateDir); errors.Is(err, os.ErrNotExist) {
-		want = "sockwatch: no history: the configuration has no state_directory\n"
+		want = "sockwatch: no history: the configuration has no state_directory, and /var/lib/sockwatch does not exist\n"
 		if got := said(startWatch(h, nil, "--since=1h", "--config", config(""))); got != want {
 			t.Errorf("without a state directory: %q, want %q", got, want)
 		}
