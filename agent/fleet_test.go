@@ -17,6 +17,7 @@ import (
 	"sockwatch/agent/health"
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 var fleetHosts = flag.Int("fleet.hosts", 300, "number of hosts in TestFleetNeverDoublesItsLoad")
@@ -35,14 +36,18 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 		fault       func() error
 		length      time.Duration
 		after       time.Duration // until every host has caught up
+		soak        bool          // other cases notice most of what it notices
 	}{
 		{name: "restart of five seconds", fault: refused, length: 5 * time.Second, after: 3 * time.Minute},
 		{name: "outage of ten minutes", fault: refused, length: 10 * time.Minute, after: 24 * time.Minute},
-		{name: "outage of ten minutes with min_interval", minInterval: time.Minute, fault: refused, length: 10 * time.Minute, after: 28 * time.Minute},
+		{name: "outage of ten minutes with min_interval", minInterval: time.Minute, fault: refused, length: 10 * time.Minute, after: 28 * time.Minute, soak: true},
 		{name: "Retry-After 30 s for ten minutes", fault: busy, length: 10 * time.Minute, after: 24 * time.Minute},
-		{name: "Retry-After with one date for all hosts", fault: untilDate(3 * time.Minute), length: 3 * time.Minute, after: 8 * time.Minute},
+		{name: "Retry-After with one date for all hosts", fault: untilDate(3 * time.Minute), length: 3 * time.Minute, after: 8 * time.Minute, soak: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.soak {
+				soak.Only(t, "plays half an hour of a fleet")
+			}
 			if testing.Short() && tt.after > 3*time.Minute {
 				t.Skip("plays half an hour of a fleet")
 			}

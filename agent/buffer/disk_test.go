@@ -367,7 +367,7 @@ func TestStatsNeverWaitForTheDisk(t *testing.T) {
 // nothing is damaged, however often that happens.
 func TestTemporaryReadErrors(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(soak.Times(20)) {
+	for seed := range uint64(soak.Times(8)) {
 		rng := rand.New(rand.NewPCG(seed, 12))
 		d, l := newFakeFolder(), newLedger()
 		q := mustOpen(t, d, 8<<20)

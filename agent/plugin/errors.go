@@ -73,10 +73,10 @@ func (e *PartialError) Error() string { return e.Err.Error() }
 // Unwrap returns the destination's answer.
 func (e *PartialError) Unwrap() error { return e.Err }
 
-// A ProgressError is the error of a Push to two destinations, if one of them has stored
-// records and the other one has failed. The Pusher remembers what was stored. The agent
-// pushes the same records again, and with them those that are new: the destination that
-// works gets them without delay.
+// A ProgressError is the error of a Push to two destinations, if one of them has failed and
+// the other one has not, even if it had nothing to store. The Pusher remembers what was
+// stored. The agent pushes the same records again, and with them those that are new: the
+// destination that works gets them without delay.
 type ProgressError struct{ Err error }
 
 // Error returns the failure.

@@ -28,13 +28,14 @@ import (
 //	Exclusive       Options         names resources that only one instance may have (define.go)
 //	Includer        Options         names files that hold some of the options (define.go)
 //	Warner          Options         finds options that are valid, but look wrong (define.go)
+//	Defaulter       element         sets the defaults of an element of a list of tables (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning
 //	RejectedError    Push         some records can never be stored
 //	ErrTooLarge      Push         fewer records may fit
 //	PartialError     Push         some records were rejected, and the destination does not say which
-//	ProgressError    Push         one of two destinations has stored records, the other one has failed
+//	ProgressError    Push         one of two destinations has failed, the other one has not
 //	RetryAfterError  Push         the destination said when to retry
 //	ErrGone          Push         the destination cannot come back: a stop does not wait for it
 

@@ -64,7 +64,7 @@ func TestNeverPassesOver(t *testing.T) {
 			options.Backend = backend
 			in := open(t, options)
 			least, short := int64(n), 0
-			for range soak.Times(15) {
+			for range soak.Times(6) {
 				got := int64(0)
 				for _, p := range gather(t, in).Points {
 					if sockets, _ := p.Field("sockets"); p.Tag("owner") == "resolved" {

@@ -10,6 +10,7 @@ package otlp
 import (
 	"context"
 	"errors"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -61,6 +62,7 @@ func New(o Options, env plugin.Env) (plugin.Pusher, error) {
 		events:   eventEncoder{hostname: env.Hostname},
 		progress: progress{urls: map[byte]string{kindMetrics: o.MetricsURL, kindLogs: o.LogsURL}, log: env.Log},
 	}
+	out.twoServers = twoServers(o.MetricsURL, o.LogsURL)
 	if env.StateDir != "" && o.MetricsURL != "" && o.LogsURL != "" {
 		out.progress.path = filepath.Join(env.StateDir, env.Name+".stored")
 	}
@@ -82,6 +84,7 @@ type output struct {
 	docs          promname.Docs
 	events        eventEncoder
 	metrics, logs *signal // nil if the URL is empty
+	twoServers    bool    // the URLs have different hosts
 	progress      progress
 }
 
@@ -152,13 +155,24 @@ func (o *output) Push(ctx context.Context, records [][]byte) error {
 	)
 	if err := o.failure(metricsErr, logsErr); err != nil {
 		o.progress.remember(records, results)
-		if slices.ContainsFunc(results, func(r result) bool { return r.done }) {
-			return &plugin.ProgressError{Err: err}
+		oneFailed := metricsErr == nil || logsErr == nil
+		if o.twoServers && oneFailed || slices.ContainsFunc(results, func(r result) bool { return r.done }) {
+			return &plugin.ProgressError{Err: err} // else the other server would get the oldest records only
 		}
 		return err
 	}
 	o.progress.forget(records)
 	return o.rejection(results)
+}
+
+// twoServers reports whether two URLs have different hosts: one of them may fail alone.
+func twoServers(metricsURL, logsURL string) bool {
+	m, err := url.Parse(metricsURL)
+	if err != nil || m.Host == "" {
+		return false
+	}
+	l, err := url.Parse(logsURL)
+	return err == nil && l.Host != "" && l.Host != m.Host
 }
 
 // atOnce calls two functions at the same time and returns their errors. If the second one

@@ -154,6 +154,33 @@ func TestOneKindGoesOnWhileTheOtherFails(t *testing.T) {
 	}
 }
 
+// A server that fails before the other one got anything does not keep the events that come
+// later from it: the agent must push new records, too. Two URLs of one server fail together.
+func TestFailureOfOneServerIsProgressOfTheOther(t *testing.T) {
+	tests := []struct {
+		name    string
+		oneHost bool
+		want    bool
+	}{
+		{name: "two servers", want: true},
+		{name: "one server", oneHost: true, want: false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			metrics, logs := newReceiver(t), newReceiver(t)
+			if tt.oneHost {
+				logs = metrics
+			}
+			out, _ := newOutput(t, metrics, logs, nil)
+			metrics.respond(status(http.StatusServiceUnavailable, "starting"))
+			err := out.Push(t.Context(), encode(t, out, gauge("x", 1)))
+			if _, got := errors.AsType[*plugin.ProgressError](err); err == nil || got != tt.want {
+				t.Errorf("error %v, ProgressError %t, want %t", err, got, tt.want)
+			}
+		})
+	}
+}
+
 // A server that hangs takes the time of its own kind only.
 func TestAServerThatHangsDoesNotKeepTheOtherKind(t *testing.T) {
 	metrics, logs := newReceiver(t), newReceiver(t)

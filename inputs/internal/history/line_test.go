@@ -195,9 +195,7 @@ func TestDamagedFiles(t *testing.T) {
 
 // A file of zeros, or of one endless line, does not use more memory than the limit.
 func TestEndlessLineIsNotRead(t *testing.T) {
-	if testing.Short() {
-		t.Skip("reads 128 MiB")
-	}
+	soak.Only(t, "reads 512 MiB")
 	_, err := read(endless{})
 	if want := "has a line that is too long"; err == nil || err.Error() != want {
 		t.Errorf("read: %v, want %s", err, want)
