@@ -35,6 +35,9 @@
 //   - The agent's own points (package health) come from an input like any other.
 //   - A reload does not wait for the instances that it replaces. Each new instance
 //     waits for its predecessor, in its own goroutine and for a bounded time.
+//   - An instance and its successor have the same counters. So what becomes of a gather whose input
+//     was replaced, or of a Push that was abandoned, does not count. Of the batch of such a gather,
+//     only the events are delivered.
 //   - A series has ended when a batch without it is queued. A batch that is not queued changes
 //     nothing (plugin.EndedEncoder).
 //   - The record of an unchanged point is not encoded again (plugin.Restamper), and

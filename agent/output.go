@@ -50,6 +50,7 @@ type offered struct {
 	turn         int // of the batch's events (see eventInbox)
 }
 
+// onlyEvents reports whether the entry has neither a batch nor a withdrawal.
 func (o *offered) onlyEvents() bool { return o.Batch == nil && o.Source == nil }
 
 // inboxBatches is how many batches wait for a queue that hangs. inboxWithdrawals is how

@@ -183,7 +183,7 @@ func (s *supervisor) offer(in *runningInput, b *metric.Batch, r *delivery.Receip
 		}
 	}
 	if len(s.running.outputs) == 0 && len(s.config.Push) > 0 {
-		r.Hold() // for ever: the program stops, and no output accepts events any longer
+		r.Hold() // forever: the program stops, and no output accepts events any longer
 	}
 	if len(b.Events) == 0 {
 		return

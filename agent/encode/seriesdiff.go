@@ -21,7 +21,8 @@ type seriesEnd struct {
 	whole  bool           // all are
 }
 
-// compare compares two batches. It is one walk over both if they have the same order.
+// compare compares two batches. It is one walk over both if they have the same order and no
+// series is missing.
 func (d *seriesDiff) compare(before, now []metric.Point) {
 	clear(d.ends)
 	d.ends, d.more, d.missing, d.added = d.ends[:0], false, d.missing[:0], d.added[:0]

@@ -28,6 +28,7 @@ import (
 //	Exclusive       Options         names resources that only one instance may have (define.go)
 //	Includer        Options         names files that hold some of the options (define.go)
 //	Warner          Options         finds options that are valid, but look wrong (define.go)
+//	Defaulter       element         sets the defaults of an element of a list of tables (define.go)
 //	io.Closer       all             releases its resources, as the last call
 //
 //	error            returned by  meaning

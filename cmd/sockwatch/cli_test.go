@@ -59,6 +59,8 @@ func TestWrongUsageExits2(t *testing.T) {
 		{args: []string{"lst"}, want: `unexpected argument lst, did you mean "list"?`},
 		{args: []string{"ls"}, want: "unexpected argument ls"},
 		{args: []string{"check", "--config"}, want: "--config needs a value", help: "check "},
+		{args: []string{"check", "--config="}, want: "--config: the path is empty", help: "check "},
+		{args: []string{"run", "--config-directory", ""}, want: "--config-directory: the path is empty", help: "run "},
 		{args: []string{"list", "--sort"}, want: "--sort needs a value", help: "list "},
 		{args: []string{"list", "--user", "--json"}, want: "--user needs a value", help: "list "},
 		{args: []string{"watch", "--interval"}, want: "--interval needs a value", help: "watch "},

@@ -108,7 +108,11 @@ func eventLines(events []metric.Point) string {
 // runDaemon is the program under test: sockwatch with one more input and endpoint.
 func runDaemon() int {
 	p := newDaemonProgram(os.Stdout, os.Stderr)
-	return p.execute(func() error { return (&runCommand{configFlags{Config: os.Args[1:]}}).Run(p) })
+	var flags configFlags
+	for _, path := range os.Args[1:] {
+		flags.Config = append(flags.Config, configPath(path))
+	}
+	return p.execute(func() error { return (&runCommand{flags}).Run(p) })
 }
 
 // newDaemonProgram returns the program with one more input and endpoint.

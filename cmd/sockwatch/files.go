@@ -41,12 +41,20 @@ func newSource(f configFlags, getenv func(string) (string, bool)) *source {
 	fromEnv, _ := getenv("SOCKWATCH_CONFIG")
 	switch {
 	case len(f.Config)+len(f.ConfigDirectory) > 0:
-		return &source{files: f.Config, directories: f.ConfigDirectory}
+		return &source{files: texts(f.Config), directories: texts(f.ConfigDirectory)}
 	case fromEnv != "":
 		return &source{prefix: "$SOCKWATCH_CONFIG: ", files: []string{fromEnv}}
 	default:
 		return systemSource(systemDir)
 	}
+}
+
+func texts(paths []configPath) []string {
+	all := make([]string, len(paths))
+	for i, p := range paths {
+		all[i] = string(p)
+	}
+	return all
 }
 
 func systemSource(dir string) *source {

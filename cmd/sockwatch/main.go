@@ -133,8 +133,19 @@ type commandLine struct {
 
 // configFlags select the configuration.
 type configFlags struct {
-	Config          []string `placeholder:"FILE" sep:"none" help:"Read this TOML file; may be repeated. Default: $$SOCKWATCH_CONFIG, else /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, else the output of \"sockwatch config\"."`
-	ConfigDirectory []string `placeholder:"DIR" sep:"none" help:"Also read every *.toml in this directory; may be repeated."`
+	Config          []configPath `placeholder:"FILE" sep:"none" help:"Read this TOML file; may be repeated. Default: $$SOCKWATCH_CONFIG, else /etc/sockwatch/sockwatch.toml and /etc/sockwatch/sockwatch.d/*.toml, else the output of \"sockwatch config\"."`
+	ConfigDirectory []configPath `placeholder:"DIR" sep:"none" help:"Also read every *.toml in this directory; may be repeated."`
+}
+
+// A configPath is the value of a flag that names a file or directory.
+type configPath string
+
+// UnmarshalText rejects an empty path, which a shell makes of a variable that is not set.
+func (p *configPath) UnmarshalText(text []byte) error {
+	if *p = configPath(text); len(text) == 0 {
+		return errors.New("the path is empty")
+	}
+	return nil
 }
 
 // A program holds what the commands share.

@@ -29,14 +29,19 @@ type recorder struct {
 	boot   string    // the boot id
 	scope  string    // identifies the host and the namespaces that are listed
 
-	restored      bool                // the history was not empty at the start
-	before        []metric.Point      // events from before the start; nil after recall
-	last          changes.Moment      // the last complete scan of this run; zero before the first
-	namespaces    []changes.Namespace // of the last scan
-	version       uint32              // of the rules, at the last scan
-	hadShortLived bool                // the last scan had listeners that were seen only between gathers
-	backlog       backlog
-	points        []metric.Point // of rules, totals and backlog
+	restored bool           // the history was not empty at the start
+	before   []metric.Point // events from before the start; nil after recall
+	scanned  bool           // an observation was recorded in this run
+	last     lastScan
+	backlog  backlog
+	points   []metric.Point // of rules, totals and backlog
+}
+
+// A lastScan is what the next observation is compared with, apart from the listeners.
+type lastScan struct {
+	namespaces    []changes.Namespace
+	version       uint32 // of the rules
+	hadShortLived bool   // it had listeners that were seen only between gathers
 }
 
 // openRecorder reads the history of the input.
@@ -146,14 +151,13 @@ func clock(id int32) time.Duration {
 // mayHaveEvents reports whether the next scan may have events: it is not the first one, or there
 // are rules that its listeners may violate.
 func (r *recorder) mayHaveEvents() bool {
-	return r.restored || r.last.Mono != 0 || r.rules.Active()
+	return r.restored || r.scanned || r.rules.Active()
 }
 
 // unchanged records a scan between gathers that found nothing new.
 func (r *recorder) unchanged(m changes.Moment) {
 	m.Boot = r.boot
 	r.changes.Listed(m)
-	r.last = m
 }
 
 // An observation is what one gather has found.
@@ -173,13 +177,13 @@ func (r *recorder) record(o *observation, users userNames) (changed bool) {
 	judged := r.judge(o, users)
 	window := r.changes.Since(o.Moment)
 	var w history.Write
-	o.changed = o.changed || judged || len(o.shortLived) > 0 || len(o.closed) > 0 || !slices.Equal(o.namespaces, r.namespaces)
+	o.changed = o.changed || judged || len(o.shortLived) > 0 || len(o.closed) > 0 || !slices.Equal(o.namespaces, r.last.namespaces)
 	if o.changed || r.changes.Unchanged(o.Moment) {
 		result := r.changes.Observe(r.snapshot(o))
 		w.Events, w.Set = result.Events, result.Set
 		changed = true
 	}
-	if !r.expect.Idle() && (o.changed || r.hadShortLived || r.expect.Unchanged(expectMoment(o.Moment))) {
+	if !r.expect.Idle() && (o.changed || r.last.hadShortLived || r.expect.Unchanged(expectMoment(o.Moment))) {
 		result := r.expect.Evaluate(r.rulesScan(o, window))
 		w.Events = append(w.Events, result.Events...)
 		if w.Set == nil {
@@ -187,7 +191,7 @@ func (r *recorder) record(o *observation, users userNames) (changed bool) {
 		} else {
 			maps.Copy(w.Set, result.Set)
 		}
-		r.hadShortLived = len(o.shortLived) > 0
+		r.last.hadShortLived = len(o.shortLived) > 0
 		changed = true
 	}
 	if len(w.Events) > 0 || len(w.Set) > 0 {
@@ -202,7 +206,7 @@ func (r *recorder) record(o *observation, users userNames) (changed bool) {
 			r.points = slices.Concat(r.expect.Points(), r.points)
 		}
 	}
-	r.last, r.namespaces = o.Moment, o.namespaces
+	r.scanned, r.last.namespaces = true, o.namespaces
 	return changed
 }
 
@@ -227,8 +231,8 @@ func (r *recorder) judge(o *observation, users userNames) (changed bool) {
 		return false
 	}
 	version := r.rules.Version(o.Time)
-	all := version != r.version
-	r.version = version
+	all := version != r.last.version
+	r.last.version = version
 	for _, listeners := range [][]*listener{o.listeners, o.shortLived} {
 		for _, l := range listeners {
 			if l.judged == nil || all {
@@ -272,7 +276,7 @@ func (r *recorder) snapshot(o *observation) *changes.Snapshot {
 
 func (r *recorder) rulesScan(o *observation, window time.Duration) *expect.Scan {
 	e := &expect.Scan{
-		Moment: expectMoment(o.Moment), Window: window, WhileDown: r.restored && r.last.Mono == 0,
+		Moment: expectMoment(o.Moment), Window: window, WhileDown: r.restored && !r.scanned,
 		Listeners: make([]expect.Judged, 0, len(o.listeners)),
 	}
 	for _, listeners := range [][]*listener{o.listeners, o.shortLived} {

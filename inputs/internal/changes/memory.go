@@ -1,7 +1,6 @@
 package changes
 
 import (
-	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -55,11 +54,19 @@ func (m *memory) forget(l *scan) {
 	if excess <= 0 {
 		return
 	}
-	first := slices.SortedFunc(maps.Keys(m.closed), func(a, b Endpoint) int {
-		return cmp.Or(cmp.Compare(m.closed[a], m.closed[b]),
-			cmp.Compare(a.Netns, b.Netns), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address))
-	})
-	for _, at := range first[:excess] {
+	times := slices.Sorted(maps.Values(m.closed))
+	last := times[excess-1]
+	var ties []Endpoint // closed in the same second, perhaps too many to drop all
+	for at, when := range m.closed {
+		switch {
+		case when < last:
+			drop(at)
+		case when == last:
+			ties = append(ties, at)
+		}
+	}
+	slices.SortFunc(ties, Endpoint.compare)
+	for _, at := range ties[:len(m.closed)-l.options.MaxKnown] {
 		drop(at)
 	}
 }

@@ -22,7 +22,7 @@ const MaxBytes = 64 << 10
 // A write to a stream that hangs cannot be interrupted on every kind of file. So each
 // write runs in its own goroutine. Push waits for it until its context is done, and the
 // next Push first waits for a write that is still in flight. There is never more than one
-// such goroutine, even if a stream hangs for ever.
+// such goroutine, even if a stream hangs forever.
 //
 // A Writer knows which of the records that will be pushed again the stream has already
 // accepted. So an output that replaces another on the same stream continues with its

@@ -28,15 +28,9 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 	if err != nil {
 		return nil, respond.Errorf(http.StatusBadRequest, "the cursor is not one from a Link header")
 	}
-	snap, sources := p.snapshot(), p.board.Sources()
-	if len(snap.batches) == 0 {
-		return nil, errNothingGathered
-	}
-	for _, s := range sources {
-		if listsListeners(s) && (s.Err != nil || snap.sources[s.Name] == nil) {
-			// A list without them would look as if they had been closed.
-			return nil, respond.Errorf(http.StatusServiceUnavailable, "the listeners of %s are not known: %s", s.Name, whyMissing(s))
-		}
+	snap := p.snapshot()
+	if err := p.complete(snap); err != nil {
+		return nil, err
 	}
 	q, err := p.apiQuery(r, snap, trusted, "q", "cursor")
 	if err != nil {
@@ -69,15 +63,35 @@ func (p *Page) apiListeners(r *http.Request, trusted bool) (*respond.Response, e
 	return array.response(header), nil
 }
 
+// complete returns an error if the listeners of a source are not known: a list without them
+// would look as if they had been closed.
+func (p *Page) complete(snap *snapshot) error {
+	if len(snap.batches) == 0 {
+		return errNothingGathered
+	}
+	for _, s := range p.board.Sources() {
+		if listsListeners(s) && (s.Err != nil || snap.sources[s.Name] == nil) {
+			return respond.Errorf(http.StatusServiceUnavailable, "the listeners of %s are not known: %s", s.Name, whyMissing(s))
+		}
+	}
+	return nil
+}
+
 // apiEvents answers with the events that a query selects, earliest first. There are never
-// more than apiRows.
+// more than apiRows. Those from before the start are known after the first gather.
 func (p *Page) apiEvents(r *http.Request, trusted bool) (*respond.Response, error) {
-	q, err := p.apiQuery(r, p.snapshot(), trusted, "q")
+	snap, events := p.snapshot(), p.timeline().events
+	if len(events) == 0 {
+		if err := p.complete(snap); err != nil {
+			return nil, err
+		}
+	}
+	q, err := p.apiQuery(r, snap, trusted, "q")
 	if err != nil {
 		return nil, err
 	}
 	array := newArray(trusted)
-	for _, e := range slices.Backward(p.timeline().events) {
+	for _, e := range slices.Backward(events) {
 		if !q.matches(&e.searchable, trusted) {
 			continue
 		}

@@ -162,6 +162,7 @@ func TestScriptsGetErrorsInsteadOfMessages(t *testing.T) {
 		{name: "bad query", path: "/api/listeners?q=%zz", board: five(), wantStatus: 400, wantBody: "invalid URL escape \"%zz\"\n"},
 		{name: "bad cursor", path: "/api/listeners?cursor=!", board: five(), wantStatus: 400, wantBody: "the cursor is not one from a Link header\n"},
 		{name: "nothing gathered", path: "/api/listeners", board: &fakeBoard{}, wantStatus: 503, wantBody: "nothing has been gathered yet\n"},
+		{name: "no events yet", path: "/api/events?q=sequence:%3E17", board: &fakeBoard{}, wantStatus: 503, wantBody: "nothing has been gathered yet\n"},
 		{name: "failed", path: "/api/listeners", board: failed, wantStatus: 503, wantBody: "the listeners of tcp_listen are not known: its last gather failed\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

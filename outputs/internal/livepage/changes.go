@@ -9,6 +9,7 @@ type changesView struct {
 	window
 	Total   int // entries that match
 	Entries []*entry
+	missing []string // why nothing is known to have changed, one sentence each
 }
 
 // changes returns the page of all changes that a query selects.
@@ -19,8 +20,11 @@ func (p *Page) changes(q query, trusted bool) *changesView {
 	v.Total = len(all)
 	v.window = newWindow(v.From, changesEntries, v.Total, func(from int) string { return searchLink(eventsPath, v.Text, "", from) })
 	v.Entries = all[v.first:v.end()]
+	if len(t.events) == 0 && p.complete(snap) != nil {
+		v.missing = p.missing(snap, trusted)
+	}
 	return v
 }
 
-// Messages returns what is ignored of the search.
-func (v *changesView) Messages() []string { return v.messages() }
+// Messages returns what is ignored of the search, and what is missing.
+func (v *changesView) Messages() []string { return append(v.messages(), v.missing...) }

@@ -54,3 +54,19 @@ func TestLatestChangeIsAboveTheTable(t *testing.T) {
 		t.Errorf("%q, want %q", text, want)
 	}
 }
+
+// The first gather recalls the changes from before the start.
+func TestChangesBeforeTheFirstGatherAreNotKnown(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		board *fakeBoard
+		want  string
+	}{
+		{name: "starting", board: &fakeBoard{}, want: "Nothing has been gathered yet."},
+		{name: "gathered", board: boardOf(listener(443, "nginx"))},
+	} {
+		if text := textOf(byID(t, parse(t, body(t, get(pageOf(test.board), "/events"))), "messages")); text != test.want {
+			t.Errorf("%s: messages %q, want %q", test.name, text, test.want)
+		}
+	}
+}

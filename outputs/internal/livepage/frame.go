@@ -39,7 +39,7 @@ func (p *Page) frame(v *view) (frame, error) {
 	s := p.snapshot()
 	c := &content{
 		rows: make([]fragment, 0, len(v.Rows)), events: make([]fragment, 0, len(v.Entries)), parts: make([]fragment, 0, len(parts)),
-		whole: len(v.Rows) == len(s.rows) && len(s.batches) > 0 && len(p.failed()) == 0,
+		whole: len(v.Rows) == len(s.rows) && len(s.batches) > 0 && len(p.failed()) == 0 && len(s.limited()) == 0,
 		shown: v.Rows, of: s,
 	}
 	for _, r := range v.Rows {
@@ -68,11 +68,13 @@ func (p *Page) frame(v *view) (frame, error) {
 
 // closedSince returns the ids of the elements of before's rows that are no longer there
 // because nothing listens there any more. A listener that has another owner now is another
-// row, but not closed; nor is one whose source has no batch.
+// row, but not closed; nor is one whose source has no batch, or one that may be beyond the limit of
+// its source.
 func (c *content) closedSince(before *content) (ids []string) {
 	var endpoints map[endpoint]bool
+	limited := c.of.limited()
 	for _, r := range before.shown {
-		if c.of.byID[r.ID] != nil || c.of.sources[r.Source] == nil {
+		if c.of.byID[r.ID] != nil || c.of.sources[r.Source] == nil || limited[r.Source] {
 			continue
 		}
 		if endpoints == nil {

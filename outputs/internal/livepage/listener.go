@@ -18,7 +18,10 @@ const detailsTimeout = 5 * time.Second
 // A listenerView is the page of one listener.
 type listenerView struct {
 	Trusted  bool
-	Row      *row // nil: it no longer listens
+	Row      *row     // nil: it no longer listens, unless Unknown
+	Unknown  bool     // listeners are missing, and it may be one of these
+	Later    bool     // they are missing until a gather succeeds
+	Missing  []string // without Row: what is missing from the listeners, one sentence each
 	Facts    []fact
 	Sections []section
 	Hidden   bool   // trusted readers see more
@@ -39,6 +42,8 @@ func (p *Page) listener(ctx context.Context, id string, trusted bool) *listenerV
 	snap := p.snapshot()
 	v := &listenerView{Trusted: trusted, Row: snap.byID[id]}
 	if v.Row == nil {
+		v.Later, v.Missing = p.complete(snap) != nil, p.missing(snap, trusted)
+		v.Unknown = v.Later || len(snap.limited()) > 0
 		return v
 	}
 	point := v.Row.point
@@ -100,16 +105,24 @@ func (v *listenerView) addSection(s plugin.DetailSection) {
 
 // title returns the title of the page.
 func (v *listenerView) title() string {
-	if v.Row == nil {
+	switch {
+	case v.Row != nil:
+		return v.Row.Address
+	case v.Unknown:
+		return "Not known"
+	default:
 		return "Not listening"
 	}
-	return v.Row.Address
 }
 
 // status returns the HTTP status of the page.
 func (v *listenerView) status() int {
-	if v.Row == nil {
+	switch {
+	case v.Row != nil:
+		return http.StatusOK
+	case v.Later:
+		return http.StatusServiceUnavailable
+	default:
 		return http.StatusNotFound
 	}
-	return http.StatusOK
 }

@@ -2,6 +2,7 @@ package livepage
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -56,6 +57,35 @@ func TestListenerThatHasGoneIs404(t *testing.T) {
 	for _, id := range []string{"", "0", "x/y", "%00", strings.Repeat("0", 32)} {
 		if r := get(p, "/listener/"+id); r.StatusCode != http.StatusNotFound || r.Header.Get("Content-Type") != "text/html; charset=utf-8" {
 			t.Errorf("%q: status %d, %s", id, r.StatusCode, r.Header.Get("Content-Type"))
+		}
+	}
+}
+
+// A bookmark that is opened while a gather fails, or right after a start, does not say that the
+// listener has been closed.
+func TestListenerIsNotGoneWhileListenersAreNotKnown(t *testing.T) {
+	id := pageOf(five()).snapshot().rows[0].ID
+	failed := five()
+	failed.latest = []*metric.Batch{{Source: "sockwatch", Time: at}}
+	failed.sources[0].Err = errorText("inner")
+	for _, test := range []struct {
+		name       string
+		board      *fakeBoard
+		wantStatus int
+		want       string
+	}{
+		{name: "failed", board: failed, wantStatus: 503, want: "The listeners of tcp_listen are not known: its last gather failed."},
+		{name: "nothing gathered", board: &fakeBoard{}, wantStatus: 503, want: "Nothing has been gathered yet."},
+		{name: "beyond the limit", board: boardOf(beyondLimit("root", 20)), wantStatus: 404,
+			want: "20 more listeners of tcp_listen are not shown: it reports at most max_listeners."},
+	} {
+		r := get(pageOf(test.board), "/listener/"+id)
+		text, err := io.ReadAll(r.Body)
+		if err != nil || r.StatusCode != test.wantStatus {
+			t.Errorf("%s: status %d, %v", test.name, r.StatusCode, err)
+		}
+		if s := string(text); !strings.Contains(s, test.want) || strings.Contains(s, "has been closed") {
+			t.Errorf("%s: page\n%s\ndoes not say %q", test.name, s, test.want)
 		}
 	}
 }

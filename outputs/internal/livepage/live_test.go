@@ -246,6 +246,20 @@ func TestFailedGatherClosesNothing(t *testing.T) {
 	}
 }
 
+// A listener that max_listeners leaves out is still open.
+func TestListenersBeyondTheLimitAreNotClosed(t *testing.T) {
+	board := newChangingBoard()
+	board.publish(1, 80)
+	c := connect(t, serve(t, newTestPage(board)).URL+"/stream")
+	c.update()
+	board.change(func() {
+		board.latest = []*metric.Batch{{Source: "listeners", Points: []metric.Point{beyondLimit("root", 1)}}}
+	})
+	if u, _ := c.update(); u.Closed != nil || u.Whole || len(u.Rows.Order) != 0 {
+		t.Errorf("closed %q, whole %v, rows %q", u.Closed, u.Whole, u.Rows.Order)
+	}
+}
+
 // Another owner is another row, but the address has not closed.
 func TestAnotherOwnerClosesNothing(t *testing.T) {
 	board := newChangingBoard()

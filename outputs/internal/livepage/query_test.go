@@ -69,7 +69,7 @@ func TestWhatASearchSelects(t *testing.T) {
 		if len(q.problems) > 0 {
 			t.Errorf("%s: %q", test.search, q.problems)
 		}
-		if got := q.matches(&newRow("tcp_listen", &test.of).searchable, test.trusted); got != test.want {
+		if got := q.matches(&newRow("tcp_listen", &test.of, nil).searchable, test.trusted); got != test.want {
 			t.Errorf("%q, trusted %v: %v, want %v", test.search, test.trusted, got, test.want)
 		}
 	}
@@ -133,7 +133,7 @@ func TestToggledTermsKeepTheOthers(t *testing.T) {
 // listeners and 2,000 events, for each gather and viewer.
 func TestTextsAreComparedWithoutAllocating(t *testing.T) {
 	p := listener(443, "nginx")
-	r := newRow("tcp_listen", &p)
+	r := newRow("tcp_listen", &p, nil)
 	for _, text := range []string{"nginx", "-apache", "n*x", "*a*b*c*d", "-*.serv*ice -x*y"} {
 		q := search(text)
 		if n := testing.AllocsPerRun(10, func() { q.matches(&r.searchable, true) }); n > 0 {
@@ -152,7 +152,7 @@ func FuzzQuery(f *testing.F) {
 		f.Add(s, "value")
 	}
 	p := listener(443, "nginx")
-	r := newRow("tcp_listen", &p)
+	r := newRow("tcp_listen", &p, nil)
 	f.Fuzz(func(t *testing.T, s, value string) {
 		q := search(s, "sort", s, "from", s)
 		if !utf8.ValidString(q.Text) || len(q.Text) > maxSearch || len(q.terms) > maxTerms {

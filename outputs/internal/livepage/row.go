@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"html/template"
 	"math"
 	"net"
@@ -21,7 +22,7 @@ import (
 // see. It never changes. As long as a listener does not change from one gather to the next,
 // its row is the same pointer.
 type row struct {
-	ID      string // 32 hex digits: hash of source, name and tags
+	ID      string // 32 hex digits: hash of source, name and tags; unique
 	Source  string // of the batch
 	Address string // with the port, as people write it: "[::]:443"
 
@@ -39,9 +40,14 @@ func isListener(p *metric.Point) bool {
 	return p.Tag("address") != "" && p.Tag("port") != "" && !isViolation(p)
 }
 
-// newRow returns the row of a listener.
-func newRow(source string, p *metric.Point) *row {
-	r := &row{ID: identity(source, p), Source: source, Address: hostPort(p.Tag("address"), p.Tag("port")), searchable: newSearchable(p)}
+// newRow returns the row of a listener. taken are the IDs that other rows of the source have: they
+// have the same tags if filters remove those that distinguish them.
+func newRow(source string, p *metric.Point, taken map[string]bool) *row {
+	id := identity(source, p)
+	for n := 2; taken[id]; n++ {
+		id = identity(fmt.Sprintf("%s#%d", source, n), p)
+	}
+	r := &row{ID: id, Source: source, Address: hostPort(p.Tag("address"), p.Tag("port")), searchable: newSearchable(p)}
 	r.order = rowOrder(p, r.ID)
 	r.lower += "\n" + strings.ToLower(r.Address)
 	return r

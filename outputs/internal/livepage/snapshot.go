@@ -74,6 +74,11 @@ func newSource(b *metric.Batch, before *source) *source {
 		return before
 	}
 	src := &source{points: b.Points, rows: make([]*row, 0, len(before.rows))}
+	taken := make(map[string]bool, len(b.Points)) // the IDs of rows
+	add := func(r *row) {
+		src.rows = append(src.rows, r)
+		taken[r.ID] = true
+	}
 	var byID map[string]*row // of before, made if the order differs
 	for i := range b.Points {
 		p := &b.Points[i]
@@ -81,11 +86,11 @@ func newSource(b *metric.Batch, before *source) *source {
 			src.other = append(src.other, p)
 			continue
 		}
-		if n := len(src.rows); n < len(before.rows) && same(before.rows[n].point, p) {
-			src.rows = append(src.rows, before.rows[n])
+		if n := len(src.rows); n < len(before.rows) && same(before.rows[n].point, p) && !taken[before.rows[n].ID] {
+			add(before.rows[n])
 			continue
 		}
-		r := newRow(b.Source, p)
+		r := newRow(b.Source, p, taken)
 		if byID == nil {
 			byID = make(map[string]*row, len(before.rows))
 			for _, old := range before.rows {
@@ -95,7 +100,7 @@ func newSource(b *metric.Batch, before *source) *source {
 		if old := byID[r.ID]; old != nil && same(old.point, p) {
 			r = old
 		}
-		src.rows = append(src.rows, r)
+		add(r)
 	}
 	return src
 }
@@ -174,4 +179,15 @@ func (s *snapshot) beyond(source string) (listeners uint64) {
 		}
 	}
 	return listeners
+}
+
+// limited returns the sources that have more listeners than rows.
+func (s *snapshot) limited() map[string]bool {
+	limited := map[string]bool{}
+	for name := range s.sources {
+		if s.beyond(name) > 0 {
+			limited[name] = true
+		}
+	}
+	return limited
 }

@@ -60,6 +60,27 @@ func TestIdentitySurvivesARestartOnly(t *testing.T) {
 	}
 }
 
+// If filters remove the tags that distinguish listeners, each still has a row, a page and an
+// element of its own.
+func TestListenersWithTheSameTagsHaveRowsOfTheirOwn(t *testing.T) {
+	pid := func(n int64) metric.Point { return with(listener(80, "a"), "pid", metric.Int(n)) }
+	var last *snapshot
+	for _, pids := range [][]int64{{1, 2, 3}, {1, 2, 3}, {2, 3}, {3, 2}, {4, 3, 2}, {4, 5, 3, 2}, {2}} {
+		b := &metric.Batch{Source: "tcp_listen", Time: at}
+		for _, n := range pids {
+			b.Points = append(b.Points, pid(n))
+		}
+		last = newSnapshot([]*metric.Batch{b}, last)
+		found := map[string]bool{}
+		for _, r := range last.byID {
+			found[r.Get("pid")] = true
+		}
+		if len(last.rows) != len(pids) || len(last.byID) != len(pids) || len(found) != len(pids) {
+			t.Errorf("pids %v: %d rows with %d IDs of %d listeners", pids, len(last.rows), len(last.byID), len(found))
+		}
+	}
+}
+
 func TestSnapshotIsMadeOncePerBatch(t *testing.T) {
 	board := boardOf(listener(80, "nginx"))
 	p := pageOf(board)
