@@ -21,6 +21,7 @@ import (
 
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/outputs/otlp"
 )
 
@@ -57,6 +58,7 @@ func TestEventsOfOTLPReadLikeWatch(t *testing.T) {
 // While one server is down, the other one is up to date; afterwards neither has missed
 // anything. A closed listener ends at once in a range query.
 func TestListenersAndEventsByOTLP(t *testing.T) {
+	soak.Only(t, "waits for attempts at random times")
 	t.Parallel()
 	prometheus, victoriaLogs := servertest.Prometheus3(t, "", "--web.enable-otlp-receiver"), servertest.VictoriaLogs(t)
 	address := servertest.FreeAddress(t)
