@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	case "raised":
 		os.Exit(printRaised())
 	default:
-		flag.Set("test.parallel", "16") // the tests wait more than they compute; -parallel overrides it
+		flag.Set("test.parallel", "12") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
 	}
 }
