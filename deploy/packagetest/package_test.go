@@ -443,6 +443,11 @@ func testRemove(t *testing.T) {
 	must(t, "dpkg -i /current.deb")
 	prints(t, "systemctl is-active sockwatch", "active")
 	prints(t, "grep -c 'interval = \"1s\"' /etc/sockwatch/sockwatch.toml", "1")
+	prints(t, "systemctl is-enabled sockwatch.socket", "disabled")
+	must(t, `sed -i 's/listen = "127.0.0.1:8088"/listen = "systemd:metrics"/' /etc/sockwatch/sockwatch.toml`)
+	must(t, "systemctl stop sockwatch.service; systemctl enable --now sockwatch.socket; systemctl start sockwatch.service")
+	must(t, "dpkg -r sockwatch; dpkg -i /current.deb") // the socket unit is enabled, as before
+	prints(t, "systemctl is-active sockwatch.socket sockwatch.service", "active\nactive")
 	must(t, "dpkg -r sockwatch")
 }
 
