@@ -28,6 +28,9 @@ var fleetHosts = flag.Int("fleet.hosts", 300, "number of hosts in TestFleetNever
 // 10,000 hosts over up to 10 s, because chance matters more (with min_interval, six times as
 // long).
 func TestFleetNeverDoublesItsLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays minutes of a fleet")
+	}
 	refused := func() error { return errors.New("connection refused") }
 	busy := func() error { return &plugin.RetryAfterError{Wait: 30 * time.Second, Err: errors.New("busy")} }
 	for _, tt := range []struct {
@@ -47,9 +50,6 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.soak {
 				soak.Only(t, "plays half an hour of a fleet")
-			}
-			if testing.Short() && tt.after > 3*time.Minute {
-				t.Skip("plays half an hour of a fleet")
 			}
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

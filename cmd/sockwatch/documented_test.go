@@ -33,6 +33,9 @@ func TestDocumentedConfigurationsLoad(t *testing.T) {
 // A running program answers the commands of docs/page.md. What is public differs from machine to
 // machine; on loopback, the program finds itself.
 func TestDocumentedRequestsOfThePage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program, curl and jq")
+	}
 	servertest.Binary(t, "jq")
 	servertest.Binary(t, "curl")
 	block := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindStringSubmatch(readFile(t, "docs/page.md"))

@@ -84,6 +84,9 @@ func TestManPageShowsTheCommandLine(t *testing.T) {
 // The page of the configuration shows every option with its default, and an example
 // that loads.
 func TestManPageShowsEveryOption(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts man")
+	}
 	t.Parallel()
 	text, _ := formatted(t, filepath.Join(root, "deploy/man/sockwatch.toml.5"))
 	defaults := agent.DefaultOptions()

@@ -42,6 +42,9 @@ func openLogging(t testing.TB, options Options, env plugin.Env) (plugin.Input, *
 	if err := options.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	if testing.Short() && options.OwnerSource == ownerSourceAuto {
+		options.OwnerSource = ownerSourceProcfs // loading BPF programs takes 50 ms of CPU
+	}
 	var log logBuffer
 	env.Log = slog.New(slog.NewTextHandler(&log, nil))
 	in, err := newInput(options, env)
