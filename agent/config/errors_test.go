@@ -249,7 +249,7 @@ s.toml:4: agent: state_directory: "${TOKEN}" is not an absolute path`},
 s.toml:3: outputs.influxdb: urls: "${URL}" is not a URL
 s.toml:3: outputs.influxdb: urls: "ftp://u:${TOKEN}@h" is not a URL`},
 		{"without quotes", "[[outputs.influxdb]]\ndatabase = \"x\"\ntoken = 73514", `s.toml:3: outputs.influxdb: token: must be a string: put it in quotes`},
-		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value; put a string in quotes`},
+		{"a bare word", "[[outputs.influxdb]]\ntoken = " + secret, `s.toml:2: outputs.influxdb.token: expected a value: a string in quotes, a number, true or false`},
 		{"a bare date", "[[outputs.influxdb]]\ntoken = 2026-99-99", `s.toml:2: outputs.influxdb.token: invalid datetime:`},
 		{"a bare hexadecimal", "[[outputs.influxdb]]\ntoken = 0xbeefg", `s.toml:2: outputs.influxdb: unexpected 'g'; put a string in quotes`},
 		{"a bare float", "[[outputs.influxdb]]\ntoken = 1.5e5.5", `s.toml:2: outputs.influxdb.token: Invalid float value:`},

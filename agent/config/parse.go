@@ -45,8 +45,13 @@ func syntaxError(text string, err error) (line int, message string) {
 	if strings.HasSuffix(message, `got '\n' instead`) { // the library mostly counts this newline already
 		line = 1 + strings.Count(text[:min(parse.Position.Start, len(text))], "\n")
 	}
+	if rest, ok := strings.CutPrefix(message, "Key '"); ok {
+		if key, ok := strings.CutSuffix(rest, "' has already been defined."); ok {
+			return line, key + ": is defined twice"
+		}
+	}
 	if strings.HasPrefix(message, "expected value but found") {
-		message = "expected a value; put a string in quotes"
+		message = "expected a value: a string in quotes, a number, true or false"
 	} else if _, got, ok := strings.Cut(message, "expected a top-level item to end with a newline, comment, or EOF, but got "); ok {
 		message = "unexpected " + strings.TrimSuffix(got, " instead") + "; put a string in quotes"
 	} else if _, size, ok := strings.Cut(message, " is out of range for "); ok {

@@ -250,8 +250,14 @@ func listen(ctx context.Context, network, address string) (l net.Listener, bound
 		return nil
 	}}
 	l, err = lc.Listen(ctx, network, address)
-	if network != "unix" || !errors.Is(err, syscall.EADDRINUSE) {
+	if !errors.Is(err, syscall.EADDRINUSE) {
 		return l, bound, err
+	}
+	if network != "unix" {
+		if _, port, perr := net.SplitHostPort(bound); perr == nil {
+			err = fmt.Errorf(`%w ("sockwatch list --port %s" shows by which process)`, err, port)
+		}
+		return nil, bound, err
 	}
 	info, serr := os.Lstat(address)
 	if serr != nil || info.Mode().Type() != fs.ModeSocket {

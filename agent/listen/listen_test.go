@@ -2,12 +2,14 @@ package listen
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -137,6 +139,23 @@ func TestRemovedUnixSocketIsRecreated(t *testing.T) {
 }
 
 // TestUnixSocketWhosePathIsTaken: another file at its path is not touched.
+func TestPortInUseSaysHowToFindItsProcess(t *testing.T) {
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	for _, host := range []string{"", "127.0.0.1", "localhost"} {
+		var s Sockets
+		_, err := s.Listen(t.Context(), "tcp", fmt.Sprintf("%s:%d", host, port))
+		want := fmt.Sprintf(`: bind: address already in use ("sockwatch list --port %d" shows by which process)`, port)
+		if err == nil || !strings.HasSuffix(err.Error(), want) || !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%q: Listen gives %v, want an error that ends in %s", host, err, want)
+		}
+	}
+}
+
 func TestUnixSocketWhosePathIsTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var s Sockets

@@ -31,7 +31,7 @@ Example:
 func (*listCommand) Help() string {
 	return `It reads no configuration and uses no output. Flags that select listeners can be repeated and combined; all have to match. Globs are those of the configuration: *, ?, [a-z] and {a,b}.
 
-Listeners whose owner cannot be read have no process. If they might match the flags, they are counted below the table, or on standard error with --json.
+The address * is [::] that accepts IPv4, too. Listeners whose owner cannot be read have no process. If they might match the flags, they are counted below the table, or on standard error with --json.
 
 Examples:
 
@@ -68,7 +68,7 @@ Examples:
 }
 
 func (*checkCommand) Help() string {
-	return `Each error has its file and line. Without --live, no socket, queue or log is opened, so it is safe while sockwatch runs. The exit code is 1 if there are errors.
+	return `Each error has its file and line. Without --live, no socket, queue or log is opened, so it is safe while sockwatch runs. Certificates, secrets and web_config_file are not read, either: errors in them show when sockwatch starts, or in its log. The exit code is 1 if there are errors.
 
 With --live, this host is scanned once and compared with the [[expect]], [[allow]] and [[forbid]] rules of every tcp_listen input. An expected listener must be there now: "for" does not apply. Missing listeners are printed first, then those that are forbidden, unexpected or undecided (the owner is unknown), each with the nearest rule and what does not match. The exit code is 1 if there are any, if the scan was incomplete, or if there are no rules. It uses neither outputs nor the state directory.
 

@@ -125,7 +125,7 @@ func TestFourSickOutputsDelayNobody(t *testing.T) {
   namepass = ["ids"]
 [[outputs.prometheus]]
   listen = %q
-`, interval.String(), t.TempDir(), hanging.URL, stuck, filepath.Join(dir, "fine"), fine.URL, address))
+`, interval.String(), fastDir(t), hanging.URL, stuck, filepath.Join(dir, "fine"), fine.URL, address))
 
 	eventually(t, "three gathers delivered by the healthy outputs", func() bool {
 		seen, _ := written.get()

@@ -21,6 +21,7 @@ import (
 
 	"sockwatch/agent/plugin"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/outputs/otlp"
 )
 
@@ -57,6 +58,7 @@ func TestEventsOfOTLPReadLikeWatch(t *testing.T) {
 // While one server is down, the other one is up to date; afterwards neither has missed
 // anything. A closed listener ends at once in a range query.
 func TestListenersAndEventsByOTLP(t *testing.T) {
+	soak.Only(t, "waits for attempts at random times")
 	t.Parallel()
 	prometheus, victoriaLogs := servertest.Prometheus3(t, "", "--web.enable-otlp-receiver"), servertest.VictoriaLogs(t)
 	address := servertest.FreeAddress(t)
@@ -74,7 +76,7 @@ func TestListenersAndEventsByOTLP(t *testing.T) {
   metrics_url = "%s/api/v1/otlp/v1/metrics"
   logs_url = "%s/insert/opentelemetry/v1/logs"
   min_interval = "0s"
-  flush_interval = "200ms"
+  flush_interval = "0s"
 `, fastDir(t), address, prometheus.URL, victoriaLogs.URL))
 	p := start(t, "sockwatch", nil, "--config", path)
 	eventually(t, "the page", func() bool { return strings.Contains(page(address), "sockwatch_input_up{") })
@@ -97,8 +99,9 @@ func TestListenersAndEventsByOTLP(t *testing.T) {
 	eventually(t, "its event", happened(first, "opened"))
 
 	victoriaLogs.Shutdown()
-	awaitEnd(t, prometheus, query(first), closeListener(t, child))
-	_, second := open()
+	closed := closeListener(t, child)
+	_, second := open() // at once: each failure doubles the wait for the next attempt
+	awaitEnd(t, prometheus, query(first), closed)
 	eventually(t, "the second listener", shown(second))
 	victoriaLogs.Start()
 	eventually(t, "the event of the first listener's end", happened(first, "opened", "closed"))

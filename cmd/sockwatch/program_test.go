@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	case "raised":
 		os.Exit(printRaised())
 	default:
-		flag.Set("test.parallel", "16") // the tests wait more than they compute; -parallel overrides it
+		flag.Set("test.parallel", "12") // the tests wait more than they compute; -parallel overrides it
 		os.Exit(m.Run())
 	}
 }
@@ -476,7 +476,8 @@ func TestPortInUseEndsTheStart(t *testing.T) {
 	if code := p.exitCode(t); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	want := "sockwatch: outputs.prometheus: listen tcp " + taken.Addr().String() + ": bind: address already in use\n"
+	want := fmt.Sprintf("sockwatch: outputs.prometheus: listen tcp %s: bind: address already in use"+
+		" (\"sockwatch list --port %d\" shows by which process)\n", taken.Addr(), taken.Addr().(*net.TCPAddr).Port)
 	if !strings.HasSuffix(p.stderr.String(), want) {
 		t.Errorf("stderr %q does not end in %q", p.stderr, want)
 	}

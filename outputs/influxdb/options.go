@@ -87,6 +87,7 @@ func (o *Options) validateAPI() error {
 	switch api {
 	case "v1":
 		required, foreign = database, slices.Concat(v2, token)
+		chosen = ", which is selected if neither organization, bucket nor a token is set"
 	case "v2":
 		required, foreign = v2, slices.Concat(database, v1)
 		chosen = ", which is selected by organization and bucket"

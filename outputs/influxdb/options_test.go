@@ -21,7 +21,8 @@ func TestEveryWrongOptionIsNamed(t *testing.T) {
 		{"3.x without a token", func(o *Options) { o.Database, o.API = "d", "v3" }, ""},
 		{"IPv6", func(o *Options) { o.Database, o.URLs = "d", []string{"http://[::1]:8086/path"} }, ""},
 
-		{"nothing set", func(o *Options) {}, `database: must be set for the write API v1`},
+		{"nothing set", func(o *Options) {},
+			`database: must be set for the write API v1, which is selected if neither organization, bucket nor a token is set`},
 		{"half of 2.x", func(o *Options) { o.Bucket = "b" }, `organization: must be set for the write API v2, which is selected by organization and bucket`},
 		{"1.x and 2.x", func(o *Options) {
 			o.Database, o.Organization, o.Bucket, o.Password, o.Username = "d", "o", "b", "s3cret", "u"

@@ -258,7 +258,8 @@ func TestPortInUseIsAnError(t *testing.T) {
 	free := filepath.Join(t.TempDir(), "s")
 	e, _ := newTestEndpoint(t, func(o *Options) { o.Listen = plugin.Strings{"unix:" + free, taken.Addr().String()} })
 	err = e.Listen(t.Context())
-	want := fmt.Sprintf("listen tcp %s: bind: address already in use", taken.Addr())
+	want := fmt.Sprintf(`listen tcp %s: bind: address already in use ("sockwatch list --port %d" shows by which process)`,
+		taken.Addr(), taken.Addr().(*net.TCPAddr).Port)
 	if err == nil || err.Error() != want {
 		t.Errorf("Listen gives %v, want %s", err, want)
 	}

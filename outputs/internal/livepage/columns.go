@@ -35,7 +35,7 @@ func columns() []column {
 			cell: `{{with .Queue}}<meter min="0" max="{{.Full}}" low="{{.Share 50}}" high="{{.Share 90}}" optimum="0" value="{{.Waiting}}" aria-label="accept queue"></meter> <span>{{.Waiting}}/{{.Limit}}</span>{{end}}`},
 		{Name: "established", Text: "Established", label: "established", key: byNumber("established"), cell: `{{.Get "established"}}`},
 		{Name: "since", Text: "Since", label: "since", key: func(r *row) sortKey { return sortKey{number: -unix(r.since())} },
-			cell: `{{if not .Since.IsZero}}{{template "time" .Since}}{{else if not .Started.IsZero}}<span class="started" title="start of the process: it listened before sockwatch did">{{template "time" .Started}}</span> <span class="hidden">start of the process</span>{{end}}`},
+			cell: `{{if not .Since.IsZero}}{{template "time" .Since}}{{else if not .Started.IsZero}}<span class="started" title="start of the process: it was already listening when sockwatch first ran">{{template "time" .Started}}</span> <span class="hidden">start of the process</span>{{end}}`},
 		{Name: "expected", Text: "Expected", label: "expected", key: byRank("expected", verdicts[:]),
 			cell: `{{with .Get "expected"}}<span class="tag expected-{{.}}">{{.}}</span>{{end}}{{with .Get "rule"}} <span class="rule">{{.}}</span>{{end}}`},
 	}

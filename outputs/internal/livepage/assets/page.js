@@ -2,7 +2,6 @@
 /**
  * Keeps the page of listeners current, and adds the keyboard. Without it the page works, too:
  * its links and its form load it again.
- *
  * The server renders all HTML. It sends updates over one stream of server-sent events:
  * elements by id, the order of the rows, and heartbeats.
  *
@@ -49,9 +48,11 @@ function patch(list, update, isClosed) {
   }
   if (!update.order) return [];
   const stay = new Set(update.order);
+  const where = (/** @type {Element} */ row) => row.firstElementChild?.textContent; // address and namespace
+  const open = new Set(update.order.map((id) => where(added.get(id) ?? byID(id)))); // by another owner, too
   for (const child of /** @type {HTMLElement[]} */ ([...list.children])) {
     if (stay.has(child.id) || child.dataset.closed) continue;
-    if (isClosed(child.id)) child.dataset.closed = String(Date.now());
+    if (isClosed(child.id) && !open.has(where(child))) child.dataset.closed = String(Date.now());
     else child.remove();
   }
   let next = /** @type {HTMLElement | null} */ (list.firstElementChild);

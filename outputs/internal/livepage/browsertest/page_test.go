@@ -368,6 +368,25 @@ func TestPageReconnectsByItself(t *testing.T) {
 	tb.is("window.sameDocument", "true")
 }
 
+// An address that has another owner since the page had its last stream has not closed.
+func TestAnotherOwnerAfterAPauseClosesNothing(t *testing.T) {
+	startProgram(t, listeners)
+	c := startChild(t, "web", "127.0.0.1:80", "127.0.0.1:443")
+	tb := newTab(t, origin)
+	tb.open(origin + "/")
+	visible := func(hidden bool) {
+		tb.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %v, configurable: true }); document.dispatchEvent(new Event("visibilitychange")); undefined`, hidden)))
+	}
+	visible(true)
+	c.stop()
+	startChild(t, "other", "127.0.0.1:80")
+	tb.wait(`fetch("/api/listeners").then((r) => r.text()).then((text) => text.includes('"other"'))`)
+	visible(false)
+	tb.wait(row("127.0.0.1:443") + `.dataset.mark === "closed"`)
+	tb.wait(row("127.0.0.1:80") + `.querySelector(".process").innerText.startsWith("other")`)
+	tb.listeners("127.0.0.1:443,127.0.0.1:80," + address) // one that has closed keeps its place
+}
+
 // TestRandomChangesEndInTheServedPage: whatever a page has gone through, it shows what the server
 // would send for its address now.
 func TestRandomChangesEndInTheServedPage(t *testing.T) {
