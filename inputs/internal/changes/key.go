@@ -2,10 +2,10 @@ package changes
 
 import "strings"
 
-// Generalized returns the key with the parts that are generated at each start replaced by
+// generalized returns the key with the parts that are generated at each start replaced by
 // "*": instances of units (app@7.service), trailing digits, and hex runs of at least 8
 // digits, including UUIDs. It is used only for comparisons.
-func (k Key) Generalized() Key {
+func (k Key) generalized() Key {
 	k.Process = generalize(k.Process)
 	k.Unit = generalizeUnit(k.Unit)
 	k.UserUnit = generalizeUnit(k.UserUnit)

@@ -25,7 +25,7 @@ func TestGeneratedPartsOfKeysAreGeneralized(t *testing.T) {
 		{name: "", process: "", unit: ""},
 	}
 	for _, tt := range tests {
-		got := Key{Process: tt.name, Unit: tt.name, UserUnit: tt.name, UID: 7, InContainer: true}.Generalized()
+		got := Key{Process: tt.name, Unit: tt.name, UserUnit: tt.name, UID: 7, InContainer: true}.generalized()
 		want := Key{Process: tt.process, Unit: tt.unit, UserUnit: tt.unit, UID: 7, InContainer: true}
 		if got != want {
 			t.Errorf("%q (-want +got)\n-%+v\n+%+v", tt.name, want, got)

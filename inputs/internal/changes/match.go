@@ -177,7 +177,7 @@ func processesOf(s *Socket, first process, activated bool, before []process) []p
 // ownerOf returns the index of the owner that a process belongs to. It adds the owner if it
 // is new.
 func (m *match) ownerOf(e *endpoint, h *Holder) (index int, added bool) {
-	general := h.Key.Generalized()
+	general := h.Key.generalized()
 	for i := range m.owners {
 		if o := m.owners[i]; h.PID != 0 && o.Shown.Process.is(h) {
 			m.learned = o.learn(h.Key) || m.learned

@@ -63,7 +63,7 @@ func (o *owner) learn(key Key) (news bool) {
 		return false
 	}
 	o.latest = key
-	general := key.Generalized()
+	general := key.generalized()
 	if slices.Contains(o.Keys, general) {
 		return false
 	}
