@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,6 +172,13 @@ func TestCheck(t *testing.T) {
 	b := writeFile(t, dir, "b.toml", "[[outputs.stdout]]\n[[outputs.prometheus]]\nlisten = \"127.0.0.1:0\"\n")
 	bad := writeFile(t, dir, "c.toml", "[agent]\nintervall = \"10s\"\n\n[[outputs.stdout]]\nalias = \"y\"\ndata_format = 1\n")
 	ok := a + ", " + b + ": ok: inputs.tcp_listen-x, outputs.stdout, outputs.prometheus\n"
+	var inputs []string
+	for _, plugin := range plugins() {
+		if plugin.NewInput != nil {
+			inputs = append(inputs, plugin.Name)
+		}
+	}
+	slices.Sort(inputs)
 	for _, test := range []struct {
 		name string
 		env  map[string]string
@@ -178,7 +186,7 @@ func TestCheck(t *testing.T) {
 		want result
 	}{
 		{name: "two files", env: nil, args: []string{"--config", a, "--config", b}, want: result{0, ok, ""}},
-		{name: "errors", env: nil, args: []string{"--config", bad, "--config", b}, want: result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: tcp_listen)
+		{name: "errors", env: nil, args: []string{"--config", bad, "--config", b}, want: result{1, "", `no inputs: at least one [[inputs.NAME]] is needed (known: ` + strings.Join(inputs, ", ") + `)
 ` + bad + `:2: agent: unknown option "intervall" (did you mean "interval"?)
 ` + bad + `:6: outputs.stdout: data_format: must be a string: put it in quotes
 ` + b + `:1: outputs.stdout: alias: there are 2 instances of this plugin: give each its own alias
