@@ -44,7 +44,7 @@ func TestFleetNeverDoublesItsLoad(t *testing.T) {
 		{name: "restart of five seconds", fault: refused, length: 5 * time.Second, after: 3 * time.Minute},
 		{name: "outage of ten minutes", fault: refused, length: 10 * time.Minute, after: 24 * time.Minute},
 		{name: "outage of ten minutes with min_interval", minInterval: time.Minute, fault: refused, length: 10 * time.Minute, after: 28 * time.Minute, soak: true},
-		{name: "Retry-After 30 s for ten minutes", fault: busy, length: 10 * time.Minute, after: 24 * time.Minute},
+		{name: "Retry-After 30 s for ten minutes", fault: busy, length: 10 * time.Minute, after: 24 * time.Minute, soak: true},
 		{name: "Retry-After with one date for all hosts", fault: untilDate(3 * time.Minute), length: 3 * time.Minute, after: 8 * time.Minute, soak: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 	"sockwatch/inputs/internal/changes"
 )
 
-var randomHistories = flag.Int("random.histories", soak.Times(10), "random histories to compare with the model, see random.seed")
+var randomHistories = flag.Int("random.histories", soak.Times(7), "random histories to compare with the model, see random.seed")
 
 // TestRandomHistories runs programs on the real kernel that open, close, restart, move, fork,
 // hand over their sockets, join and leave ports, execute others and exist only for one scan,

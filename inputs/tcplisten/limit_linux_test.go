@@ -188,7 +188,7 @@ func TestLimitOrder(t *testing.T) {
 	}
 }
 
-// The listeners of others are kept when one user has more than all that are shown: 7,500, or
+// The listeners of others are kept when one user has more than all that are shown: 5,100, or
 // 30,000 with SOCKWATCH_SOAK.
 func TestManyListenersOfOneUser(t *testing.T) {
 	if testing.Short() {
@@ -199,7 +199,7 @@ func TestManyListenersOfOneUser(t *testing.T) {
 	}
 	ip(t, "link set lo up")
 	const processes = 3
-	each := min(10_000, soak.Times(2_500))
+	each := min(10_000, soak.Times(1_700))
 	for i := range processes {
 		startAs(t, nobody, task{Listen: []listenTask{{Addr: fmt.Sprintf("127.0.0.%d", i+1), Port: 10000, Count: each}}})
 	}

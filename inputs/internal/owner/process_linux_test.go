@@ -12,7 +12,10 @@ import (
 // TestKnownArgumentsStayWhileTheirReadHangs replaces the file by a pipe, which is read like the
 // memory of a process that waits for a stalled file system.
 func TestKnownArgumentsStayWhileTheirReadHangs(t *testing.T) {
-	t.Parallel() // it waits for the read
+	if testing.Short() {
+		t.Skip("waits for two seconds")
+	}
+	t.Parallel()
 	h := newFakeHost(t)
 	h.process(70, 100, "/web.service", 7)
 	h.write("70/cmdline", "web\x00-d\x00")
