@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	randomHosts = flag.Int("random.hosts", soak.Times(20), "random hosts to compare with ss")
+	randomHosts = flag.Int("random.hosts", soak.Times(16), "random hosts to compare with ss")
 	randomSeed  = flag.Uint64("random.seed", 1, "seed of the first of them")
 )
 

@@ -14,14 +14,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // TestCommittedObjectIsOfThisSource compiles the programs as "go generate" does and compares
 // them with the committed ones: every instruction and relocation, the maps, and the Go types.
 func TestCommittedObjectIsOfThisSource(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts clang")
-	}
+	soak.Only(t, "starts clang, which takes two seconds of CPU")
 	servertest.Binary(t, "clang-14")
 	servertest.Binary(t, "llvm-strip-14")
 	source, err := os.ReadFile("bpf.go")
