@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp"
 
 	"sockwatch/agent/plugin/plugintest/servertest"
 )
@@ -138,21 +137,15 @@ rotation_max_size = "0B"
 				t.Errorf("%d files of the program's rotation, %d of logrotate: %q", numbered, others, names)
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("lines (-written +found):\n%s", gocmp.Diff(want, got))
+				t.Errorf("lines (-written +found):\n%s", cmp.Diff(want, got))
 			}
 		})
 	}
 }
 
-// Prometheus 3 scrapes the unix socket as docs/operate.md shows. Its program is
-// $SOCKWATCH_PROMETHEUS3, or where .ci/run installs it.
+// Prometheus 3 scrapes the unix socket as docs/operate.md shows.
 func TestPrometheusScrapesAUnixSocket(t *testing.T) {
 	t.Parallel()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := cmp.Or(os.Getenv("SOCKWATCH_PROMETHEUS3"), filepath.Join(cache, "sockwatch", "prometheus-3.16.0", "prometheus"))
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "metrics.sock")
 	m := regexp.MustCompile("(?ms)^```yaml unix\n(.*?)^```").FindStringSubmatch(readFile(t, "docs/operate.md"))
@@ -160,16 +153,12 @@ func TestPrometheusScrapesAUnixSocket(t *testing.T) {
 		t.Fatal("docs/operate.md has no scrape job of a unix socket")
 	}
 	job := strings.Replace(m[1], "/run/sockwatch/metrics.sock", socket, 1)
-	config := writeFile(t, dir, "prometheus.yml", "global: {scrape_interval: 1s}\n"+job)
-	port := servertest.FreePort(t)
-	server := servertest.New(t, program, port, "/-/ready", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port), "--scrape.discovery-reload-interval=100ms") // otherwise the first scrape is after 5 s
+	server := servertest.Prometheus3(t, "global: {scrape_interval: 1s}\n"+job, servertest.ScrapeAtOnce)
 	start(t, "sockwatch", nil, "run", "--config", writeFile(t, dir, "sockwatch.toml", fmt.Sprintf(`
 [[inputs.tcp_listen]]
 [[outputs.prometheus]]
 listen = "unix:%s"
 `, socket)))
-	server.Start()
 	var answer struct {
 		Data struct {
 			Result []struct{ Metric map[string]string }
@@ -207,7 +196,7 @@ func TestLeanPresetKeepsWhatAlertsUse(t *testing.T) {
 				used = append(used, field)
 			}
 		}
-		if diff := gocmp.Diff(want, used); diff != "" {
+		if diff := cmp.Diff(want, used); diff != "" {
 			t.Errorf("%s uses (-want +got):\n%s", path, diff)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 
 	"sockwatch/agent/metric"
 	"sockwatch/agent/plugin/plugintest/servertest"
+	"sockwatch/agent/plugin/plugintest/soak"
 )
 
 // server returns the path of a program that a test needs. If it is not installed, the test is
@@ -50,18 +51,22 @@ type prom struct {
 }
 
 // startPrometheus starts a Prometheus in the directory that scrapes every second with the
-// given scrape configurations. It ends with the test.
+// given scrape configurations. It ends with the test. It is Prometheus 3, which can scrape at
+// once; in a soak, or if that is not installed, it is Debian's.
 func startPrometheus(t *testing.T, dir, scrapeConfigs string) *prom {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts Prometheus")
 	}
-	program := server(t, "prometheus")
+	program, args := servertest.Prometheus3Program(t), []string{servertest.ScrapeAtOnce}
+	if _, err := os.Stat(program); err != nil || os.Getenv(soak.Variable) != "" {
+		program, args = server(t, "prometheus"), nil
+	}
 	config := filepath.Join(dir, "prometheus.yml")
 	writeFile(t, config, "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"+scrapeConfigs)
 	port := servertest.FreeAddress(t)
 	p := &prom{t: t, url: "http://" + port, log: &bytes.Buffer{}}
-	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+port)
+	cmd := exec.Command(program, append(args, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+port)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, p.log, p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -20,12 +20,21 @@ func Prometheus(t testing.TB, config string, args ...string) *Server {
 	return startPrometheus(t, "prometheus", config, args)
 }
 
-// Prometheus3 starts Prometheus 3.16, likewise. Its program is $SOCKWATCH_PROMETHEUS3, or
-// where .ci/run installs it.
+// Prometheus3 starts Prometheus 3.16, likewise.
 func Prometheus3(t testing.TB, config string, args ...string) *Server {
 	t.Helper()
-	return startPrometheus(t, cached(t, "SOCKWATCH_PROMETHEUS3", "prometheus-3.16.0", "prometheus"), config, args)
+	return startPrometheus(t, Prometheus3Program(t), config, args)
 }
+
+// Prometheus3Program returns the path of Prometheus 3.16, $SOCKWATCH_PROMETHEUS3 or where
+// .ci/run installs it, whether or not it is installed.
+func Prometheus3Program(t testing.TB) string {
+	t.Helper()
+	return cached(t, "SOCKWATCH_PROMETHEUS3", "prometheus-3.16.0", "prometheus")
+}
+
+// ScrapeAtOnce is an argument of Prometheus 3. Without it, the first scrape is after 5 s.
+const ScrapeAtOnce = "--scrape.discovery-reload-interval=100ms"
 
 func startPrometheus(t testing.TB, program, config string, args []string) *Server {
 	t.Helper()
