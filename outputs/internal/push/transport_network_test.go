@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sockwatch/agent/plugin/plugintest/soak"
 	"sockwatch/outputs/internal/push/pushtest"
 )
 
@@ -334,7 +335,8 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
 	t.Parallel()
 	const answer = "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"
-	for cut := 0; cut <= len(answer); cut += 3 {
+	step := 3 * soak.Step(3)
+	for cut := len(answer) % step; cut <= len(answer); cut += step { // the last is the whole
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -348,7 +350,7 @@ func TestOnlyAWholeAnswerIsDelivery(t *testing.T) {
 				if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
 					io.Copy(io.Discard, req.Body)
 				}
-				for _, b := range []byte(answer[:min(cut, len(answer))]) {
+				for _, b := range []byte(answer[:cut]) {
 					time.Sleep(time.Millisecond)
 					conn.Write([]byte{b})
 				}
