@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -177,10 +178,11 @@ func TestSumIsThatOfTheProgramThatTheOwnerRunsNow(t *testing.T) {
 	wants("the successor of the second program", two, third, time.Minute)
 }
 
-// manager starts a child that counts as a manager, because it is in an init.scope.
+// manager starts a child that counts as a manager, because it is in an init.scope. Its cgroup
+// is not that of another test that runs at the same time.
 func manager(t *testing.T, file *os.File) *testchild.Child {
 	t.Helper()
-	c, err := spawn(&task{Name: []byte("systemd"), Worker: true}, []*os.File{file}, makeCgroup(t, "sockwatch-events/init.scope"), new([]int))
+	c, err := spawn(&task{Name: []byte("systemd"), Worker: true}, []*os.File{file}, makeCgroup(t, fmt.Sprintf("sockwatch-%x/init.scope", rand.Uint64())), new([]int))
 	if err != nil {
 		t.Fatal(err)
 	}
