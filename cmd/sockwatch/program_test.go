@@ -316,6 +316,8 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	t.Parallel()
+	early := start(t, "listener", nil)
+	eventually(t, "the port of the early listener", func() bool { return strings.HasSuffix(early.stdout.String(), "\n") })
 	p, address, path := startOnExample(t)
 	late := start(t, "listener", nil)
 	firstSeen := func(address string) string {
@@ -342,9 +344,11 @@ func TestReloadKeepsWhenListenersWereFirstSeen(t *testing.T) {
 	if got := firstSeen(next); got != before {
 		t.Errorf("first seen %s, before the reload %s", got, before)
 	}
-	n := strings.Count(page(next), "\ntcp_listen_first_seen_time_seconds{")
-	if all := strings.Count(page(next), "\ntcp_listen_sockets{"); n == all {
-		t.Errorf("all %d listeners count as new", all)
+	metrics := func(name string) bool {
+		return regexp.MustCompile(`(?m)^` + name + `\{.*port="` + strings.TrimSpace(early.stdout.String()) + `"`).MatchString(page(next))
+	}
+	if listed, isNew := metrics("tcp_listen_sockets"), metrics("tcp_listen_first_seen_time_seconds"); !listed || isNew {
+		t.Errorf("a listener from before the start: listed %v, new %v", listed, isNew)
 	}
 }
 
