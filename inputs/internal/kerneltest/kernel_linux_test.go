@@ -60,14 +60,19 @@ var suites = []suite{
 		"TestIOURing", // since 6.15
 		"TestVeryManyFiles", "TestVeryManyFilesInADirectory", "TestVeryManyProcesses",
 	}},
-	{name: "owner, long", folder: "inputs/internal/owner", tests: "^(TestKernelFindsTheSame|TestSocketIsPendingWhileThreadsAreSearched|TestChangesAreKnownWithinVerify)$"},
+	{name: "owner, long", folder: "inputs/internal/owner", tests: "^(TestKernelFindsTheSame|TestSocketIsPendingWhileThreadsAreSearched|TestChangesAreKnownWithinVerify" +
+		"|TestKnownArgumentsStayWhileTheirReadHangs)$"},
 	{name: "input", folder: "inputs/tcplisten", short: true, skipped: []string{
 		"TestNeverPassesOver", "TestRandomHistories", "TestRandomHosts", "TestManyListenersOfOneUser", "TestThirtyThousandListenersOfOneUser",
 		"TestOneProcessRefuses", // no process there refuses root
 	}},
 	{name: "input, long", folder: "inputs/tcplisten", tests: "^(TestStormOfListeners|TestRandomListenEvents|TestAgreesWithSS|TestAnotherBackEndIsABaseline" +
 		"|TestChurnLeavesNothingBehind|TestDetailsDuringGathers|TestNamespaces|TestNeverAWrongOwner|TestReloadThatIncludesNamespacesIsABaselineOfThem" +
-		"|TestShortLivedListenersBeyondTheLimitAreLogged|TestSteadyAllocations|TestUnitsAndContainers|TestWithoutNetlink)$"},
+		"|TestShortLivedListenersBeyondTheLimitAreLogged|TestSteadyAllocations|TestUnitsAndContainers|TestWithoutNetlink" +
+		"|TestFirstSeenIsInherited|TestFirstSeenWithoutUserNames|TestViolationsEndWhenTheLastRuleIsRemoved|TestHugeArguments" +
+		"|TestNamespaceThatCannotBeListed|TestListenerOfABriefNamespaceIsReported|TestFailedListenIsNotReported" +
+		"|TestPortThatListenChoosesIsReported|TestScannedListenerHasItsExactTime|TestListenEventBeforeTheListing" +
+		"|TestListenEventsOutliveAReload|TestExactDownTimeOfARestart)$"},
 }
 
 // program returns the path of the program in the machine.
