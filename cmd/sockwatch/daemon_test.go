@@ -398,8 +398,9 @@ func (c delivery) String() string {
 func (c delivery) demandAll(t *testing.T, s *sink, before []string) {
 	t.Helper()
 	s.answers(nil)
-	c.shutdown = waitLimit // it delivers everything, however busy the machine is
-	d := startDaemon(t, c.String())
+	patient := c
+	patient.shutdown = waitLimit // it delivers everything, however busy the machine is
+	d := startDaemon(t, patient.String())
 	d.awaitQueued(t, 1)
 	s.demand(t, before)
 	d.stop(t)
