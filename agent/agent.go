@@ -56,9 +56,9 @@ func (s *supervisor) run(ctx, haltCtx context.Context, first *Agent, reload <-ch
 }
 
 // gatherEvery takes over from the replaced input, if any. It gathers at once, then at
-// each tick of the interval and whenever Refresh or the input's Watch asks, until ctx is done. A tick
-// during a gather is skipped and counted. Before it returns it waits for the gather in
-// flight and closes the input.
+// each tick of the interval and whenever Refresh or the input's Watch asks, until ctx is
+// done. A tick during a gather is skipped and counted. Before it returns it waits for the
+// gather in flight and closes the input.
 func (in *runningInput) gatherEvery(ctx context.Context, replaced *runningInput, wait time.Duration) {
 	defer close(in.done)
 	defer in.firstDone()

@@ -4,8 +4,9 @@
 // disk.go is the queue on disk, from top to bottom. Its writer (writer.go) appends
 // frames (frame.go) to the active segment (segment.go). Its reader (reader.go,
 // retry.go) returns the records and saves the delivered position (acks.go). The catalog
-// (catalog.go) knows what each segment holds; both share it (store.go). All file operations go through the folder
-// interface (folder.go; implemented in folder_unix.go and directory_unix.go).
+// (catalog.go) knows what each segment holds; both share it (store.go). All file operations
+// go through the folder interface (folder.go; implemented in folder_unix.go and
+// directory_unix.go).
 //
 // memory.go is the queue in memory, backlog.go inspects a queue without opening it,
 // deadletter.go writes the dead-letter file, and statefile.go other files of the state

@@ -81,7 +81,7 @@ func (in *input) gatherWithin(ctx, searchCtx context.Context, at changes.Moment)
 	opened := in.takeListenEvents()
 	var partial notes
 	if err := in.list(ctx, now, &partial); err != nil {
-		in.listenEvents.giveBack(opened)
+		in.listenEvents.putBack(opened)
 		return metric.Batch{}, err
 	}
 	in.applyListenEvents(in.await(ctx, opened), at)

@@ -349,8 +349,9 @@ func (a *listenEvents) take() (opened []*listenEvent, dropped bool) {
 	return opened, dropped
 }
 
-// giveBack returns what take has returned, for the next gather, since this one has failed.
-func (a *listenEvents) giveBack(opened []*listenEvent) {
+// putBack puts what take has returned before what has been received since: the gather has
+// failed, and the next one takes both. If that is too much, the newest is dropped.
+func (a *listenEvents) putBack(opened []*listenEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.opened = slices.Concat(opened, a.opened)

@@ -558,7 +558,7 @@ func TestReturnedListenEventsAreBounded(t *testing.T) {
 		first[i] = &listenEvent{}
 	}
 	a.add(&bpf.Change{Listens: true, Cookie: 1})
-	a.giveBack(first)
+	a.putBack(first)
 	if opened, dropped := a.take(); !slices.Equal(opened, first) || !dropped {
 		t.Errorf("%d events, dropped %v, want the first %d, and that others were dropped", len(opened), dropped, len(first))
 	}

@@ -3,27 +3,33 @@ package procfs
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// makeHangingFile makes a file whose reads hang until what it returns is closed, at the latest
+// when the test ends.
+func makeHangingFile(t *testing.T, path string) *os.File {
+	t.Helper()
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { writer.Close() })
+	return writer
+}
+
 // TestArgumentsThatHangAreNotWaitedFor: those of other processes are read again when the read has
 // ended.
 func TestArgumentsThatHangAreNotWaitedFor(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/stat": "", "8/cmdline": "web\x00-d\x00"})
 	f.cmdlineReads.timeout = 10 * time.Millisecond
-	fifo := filepath.Join(f.Path(), "7/cmdline")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Close()
+	writer := makeHangingFile(t, f.Path()+"/7/cmdline")
 	arguments := func(pid int) (string, error) {
 		t.Helper()
 		p, err := f.Process(pid)

@@ -3,7 +3,6 @@ package procfs
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 	"unsafe"
@@ -108,15 +107,7 @@ func TestStuckRing(t *testing.T) {
 	f := openTree(t, map[string]string{"stat": btime, "7/fd/3": "->" + ringLink, "7/fd/4": "->" + ringLink,
 		"7/fdinfo/4": "UserFiles:\t1\n    0: socket:[9]\nUserBufs:\t0\n"})
 	f.rings, f.ringReads.timeout = ringWhole, 10*time.Millisecond
-	fifo := filepath.Join(f.Path(), "7/fdinfo/3")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Close()
+	writer := makeHangingFile(t, f.Path()+"/7/fdinfo/3")
 	p, err := f.Process(7)
 	if err != nil {
 		t.Fatal(err)
